@@ -1,0 +1,83 @@
+"""What Lion's settings may be, and which combinations it refuses."""
+
+import math
+import warnings
+from typing import Any
+
+import torch
+from torch import Tensor
+
+MOMENTUM_DTYPES = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
+
+# Defaults of the settings that other Lions do not have, so that their checkpoints and older ones load.
+LATER_SETTINGS = {
+    "momentum_dtype": None,
+    "cautious": False,
+    "maximize": False,
+    "foreach": None,
+    "capturable": False,
+    "differentiable": False,
+    "fused": None,
+}
+
+
+def check_settings(group: dict[str, Any]) -> None:
+    """Raise ValueError for a setting out of range; where torch.optim has the same check, the words are the same."""
+    lr, betas, weight_decay = group["lr"], group["betas"], group["weight_decay"]
+    if isinstance(lr, Tensor) and lr.numel() != 1:
+        raise ValueError(f"Tensor lr must be 1-element, got shape {tuple(lr.shape)}.")
+    if not 0.0 <= lr < math.inf:
+        raise ValueError(f"Invalid learning rate: {lr}")
+    if len(betas) != 2 or any(isinstance(beta, Tensor) for beta in betas):
+        raise ValueError(f"betas must be two floats, got {betas}.")
+    for index, beta in enumerate(betas):
+        if not 0.0 <= beta < 1.0:
+            raise ValueError(f"Invalid beta parameter at index {index}: {beta}")
+    if isinstance(weight_decay, Tensor) or not 0.0 <= weight_decay < math.inf:
+        raise ValueError(f"Invalid weight_decay value: {weight_decay!r}")
+    if group["momentum_dtype"] not in (None, *MOMENTUM_DTYPES):
+        raise ValueError(f"momentum_dtype must be None or one of {MOMENTUM_DTYPES}, got {group['momentum_dtype']!r}.")
+    check_back_end(lr, group["foreach"], group["capturable"], group["differentiable"], group["fused"])
+
+
+def check_back_end(
+    lr: float | Tensor, foreach: bool | None, capturable: bool, differentiable: bool, fused: bool | None
+) -> None:
+    """Raise if no back end can do what is asked: NotImplementedError for fused=True, else ValueError."""
+    if fused:
+        raise NotImplementedError(f"fused={fused} is not available, Lion has no fused kernel: take foreach=True.")
+    if foreach and differentiable:
+        raise ValueError("differentiable=True is not supported with foreach=True: leave foreach at None.")
+    if foreach and isinstance(lr, Tensor) and not capturable:
+        raise ValueError("lr as a Tensor is not supported for capturable=False and foreach=True")
+
+
+def warn_of_low_precision(param_groups: list[dict[str, Any]]) -> None:
+    """Warn if the last group brings the first bfloat16 or float16 parameter."""
+    has_low_precision = [
+        any(param.dtype in (torch.bfloat16, torch.float16) for param in group["params"]) for group in param_groups
+    ]
+    if has_low_precision[-1] and not any(has_low_precision[:-1]):
+        warnings.warn(
+            "Lion got bfloat16 or float16 parameters. Every weight moves by lr, and not at all where lr is less than "
+            "half a unit in its last place: at lr 1e-4 that is any bfloat16 weight above 0.031. Keep the parameters in "
+            "float32 and use torch.autocast.",
+            stacklevel=5,
+        )
+
+
+def check_capture(optimizer: torch.optim.Optimizer) -> None:
+    """Raise RuntimeError for a CUDA graph capture whose replays would silently differ from Lion's step."""
+    for group in optimizer.param_groups:
+        if not group["capturable"]:
+            raise RuntimeError("Lion's step is being captured in a CUDA graph: build it with capturable=True.")
+        if isinstance(group["lr"], Tensor) and group["lr"].is_cpu:
+            raise RuntimeError(
+                "Lion's step is being captured in a CUDA graph with lr as a CPU tensor, and every replay would repeat "
+                "its present value. Create lr on the parameters' device."
+            )
+        if any(param.grad is not None and not optimizer.state.get(param) for param in group["params"]):
+            raise RuntimeError(
+                "Lion's first step is being captured in a CUDA graph, and every replay would set the momentum back to "
+                "0. Take one step before the capture."
+            )

@@ -1,0 +1,119 @@
+"""measure_step against hand calculations, numpy, and the fault that it exists for."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import Parameter
+
+from lion import Lion, measure_step
+
+nan, inf = float("nan"), float("inf")
+
+
+def test_measures_by_hand() -> None:
+    # Weights (3, 4, 0) move by -1, -1 and 0; the fourth has no gradient and still belongs to the weight norm.
+    moved, still = Parameter(torch.tensor([4.0, 5.0, 0.0])), Parameter(torch.tensor([12.0]))
+    moved.grad = torch.tensor([2.0, 7.0, 0.0])
+    measures = measure_step(Lion([moved, still], lr=1.0))
+    assert moved.tolist() == [3.0, 4.0, 0.0]
+    assert measures == {
+        "nonfinite_state": 0.0,
+        "zero_update_share": pytest.approx(1 / 3),
+        "update_norm": pytest.approx(2**0.5),
+        "weight_norm": 13.0,
+    }
+
+
+@pytest.mark.parametrize(
+    ("make", "settings"),
+    [
+        (Lion, {"lr": 0.01}),
+        (Lion, {"lr": 0.01, "foreach": True}),
+        (torch.optim.AdamW, {"lr": 0.01}),
+        (torch.optim.SGD, {"lr": 0.01}),
+        (torch.optim.SGD, {"lr": 0.01, "momentum": 0.9}),
+        (torch.optim.Adafactor, {"lr": 0.01}),
+    ],
+)
+def test_measures_of_any_optimizer_are_those_of_numpy(make: Any, settings: dict[str, Any]) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(5, 7), nn.Linear(7, 2).double().float())
+    optimizer = make(model.parameters(), **settings)
+    model(torch.randn(3, 5)).square().sum().backward()
+    before = nn.utils.parameters_to_vector(model.parameters()).detach().double().numpy()
+    measures = measure_step(optimizer)
+    after = nn.utils.parameters_to_vector(model.parameters()).detach().double().numpy()
+    assert measures["update_norm"] == pytest.approx(np.linalg.norm(after - before), rel=1e-5)
+    assert measures["weight_norm"] == pytest.approx(np.linalg.norm(after), rel=1e-5)
+    assert measures["zero_update_share"] == np.mean(after == before)
+    assert measures["nonfinite_state"] == 0
+
+
+@pytest.mark.filterwarnings("ignore:Lion got bfloat16 or float16 parameters")
+def test_measures_over_mixed_dtypes() -> None:
+    params = [
+        Parameter(torch.full((2,), 2.0, dtype=torch.bfloat16)),
+        Parameter(torch.full((2,), 2.0, dtype=torch.float64)),
+        Parameter(torch.full((1,), 2.0 + 2.0j, dtype=torch.complex64)),
+    ]
+    for param in params:
+        param.grad = torch.ones_like(param)
+    params[2].grad = torch.full((1,), 1.0 + 1.0j, dtype=torch.complex64)
+    measures = measure_step(Lion(params, lr=1.0))
+    assert measures["weight_norm"] == pytest.approx(6**0.5)
+    assert measures["update_norm"] == pytest.approx(6**0.5)
+
+
+@pytest.mark.parametrize("foreach", [False, True])
+@pytest.mark.parametrize("fault", [nan, inf])
+def test_one_bad_gradient_shows_in_the_state_for_ever_and_not_in_the_weights(fault: float, foreach: bool) -> None:
+    param = Parameter(torch.ones(4))
+    optimizer = Lion([param], lr=0.125, foreach=foreach)
+    param.grad = torch.tensor([1.0, fault, 1.0, 1.0])
+    measure_step(optimizer)
+    param.grad = torch.ones(4)
+    for _ in range(3):
+        measures = measure_step(optimizer)
+    assert measures["nonfinite_state"] == 1
+    assert measures["zero_update_share"] == (0.25 if np.isnan(fault) else 0.0)
+    assert torch.isfinite(param).all()
+
+
+def test_lost_updates_show_as_zero_updates() -> None:
+    """At lr 1e-4 half a unit in the last place of a bfloat16 weight of 1 is 20 times the update."""
+    with pytest.warns(UserWarning, match="bfloat16"):
+        optimizer = Lion([param := Parameter(torch.ones(8, dtype=torch.bfloat16))], lr=1e-4)
+    param.grad = torch.ones_like(param)
+    assert measure_step(optimizer)["zero_update_share"] == 1.0
+
+
+def test_nonfinite_entries_of_all_state_tensors_count() -> None:
+    param = Parameter(torch.ones(3))
+    optimizer = torch.optim.AdamW([param])
+    param.grad = torch.tensor([nan, 1.0, inf])
+    assert measure_step(optimizer)["nonfinite_state"] == 4  # two entries each of exp_avg and exp_avg_sq
+
+
+def test_measuring_changes_nothing_of_the_step() -> None:
+    results = []
+    for step in (lambda optimizer: optimizer.step(), measure_step):
+        torch.manual_seed(0)
+        model = nn.Linear(4, 4)
+        optimizer = Lion(model.parameters(), weight_decay=0.1)
+        for _ in range(3):
+            model(torch.randn(2, 4)).square().sum().backward()
+            step(optimizer)
+        results.append(model.weight.detach().clone())
+    assert torch.equal(*results)
+
+
+@pytest.mark.parametrize("shape", [(2,), (0,)])
+def test_without_gradients_there_is_nothing_to_measure(shape: tuple[int, ...]) -> None:
+    param = Parameter(torch.ones(shape))
+    if shape == (0,):
+        param.grad = torch.ones(shape)
+    with pytest.raises(ValueError, match="no gradient in any parameter"):
+        measure_step(Lion([param]))

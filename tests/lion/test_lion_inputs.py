@@ -1,0 +1,254 @@
+"""What Lion takes and what it refuses: settings, gradients, groups, devices, closures, hooks."""
+
+import sys
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import Parameter
+
+from lion import Lion, lion
+
+BACK_ENDS = pytest.mark.parametrize("foreach", [False, True])
+
+
+def one_param(*shape: int) -> Parameter:
+    param = Parameter(torch.ones(shape))
+    param.grad = torch.ones(shape)
+    return param
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"lr": -0.5}, "Invalid learning rate: -0.5"),
+        ({"lr": float("nan")}, "Invalid learning rate: nan"),
+        ({"lr": float("inf")}, "Invalid learning rate: inf"),
+        ({"lr": torch.tensor(-0.5)}, "Invalid learning rate: -0.5"),
+        ({"lr": torch.tensor([0.1, 0.2])}, "Tensor lr must be 1-element"),
+        ({"lr": torch.tensor(0.1), "foreach": True}, "lr as a Tensor is not supported for capturable=False"),
+        ({"betas": (1.0, 0.9)}, "Invalid beta parameter at index 0: 1.0"),
+        ({"betas": (0.9, -0.1)}, "Invalid beta parameter at index 1: -0.1"),
+        ({"betas": (0.9, 0.99, 0.999)}, r"betas must be two floats, got \(0.9, 0.99, 0.999\)"),
+        ({"betas": (torch.tensor(0.9), 0.99)}, r"betas must be two floats, got \(tensor\(0.9"),
+        ({"weight_decay": -1}, "Invalid weight_decay value: -1"),
+        ({"weight_decay": float("nan")}, "Invalid weight_decay value: nan"),
+        ({"weight_decay": torch.tensor(0.1)}, r"Invalid weight_decay value: tensor\(0.1"),
+        ({"momentum_dtype": torch.int8}, "momentum_dtype must be None or one of .*, got torch.int8"),
+        ({"momentum_dtype": "bfloat16"}, "momentum_dtype must be None or one of .*, got 'bfloat16'"),
+        ({"foreach": True, "differentiable": True}, "differentiable=True is not supported with foreach=True"),
+    ],
+)
+def test_setting_out_of_range_is_refused_and_quoted(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Lion([one_param(2)], **settings)
+    with pytest.raises(ValueError, match=message):
+        Lion([{"params": [one_param(2)], **settings}])  # as a group's own setting
+
+
+def test_fused_is_refused_until_it_exists() -> None:
+    with pytest.raises(NotImplementedError, match="fused=True is not available"):
+        Lion([one_param(2)], fused=True)
+
+
+def test_refused_group_is_not_added() -> None:
+    optimizer = Lion([one_param(2)])
+    with pytest.raises(ValueError, match="Invalid learning rate: -1"):
+        optimizer.add_param_group({"params": [one_param(3)], "lr": -1})
+    assert len(optimizer.param_groups) == 1
+
+
+@BACK_ENDS
+def test_sparse_gradient_is_refused_before_anything_is_updated(foreach: bool) -> None:
+    dense, sparse = one_param(2), one_param(3, 3)
+    sparse.grad = torch.eye(3).to_sparse()
+    with pytest.raises(RuntimeError, match=r"not support sparse gradients, got layout torch.sparse_coo .* \(3, 3\)"):
+        Lion([dense, sparse], foreach=foreach).step()
+    assert torch.equal(dense, torch.ones(2))
+
+
+def test_momentum_dtype_for_a_complex_parameter_is_refused() -> None:
+    param = Parameter(torch.ones(2, dtype=torch.complex64))
+    param.grad = torch.ones_like(param)
+    with pytest.raises(ValueError, match=r"momentum_dtype=torch.bfloat16 is not for complex parameters"):
+        Lion([param], momentum_dtype=torch.bfloat16).step()
+
+
+@BACK_ENDS
+@pytest.mark.parametrize("settings", [{}, {"maximize": True}, {"cautious": True}, {"weight_decay": 1.0}])
+def test_gradients_are_never_written_to(settings: dict[str, Any], foreach: bool) -> None:
+    params = [Parameter(torch.ones(4, dtype=dtype)) for dtype in (torch.float32, torch.float64, torch.complex64)]
+    gradients = [torch.randn_like(param).detach() for param in params]
+    optimizer = Lion(params, foreach=foreach, **settings)
+    for _ in range(2):
+        for param, gradient in zip(params, gradients, strict=True):
+            param.grad = gradient.clone()
+        optimizer.step()
+        for param, gradient in zip(params, gradients, strict=True):
+            assert param.grad is not None
+            assert torch.equal(param.grad, gradient)
+
+
+@BACK_ENDS
+def test_frozen_and_empty_parameters_are_left_alone(foreach: bool) -> None:
+    trained, frozen, empty = one_param(2), Parameter(torch.ones(2), requires_grad=False), one_param(0)
+    optimizer = Lion([trained, frozen, empty], weight_decay=1.0, foreach=foreach)
+    optimizer.step()
+    assert torch.equal(frozen, torch.ones(2))
+    assert frozen not in optimizer.state
+    assert optimizer.state[empty]["exp_avg"].shape == (0,)
+    assert (trained < 1).all()
+
+
+@BACK_ENDS
+def test_step_without_any_gradient_does_nothing(foreach: bool) -> None:
+    param = Parameter(torch.ones(2))
+    optimizer = Lion([param], weight_decay=1.0, foreach=foreach)
+    assert optimizer.step() is None
+    assert torch.equal(param, torch.ones(2))
+    assert not optimizer.state
+
+
+@BACK_ENDS
+def test_momentum_keeps_the_memory_format(foreach: bool) -> None:
+    param = Parameter(torch.randn(2, 3, 4, 5).to(memory_format=torch.channels_last))
+    param.grad = torch.randn(2, 3, 4, 5)  # contiguous: other strides than the parameter
+    optimizer = Lion([param], foreach=foreach)
+    optimizer.step()
+    assert optimizer.state[param]["exp_avg"].is_contiguous(memory_format=torch.channels_last)
+
+
+@BACK_ENDS
+@pytest.mark.filterwarnings("ignore:Lion got bfloat16 or float16 parameters")
+def test_group_may_mix_devices_and_dtypes(foreach: bool) -> None:
+    """The meta device stands for a second device: it has shapes and refuses to be mixed with another."""
+    dtypes = (torch.float32, torch.float64, torch.bfloat16, torch.complex64)
+    params: list[Parameter] = [Parameter(torch.zeros(3, dtype=dtype)) for dtype in dtypes]
+    params += [Parameter(torch.zeros(3, device="meta")), Parameter(torch.zeros(3))]
+    for param in params:
+        param.grad = torch.ones_like(param)
+    Lion(params, lr=0.5, foreach=foreach).step()
+    for param in params[:3] + params[5:]:
+        assert torch.equal(param, torch.full_like(param, -0.5))
+    assert torch.equal(params[3], torch.full_like(params[3], -0.5))  # the imaginary parts had gradient 0
+
+
+@BACK_ENDS
+def test_gradient_of_another_dtype_than_the_parameter(foreach: bool) -> None:
+    param = torch.zeros(3)
+    lion(
+        [param],
+        [torch.tensor([1.0, -1.0, 0.0], dtype=torch.bfloat16)],
+        [torch.zeros(3)],
+        lr=0.5,
+        beta1=0.9,
+        beta2=0.99,
+        weight_decay=0.0,
+        foreach=foreach,
+    )
+    assert param.tolist() == [-0.5, 0.5, 0.0]
+
+
+def test_groups_have_settings_of_their_own() -> None:
+    first, second = one_param(1), one_param(1)
+    groups: list[dict[str, Any]] = [{"params": [first]}, {"params": [second], "lr": 0.25, "maximize": True}]
+    optimizer = Lion(groups, lr=0.5)
+    third = one_param(1)
+    optimizer.add_param_group({"params": [third], "weight_decay": 1.0, "betas": [0.5, 0.5]})
+    optimizer.step()
+    assert [param.item() for param in (first, second, third)] == [0.5, 1.25, 0.0]
+    assert optimizer.state[third]["exp_avg"].item() == 0.5
+    assert optimizer.param_groups[2]["betas"] == (0.5, 0.5)
+
+
+def test_closure_runs_once_with_gradients_before_the_update() -> None:
+    param = Parameter(torch.ones(1))
+    optimizer = Lion([param], lr=0.5)
+    calls = []
+
+    def closure() -> float:
+        optimizer.zero_grad()
+        loss = param.square().sum()
+        loss.backward()
+        calls.append(param.item())
+        return loss.item()
+
+    assert optimizer.step(closure) == 1.0
+    assert calls == [1.0]
+    assert param.item() == 0.5
+
+
+def test_step_hooks_run_around_the_update() -> None:
+    param = one_param(1)
+    optimizer = Lion([param], lr=0.5)
+    seen = []
+    optimizer.register_step_pre_hook(lambda *_: seen.append(param.item()))
+    optimizer.register_step_post_hook(lambda *_: seen.append(param.item()))
+    optimizer.step()
+    assert seen == [1.0, 0.5]
+
+
+def test_step_runs_without_building_a_graph() -> None:
+    param = one_param(2)
+    optimizer = Lion([param])
+    optimizer.step()
+    assert not optimizer.state[param]["exp_avg"].requires_grad
+    assert param.grad_fn is None
+
+
+def test_prints_its_settings() -> None:
+    assert "weight_decay: 0.3" in repr(Lion([one_param(1)], weight_decay=0.3))
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, "multi"),
+        ({"foreach": False}, "single"),
+        ({"foreach": True}, "multi"),
+        ({"fused": False}, "single"),
+        ({"differentiable": True}, "single"),
+        ({"lr": torch.tensor(0.1)}, "single"),
+        ({"lr": torch.tensor(0.1), "capturable": True}, "multi"),
+    ],
+)
+def test_back_end_is_chosen_as_torch_chooses(settings: dict[str, Any], expected: str) -> None:
+    """AdamW on the same parameters is asked as well; CPU is declared a foreach device, as a GPU would be."""
+    param = Parameter(torch.ones(2)).clone() if settings.get("differentiable") else Parameter(torch.ones(2))
+    param.grad = torch.ones(2)
+    lion_module, adam_module = sys.modules["lion.lion"], sys.modules["torch.optim.adam"]
+    with (
+        patch("torch.optim.optimizer._get_foreach_kernels_supported_devices", return_value=["cpu"]),
+        patch.object(lion_module, "_single_tensor_lion") as single,
+        patch.object(lion_module, "_multi_tensor_lion") as multi,
+        patch.object(adam_module, "_single_tensor_adam") as adam_single,
+        patch.object(adam_module, "_multi_tensor_adam") as adam_multi,
+    ):
+        Lion([param], **settings).step()
+        torch.optim.AdamW([param], **settings).step()
+    assert (single.called, multi.called) == (expected == "single", expected == "multi")
+    assert (adam_single.called, adam_multi.called) == (single.called, multi.called)
+
+
+def test_cpu_parameters_take_the_loop_by_default() -> None:
+    with patch.object(sys.modules["lion.lion"], "_single_tensor_lion") as single:
+        Lion([one_param(2)]).step()
+    assert single.called
+
+
+def test_learning_rate_schedulers_and_swa_accept_it() -> None:
+    model = nn.Linear(3, 2)
+    optimizer = Lion(model.parameters(), lr=0.1)
+    schedulers = torch.optim.lr_scheduler
+    for schedule in (
+        schedulers.LambdaLR(optimizer, lambda step: 0.9**step),
+        schedulers.CosineAnnealingLR(optimizer, T_max=10),
+        schedulers.OneCycleLR(optimizer, max_lr=0.1, total_steps=10, cycle_momentum=True),
+        torch.optim.swa_utils.SWALR(optimizer, swa_lr=0.05),
+    ):
+        model(torch.ones(1, 3)).sum().backward()
+        optimizer.step()
+        schedule.step()
+        assert 0 <= optimizer.param_groups[0]["lr"] < 0.2

@@ -1,0 +1,117 @@
+"""bfloat16 and float16: the sign against the float64 reference, the momentum's precision, and what rounding loses."""
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import Parameter
+
+from lion import Lion
+from tests.lion.reference import algorithm2
+
+BACK_ENDS = pytest.mark.parametrize("foreach", [False, True])
+LOW_PRECISION = pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+ENTRIES, STEPS = 20_000, 20
+LR = 1 / 16  # 8 units in the last place of a bfloat16 weight near 1, so that every step shows in the weight
+WEIGHT_DECAY = 0.1
+
+pytestmark = pytest.mark.filterwarnings("ignore:Lion got bfloat16 or float16 parameters")
+
+
+def gradients(dtype: torch.dtype) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randn(ENTRIES, generator=generator).to(dtype) for _ in range(STEPS)]
+
+
+def rate_of_sign_disagreement(optimizer: Lion, param: Parameter) -> float:
+    """Share of all entries and steps whose update went another way than the float64 reference's."""
+    settings = optimizer.param_groups[0]
+    given = gradients(param.dtype)
+    _, _, expected = algorithm2(
+        param.detach().double().numpy(),
+        [gradient.double().numpy() for gradient in given],
+        lr=settings["lr"],
+        betas=settings["betas"],
+        weight_decay=settings["weight_decay"],
+    )
+    disagreeing = 0
+    for gradient, sign in zip(given, expected, strict=True):
+        decayed = param.detach().double().numpy() * (1 - LR * WEIGHT_DECAY)
+        param.grad = gradient
+        optimizer.step()
+        taken = np.round((decayed - param.detach().double().numpy()) / LR)
+        disagreeing += int((taken != sign).sum())
+    return disagreeing / (ENTRIES * STEPS)
+
+
+@BACK_ENDS
+@LOW_PRECISION
+def test_signs_are_the_references_up_to_one_in_a_hundred_thousand(dtype: torch.dtype, foreach: bool) -> None:
+    param = Parameter(torch.randn(ENTRIES).clamp(-2, 2).to(dtype))
+    optimizer = Lion([param], lr=LR, weight_decay=WEIGHT_DECAY, foreach=foreach)
+    assert rate_of_sign_disagreement(optimizer, param) <= 1e-5
+
+
+@BACK_ENDS
+def test_bfloat16_momentum_of_float32_parameters_flips_few_signs(foreach: bool) -> None:
+    param = Parameter(torch.randn(ENTRIES))
+    optimizer = Lion([param], lr=LR, weight_decay=WEIGHT_DECAY, momentum_dtype=torch.bfloat16, foreach=foreach)
+    rate = rate_of_sign_disagreement(optimizer, param)
+    assert optimizer.state[param]["exp_avg"].dtype == torch.bfloat16
+    assert 0 < rate < 0.001
+
+
+@BACK_ENDS
+@LOW_PRECISION
+def test_weight_is_rounded_once_a_step(dtype: torch.dtype, foreach: bool) -> None:
+    start = torch.randn(ENTRIES).to(dtype)
+    param = Parameter(start.clone())
+    param.grad = torch.ones_like(param)
+    Lion([param], lr=LR, weight_decay=WEIGHT_DECAY, foreach=foreach).step()
+    exact = start.double() * (1 - LR * WEIGHT_DECAY) - LR
+    # Float32 arithmetic before the one rounding can only matter in ties, which these numbers have none of.
+    assert torch.equal(param.detach(), exact.to(dtype))
+
+
+@LOW_PRECISION
+def test_momentum_of_a_constant_gradient_reaches_it(dtype: torch.dtype) -> None:
+    """1000 steps at beta2 0.99 leave 0.99**1000, 4e-5, of the way; a momentum in bfloat16 stalls below."""
+    reached = {}
+    for momentum_dtype in (None, torch.bfloat16):
+        param = Parameter(torch.zeros(1, dtype=dtype))
+        optimizer = Lion([param], lr=0.0, momentum_dtype=momentum_dtype)
+        for _ in range(1000):
+            param.grad = torch.ones_like(param)
+            optimizer.step()
+        reached[momentum_dtype] = optimizer.state[param]["exp_avg"].item()
+    assert reached[None] == pytest.approx(1 - 0.99**1000, rel=1e-4)
+    assert 0.75 < reached[torch.bfloat16] < 0.96
+
+
+def test_bfloat16_weights_above_0_031_do_not_move_at_lr_1e_4() -> None:
+    """What the warning says: half a unit in the last place is 2**-14, 6e-5, below 2**-5, and 2**-13, 1.2e-4, above."""
+    param = Parameter(torch.tensor([2**-5 * 0.99, 2**-5 * 1.01], dtype=torch.bfloat16))
+    before = param.detach().clone()
+    param.grad = torch.ones_like(param)
+    Lion([param], lr=1e-4).step()
+    assert (param.detach() != before).tolist() == [True, False]
+
+
+@LOW_PRECISION
+def test_low_precision_parameters_warn_once(dtype: torch.dtype) -> None:
+    with pytest.warns(UserWarning, match="Keep the parameters in float32") as caught:
+        optimizer = Lion([{"params": [torch.zeros(1)]}, {"params": [torch.zeros(1, dtype=dtype)]}])
+    assert len(caught) == 1
+    assert caught[0].filename == __file__  # where the optimizer was built
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        optimizer.add_param_group({"params": [torch.zeros(1, dtype=dtype)]})
+        optimizer.step()
+
+
+def test_float32_parameters_do_not_warn() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Lion([torch.zeros(1)], momentum_dtype=torch.bfloat16)

@@ -1,0 +1,99 @@
+"""Float32, weight decay above 0, several steps: the same bits as google/automl's order and as PyPI's Lions."""
+
+from collections.abc import Callable
+from typing import Any
+
+import lion_pytorch
+import lion_pytorch.foreach
+import optimi
+import pytest
+import timm.optim
+import torch
+from torch.nn import Parameter
+
+from lion import Lion
+from tests.lion.reference import automl_step
+
+STEPS = 30
+SHAPES = ((33, 17), (64,), (), (3, 4, 5), (1000,))
+SETTINGS = [
+    {"lr": 1e-3, "betas": (0.9, 0.99), "weight_decay": 0.1},
+    {"lr": 3e-2, "betas": (0.95, 0.98), "weight_decay": 1.0},
+]
+PUBLIC: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "lion_pytorch": lion_pytorch.Lion,
+    "lion_pytorch_foreach": lion_pytorch.foreach.Lion,
+    "timm_loop": lambda params, **settings: timm.optim.Lion(params, foreach=False, **settings),
+    "timm_foreach": lambda params, **settings: timm.optim.Lion(params, foreach=True, **settings),
+    "optimi": lambda params, **settings: optimi.Lion(params, foreach=False, triton=False, **settings),
+}
+
+
+def make_params() -> list[Parameter]:
+    generator = torch.Generator().manual_seed(0)
+    return [Parameter(torch.randn(shape, generator=generator)) for shape in SHAPES]
+
+
+def make_gradients() -> list[list[torch.Tensor]]:
+    """Gradients of very different scales, some of them exactly 0."""
+    generator = torch.Generator().manual_seed(1)
+    steps = []
+    for _ in range(STEPS):
+        gradients = [torch.randn(shape, generator=generator) for shape in SHAPES]
+        scales = [10.0 ** torch.randint(-6, 3, shape, generator=generator) for shape in SHAPES]
+        steps.append([g * s * (g > -1) for g, s in zip(gradients, scales, strict=True)])
+    return steps
+
+
+def run(optimizer: torch.optim.Optimizer, params: list[Parameter]) -> None:
+    for gradients in make_gradients():
+        for param, gradient in zip(params, gradients, strict=True):
+            param.grad = gradient
+        optimizer.step()
+
+
+def assert_same_bits(actual: torch.Tensor, expected: torch.Tensor) -> None:
+    torch.testing.assert_close(actual, expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("settings", SETTINGS)
+@pytest.mark.parametrize("foreach", [False, True])
+def test_weights_and_momentum_are_googles_bit_for_bit(settings: dict[str, Any], foreach: bool) -> None:
+    params, expected = make_params(), [param.detach().clone() for param in make_params()]
+    momenta = [torch.zeros_like(weight) for weight in expected]
+    optimizer = Lion(params, foreach=foreach, **settings)
+    run(optimizer, params)
+    for gradients in make_gradients():
+        for weight, gradient, momentum in zip(expected, gradients, momenta, strict=True):
+            automl_step(weight, gradient, momentum, **settings)
+    for param, weight, momentum in zip(params, expected, momenta, strict=True):
+        assert_same_bits(param.detach(), weight)
+        assert_same_bits(optimizer.state[param]["exp_avg"], momentum)
+
+
+@pytest.mark.parametrize("settings", SETTINGS)
+@pytest.mark.parametrize("foreach", [False, True])
+@pytest.mark.parametrize("public", list(PUBLIC))
+def test_weights_are_those_of_public_implementations_bit_for_bit(
+    public: str, foreach: bool, settings: dict[str, Any]
+) -> None:
+    params, their_params = make_params(), make_params()
+    run(Lion(params, foreach=foreach, **settings), params)
+    run(PUBLIC[public](their_params, **settings), their_params)
+    for param, their_param in zip(params, their_params, strict=True):
+        assert_same_bits(param.detach(), their_param.detach())
+
+
+@pytest.mark.parametrize("maximize", [False, True])
+def test_cautious_agrees_with_timm_up_to_the_different_scale(maximize: bool) -> None:
+    """timm divides by the mean of the mask where C-Optim divides by (kept + 1) / size: the same entries are kept."""
+    settings: dict[str, Any] = {"lr": 1e-3, "weight_decay": 0.0, "maximize": maximize}
+    params, their_params = make_params(), make_params()
+    run(Lion(params, cautious=True, **settings), params)
+    run(timm.optim.Lion(their_params, caution=True, **settings), their_params)
+    start = make_params()
+    moved = torch.cat([(p - s).flatten() for p, s in zip(params, start, strict=True)])
+    they_moved = torch.cat([(p - s).flatten() for p, s in zip(their_params, start, strict=True)])
+    assert torch.equal(moved == 0, they_moved == 0)
+    # The large tensors keep hundreds of entries, so that + 1 changes the scale by well under 2 %.
+    torch.testing.assert_close(moved[-1000:], they_moved[-1000:], rtol=0.02, atol=1e-6)

@@ -1,0 +1,72 @@
+"""Sharded parameters (DTensor, FSDP2): two processes take the steps that one takes on the whole tensors."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor, Shard, distribute_tensor
+from torch.nn import Linear, Parameter
+
+from lion import Lion, measure_step
+
+PROCESSES = 2
+SETTINGS: list[dict[str, Any]] = [
+    {},
+    {"momentum_dtype": torch.bfloat16},
+    {"cautious": True},  # its scale needs a sum over all shards
+    {"lr": torch.tensor(0.1), "maximize": True},
+]
+
+
+def check_on_one_process(rank: int, store: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=PROCESSES)
+    mesh = init_device_mesh("cpu", (PROCESSES,))
+    for settings in SETTINGS:
+        check_sharded_tensor(mesh, settings)
+    check_fully_shard(mesh)
+    dist.destroy_process_group()
+
+
+def check_sharded_tensor(mesh: Any, settings: dict[str, Any]) -> None:
+    torch.manual_seed(0)
+    start, gradients = torch.randn(5, 4), torch.randn(4, 5, 4)  # 5 rows do not divide by 2
+    sharded, whole = Parameter(distribute_tensor(start, mesh, [Shard(0)])), Parameter(start.clone())
+    optimizers = [Lion([param], **{"lr": 0.1, "weight_decay": 0.1, **settings}) for param in (sharded, whole)]
+    for gradient in gradients:
+        sharded.grad, whole.grad = distribute_tensor(gradient, mesh, [Shard(0)]), gradient.clone()
+        measured, expected = (measure_step(optimizer) for optimizer in optimizers)
+        assert measured == pytest.approx(expected)
+    assert isinstance(sharded, DTensor)
+    assert torch.equal(sharded.full_tensor(), whole)
+
+    new_optimizer = Lion([sharded])
+    new_optimizer.load_state_dict(optimizers[0].state_dict())
+    exp_avg = new_optimizer.state[sharded]["exp_avg"]
+    assert exp_avg.placements == sharded.placements
+    assert torch.equal(exp_avg.full_tensor(), optimizers[1].state[whole]["exp_avg"])
+
+
+def check_fully_shard(mesh: Any) -> None:
+    torch.manual_seed(0)
+    whole, sharded = Linear(6, 3), Linear(6, 3)
+    sharded.load_state_dict(whole.state_dict())
+    fully_shard(sharded, mesh=mesh)
+    for model in (whole, sharded):
+        optimizer = Lion(model.parameters(), lr=0.01, weight_decay=0.1)
+        for seed in range(3):
+            optimizer.zero_grad()
+            torch.manual_seed(seed)
+            model(torch.randn(8, 6)).square().sum().backward()
+            optimizer.step()
+    assert isinstance(sharded.weight, DTensor)
+    torch.testing.assert_close(sharded.weight.full_tensor(), whole.weight)
+
+
+@pytest.mark.skipif(not dist.is_available(), reason="this torch is built without torch.distributed")
+def test_two_processes_step_like_one(tmp_path: Path) -> None:
+    torch.multiprocessing.spawn(check_on_one_process, args=(str(tmp_path / "store"),), nprocs=PROCESSES)
