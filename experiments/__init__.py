@@ -1,0 +1,1 @@
+"""The reproduction: one package a task, and what all tasks share."""

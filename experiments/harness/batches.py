@@ -1,0 +1,58 @@
+"""Training batches as a function of (seed, step).
+
+The unit of randomness is the micro-batch ``(seed, step, g)``. Nothing here remembers what came before, so a resumed
+run, any number of loader workers, any number of processes and every optimizer see the same samples in the same order
+with the same augmentation.
+"""
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from experiments.harness.config import TrainConfig
+from experiments.harness.seeds import derive_seed
+
+MakeBatch = Callable[[np.ndarray, list[int]], dict[str, Any]]
+
+
+@lru_cache(maxsize=2)
+def _epoch_order(num_samples: int, seed: int, epoch: int) -> np.ndarray:
+    return np.random.default_rng(derive_seed(seed, "order", epoch)).permutation(num_samples)
+
+
+def sample_indices(num_samples: int, seed: int, first: int, count: int) -> np.ndarray:
+    """Samples number ``first`` to ``first + count - 1`` of an endless row of shuffled epochs, int64 ``[count]``."""
+    positions = np.arange(first, first + count)
+    epochs = positions // num_samples
+    orders = [
+        _epoch_order(num_samples, seed, int(epoch))[positions[epochs == epoch] % num_samples]
+        for epoch in np.unique(epochs)
+    ]
+    return np.concatenate(orders)
+
+
+class MicroBatches(Dataset[dict[str, Any]]):
+    """Micro-batch ``g`` of ``step`` by key ``(step, g)``; ``make_batch`` gets sample indices and a seed for each."""
+
+    def __init__(self, make_batch: MakeBatch, num_samples: int, seed: int, train: TrainConfig) -> None:
+        self.make_batch, self.num_samples, self.seed, self.train = make_batch, num_samples, seed, train
+
+    def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
+        step, g = key
+        size = self.train.micro_batch_size
+        indices = sample_indices(self.num_samples, self.seed, step * self.train.batch_size + g * size, size)
+        return self.make_batch(indices, [derive_seed(self.seed, "sample", step, g, place) for place in range(size)])
+
+
+def micro_batch_loader(
+    dataset: MicroBatches, first_step: int, process: int, num_processes: int, num_workers: int, device: torch.device
+) -> DataLoader[dict[str, Any]]:
+    """The micro-batches of one process, in order, from ``first_step`` to the end of training."""
+    train = dataset.train
+    micro_batches = train.batch_size // train.micro_batch_size
+    keys = [(step, g) for step in range(first_step, train.steps) for g in range(process, micro_batches, num_processes)]
+    return DataLoader(dataset, batch_size=None, sampler=keys, num_workers=num_workers, pin_memory=device.type == "cuda")

@@ -1,0 +1,187 @@
+"""The typed shape of every run's config, and the name that a run gets from it.
+
+YAML under conf/ holds the values; these dataclasses hold the types, so that an unknown or mistyped key is an error.
+Nothing here imports torch: a study composes and names all its runs without it.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, DictConfig, OmegaConf
+
+from experiments.harness.errors import ConfigError
+
+# What cannot change a run's result: where it runs and is written, what it is compared with, and under which name.
+NOT_IN_RUN_ID = ("run", "study", "settings", "scale", "experiment")
+
+
+@dataclass
+class ScheduleConfig:
+    """Learning rate as a function of the step; see experiments/harness/schedule.py."""
+
+    shape: str = MISSING
+    """cosine, linear, constant or rsqrt"""
+    warmup_steps: int = 0
+    init_factor: float = 0.0
+    """learning rate at step 0 of the warm-up, as a share of the peak"""
+    end_factor: float = 0.0
+    """learning rate after the last step, as a share of the peak (cosine and linear)"""
+
+
+@dataclass
+class TrainConfig:
+    """Everything about the training loop that can change a result, down to the last bit."""
+
+    steps: int = MISSING
+    batch_size: int = MISSING
+    """samples a step, over all processes and micro-batches"""
+    micro_batch_size: int = MISSING
+    """samples that share one forward pass and one random stream; divides batch_size"""
+    clip_norm: float | None = None
+    ema_decay: float | None = None
+    """decay of the averaged weights that evaluation then uses; null: evaluate the weights themselves"""
+    log_every: int = MISSING
+    evaluate_every: int = MISSING
+    precision: str = "fp32"
+    """fp32 or bf16 (autocast)"""
+    tf32: bool = False
+    deterministic: bool = True
+    compile: bool = False
+    threads: int | None = None
+    """CPU threads of one process; null leaves PyTorch's own choice"""
+
+
+@dataclass
+class StudyConfig:
+    """What a study tunes, confirms and decides; see experiments/study/."""
+
+    reference: str = "adamw"
+    primary_metric: str = MISSING
+    validation_metric: str = MISSING
+    better: str = MISSING
+    """higher or lower, for primary and validation metric alike"""
+    secondary_metrics: dict[str, str] = MISSING
+    """other metrics that get an interval and no verdict, each with higher or lower"""
+    margin: float = MISSING
+    """differences inside +-margin (units of the primary metric) are a tie"""
+    margin_reason: str = MISSING
+    tune_seeds: list[int] = field(default_factory=lambda: [1000])
+    confirm_seeds: list[int] = MISSING
+    lr_multipliers: list[float] = MISSING
+    """the tuning grid, as multiples of the experiment's learning rate; lr * weight_decay is held constant"""
+    decay_multipliers: list[float] = field(default_factory=lambda: [1.0])
+    """a second grid axis: multiples of lr * weight_decay"""
+    extensions: int = 0
+    """how often the grid may grow, by the same number of trials for all, while a winner sits at its edge"""
+    paper: str | None = None
+    """the published cell that stands beside ours: a key of results/paper.yaml"""
+
+
+@dataclass
+class RunConfig:
+    """What cannot change a result: places, logging, workers, device."""
+
+    runs_dir: str = MISSING
+    results_dir: str = MISSING
+    cache_dir: str = MISSING
+    checkpoint_every: int = MISSING
+    keep_checkpoints: int = 2
+    num_workers: int = 0
+    device: str = "auto"
+    """auto (a GPU if there is one), cpu or cuda"""
+    fresh: bool = False
+    """start anew where a run directory was written by other sources (make's FRESH=1)"""
+    wandb: str = "auto"
+    """auto (online when a key is there, else offline), online, offline or disabled"""
+    wandb_project: str = MISSING
+
+
+@dataclass
+class DataConfig:
+    """Keys that every data set has; a task adds its own."""
+
+    name: str = MISSING
+    fingerprint: str | None = None
+    """sha256 over the decoded arrays; null: whatever the first place gave, which then enters the run's name"""
+    places: list[dict[str, Any]] = MISSING
+
+
+@dataclass
+class Config:
+    """One run."""
+
+    task: str = MISSING
+    scale: str = MISSING
+    experiment: str = MISSING
+    seed: int = 0
+    test: bool = True
+    """evaluate the test split once, after the last step; tuning trials never do"""
+    model: dict[str, Any] = MISSING
+    data: DataConfig = MISSING
+    optimizer: dict[str, Any] = MISSING
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    settings: dict[str, dict[str, Any]] = field(default_factory=dict)
+    study: StudyConfig = field(default_factory=StudyConfig)
+    run: RunConfig = field(default_factory=RunConfig)
+
+
+def register(name: str, config_class: type) -> None:
+    """Make a schema known to Hydra as ``base_<name>``, for the defaults list of conf/<name>.yaml."""
+    ConfigStore.instance().store(name=f"base_{name}", node=config_class)
+
+
+def check(cfg: DictConfig) -> None:
+    """Raise ConfigError, naming the key, for values that the types let through and that would fail late or silently."""
+    train = cfg.train
+    for key in ("steps", "batch_size", "micro_batch_size", "log_every", "evaluate_every"):
+        if train[key] < 1:
+            raise ConfigError(f"train.{key} must be at least 1, but it is {train[key]}.")
+    if train.batch_size % train.micro_batch_size:
+        raise ConfigError(
+            f"train.batch_size={train.batch_size} is not a multiple of train.micro_batch_size="
+            f"{train.micro_batch_size}: choose a micro-batch that divides the batch."
+        )
+    if cfg.schedule.warmup_steps >= train.steps:
+        raise ConfigError(
+            f"schedule.warmup_steps={cfg.schedule.warmup_steps} leaves no step of train.steps={train.steps} "
+            "at the peak learning rate: shorten the warm-up."
+        )
+    if train.precision not in ("fp32", "bf16"):
+        raise ConfigError(f"train.precision must be fp32 or bf16, but it is {train.precision!r}.")
+    if missing := {"name", "_target_", "lr"} - set(cfg.optimizer):
+        raise ConfigError(f"optimizer lacks {', '.join(sorted(missing))}; conf/optimizer/lion.yaml shows how.")
+    study = cfg.study
+    if shared := set(study.tune_seeds) & set(study.confirm_seeds):
+        raise ConfigError(f"study.tune_seeds and study.confirm_seeds share {sorted(shared)}: report on fresh seeds.")
+
+
+def resolved(cfg: DictConfig) -> dict[str, Any]:
+    """The config as plain data, interpolations filled in. An optimizer without settings is a ConfigError."""
+    try:
+        own = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
+        plain = OmegaConf.to_container(own, resolve=True, throw_on_missing=True)
+    except Exception as error:
+        first_line = str(error).splitlines()[0]
+        raise ConfigError(
+            f"The config cannot be resolved: {first_line}. (experiment={cfg.get('experiment')})"
+        ) from error
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items()}
+
+
+def result_config(plain: dict[str, Any], fingerprint: str) -> dict[str, Any]:
+    """The part of a resolved config that decides a run's result: what its name is a hash of, and what is saved."""
+    kept = {key: value for key, value in plain.items() if key not in NOT_IN_RUN_ID}
+    data = {key: value for key, value in plain["data"].items() if key != "places"}
+    return {**kept, "data": {**data, "fingerprint": fingerprint}}
+
+
+def run_id(plain: dict[str, Any], fingerprint: str) -> str:
+    """``<optimizer>-s<seed>-<10 hex>``: the same content has the same name, wherever and whenever it runs."""
+    content = json.dumps(result_config(plain, fingerprint), sort_keys=True)
+    digest = hashlib.sha256(content.encode()).hexdigest()[:10]
+    return f"{plain['optimizer']['name']}-s{plain['seed']}-{digest}"

@@ -1,0 +1,129 @@
+"""``python -m experiments.<task>``: from the command line to one finished run.
+
+torch is imported only once a run really has to train: a run that is complete already answers at once.
+"""
+
+import errno
+import os
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any, cast
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from experiments.harness.config import Config, check, resolved, result_config, run_id
+from experiments.harness.errors import RunError, SuiteError
+from experiments.harness.prepared_data import PreparedData, prepare
+from experiments.harness.provenance import ROOT, sources_digest
+from experiments.harness.record import FINISHED, RunRecord, read_metrics, read_status, set_aside
+from experiments.harness.tracking import Tracker
+
+IS_MAIN_PROCESS = os.environ.get("RANK", "0") == "0"
+"""The process of a distributed run (accelerate launch, torchrun) that holds the record."""
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def main(task: str) -> None:
+    """Read the command line with Hydra and execute what it says: a run, a sweep or a study of ``task``."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    hydra.main(config_path=str(ROOT / "conf"), config_name=task, version_base="1.3")(run)()
+
+
+def run(cfg: DictConfig) -> float | None:
+    """Hydra's job: ``execute``, with a SuiteError as one sentence and exit code 2. Inside a sweep it is raised, for the
+    sweep to report.
+    """
+    try:
+        return execute(cfg)
+    except (SuiteError, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in DISK_FULL:
+            raise
+        if HydraConfig.get().mode == RunMode.MULTIRUN:
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def execute(cfg: DictConfig) -> float | None:
+    """Bring one run to its end, from wherever it is, and return its last validation metric (None if it diverged)."""
+    plain, data, directory = locate(cfg)
+    status = usable_status(directory, plain)
+    if status is None or status["status"] not in FINISHED:
+        _train_and_record(cast(Config, cfg), plain, data, directory)
+    if not IS_MAIN_PROCESS:
+        return None
+    status = read_status(directory)
+    assert status, f"{directory} has no status after its run"
+    print(summary_line(directory.name, status), flush=True)
+    value: float | None = status["metrics"].get(plain["study"]["validation_metric"])
+    return value if status["status"] == "complete" else None
+
+
+def locate(cfg: DictConfig) -> tuple[dict[str, Any], PreparedData, Path]:
+    """The resolved config, its data (fetched if they are not there yet), and the run's directory."""
+    plain = resolved(cfg)
+    check(cfg)
+    data = prepare(plain["data"], Path(plain["run"]["cache_dir"]).expanduser())
+    return plain, data, ROOT / plain["run"]["runs_dir"] / plain["task"] / run_id(plain, data.fingerprint)
+
+
+def usable_status(directory: Path, plain: dict[str, Any]) -> dict[str, Any] | None:
+    """The run's status, or None where none has started.
+
+    A run that other sources than this checkout's have made is a RunError, or with ``run.fresh`` is set aside.
+    """
+    status = read_status(directory)
+    if status is None or status["sources_digest"] == sources_digest(plain["task"]):
+        return status
+    if not plain["run"]["fresh"]:
+        raise RunError(
+            f"The run {directory} was made by other sources (digest {status['sources_digest']}, here "
+            f"{sources_digest(plain['task'])}). FRESH=1 (run.fresh=true) sets it aside and starts anew."
+        )
+    if IS_MAIN_PROCESS:
+        set_aside(directory, status)
+    return None
+
+
+def summary_line(name: str, status: dict[str, Any]) -> str:
+    """One line for a terminal: how a run ended."""
+    if status["status"] == "diverged":
+        return f"{name}: diverged, {status['reason']}"
+    shown = {key: value for key, value in status["metrics"].items() if key.startswith(("val/", "test/"))}
+    metrics = ", ".join(f"{key} {value:.4g}" for key, value in shown.items())
+    return f"{name}: {status['status']}, {metrics}"
+
+
+def _train_and_record(cfg: Config, plain: dict[str, Any], data: PreparedData, directory: Path) -> None:
+    """Train, and leave the outcome in status.json and with W&B, whatever it is."""
+    from experiments.harness.divergence import Diverged
+    from experiments.harness.interrupt import EXIT_CODE, Interrupted
+    from experiments.harness.train import train
+
+    record = RunRecord(directory, plain["task"], result_config(plain, data.fingerprint)) if IS_MAIN_PROCESS else None
+    with record or nullcontext():
+        tracker = Tracker(directory, plain["run"]["wandb"] if record else "disabled", plain)
+
+        def finish(status: str, **details: Any) -> None:
+            if record:
+                metrics = {key: value for row in read_metrics(directory) for key, value in row.items()}
+                record.set_status(status, metrics=metrics, **details)
+                tracker.finish(status, metrics)
+
+        try:
+            train(cfg, data, directory, record, tracker)
+        except Diverged as divergence:
+            finish("diverged", step=divergence.step, reason=str(divergence))
+        except Interrupted as interruption:
+            finish("running")
+            print(f"{directory.name}: {interruption}; the same command continues it", file=sys.stderr)
+            sys.exit(EXIT_CODE)
+        except BaseException as error:
+            finish("failed", reason=f"{type(error).__name__}: {error}")
+            raise
+        else:
+            finish("complete")

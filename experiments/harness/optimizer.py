@@ -1,0 +1,56 @@
+"""The optimizer of a run, over the same two parameter groups whichever optimizer it is."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from hydra.utils import instantiate
+from torch import nn
+from torch.optim import Optimizer
+
+from experiments.harness.errors import ConfigError
+
+# Parameters that sit in a model directly rather than in an Embedding, by the names that timm and transformers use.
+EMBEDDING_WORDS = ("embed", "token", "bias", "position")
+
+
+def decay_groups(model: nn.Module) -> dict[str, list[str]]:
+    """Names of the trained parameters that weight decay applies to (``decay``) and of the others (``no_decay``).
+
+    Matrices and convolution kernels decay; biases, norms, embeddings, position tables and scalars such as a temperature
+    do not. A tied parameter counts as an embedding wherever it appears.
+    """
+    undecayed = {
+        id(parameter)
+        for module in model.modules()
+        for name, parameter in module.named_parameters(recurse=False)
+        if parameter.ndim < 2 or isinstance(module, nn.Embedding) or any(word in name for word in EMBEDDING_WORDS)
+    }
+    groups: dict[str, list[str]] = {"decay": [], "no_decay": []}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            groups["no_decay" if id(parameter) in undecayed else "decay"].append(name)
+    return groups
+
+
+def build_optimizer(model: nn.Module, config: Mapping[str, Any]) -> Optimizer:
+    """Instantiate ``config._target_`` over the two groups; raises ConfigError for arguments that it does not take."""
+    parameters = dict(model.named_parameters())
+    groups = [
+        {"params": [parameters[name] for name in names], **({"weight_decay": 0.0} if group == "no_decay" else {})}
+        for group, names in decay_groups(model).items()
+    ]
+    arguments = {key: value for key, value in config.items() if key != "name"}
+    try:
+        optimizer: Optimizer = instantiate(arguments, _partial_=True, _convert_="all")(groups)
+    except Exception as error:
+        raise ConfigError(f"optimizer={config['name']} cannot be built from {arguments}: {error}") from error
+    covered = [id(parameter) for group in optimizer.param_groups for parameter in group["params"]]
+    trained = [id(parameter) for parameter in model.parameters() if parameter.requires_grad]
+    assert sorted(covered) == sorted(trained), "every trained parameter belongs to exactly one group"
+    return optimizer
+
+
+def state_bytes(optimizer: Optimizer) -> int:
+    """Bytes of all tensors in the optimizer's state."""
+    tensors = [value for state in optimizer.state.values() for value in state.values() if hasattr(value, "nbytes")]
+    return sum(tensor.nbytes for tensor in tensors)

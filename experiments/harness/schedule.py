@@ -1,0 +1,33 @@
+"""The learning rate as a function of the step, for the shapes that the paper's tasks use (cosine, linear, constant,
+reciprocal square root; section 4 of the paper).
+"""
+
+import math
+
+from experiments.harness.config import ScheduleConfig
+from experiments.harness.errors import ConfigError
+
+SHAPES = ("cosine", "linear", "constant", "rsqrt")
+
+
+def lr_factor(step: int, steps: int, schedule: ScheduleConfig) -> float:
+    """Share of the peak learning rate for update number ``step`` (0-based) of ``steps``.
+
+    The warm-up rises linearly from ``init_factor`` and reaches the peak with its last update, so no update is made at a
+    learning rate of zero. ``cosine`` and ``linear`` then fall to ``end_factor``, which the step after the last would
+    have; ``rsqrt`` falls with the root of the step, ``constant`` stays.
+    """
+    if schedule.shape not in SHAPES:
+        raise ConfigError(f"schedule.shape must be one of {', '.join(SHAPES)}, but it is {schedule.shape!r}.")
+    assert 0 <= step < steps, f"step {step} outside 0..{steps - 1}"
+    warmup = schedule.warmup_steps
+    if step < warmup:
+        return schedule.init_factor + (1 - schedule.init_factor) * (step + 1) / warmup
+    progress = (step - warmup) / (steps - warmup)
+    if schedule.shape == "cosine":
+        return schedule.end_factor + (1 - schedule.end_factor) * 0.5 * (1 + math.cos(math.pi * progress))
+    if schedule.shape == "linear":
+        return 1 + (schedule.end_factor - 1) * progress
+    if schedule.shape == "rsqrt":
+        return math.sqrt(max(warmup, 1) / (step + 1))
+    return 1.0

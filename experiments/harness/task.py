@@ -1,0 +1,30 @@
+"""What the training loop asks of a task. A task package offers ``build(cfg, data) -> Task`` in its module ``task``."""
+
+from typing import Any, Protocol
+
+import numpy as np
+from torch import Tensor, nn
+
+
+class Task(Protocol):
+    """One task: its model, its batches, its loss and its evaluation."""
+
+    num_train: int
+    """training samples in an epoch"""
+
+    def model(self) -> nn.Module:
+        """A freshly initialised model, drawn from PyTorch's global generator."""
+
+    def batch(self, indices: np.ndarray, seeds: list[int]) -> dict[str, Any]:
+        """The training samples ``indices``; sample ``i`` draws its augmentation from ``seeds[i]`` alone."""
+
+    def loss(self, model: nn.Module, batch: dict[str, Any]) -> Tensor:
+        """Mean loss of the batch, a scalar."""
+
+    def evaluate(self, model: nn.Module, split: str, process: int, num_processes: int) -> dict[str, Tensor]:
+        """Sums over this process's share of ``split`` ("val" or "test"), among them ``count``; they add up over
+        processes, so no metric depends on how the split was cut into batches.
+        """
+
+    def metrics(self, sums: dict[str, float]) -> dict[str, float]:
+        """Metrics by name ("loss", "top1", ...) from the sums over the whole split."""

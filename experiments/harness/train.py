@@ -1,0 +1,202 @@
+"""The training loop: every run of every task goes through ``train``, from top to bottom."""
+
+import importlib
+import math
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Task as ProgressTask
+from rich.text import Text
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from experiments.harness.batches import MicroBatches, micro_batch_loader
+from experiments.harness.checkpoint import TrainingState, load_checkpoint
+from experiments.harness.config import Config
+from experiments.harness.divergence import Diverged, FiniteWatch
+from experiments.harness.errors import ConfigError
+from experiments.harness.interrupt import Interrupted, stop_requests
+from experiments.harness.optimizer import build_optimizer, decay_groups, state_bytes
+from experiments.harness.process import compile_and_warm_up, make_accelerator
+from experiments.harness.record import RunRecord
+from experiments.harness.schedule import lr_factor
+from experiments.harness.seeds import derive_seed
+from experiments.harness.task import Task
+from experiments.harness.timing import StepTimer, TrainingClock, peak_memory_bytes, reset_peak_memory
+from experiments.harness.tracking import Tracker
+from lion import measure_step
+
+
+def train(cfg: Config, data: Any, directory: Path, record: RunRecord | None, tracker: Tracker) -> None:
+    """Train to the last step, from the newest checkpoint if there is one, and evaluate.
+
+    ``record`` writes to the run's ``directory``; the main process holds it (None in the others of a distributed run).
+    Raises Diverged or Interrupted; whatever else is raised is a SuiteError or a bug.
+    """
+    # ------------------------------------------------------------------------------------------------------- set-up
+    accelerator = make_accelerator(cfg)
+    device, processes = accelerator.device, accelerator.num_processes
+    micro_batches = cfg.train.batch_size // cfg.train.micro_batch_size
+    if micro_batches % processes:
+        raise ConfigError(
+            f"{micro_batches} micro-batches a step (train.batch_size / train.micro_batch_size) cannot be shared evenly "
+            f"by {processes} processes: choose a smaller train.micro_batch_size."
+        )
+    mine = range(accelerator.process_index, micro_batches, processes)
+
+    task: Task = importlib.import_module(f"experiments.{cfg.task}.task").build(cfg, data)
+    torch.manual_seed(derive_seed(cfg.seed, "init"))
+    bare_model = task.model()
+    model: nn.Module = accelerator.prepare(bare_model)
+    optimizer = build_optimizer(bare_model, cfg.optimizer)
+    ema = None
+    if cfg.train.ema_decay is not None:
+        ema = AveragedModel(bare_model, multi_avg_fn=get_ema_multi_avg_fn(cfg.train.ema_decay))
+    state = TrainingState(bare_model, optimizer, ema, TrainingClock(device))
+    if record:
+        record.write_parameter_groups(decay_groups(bare_model))
+
+    # ------------------------------------------------------------------------------------------------------- resume
+    saved = load_checkpoint(directory)
+    if saved:
+        state.restore(saved)
+        print(f"{directory.name}: continuing from step {state.step} of {cfg.train.steps}", flush=True)
+    if record:
+        tracker.skip(rows=record.cut_back(saved["metrics_bytes"] if saved else 0))
+
+    def write(row: dict[str, float]) -> None:
+        if record:
+            row = {"step": state.step, "samples": state.step * cfg.train.batch_size, **row}
+            record.append(row)
+            tracker.log(row)
+
+    def evaluate(split: str) -> None:
+        metrics = evaluate_split(task, state.evaluated_model(), split, accelerator)
+        if not all(math.isfinite(value) for value in metrics.values()):
+            raise Diverged(state.step, f"a {split} metric")
+        write({f"{split}/{name}": value for name, value in metrics.items()})
+
+    # --------------------------------------------------------------------------------------------------------- loop
+    dataset = MicroBatches(task.batch, task.num_train, cfg.seed, cfg.train)
+    batches = iter(
+        micro_batch_loader(dataset, state.step, accelerator.process_index, processes, cfg.run.num_workers, device)
+    )
+    if cfg.train.compile:
+        model = compile_and_warm_up(model, task, accelerator, cfg)
+    watch, step_timer = FiniteWatch(accelerator), StepTimer(device)
+    reset_peak_memory(device)
+
+    with progress_bar(cfg.train.batch_size, accelerator.is_main_process) as progress, stop_requests() as stop:
+        bar = progress.add_task(directory.name, total=cfg.train.steps, completed=state.step)
+        state.clock.start()
+        while state.step < cfg.train.steps:
+            # Gradients of the mean loss over the global batch.
+            lr = cfg.optimizer["lr"] * lr_factor(state.step, cfg.train.steps, cfg.schedule)
+            for group in optimizer.param_groups:
+                group["lr"] = lr
+            optimizer.zero_grad()
+            loss = torch.zeros((), device=device)
+            for g in mine:
+                batch = to_device(next(batches), device)
+                torch.manual_seed(derive_seed(cfg.seed, "forward", state.step, g))  # dropout, noise, timesteps
+                with nullcontext() if g == mine[-1] else accelerator.no_sync(model):
+                    micro_loss = task.loss(model, batch) / len(mine)
+                    accelerator.backward(micro_loss)
+                loss += micro_loss.detach()
+            grad_norm = accelerator.clip_grad_norm_(model.parameters(), cfg.train.clip_norm or math.inf)
+            assert isinstance(grad_norm, Tensor)
+
+            # What is not finite is never logged, evaluated or saved, and on a CPU never applied.
+            done = state.step + 1
+            last = done == cfg.train.steps
+            logs = last or done % cfg.train.log_every == 0
+            evaluates = last or done % cfg.train.evaluate_every == 0
+            stops = (logs or processes == 1) and any_process(accelerator, stop.is_set())
+            saves = last or stops or done % cfg.run.checkpoint_every == 0
+            watch.observe(done, loss, grad_norm)
+            if device.type == "cpu" or logs or evaluates or saves:
+                watch.check()
+
+            # Update.
+            if logs:
+                health = measure_step(optimizer)
+                if health["nonfinite_state"]:
+                    raise Diverged(done, "the optimizer's state")
+            else:
+                with step_timer:
+                    optimizer.step()
+            if ema:
+                ema.update_parameters(bare_model)
+            state.step = done
+            progress.update(bar, completed=done)
+            if not (logs or evaluates or saves):
+                continue
+
+            # Everything below stands outside the training clock.
+            state.clock.stop()
+            if logs:
+                row = {"train/loss": accelerator.reduce(loss, "mean").item(), "train/grad_norm": grad_norm.item()}
+                row |= {"train/lr": lr, **{f"optimizer/{name}": value for name, value in health.items()}}
+                row |= {"cost/state_bytes": state_bytes(optimizer), "cost/peak_bytes": peak_memory_bytes(device)}
+                write(row | {"time/train_s": state.clock.seconds, **step_timer.take_median_ms()})
+            if evaluates:
+                evaluate("val")
+            if saves and record:
+                state.save(record, cfg.run.keep_checkpoints)
+            if stops and not last:
+                raise Interrupted(f"saved at step {done} of {cfg.train.steps}")
+            state.clock.start()
+
+    # --------------------------------------------------------------------------------------------------------- test
+    if cfg.test:
+        evaluate("test")
+
+
+def to_device(batch: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+    """The batch on the device."""
+    return {name: value.to(device, non_blocking=True) for name, value in batch.items()}
+
+
+def any_process(accelerator: Accelerator, flag: bool) -> bool:
+    """Whether any process of the run says so; every process gets the same answer."""
+    return bool(accelerator.gather(torch.tensor(flag, device=accelerator.device)).any().item())
+
+
+def evaluate_split(task: Task, model: nn.Module, split: str, accelerator: Accelerator) -> dict[str, float]:
+    """Metrics over a whole split, shared out over the processes: sums add up, so no batch size enters the result."""
+    training = model.training
+    model.eval()
+    with torch.no_grad(), accelerator.autocast():
+        sums = task.evaluate(model, split, accelerator.process_index, accelerator.num_processes)
+    model.train(training)
+    return task.metrics({name: accelerator.reduce(value, "sum").item() for name, value in sums.items()})
+
+
+class StepRate(ProgressColumn):
+    """Samples a second."""
+
+    def __init__(self, batch_size: int) -> None:
+        super().__init__()
+        self._batch_size = batch_size
+
+    def render(self, task: ProgressTask) -> Text:
+        """The rate that rich has estimated, in samples."""
+        return Text(f"{task.speed * self._batch_size:.0f} samples/s" if task.speed else "")
+
+
+def progress_bar(batch_size: int, is_main_process: bool) -> Progress:
+    """Steps done, throughput and time left; shown on a terminal only."""
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        StepRate(batch_size),
+        TimeRemainingColumn(),
+    )
+    return Progress(*columns, console=console, disable=not (is_main_process and console.is_terminal))

@@ -1,0 +1,74 @@
+"""Fixtures of all tests: a small labelled image set on disk, and runs of the smoke scale on it."""
+
+import gzip
+import json
+import struct
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+
+from experiments.harness.provenance import ROOT
+from experiments.image_classification import config as config  # registers the schema
+
+MakeConfig = Callable[..., Any]
+
+
+def write_idx(path: Path, array: np.ndarray) -> None:
+    header = bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape)
+    with gzip.open(path, "wb") as file:
+        file.write(header + array.astype(np.uint8).tobytes())
+
+
+@pytest.fixture(scope="session")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Overrides that replace the smoke experiment's data by 300 + 100 generated pictures of ten blurred patterns."""
+    folder = tmp_path_factory.mktemp("digits")
+    rng = np.random.default_rng(0)
+    patterns = rng.integers(0, 256, (10, 28, 28))
+    for split, count in (("train", 300), ("t10k", 100)):
+        labels = rng.integers(0, 10, count)
+        images = (patterns[labels] + rng.integers(0, 256, (count, 28, 28))) // 2
+        write_idx(folder / f"{split}-images-idx3-ubyte.gz", images)
+        write_idx(folder / f"{split}-labels-idx1-ubyte.gz", labels)
+    place = f"{{kind: local, path: '{folder}', decode: experiments.image_classification.decode.idx}}"
+    cache = tmp_path_factory.mktemp("cache")
+    return [
+        "data.name=patterns",
+        "data.fingerprint=null",
+        f"data.places=[{place}]",
+        "data.val_size=60",
+        f"run.cache_dir={cache}",
+    ]
+
+
+@pytest.fixture
+def overrides(digits: list[str], tmp_path: Path) -> list[str]:
+    """A smoke run on the small image set that writes below ``tmp_path``."""
+    return ["scale=smoke", *digits, f"run.runs_dir={tmp_path}/runs", f"run.results_dir={tmp_path}/results"]
+
+
+@pytest.fixture
+def make_config(overrides: list[str]) -> Iterator[MakeConfig]:
+    """``make_config("seed=1", ...)``: the composed config of such a run."""
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        yield lambda *more: compose("image_classification", overrides=[*overrides, *more])
+
+
+@pytest.fixture
+def command_line(overrides: list[str]) -> list[str]:
+    """The command of such a run, in a process of its own."""
+    return [sys.executable, "-m", "experiments.image_classification", *overrides]
+
+
+def rows(directory: Path) -> list[dict[str, Any]]:
+    """The rows of a run's metrics.jsonl without what may differ between two runs of the same bits: times and memory."""
+    lines = (directory / "metrics.jsonl").read_text().splitlines()
+    untimed = ("time/", "cost/peak_bytes")
+    return [{key: value for key, value in json.loads(line).items() if not key.startswith(untimed)} for line in lines]

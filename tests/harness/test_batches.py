@@ -1,0 +1,73 @@
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from experiments.harness.batches import MicroBatches, micro_batch_loader, sample_indices
+from experiments.harness.config import TrainConfig
+from experiments.harness.entry import locate
+from experiments.image_classification.task import build
+from tests.conftest import MakeConfig
+
+TRAIN = TrainConfig(steps=9, batch_size=32, micro_batch_size=16)
+
+
+def test_every_epoch_holds_each_sample_once_in_a_new_order() -> None:
+    epochs = sample_indices(10, seed=3, first=0, count=40).reshape(4, 10)
+    assert (np.sort(epochs) == np.arange(10)).all()
+    assert len({tuple(epoch) for epoch in epochs}) == 4
+
+
+@pytest.mark.parametrize(("first", "count"), [(0, 3), (7, 6), (25, 31), (99, 1)])
+def test_a_slice_of_the_order_does_not_depend_on_where_it_starts(first: int, count: int) -> None:
+    whole = sample_indices(10, seed=3, first=0, count=100)
+    assert (sample_indices(10, seed=3, first=first, count=count) == whole[first : first + count]).all()
+
+
+def test_another_seed_gives_another_order() -> None:
+    assert (sample_indices(100, 0, 0, 100) != sample_indices(100, 1, 0, 100)).any()
+
+
+@pytest.fixture
+def dataset(make_config: MakeConfig) -> MicroBatches:
+    cfg = make_config("data.flip=true")
+    _, data, _ = locate(cfg)
+    task = build(cfg, data)
+    return MicroBatches(task.batch, task.num_train, seed=5, train=TRAIN)
+
+
+def batches(
+    dataset: MicroBatches, first_step: int = 0, process: int = 0, processes: int = 1, workers: int = 0
+) -> list[dict[str, Any]]:
+    return list(micro_batch_loader(dataset, first_step, process, processes, workers, torch.device("cpu")))
+
+
+def assert_same(ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> None:
+    assert len(ours) == len(theirs) > 0
+    for a, b in zip(ours, theirs, strict=True):
+        assert torch.equal(a["images"], b["images"])
+        assert torch.equal(a["labels"], b["labels"])
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_batches_do_not_depend_on_the_number_of_workers(dataset: MicroBatches, workers: int) -> None:
+    assert_same(batches(dataset, workers=workers), batches(dataset))
+
+
+@pytest.mark.parametrize("workers", [0, 3])
+def test_a_resumed_run_sees_the_batches_that_it_would_have_seen(dataset: MicroBatches, workers: int) -> None:
+    torch.rand(17)  # what was drawn before does not matter
+    assert_same(batches(dataset, first_step=4, workers=workers), batches(dataset)[8:])
+
+
+def test_processes_share_the_batch_of_one_process(dataset: MicroBatches) -> None:
+    alone = batches(dataset)
+    assert_same(batches(dataset, process=0, processes=2), alone[0::2])
+    assert_same(batches(dataset, process=1, processes=2), alone[1::2])
+
+
+def test_augmentation_differs_between_visits_of_a_sample(dataset: MicroBatches) -> None:
+    task_batch = dataset.make_batch
+    first, second = (task_batch(np.array([7] * 8), [visit * 100 + i for i in range(8)])["images"] for visit in (1, 2))
+    assert not torch.equal(first, second)

@@ -1,0 +1,94 @@
+import os
+import resource
+from pathlib import Path
+
+import pytest
+import torch
+
+from experiments.harness import checkpoint
+from experiments.harness.checkpoint import load_checkpoint, save_checkpoint
+from experiments.harness.entry import execute, locate
+from experiments.harness.errors import RunError
+from tests.conftest import MakeConfig, rows
+
+
+def state(step: int) -> dict:
+    return {"step": step, "metrics_bytes": 0, "weights": torch.arange(2000.0) + step}
+
+
+def steps(directory: Path) -> list[int]:
+    return [int(path.name.split("-")[1]) for path in sorted(directory.glob("step-*.pt"))]
+
+
+def test_the_last_k_are_kept(tmp_path: Path) -> None:
+    for step in (5, 10, 15, 20):
+        save_checkpoint(tmp_path, step, state(step), keep=2)
+    assert steps(tmp_path) == [15, 20]
+    loaded = load_checkpoint(tmp_path)
+    assert loaded is not None
+    assert torch.equal(loaded["weights"], state(20)["weights"])
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "empty"])
+def test_a_corrupt_checkpoint_falls_back_to_the_one_before_and_says_so(
+    tmp_path: Path, damage: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for step in (5, 10):
+        save_checkpoint(tmp_path, step, state(step), keep=2)
+    newest = max(tmp_path.glob("step-*.pt"))
+    content = bytearray(newest.read_bytes())
+    content[len(content) // 2] ^= 1
+    newest.write_bytes({"flip": bytes(content), "cut": bytes(content[:-100]), "empty": b""}[damage])
+    loaded = load_checkpoint(tmp_path)
+    assert loaded is not None
+    assert loaded["step"] == 5
+    assert f"The checkpoint {newest} is corrupt: falling back to the one before." in capsys.readouterr().out
+
+
+def test_a_checkpoint_ahead_of_the_metrics_is_not_used(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path, 5, state(5), keep=2)
+    save_checkpoint(tmp_path, 10, {**state(10), "metrics_bytes": 100}, keep=2)
+    (tmp_path / "metrics.jsonl").write_text("x" * 99)
+    loaded = load_checkpoint(tmp_path)
+    assert loaded is not None
+    assert loaded["step"] == 5
+
+
+def test_a_run_whose_checkpoints_are_all_corrupt_starts_anew_and_ends_the_same(make_config: MakeConfig) -> None:
+    cfg = make_config()
+    execute(cfg)
+    directory = locate(cfg)[2]
+    before = rows(directory)
+    for path in directory.glob("step-*.pt"):
+        path.write_bytes(b"")
+    (directory / "status.json").unlink()
+    execute(cfg)
+    assert rows(directory) == before
+
+
+def test_a_full_disk_is_one_sentence_and_loses_nothing(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path, 5, state(5), keep=2)
+    child = os.fork()
+    if child == 0:  # a limit on file sizes can be lowered only once, so it is lowered in a process of its own
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+        try:
+            save_checkpoint(tmp_path, 10, state(10), keep=2)
+        except RunError as error:
+            os._exit(7 if "cannot be written" in str(error) and "same command again" in str(error) else 8)
+        finally:
+            os._exit(9)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+    assert [path.name for path in tmp_path.iterdir()] == [path.name for path in tmp_path.glob("step-00000005-*.pt")]
+
+
+def test_no_pickle_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Payload:
+        def __reduce__(self) -> tuple:
+            return (os.mkdir, (str(tmp_path / "owned"),))
+
+    path = tmp_path / "step-00000005-x.pt"
+    torch.save({"step": 5, "metrics_bytes": 0, "payload": Payload()}, path)
+    path.rename(tmp_path / f"step-00000005-{checkpoint._digest(path)}.pt")
+    with pytest.raises(Exception, match="weights_only"):
+        load_checkpoint(tmp_path)
+    assert not (tmp_path / "owned").exists()

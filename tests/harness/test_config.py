@@ -1,0 +1,115 @@
+import subprocess
+import sys
+
+import pytest
+import torch
+from hydra.errors import ConfigCompositionException
+from hydra.utils import instantiate
+
+from experiments.harness.config import resolved, run_id
+from experiments.harness.entry import execute, locate
+from experiments.harness.errors import ConfigError
+from experiments.harness.provenance import ROOT
+from tests.conftest import MakeConfig
+
+EXPERIMENTS = sorted(path.stem for path in (ROOT / "conf/experiment/image_classification").glob("*.yaml"))
+MILLION_PARAMETERS = {"convnet": 0.242, "vit_s4": 21.3, "resnet18": 11.2}
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+@pytest.mark.parametrize("optimizer", sorted(path.stem for path in (ROOT / "conf/optimizer").glob("*.yaml")))
+def test_every_experiment_composes_with_every_optimizer_and_its_model_can_be_built(
+    make_config: MakeConfig, name: str, optimizer: str
+) -> None:
+    cfg = make_config(f"experiment=image_classification/{name}", f"optimizer={optimizer}")
+    assert resolved(cfg)["experiment"] == f"image_classification/{name}"
+    with torch.device("meta"):
+        model = instantiate(cfg.model, _convert_="all")
+    assert model(torch.zeros(2, cfg.data.channels, cfg.data.image_size, cfg.data.image_size, device="meta")).shape == (
+        2,
+        cfg.data.num_classes,
+    )
+
+
+@pytest.mark.parametrize("model", sorted(MILLION_PARAMETERS))
+def test_models_have_the_parameters_that_their_files_say(make_config: MakeConfig, model: str) -> None:
+    cfg = make_config("experiment=image_classification/mini", "data=cifar10", f"model={model}")
+    with torch.device("meta"):
+        parameters = sum(p.numel() for p in instantiate(cfg.model, _convert_="all").parameters())
+    assert parameters / 1e6 == pytest.approx(MILLION_PARAMETERS[model], rel=0.01)
+
+
+@pytest.mark.parametrize("folder", ["scale", "data", "schedule", "study"])
+def test_every_choice_of_every_group_composes(make_config: MakeConfig, folder: str) -> None:
+    for path in (ROOT / "conf" / folder).glob("*.yaml"):
+        resolved(make_config(f"{folder}={path.stem}", "experiment=image_classification/mini"))
+
+
+@pytest.mark.parametrize(
+    "override", ["train.stepz=3", "optimizer.beta=0.9", "data.sise=3", "study.margins=1", "modle=convnet"]
+)
+def test_a_mistyped_key_is_refused_by_name(make_config: MakeConfig, override: str) -> None:
+    with pytest.raises(ConfigCompositionException, match=override.split("=")[0]):
+        make_config(override)
+
+
+def test_a_value_of_the_wrong_type_is_refused(make_config: MakeConfig) -> None:
+    with pytest.raises(ConfigCompositionException, match="many"):
+        make_config("train.steps=many")
+
+
+def test_an_unknown_optimizer_is_refused_with_the_choices() -> None:
+    command = [sys.executable, "-m", "experiments.image_classification", "optimizer=lyon"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode != 0
+    assert "Could not find 'optimizer/lyon'" in result.stderr
+    assert "adamw" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("train.micro_batch_size=12", r"train\.batch_size=32 is not a multiple of train\.micro_batch_size=12"),
+        ("train.steps=0", r"train\.steps must be at least 1"),
+        ("schedule.warmup_steps=8", r"schedule\.warmup_steps=8 leaves no step of train\.steps=8"),
+        ("train.precision=fp16", r"train\.precision must be fp32 or bf16, but it is 'fp16'"),
+        ("run.device=tpu", r"run\.device must be auto, cpu or cuda, but it is 'tpu'"),
+        ("schedule.shape=cosin", r"schedule\.shape must be one of"),
+        ("study.tune_seeds=[1]", r"study\.tune_seeds and study\.confirm_seeds share \[1\]"),
+        ("~settings.lion", r"settings\.lion\.lr"),
+        ("data.val_size=300", r"data\.val_size=300"),
+        ("+optimizer.nesterov=true", r"optimizer=lion cannot be built .*nesterov"),
+    ],
+)
+def test_a_setting_that_cannot_work_is_one_sentence_that_names_it(
+    make_config: MakeConfig, override: str, message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        execute(make_config(override))
+
+
+def test_the_name_of_a_run_depends_on_what_decides_its_result_and_on_nothing_else(make_config: MakeConfig) -> None:
+    def name(*overrides: str) -> str:
+        return locate(make_config(*overrides))[2].name
+
+    first = name()
+    assert first.startswith("lion-s0-")
+    same = ["run.num_workers=3", "run.device=cpu", "run.checkpoint_every=7", "study.margin=3", "settings.adamw.lr=1"]
+    assert {name(override) for override in same} == {first}
+    different = [
+        "seed=1",
+        "train.steps=9",
+        "optimizer.lr=1",
+        "train.threads=2",
+        "label_smoothing=0.1",
+        "model.widths=[4,4,8]",
+        "optimizer=adamw",
+    ]
+    assert len({first, *(name(override) for override in different)}) == 1 + len(different)
+
+
+def test_the_same_content_from_another_place_is_the_same_run(make_config: MakeConfig) -> None:
+    plain = resolved(make_config())
+    elsewhere = {**plain, "data": {**plain["data"], "places": []}}
+    assert run_id(plain, "f" * 64) == run_id(elsewhere, "f" * 64)
+    assert run_id(plain, "f" * 64) != run_id(plain, "e" * 64)

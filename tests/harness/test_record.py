@@ -1,0 +1,112 @@
+import json
+import multiprocessing
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from experiments.harness import entry, provenance, record
+from experiments.harness.entry import execute, locate
+from experiments.harness.errors import RunError
+from experiments.harness.record import RunRecord, read_metrics
+from tests.conftest import MakeConfig, rows
+
+
+def hold(
+    directory: Path, held: "multiprocessing.synchronize.Event", release: "multiprocessing.synchronize.Event"
+) -> None:
+    with RunRecord(directory, "image_classification", {}):
+        held.set()
+        release.wait(60)
+
+
+def test_a_directory_that_another_process_holds_is_refused_with_its_pid(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    held, release = context.Event(), context.Event()
+    holder = context.Process(target=hold, args=(tmp_path, held, release))
+    holder.start()
+    try:
+        assert held.wait(60)
+        with pytest.raises(RunError, match=rf"{tmp_path} is held by another process \(pid {holder.pid}\)"):
+            RunRecord(tmp_path, "image_classification", {})
+    finally:
+        release.set()
+        holder.join()
+    with RunRecord(tmp_path, "image_classification", {}):
+        pass  # and is free afterwards
+
+
+def test_a_torn_last_line_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n{"step": 2}\n{"st')
+    assert read_metrics(tmp_path) == [{"step": 1}, {"step": 2}]
+
+
+def test_a_value_that_is_not_finite_is_never_written(tmp_path: Path) -> None:
+    with RunRecord(tmp_path, "image_classification", {}) as run, pytest.raises(ValueError, match="JSON compliant"):
+        run.append({"train/loss": float("nan")})
+    assert (tmp_path / "metrics.jsonl").read_text() == ""
+
+
+def test_a_run_of_other_sources_is_refused_by_name_and_fresh_sets_it_aside(
+    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cfg = make_config()
+    execute(cfg)
+    directory = locate(cfg)[2]
+    before = rows(directory)
+    for module in (entry, record):
+        monkeypatch.setattr(module, "sources_digest", lambda task: "feedfeedfeedfeed")
+    with pytest.raises(RunError, match=rf"{directory} was made by other sources .*FRESH=1"):
+        execute(cfg)
+    execute(make_config("run.fresh=true"))
+    assert json.loads((directory / "status.json").read_text())["sources_digest"] == "feedfeedfeedfeed"
+    (aside,) = (directory.parent / ".superseded").iterdir()
+    assert rows(aside) == before
+
+
+def test_the_digest_changes_with_every_source_that_computes_a_run(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def digest() -> str:
+        provenance.sources_digest.cache_clear()
+        return provenance.sources_digest("image_classification")
+
+    names = [
+        "lion/lion.py",
+        "experiments/harness/train.py",
+        "experiments/image_classification/task.py",
+        "experiments/metrics/m.py",
+    ]
+    others = ["experiments/study/sweep.py", "experiments/lit/task.py", "README.md"]
+    for name in names + others:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("1")
+    monkeypatch.setattr(provenance, "ROOT", tmp_path)
+    digests = [digest()]
+    for name in names:
+        (tmp_path / name).write_text("2")
+        digests.append(digest())
+    assert len(set(digests)) == len(digests)
+    for name in others:
+        (tmp_path / name).write_text("2")
+    assert digest() == digests[-1]
+    monkeypatch.undo()
+    provenance.sources_digest.cache_clear()
+
+
+def test_the_environment_holds_neither_host_nor_user_nor_path() -> None:
+    text = json.dumps(provenance.environment("image_classification"))
+    assert os.uname().nodename not in text
+    assert str(provenance.ROOT) not in text
+    assert str(Path.home()) not in text
+
+
+def test_a_run_directory_of_another_process_is_one_sentence_on_the_command_line(
+    make_config: MakeConfig, command_line: list[str]
+) -> None:
+    directory = locate(make_config())[2]
+    with RunRecord(directory, "image_classification", {}):
+        result = subprocess.run(command_line, capture_output=True, text=True, check=False)
+    assert result.returncode == 2
+    assert result.stderr.strip().splitlines()[-1].startswith(f"error: The run {directory} is held by another process")

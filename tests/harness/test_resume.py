@@ -1,0 +1,139 @@
+"""A run that is stopped at any moment, and started again, ends in the same bits."""
+
+import signal
+import subprocess
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from omegaconf import DictConfig
+
+from experiments.harness import checkpoint, record
+from experiments.harness.entry import execute, locate
+from experiments.harness.interrupt import EXIT_CODE
+from experiments.harness.record import read_status
+from tests.conftest import MakeConfig, rows
+
+LONGER = ["train.steps=24", "train.log_every=1", "run.checkpoint_every=5"]
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL inside one process: nothing catches it but what must."""
+
+
+def end_of(cfg: DictConfig) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    execute(cfg)
+    directory = locate(cfg)[2]
+    return rows(directory), torch.load(max(directory.glob("step-*.pt")), weights_only=True)
+
+
+def assert_same_end(
+    ours: tuple[list[dict[str, Any]], dict[str, Any]], theirs: tuple[list[dict[str, Any]], dict[str, Any]]
+) -> None:
+    assert ours[0] == theirs[0]
+    for part in ("model", "ema"):
+        assert ours[1][part].keys() == theirs[1][part].keys()
+        assert all(torch.equal(value, theirs[1][part][name]) for name, value in ours[1][part].items())
+    for key, state in ours[1]["optimizer"]["state"].items():
+        assert all(torch.equal(value, theirs[1]["optimizer"]["state"][key][name]) for name, value in state.items())
+
+
+@pytest.fixture
+def uninterrupted(make_config: MakeConfig, tmp_path: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    return end_of(make_config(*LONGER, f"run.runs_dir={tmp_path}/uninterrupted"))
+
+
+@pytest.mark.parametrize("where", ["append", "metrics_bytes", "cut_back", "set_status"])
+@pytest.mark.parametrize("call", [1, 2, 9])
+def test_a_crash_at_any_write_of_the_record_leaves_no_trace(
+    make_config: MakeConfig,
+    uninterrupted: tuple[list[dict[str, Any]], dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+    where: str,
+    call: int,
+) -> None:
+    cfg = make_config(*LONGER)
+    original = getattr(record.RunRecord, where)
+    calls = 0
+
+    def crashing(self: record.RunRecord, *arguments: Any, **details: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == call:
+            self._metrics.write(b'{"step": 3, "tor')  # what a torn write leaves behind
+            self._metrics.flush()
+            raise Killed
+        return original(self, *arguments, **details)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(record.RunRecord, where, crashing)
+        with suppress(Killed):  # a run may end before the call that crashes
+            execute(cfg)
+    assert_same_end(end_of(cfg), uninterrupted)
+
+
+def test_a_crash_between_writing_and_renaming_a_checkpoint_leaves_no_trace(
+    make_config: MakeConfig,
+    uninterrupted: tuple[list[dict[str, Any]], dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cfg = make_config(*LONGER)
+    digests = iter(["first", "second"])
+
+    def crashing(path: Path) -> str:
+        if next(digests) == "second":
+            raise Killed
+        return original(path)
+
+    original = checkpoint._digest
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "_digest", crashing)
+        with pytest.raises(Killed):
+            execute(cfg)
+    assert_same_end(end_of(cfg), uninterrupted)
+
+
+def wait_for_row(directory: Path, count: int, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and process.poll() is None:
+        metrics = directory / "metrics.jsonl"
+        if metrics.exists() and metrics.read_bytes().count(b"\n") >= count:
+            return
+        time.sleep(0.002)
+    raise AssertionError(f"the run ended with exit code {process.poll()} before it had {count} rows")
+
+
+def test_kill_9_and_sigterm_change_no_bit(
+    make_config: MakeConfig, uninterrupted: tuple[list[dict[str, Any]], dict[str, Any]], command_line: list[str]
+) -> None:
+    cfg = make_config(*LONGER)
+    directory = locate(cfg)[2]
+    # Started, killed after 3 rows, continued, asked to stop after 15, continued to the end.
+    for kill, count, code in ((signal.SIGKILL, 3, -signal.SIGKILL), (signal.SIGTERM, 15, EXIT_CODE)):
+        process = subprocess.Popen([*command_line, *LONGER], stderr=subprocess.PIPE)
+        wait_for_row(directory, count, process)
+        process.send_signal(kill)
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode == code, errors
+        status = read_status(directory)
+        assert status is not None
+        assert status["status"] == "running"
+    assert b"the same command continues it" in errors
+    assert_same_end(end_of(cfg), uninterrupted)
+
+
+def test_a_run_that_failed_continues_once_its_fault_is_gone(
+    make_config: MakeConfig, uninterrupted: tuple[list[dict[str, Any]], dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cfg = make_config(*LONGER)
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint.TrainingState, "evaluated_model", lambda self: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            execute(cfg)
+    status = read_status(locate(cfg)[2])
+    assert status is not None
+    assert (status["status"], status["reason"]) == ("failed", "ZeroDivisionError: division by zero")
+    assert_same_end(end_of(cfg), uninterrupted)

@@ -1,0 +1,154 @@
+"""One run, compared with a training loop written out plainly."""
+
+import copy
+import math
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from omegaconf import DictConfig
+
+from experiments.harness.batches import sample_indices
+from experiments.harness.entry import execute, locate
+from experiments.harness.record import read_status
+from experiments.harness.seeds import derive_seed
+from experiments.image_classification.task import ImageClassification, build
+from tests.conftest import MakeConfig, rows
+
+LINEAR = [
+    "~model.widths",
+    "~model.in_channels",
+    "~model.num_classes",
+    "model._target_=tests.harness.test_run.linear_model",
+]
+
+
+def linear_model() -> torch.nn.Module:
+    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(28 * 28, 10))
+
+
+def newest_checkpoint(directory: Path) -> dict:
+    return torch.load(max(directory.glob("step-*.pt")), weights_only=True)
+
+
+def plain_training(cfg: DictConfig, task: ImageClassification) -> tuple[torch.nn.Module, list[float]]:
+    """Single-tensor AdamW by hand, whole batch at once, no clipping and no decay of vectors."""
+    torch.manual_seed(derive_seed(cfg.seed, "init"))
+    model = task.model()
+    first = {name: torch.zeros_like(p) for name, p in model.named_parameters()}
+    second = copy.deepcopy(first)
+    losses = []
+    beta1, beta2 = cfg.optimizer.betas
+    for step in range(cfg.train.steps):
+        size = cfg.train.batch_size
+        indices = sample_indices(task.num_train, cfg.seed, step * size, size)
+        batch = task.batch(indices, [derive_seed(cfg.seed, "sample", step, 0, place) for place in range(size)])
+        loss = F.cross_entropy(model(batch["images"]), batch["labels"])
+        model.zero_grad()
+        loss.backward()
+        losses.append(loss.item())
+        lr = cfg.optimizer.lr * 0.5 * (1 + math.cos(math.pi * step / cfg.train.steps))
+        with torch.no_grad():
+            for name, p in model.named_parameters():
+                assert p.grad is not None
+                if p.ndim > 1:
+                    p.mul_(1 - lr * cfg.optimizer.weight_decay)
+                first[name].lerp_(p.grad, 1 - beta1)
+                second[name].mul_(beta2).addcmul_(p.grad, p.grad, value=1 - beta2)
+                corrected = first[name] / (1 - beta1 ** (step + 1))
+                p.sub_(lr * corrected / ((second[name] / (1 - beta2 ** (step + 1))).sqrt() + cfg.optimizer.eps))
+    return model, losses
+
+
+def test_a_run_is_the_training_loop_that_one_would_write_by_hand(make_config: MakeConfig) -> None:
+    cfg = make_config(
+        "optimizer=adamw", "train.micro_batch_size=32", "train.clip_norm=null", "train.ema_decay=null",
+        "schedule.warmup_steps=0", "train.log_every=1",
+    )  # fmt: skip
+    execute(cfg)
+    _, data, directory = locate(cfg)
+    model, losses = plain_training(cfg, build(cfg, data))
+    assert [row["train/loss"] for row in rows(directory) if "train/loss" in row] == pytest.approx(losses, rel=1e-5)
+    for name, value in newest_checkpoint(directory)["model"].items():
+        torch.testing.assert_close(value, model.state_dict()[name], rtol=1e-4, atol=1e-6)
+
+
+def test_accumulated_micro_batches_give_the_gradient_of_the_batch(make_config: MakeConfig) -> None:
+    """The forward pass of a batch-norm network depends on the micro-batch, so the first linear layer stands in."""
+    losses = {}
+    for size in (8, 32):
+        cfg = make_config(
+            *LINEAR, "optimizer=adamw", "data.crop_padding=0", f"train.micro_batch_size={size}", "train.log_every=1"
+        )
+        execute(cfg)
+        losses[size] = [row["train/loss"] for row in rows(locate(cfg)[2]) if "train/loss" in row]
+    assert losses[8] == pytest.approx(losses[32], rel=1e-5)
+
+
+def test_averaged_weights_are_the_exponential_moving_average_and_are_what_is_evaluated(make_config: MakeConfig) -> None:
+    cfg = make_config("train.steps=3", "run.checkpoint_every=1", "run.keep_checkpoints=3", "train.evaluate_every=3")
+    execute(cfg)
+    _, data, directory = locate(cfg)
+    weights = [torch.load(path, weights_only=True) for path in sorted(directory.glob("step-*.pt"))]
+    average = weights[0]["model"]["head.weight"]  # the first update copies
+    for checkpoint in weights[1:]:
+        average = 0.9 * average + 0.1 * checkpoint["model"]["head.weight"]
+    torch.testing.assert_close(weights[-1]["ema"]["module.head.weight"], average)
+
+    task = build(cfg, data)
+    model = task.model()
+    model.load_state_dict(
+        {key.removeprefix("module."): value for key, value in weights[-1]["ema"].items() if key != "n_averaged"}
+    )
+    model.eval()
+    with torch.no_grad():
+        sums = task.evaluate(model, "test", 0, 1)
+    assert rows(directory)[-1]["test/loss"] == pytest.approx(sums["loss"].item() / 100, rel=1e-12)
+
+
+@pytest.mark.parametrize("optimizer", ["lion", "adamw"])
+def test_the_run_learns(make_config: MakeConfig, optimizer: str) -> None:
+    cfg = make_config(*LINEAR, f"optimizer={optimizer}", "train.steps=60", "train.evaluate_every=20")
+    accuracy = execute(cfg)
+    assert accuracy is not None
+    assert accuracy > 60, "percent right of ten blurred patterns; chance is 10"
+
+
+def test_a_complete_run_is_not_run_again(make_config: MakeConfig, capsys: pytest.CaptureFixture[str]) -> None:
+    cfg = make_config()
+    first = execute(cfg)
+    directory = locate(cfg)[2]
+    before = {path: path.stat().st_mtime_ns for path in directory.iterdir()}
+    assert execute(cfg) == first
+    assert {path: path.stat().st_mtime_ns for path in directory.iterdir()} == before
+    assert "complete" in capsys.readouterr().out
+
+
+def test_a_tuning_run_never_sees_the_test_split(make_config: MakeConfig) -> None:
+    cfg = make_config("test=false")
+    execute(cfg)
+    directory = locate(cfg)[2]
+    assert not [key for row in rows(directory) for key in row if key.startswith("test/")]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_compiled_training_agrees_with_eager(make_config: MakeConfig, precision: str) -> None:
+    losses = []
+    for compiled in (False, True):
+        cfg = make_config(
+            f"train.compile={compiled}", f"train.precision={precision}", "train.steps=4", "train.log_every=1"
+        )
+        execute(cfg)
+        losses.append([row["train/loss"] for row in rows(locate(cfg)[2]) if "train/loss" in row])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4 if precision == "fp32" else 3e-2)
+
+
+def test_status_holds_the_last_value_of_every_metric(make_config: MakeConfig) -> None:
+    cfg = make_config()
+    execute(cfg)
+    directory = locate(cfg)[2]
+    status = read_status(directory)
+    assert status is not None
+    last = {key: value for row in rows(directory) for key, value in row.items()}
+    assert last.items() <= status["metrics"].items()

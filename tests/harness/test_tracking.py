@@ -1,0 +1,158 @@
+"""What W&B is told, read back from the offline run's own file."""
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import wandb
+
+from experiments.harness import checkpoint
+from experiments.harness.entry import execute, locate
+from experiments.harness.record import read_metrics, read_status
+from experiments.harness.tracking import Tracker
+from experiments.image_classification.task import ImageClassification
+from tests.conftest import MakeConfig
+
+OFFLINE = "run.wandb=offline"
+
+
+def pieces(directory: Path) -> list[Path]:
+    """The offline folders that the run's lives have left, oldest first."""
+    return sorted((directory / "wandb").glob("offline-run-*"), key=lambda path: path.stat().st_mtime_ns)
+
+
+def inspect(folder: Path, *options: str) -> str:
+    command = [str(Path(sys.executable).with_name("wandb")), "leet", "inspect", *options, "--json", str(folder)]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def records(folder: Path, kind: str) -> list[dict[str, Any]]:
+    """All records of one kind in an offline folder."""
+    lines = [json.loads(line) for line in inspect(folder).splitlines()]
+    return [line[kind] for line in lines if line["type"] == kind]
+
+
+def sent_rows(directory: Path) -> list[dict[str, Any]]:
+    """The history that a sync would upload, in the form of metrics.jsonl."""
+    items = [record["item"] for folder in pieces(directory) for record in records(folder, "history")]
+    return [
+        {
+            "step": item["trainer/step"],
+            **{key: value for key, value in item.items() if key[0] != "_" and key != "trainer/step"},
+        }
+        for item in items
+    ]
+
+
+def test_a_complete_run_read_back(make_config: MakeConfig) -> None:
+    cfg = make_config(OFFLINE)
+    execute(cfg)
+    directory = locate(cfg)[2]
+    (folder,) = pieces(directory)
+    (run,) = records(folder, "run")
+    config = run["config"]["update"]
+    expected = {
+        "run_id": directory.name,
+        "display_name": "lion-s0",
+        "project": "lion-reproduction",
+        "run_group": "image_classification/smoke/smoke",
+        "job_type": "confirm",
+        "tags": ["image_classification", "smoke", "lion"],
+    }
+    assert expected.items() <= run.items()
+    assert not run.get("host"), "no host name leaves the machine"
+    assert config["optimizer"]["lr"] == cfg.optimizer.lr
+    assert config["train"]["batch_size"] == 32
+    assert "run" not in config, "paths of this machine stay here"
+    # Every metric is drawn over our own step, and the rows are those of metrics.jsonl.
+    assert {"glob_name": "*", "step_metric": "trainer/step"}.items() <= records(folder, "metric")[-1].items()
+    assert sent_rows(directory) == read_metrics(directory)
+    summary = json.loads(inspect(folder, "--summary"))
+    assert (summary["state"], summary["exit_code"]) == ("finished", 0)
+    assert summary["summary"]["status"] == "complete"
+    assert summary["summary"]["test/top1"] == read_metrics(directory)[-1]["test/top1"]
+
+
+def test_a_tuning_run_has_the_job_type_tune(make_config: MakeConfig) -> None:
+    cfg = make_config(OFFLINE, "test=false")
+    execute(cfg)
+    (run,) = records(pieces(locate(cfg)[2])[0], "run")
+    assert run["job_type"] == "tune"
+
+
+def test_a_diverged_run_ends_as_a_result(make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ImageClassification, "metrics", lambda self, sums: {"loss": math.nan})
+    cfg = make_config(OFFLINE)
+    execute(cfg)
+    summary = json.loads(inspect(pieces(locate(cfg)[2])[0], "--summary"))
+    assert (summary["exit_code"], summary["summary"]["status"]) == (0, "diverged")
+
+
+def test_a_failed_run_ends_as_a_failure_and_its_rows_are_sent_once(
+    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cfg = make_config(OFFLINE)
+    with monkeypatch.context() as patch:
+        saves = iter([True, False])
+
+        def fails_at_its_second_call(self: checkpoint.TrainingState, *arguments: Any) -> None:
+            if not next(saves):
+                raise ZeroDivisionError
+            original(self, *arguments)
+
+        original = checkpoint.TrainingState.save
+        patch.setattr(checkpoint.TrainingState, "save", fails_at_its_second_call)
+        with pytest.raises(ZeroDivisionError):
+            execute(cfg)
+    directory = locate(cfg)[2]
+    summary = json.loads(inspect(pieces(directory)[0], "--summary"))
+    assert (summary["exit_code"], summary["summary"]["status"]) == (1, "failed")
+    # It had rows after its checkpoint of step 3; the second life repeats them in metrics.jsonl and sends the rest only.
+    execute(cfg)
+    assert len(pieces(directory)) == 2
+    sent = [
+        {key: value for key, value in row.items() if not key.startswith(("time/", "cost/"))}
+        for row in sent_rows(directory)
+    ]
+    kept = [
+        {key: value for key, value in row.items() if not key.startswith(("time/", "cost/"))}
+        for row in read_metrics(directory)
+    ]
+    assert sent == kept
+
+
+def test_no_fault_of_wandb_stops_a_run(
+    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(*arguments: Any, **settings: Any) -> None:
+        raise RuntimeError("the service is down")
+
+    monkeypatch.setattr(wandb, "init", broken)
+    cfg = make_config("run.wandb=online")
+    execute(cfg)
+    status = read_status(locate(cfg)[2])
+    assert status is not None
+    assert status["status"] == "complete"
+    assert "W&B could not start (the service is down); the run goes on without it." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("key", "mode"), [("", "offline"), ("x" * 40, "online")])
+def test_auto_is_online_with_a_key_and_offline_without(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, key: str, mode: str
+) -> None:
+    seen = {}
+    monkeypatch.setattr(wandb, "init", lambda **settings: seen.update(settings))
+    monkeypatch.setenv("WANDB_API_KEY", key)
+    monkeypatch.setenv("NETRC", str(tmp_path / "none"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    config = {
+        "task": "t", "scale": "s", "experiment": "t/e", "seed": 0, "test": True,
+        "optimizer": {"name": "lion"}, "run": {"wandb_project": "p"},
+    }  # fmt: skip
+    Tracker(tmp_path, "auto", config)
+    assert seen["mode"] == mode
