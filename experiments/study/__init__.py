@@ -1,0 +1,1 @@
+"""What stands above runs: which runs come next, pairing, statistics, verdict."""

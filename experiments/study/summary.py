@@ -1,0 +1,202 @@
+"""summary.json: a study's numbers, computed from its published run records and nothing else."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from statistics import fmean, median
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from experiments.harness.errors import SuiteError
+from experiments.harness.provenance import ROOT
+from experiments.harness.record import read_metrics, write_aside
+from experiments.study.paper import PaperCell, paper_cell
+from experiments.study.statistics import Better, agrees, paired_difference, speedup, verdict
+
+PAPER = ROOT / "results" / "paper.yaml"
+
+
+class RunFiles:
+    """One published run."""
+
+    def __init__(self, directory: Path) -> None:
+        self.id = directory.name
+        self.config: Any = OmegaConf.to_container(OmegaConf.load(directory / "config.yaml"))
+        self.rows = read_metrics(directory)
+        self.status: dict[str, Any] = json.loads((directory / "status.json").read_text())
+        self.environment: dict[str, Any] = json.loads((directory / "environment.json").read_text())
+
+    @property
+    def diverged(self) -> bool:
+        """Whether it ended so; published runs are complete or diverged."""
+        return bool(self.status["status"] == "diverged")
+
+    def curve(self, metric: str) -> list[tuple[int, float]]:
+        """(step, value) of every evaluation."""
+        return [(row["step"], row[metric]) for row in self.rows if metric in row]
+
+    def last(self, metric: str) -> float:
+        """The last value of a metric that every complete run has."""
+        return self.curve(metric)[-1][1]
+
+
+def write_summary(directory: Path) -> None:
+    """Compute summary.json anew from the published records beside it."""
+    write_aside(directory / "summary.json", json.dumps(summarize(directory), indent=1, allow_nan=False) + "\n")
+
+
+def summarize(directory: Path) -> dict[str, Any]:
+    """The summary of the study published in ``directory``.
+
+    Raises SuiteError if its runs were made by more than one digest of the sources, or on different data.
+    """
+    described = json.loads((directory / "study.json").read_text())
+    study, contestants = described["study"], described["contestants"]
+    runs = {path.name: RunFiles(path) for path in sorted((directory / "runs").iterdir())}
+    first = next(iter(runs.values()))
+    for run in runs.values():
+        for what, ours, theirs in (
+            ("sources", first.status["sources_digest"], run.status["sources_digest"]),
+            ("data", first.config["data"]["fingerprint"], run.config["data"]["fingerprint"]),
+        ):
+            if ours != theirs:
+                raise SuiteError(
+                    f"{directory} mixes {what} {ours} ({first.id}) and {theirs} ({run.id}): run it with FRESH=1."
+                )
+
+    confirmed = {name: [runs[id] for id in contestant["confirmation"]] for name, contestant in contestants.items()}
+    reference = study["reference"]
+    comparisons = [
+        _comparison(name, confirmed[name], reference, confirmed[reference], metric, better, study)
+        for name in contestants
+        if name != reference
+        for metric, better in {study["primary_metric"]: study["better"], **study["secondary_metrics"]}.items()
+    ]
+    environments = {json.dumps(run.environment["hardware"], sort_keys=True) for run in runs.values()}
+    return {
+        "schema": 1,
+        "task": described["task"],
+        "scale": described["scale"],
+        "experiment": described["experiment"],
+        "generated": described["command"],
+        "seeds": study["confirm_seeds"],
+        "steps": first.config["train"]["steps"],
+        "batch_size": first.config["train"]["batch_size"],
+        "primary_metric": study["primary_metric"],
+        "validation_metric": study["validation_metric"],
+        "margin_reason": study["margin_reason"],
+        "environment": {**first.environment, "kinds_of_hardware": len(environments)},
+        "data": {"name": first.config["data"]["name"], "fingerprint": first.config["data"]["fingerprint"]},
+        "optimizers": {
+            name: _optimizer(contestant, runs, study["validation_metric"]) for name, contestant in contestants.items()
+        },
+        "comparisons": comparisons if study["confirm_seeds"] else [],
+    }
+
+
+def _optimizer(contestant: Mapping[str, Any], runs: Mapping[str, RunFiles], metric: str) -> dict[str, Any]:
+    """What one optimizer got, chose and cost."""
+    confirmed = [runs[id] for id in contestant["confirmation"]]
+    complete = [run for run in confirmed if not run.diverged]
+    chosen = confirmed[0].config["optimizer"] if confirmed else contestant["winner"]
+    costs = {}
+    if complete:
+        costs = {
+            "state_bytes": complete[0].last("cost/state_bytes"),
+            "peak_bytes": max(run.last("cost/peak_bytes") for run in complete),
+            "optimizer_step_ms": median(
+                row["time/optimizer_step_ms"] for run in complete for row in run.rows if "time/optimizer_step_ms" in row
+            ),
+            "train_s": fmean(run.last("time/train_s") for run in complete),
+        }
+    return {
+        "trials": len(contestant["tuning"]),
+        "settings": {key: value for key, value in chosen.items() if key not in ("name", "_target_")},
+        "at_grid_edge": contestant["at_grid_edge"],
+        "diverged": len(confirmed) - len(complete),
+        **costs,
+        "runs": {
+            "tune": [id for point in contestant["tuning"] for id in point["runs"]],
+            "confirm": contestant["confirmation"],
+        },
+        "trials_table": [_trial(point, [runs[id] for id in point["runs"]], metric) for point in contestant["tuning"]],
+    }
+
+
+def _trial(point: Mapping[str, Any], runs: Sequence[RunFiles], metric: str) -> dict[str, Any]:
+    diverged = any(run.diverged for run in runs)
+    return {
+        "lr": point["lr"],
+        "weight_decay": point["weight_decay"],
+        "value": None if diverged else fmean(run.last(metric) for run in runs),
+        "status": "diverged" if diverged else "complete",
+        "run_ids": point["runs"],
+    }
+
+
+def _comparison(
+    a: str,
+    runs_a: Sequence[RunFiles],
+    b: str,
+    runs_b: Sequence[RunFiles],
+    metric: str,
+    better: Better,
+    study: Mapping[str, Any],
+) -> dict[str, Any]:
+    """One metric of optimizer a against the reference b, paired by seed; pairs in which a run diverged are left out of
+    the numbers and counted in the verdict.
+    """
+    primary = metric == study["primary_metric"]
+    pairs = [(x, y) for x, y in zip(runs_a, runs_b, strict=True) if not (x.diverged or y.diverged)]
+    values_a, values_b = [x.last(metric) for x, _ in pairs], [y.last(metric) for _, y in pairs]
+    difference = paired_difference(values_a, values_b) if len(pairs) > 1 else None
+    row: dict[str, Any] = {
+        "a": a,
+        "b": b,
+        "metric": metric,
+        "primary": primary,
+        "better": better,
+        "mean": {a: fmean(values_a), b: fmean(values_b)} if pairs else None,
+        "per_seed": {a: _per_seed(runs_a, metric), b: _per_seed(runs_b, metric)},
+        "difference": asdict(difference) if difference else None,
+        "margin": None,
+        "verdict": None,
+        "speedup": None,
+        "paper": None,
+    }
+    if primary:
+        diverged = {a: sum(run.diverged for run in runs_a), b: sum(run.diverged for run in runs_b)}
+        row["margin"] = study["margin"]
+        row["verdict"] = verdict(
+            difference, a=a, b=b, better=better, margin=study["margin"], diverged=diverged, seeds=len(runs_a)
+        )
+        if pairs:
+            validation = study["validation_metric"]
+            curves_a, curves_b = [x.curve(validation) for x, _ in pairs], [y.curve(validation) for _, y in pairs]
+            row["speedup"] = asdict(speedup(curves_a, curves_b, better=better))
+    if study["paper"] and (cell := paper_cell(PAPER, study["paper"], metric)):
+        row["paper"] = _paper(study["paper"], cell, a, b, row["verdict"], study["margin"])
+    return row
+
+
+def _per_seed(runs: Sequence[RunFiles], metric: str) -> list[float | None]:
+    """One value a seed; None where the run diverged."""
+    return [None if run.diverged else run.last(metric) for run in runs]
+
+
+def _paper(key: str, cell: PaperCell, a: str, b: str, outcome: str | None, margin: float) -> dict[str, Any] | None:
+    """The paper's numbers for two optimizers, and whether they point where our verdict does."""
+    if a not in cell.values or b not in cell.values:
+        return None
+    paper_a, paper_b = cell.values[a], cell.values[b]
+    return {
+        a: paper_a,
+        b: paper_b,
+        "cell": key,
+        "source": cell.source,
+        "trust": cell.trust,
+        "uncertainty": cell.uncertainty,
+        "agrees": agrees(outcome, a=a, b=b, paper_a=paper_a, paper_b=paper_b, better=cell.better, margin=margin),
+    }

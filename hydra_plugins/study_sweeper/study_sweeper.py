@@ -1,0 +1,59 @@
+"""``hydra/sweeper=study``: Hydra's door to experiments/study."""
+
+import sys
+from dataclasses import dataclass
+
+from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.plugins import Plugins
+from hydra.plugins.launcher import Launcher
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+
+@dataclass
+class StudySweeperConf:
+    """What Hydra instantiates; a study's own settings stand in the config group ``study``."""
+
+    _target_: str = "hydra_plugins.study_sweeper.study_sweeper.StudySweeper"
+
+
+ConfigStore.instance().store(group="hydra/sweeper", name="study", node=StudySweeperConf, provider="study_sweeper")
+
+
+class StudySweeper(Sweeper):
+    """Runs the studies that the command line spans and publishes their results."""
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Take what Hydra has prepared."""
+        self.task: str = config.task
+        self.compose = lambda overrides: hydra_context.config_loader.load_sweep_config(config, overrides)
+        self.parser = OverridesParser.create(config_loader=hydra_context.config_loader)
+        self.launcher: Launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
+
+    def sweep(self, arguments: list[str]) -> None:
+        """``arguments`` are the command line's overrides; each study that they span is run, published and shown."""
+        from rich.console import Console
+
+        from experiments.harness.errors import SuiteError
+        from experiments.report.rebuild import read_summary, write_report
+        from experiments.report.tables import print_verdict
+        from experiments.study.publish import publish
+        from experiments.study.sweep import Study, run_studies, split_sweep
+
+        try:
+            optimizers, combinations = split_sweep(self.parser.parse_overrides(arguments))
+            studies = [Study(self.compose, combination, optimizers) for combination in combinations]
+            run_studies(studies, self.launcher)
+            command = f"python -m experiments.{self.task} --multirun hydra/sweeper=study {' '.join(arguments)}"
+            directories = [publish(study, command) for study in studies]
+            write_report(directories[0].parents[2])
+        except SuiteError as error:
+            print(f"error: {error}", file=sys.stderr)
+            sys.exit(2)
+        for directory in directories:
+            print_verdict(read_summary(directory), Console())
+            print(f"{directory}/README.md")

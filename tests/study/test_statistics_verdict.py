@@ -1,0 +1,208 @@
+"""Every branch of the verdict on hand-made data, and how often it errs on simulated runs."""
+
+from typing import Literal
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from experiments.study.statistics import Difference, agrees, holm, paired_difference, verdict
+
+Better = Literal["higher", "lower"]
+# Multiples of 1/8 add and subtract without rounding, so that equal means equal.
+EIGHTHS = st.integers(0, 800).map(lambda i: i / 8)
+NONE_DIVERGED = {"lion": 0, "adamw": 0}
+
+
+def judge(
+    a: list[float],
+    b: list[float],
+    *,
+    better: Better = "higher",
+    margin: float = 1.0,
+    diverged: dict[str, int] | None = None,
+) -> str | None:
+    difference = paired_difference(a, b)
+    return verdict(
+        difference, a="lion", b="adamw", better=better, margin=margin, diverged=diverged or NONE_DIVERGED, seeds=len(a)
+    )
+
+
+def with_intervals(ci90: tuple[float, float], ci95: tuple[float, float]) -> Difference:
+    return Difference(sum(ci90) / 2, ci95, ci90, 0.5, 8, None, None, None)
+
+
+LOW, HIGH = [60.0, 60.5, 61.0, 60.2], [65.1, 65.4, 66.2, 65.0]
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "better", "winner"),
+    [
+        (HIGH, LOW, "higher", "lion"),
+        (LOW, HIGH, "higher", "adamw"),
+        (HIGH, LOW, "lower", "adamw"),
+        (LOW, HIGH, "lower", "lion"),
+    ],
+)
+def test_a_clear_difference_names_the_better_one(a: list[float], b: list[float], better: Better, winner: str) -> None:
+    assert judge(a, b, better=better) == winner
+
+
+def test_a_small_difference_is_a_tie() -> None:
+    assert judge([60.0, 61.0, 62.0, 63.0], [60.1, 60.9, 62.1, 62.9]) == "tie"
+
+
+def test_a_difference_that_is_surely_small_is_a_tie_even_where_it_is_surely_not_zero() -> None:
+    a, b = [60.50, 61.51, 62.49, 63.50], [60.0, 61.0, 62.0, 63.0]
+    assert paired_difference(a, b).ci95[0] > 0
+    assert judge(a, b) == "tie"
+
+
+def test_a_scattered_difference_is_undecided() -> None:
+    assert judge([60.0, 66.0, 61.0, 64.0], [63.0, 61.0, 64.0, 60.0]) == "undecided"
+
+
+def test_equal_runs_are_a_tie_whatever_the_margin() -> None:
+    assert judge(LOW, LOW, margin=0.0) == "tie"
+
+
+def test_an_interval_that_touches_the_margin_is_inside() -> None:
+    assert judge([61.0, 62.0, 63.0], [60.0, 61.0, 62.0], margin=1.0) == "tie"
+    assert judge([60.0, 61.0, 62.0], [61.0, 62.0, 63.0], margin=1.0) == "tie"
+    assert judge([61.0, 62.0, 63.0], [60.0, 61.0, 62.0], margin=0.999) == "lion"
+
+
+def test_an_interval_that_touches_zero_contains_it() -> None:
+    touching = with_intervals(ci90=(0.5, 4.5), ci95=(0.0, 5.0))
+    clear = with_intervals(ci90=(0.5, 4.5), ci95=(0.1, 4.9))
+    for difference, expected in ((touching, "undecided"), (clear, "lion")):
+        outcome = verdict(difference, a="lion", b="adamw", better="higher", margin=1, diverged=NONE_DIVERGED, seeds=8)
+        assert outcome == expected
+
+
+def test_the_tie_looks_at_the_90_percent_interval_and_the_win_at_the_95_percent_interval() -> None:
+    tie = with_intervals(ci90=(-0.9, 0.9), ci95=(-1.1, 1.1))
+    undecided = with_intervals(ci90=(0.1, 2.9), ci95=(-0.1, 3.1))
+    for difference, expected in ((tie, "tie"), (undecided, "undecided")):
+        outcome = verdict(difference, a="lion", b="adamw", better="higher", margin=1, diverged=NONE_DIVERGED, seeds=8)
+        assert outcome == expected
+
+
+@pytest.mark.parametrize(
+    ("diverged", "expected"),
+    [
+        ({"lion": 1, "adamw": 0}, "undecided"),
+        ({"lion": 4, "adamw": 0}, "undecided"),  # half is not most
+        ({"lion": 5, "adamw": 0}, "adamw"),
+        ({"lion": 0, "adamw": 5}, "lion"),
+        ({"lion": 0, "adamw": 8}, "lion"),
+        ({"lion": 5, "adamw": 1}, "undecided"),  # it did not diverge alone
+        ({"lion": 8, "adamw": 8}, "undecided"),
+    ],
+)
+def test_divergence_decides_before_the_numbers_do(diverged: dict[str, int], expected: str) -> None:
+    for difference in (paired_difference(HIGH, LOW), None):
+        outcome = verdict(difference, a="lion", b="adamw", better="higher", margin=1, diverged=diverged, seeds=8)
+        assert outcome == expected
+
+
+def test_a_single_seed_has_no_verdict() -> None:
+    assert verdict(None, a="lion", b="adamw", better="higher", margin=1, diverged=NONE_DIVERGED, seeds=1) is None
+
+
+@pytest.mark.parametrize("margin", [-1.0, float("nan")])
+def test_a_margin_that_is_no_margin_is_refused(margin: float) -> None:
+    with pytest.raises(ValueError, match="margin"):
+        judge(LOW, HIGH, margin=margin)
+
+
+def test_an_unknown_direction_is_refused() -> None:
+    with pytest.raises(ValueError, match="'higher' or 'lower'"):
+        judge(LOW, HIGH, better="Higher")  # type: ignore[arg-type]
+
+
+@given(st.lists(st.tuples(EIGHTHS, EIGHTHS), min_size=2, max_size=5), EIGHTHS)
+def test_exchanging_the_names_or_turning_the_metric_round_never_changes_who_won(
+    pairs: list[tuple[float, float]], margin: float
+) -> None:
+    a, b = (list(side) for side in zip(*pairs, strict=True))
+    outcome = judge(a, b, margin=margin)
+    other_name = {"lion": "adamw", "adamw": "lion"}
+    exchanged = verdict(
+        paired_difference(b, a), a="adamw", b="lion", better="higher", margin=margin, diverged=NONE_DIVERGED, seeds=5
+    )
+    negated = judge([-x for x in a], [-y for y in b], better="lower", margin=margin)
+    turned = judge(a, b, better="lower", margin=margin)
+    assert exchanged == outcome
+    assert negated == outcome
+    assert turned == other_name.get(str(outcome), outcome)
+
+
+def shares(true_difference: float, trials: int) -> dict[str | None, float]:
+    """How often each verdict comes out of 5 pairs with the given true difference, noise 1 and margin 1."""
+    rng = np.random.default_rng(7)
+    outcomes = [
+        judge(rng.normal(60 + true_difference, 0.7, 5).tolist(), rng.normal(60, 0.7, 5).tolist()) for _ in range(trials)
+    ]
+    return {outcome: outcomes.count(outcome) / trials for outcome in ("lion", "adamw", "tie", "undecided")}
+
+
+def test_identical_optimizers_rarely_get_a_winner() -> None:
+    outcome = shares(0.0, trials=1500)
+    # 2.5 % a side, plus three binomial standard errors of 1500 trials.
+    assert outcome["lion"] < 0.025 + 0.012
+    assert outcome["adamw"] < 0.025 + 0.012
+
+
+def test_a_difference_as_large_as_the_margin_is_rarely_called_a_tie() -> None:
+    assert shares(1.0, trials=1500)["tie"] < 0.05 + 0.017
+
+
+def test_a_large_difference_is_found() -> None:
+    assert shares(4.0, trials=300)["lion"] > 0.98
+
+
+def closed_test(p_values: dict[str, float], key: str) -> float:
+    """The definition behind Holm: the worst Bonferroni p over every set of hypotheses that contains this one."""
+    others = [p for name, p in p_values.items() if name != key]
+    worst = 0.0
+    for mask in range(2 ** len(others)):
+        family = [p_values[key]] + [p for i, p in enumerate(others) if mask >> i & 1]
+        worst = max(worst, min(1.0, len(family) * min(family)))
+    return worst
+
+
+def test_holm_matches_a_worked_example() -> None:
+    adjusted = holm({"a": 0.01, "b": 0.04, "c": 0.03, "d": 0.005})
+    assert adjusted == pytest.approx({"a": 0.03, "b": 0.06, "c": 0.06, "d": 0.02})
+    assert list(adjusted) == ["a", "b", "c", "d"]
+    assert holm({}) == {}
+
+
+@given(st.dictionaries(st.sampled_from("abcdef"), st.floats(0, 1), max_size=6))
+def test_holm_is_the_closed_bonferroni_test(p_values: dict[str, float]) -> None:
+    assert holm(p_values) == pytest.approx({key: closed_test(p_values, key) for key in p_values})
+
+
+@pytest.mark.parametrize(
+    ("outcome", "paper_lion", "paper_adamw", "better", "expected"),
+    [
+        ("lion", 77.44, 75.48, "higher", True),
+        ("adamw", 77.44, 75.48, "higher", False),
+        ("lion", 2.828, 2.837, "lower", True),
+        ("adamw", 2.828, 2.837, "lower", False),
+        ("lion", 82.72, 82.72, "higher", False),
+        ("adamw", 82.72, 82.72, "higher", False),
+        ("tie", 76.45, 76.34, "higher", True),
+        ("tie", 77.44, 75.48, "higher", False),
+        ("tie", 75.48, 77.44, "higher", False),
+        ("undecided", 77.44, 75.48, "higher", None),
+        (None, 77.44, 75.48, "higher", None),
+    ],
+)
+def test_agreement_with_the_paper(
+    outcome: str | None, paper_lion: float, paper_adamw: float, better: Better, expected: bool | None
+) -> None:
+    result = agrees(outcome, a="lion", b="adamw", paper_a=paper_lion, paper_b=paper_adamw, better=better, margin=1.0)
+    assert result is expected

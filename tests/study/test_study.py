@@ -1,0 +1,183 @@
+"""Whole studies on a tiny problem, through the command line and the sweeper."""
+
+import json
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from experiments.harness.errors import ConfigError, SuiteError
+from experiments.study import sweep
+from experiments.study.summary import summarize
+from experiments.study.sweep import Run, Study, split_sweep
+from tests.conftest import MakeConfig
+
+
+def study_command(command_line: list[str], *overrides: str) -> list[str]:
+    python, module, task, *common = command_line
+    return [python, module, task, "--multirun", "hydra/sweeper=study", *common, *overrides]
+
+
+def run_study(command_line: list[str], *overrides: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(study_command(command_line, *overrides), capture_output=True, text=True, check=False)
+
+
+def studies(results: Path) -> list[dict[str, Any]]:
+    """The summaries of all studies published below ``results``."""
+    return [json.loads(path.read_text()) for path in sorted(results.rglob("summary.json"))]
+
+
+def test_a_study_tunes_confirms_and_publishes_and_is_not_run_twice(command_line: list[str], tmp_path: Path) -> None:
+    first = run_study(command_line, "optimizer=lion,adamw")
+    assert first.returncode == 0, first.stderr
+    assert "tuning: 4 runs, 0 finished, 0 to continue, 4 to start" in first.stdout
+    assert "confirmation: 4 runs, 0 finished, 0 to continue, 4 to start" in first.stdout
+    (summary,) = studies(tmp_path)
+    assert {name: optimizer["trials"] for name, optimizer in summary["optimizers"].items()} == {"lion": 2, "adamw": 2}
+    (primary,) = [row for row in summary["comparisons"] if row["primary"]]
+    assert (primary["a"], primary["b"], primary["metric"]) == ("lion", "adamw", "test/top1")
+    assert primary["difference"]["n"] == 2
+
+    # Tuning and confirmation share no seed, and only confirmation sees the test split.
+    (runs,) = tmp_path.glob("results/image_classification/smoke/*/runs")
+    for optimizer in summary["optimizers"].values():
+        for phase, tested, seeds in (("tune", False, {1000}), ("confirm", True, {0, 1})):
+            directories = [runs / name for name in optimizer["runs"][phase]]
+            assert {int(directory.name.split("-s")[1].split("-")[0]) for directory in directories} == seeds
+            assert all(
+                ("test/top1" in (directory / "metrics.jsonl").read_text()) is tested for directory in directories
+            )
+            assert not list(runs.rglob("*.pt"))
+
+    # All that is published can be computed again from what is published.
+    assert json.loads(json.dumps(summarize(runs.parent))) == summary
+
+    started = time.monotonic()
+    python, *rest = study_command(command_line, "optimizer=lion,adamw")
+    again = subprocess.run([python, "-X", "importtime", *rest], capture_output=True, text=True, check=False)
+    assert again.returncode == 0, again.stderr
+    assert time.monotonic() - started < 30
+    imported = {line.rsplit("|", 1)[1].strip() for line in again.stderr.splitlines() if line.startswith("import time:")}
+    assert "omegaconf" in imported
+    assert "torch" not in imported
+    assert "to start" not in again.stdout
+    assert studies(tmp_path) == [summary]
+
+
+def test_an_optimizer_against_itself_differs_by_exactly_zero(command_line: list[str], tmp_path: Path) -> None:
+    result = run_study(
+        command_line,
+        "optimizer=adamw,adamw_twin",
+        "hydra.searchpath=[pkg://tests.study.conf]",
+        "study.lr_multipliers=[1.0]",
+    )
+    assert result.returncode == 0, result.stderr
+    (summary,) = studies(tmp_path)
+    for row in summary["comparisons"]:
+        assert (row["difference"]["mean"], row["difference"]["ci95"]) == (0.0, [0.0, 0.0])
+        assert row["verdict"] == ("tie" if row["primary"] else None)
+
+
+def test_every_other_swept_key_makes_a_study_of_its_own(command_line: list[str], tmp_path: Path) -> None:
+    overrides = ["optimizer=lion,adamw", "train.batch_size=16,32", "study.lr_multipliers=[1.0]"]
+    result = run_study(command_line, *overrides)
+    assert result.returncode == 0, result.stderr
+    assert [summary["batch_size"] for summary in studies(tmp_path)] in ([16, 32], [32, 16])
+
+
+def test_a_killed_study_continues_and_ends_like_one_that_was_not(command_line: list[str], tmp_path: Path) -> None:
+    overrides = ["optimizer=lion,adamw", "train.steps=40", "run.checkpoint_every=5"]
+    process = subprocess.Popen(study_command(command_line, *overrides), stdout=subprocess.PIPE, text=True)
+    runs = tmp_path / "runs/image_classification"
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and len(list(runs.glob("*/step-*.pt"))) < 5:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    result = run_study(command_line, *overrides)
+    assert result.returncode == 0, result.stderr
+    assert "1 to continue" in result.stdout
+    (interrupted,) = studies(tmp_path / "results")
+    elsewhere = [f"run.runs_dir={tmp_path}/other", f"run.results_dir={tmp_path}/other_results"]
+    result = run_study(command_line, *overrides, *elsewhere)
+    assert result.returncode == 0, result.stderr
+    (uninterrupted,) = studies(tmp_path / "other_results")
+    assert interrupted["comparisons"] == uninterrupted["comparisons"]
+
+
+def test_a_failing_run_is_named_and_the_exit_code_is_not_zero(command_line: list[str]) -> None:
+    result = run_study(command_line, "optimizer=lion,adamw", "+optimizer.nonsense=1")
+    assert result.returncode == 2
+    assert "4 of 4 runs did not finish" in result.stderr
+    assert "lion-s1000-" in result.stderr
+    assert "nonsense" in result.stderr
+
+
+def test_the_results_directory_is_named_after_what_makes_the_study_another_one(make_config: MakeConfig) -> None:
+    def name(*overrides: str) -> str:
+        return Study(lambda more: make_config(*more), list(overrides), ["lion", "adamw"]).name
+
+    assert name() == name("scale=smoke", "run.fresh=true", "study.margin=2") == "smoke"
+    assert name("train.batch_size=64", "model=convnet") == "smoke-train.batch_size=64-model=convnet"
+    assert len(name(f"data.name={'x' * 200}")) < 20
+
+
+def parse(*overrides: str) -> tuple[list[str], list[list[str]]]:
+    return split_sweep(OverridesParser.create().parse_overrides(list(overrides)))
+
+
+def test_the_command_line_names_contestants_and_studies() -> None:
+    assert parse("optimizer=lion,adamw", "seed_x=1", "a=1,2", "b=choice(x,y)") == (
+        ["lion", "adamw"],
+        [
+            ["seed_x=1", "a=1", "b=x"],
+            ["seed_x=1", "a=1", "b=y"],
+            ["seed_x=1", "a=2", "b=x"],
+            ["seed_x=1", "a=2", "b=y"],
+        ],
+    )
+    with pytest.raises(ConfigError, match="A study chooses seed itself"):
+        parse("optimizer=lion,adamw", "seed=1,2")
+
+
+def test_a_study_without_its_reference_is_refused(make_config: MakeConfig) -> None:
+    with pytest.raises(ConfigError, match=r"study\.reference=adamw, but optimizer=lion"):
+        Study(lambda overrides: make_config(*overrides), [], ["lion"])
+
+
+class FlakyLauncher:
+    """Breaks ``faults`` times, having finished one run each time, and then finishes everything."""
+
+    def __init__(self, faults: int) -> None:
+        self.faults = faults
+        self.launched: list[int] = []
+
+    def launch(self, job_overrides: list[list[str]], initial_job_idx: int) -> list[Any]:
+        self.launched.append(len(job_overrides))
+        for overrides in job_overrides[: 1 if self.faults else None]:
+            directory = Path(overrides[0])
+            directory.mkdir(parents=True, exist_ok=True)
+            (directory / "status.json").write_text('{"status": "complete"}')
+        if self.faults:
+            self.faults -= 1
+            raise ConnectionError("a worker was lost")
+        return []
+
+
+def test_a_broken_launch_is_repeated_for_what_is_not_finished(tmp_path: Path) -> None:
+    runs = [Run([str(tmp_path / str(number))], tmp_path / str(number)) for number in range(4)]
+    launcher = FlakyLauncher(faults=2)
+    sweep.launch(launcher, "tuning", runs)  # type: ignore[arg-type]
+    assert launcher.launched == [4, 3, 2]
+
+
+def test_a_launcher_that_stays_broken_ends_the_study_and_names_the_runs(tmp_path: Path) -> None:
+    runs = [Run([str(tmp_path / str(number))], tmp_path / str(number)) for number in range(9)]
+    launcher = FlakyLauncher(faults=99)
+    with pytest.raises(SuiteError, match=r"6 of 9 runs did not finish:\n  .*/3: missing"):
+        sweep.launch(launcher, "tuning", runs)  # type: ignore[arg-type]
+    assert launcher.launched == [9, 8, 7]
