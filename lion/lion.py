@@ -21,15 +21,15 @@ class Lion(Optimizer):
         w = w - lr * sign(beta1 * m + (1 - beta1) * g)
         m = beta2 * m + (1 - beta2) * g
 
-    In float32 every bit is that of github.com/google/automl/blob/master/lion/lion_pytorch.py. There is no epsilon and
-    no bias correction: the sign removes the scale.
+    In float32 on a CPU every bit is that of github.com/google/automl/blob/master/lion/lion_pytorch.py. There is no
+    epsilon and no bias correction: the sign removes the scale.
 
     State: `exp_avg` alone, the momentum, of the parameter's shape and layout. Its dtype is the parameter's, or float32
     for bfloat16 and float16 parameters, unless `momentum_dtype` is given. The step computes in float32 or better.
 
     Tuning (README of google/automl/lion; paper, section 5): against a tuned AdamW, lr 3 to 10 times smaller and
     weight_decay 3 to 10 times larger, so that their product stays, and the schedule's end points scaled with lr. If
-    training is unstable, betas (0.95, 0.98). Expect nothing from batches below 64.
+    training is unstable, betas (0.95, 0.98). Below a batch size of 64 no gain over AdamW is to be expected.
 
     sign(nan) is 0: a NaN gradient freezes its weight for ever and the loss stays finite. `lion.measure_step` shows it.
 
@@ -134,11 +134,7 @@ class Lion(Optimizer):
 
     @_use_grad_for_differentiable
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """Perform one step.
-
-        Args:
-            closure: computes loss and gradients anew; called once, before the update. Its result is returned.
-        """
+        """Perform one step; a closure computes loss and gradients anew before it, and its loss is returned."""
         if not torch.compiler.is_compiling() and torch.cuda.is_available() and torch.cuda.is_current_stream_capturing():
             check_capture(self)
 
@@ -232,13 +228,16 @@ def _single_tensor_lion(
 
         if weight_decay != 0:
             p.mul_(1 - lr * weight_decay)
-        update = (m * beta1).add_(g * (1 - beta1)).sign_()
+        # addcmul by 1 rounds the product before adding it, as google/automl's code does and add_(g, alpha) does not.
+        # Adding g * (1 - beta1) would round alike, but its second temporary more than doubles the time on a CPU.
+        update = (m * beta1).addcmul_(g, p.new_ones(()), value=1 - beta1).sign_()
         if cautious:
             _drop_disagreeing_entries_(update, g)
         if isinstance(lr, Tensor):
             p.sub_(update * lr)
         else:
             p.add_(update, alpha=-lr)
+        del update  # so that the next one can take its memory
         m.mul_(beta2).add_(g, alpha=1 - beta2)
 
         if param.dtype != dtype:
