@@ -1,0 +1,63 @@
+"""Flatness as the paper measures it: the training loss in the neighbourhood of the final weights, E[L(w + noise)].
+
+The paper gives that mean over 1000 draws of Gaussian noise and not how large the noise was, so the size here is ours,
+and our values compare optimizers with each other, not with the paper's.
+
+- The noise on a weight is ``flatness.std`` times the root mean square of its tensor. Behind a normalisation layer a
+  network computes the same function whatever the size of a kernel, and optimizers leave kernels of different sizes
+  (Lion's 2 to 5 times AdamW's in the inner layers of the mini experiment). Noise of one absolute size would measure
+  that, not the shape of the loss around the weights (Dinh et al., "Sharp minima can generalize for deep nets", 2017;
+  Li et al., "Visualizing the loss landscape", 2018).
+- Matrices and kernels get noise: what weight decay applies to. Biases, norms and embeddings get none, which Li et al.
+  do with biases and norms: many a bias is near 0, where a share of its size is no noise at all.
+- Running statistics of batch norm stay those of the trained weights: they belong to the function that was trained.
+- Draw i of a seed is the same noise for every optimizer, so that differences are paired.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from statistics import fmean
+
+import torch
+from torch import nn
+
+from experiments.harness.config import Config
+from experiments.harness.errors import ConfigError
+from experiments.harness.optimizer import decay_groups
+from experiments.harness.seeds import derive_seed
+
+
+def measure_flatness(model: nn.Module, train_loss: Callable[[], float], cfg: Config) -> dict[str, float]:
+    """``flatness/train_loss``, the loss at the weights, and ``flatness/perturbed_loss``, its mean over the draws.
+
+    ``train_loss`` evaluates ``model`` as its weights then are. They are afterwards what they were, to the last bit.
+    Every process of a distributed run draws the same noise. Raises ConfigError where the noise makes the loss overflow.
+    """
+    at_weights = train_loss()
+    perturbed = []
+    for draw in range(cfg.flatness.draws):
+        with noise_on_weights(model, cfg.flatness.std, derive_seed(cfg.seed, "flatness", draw)):
+            perturbed.append(train_loss())
+    if not all(map(math.isfinite, perturbed)):
+        raise ConfigError(f"flatness.std={cfg.flatness.std} makes the training loss overflow: choose a smaller one.")
+    return {"flatness/train_loss": at_weights, "flatness/perturbed_loss": fmean(perturbed)}
+
+
+@contextmanager
+def noise_on_weights(model: nn.Module, std: float, seed: int) -> Iterator[None]:
+    """Add Gaussian noise, ``std`` times the root mean square of each tensor, and take it away at the end."""
+    weights = [model.get_parameter(name) for name in decay_groups(model)["decay"]]
+    assert weights, "a model without matrices has nothing to perturb"
+    originals = [weight.detach().clone() for weight in weights]
+    generator = torch.Generator().manual_seed(seed)  # on the CPU: the same noise whatever the device
+    try:
+        with torch.no_grad():
+            for weight in weights:
+                noise = torch.randn(weight.shape, generator=generator).to(weight)
+                weight.add_(noise * (std * weight.square().mean().sqrt()))
+        yield
+    finally:
+        with torch.no_grad():
+            for weight, original in zip(weights, originals, strict=True):
+                weight.copy_(original)

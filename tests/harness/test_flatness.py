@@ -1,0 +1,219 @@
+"""Flatness against losses whose mean under noise is known, and as part of a run."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from experiments.harness.entry import execute, locate
+from experiments.harness.errors import ConfigError
+from experiments.harness.flatness import measure_flatness, noise_on_weights
+from experiments.harness.seeds import derive_seed
+from experiments.image_classification.task import build
+from tests.conftest import MakeConfig, rows
+from tests.study.test_study import run_study, studies
+
+
+def settings(std: float, draws: int = 3, seed: int = 0) -> Any:
+    return SimpleNamespace(seed=seed, flatness=SimpleNamespace(draws=draws, std=std))
+
+
+def evaluated(loss: Callable[[], Tensor]) -> Callable[[], float]:
+    def value() -> float:
+        with torch.no_grad():
+            return loss().item()
+
+    return value
+
+
+def rms(weight: Tensor) -> float:
+    return weight.detach().square().mean().sqrt().item()
+
+
+@pytest.fixture
+def linear() -> tuple[nn.Linear, Tensor, Tensor]:
+    """A linear model with inputs and targets that it does not meet."""
+    torch.manual_seed(0)
+    return nn.Linear(40, 10).double(), torch.randn(50, 40).double(), torch.randn(50, 10).double()
+
+
+def test_a_quadratic_loss_rises_by_half_the_trace_of_its_hessian(linear: tuple[nn.Linear, Tensor, Tensor]) -> None:
+    model, inputs, errors = linear
+    targets = model(inputs).detach() + 0.1 * errors
+    draws, std = 200, 0.5
+    loss = evaluated(lambda: 0.5 * (model(inputs) - targets).square().sum(1).mean())
+    measured = measure_flatness(model, loss, settings(std, draws))
+    increase = measured["flatness/perturbed_loss"] - measured["flatness/train_loss"]
+
+    # The Hessian in the weights is one copy of E[x x^T] for each of the 10 outputs; the bias has no noise.
+    sigma = std * rms(model.weight)
+    trace = 10 * inputs.square().sum(1).mean().item()
+    residuals = (model(inputs) - targets).detach()
+    gradient = residuals.T @ inputs / len(inputs)
+    curvature = inputs.T @ inputs / len(inputs)
+    variance = sigma**2 * gradient.square().sum() + 0.5 * sigma**4 * 10 * curvature.square().sum()
+    assert measured["flatness/train_loss"] == pytest.approx(0.5 * residuals.square().sum(1).mean().item(), rel=1e-12)
+    assert increase == pytest.approx(0.5 * sigma**2 * trace, abs=4 * math.sqrt(variance / draws))
+    assert 4 * math.sqrt(variance / draws) < 0.03 * increase, "the check must be able to fail"
+
+
+def test_behind_a_normalisation_the_size_of_the_weights_does_not_count(
+    linear: tuple[nn.Linear, Tensor, Tensor],
+) -> None:
+    model, inputs, targets = linear
+    loss = evaluated(lambda: F.mse_loss(F.layer_norm(model(inputs), (10,), eps=0.0), targets))
+    before = measure_flatness(model, loss, settings(0.3))
+    with torch.no_grad():
+        model.weight.mul_(100)
+        assert model.bias is not None
+        model.bias.mul_(100)
+    assert measure_flatness(model, loss, settings(0.3)) == pytest.approx(before, rel=1e-9)
+
+
+def network(seed: int, size: float) -> nn.Module:
+    torch.manual_seed(seed)
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4, 2), nn.LayerNorm(2))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(size * torch.randn_like(parameter))
+    return model.to(memory_format=torch.channels_last)
+
+
+def noises(model: nn.Module, seed: int, draws: int = 2) -> list[dict[str, Tensor]]:
+    """What each draw added to every entry of the state, measured from outside."""
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    found: list[dict[str, Tensor]] = []
+
+    def loss() -> float:
+        found.append({name: value - before[name] for name, value in model.state_dict().items()})
+        return 1.0
+
+    measure_flatness(model, loss, settings(0.2, draws, seed))
+    return found[1:]
+
+
+def test_only_matrices_and_kernels_get_noise_of_the_size_that_was_asked_for() -> None:
+    model = network(0, 0.1)
+    (noise,) = noises(model, seed=0, draws=1)
+    perturbed = {name: rms(value) for name, value in noise.items() if value.is_floating_point() and value.any()}
+    assert set(perturbed) == {"0.weight", "3.weight"}
+    with noise_on_weights(big := nn.Linear(500, 500, bias=False), 0.0, seed=0):
+        size = rms(big.weight)
+    with noise_on_weights(big, 0.2, seed=0):
+        added = big.weight.detach().clone()
+    assert rms(added - big.weight) == pytest.approx(0.2 * size, rel=0.01)
+
+
+def test_every_optimizer_of_a_seed_gets_the_same_noise() -> None:
+    """Two models of one shape with other weights stand for what two optimizers have made of one initialisation."""
+    ours, theirs = network(1, 0.1), network(2, 3.0)
+    standard = [
+        [{name: draw[name] / rms(model.get_parameter(name)) for name in ("0.weight", "3.weight")} for draw in drawn]
+        for model, drawn in ((ours, noises(ours, seed=5)), (theirs, noises(theirs, seed=5)))
+    ]
+    for a, b in zip(*standard, strict=True):
+        for name, value in a.items():
+            torch.testing.assert_close(value, b[name], rtol=1e-3, atol=1e-5)
+    first, second = standard[0]
+    assert not torch.allclose(first["0.weight"], second["0.weight"], atol=0.01), "every draw is another"
+    other_seed = noises(ours, seed=6)[0]["0.weight"] / rms(ours.get_parameter("0.weight"))
+    assert not torch.allclose(first["0.weight"], other_seed, atol=0.01)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_weights_and_random_state_are_left_as_they_were(fails: bool) -> None:
+    model = network(0, 0.1)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    state = torch.get_rng_state()
+    calls = iter([1.0, 2.0, math.nan])
+
+    def loss() -> float:
+        value = next(calls)
+        if fails and math.isnan(value):
+            raise RuntimeError("the evaluation broke")
+        return value
+
+    with pytest.raises((RuntimeError, ConfigError), match="broke" if fails else r"flatness\.std=0\.2 makes"):
+        measure_flatness(model, loss, settings(0.2, draws=2))
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_a_run_ends_with_the_loss_at_and_around_its_evaluated_weights(make_config: MakeConfig) -> None:
+    cfg = make_config("flatness.draws=3")
+    execute(cfg)
+    _, data, directory = locate(cfg)
+    *_, test, flatness = rows(directory)
+    assert "test/loss" in test
+    assert set(flatness) == {"step", "samples", "flatness/train_loss", "flatness/perturbed_loss"}
+
+    # The averaged weights, on the first training images in their own order, by hand.
+    saved = torch.load(max(directory.glob("step-*.pt")), weights_only=True)["ema"]
+    model = build(cfg, data).model()
+    model.load_state_dict(
+        {key.removeprefix("module."): value for key, value in saved.items() if key != "n_averaged"}, strict=True
+    )
+    model.eval()
+    arrays = data.load()
+    pixels = torch.tensor(arrays["train_images"][: cfg.flatness.samples]).movedim(-1, 1).float() / 255
+    images = (pixels - cfg.data.mean[0]) / cfg.data.std[0]
+    labels = torch.tensor(arrays["train_labels"][: cfg.flatness.samples])
+    loss = evaluated(lambda: F.cross_entropy(model(images), labels))
+    assert flatness["flatness/train_loss"] == pytest.approx(loss(), rel=1e-5)
+    perturbed = []
+    for draw in range(3):
+        with noise_on_weights(model, cfg.flatness.std, derive_seed(cfg.seed, "flatness", draw)):
+            perturbed.append(loss())
+    assert flatness["flatness/perturbed_loss"] == pytest.approx(sum(perturbed) / 3, rel=1e-5)
+    assert flatness["flatness/perturbed_loss"] != flatness["flatness/train_loss"]
+
+
+def test_it_is_measured_by_confirm_runs_only_and_only_where_asked_for(make_config: MakeConfig) -> None:
+    for override in ("test=false", "flatness.draws=0"):
+        cfg = make_config(override)
+        execute(cfg)
+        assert not [key for row in rows(locate(cfg)[2]) for key in row if key.startswith("flatness/")]
+
+
+def test_it_changes_nothing_of_the_training(make_config: MakeConfig) -> None:
+    ends = []
+    for draws in (1, 2):
+        cfg = make_config(f"flatness.draws={draws}")
+        execute(cfg)
+        ends.append([row for row in rows(locate(cfg)[2]) if "flatness/train_loss" not in row])
+    assert ends[0] == ends[1]
+
+
+def test_a_study_compares_it_between_optimizers(command_line: list[str], tmp_path: Path) -> None:
+    result = run_study(command_line, "optimizer=lion,adamw", "study.lr_multipliers=[1.0]")
+    assert result.returncode == 0, result.stderr
+    (summary,) = studies(tmp_path)
+    compared = {row["metric"]: row for row in summary["comparisons"] if row["metric"].startswith("flatness/")}
+    assert set(compared) == {"flatness/train_loss", "flatness/perturbed_loss"}
+    for metric, row in compared.items():
+        assert (row["better"], row["primary"], row["verdict"]) == ("lower", False, None)
+        for optimizer in ("lion", "adamw"):
+            runs = [
+                tmp_path / "runs/image_classification" / id
+                for id in summary["optimizers"][optimizer]["runs"]["confirm"]
+            ]
+            assert row["per_seed"][optimizer] == [rows(directory)[-1][metric] for directory in runs]
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("flatness.std=0", r"needs flatness\.std and flatness\.samples above 0"),
+        ("flatness.samples=0", r"needs flatness\.std and flatness\.samples above 0"),
+        ("flatness.samples=241", r"flatness\.samples=241, but there are 240 to train on"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(make_config: MakeConfig, override: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        execute(make_config(override))
