@@ -49,7 +49,8 @@ def draw(directory: Path, summary: Summary) -> list[str]:
     return list(figures)
 
 
-def _colors(names: Iterable[str]) -> dict[str, str]:
+def optimizer_colors(names: Iterable[str]) -> dict[str, str]:
+    """A hex colour for each optimizer: its own, or a spare one in the order of ``names``."""
     spare = itertools.cycle(SPARE_COLORS)
     return {name: COLORS[name] if name in COLORS else next(spare) for name in names}
 
@@ -71,7 +72,7 @@ def learning_curves(directory: Path, summary: Summary) -> Figure:
     """Training loss and validation metric against the step: mean over the seeds, band of one standard deviation."""
     figure = Figure(figsize=(9, 3.4))
     panels = figure.subplots(1, 2)
-    colors = _colors(summary["optimizers"])
+    colors = optimizer_colors(summary["optimizers"])
     for axes, metric in zip(panels, ("train/loss", summary["validation_metric"]), strict=True):
         for name in summary["optimizers"]:
             curves = _curves(directory, summary, name, metric)
@@ -93,7 +94,7 @@ def learning_rate_sweep(summary: Summary) -> Figure:
     """The validation metric of every tuning trial against its learning rate."""
     figure = Figure(figsize=(5.5, 3.4))
     axes = figure.subplots()
-    colors = _colors(summary["optimizers"])
+    colors = optimizer_colors(summary["optimizers"])
     for name, optimizer in summary["optimizers"].items():
         by_rate: dict[float, list[float]] = {}
         for trial in sorted(optimizer["trials_table"], key=lambda trial: (trial["lr"], trial["weight_decay"] or 0)):
@@ -131,7 +132,7 @@ def paired_differences(summary: Summary, comparison: dict[str, Any]) -> Figure:
     pairs = zip(summary["seeds"], comparison["per_seed"][a], comparison["per_seed"][b], strict=True)
     points = {seed: x - y for seed, x, y in pairs if x is not None and y is not None}
     low, high = difference["ci95"]
-    color = _colors(summary["optimizers"])[a]
+    color = optimizer_colors(summary["optimizers"])[a]
     positions = range(len(points))
 
     figure = Figure(figsize=(5.5, 3.4))

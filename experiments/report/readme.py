@@ -51,7 +51,7 @@ def study_page(summary: Summary, figures: Sequence[str]) -> str:
         sections += [
             f"## Result: {_names(comparison)}",
             result_table(summary, comparison),
-            _how_decided(summary, comparison),
+            how_decided(summary, comparison),
         ]
     sections += ["The verdict is one of these:", VERDICTS] if primary else []
     sections += _other_metrics(summary)
@@ -74,7 +74,8 @@ def _caption(figure: str) -> str:
     return next(caption for prefix, caption in CAPTIONS.items() if figure.startswith(prefix))
 
 
-def _how_decided(summary: Summary, comparison: dict[str, Any]) -> str:
+def how_decided(summary: Summary, comparison: dict[str, Any]) -> str:
+    """The rule, margin, intervals and p values behind a verdict, as Markdown."""
     decimals = metric_of(comparison["metric"]).decimals
     margin = amount(comparison["margin"], comparison["metric"])
     lines = [

@@ -1,0 +1,136 @@
+"""What the dashboard shows: published studies, and the runs that no published study holds, in groups."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments.report.labels import Summary, task_name
+from experiments.report.rebuild import read_summary
+from experiments.study.summary import RunFiles
+
+AXES = {"step": "step", "samples": "samples", "seconds": "training time, s"}
+"""The x axes of the curves, each with its title."""
+CURVE_PREFIXES = ("train/loss", "val/", "train/", "optimizer/")
+"""The metrics that have curves, in the order of the page. Costs stand in tables, test metrics have one value."""
+VARIES_IN_STUDY = ("optimizer", "seed", "test")
+"""The keys of a run's config that differ between the runs of one study."""
+
+
+@dataclass(frozen=True)
+class PublishedStudy:
+    """A study in ``<results>/<task>/<scale>/<experiment>/``."""
+
+    name: str
+    """``<task>/<scale>/<experiment>``"""
+    summary: Summary
+    runs: dict[str, RunFiles]
+    """by id: tuning runs and confirm runs"""
+
+
+@dataclass(frozen=True)
+class OpenStudy:
+    """Runs under ``runs/<task>/`` that no published study holds, and that one study could hold: all but VARIES_IN_STUDY
+    is equal, and so are the sources. A run record does not say which study asked for it, as several may share it.
+    """
+
+    name: str
+    """``<task>-<8 hex digits>``"""
+    title: str
+    runs: dict[str, RunFiles]
+    written: dict[str, str]
+    """when each run last added to its metrics: minute, UTC"""
+
+    @property
+    def states(self) -> dict[str, int]:
+        """How many runs are in each state."""
+        states = [run.status["status"] for run in self.runs.values()]
+        return {state: states.count(state) for state in sorted(set(states))}
+
+
+def published_studies(results: Path) -> list[PublishedStudy]:
+    """Every study below ``results``, by name."""
+    studies = []
+    for path in sorted(results.glob("*/*/*/summary.json")):
+        directory = path.parent
+        runs = {run.name: RunFiles(run) for run in sorted((directory / "runs").iterdir())}
+        studies.append(PublishedStudy(directory.relative_to(results).as_posix(), read_summary(directory), runs))
+    return studies
+
+
+def open_studies(runs: Path, published: Iterable[PublishedStudy]) -> list[OpenStudy]:
+    """The groups of unpublished runs below ``runs``, by name."""
+    # A published run that starts anew with other sources (FRESH=1) has its old id, and is open again.
+    known = {(run.id, run.status["sources_digest"]) for study in published for run in study.runs.values()}
+    groups: dict[tuple[str, str], list[Path]] = {}
+    records = {path.parent: RunFiles(path.parent) for path in sorted(runs.glob("*/*/status.json"))}
+    for directory, run in records.items():
+        if (run.id, run.status["sources_digest"]) not in known:
+            shared = {key: value for key, value in run.config.items() if key not in VARIES_IN_STUDY}
+            content = json.dumps([shared, run.status["sources_digest"]], sort_keys=True)
+            key = (run.config["task"], hashlib.sha256(content.encode()).hexdigest()[:8])
+            groups.setdefault(key, []).append(directory)
+    return [
+        OpenStudy(
+            f"{task}-{digest}",
+            _title(records[directories[0]].config),
+            {directory.name: records[directory] for directory in directories},
+            {directory.name: _last_written(directory) for directory in directories},
+        )
+        for (task, digest), directories in sorted(groups.items())
+    ]
+
+
+def _title(config: dict[str, Any]) -> str:
+    model = config["model"].get("_target_", "").rpartition(".")[2]
+    facts = [config["data"]["name"], model, f"{config['train']['steps']} steps of {config['train']['batch_size']}"]
+    return f"{task_name(config['task'])}: {', '.join(filter(None, facts))}"
+
+
+def _last_written(directory: Path) -> str:
+    return datetime.fromtimestamp((directory / "metrics.jsonl").stat().st_mtime, UTC).strftime("%Y-%m-%d %H:%M")
+
+
+def last_metrics(run: RunFiles) -> dict[str, float]:
+    """The last value of every metric of a run, be it finished or not."""
+    return {name: value for row in run.rows for name, value in row.items()}
+
+
+def curve_metrics(runs: Iterable[RunFiles]) -> list[str]:
+    """The metrics that any of the runs has a curve of, in the order of the page."""
+    names = dict.fromkeys(name for run in runs for row in run.rows for name in row)
+    return list(dict.fromkeys(name for prefix in CURVE_PREFIXES for name in names if name.startswith(prefix)))
+
+
+def columns(rows: Sequence[dict[str, float]], metrics: Iterable[str]) -> dict[str, list[float | None]]:
+    """The rows of a run as one list for each axis of AXES and each metric that they hold, None where a row has none.
+
+    Only training rows carry the training clock. An evaluation gets the seconds at its step by linear interpolation
+    between them (0 s at step 0), and None after the last of them: a run under way has not told yet.
+    """
+    steps, seconds = [0.0], [0.0]
+    for row in rows:
+        if "time/train_s" in row:
+            steps.append(row["step"])
+            seconds.append(row["time/train_s"])
+    at_rows = np.interp([row["step"] for row in rows], steps, seconds, right=np.nan)
+    return {
+        "step": [row["step"] for row in rows],
+        "samples": [row["samples"] for row in rows],
+        "seconds": [None if np.isnan(value) else _six_digits(value) for value in at_rows],
+        **{
+            name: [_six_digits(row[name]) if name in row else None for row in rows]
+            for name in metrics
+            if any(name in row for row in rows)
+        },
+    }
+
+
+def _six_digits(value: float) -> float:
+    # More than a chart can show; all digits would double the size of a page.
+    return float(f"{value:.6g}")

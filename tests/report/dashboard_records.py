@@ -1,0 +1,65 @@
+"""Run records for the dashboard's tests: those that a synthetic study lacks, and runs that belong to no study."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+BATCH_SIZE, SECONDS_A_STEP = 128, 0.25
+
+
+def write_record(
+    directory: Path,
+    optimizer: dict[str, Any],
+    *,
+    seed: int = 0,
+    test: bool = True,
+    status: str = "complete",
+    rows: list[dict[str, float]] | None = None,
+    steps: int = 200,
+    digest: str = "abcdef0123456789",
+    data: str = "cifar10",
+) -> None:
+    """A run record with config, environment, status and metrics; training rows every 10 steps, evaluations every 25."""
+    if rows is None:
+        rows = [{"step": step, "train/loss": 2.3 - step / 200} for step in range(10, 101, 10)]
+        rows += [{"step": step, "val/top1": step / 4} for step in range(25, 101, 25)]
+        rows.sort(key=lambda row: row["step"])
+    for row in rows:
+        row["samples"] = row["step"] * BATCH_SIZE
+        if "train/loss" in row:
+            row["time/train_s"] = row["step"] * SECONDS_A_STEP
+            row["optimizer/update_norm"] = 0.01
+    config = {
+        "task": directory.parent.name if directory.parent.name != "runs" else "image_classification",
+        "data": {"name": data, "fingerprint": "f" * 16},
+        "model": {"_target_": "experiments.image_classification.convnet.ConvNet"},
+        "optimizer": optimizer,
+        "seed": seed,
+        "test": test,
+        "train": {"steps": steps, "batch_size": BATCH_SIZE},
+    }
+    environment = {"sources_digest": digest, "packages": {"torch": "2.15.0"}, "hardware": {"cpu": "an imagined one"}}
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "config.yaml").write_text(yaml.safe_dump(config))
+    (directory / "environment.json").write_text(json.dumps(environment))
+    (directory / "status.json").write_text(json.dumps({"status": status, "sources_digest": digest}))
+    (directory / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def complete_records(study: Path) -> Path:
+    """Give every run of a synthetic study the whole record that a real one has; returns the study's folder."""
+    summary = json.loads((study / "summary.json").read_text())
+    for name, optimizer in summary["optimizers"].items():
+        settings = {"name": name, "lr": optimizer["settings"]["lr"], "weight_decay": 0.1}
+        for seed, run_id in zip(summary["seeds"], optimizer["runs"]["confirm"], strict=True):
+            directory = study / "runs" / run_id
+            rows = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
+            status = json.loads((directory / "status.json").read_text())["status"]
+            write_record(directory, settings, seed=seed, status=status, rows=rows)
+        for trial in optimizer["trials_table"]:
+            tuned = {"name": name, "lr": trial["lr"], "weight_decay": trial["weight_decay"]}
+            for run_id in trial["run_ids"]:
+                write_record(study / "runs" / run_id, tuned, seed=1000, test=False, status=trial["status"])
+    return study

@@ -1,0 +1,298 @@
+"""The pages of the dashboard: what stands on them, where their links lead, and that nothing in them comes alive."""
+
+import json
+import math
+import re
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import numpy as np
+import pytest
+
+from experiments.harness.provenance import ROOT
+from experiments.report.dashboard.records import columns, open_studies, published_studies
+from experiments.report.dashboard.site import write_dashboard
+from experiments.report.figures import COLORS
+from tests.report.dashboard_records import BATCH_SIZE, SECONDS_A_STEP, complete_records, write_record
+
+WriteStudy = Callable[..., Path]
+
+
+class Page(HTMLParser):
+    """Elements and texts of a page, and the data of its charts."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: list[str] = []
+        self.feed(path.read_text())
+        self.text = " ".join(" ".join(self.texts).split())
+        self.links = [attributes["href"] for tag, attributes in self.tags if tag == "a" and attributes["href"]]
+        self.ids = [attributes["id"] for _, attributes in self.tags if "id" in attributes]
+        found = [text for text in self.texts if text.startswith('{"axes"')]
+        self.data: dict[str, Any] = json.loads(found[0]) if found else {}
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attributes)))
+
+    def handle_data(self, data: str) -> None:
+        self.texts.append(data)
+
+
+def build(tmp_path: Path) -> Path:
+    return write_dashboard(tmp_path / "results", tmp_path / "runs", tmp_path / "dashboard").parent
+
+
+def broken_links(folder: Path) -> list[str]:
+    """Links of all pages that lead to no file, or to no place on its page."""
+    pages = {path.name: Page(path) for path in folder.glob("*.html")}
+    broken = []
+    for name, page in pages.items():
+        for link in page.links:
+            file, _, place = link.partition("#")
+            target = pages.get(unquote(file) or name)
+            if target is None or (place and unquote(place) not in target.ids):
+                broken.append(f"{name}: {link}")
+    return broken
+
+
+def test_the_index_leads_to_finished_and_open_studies(write_study: WriteStudy, tmp_path: Path) -> None:
+    complete_records(write_study())
+    complete_records(write_study("lit", "mini", "mini-optimizer.betas=[0.9,0.95]", seeds=0))
+    complete_records(write_study("finetuning", "paper", "paper", seeds=1, tuned=False))
+    write_record(tmp_path / "runs" / "diffusion" / "lion-s0-0000000000", {"name": "lion", "lr": 1e-3}, status="running")
+    folder = build(tmp_path)
+    index = Page(folder / "index.html")
+    assert "AdamW beats Lion by " in index.text
+    assert "No verdict: this study only tuned." in index.text
+    assert "No verdict: one paired seed gives no interval." in index.text
+    assert "100 of 200" in index.text
+    assert "running" in index.text
+    assert len(index.links) == 3 + 2, "three finished studies; an open one and its run"
+    assert broken_links(folder) == []
+
+
+def test_every_run_of_a_study_is_reached_from_its_tables(write_study: WriteStudy, tmp_path: Path) -> None:
+    study = complete_records(write_study(diverged={"lion": 1}, optimizers=("lion", "adamw", "sgd")))
+    page = Page(build(tmp_path) / "image_classification--mini--mini.html")
+    places = {f"run-{directory.name}" for directory in (study / "runs").iterdir()}
+    assert len(places) == 3 * (8 + 4)
+    assert places == {unquote(link[1:]) for link in page.links if link.startswith("#run-")}
+    assert places <= set(page.ids)
+    assert len(page.ids) == len(set(page.ids))
+    for fact in ("an imagined one", "torch: 2.15.0", "update_norm", "make reproduce-image-classification SCALE=mini"):
+        assert fact in page.text
+
+
+def test_clicks_on_charts_lead_to_places_of_the_page(write_study: WriteStudy, tmp_path: Path) -> None:
+    complete_records(write_study(diverged={"lion": 1}, decays=(0.3, 1.0)))
+    page = Page(build(tmp_path) / "image_classification--mini--mini.html")
+    traces = [trace for chart in page.data["charts"].values() for trace in chart["data"] if "customdata" in trace]
+    targets = {str(place) for trace in traces for place in np.ravel(trace["customdata"])}
+    assert len(targets) == 2 * 7 + 2 * 8, "two metrics of seven pairs; two heat maps of eight cells"
+    assert targets | {run["place"] for run in page.data["runs"]} <= set(page.ids)
+
+
+def test_plotly_knows_every_property_of_the_charts(write_study: WriteStudy, tmp_path: Path) -> None:
+    import plotly.graph_objects as go
+
+    complete_records(write_study())
+    complete_records(write_study("lit", decays=(0.3, 1.0, 3.0)))
+    folder = build(tmp_path)
+    kinds = []
+    for name in ("image_classification--mini--mini.html", "lit--mini--mini.html"):
+        for chart in Page(folder / name).data["charts"].values():
+            figure = go.Figure(chart)
+            kinds.append(figure.data[0].type)
+    assert kinds == ["scatter"] * 3 + ["scatter", "scatter", "heatmap", "heatmap"]
+
+
+def test_a_heat_map_shows_each_trial_in_its_cell(write_study: WriteStudy, tmp_path: Path) -> None:
+    study = complete_records(write_study(decays=(3.0, 0.3, 1.0)))
+    summary = json.loads((study / "summary.json").read_text())
+    charts = Page(build(tmp_path) / "image_classification--mini--mini.html").data["charts"]
+    heat_map = charts["tuning-0"]["data"][0]
+    assert heat_map["x"] == ["1e-4", "3.16e-4", "1e-3", "3.16e-3"]
+    assert heat_map["y"] == ["3.0e-05", "1.0e-04", "3.0e-04"]
+    for trial in summary["optimizers"]["lion"]["trials_table"]:
+        column = round(2 * math.log10(trial["lr"] / 1e-4))
+        row = {0.3: 0, 1.0: 1, 3.0: 2}[round(trial["lr"] * trial["weight_decay"] / 1e-4, 6)]
+        assert heat_map["z"][row][column] == trial["value"]
+        assert ("chosen" in heat_map["text"][row][column]) == (row == 1 and column == 2)
+
+
+def test_differences_and_interval_are_those_of_the_summary(write_study: WriteStudy, tmp_path: Path) -> None:
+    study = complete_records(write_study(diverged={"lion": 2}))
+    comparison = json.loads((study / "summary.json").read_text())["comparisons"][0]
+    chart = Page(build(tmp_path) / "image_classification--mini--mini.html").data["charts"]["differences-0"]
+    seeds, mean = chart["data"]
+    assert seeds["x"] == ["2", "3", "4", "5", "6", "7"]
+    assert np.mean(seeds["y"]) == pytest.approx(comparison["difference"]["mean"])
+    assert mean["y"][0] - mean["error_y"]["arrayminus"][0] == pytest.approx(comparison["difference"]["ci95"][0])
+    assert mean["y"][0] + mean["error_y"]["array"][0] == pytest.approx(comparison["difference"]["ci95"][1])
+    assert seeds["marker"]["color"] == COLORS["lion"]
+
+
+def test_evaluations_get_their_seconds_from_the_training_rows_around_them() -> None:
+    rows: list[dict[str, float]] = [
+        {"step": 0, "samples": 0, "val/top1": 10.0},
+        {"step": 10, "samples": 320, "train/loss": 2.0, "time/train_s": 4.0},
+        {"step": 15, "samples": 480, "val/top1": 20.0},
+        {"step": 20, "samples": 640, "train/loss": 1.0, "time/train_s": 6.0},
+        {"step": 25, "samples": 800, "val/top1": 30.0},
+    ]
+    assert columns(rows, ["train/loss", "val/top1", "val/loss"]) == {
+        "step": [0, 10, 15, 20, 25],
+        "samples": [0, 320, 480, 640, 800],
+        "seconds": [0.0, 4.0, 5.0, 6.0, None],
+        "train/loss": [None, 2.0, None, 1.0, None],
+        "val/top1": [10.0, None, 20.0, None, 30.0],
+    }
+
+
+def test_curves_hold_every_row_of_a_run(write_study: WriteStudy, tmp_path: Path) -> None:
+    study = complete_records(write_study())
+    data = Page(build(tmp_path) / "image_classification--mini--mini.html").data
+    rows = [json.loads(line) for line in (study / "runs/lion-s3-0123456789/metrics.jsonl").read_text().splitlines()]
+    run = next(run for run in data["runs"] if run["place"] == "run-lion-s3-0123456789")
+    kept = run["columns"]
+    assert kept["samples"] == [row["step"] * BATCH_SIZE for row in rows]
+    assert kept["seconds"] == pytest.approx([row["step"] * SECONDS_A_STEP for row in rows])
+    assert kept["train/loss"] == [
+        pytest.approx(row["train/loss"], rel=1e-5) if "train/loss" in row else None for row in rows
+    ]
+    assert list(data["panels"].values()) == [
+        *("train/loss", "val/top1", "val/loss", "train/lr", "train/grad_norm", "optimizer/update_norm")
+    ]
+
+
+def test_open_runs_are_grouped_by_what_one_study_may_compare(write_study: WriteStudy, tmp_path: Path) -> None:
+    complete_records(write_study())
+    runs = tmp_path / "runs" / "image_classification"
+    write_record(runs / "lion-s0-0123456789", {"name": "lion", "lr": 1e-3})  # published
+    write_record(runs / "lion-s1-0123456789", {"name": "lion", "lr": 1e-3}, digest="other", status="running")
+    write_record(runs / "adamw-s1000-a", {"name": "adamw", "lr": 1e-2}, digest="other", seed=1000, test=False)
+    write_record(runs / "adamw-s1-b", {"name": "adamw", "lr": 1e-2}, digest="other", data="mnist5k")
+    write_record(runs / ".superseded" / "lion-s0-c", {"name": "lion", "lr": 1e-2})
+    (runs / "lion-s9-not-started").mkdir()
+    groups = open_studies(tmp_path / "runs", published_studies(tmp_path / "results"))
+    assert {group.title: sorted(group.runs) for group in groups} == {
+        "image classification: cifar10, ConvNet, 200 steps of 128": ["adamw-s1000-a", "lion-s1-0123456789"],
+        "image classification: mnist5k, ConvNet, 200 steps of 128": ["adamw-s1-b"],
+    }
+    assert {str(group.states) for group in groups} == {"{'complete': 1, 'running': 1}", "{'complete': 1}"}
+    assert broken_links(build(tmp_path)) == []
+
+
+def test_a_run_without_rows_yet_has_a_page(tmp_path: Path) -> None:
+    write_record(tmp_path / "runs/lit/lion-s0-a", {"name": "lion", "lr": 1e-3}, rows=[], status="running")
+    assert "0 of 200" in Page(build(tmp_path) / "index.html").text
+
+
+def test_names_that_are_html_stay_text(write_study: WriteStudy, tmp_path: Path) -> None:
+    hostile = "<script>alert(1)<img src=x onerror=alert(2)>[x](http:evil)"
+    study = complete_records(write_study(optimizers=("lion", "adamw", "signum"), decays=(0.3, 1.0)))
+    for path in [*(study / "runs").glob("*/config.yaml"), study / "summary.json"]:
+        path.write_text(path.read_text().replace("name: signum", f"name: '{hostile}'").replace("signum", hostile))
+    for directory in (study / "runs").glob("signum*"):
+        directory.rename(directory.with_name(directory.name.replace("signum", hostile)))
+    summary = json.loads((study / "summary.json").read_text())
+    summary["margin_reason"] = summary["data"]["name"] = summary["generated"] = f"</script>{hostile}"
+    (study / "summary.json").write_text(json.dumps(summary))
+    write_record(
+        tmp_path / "runs" / "lit" / f"{hostile}-s0-a", {"name": hostile, "lr": 1e-3}, data=f"</script>{hostile}"
+    )
+    folder = build(tmp_path)
+    assert broken_links(folder) == []
+    for path in folder.glob("*.html"):
+        page = Page(path)
+        assert hostile in page.text
+        assert [tag for tag, _ in page.tags].count("script") == (0 if path.stem == "index" else 3)
+        assert not any(tag == "img" or "onerror" in attributes for tag, attributes in page.tags)
+        assert not re.search(r'<script id="data"[^>]*>[^<]*<(?!/script>\n)', path.read_text()), "data ends its script"
+        assert not any("<" in run["label"] for run in page.data.get("runs", [])), "plotly reads HTML in labels"
+        assert not any("evil" in link and "%" not in link for link in page.links)
+
+
+def test_no_page_asks_for_anything_but_the_files_beside_it(write_study: WriteStudy, tmp_path: Path) -> None:
+    complete_records(write_study())
+    folder = build(tmp_path)
+    for path in [*folder.glob("*.html"), folder / "page.css", folder / "page.js"]:
+        assert not re.search(
+            r"(https?:)?//[a-z]|@import|url\(", re.sub(r"^\s*//.*| // .*", "", path.read_text(), flags=re.M)
+        )
+    sources = {
+        value
+        for path in folder.glob("*.html")
+        for tag, attributes in Page(path).tags
+        for key, value in attributes.items()
+        if key == "src" or (tag == "link" and key == "href")
+    }
+    assert sources == {"page.css", "page.js", "plotly.min.js", "data:,"}
+
+
+def test_the_same_records_give_the_same_bytes_and_old_pages_go(write_study: WriteStudy, tmp_path: Path) -> None:
+    complete_records(write_study())
+    run = tmp_path / "runs" / "lit" / "lion-s0-a"
+    write_record(run, {"name": "lion", "lr": 1e-3})
+    folder = build(tmp_path)
+    made = {path.name: path.read_bytes() for path in folder.iterdir()}
+    foreign = folder / "notes.html"
+    foreign.write_text("<p>mine</p>")
+    build(tmp_path)
+    assert {path.name: path.read_bytes() for path in folder.iterdir() if path != foreign} == made
+    for file in run.iterdir():
+        file.unlink()
+    build(tmp_path)
+    left = {path.name for path in folder.glob("*.html")}
+    assert left == {"index.html", "image_classification--mini--mini.html", "notes.html"}
+
+
+def test_the_command_serves_this_machine_only(write_study: WriteStudy, tmp_path: Path) -> None:
+    complete_records(write_study())
+    command = [sys.executable, "-m", "experiments.report.dashboard", "--results", str(tmp_path / "results")]
+    command += ["--runs", str(tmp_path / "runs"), "--serve", "--port", "0"]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, stderr=subprocess.DEVNULL) as process:
+        assert process.stdout
+        assert process.stdout.readline().strip() == str(tmp_path / "runs" / "dashboard" / "index.html")
+        address = process.stdout.readline().split()[0]
+        try:
+            assert address.startswith("http://127.0.0.1:")
+            assert b"AdamW beats Lion" in urllib.request.urlopen(address, timeout=10).read()
+        finally:
+            process.terminate()
+
+
+def test_the_command_names_folders_that_do_not_exist(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "experiments.report.dashboard", "--results", str(tmp_path / "a")]
+    result = subprocess.run(
+        [*command, "--runs", str(tmp_path / "b")], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 1
+    assert result.stderr.startswith("error: There is neither ")
+
+
+def test_a_real_study_and_a_run_beside_it_have_their_pages(command_line: list[str], tmp_path: Path) -> None:
+    python, module, task, *common = command_line
+    study = [python, module, task, "--multirun", "hydra/sweeper=study", *common, "optimizer=lion,adamw"]
+    for command in (study, [*command_line, "optimizer=lion", "train.steps=6"]):
+        subprocess.run(command, check=True, capture_output=True)
+    folder = build(tmp_path)
+    assert broken_links(folder) == []
+    (finished,) = (Page(path) for path in folder.glob("image_classification--smoke--*.html"))
+    assert len(finished.data["runs"]) == 2 * (2 + 2)
+    assert {"train/loss", "val/top1", "train/lr", "train/grad_norm", "optimizer/update_norm"} <= set(
+        finished.data["panels"].values()
+    )
+    for run in finished.data["runs"]:
+        assert None not in run["columns"]["seconds"], "the training clock of a finished run reaches its last evaluation"
+        assert run["columns"]["seconds"] == sorted(run["columns"]["seconds"])
+    (other,) = (Page(path) for path in folder.glob("image_classification-*.html") if "--" not in path.name)
+    assert "patterns, ConvNet, 6 steps of 32" in other.text
+    assert "6 of 6" in other.text
