@@ -12,7 +12,8 @@ STEP = "trainer/step"
 """The x axis of every chart. W&B's own step is never passed: it drops rows silently once it has to go back."""
 
 
-def _has_key() -> bool:
+def has_key() -> bool:
+    """Whether W&B would find an account's key: in WANDB_API_KEY, or where `wandb login` leaves it."""
     if os.environ.get("WANDB_API_KEY"):
         return True
     try:
@@ -31,7 +32,7 @@ class Tracker:
         The run's group is named like the folder of its study's results; its job type is tune or confirm.
         """
         if mode == "auto":
-            mode = os.environ.get("WANDB_MODE") or ("online" if _has_key() else "offline")
+            mode = os.environ.get("WANDB_MODE") or ("online" if has_key() else "offline")
         self._sent_path = directory / "wandb_rows_sent"
         self._rows_seen = 0
         self._rows_sent = int(self._sent_path.read_text()) if self._sent_path.exists() else 0

@@ -8,7 +8,19 @@ Summary = dict[str, Any]
 
 MISSING = "n/a"
 
-OPTIMIZERS = {"lion": "Lion", "adamw": "AdamW", "sgd": "SGD", "adafactor": "Adafactor"}
+OPTIMIZERS = {
+    "lion": "Lion",
+    "adamw": "AdamW",
+    "nadam": "NAdam",
+    "radam": "RAdam",
+    "amsgrad": "AMSGrad",
+    "adabelief": "AdaBelief",
+    "adafactor": "Adafactor",
+    "sgd": "SGD",
+    "signum_b9": "Signum, β 0.9",
+    "signum_b99": "Signum, β 0.99",
+    "cautious_lion": "Cautious Lion",
+}
 TASKS = {"lit": "LiT", "finetuning": "fine-tuning"}
 
 
@@ -33,6 +45,8 @@ METRICS = {
     "accuracy": _percent("accuracy"),
     "zero_shot_top1": _percent("zero-shot top-1 accuracy"),
     "loss": Metric("loss", decimals=4),
+    "train_loss": Metric("training loss", decimals=4),
+    "perturbed_loss": Metric("training loss under weight noise", decimals=4),
     "log_perplexity": Metric("log-perplexity", decimals=4, unit="nats", difference_unit="nats"),
     "perplexity": Metric("perplexity", decimals=2),
     "fid": Metric("FID", decimals=2),
@@ -41,7 +55,7 @@ METRICS = {
 }
 """By the last part of the recorded name; a metric that is not here is shown under its recorded name."""
 
-SPLITS = {"val": "validation", "test": "test", "train": "training"}
+SPLITS = {"val": "validation", "test": "test", "train": "training", "flatness": "final"}
 
 
 def optimizer_name(name: str) -> str:
@@ -77,6 +91,11 @@ def number(value: float | None, decimals: int, sign: str = "-") -> str:
         return MISSING
     # The rounded value decides, so that -0.001 does not become -0.00.
     return f"{round(value, decimals) + 0.0:{sign}.{decimals}f}"
+
+
+def percent(share: float) -> str:
+    """``0.0512`` -> ``5.1``."""
+    return number(100 * share, 1)
 
 
 def amount(difference: float | None, metric: str) -> str:

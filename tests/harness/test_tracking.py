@@ -74,7 +74,9 @@ def test_a_complete_run_read_back(make_config: MakeConfig) -> None:
     summary = json.loads(inspect(folder, "--summary"))
     assert (summary["state"], summary["exit_code"]) == ("finished", 0)
     assert summary["summary"]["status"] == "complete"
-    assert summary["summary"]["test/top1"] == read_metrics(directory)[-1]["test/top1"]
+    status = read_status(directory)
+    assert status is not None
+    assert summary["summary"]["test/top1"] == status["metrics"]["test/top1"]
 
 
 def test_a_tuning_run_has_the_job_type_tune(make_config: MakeConfig) -> None:

@@ -1,0 +1,183 @@
+"""Make W&B workspaces for a scale's studies: two views a task, over its confirmation and over its tuning runs.
+
+python -m experiments.report.wandb_workspaces [scale [experiment]]
+
+A view is plain data, made from the task's config alone (``views``), so a new task needs nothing here. Called again, it
+replaces what it made before.
+"""
+
+import argparse
+import hashlib
+import importlib
+import os
+import sys
+from contextlib import suppress
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+
+from experiments.harness.config import resolved
+from experiments.harness.errors import ConfigError, SuiteError
+from experiments.harness.provenance import ROOT
+from experiments.harness.tracking import STEP, has_key
+from experiments.report.labels import metric_title
+
+EXPERIMENTS = ROOT / "conf" / "experiment"
+MAX_RUNS = 100
+"""Runs that a chart takes in. W&B's default of 10 would leave out most seeds of a study without a word."""
+
+
+def task_configs(scale: str, experiment: str) -> list[dict[str, Any]]:
+    """The resolved config of every task that has ``experiment``. Raises ConfigError if none has."""
+    tasks = sorted(path.parent.name for path in EXPERIMENTS.glob(f"*/{experiment}.yaml"))
+    if not tasks:
+        raise ConfigError(f"No task has an experiment {experiment}: there is no conf/experiment/*/{experiment}.yaml.")
+    configs = []
+    for task in tasks:
+        importlib.import_module(f"experiments.{task}.config")  # registers the schema
+        with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+            overrides = [f"scale={scale}", f"experiment={task}/{experiment}"]
+            configs.append(resolved(compose(task, overrides=overrides)))
+    return configs
+
+
+def views(config: dict[str, Any]) -> list[dict[str, Any]]:
+    """What the workspaces of a task show, as plain data: filters, and sections of panels.
+
+    A panel is a ``line`` over an x axis, a ``bar``, or a ``scatter`` against a setting, and names its metric as
+    metrics.jsonl does. Lines and bars are means an optimizer with a band: one standard deviation over the seeds, or
+    from the worst to the best of a tuning grid.
+    """
+    study = config["study"]
+    group = "/".join([config["task"], config["scale"], config["experiment"].rsplit("/", 1)[-1]])
+    validation = [_line(study["validation_metric"], STEP), _line(study["validation_metric"], "samples")]
+    training = [_line("train/loss", STEP), _line("train/loss", "time/train_s"), _line("train/grad_norm", STEP)]
+    health = [
+        _line(f"optimizer/{name}", STEP)
+        for name in ("update_norm", "weight_norm", "zero_update_share", "nonfinite_state")
+    ]
+    cost = ["time/train_s", "time/optimizer_step_ms", "cost/state_bytes", "cost/peak_bytes"]
+    results = [study["primary_metric"], *study["secondary_metrics"]]
+    tuning = [
+        {"kind": "scatter", "x": f"optimizer.{setting}", "metric": study["validation_metric"]}
+        for setting in ("lr", "weight_decay")
+    ]
+    return [
+        {
+            "name": f"{group}: confirmation",
+            "project": config["run"]["wandb_project"],
+            "filters": {"Group": group, "JobType": "confirm"},
+            "band": "stddev",
+            "sections": {
+                "Result": [_bar(name) for name in results],
+                "Validation": validation,
+                "Training": training,
+                "Optimizer": health,
+                "Cost": [_bar(name) for name in cost],
+            },
+        },
+        {
+            "name": f"{group}: tuning",
+            "project": config["run"]["wandb_project"],
+            "filters": {"Group": group, "JobType": "tune"},
+            "band": "minmax",
+            "sections": {"Settings": tuning, "Validation": validation, "Training": training},
+        },
+    ]
+
+
+def _line(metric: str, x: str) -> dict[str, str]:
+    return {"kind": "line", "x": x, "metric": metric}
+
+
+def _bar(metric: str) -> dict[str, str]:
+    return {"kind": "bar", "metric": metric}
+
+
+def workspace(view: dict[str, Any], entity: str) -> Any:
+    """The view as a ``wandb_workspaces.workspaces.Workspace`` of ``entity``, a W&B user or team."""
+    import wandb_workspaces.workspaces as ws
+    from wandb_workspaces.expr import And, Config, Metric
+
+    from experiments.report.figures import COLORS
+
+    return ws.Workspace(
+        entity=entity,
+        project=view["project"],
+        name=view["name"],
+        sections=[
+            ws.Section(name=name, panels=[_panel(panel, view["band"]) for panel in panels], is_open=True)
+            for name, panels in view["sections"].items()
+        ],
+        settings=ws.WorkspaceSettings(x_axis=STEP, max_runs=MAX_RUNS),
+        runset_settings=ws.RunsetSettings(
+            filters=And(*(Metric(name) == value for name, value in view["filters"].items())),
+            groupby=[Config("optimizer.name")],
+            group_colors=dict[object, object](COLORS.items()),
+        ),
+    )
+
+
+def _panel(panel: dict[str, str], band: str) -> Any:
+    import wandb_workspaces.reports.v2 as wr
+
+    title = metric_title(panel["metric"])
+    if panel["kind"] == "scatter":
+        return wr.ScatterPlot(
+            title=title, x=wr.Config(panel["x"]), y=wr.SummaryMetric(panel["metric"]), log_x=True, regression=False
+        )
+    grouped: dict[str, Any] = {
+        "groupby": wr.Config("optimizer.name"),
+        "groupby_aggfunc": "mean",
+        "groupby_rangefunc": band,
+        "max_runs_to_show": MAX_RUNS,
+    }
+    if panel["kind"] == "bar":
+        return wr.BarPlot(title=title, metrics=[panel["metric"]], **grouped)
+    return wr.LinePlot(title=title, x=panel["x"], y=[panel["metric"]], title_x=panel["x"], **grouped)
+
+
+def push(view: dict[str, Any], entity: str) -> None:
+    """Create the view's workspace, or replace the one that an earlier call made."""
+    from wandb_workspaces.workspaces import internal
+
+    made = workspace(view, entity)
+    # The name in the address of a workspace; one that W&B makes up would leave a new workspace at every call.
+    address = hashlib.sha256(view["name"].encode()).hexdigest()[:11]
+    made._internal_name = f"nw-{address}-v"
+    with suppress(ValueError):  # there is none yet
+        made._internal_id = internal.get_view_dict(entity, view["project"], address)["id"]
+    made.save()
+
+
+def main(scale: str, experiment: str) -> None:
+    """Push the views of every task that has the experiment. Raises SuiteError without an account, or if W&B refuses."""
+    configs = task_configs(scale, experiment)
+    if not has_key():
+        raise SuiteError(
+            "There is no W&B account for workspaces: set WANDB_API_KEY, or call wandb login, and try again."
+        )
+    import wandb
+
+    try:
+        entity = os.environ.get("WANDB_ENTITY") or wandb.Api().default_entity
+        if entity is None:
+            raise SuiteError("The W&B account names no user or team to own the workspaces: set WANDB_ENTITY.")
+        for view in [view for config in configs for view in views(config)]:
+            push(view, entity)
+            print(view["name"])
+    except wandb.Error as error:
+        raise SuiteError(f"W&B did not take a workspace: {error}") from error
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.report.wandb_workspaces", description=__doc__.splitlines()[0]
+    )
+    parser.add_argument("scale", nargs="?", default="mini")
+    parser.add_argument("experiment", nargs="?", help="default: the scale's own")
+    arguments = parser.parse_args()
+    try:
+        main(arguments.scale, arguments.experiment or arguments.scale)
+    except SuiteError as error:
+        sys.exit(f"error: {error}")

@@ -1,0 +1,163 @@
+"""The workspaces that W&B would be given, held against the rows of runs; nothing here has an account."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import wandb
+from wandb_workspaces.workspaces import interface, internal
+
+from experiments.harness.config import resolved
+from experiments.harness.entry import execute, locate
+from experiments.harness.errors import SuiteError
+from experiments.harness.record import read_metrics
+from experiments.harness.tracking import STEP
+from experiments.report import wandb_workspaces
+from experiments.report.wandb_workspaces import EXPERIMENTS, task_configs, views, workspace
+from tests.conftest import MakeConfig
+
+SMOKE_TASKS = sorted(path.parent.name for path in EXPERIMENTS.glob("*/smoke.yaml"))
+
+
+def spec(view: dict[str, Any]) -> dict[str, Any]:
+    """What would be uploaded."""
+    model = workspace(view, "somebody")._to_model()
+    section: dict[str, Any] = json.loads(model.spec.model_dump_json(by_alias=True, exclude_none=True))["section"]
+    return section
+
+
+def panels(section: dict[str, Any], kind: str) -> list[dict[str, Any]]:
+    return [
+        panel["config"]
+        for part in section["panelBankConfig"]["sections"]
+        for panel in part["panels"]
+        if panel["viewType"] == kind
+    ]
+
+
+def value_at(config: dict[str, Any], key: str) -> Any:
+    """W&B's path of a config key, as optimizer.value.lr, in a run's config."""
+    first, value, *rest = key.split(".")
+    assert value == "value"
+    node = config[first]
+    for part in rest:
+        node = node[part]
+    return node
+
+
+def test_every_metric_and_axis_is_one_that_the_runs_of_the_view_log(make_config: MakeConfig) -> None:
+    for view in views(resolved(make_config())):
+        tested = view["filters"]["JobType"] == "confirm"
+        cfg = make_config(f"test={str(tested).lower()}")
+        execute(cfg)
+        rows = [{STEP: row["step"], **row} for row in read_metrics(locate(cfg)[2])]
+        section = spec(view)
+        lines, bars, scatters = (
+            panels(section, kind) for kind in ("Run History Line Plot", "Bar Chart", "Scatter Plot")
+        )
+        assert lines
+        assert bool(bars) is tested
+        assert bool(scatters) is not tested
+        for line in lines:  # W&B draws only what one row holds of both
+            assert any(line["xAxis"] in row and line["metrics"][0] in row for row in rows), line
+        for bar in bars:
+            assert any(bar["metrics"][0] in row for row in rows), bar
+        for scatter in scatters:
+            assert any(scatter["yAxis"].removeprefix("summary:") in row for row in rows), scatter
+            assert value_at(resolved(cfg), scatter["xAxis"].removeprefix("config:")) > 0
+        for panel in lines + bars:
+            assert value_at(resolved(cfg), panel["groupBy"]) == "lion"
+            assert (panel["groupAgg"], panel["groupArea"]) == ("mean", "stddev" if tested else "minmax")
+
+
+@pytest.mark.parametrize("task", SMOKE_TASKS)
+def test_every_task_shows_the_metrics_that_its_study_declares(task: str) -> None:
+    (config,) = [config for config in task_configs("smoke", "smoke") if config["task"] == task]
+    confirmation, tuning = (spec(view) for view in views(config))
+    study = config["study"]
+    shown = {name for bar in panels(confirmation, "Bar Chart") for name in bar["metrics"]}
+    assert {study["primary_metric"], *study["secondary_metrics"]} <= shown
+    for section in (confirmation, tuning):
+        assert study["validation_metric"] in {
+            name for line in panels(section, "Run History Line Plot") for name in line["metrics"]
+        }
+
+
+def test_a_view_takes_in_the_runs_of_one_study_and_one_job_type_all_of_them(make_config: MakeConfig) -> None:
+    config = resolved(make_config())
+    for view, job_type in zip(views(config), ("confirm", "tune"), strict=True):
+        section = spec(view)
+        (run_set,) = section["runSets"]
+        assert [
+            (condition["key"]["name"], condition["op"], condition["value"])
+            for condition in run_set["filters"]["filters"]
+        ] == [("group", "=", "image_classification/smoke/smoke"), ("jobType", "=", job_type)]
+        assert run_set["grouping"] == [{"section": "config", "name": "optimizer.value.name"}]
+        assert section["settings"]["xAxis"] == STEP
+        assert section["settings"]["maxRuns"] >= 100, "10 is W&B's own choice, fewer than a study's runs"
+
+
+@pytest.fixture
+def pushed(monkeypatch: pytest.MonkeyPatch) -> list[internal.View]:
+    """What reaches W&B; a view is known there once it was pushed."""
+    sent: list[internal.View] = []
+
+    def upsert(view: internal.View) -> dict[str, Any]:
+        sent.append(view.model_copy())
+        return {"upsertView": {"view": {"name": view.name, "id": f"id of {view.name}"}}}
+
+    def known(entity: str, project: str, address: str) -> dict[str, Any]:
+        for view in sent:
+            if (view.entity, view.project, view.name) == (entity, project, f"nw-{address}-v"):
+                return {"id": f"id of {view.name}"}
+        raise ValueError("not found")
+
+    monkeypatch.setattr(internal, "upsert_view2", upsert)
+    monkeypatch.setattr(internal, "get_view_dict", known)
+    monkeypatch.setattr(interface, "get_app_url", lambda api: "https://localhost")
+    monkeypatch.setattr(wandb, "Api", lambda: SimpleNamespace(default_entity="somebody"))
+    monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
+    monkeypatch.delenv("WANDB_ENTITY", raising=False)
+    return sent
+
+
+def test_a_second_call_replaces_the_workspaces_of_the_first(pushed: list[internal.View]) -> None:
+    wandb_workspaces.main("smoke", "smoke")
+    wandb_workspaces.main("smoke", "smoke")
+    first, second = pushed[: len(pushed) // 2], pushed[len(pushed) // 2 :]
+    assert len(first) == 2 * len(SMOKE_TASKS)
+    assert len({view.name for view in first}) == len(first)
+    assert [view.id for view in first] == [""] * len(first)
+    assert [(view.id, view.name) for view in second] == [(f"id of {view.name}", view.name) for view in first]
+    assert {(view.entity, view.project) for view in pushed} == {("somebody", "lion-reproduction")}
+
+
+def test_what_w_and_b_refuses_is_one_sentence(pushed: list[internal.View], monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(view: internal.View) -> None:
+        raise wandb.errors.CommError("permission denied")
+
+    monkeypatch.setattr(internal, "upsert_view2", refuse)
+    with pytest.raises(SuiteError, match="W&B did not take a workspace: permission denied"):
+        wandb_workspaces.main("smoke", "smoke")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["smoke"], "error: There is no W&B account for workspaces: set WANDB_API_KEY"),
+        (["smoke", "nonsense"], "error: No task has an experiment nonsense"),
+    ],
+)
+def test_without_a_key_or_an_experiment_it_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("WANDB_API_KEY", "")
+    command = [sys.executable, "-m", "experiments.report.wandb_workspaces", *arguments]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stderr.count("\n")) == (1, 1)
+    assert result.stderr.startswith(message)
