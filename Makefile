@@ -1,4 +1,5 @@
 # Every target sets itself up: `make reproduce-image-classification` works in a fresh clone with Python >= 3.11.
+TASKS := image-classification
 PYTHON ?= python3
 SCALE ?= mini
 CELL ?= $(SCALE)
@@ -12,12 +13,16 @@ READY := $(VENV)/.ready
 STUDY = scale=$(SCALE) optimizer=$(OPTIMIZERS) hydra/sweeper=study $(if $(FRESH),run.fresh=true) $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help install test test-slow test-gpu test-network lint reproduce-image-classification pilot-image-classification reproduce report
+.PHONY: help install reproduce report dashboard statistics plan wandb-sync wandb-workspaces test test-slow test-gpu \
+	test-network lint $(TASKS:%=reproduce-%) $(TASKS:%=pilot-%)
 
 help:  ## print this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-34s %s\n", $$1, $$2}'
+	@for task in $(TASKS); do \
+		printf '%-34s %s\n' "reproduce-$$task" "tune, confirm and compare the optimizers on this task" \
+			"pilot-$$task" "a coarse search, of equal effort for all, that writes the task's centres of tuning"; done
 	@echo
-	@echo "variables: SCALE=smoke|mini|gpu  CELL=<experiment>  OPTIMIZERS=lion,adamw  FRESH=1  ARGS='train.steps=400 ...'"
+	@echo "variables: SCALE=smoke|mini|gpu|paper  CELL=<experiment>  OPTIMIZERS=lion,adamw  FRESH=1  ARGS='train.steps=400 ...'"
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -26,19 +31,31 @@ $(READY): pyproject.toml constraints.txt
 
 install: $(READY)  ## make .venv with everything that the suite and its tests need
 
-reproduce: reproduce-image-classification  ## every task's study at SCALE (default mini)
+reproduce: $(TASKS:%=reproduce-%)  ## every task's study at SCALE (default mini)
 
-reproduce-image-classification: $(READY)  ## Lion against AdamW on CIFAR-10: tune, confirm, verdict
-	$(BIN)/python -m experiments.image_classification --multirun experiment=image_classification/$(CELL) $(STUDY)
+$(TASKS:%=reproduce-%): reproduce-%: $(READY)
+	$(BIN)/python -m experiments.$(subst -,_,$*) --multirun experiment=$(subst -,_,$*)/$(CELL) $(STUDY)
 
-pilot-image-classification: $(READY)  ## a coarse search, of equal effort for all, for an experiment's learning rates
-	$(BIN)/python -m experiments.image_classification --multirun experiment=image_classification/$(CELL) $(STUDY) \
+$(TASKS:%=pilot-%): pilot-%: $(READY)
+	$(BIN)/python -m experiments.$(subst -,_,$*) --multirun experiment=$(subst -,_,$*)/$(CELL) $(STUDY) \
 		study=pilot 'study.confirm_seeds=[]' 'study.tune_seeds=[2000]'
 
 report: $(READY)  ## rebuild every table and figure under results/ from the committed run records
 	$(BIN)/python -m experiments.report
 
-test: $(READY) lint  ## the tests that need neither network nor GPU, ruff and mypy
+dashboard: $(READY)  ## pages of all studies and running ones in runs/dashboard; SERVE=1 serves them on 127.0.0.1
+	$(BIN)/python -m experiments.report.dashboard $(if $(SERVE),--serve) $(ARGS)
+
+wandb-sync: $(READY)  ## upload the runs that W&B logged offline, each once
+	$(BIN)/python -m experiments.report.wandb_sync
+
+wandb-workspaces: $(READY)  ## make a W&B workspace for each task's study at SCALE
+	$(BIN)/python -m experiments.report.wandb_workspaces $(SCALE) $(CELL)
+
+statistics: $(READY)  ## docs/statistics.md: how far the verdicts can be trusted, by simulation
+	$(BIN)/python -m experiments.report.statistics_page
+
+test: lint  ## the tests that need neither network nor GPU, ruff and mypy
 	$(BIN)/python -m pytest -m 'not slow and not gpu and not network'
 
 test-slow: $(READY)  ## the tests that take minutes

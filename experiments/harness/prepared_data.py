@@ -11,7 +11,7 @@ import json
 import logging
 import shutil
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
@@ -93,6 +93,24 @@ def prepare(data: Mapping[str, Any], cache_dir: Path) -> PreparedData:
             if not directory.exists():  # another process may have prepared it while this one waited
                 _prepare_anew(data, directory)
     return _open(directory, data["fingerprint"])
+
+
+def cached_arrays(
+    name: str, identity: str, cache_dir: Path, compute: Callable[[], Mapping[str, np.ndarray]]
+) -> PreparedData:
+    """What ``compute`` returns, from the cache if it was computed before under this ``name`` and ``identity``.
+
+    ``identity`` must tell everything that the arrays depend on. Processes that want the same arrays wait for the first.
+    """
+    directory = cache_dir.expanduser() / f"{name}-{hashlib.sha256(identity.encode()).hexdigest()[:10]}"
+    if not directory.exists():
+        with _lock(directory.with_name(directory.name + ".lock")):
+            if not directory.exists():
+                work_dir = directory.with_name(directory.name + ".partial")
+                shutil.rmtree(work_dir, ignore_errors=True)  # what a killed process left
+                _write(compute(), None, identity, work_dir)
+                work_dir.rename(directory)
+    return _open(directory, None)
 
 
 def _open(directory: Path, declared: str | None) -> PreparedData:

@@ -12,6 +12,7 @@ lock              held by the process that writes here
 import fcntl
 import json
 import os
+import time
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -23,6 +24,11 @@ from experiments.harness.provenance import environment, sources_digest
 
 FINISHED = ("complete", "diverged")
 """States that are results: a run in one of them is never run again."""
+
+LOCK_WAIT_S = 15.0
+"""Seconds until a run that is held is refused. The Ray workers of a killed study live on for 3 s; the data workers of a
+killed run, which share its lock, until PyTorch's next look at their parent (5 s).
+"""
 
 
 def write_aside(path: Path, text: str) -> None:
@@ -63,15 +69,7 @@ class RunRecord:
         self.directory, self.task = directory, task
         directory.mkdir(parents=True, exist_ok=True)
         self._lock = (directory / "lock").open("a+")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            self._lock.seek(0)
-            holder = self._lock.read().strip() or "unknown"
-            self._lock.close()
-            raise RunError(
-                f"The run {directory} is held by another process (pid {holder}): wait for it or stop it."
-            ) from error
+        self._take_lock()
         self._lock.truncate(0)
         self._lock.write(f"{os.getpid()}\n")
         self._lock.flush()
@@ -79,6 +77,25 @@ class RunRecord:
         write_aside(directory / "environment.json", json.dumps(environment(task), indent=1) + "\n")
         self._metrics = (directory / "metrics.jsonl").open("ab")
         self.set_status("running")
+
+    def _take_lock(self) -> None:
+        deadline = time.monotonic() + LOCK_WAIT_S
+        told = False
+        while True:
+            try:
+                return fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                self._lock.seek(0)
+                holder = self._lock.read().strip() or "unknown"
+                if time.monotonic() > deadline:
+                    self._lock.close()
+                    raise RunError(
+                        f"The run {self.directory} is held by another process (pid {holder}): wait for it or stop it."
+                    ) from error
+            if not told:
+                print(f"{self.directory.name}: held by process {holder}, waiting for it to leave", flush=True)
+                told = True
+            time.sleep(0.1)
 
     def __enter__(self) -> Self:
         return self

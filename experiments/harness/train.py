@@ -2,6 +2,7 @@
 
 import importlib
 import math
+import sys
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,8 @@ from experiments.harness.checkpoint import TrainingState, load_checkpoint
 from experiments.harness.config import Config
 from experiments.harness.divergence import Diverged, FiniteWatch
 from experiments.harness.errors import ConfigError
-from experiments.harness.interrupt import Interrupted, stop_requests
+from experiments.harness.flatness import measure_flatness
+from experiments.harness.interrupt import EXIT_CODE, stop_requests
 from experiments.harness.optimizer import build_optimizer, decay_groups, state_bytes
 from experiments.harness.process import compile_and_warm_up, make_accelerator
 from experiments.harness.record import RunRecord
@@ -36,7 +38,8 @@ def train(cfg: Config, data: Any, directory: Path, record: RunRecord | None, tra
     """Train to the last step, from the newest checkpoint if there is one, and evaluate.
 
     ``record`` writes to the run's ``directory``; the main process holds it (None in the others of a distributed run).
-    Raises Diverged or Interrupted; whatever else is raised is a SuiteError or a bug.
+    Raises Diverged, or SystemExit where a signal asked it to leave and it has saved; whatever else is raised is a
+    SuiteError or a bug.
     """
     # ------------------------------------------------------------------------------------------------------- set-up
     accelerator = make_accelerator(cfg)
@@ -149,12 +152,16 @@ def train(cfg: Config, data: Any, directory: Path, record: RunRecord | None, tra
             if saves and record:
                 state.save(record, cfg.run.keep_checkpoints)
             if stops and not last:
-                raise Interrupted(f"saved at step {done} of {cfg.train.steps}")
+                print(f"{directory.name}: asked to leave, saved at step {done} of {cfg.train.steps}", flush=True)
+                sys.exit(EXIT_CODE)
             state.clock.start()
 
     # --------------------------------------------------------------------------------------------------------- test
     if cfg.test:
         evaluate("test")
+        if cfg.flatness.draws:
+            final = state.evaluated_model()
+            write(measure_flatness(final, lambda: evaluate_split(task, final, "train", accelerator)["loss"], cfg))
 
 
 def to_device(batch: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
@@ -164,6 +171,8 @@ def to_device(batch: dict[str, Tensor], device: torch.device) -> dict[str, Tenso
 
 def any_process(accelerator: Accelerator, flag: bool) -> bool:
     """Whether any process of the run says so; every process gets the same answer."""
+    if accelerator.num_processes == 1:
+        return flag  # a GPU need not be waited for
     return bool(accelerator.gather(torch.tensor(flag, device=accelerator.device)).any().item())
 
 

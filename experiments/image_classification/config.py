@@ -1,6 +1,7 @@
 """The schema of conf/image_classification.yaml."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from omegaconf import MISSING
 
@@ -9,7 +10,9 @@ from experiments.harness.config import Config, DataConfig, register
 
 @dataclass
 class ImageDataConfig(DataConfig):
-    """A labelled image set, decoded to uint8 arrays of one size."""
+    """A labelled image set: decoded to uint8 arrays of one size, or stored as files of any size (access: see
+    experiments/image_classification/stored_sets.py).
+    """
 
     num_classes: int = MISSING
     image_size: int = MISSING
@@ -20,9 +23,30 @@ class ImageDataConfig(DataConfig):
     val_size: int = MISSING
     """training images held out for tuning and for the curves"""
     crop_padding: int = 4
-    """pixels of padding before the random crop"""
+    """pixels of padding before the random crop; without augmentation.crop_area"""
     flip: bool = True
     """random horizontal flip"""
+    train_images: int | None = None
+    """rows of the training split, val_size among them; null: whatever the place has"""
+    v2_places: list[dict[str, Any]] = field(default_factory=list)
+    """a second test set, reported as test/v2_top1"""
+    real_places: list[str] = field(default_factory=list)
+    """files with the reassessed labels of the test set, reported as test/real_top1"""
+    initial_run: str | None = None
+    """the published run, as a path with * in it, whose final weights training starts from; null: from scratch"""
+
+
+@dataclass
+class AugmentationConfig:
+    """What training images go through besides flips; see experiments/image_classification/augmentation.py."""
+
+    crop_area: list[float] | None = None
+    """least and greatest share of the picture's area in a random resized crop; null: a padded crop of its own size"""
+    randaugment_ops: int = 0
+    """operations of RandAugment on one picture"""
+    randaugment_magnitude: int = 0
+    mixup_alpha: float = 0.0
+    """both parameters of the Beta distribution of mixup's share"""
 
 
 @dataclass
@@ -30,7 +54,13 @@ class ImageClassificationConfig(Config):
     """One run of image classification."""
 
     data: ImageDataConfig = MISSING
+    augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
+    loss: str = "softmax"
+    """softmax (cross-entropy) or sigmoid (binary cross-entropy, summed over the classes)"""
     label_smoothing: float = 0.0
+    """of the softmax loss"""
+    head_bias: float = 0.0
+    """initial bias of the classifier; with the sigmoid loss about -ln(classes)"""
 
 
 register("image_classification", ImageClassificationConfig)

@@ -1,90 +1,144 @@
-"""Image classification: images in, class logits out, cross-entropy."""
+"""Image classification: images in, class logits out."""
+
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from hydra.utils import instantiate
 from torch import Tensor, nn
-from torchvision.transforms import v2
 
 from experiments.harness.errors import ConfigError
 from experiments.harness.prepared_data import PreparedData
+from experiments.harness.provenance import ROOT
+from experiments.harness.seeds import derive_seed
+from experiments.image_classification.augmentation import (
+    evaluation_transform,
+    mixup,
+    normalization,
+    training_transform,
+)
 from experiments.image_classification.config import ImageClassificationConfig
+from experiments.image_classification.initial_weights import load_initial_weights
+from experiments.image_classification.pictures import Pictures, array_splits, evaluation_batches, stored_splits
+from experiments.image_classification.reassessed_labels import reassessed_sums
+from experiments.image_classification.stored_sets import StoredSet
 from experiments.metrics.classification import classification_metrics, classification_sums
-
-EVALUATION_BATCH_SIZE = 500
-"""Images in one forward pass of an evaluation; the metrics do not depend on it."""
 
 
 class ImageClassification:
-    """A labelled image set in memory and the model that the config names.
+    """A labelled image set and the model that the config names.
 
-    The last ``data.val_size`` training images are the validation split: arrays come in an order given by a hash of
-    their content, so that is a random choice, and the same one everywhere.
+    ``splits`` are those of pictures.py; with the reassessed labels of the test images, ``real_labels`` (int64 [images,
+    most], filled up with -1), and with a split ``v2`` the test has further metrics. ``initial_run`` names the run whose
+    final weights training starts from.
     """
 
-    def __init__(self, cfg: ImageClassificationConfig, arrays: dict[str, np.ndarray]) -> None:
-        self._cfg = cfg
-        images = len(arrays["train_images"])
-        if not 0 < cfg.data.val_size < images:
-            raise ConfigError(
-                f"data.val_size={cfg.data.val_size} of {cfg.data.name}'s {images} training images leave none."
-            )
-        self.num_train = images - cfg.data.val_size
-        self._train = arrays["train_images"], arrays["train_labels"]
-        self._splits = {
-            "val": (arrays["train_images"][self.num_train :], arrays["train_labels"][self.num_train :]),
-            "test": (arrays["test_images"], arrays["test_labels"]),
-        }
-        self._augment = v2.Compose(
-            [v2.RandomCrop(cfg.data.image_size, padding=cfg.data.crop_padding)]
-            + ([v2.RandomHorizontalFlip()] if cfg.data.flip else [])
-        )
-        self._normalize = v2.Compose(
-            [v2.ToDtype(torch.float32, scale=True), v2.Normalize(list(cfg.data.mean), list(cfg.data.std))]
-        )
+    def __init__(
+        self,
+        cfg: ImageClassificationConfig,
+        splits: dict[str, Pictures],
+        real_labels: np.ndarray | None = None,
+        initial_run: str | None = None,
+    ) -> None:
+        self._cfg, self._splits, self._real_labels, self._initial_run = cfg, splits, real_labels, initial_run
+        self.num_train = len(splits["fit"].labels)
+        self._check()
+        self._augment = training_transform(cfg)
+        self._mixup = mixup(cfg) if cfg.augmentation.mixup_alpha else None
+        self._crop = evaluation_transform(cfg)
+        self._normalize = normalization(cfg)
+
+    def _check(self) -> None:
+        cfg = self._cfg
+        if cfg.flatness.samples > self.num_train:
+            raise ConfigError(f"flatness.samples={cfg.flatness.samples}, but there are {self.num_train} to train on.")
+        if cfg.loss not in ("softmax", "sigmoid"):
+            raise ConfigError(f"loss must be softmax or sigmoid, but it is {cfg.loss!r}.")
+        if cfg.loss == "sigmoid" and cfg.label_smoothing:
+            raise ConfigError(f"label_smoothing={cfg.label_smoothing} is for loss=softmax: set one or the other.")
+        for name, there in (("real", self._real_labels is not None), ("v2", "v2" in self._splits)):
+            if f"test/{name}_top1" in cfg.study.secondary_metrics and not there:
+                raise ConfigError(
+                    f"study.secondary_metrics names test/{name}_top1, but data.{name}_places is empty: fill it, or "
+                    "use data=imagenet_alone, which has neither."
+                )
 
     def model(self) -> nn.Module:
-        """The model of ``cfg.model``, freshly initialised from PyTorch's global generator."""
-        model: nn.Module = instantiate(self._cfg.model, _convert_="all")
+        """The model of ``cfg.model``, initialised from PyTorch's global generator or with an earlier run's weights."""
+        model: Any = instantiate(self._cfg.model, _convert_="all")
+        if self._cfg.head_bias:
+            nn.init.constant_(model.get_classifier().bias, self._cfg.head_bias)
+        if self._initial_run:
+            load_initial_weights(model, ROOT / self._cfg.run.runs_dir / self._cfg.task / self._initial_run)
         return model
 
     def batch(self, indices: np.ndarray, seeds: list[int]) -> dict[str, Tensor]:
-        """Augmented training images float32 ``[N, C, H, W]`` and labels int64 ``[N]``."""
-        images, labels = self._train
+        """Augmented training images float32 ``[N, C, H, W]``, and labels: int64 ``[N]``, or with mixup the shares of
+        the classes, float32 ``[N, num_classes]``.
+        """
+        fit = self._splits["fit"]
         augmented = []
         for index, seed in zip(indices, seeds, strict=True):
             # torchvision draws from the CPU's global generator; torch.manual_seed (all devices) is 100 times slower.
             torch.default_generator.manual_seed(seed)
-            augmented.append(self._augment(_to_tensor(images[index])))
-        return {"images": self._normalize(torch.stack(augmented)), "labels": torch.from_numpy(labels[indices])}
+            augmented.append(self._augment(fit.picture(index)))
+        images, labels = self._normalize(torch.stack(augmented)), torch.from_numpy(fit.labels[indices])
+        if self._mixup:
+            torch.default_generator.manual_seed(derive_seed(seeds[0], "mixup"))
+            images, labels = self._mixup(images, labels)
+        return {"images": images, "labels": labels}
 
     def loss(self, model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
-        """Mean cross-entropy with the config's label smoothing."""
-        return F.cross_entropy(model(batch["images"]), batch["labels"], label_smoothing=self._cfg.label_smoothing)
+        """Mean over the images of the softmax cross-entropy with label smoothing, or of the sum over the classes of the
+        sigmoid's.
+        """
+        logits, labels = model(batch["images"]), batch["labels"]
+        if self._cfg.loss == "softmax":
+            return F.cross_entropy(logits, labels, label_smoothing=self._cfg.label_smoothing)
+        shares = labels if labels.is_floating_point() else F.one_hot(labels, logits.shape[1]).to(logits)
+        return F.binary_cross_entropy_with_logits(logits, shares, reduction="none").sum(1).mean()
 
     def evaluate(self, model: nn.Module, split: str, process: int, num_processes: int) -> dict[str, Tensor]:
-        """Sums of loss, top-1, top-5 and count over this process's share of the split."""
+        """Sums over this process's share of the split: loss (softmax), top-1, top-5, count and damaged pictures; of the
+        test also real_top1, real_count, v2_top1 and v2_count.
+        """
+        sums = self._sums(model, split, process, num_processes)
+        if split == "test" and "v2" in self._splits:
+            v2 = self._sums(model, "v2", process, num_processes)
+            sums |= {"v2_top1": v2["top1"], "v2_count": v2["count"]}
+            sums["damaged"] += v2["damaged"]
+        return sums
+
+    def _sums(self, model: nn.Module, split: str, process: int, num_processes: int) -> dict[str, Tensor]:
         device = next(model.parameters()).device
-        images, labels = self._splits[split]
-        sums = {name: torch.zeros((), dtype=torch.float64, device=device) for name in ("loss", "top1", "top5", "count")}
-        for start in range(process * EVALUATION_BATCH_SIZE, len(images), num_processes * EVALUATION_BATCH_SIZE):
-            part = slice(start, start + EVALUATION_BATCH_SIZE)
-            logits = model(self._normalize(_to_tensor(images[part])).to(device))
-            for name, value in classification_sums(logits, torch.tensor(labels[part], device=device)).items():
+        names = ["loss", "top1", "top5", "count", "damaged"]
+        real_labels = self._real_labels if split == "test" else None
+        names += ["real_top1", "real_count"] if real_labels is not None else []
+        sums = {name: torch.zeros((), dtype=torch.float64, device=device) for name in names}
+        workers = self._cfg.run.num_workers
+        for batch in evaluation_batches(self._splits[split], self._crop, process, num_processes, workers):
+            logits = model(self._normalize(batch["images"]).to(device))
+            parts = classification_sums(logits, batch["labels"].to(device))
+            if real_labels is not None:
+                parts |= reassessed_sums(logits, torch.from_numpy(real_labels[batch["numbers"]]).to(device))
+            for name, value in parts.items():
                 sums[name] += value
+            sums["damaged"] += batch["damaged"]
         return sums
 
     def metrics(self, sums: dict[str, float]) -> dict[str, float]:
-        """Loss in nats, top-1 and top-5 in percent."""
-        return classification_metrics(sums)
+        """Loss in nats, top-1 and top-5 in percent; of the test also real_top1 and v2_top1. damaged_images, where there
+        are any, is the number that could not be decoded whole.
+        """
+        metrics = classification_metrics(sums)
+        further = [name for name in ("real", "v2") if f"{name}_count" in sums]
+        metrics |= {f"{name}_top1": 100 * sums[f"{name}_top1"] / sums[f"{name}_count"] for name in further}
+        return metrics | ({"damaged_images": sums["damaged"]} if sums["damaged"] else {})
 
 
-def _to_tensor(images: np.ndarray) -> Tensor:
-    """uint8 ``[..., H, W, C]`` to uint8 ``[..., C, H, W]``."""
-    return torch.tensor(images).movedim(-1, -3)  # copies: the arrays are mapped read-only
-
-
-def build(cfg: ImageClassificationConfig, data: PreparedData) -> ImageClassification:
-    """The task over the decoded arrays of its data set."""
-    return ImageClassification(cfg, data.load())
+def build(cfg: ImageClassificationConfig, data: PreparedData | StoredSet) -> ImageClassification:
+    """The task over decoded arrays, or over encoded files."""
+    if isinstance(data, StoredSet):
+        return ImageClassification(cfg, stored_splits(cfg, data), data.real_labels, data.initial_run)
+    return ImageClassification(cfg, array_splits(cfg, data.load()))

@@ -16,6 +16,7 @@ from experiments.report.labels import (
     optimizer_name,
     pairs,
     probability,
+    task_name,
 )
 from experiments.report.readme import VERDICTS
 from experiments.report.sentences import verdict_sentence
@@ -57,6 +58,37 @@ def overview_page(studies: Mapping[str, Summary]) -> str:
     return "\n\n".join(sections) + "\n"
 
 
+def headline_table(studies: Mapping[str, Summary]) -> str:
+    """The tasks' default studies in a few columns, for the front page of the project; ``studies`` as above."""
+    rows = []
+    for folder, summary in studies.items():
+        for comparison in summary["comparisons"] if _is_default(folder, summary["scale"]) else []:
+            if comparison["primary"]:
+                decimals, difference = metric_of(comparison["metric"]).decimals, comparison["difference"]
+                written = interval(difference and difference["ci95"], decimals)
+                rows.append(
+                    [
+                        f"[{task_name(summary['task'])}, {summary['data']['name']}](results/{quote(folder)}/README.md)",
+                        summary["scale"],
+                        metric_title(comparison["metric"]),
+                        *(
+                            f"{optimizer_name(comparison[side])} {number(mean, decimals)}"
+                            for side, mean in zip("ab", means(comparison), strict=True)
+                        ),
+                        f"{number(mean_difference(comparison), decimals, '+')} ({written})",
+                        pairs(summary, comparison),
+                        f"**{optimizer_name(comparison['verdict'] or MISSING)}**",
+                    ]
+                )
+    head = ["study", "scale", "metric", "mean", "mean", "difference (95 % interval)", "paired seeds", "verdict"]
+    return markdown_table(head, rows)
+
+
+def _is_default(folder: str, scale: str) -> bool:
+    """Whether it is the study that ``make reproduce-<task>`` runs at this scale: its name is the scale's."""
+    return folder.rpartition("/")[2] == scale
+
+
 def _scale_sections(scale: str, studies: Mapping[str, Summary]) -> list[str]:
     comparisons = {
         f"{folder}: {optimizer_name(comparison['a'])} - {optimizer_name(comparison['b'])}": (folder, comparison)
@@ -70,7 +102,7 @@ def _scale_sections(scale: str, studies: Mapping[str, Summary]) -> list[str]:
         {
             key: _p(studies[folder], comparison)
             for key, (folder, comparison) in comparisons.items()
-            if folder.rpartition("/")[2] == scale
+            if _is_default(folder, scale)
         }
     )
     rows, sentences = [], []

@@ -4,9 +4,10 @@ import json
 from pathlib import Path
 
 from experiments.harness.errors import DataError
+from experiments.harness.provenance import ROOT
 from experiments.report.figures import draw
 from experiments.report.labels import Summary
-from experiments.report.overview import overview_page
+from experiments.report.overview import headline_table, overview_page
 from experiments.report.readme import study_page
 from experiments.study.summary import write_summary
 
@@ -43,4 +44,15 @@ def write_report(results: Path) -> list[Path]:
     directories = sorted(path.parent for path in results.glob("*/*/*/summary.json"))
     studies = {directory.relative_to(results).as_posix(): write_study(directory) for directory in directories}
     (results / "README.md").write_text(overview_page(studies), encoding="utf-8")
+    if results.resolve() == ROOT / "results":
+        write_between_marks(ROOT / "README.md", headline_table(studies))
     return directories
+
+
+def write_between_marks(page: Path, table: str) -> None:
+    """Replace what stands between the two marks of the page."""
+    before, begin, rest = page.read_text(encoding="utf-8").partition("<!-- results: made by `make report` -->\n")
+    _, end, after = rest.partition("<!-- end of results -->\n")
+    assert begin, f"{page} has no mark for the results"
+    assert end, f"{page} has no mark for the end of the results"
+    page.write_text(f"{before}{begin}\n{table}\n\n{end}{after}", encoding="utf-8")

@@ -16,6 +16,8 @@ from experiments.study.paper import PaperCell, paper_cell
 from experiments.study.statistics import Better, agrees, paired_difference, speedup, verdict
 
 PAPER = ROOT / "results" / "paper.yaml"
+FLATNESS: dict[str, Better] = {"flatness/perturbed_loss": "lower", "flatness/train_loss": "lower"}
+"""Secondary metrics of every study whose runs measure them (``flatness.draws``)."""
 
 
 class RunFiles:
@@ -68,11 +70,14 @@ def summarize(directory: Path) -> dict[str, Any]:
 
     confirmed = {name: [runs[id] for id in contestant["confirmation"]] for name, contestant in contestants.items()}
     reference = study["reference"]
+    metrics = {study["primary_metric"]: study["better"], **study["secondary_metrics"]}
+    recorded = {name for run in runs.values() for row in run.rows for name in row}
+    metrics |= {name: better for name, better in FLATNESS.items() if name in recorded}
     comparisons = [
         _comparison(name, confirmed[name], reference, confirmed[reference], metric, better, study)
         for name in contestants
         if name != reference
-        for metric, better in {study["primary_metric"]: study["better"], **study["secondary_metrics"]}.items()
+        for metric, better in metrics.items()
     ]
     environments = {json.dumps(run.environment["hardware"], sort_keys=True) for run in runs.values()}
     return {

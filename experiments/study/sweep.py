@@ -6,6 +6,7 @@ the launcher, so a study that is started again after any accident finds everythi
 
 import hashlib
 import itertools
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,7 @@ from omegaconf import DictConfig
 
 from experiments.harness.entry import locate, usable_status
 from experiments.harness.errors import ConfigError, SuiteError
+from experiments.harness.interrupt import leave_when_asked
 from experiments.harness.record import FINISHED, read_status
 from experiments.study.plan import Settings, at_edge, best, extended, grid
 
@@ -197,6 +199,8 @@ def launch(launcher: Launcher, phase: str, runs: list[Run]) -> None:
             flush=True,
         )
         try:
+            if hasattr(launcher, "ray_cfg"):
+                _start_ray(launcher.ray_cfg.init)
             launcher.launch([run.overrides for run in waiting], initial_job_idx=0)
             break
         except Exception as error:  # whatever a launcher raises when it loses a worker
@@ -204,6 +208,8 @@ def launch(launcher: Launcher, phase: str, runs: list[Run]) -> None:
                 f"The launcher broke ({type(error).__name__}: {error}); launching again what is not finished.",
                 flush=True,
             )
+            if ray := sys.modules.get("ray"):
+                ray.shutdown()  # else what was queued before would hold the runs that are queued now
     failed = [run for run in runs if not run.is_finished()]
     if failed:
         reasons = "\n".join(
@@ -212,3 +218,14 @@ def launch(launcher: Launcher, phase: str, runs: list[Run]) -> None:
         raise SuiteError(
             f"{len(failed)} of {len(runs)} runs did not finish:\n{reasons}\nThe same command continues the study."
         )
+
+
+def _start_ray(settings: DictConfig) -> None:
+    """What Hydra's launcher for Ray would do, before it does: ray.init puts a handler of its own in place of ours for
+    SIGTERM, which aborts the study 3 s later, while it still ends its workers.
+    """
+    import ray
+
+    if not ray.is_initialized():
+        ray.init(**{str(key): value for key, value in settings.items()})
+        leave_when_asked()

@@ -39,8 +39,11 @@ class StudySweeper(Sweeper):
         from rich.console import Console
 
         from experiments.harness.errors import SuiteError
+        from experiments.harness.interrupt import EXIT_CODE
+        from experiments.harness.provenance import ROOT
         from experiments.report.rebuild import read_summary, write_report
         from experiments.report.tables import print_verdict
+        from experiments.study.centres import write_centres
         from experiments.study.publish import publish
         from experiments.study.sweep import Study, run_studies, split_sweep
 
@@ -50,10 +53,15 @@ class StudySweeper(Sweeper):
             run_studies(studies, self.launcher)
             command = f"python -m experiments.{self.task} --multirun hydra/sweeper=study {' '.join(arguments)}"
             directories = [publish(study, command) for study in studies]
+            for study in studies:
+                if study.settings["writes_centres"]:
+                    print(f"centres: {write_centres(study, ROOT / 'conf')}")
             write_report(directories[0].parents[2])
         except SuiteError as error:
             print(f"error: {error}", file=sys.stderr)
             sys.exit(2)
+        except SystemExit:  # a signal; Ray makes another exit code of it
+            sys.exit(EXIT_CODE)
         for directory in directories:
             print_verdict(read_summary(directory), Console())
             print(f"{directory}/README.md")

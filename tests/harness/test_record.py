@@ -21,7 +21,10 @@ def hold(
         release.wait(60)
 
 
-def test_a_directory_that_another_process_holds_is_refused_with_its_pid(tmp_path: Path) -> None:
+def test_a_directory_that_another_process_holds_is_refused_with_its_pid(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(record, "LOCK_WAIT_S", 0.2)
     context = multiprocessing.get_context("spawn")
     held, release = context.Event(), context.Event()
     holder = context.Process(target=hold, args=(tmp_path, held, release))

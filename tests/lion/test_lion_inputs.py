@@ -123,16 +123,25 @@ def test_momentum_keeps_the_memory_format(foreach: bool) -> None:
 @BACK_ENDS
 @pytest.mark.filterwarnings("ignore:Lion got bfloat16 or float16 parameters")
 def test_group_may_mix_devices_and_dtypes(foreach: bool) -> None:
-    """The meta device stands for a second device: it has shapes and refuses to be mixed with another."""
-    dtypes = (torch.float32, torch.float64, torch.bfloat16, torch.complex64)
-    params: list[Parameter] = [Parameter(torch.zeros(3, dtype=dtype)) for dtype in dtypes]
-    params += [Parameter(torch.zeros(3, device="meta")), Parameter(torch.zeros(3))]
-    for param in params:
-        param.grad = torch.ones_like(param)
-    Lion(params, lr=0.5, foreach=foreach).step()
-    for param in params[:3] + params[5:]:
-        assert torch.equal(param, torch.full_like(param, -0.5))
-    assert torch.equal(params[3], torch.full_like(params[3], -0.5))  # the imaginary parts had gradient 0
+    """The meta device stands for a second device."""
+    dtypes = (torch.float32, torch.float64, torch.bfloat16, torch.complex64, torch.float32)
+    torch.manual_seed(0)
+    starts = [torch.randn(9, dtype=dtype) for dtype in dtypes] + [torch.randn(9, device="meta")]
+    gradients = [torch.randn_like(start) for start in starts]
+
+    mixed = [Parameter(start.clone()) for start in starts]
+    for param, gradient in zip(mixed, gradients, strict=True):
+        param.grad = gradient
+    with patch.object(torch, "_foreach_sign_", wraps=torch._foreach_sign_) as foreach_sign:
+        Lion(mixed, lr=0.1, weight_decay=0.1, foreach=foreach).step()
+    for call in foreach_sign.call_args_list:
+        assert len({(tensor.device, tensor.dtype) for tensor in call.args[0]}) == 1
+
+    for start, gradient, param in zip(starts[:-1], gradients[:-1], mixed[:-1], strict=True):
+        alone = Parameter(start.clone())
+        alone.grad = gradient
+        Lion([alone], lr=0.1, weight_decay=0.1, foreach=False).step()
+        assert torch.equal(param, alone)
 
 
 @BACK_ENDS
@@ -149,6 +158,20 @@ def test_gradient_of_another_dtype_than_the_parameter(foreach: bool) -> None:
         foreach=foreach,
     )
     assert param.tolist() == [-0.5, 0.5, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("settings", "error"),
+    [
+        ({"fused": True}, NotImplementedError),
+        ({"foreach": True, "lr": torch.tensor(0.1)}, ValueError),
+        ({"foreach": True, "differentiable": True}, ValueError),
+    ],
+)
+def test_functional_form_refuses_what_the_class_refuses(settings: dict[str, Any], error: type[Exception]) -> None:
+    tensors = [[torch.ones(1)] for _ in range(3)]
+    with pytest.raises(error, match=r"not (available|supported)"):
+        lion(*tensors, **({"lr": 0.1, "beta1": 0.9, "beta2": 0.99, "weight_decay": 0.0} | settings))
 
 
 def test_groups_have_settings_of_their_own() -> None:

@@ -71,6 +71,24 @@ def test_weights_and_momentum_are_googles_bit_for_bit(settings: dict[str, Any], 
         assert_same_bits(optimizer.state[param]["exp_avg"], momentum)
 
 
+@pytest.mark.parametrize("foreach", [False, True])
+def test_terms_that_cancel_once_rounded_leave_the_weight_as_googles_code_does(foreach: bool) -> None:
+    """A fused multiply-add, as in add_(gradient, alpha=1 - beta1), would see the rounding error and move the weight."""
+    generator = torch.Generator().manual_seed(0)
+    momentum = torch.randn(10_000, generator=generator)
+    gradient = -(momentum * 0.9) / (1 - 0.9)
+    cancels = momentum * 0.9 + gradient * (1 - 0.9) == 0
+    assert cancels.sum() > 1000
+    momentum, gradient = momentum[cancels], gradient[cancels]
+
+    param = Parameter(torch.ones_like(momentum))
+    param.grad = gradient
+    optimizer = Lion([param], lr=0.5, betas=(0.9, 0.99), foreach=foreach)
+    optimizer.state[param]["exp_avg"] = momentum
+    optimizer.step()
+    assert torch.equal(param, torch.ones_like(param))
+
+
 @pytest.mark.parametrize("settings", SETTINGS)
 @pytest.mark.parametrize("foreach", [False, True])
 @pytest.mark.parametrize("public", list(PUBLIC))

@@ -12,9 +12,9 @@ from urllib.parse import unquote
 import pytest
 
 from experiments.harness.errors import DataError
-from experiments.report.overview import overview_page
+from experiments.report.overview import headline_table, overview_page
 from experiments.report.readme import study_page
-from experiments.report.rebuild import write_report
+from experiments.report.rebuild import write_between_marks, write_report
 from experiments.report.rebuild import write_study as write_page
 
 WriteStudy = Callable[..., Path]
@@ -180,3 +180,20 @@ def test_the_command_rebuilds_a_results_folder(write_study: WriteStudy, tmp_path
     subprocess.run([sys.executable, "-m", "experiments.report", str(tmp_path / "results")], check=True)
     assert (directory / "README.md").read_text().startswith("# Lion against AdamW")
     assert (tmp_path / "results" / "README.md").is_file()
+
+
+def test_the_front_pages_table_is_replaced_and_the_rest_of_the_page_stays(
+    tmp_path: Path, write_study: WriteStudy
+) -> None:
+    page = tmp_path / "README.md"
+    page.write_text("before\n<!-- results: made by `make report` -->\nold\n<!-- end of results -->\nafter\n")
+    summary = read(write_study()) | {"scale": "mini"}
+    folder = "image_classification/mini/mini"
+    for _ in range(2):
+        write_between_marks(page, headline_table({folder: summary}))
+    text = page.read_text()
+    assert text.startswith("before\n<!-- results")
+    assert text.endswith("<!-- end of results -->\nafter\n")
+    assert "old" not in text
+    assert text.count(f"](results/{folder}/README.md)") == 1
+    assert headline_table({"a/b/ablation": summary}).count("\n") == 1, "other studies do not stand on the front page"

@@ -1,0 +1,60 @@
+"""From a stored picture to the tensor that a model sees, in training and in evaluation."""
+
+from typing import Any
+
+import torch
+from torchvision.transforms import v2
+
+from experiments.harness.errors import ConfigError
+from experiments.image_classification.config import ImageClassificationConfig
+
+RESIZE_FACTOR = 256 / 224
+"""Shorter edge of an evaluated picture before the central crop, as a multiple of the crop."""
+
+RANDAUGMENT_MAGNITUDES = 31
+"""Steps of torchvision's magnitude scale. TensorFlow's implementation, which the paper's code bases use, goes further
+with the same number: 15 rotates by up to 15 degrees here and by 45 there."""
+
+
+def training_transform(cfg: ImageClassificationConfig) -> v2.Compose:
+    """A picture (PIL, or uint8 ``[C, H, W]``) to uint8 ``[C, image_size, image_size]``, drawing from PyTorch's global
+    generator.
+    """
+    augmentation, size = cfg.augmentation, cfg.data.image_size
+    steps: list[Any] = []
+    if augmentation.crop_area is None:
+        steps.append(v2.RandomCrop(size, padding=cfg.data.crop_padding))
+    else:
+        area = augmentation.crop_area
+        steps.append(v2.RandomResizedCrop(size, scale=(area[0], area[1]), antialias=True))
+    if cfg.data.flip:
+        steps.append(v2.RandomHorizontalFlip())
+    if augmentation.randaugment_ops:
+        magnitude = augmentation.randaugment_magnitude
+        if not 0 <= magnitude < RANDAUGMENT_MAGNITUDES:
+            raise ConfigError(
+                f"augmentation.randaugment_magnitude must be in 0..{RANDAUGMENT_MAGNITUDES - 1}, but it is {magnitude}."
+            )
+        # grey where a picture is rotated or shifted away, as in the authors' implementation
+        steps.append(v2.RandAugment(augmentation.randaugment_ops, magnitude, RANDAUGMENT_MAGNITUDES, fill=128))
+    return v2.Compose([*steps, v2.ToImage()])
+
+
+def evaluation_transform(cfg: ImageClassificationConfig) -> v2.Compose:
+    """A picture to uint8 ``[C, image_size, image_size]``: its centre, for sets that train on random resized crops."""
+    size = cfg.data.image_size
+    if cfg.augmentation.crop_area is None:
+        return v2.Compose([v2.ToImage()])
+    return v2.Compose([v2.Resize(round(size * RESIZE_FACTOR), antialias=True), v2.CenterCrop(size), v2.ToImage()])
+
+
+def normalization(cfg: ImageClassificationConfig) -> v2.Compose:
+    """uint8 to float32 with the set's mean and standard deviation taken out."""
+    return v2.Compose([v2.ToDtype(torch.float32, scale=True), v2.Normalize(list(cfg.data.mean), list(cfg.data.std))])
+
+
+def mixup(cfg: ImageClassificationConfig) -> v2.MixUp:
+    """Each image of a batch mixed with the one before it (Zhang et al. 2018), by one share for the batch; class numbers
+    int64 ``[N]`` become shares of the classes, float32 ``[N, num_classes]``. Draws from PyTorch's global generator.
+    """
+    return v2.MixUp(alpha=cfg.augmentation.mixup_alpha, num_classes=cfg.data.num_classes)

@@ -1,0 +1,39 @@
+"""Final weights of one run as the initial weights of another, at another resolution and with another head."""
+
+from pathlib import Path
+from typing import Any
+
+from timm.models.vision_transformer import checkpoint_filter_fn
+
+from experiments.harness.checkpoint import load_checkpoint
+from experiments.harness.errors import RunError
+
+
+def load_initial_weights(model: Any, run_directory: Path) -> None:
+    """Load the newest checkpoint of a run into ``model``, a vision transformer of timm: the averaged weights if the run
+    has them, position embeddings resampled to the model's resolution. The head keeps its own initialisation.
+
+    Raises RunError for a run without a checkpoint, or of another model.
+    """
+    saved = load_checkpoint(run_directory)
+    if saved is None:
+        raise RunError(
+            f"The run {run_directory} that data.initial_run names has no checkpoint: training cannot start from it."
+        )
+    weights = saved["model"]
+    if saved["ema"]:
+        averaged = saved["ema"].items()
+        weights = {name.removeprefix("module."): value for name, value in averaged if name.startswith("module.")}
+    kept = {name: value for name, value in weights.items() if not name.startswith("head.")}
+    try:
+        mismatch = model.load_state_dict(checkpoint_filter_fn(kept, model), strict=False)
+        missing = [name for name in mismatch.missing_keys if not name.startswith("head.")]
+        fault = (
+            f"it lacks {missing}, and has {mismatch.unexpected_keys} over"
+            if missing or mismatch.unexpected_keys
+            else ""
+        )
+    except RuntimeError as error:  # tensors of other shapes
+        fault = str(error)
+    if fault:
+        raise RunError(f"The run {run_directory} that data.initial_run names is of another model: {fault}.")

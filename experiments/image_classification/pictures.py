@@ -1,0 +1,136 @@
+"""Labelled pictures by number, in memory or as files: the splits of a set, and the batches of an evaluation.
+
+fit     what training draws its batches from
+train   the first ``flatness.samples`` of these, to be evaluated
+val     ``data.val_size`` images of the training split that are not trained on: a random choice, the same everywhere
+test, and perhaps v2
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from experiments.harness.errors import ConfigError
+from experiments.harness.seeds import derive_seed
+from experiments.harness.stored_images import StoredSplit
+from experiments.image_classification.config import ImageClassificationConfig
+from experiments.image_classification.stored_sets import StoredSet
+
+EVALUATION_BATCH_SIZE = 500
+"""Images in one forward pass of an evaluation; the metrics do not depend on it."""
+
+
+class Pictures(Protocol):
+    """Some rows of a labelled set, in a fixed order."""
+
+    @property
+    def labels(self) -> np.ndarray:
+        """int64 [pictures]."""
+
+    @property
+    def damaged(self) -> int:
+        """Pictures met so far, in this process, that could not be decoded whole."""
+
+    def picture(self, index: int) -> Any:
+        """Picture number ``index``, as torchvision's transforms take it: PIL, or uint8 ``[C, H, W]``."""
+
+
+@dataclass(frozen=True)
+class ArrayPictures:
+    """Decoded pictures, uint8 ``[pictures, H, W, C]``, mapped read-only from disk."""
+
+    images: np.ndarray
+    labels: np.ndarray
+    damaged: int = 0
+
+    def picture(self, index: int) -> Tensor:
+        """Picture number ``index``, uint8 ``[C, H, W]``."""
+        return torch.tensor(self.images[index]).movedim(-1, -3)  # copies: the arrays are mapped read-only
+
+
+class StoredPictures:
+    """The rows ``rows`` of a stored split."""
+
+    def __init__(self, split: StoredSplit, rows: np.ndarray) -> None:
+        self._split, self._rows = split, rows
+        self.labels = split.labels[rows]
+
+    @property
+    def damaged(self) -> int:
+        """Pictures of the split met so far, in this process, that could not be decoded whole."""
+        return self._split.damaged
+
+    def picture(self, index: int) -> Any:
+        """Picture number ``index``, PIL in RGB."""
+        return self._split.picture(self._rows[index])
+
+
+def array_splits(cfg: ImageClassificationConfig, arrays: dict[str, np.ndarray]) -> dict[str, Pictures]:
+    """The splits of a decoded set; the last training images are ``val``, because the arrays come in an order given by a
+    hash of their content.
+    """
+    images, labels = arrays["train_images"], arrays["train_labels"]
+    count = _fit_size(cfg, len(images))
+    return {
+        "fit": ArrayPictures(images[:count], labels[:count]),
+        "train": ArrayPictures(images[: cfg.flatness.samples], labels[: cfg.flatness.samples]),
+        "val": ArrayPictures(images[count:], labels[count:]),
+        "test": ArrayPictures(arrays["test_images"], arrays["test_labels"]),
+    }
+
+
+def stored_splits(cfg: ImageClassificationConfig, data: StoredSet) -> dict[str, Pictures]:
+    """The splits of a stored set; its rows may be sorted by class, so ``val`` is drawn, with a seed of its own."""
+    count = _fit_size(cfg, len(data.train))
+    rows = np.random.default_rng(derive_seed("validation split")).permutation(len(data.train))
+    splits: dict[str, Pictures] = {
+        "fit": StoredPictures(data.train, rows[:count]),
+        "train": StoredPictures(data.train, rows[: cfg.flatness.samples]),
+        "val": StoredPictures(data.train, rows[count:]),
+        "test": StoredPictures(data.test, np.arange(len(data.test))),
+    }
+    if data.v2:
+        splits["v2"] = StoredPictures(data.v2, np.arange(len(data.v2)))
+    return splits
+
+
+def _fit_size(cfg: ImageClassificationConfig, training_images: int) -> int:
+    if not 0 < cfg.data.val_size < training_images:
+        raise ConfigError(
+            f"data.val_size={cfg.data.val_size} of {cfg.data.name}'s {training_images} training images leave none."
+        )
+    return training_images - cfg.data.val_size
+
+
+class _EvaluationBatches(Dataset[dict[str, Any]]):
+    """The pictures from ``start`` on, transformed, by key ``start``."""
+
+    def __init__(self, pictures: Pictures, transform: Callable[[Any], Tensor]) -> None:
+        self._pictures, self._transform = pictures, transform
+
+    def __getitem__(self, start: int) -> dict[str, Any]:
+        numbers = range(start, min(start + EVALUATION_BATCH_SIZE, len(self._pictures.labels)))
+        before = self._pictures.damaged
+        images = torch.stack([self._transform(self._pictures.picture(number)) for number in numbers])
+        return {
+            "images": images,
+            "labels": torch.tensor(self._pictures.labels[start : start + EVALUATION_BATCH_SIZE]),
+            "numbers": torch.tensor(numbers),
+            "damaged": self._pictures.damaged - before,
+        }
+
+
+def evaluation_batches(
+    pictures: Pictures, transform: Callable[[Any], Tensor], process: int, num_processes: int, num_workers: int
+) -> DataLoader[dict[str, Any]]:
+    """This process's share of the pictures: images uint8 ``[N, C, H, W]``, labels and numbers int64 ``[N]``, and how
+    many were damaged.
+    """
+    starts = range(process * EVALUATION_BATCH_SIZE, len(pictures.labels), num_processes * EVALUATION_BATCH_SIZE)
+    dataset = _EvaluationBatches(pictures, transform)
+    return DataLoader(dataset, batch_size=None, sampler=starts, num_workers=num_workers)

@@ -1,0 +1,90 @@
+"""ImageNet and its like: training and test split, and what stands beside them (ImageNetV2, reassessed labels, the run
+to start from).
+
+``open_stored`` is the ``data.access`` of these sets.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments.harness.errors import DataError
+from experiments.harness.provenance import ROOT
+from experiments.harness.stored_images import StoredSplit, open_splits
+from experiments.image_classification.reassessed_labels import read_reassessed_labels
+
+
+@dataclass(frozen=True)
+class StoredSet:
+    """A labelled image set of encoded files, and what its config puts beside it."""
+
+    train: StoredSplit
+    test: StoredSplit
+    v2: StoredSplit | None
+    real_labels: np.ndarray | None
+    """int64 [test rows, most labels of one picture]; see reassessed_labels.py"""
+    initial_run: str | None
+    """name of the run whose final weights training starts from"""
+    fingerprint: str
+    """SHA-256 over all of the above: labels, encoded lengths, the run's name"""
+
+
+def open_stored(data: Mapping[str, Any], cache_dir: Path) -> StoredSet:
+    """The set that the config group ``data`` declares, from the first of its places that has it.
+
+    The fingerprint tells two orders of the same rows apart, so a hub's and a folder's runs have different names.
+    ``cache_dir`` stays unused: the ``datasets`` library has its own cache. Raises DataError for a set that is not what
+    the config says.
+    """
+    splits = open_splits(data["name"], data["places"], data["num_classes"])
+    train, test = splits["train"], splits["test"]
+    if data["train_images"] not in (None, len(train)):
+        raise DataError(
+            f"data={data['name']} has {len(train)} training images here, but data.train_images={data['train_images']}: "
+            f"complete it, or set data.train_images={len(train)} to train on these and count epochs in them."
+        )
+    v2 = (
+        open_splits(f"{data['name']}/v2", data["v2_places"], data["num_classes"])["test"] if data["v2_places"] else None
+    )
+    real_file = _first_file(data["name"], data["real_places"]) if data["real_places"] else None
+    initial_run = _find_run(data["initial_run"]) if data["initial_run"] else None
+    content = {
+        **{split.name: split.fingerprint() for split in (train, test, v2) if split},
+        "real": hashlib.sha256(real_file.read_bytes()).hexdigest() if real_file else None,
+        "initial_run": initial_run,
+    }
+    fingerprint = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    if data["fingerprint"] not in (None, fingerprint):
+        raise DataError(
+            f"data={data['name']} has the fingerprint {fingerprint} here, but its config declares "
+            f"{data['fingerprint']}; another version, or another order of rows, is another config."
+        )
+    real_labels = read_reassessed_labels(real_file, test.file_names()) if real_file else None
+    return StoredSet(train, test, v2, real_labels, initial_run, fingerprint)
+
+
+def _first_file(name: str, paths: list[str]) -> Path:
+    found = [Path(path).expanduser() for path in paths if Path(path).expanduser().is_file()]
+    if not found:
+        raise DataError(
+            f"data={name} has no reassessed labels (ReaL): put real.json of github.com/google-research/"
+            f"reassessed-imagenet at {' or '.join(paths)}, or use data=imagenet_alone, without them and ImageNetV2."
+        )
+    return found[0]
+
+
+def _find_run(pattern: str) -> str:
+    """The name of the one run whose folder ``pattern`` matches (relative to the repository, or absolute)."""
+    path = ROOT / pattern
+    found = sorted(match.name for match in path.parent.glob(path.name) if match.is_dir())
+    if len(found) != 1:
+        raise DataError(
+            f"data.initial_run={pattern} matches {', '.join(found) or 'no run'}, but must match one: finish the study "
+            "that makes it (the head of the experiment's file says which), or name the run in full."
+        )
+    return found[0]

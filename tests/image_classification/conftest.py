@@ -1,0 +1,70 @@
+"""A small ImageNet on disk, with all that its config puts beside it."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import datasets  # type: ignore[import-untyped]
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+
+from experiments.harness.provenance import ROOT
+from tests.image_classification.small_imagenet import CLASSES, place, write_imagenet, write_real, write_v2
+
+V2_KEYS: dict[str, Any] = {
+    "files": "imagenetv2-matched-frequency.tar.gz",
+    "splits": {"test": "train"},
+    "image": "jpeg",
+    "label": "__key__",
+}
+
+
+@pytest.fixture(autouse=True)
+def no_library_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "library cache")
+    datasets.disable_progress_bars()
+
+
+@pytest.fixture
+def imagenet(tmp_path: Path) -> dict[str, Any]:
+    """The group ``data`` for a small ImageNet in the hub's layout, as plain containers."""
+    return {
+        "name": "imagenet",
+        "fingerprint": None,
+        "num_classes": CLASSES,
+        "train_images": 40,
+        "places": [place("hub", write_imagenet(tmp_path / "imagenet"))],
+        "v2_places": [place("hub", write_v2(tmp_path / "v2"), **V2_KEYS)],
+        "real_places": [str(write_real(tmp_path / "real.json"))],
+        "initial_run": None,
+    }
+
+
+@pytest.fixture
+def compose_cell() -> Iterator[Callable[..., Any]]:
+    """``compose_cell("vit_b16", "seed=1", ...)``: the config of an experiment, as at the scale ``paper``."""
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        yield lambda cell, *more: compose(
+            "image_classification", [f"experiment=image_classification/{cell}", "scale=paper", *more]
+        )
+
+
+@pytest.fixture
+def compose_small(compose_cell: Callable[..., Any], imagenet: dict[str, Any], tmp_path: Path) -> Callable[..., Any]:
+    """``compose_small("vit_b16", ...)``: a cell of the paper on the small ImageNet, its ViT tiny, three steps."""
+
+    def composed(cell: str, *more: str) -> Any:
+        cfg = compose_cell(
+            cell, "run.device=cpu", "run.num_workers=0", "run.wandb=disabled", "run.checkpoint_every=2",
+            "train.threads=1", "train.precision=fp32", "train.steps=3", "schedule.warmup_steps=1", "train.batch_size=8",
+            "train.micro_batch_size=4", "train.log_every=1", "train.evaluate_every=3", "data.image_size=32",
+            "data.val_size=6", f"run.runs_dir={tmp_path}/runs", f"run.cache_dir={tmp_path}/cache", *more,
+        )  # fmt: skip
+        cfg.data.update({key: value for key, value in imagenet.items() if key != "initial_run"})
+        if cfg.model["model_name"].startswith("vit"):
+            cfg.model = {**cfg.model, "embed_dim": 24, "depth": 2, "num_heads": 2}
+        return cfg
+
+    return composed

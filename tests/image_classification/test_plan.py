@@ -1,0 +1,61 @@
+"""The plan of an experiment, against counts by hand."""
+
+import subprocess
+import sys
+
+import pytest
+from hydra.core.global_hydra import GlobalHydra
+
+from experiments.harness.errors import ConfigError
+from experiments.image_classification.plan import plan
+
+
+@pytest.fixture(autouse=True)
+def no_hydra() -> None:
+    GlobalHydra.instance().clear()
+
+
+def vit_flops_per_image(width: int, depth: int, tokens: int, patch_values: int, classes: int) -> int:
+    """Forward multiplications and additions by hand; a backward pass makes twice as many, without the input's."""
+    block = 2 * tokens * 12 * width**2 + 2 * 2 * tokens**2 * width
+    patches = 2 * (tokens - 1) * patch_values * width
+    return 3 * (depth * block + 2 * width * classes) + 2 * patches
+
+
+def test_a_vision_transformers_operations_and_memory_by_hand() -> None:
+    planned = plan(["experiment=image_classification/vit_b16_aug", "scale=paper"])
+    assert planned.parameters == 86567656
+    by_hand = 4096 * vit_flops_per_image(768, 12, 197, 3 * 16 * 16, 1000)
+    assert planned.flops_per_step == pytest.approx(by_hand, rel=1e-3)
+    assert (planned.samples, planned.runs) == (93835 * 4096, 6)
+    assert planned.epochs == pytest.approx(300, abs=0.01)
+    assert planned.run_flops == 93835 * planned.flops_per_step
+    assert planned.state_bytes["lion"] == 4 * planned.parameters
+    assert planned.state_bytes["adamw"] == pytest.approx(8 * planned.parameters, rel=1e-4)
+
+
+def test_a_convolution_networks_operations_are_the_published_ones() -> None:
+    planned = plan(["experiment=image_classification/resnet50", "scale=paper"])
+    # 4.09 G multiplications a forward pass (torchvision's model card); the first layer has no gradient to its input.
+    assert planned.flops_per_step / 1024 == pytest.approx(3 * 2 * 4.09e9, rel=0.015)
+
+
+def test_the_number_of_epochs_is_left_out_where_the_images_are_not_counted() -> None:
+    assert plan(["experiment=image_classification/i21k_vit_b16", "scale=paper"]).epochs is None
+
+
+def test_settings_that_cannot_work_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"train\.batch_size=4096 is not a multiple"):
+        plan(["experiment=image_classification/vit_b16_aug", "train.micro_batch_size=100"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("cell", "code"), [("vit_s16", 0), ("vit_s17", 2)])
+def test_the_command_needs_no_data(cell: str, code: int) -> None:
+    command = [sys.executable, "-m", "experiments.image_classification.plan"]
+    result = subprocess.run(
+        [*command, f"experiment=image_classification/{cell}"], capture_output=True, text=True, check=False
+    )
+    assert result.returncode == code
+    assert ("22.05 M" in result.stdout) == (code == 0)
+    assert ("vit_s17" in result.stderr) == (code == 2)

@@ -1,0 +1,186 @@
+"""Access to stored images by row number, through the real ``datasets`` library and files in the hub's layouts."""
+
+import io
+import logging
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from PIL import Image
+
+from experiments.harness.config import resolved
+from experiments.harness.errors import DataError
+from experiments.harness.provenance import ROOT
+from experiments.harness.stored_images import StoredSplit, check_place, open_splits
+from tests.image_classification.conftest import V2_KEYS
+from tests.image_classification.small_imagenet import (
+    CLASSES,
+    TEST_NAME,
+    TRAIN_NAME,
+    encoded,
+    photo,
+    place,
+    rows,
+    write_imagenet,
+    write_parquet,
+    write_tar,
+    write_v2,
+)
+
+
+def open_one(where: dict[str, Any]) -> dict[str, StoredSplit]:
+    return open_splits("small", [where], CLASSES)
+
+
+def test_rows_of_all_shards_are_in_reach_by_number(tmp_path: Path) -> None:
+    splits = open_one(place("hub", write_imagenet(tmp_path / "repo")))
+    stored = rows(40, 1, TRAIN_NAME)
+    assert sorted(splits) == ["test", "train"]
+    assert splits["train"].labels.tolist() == [label for _, _, label in stored]
+    assert splits["train"].file_names() == [name for name, _, _ in stored]
+    for row in (39, 0, 20, 26, 19, 27):  # first and last of each shard
+        expected = Image.open(io.BytesIO(stored[row][1])).convert("RGB")
+        np.testing.assert_array_equal(np.asarray(splits["train"].picture(row)), np.asarray(expected))
+        assert splits["train"].encoded_bytes()[row] == len(stored[row][1])
+
+
+def test_the_number_of_shards_does_not_enter_the_fingerprint_and_every_row_does(tmp_path: Path) -> None:
+    made = rows(12, 5, TRAIN_NAME)
+    swapped = [made[1], made[0], *made[2:]]
+    relabelled = [(made[0][0], made[0][1], (made[0][2] + 1) % CLASSES), *made[1:]]
+    reencoded = [(made[0][0], encoded(photo(0)), made[0][2]), *made[1:]]
+    variants = {"one": [made], "three": [made[:2], made[2:5], made[5:]], "swapped": [swapped]}
+    variants |= {"relabelled": [relabelled], "reencoded": [reencoded], "short": [made[:-1]]}
+    fingerprints = {}
+    for name, shards in variants.items():
+        write_parquet(tmp_path / name, "train", shards)
+        where = place("hub", tmp_path / name, splits={"train": "train"})
+        fingerprints[name] = open_one(where)["train"].fingerprint()
+    assert fingerprints["one"] == fingerprints["three"]
+    assert len(set(fingerprints.values())) == 5
+
+
+def test_a_folder_of_class_folders_is_read_in_the_order_of_their_names(tmp_path: Path) -> None:
+    for split, name in (("train", TRAIN_NAME), ("val", TEST_NAME)):
+        for file_name, content, label in [
+            (name.format(number=n, label=n % 3), encoded(photo(n)), n % 3) for n in range(9)
+        ]:
+            path = tmp_path / split / f"n{label:08d}" / file_name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+    splits = open_one(place("local", tmp_path))
+    names = splits["train"].file_names()
+    assert splits["train"].labels.tolist() == [int(name[1:9]) for name in names]
+    assert len(splits["test"]) == 9
+    expected = encoded(photo(int(names[4].split("_")[1])))
+    assert splits["train"].encoded_bytes()[4] == len(expected)
+    assert splits["train"].picture(4).size == (60, 44)
+
+
+def test_folders_named_by_numbers_mean_these_numbers(tmp_path: Path) -> None:
+    for label in (0, 1, 2, 9, 10):  # in alphabetical order 10 comes before 2
+        (tmp_path / f"{label}").mkdir()
+        (tmp_path / f"{label}" / f"{label}.jpeg").write_bytes(encoded(photo(label)))
+    split = open_splits("v2", [place("local", tmp_path, splits={"test": "train"})], 11)["test"]
+    assert [int(Path(name).stem) for name in split.file_names()] == split.labels.tolist()
+    assert sorted(split.labels) == [0, 1, 2, 9, 10]
+
+
+def test_class_numbers_are_read_from_the_keys_of_a_tar(tmp_path: Path) -> None:
+    split = open_one(place("hub", write_v2(tmp_path / "v2"), **V2_KEYS))["test"]
+    assert split.labels.tolist() == [7, 0, 9, 3]
+    assert split.picture(3).size == (60, 44)
+
+
+def test_webdataset_tars_with_a_class_file_beside_each_picture(tmp_path: Path) -> None:
+    for split, count in (("train", 5), ("validation", 2)):
+        members = []
+        for number in range(count):
+            members += [(f"{split}{number}.cls", b"%d" % number), (f"{split}{number}.jpg", encoded(photo(number)))]
+        write_tar(tmp_path / f"imagenet22k-{split}-0000.tar", members)
+    splits = open_one(place("hub", tmp_path, image="jpg", label="cls"))
+    assert splits["train"].labels.tolist() == [0, 1, 2, 3, 4]
+    assert len(splits["test"]) == 2
+
+
+def test_damaged_pictures_are_counted_and_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    split = open_one(place("hub", write_imagenet(tmp_path / "repo")))["train"]
+    with caplog.at_level(logging.WARNING):
+        for row in range(len(split)):
+            assert split.picture(row).mode == "RGB"
+    assert (split.decoded, split.damaged) == (40, 2)
+    assert [record.args[0].split(" (")[0] for record in caplog.records] == [  # type: ignore[index,union-attr]
+        "row 33 of small/train",
+        "row 38 of small/train",
+    ]
+
+
+def test_a_set_of_damaged_pictures_is_refused(tmp_path: Path) -> None:
+    write_parquet(tmp_path, "train", [[(f"{number}.JPEG", b"nothing", 0) for number in range(101)]])
+    split = open_one(place("hub", tmp_path, splits={"train": "train"}))["train"]
+    with pytest.raises(DataError, match="100 of 100 pictures are damaged, the last being row 99 of small/train"):
+        [split.picture(row) for row in range(101)]
+
+
+def test_the_next_place_is_tried_and_all_reasons_are_given(tmp_path: Path) -> None:
+    missing, there = place("local", tmp_path / "missing"), place("hub", write_imagenet(tmp_path / "repo"))
+    assert len(open_splits("small", [missing, there], CLASSES)["train"]) == 40
+    with pytest.raises(DataError) as caught:
+        open_splits("small", [missing, {**there, "image": "img"}, {**there, "splits": {"train": "tain"}}], CLASSES)
+    message = str(caught.value)
+    assert f"local {tmp_path / 'missing'}: there is no folder" in message
+    assert "it has no column img, only image, label" in message
+    assert "it has no split tain, only train, validation, test" in message
+    assert f"Put its files at {tmp_path / 'missing'}" in message
+
+
+def test_the_unlabelled_test_split_is_refused(tmp_path: Path) -> None:
+    where = place("hub", write_imagenet(tmp_path / "repo"), splits={"test": "test"})
+    with pytest.raises(DataError, match="split test has labels from -1 to -1, but there are 10 classes, from 0"):
+        open_one(where)
+
+
+def test_a_gated_set_without_a_token_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets  # type: ignore[import-untyped]
+
+    def refuse(**_: Any) -> None:
+        raise datasets.exceptions.DatasetNotFoundError(
+            "Dataset 'ILSVRC/imagenet-1k' is a gated dataset on the Hub. You must be authenticated to access it."
+        )
+
+    monkeypatch.setattr(datasets, "load_dataset", refuse)
+    with pytest.raises(DataError, match=r"terms of ILSVRC/imagenet-1k must be accepted .* HF_TOKEN gives"):
+        open_one(place("hub", Path("ILSVRC/imagenet-1k")))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"kind": "web"}, "kind='web'; the kinds are hub, local"),
+        ({"lable": "x"}, "no key lable"),
+        ({"label": None}, "lacks the key label"),
+    ],
+)
+def test_a_misspelt_place_is_refused_before_anything_is_fetched(change: dict[str, Any], message: str) -> None:
+    where = {**place("local", Path("/nowhere")), **change}
+    with pytest.raises(DataError, match=message):
+        open_one({key: value for key, value in where.items() if value is not None})
+
+
+@pytest.mark.parametrize("name", ["imagenet", "imagenet_alone", "imagenet21k"])
+def test_every_place_of_the_data_configs_can_be_tried(name: str) -> None:
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        data = resolved(compose("image_classification", ["experiment=image_classification/mini", f"data={name}"]))[
+            "data"
+        ]
+    module, function = data["access"].rsplit(".", 1)
+    assert callable(getattr(import_module(module), function))
+    assert data["name"] == name.removesuffix("_alone")
+    assert bool(data["v2_places"]) == bool(data["real_places"]) == (name == "imagenet")
+    for where in [*data["places"], *data["v2_places"]]:
+        check_place(name, where)

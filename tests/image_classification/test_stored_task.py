@@ -1,0 +1,225 @@
+"""Image classification on stored images: splits, batches, metrics, and whole runs."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from experiments.harness.batches import MicroBatches
+from experiments.harness.entry import execute, locate
+from experiments.harness.errors import ConfigError, DataError, RunError
+from experiments.harness.record import read_metrics, read_status
+from experiments.harness.seeds import derive_seed
+from experiments.image_classification.stored_sets import open_stored
+from experiments.image_classification.task import ImageClassification, build
+
+ComposeSmall = Callable[..., Any]
+Data = dict[str, Any]
+
+
+def small_task(cfg: Any) -> ImageClassification:
+    return build(cfg, locate(cfg)[1])
+
+
+class LikesFirstClass(nn.Module):
+    """Ranks the classes 0, 1, 2, ... for every image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scores = nn.Parameter(-torch.arange(10.0))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.scores.expand(len(images), -1)
+
+
+def test_a_run_reports_top1_reassessed_labels_v2_and_damage(compose_small: ComposeSmall) -> None:
+    cfg = compose_small("vit_b16_aug")
+    execute(cfg)
+    status = read_status(locate(cfg)[2])
+    assert status is not None
+    assert status["status"] == "complete"
+    assert {"test/top1", "test/top5", "test/loss", "test/real_top1", "test/v2_top1", "val/top1"} <= set(
+        status["metrics"]
+    )
+
+
+def test_the_validation_split_is_left_out_of_training_and_together_they_are_the_set(
+    compose_small: ComposeSmall, imagenet: Data, tmp_path: Path
+) -> None:
+    task = small_task(compose_small("vit_b16"))
+    splits, stored = task._splits, open_stored(imagenet, tmp_path).train
+    assert (task.num_train, len(splits["val"].labels)) == (34, 6)
+    pictures = [
+        np.asarray(splits[name].picture(index)).tobytes()
+        for name in ("fit", "val")
+        for index in range(len(splits[name].labels))
+    ]
+    assert sorted(pictures) == sorted(np.asarray(stored.picture(row)).tobytes() for row in range(40))
+    labels = np.concatenate([splits["fit"].labels, splits["val"].labels])
+    assert sorted(labels) == sorted(stored.labels)
+    assert labels.tolist() != stored.labels.tolist(), "sorted rows would give a validation split of the last classes"
+
+
+@pytest.mark.parametrize("cell", ["vit_b16", "vit_b16_aug"])
+def test_a_batch_is_a_function_of_seed_and_step(compose_small: ComposeSmall, cell: str) -> None:
+    cfg = compose_small(cell)
+    first, again = (
+        MicroBatches(task.batch, task.num_train, 5, cfg.train) for task in (small_task(cfg), small_task(cfg))
+    )
+    batches = {key: first[key] for key in [(0, 0), (0, 1), (2, 0)]}
+    torch.manual_seed(99)
+    for key in [(2, 0), (0, 1), (0, 0)]:
+        for name, value in again[key].items():
+            torch.testing.assert_close(value, batches[key][name], rtol=0, atol=0)
+    assert not torch.equal(batches[0, 0]["images"], batches[0, 1]["images"])
+    assert batches[0, 0]["images"].shape == (4, 3, 32, 32)
+    assert batches[0, 0]["images"].abs().max() <= 1
+
+
+def test_mixup_mixes_images_and_labels_by_one_share(compose_small: ComposeSmall) -> None:
+    plain = compose_small("vit_b16_aug", "augmentation.mixup_alpha=0")
+    mixed = compose_small("vit_b16_aug")
+    seeds = [derive_seed(place) for place in range(4)]
+    one = small_task(plain).batch(np.arange(4), seeds)
+    two = small_task(mixed).batch(np.arange(4), seeds)
+    hot = torch.eye(10)[one["labels"]]
+    share = ((two["images"] - one["images"].roll(1, 0)) / (one["images"] - one["images"].roll(1, 0))).nanmedian()
+    assert 0 < share < 1
+    torch.testing.assert_close(two["images"], share * one["images"] + (1 - share) * one["images"].roll(1, 0))
+    torch.testing.assert_close(two["labels"], share * hot + (1 - share) * hot.roll(1, 0))
+    other = small_task(mixed).batch(np.arange(4), [7, *seeds[1:]])
+    assert not torch.allclose(other["labels"], two["labels"]), "the first seed of the micro-batch decides the share"
+
+
+def test_the_losses_are_those_of_the_formulas(compose_small: ComposeSmall) -> None:
+    logits, labels = torch.randn(3, 4, generator=torch.Generator().manual_seed(0)), torch.tensor([2, 0, 3])
+    shares = 0.7 * torch.eye(4)[labels] + 0.3 * torch.eye(4)[labels.roll(1)]
+    softmax, sigmoid = (small_task(compose_small("vit_b16", f"loss={name}")) for name in ("softmax", "sigmoid"))
+    model = nn.Identity()
+    p = logits.sigmoid()
+    for target, given in ((torch.eye(4)[labels], labels), (shares, shares)):
+        batch = {"images": logits, "labels": given}
+        expected = -(target * p.log() + (1 - target) * (1 - p).log()).sum(1).mean()
+        torch.testing.assert_close(sigmoid.loss(model, batch), expected)
+        torch.testing.assert_close(softmax.loss(model, batch), -(target * logits.log_softmax(1)).sum(1).mean())
+
+
+@pytest.mark.parametrize(("processes", "workers"), [(1, 0), (1, 2), (2, 0), (3, 0)])
+def test_test_metrics_by_hand_however_the_images_are_shared_out(
+    compose_small: ComposeSmall, imagenet: Data, monkeypatch: pytest.MonkeyPatch, processes: int, workers: int
+) -> None:
+    monkeypatch.setattr("experiments.image_classification.pictures.EVALUATION_BATCH_SIZE", 5)
+    task = small_task(compose_small("vit_b16", f"run.num_workers={workers}"))
+    sums: dict[str, float] = {}
+    with torch.no_grad():
+        for process in range(processes):
+            for name, value in task.evaluate(LikesFirstClass(), "test", process, processes).items():
+                sums[name] = sums.get(name, 0.0) + value.item()
+    metrics = task.metrics(sums)
+    labels = task._splits["test"].labels
+    assert metrics["top1"] == pytest.approx(100 * np.mean(labels == 0))
+    assert metrics["top5"] == pytest.approx(100 * np.mean(labels < 5))
+    assert metrics["v2_top1"] == pytest.approx(100 / 4), "labels 7, 0, 9, 3"
+    # Of the numbers 1 to 12, three have no label and are left out; the others all have label 0 among theirs.
+    real = json.loads(Path(imagenet["real_places"][0]).read_text())
+    assert [len(entry) for entry in real].count(0) == 3
+    assert (metrics["real_top1"], sums["real_count"]) == (100, 9)
+
+
+def test_damaged_pictures_are_reported_with_the_metrics(compose_small: ComposeSmall) -> None:
+    task = small_task(compose_small("vit_b16", "data.val_size=39"))
+    with torch.no_grad():
+        sums = {name: value.item() for name, value in task.evaluate(LikesFirstClass(), "val", 0, 1).items()}
+        clean = {name: value.item() for name, value in task.evaluate(LikesFirstClass(), "test", 0, 1).items()}
+    assert task.metrics(sums)["damaged_images"] == 2, "one is cut, one is no picture"
+    assert "damaged_images" not in task.metrics(clean)
+
+
+def test_training_over_damaged_pictures_goes_on(compose_small: ComposeSmall) -> None:
+    cfg = compose_small("vit_b16", "train.steps=12")  # 96 samples: every one of the 34 at least twice
+    execute(cfg)
+    rows = read_metrics(locate(cfg)[2])
+    assert [row["step"] for row in rows if "train/loss" in row][-1] == 12
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"train_images": 41}, DataError, r"has 40 training images here, but data\.train_images=41"),
+        ({"fingerprint": "0" * 64}, DataError, "has the fingerprint .* here, but its config declares 0000"),
+        ({"real_places": ["/nowhere/real.json"]}, DataError, r"put real\.json of .* at /nowhere/real\.json"),
+        ({"real_places": []}, ConfigError, r"names test/real_top1, but data\.real_places is empty"),
+        ({"v2_places": []}, ConfigError, r"names test/v2_top1, but data\.v2_places is empty"),
+        ({"val_size": 40}, ConfigError, r"data\.val_size=40 of imagenet's 40 training images leave none"),
+    ],
+)
+def test_a_set_that_is_not_what_the_config_says_is_refused_at_once(
+    compose_small: ComposeSmall, change: Data, error: type[Exception], message: str
+) -> None:
+    cfg = compose_small("vit_b16")
+    cfg.data.update(change)
+    with pytest.raises(error, match=message):
+        small_task(cfg)
+
+
+def test_imagenet_alone_needs_neither_reassessed_labels_nor_v2(compose_small: ComposeSmall) -> None:
+    cfg = compose_small("vit_b16", "data=imagenet_alone")
+    cfg.data.update({"real_places": [], "v2_places": []})
+    metrics = small_task(cfg).evaluate(LikesFirstClass(), "test", 0, 1)
+    assert sorted(metrics) == ["count", "damaged", "loss", "top1", "top5"]
+
+
+def test_what_stands_beside_the_set_enters_the_runs_name_and_where_it_lies_does_not(
+    compose_small: ComposeSmall, imagenet: Data, tmp_path: Path
+) -> None:
+    cfg = compose_small("vit_b16")
+    name = locate(cfg)[2].name
+    moved = Path(imagenet["real_places"][0]).rename(tmp_path / "elsewhere.json")
+    cfg.data.update({"real_places": [str(moved)]})
+    assert locate(cfg)[2].name == name
+    moved.write_text(moved.read_text().replace("[0, 1]", "[1, 0]"))
+    assert locate(cfg)[2].name != name
+
+
+def pretrain(compose_small: ComposeSmall, results: Path, *more: str) -> tuple[Any, Path]:
+    """A finished run at 32 pixels, published where a study publishes it, and its directory."""
+    cfg = compose_small("vit_b16", *more)
+    execute(cfg)
+    directory = locate(cfg)[2]
+    (results / "runs" / directory.name).mkdir(parents=True)
+    return cfg, directory
+
+
+@pytest.mark.parametrize("ema", ["null", "0.5"])
+def test_fine_tuning_starts_from_the_final_weights_of_the_same_optimizer_and_seed(
+    compose_small: ComposeSmall, tmp_path: Path, ema: str
+) -> None:
+    _, directory = pretrain(compose_small, tmp_path / "published", f"train.ema_decay={ema}")
+    cfg = compose_small("i21k_vit_b16_384", "data.image_size=64")
+    cfg.data.initial_run = f"{tmp_path}/published/runs/lion-s0-*"
+    task = small_task(cfg)
+    started: Any = task.model()
+    saved = torch.load(max(directory.glob("step-*.pt")), weights_only=True)
+    weights = saved["model"] if ema == "null" else {k.removeprefix("module."): v for k, v in saved["ema"].items()}
+    torch.testing.assert_close(started.blocks[1].mlp.fc1.weight, weights["blocks.1.mlp.fc1.weight"], rtol=0, atol=0)
+    assert started.pos_embed.shape == (1, 1 + 4 * 4, 24), "32 pixels have 2 x 2 patches, 64 have 4 x 4"
+    assert started.head.weight.abs().sum() == 0
+    assert execute(cfg) is not None
+    other = compose_small("i21k_vit_b16_384", "data.image_size=64", "seed=1")
+    other.data.initial_run = f"{tmp_path}/published/runs/lion-s1-*"
+    with pytest.raises(DataError, match=r"lion-s1-\* matches no run"):
+        locate(other)
+
+
+def test_weights_of_another_model_are_refused(compose_small: ComposeSmall, tmp_path: Path) -> None:
+    pretrain(compose_small, tmp_path / "published")
+    cfg = compose_small("i21k_vit_b16_384")
+    cfg.data.initial_run = f"{tmp_path}/published/runs/lion-s0-*"
+    cfg.model = {**cfg.model, "depth": 3}
+    with pytest.raises(RunError, match=r"is of another model: it lacks \['blocks\.2\."):
+        small_task(cfg).model()

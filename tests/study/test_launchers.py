@@ -1,0 +1,265 @@
+"""Whatever dies, wherever the runs of a study run: it ends with the results of a study that nothing disturbed."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from experiments.harness.entry import locate
+from experiments.harness.interrupt import EXIT_CODE, stop_requests
+from experiments.harness.provenance import ROOT
+from experiments.harness.record import RunRecord, read_status
+from experiments.study import sweep
+from experiments.study.sweep import Run
+from tests.study.test_study import run_study, studies, study_command
+
+LONGER = [
+    "optimizer=lion,adamw",
+    "study.lr_multipliers=[1.0]",
+    "train.steps=60",
+    "train.log_every=20",
+    "train.evaluate_every=60",
+    "run.checkpoint_every=5",
+]
+WAIT_S = 120.0
+"""Far above what starting Ray and importing torch take on a busy machine."""
+
+Start = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture(scope="module")
+def undisturbed() -> dict[str, Any]:
+    """Filled by the first test that needs it: the comparisons of a study that runs through, by number of steps."""
+    return {}
+
+
+@pytest.fixture
+def start(command_line: list[str]) -> Iterator[Start]:
+    """``start("key=value", ...)`` starts a study as the leader of a session of its own; the test's end kills them."""
+    started: list[subprocess.Popen[str]] = []
+
+    def popen(*overrides: str) -> subprocess.Popen[str]:
+        command = study_command(command_line, *LONGER, *overrides)
+        pipe = subprocess.PIPE
+        started.append(subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, start_new_session=True))
+        return started[-1]
+
+    yield popen
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def assert_ends_like_one_that_was_not_disturbed(
+    command_line: list[str], results: Path, undisturbed: dict[str, Any]
+) -> None:
+    if not undisturbed:
+        elsewhere = results.parent / "undisturbed"
+        result = run_study(
+            command_line, *LONGER, f"run.runs_dir={elsewhere}/runs", f"run.results_dir={elsewhere}/results"
+        )
+        assert result.returncode == 0, result.stderr
+        undisturbed["comparisons"] = studies(elsewhere / "results")[0]["comparisons"]
+    (summary,) = studies(results)
+    assert summary["comparisons"] == undisturbed["comparisons"]
+
+
+def eventually(condition: Callable[[], Any], what: str) -> Any:
+    """The first true value of ``condition()``."""
+    deadline = time.monotonic() + WAIT_S
+    while time.monotonic() < deadline:
+        if value := condition():
+            return value
+        time.sleep(0.005)
+    raise AssertionError(f"waited {WAIT_S} s in vain for {what}")
+
+
+def training_run(runs: Path) -> tuple[Path, int]:
+    """A run that has written a checkpoint since it was last started, and the process that trains it."""
+
+    def find() -> tuple[Path, int] | None:
+        for newest in {path.parent: path for path in sorted(runs.glob("*/*/step-*.pt"))}.values():
+            lock, status = newest.parent / "lock", read_status(newest.parent)
+            started = lock.stat().st_mtime_ns < newest.stat().st_mtime_ns
+            holder = int(lock.read_text() or 0)
+            if started and status and status["status"] == "running" and is_alive(holder):
+                return newest.parent, holder
+        return None
+
+    found: tuple[Path, int] = eventually(find, "a run that trains")
+    return found
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def session_processes(leader: int) -> dict[str, str]:
+    """The living processes of the session that ``leader`` leads, itself among them: names by process id."""
+    lines = subprocess.run(["ps", "-eo", "sid=,pid=,stat=,comm="], capture_output=True, text=True, check=True).stdout
+    fields = [line.split(maxsplit=3) for line in lines.splitlines()]
+    return {pid: name for session, pid, state, name in fields if int(session) == leader and not state.startswith("Z")}
+
+
+def leaves_nothing_behind(process: "subprocess.Popen[str]") -> str:
+    """Wait for a study that was asked to leave; returns what it said."""
+    output, errors = process.communicate(timeout=WAIT_S)
+    assert process.returncode == EXIT_CODE, output + errors
+    assert "the same command continues it" in errors
+    assert "Traceback" not in output + errors
+    assert session_processes(process.pid) == {}
+    return output + errors
+
+
+def test_a_study_in_one_process_leaves_when_asked_and_continues(
+    start: Start, command_line: list[str], tmp_path: Path, undisturbed: dict[str, Any]
+) -> None:
+    for number in (signal.SIGTERM, signal.SIGINT):
+        process = start()
+        directory, holder = training_run(tmp_path / "runs")
+        assert holder == process.pid
+        process.send_signal(number)
+        said = leaves_nothing_behind(process)
+        assert f"{directory.name}: asked to leave, saved at step" in said
+    result = run_study(command_line, *LONGER)
+    assert result.returncode == 0, result.stderr
+    assert f"{directory.name}: continuing from step" in result.stdout
+    assert_ends_like_one_that_was_not_disturbed(command_line, tmp_path / "results", undisturbed)
+
+
+def test_ray_replaces_workers_that_are_killed_or_asked_to_leave(
+    start: Start, command_line: list[str], tmp_path: Path, undisturbed: dict[str, Any]
+) -> None:
+    process = start("hydra/launcher=ray_local", "+hydra.launcher.ray.init.num_cpus=2")
+    directory, killed = training_run(tmp_path / "runs")
+    os.kill(killed, signal.SIGKILL)
+    eventually(lambda: not is_alive(killed), "the killed worker's end")
+    _, asked = training_run(tmp_path / "runs")
+    os.kill(asked, signal.SIGTERM)
+    output, errors = process.communicate(timeout=WAIT_S)
+    assert process.returncode == 0, output + errors
+    assert f"{directory.name}: continuing from step" in output
+    assert "asked to leave, saved at step" in output
+    assert_ends_like_one_that_was_not_disturbed(command_line, tmp_path / "results", undisturbed)
+
+
+def test_a_study_on_ray_that_is_killed_or_asked_to_leave_continues_at_once(
+    start: Start, command_line: list[str], tmp_path: Path, undisturbed: dict[str, Any]
+) -> None:
+    process = start("hydra/launcher=ray_local", "+hydra.launcher.ray.init.num_cpus=2")
+    _, worker = training_run(tmp_path / "runs")
+    process.kill()
+    process.communicate()
+    # The worker may still hold its run; the next study waits for it.
+    process = start("hydra/launcher=ray_local", "+hydra.launcher.ray.init.num_cpus=2")
+    eventually(lambda: not is_alive(worker), "the end of a killed study's worker")
+    training_run(tmp_path / "runs")
+    assert listening_addresses(process.pid) <= {"127.0.0.1", "[::1]", "[::ffff:127.0.0.1]"}
+    process.send_signal(signal.SIGTERM)
+    leaves_nothing_behind(process)
+    result = run_study(command_line, *LONGER)  # in one process: where a run runs is not part of it
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "to continue" in result.stdout
+    assert_ends_like_one_that_was_not_disturbed(command_line, tmp_path / "results", undisturbed)
+
+
+def listening_addresses(leader: int) -> set[str]:
+    """Addresses on which the processes of a session accept TCP connections."""
+    pids = session_processes(leader)
+    sockets = subprocess.run(["ss", "-Hltnp"], capture_output=True, text=True, check=True).stdout.splitlines()
+    own = [line for line in sockets if any(f"pid={pid}," in line for pid in pids)]
+    assert own, "Ray listens nowhere, so this looked at the wrong processes"
+    return {line.split()[3].rpartition(":")[0] for line in own}
+
+
+def test_submitit_requeues_a_run_that_has_saved_before_its_time_limit(
+    start: Start, command_line: list[str], tmp_path: Path, undisturbed: dict[str, Any]
+) -> None:
+    process = start("hydra/launcher=submitit_local")
+    directory, worker = training_run(tmp_path / "runs")
+    os.kill(worker, signal.SIGUSR2)  # what submitit has SLURM send
+    output, errors = process.communicate(timeout=WAIT_S)
+    assert process.returncode == 0, output + errors
+    assert "The launcher broke" not in output
+    logs = "".join(path.read_text() for path in (tmp_path / "runs").rglob("*_log.out"))
+    (saved,) = [line for line in logs.splitlines() if "asked to leave" in line]
+    step = saved.split("saved at step ")[1].split()[0]
+    assert f"{directory.name}: continuing from step {step} of" in logs
+    assert_ends_like_one_that_was_not_disturbed(command_line, tmp_path / "results", undisturbed)
+
+
+def test_a_signal_is_handed_on_once_the_run_has_saved() -> None:
+    received: list[int] = []
+    numbers = (signal.SIGTERM, signal.SIGUSR2)
+    before = {number: signal.signal(number, lambda number, frame: received.append(number)) for number in numbers}
+    try:
+        with stop_requests() as stop:
+            assert not stop.is_set()
+            for number in numbers:  # preemption by SLURM: first the one, then submitit's own
+                signal.raise_signal(number)
+            assert stop.is_set()
+            assert received == []
+        assert received == list(numbers)
+        signal.raise_signal(signal.SIGTERM)
+        assert received == [*numbers, signal.SIGTERM]
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def test_a_run_that_is_held_by_a_process_about_to_leave_is_waited_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    leaving = RunRecord(tmp_path, "image_classification", {})
+    threading.Timer(0.5, leaving.__exit__, (None, None, None)).start()
+    with RunRecord(tmp_path, "image_classification", {}):
+        assert f"held by process {os.getpid()}, waiting" in capsys.readouterr().out
+
+
+def test_ray_is_shut_down_before_a_broken_launch_is_repeated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    calls: list[str] = []
+
+    class Launcher:
+        def launch(self, job_overrides: list[list[str]], initial_job_idx: int) -> None:
+            calls.append("launch")
+            if calls == ["launch"]:
+                raise ConnectionError("a worker was lost")
+            (tmp_path / "status.json").write_text('{"status": "complete"}')
+
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(shutdown=lambda: calls.append("shutdown")))
+    sweep.launch(Launcher(), "tuning", [Run([], tmp_path)])  # type: ignore[arg-type]
+    assert calls == ["launch", "shutdown", "launch"]
+
+
+@pytest.mark.parametrize("scale", ["smoke", "mini", "gpu"])
+def test_every_launcher_composes_at_every_scale_and_gives_a_run_what_the_scale_says(
+    digits: list[str], scale: str
+) -> None:
+    names = set()
+    for launcher in ("basic", "ray_local", "ray_cluster", "submitit_local", "slurm"):
+        overrides = [f"scale={scale}", *digits, "experiment=image_classification/mini", f"hydra/launcher={launcher}"]
+        with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+            cfg = compose("image_classification", overrides, return_hydra_config=True)
+        names.add(locate(cfg)[2].name)
+        settings = OmegaConf.to_container(cfg.hydra.launcher, resolve=launcher != "submitit_local")
+        assert isinstance(settings, dict)
+        cpus, gpus = (3, 1) if scale == "gpu" else (1, 0)
+        if launcher.startswith("ray"):
+            assert settings["ray"]["remote"] == {"num_cpus": cpus, "num_gpus": gpus}
+        if launcher == "slurm":
+            assert (settings["cpus_per_task"], settings["gpus_per_node"]) == (cpus, gpus)
+            assert settings["max_num_timeout"] > 0
+    assert len(names) == 1  # the launcher is no part of a run
