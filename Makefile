@@ -1,5 +1,5 @@
 # Every target sets itself up: `make reproduce-image-classification` works in a fresh clone with Python >= 3.11.
-TASKS := image-classification
+TASKS := image-classification lit
 PYTHON ?= python3
 SCALE ?= mini
 CELL ?= $(SCALE)
@@ -39,6 +39,9 @@ $(TASKS:%=reproduce-%): reproduce-%: $(READY)
 $(TASKS:%=pilot-%): pilot-%: $(READY)
 	$(BIN)/python -m experiments.$(subst -,_,$*) --multirun experiment=$(subst -,_,$*)/$(CELL) $(STUDY) \
 		study=pilot 'study.confirm_seeds=[]' 'study.tune_seeds=[2000]'
+
+plan: $(READY)  ## what the experiment CELL would cost: parameters, FLOPs, samples, optimizer memory
+	$(BIN)/python -m experiments.image_classification.plan experiment=image_classification/$(CELL) scale=$(SCALE) $(ARGS)
 
 report: $(READY)  ## rebuild every table and figure under results/ from the committed run records
 	$(BIN)/python -m experiments.report

@@ -42,8 +42,12 @@ def _percent(label: str) -> Metric:
 METRICS = {
     "top1": _percent("top-1 accuracy"),
     "top5": _percent("top-5 accuracy"),
+    "real_top1": _percent("ReaL accuracy"),
+    "v2_top1": _percent("ImageNetV2 top-1 accuracy"),
     "accuracy": _percent("accuracy"),
     "zero_shot_top1": _percent("zero-shot top-1 accuracy"),
+    "zero_shot_top5": _percent("zero-shot top-5 accuracy"),
+    "mean_recall": _percent("mean retrieval recall"),
     "loss": Metric("loss", decimals=4),
     "train_loss": Metric("training loss", decimals=4),
     "perturbed_loss": Metric("training loss under weight noise", decimals=4),

@@ -108,12 +108,11 @@ def _optimizer(contestant: Mapping[str, Any], runs: Mapping[str, RunFiles], metr
     chosen = confirmed[0].config["optimizer"] if confirmed else contestant["winner"]
     costs = {}
     if complete:
+        step_ms = [ms for run in complete for _, ms in run.curve("time/optimizer_step_ms")]
         costs = {
             "state_bytes": complete[0].last("cost/state_bytes"),
             "peak_bytes": max(run.last("cost/peak_bytes") for run in complete),
-            "optimizer_step_ms": median(
-                row["time/optimizer_step_ms"] for run in complete for row in run.rows if "time/optimizer_step_ms" in row
-            ),
+            "optimizer_step_ms": median(step_ms) if step_ms else None,  # steps that are logged are not timed
             "train_s": fmean(run.last("time/train_s") for run in complete),
         }
     return {

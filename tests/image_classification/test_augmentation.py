@@ -23,18 +23,18 @@ def ramp(width: int, height: int) -> Image.Image:
 def test_random_crops_take_from_a_twentieth_to_the_whole_of_the_picture(compose_cell: ComposeCell) -> None:
     transform = training_transform(compose_cell("vit_b16"))
     picture, areas, flips = ramp(300, 300), [], 0
-    for seed in range(300):
+    for seed in range(150):
         torch.manual_seed(seed)
-        image = transform(picture).float()
+        image = transform(picture).numpy().astype(float)
         assert image.shape == (3, 224, 224)
         width, height = image[0].max() - image[0].min(), image[1].max() - image[1].min()
-        areas.append((width * height / 255**2).item())
+        areas.append(width * height / 255**2)
         flips += int(image[0, 0, 0] > image[0, 0, -1])
     # Shares are uniform in [0.05, 1]; those that would not fit at their aspect ratio are drawn again.
     assert 0.04 < min(areas) < 0.075, "torchvision's own default begins at 0.08"
     assert 0.85 < max(areas) <= 1.01
     assert 0.35 < np.mean(areas) < 0.55
-    assert 110 < flips < 190, "half of 300, within 4.6 standard deviations"
+    assert 45 < flips < 105, "half of 150, within 4.9 standard deviations"
 
 
 def test_strong_augmentation_changes_colours_and_plain_does_not(compose_cell: ComposeCell) -> None:

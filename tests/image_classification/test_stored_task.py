@@ -210,6 +210,10 @@ def test_fine_tuning_starts_from_the_final_weights_of_the_same_optimizer_and_see
     assert started.pos_embed.shape == (1, 1 + 4 * 4, 24), "32 pixels have 2 x 2 patches, 64 have 4 x 4"
     assert started.head.weight.abs().sum() == 0
     assert execute(cfg) is not None
+    name = locate(cfg)[2].name
+    published = tmp_path / "published" / "runs"
+    (published / directory.name).rename(published / "lion-s0-0123456789")
+    assert locate(cfg)[2].name != name, "from other weights it is another run"
     other = compose_small("i21k_vit_b16_384", "data.image_size=64", "seed=1")
     other.data.initial_run = f"{tmp_path}/published/runs/lion-s1-*"
     with pytest.raises(DataError, match=r"lion-s1-\* matches no run"):
