@@ -51,7 +51,9 @@ class StudySweeper(Sweeper):
             optimizers, combinations = split_sweep(self.parser.parse_overrides(arguments))
             studies = [Study(self.compose, combination, optimizers) for combination in combinations]
             run_studies(studies, self.launcher)
-            command = f"python -m experiments.{self.task} --multirun hydra/sweeper=study {' '.join(arguments)}"
+            # Without run.*: where something ran is no part of what a reader types to make it again.
+            shown = " ".join(argument for argument in arguments if not argument.startswith("run."))
+            command = f"python -m experiments.{self.task} --multirun hydra/sweeper=study {shown}"
             directories = [publish(study, command) for study in studies]
             for study in studies:
                 if study.settings["writes_centres"]:

@@ -1,0 +1,1 @@
+"""LiT: a text tower trained to match a locked image tower."""

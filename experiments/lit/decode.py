@@ -1,0 +1,110 @@
+"""Decoders of pictures with names that package registries carry, to the arrays of pair_arrays.py."""
+
+import html
+import json
+import re
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from experiments.lit.pair_arrays import pair_arrays
+
+Pair = tuple[Path, list[str]]
+"""A picture's file and its captions."""
+
+CATEGORIES_WITHOUT_THINGS = {"Flags", "Symbols", "Component"}
+CLIPART_WITHOUT_THINGS = {"computer", "shapes", "special", "flags", "cards", "signs_and_symbols"}
+"""Folders of icon themes, geometric shapes, gradients, flags, playing cards and signs."""
+_TITLE = re.compile(r"<dc:title[^>]*>(.*?)</dc:title>", re.DOTALL)
+_KEYWORDS = re.compile(r"<rdf:li[^>]*>(.*?)</rdf:li>", re.DOTALL)
+
+
+def emoji(folders: Mapping[str, Path], size: int) -> dict[str, np.ndarray]:
+    """Emoji with their names and tags."""
+    return _decoded(_emoji(folders["emoji"], folders["names"]), size)
+
+
+def drawings(folders: Mapping[str, Path], size: int) -> dict[str, np.ndarray]:
+    """Emoji, Tux Paint's stamps and Open Clip Art, in this order."""
+    pairs = [
+        *_emoji(folders["emoji"], folders["names"]),
+        *_stamps(folders["stamps"]),
+        *_clipart(folders["clipart"], folders["titles"]),
+    ]
+    return _decoded(pairs, size)
+
+
+def _decoded(pairs: list[Pair], size: int) -> dict[str, np.ndarray]:
+    pictures, captions = [], []
+    for path, texts in pairs:
+        if picture := _opened(path):
+            picture.thumbnail((4 * size, 4 * size))  # memory for the time being; the final size comes later
+            pictures.append(picture)
+            captions.append(texts)
+    return pair_arrays(pictures, captions, size)
+
+
+def _opened(path: Path) -> Image.Image | None:
+    """The picture with its transparency; None for one that Pillow finds too large to be safe (89 million pixels)."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                return image.convert("RGBA")
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
+        return None
+
+
+def _emoji(folder: Path, names: Path) -> list[Pair]:
+    """emoji-datasource-google and the English names of emojibase-data, without and with the tags: "nerd face, geek"."""
+    described = {
+        entry["hexcode"].replace("-FE0F", ""): entry for entry in json.loads((names / "data.json").read_text())
+    }
+    pairs = []
+    for entry in json.loads((folder / "emoji.json").read_text()):
+        if entry["category"] in CATEGORIES_WITHOUT_THINGS or not entry["has_img_google"]:
+            continue
+        found = described[entry["unified"].replace("-FE0F", "")]
+        captions = [found["label"], ", ".join([found["label"], *found.get("tags", [])])]
+        pairs.append((folder / "img/google/64" / entry["image"], list(dict.fromkeys(captions))))
+    return pairs
+
+
+def _stamps(folder: Path) -> list[Pair]:
+    """Tux Paint's stamps: NAME.png beside NAME.txt, whose first line is an English sentence."""
+    pairs = []
+    for path in sorted(folder.rglob("*.txt")):
+        picture = path.with_suffix(".png")
+        sentence = path.read_text(encoding="utf-8").partition("\n")[0].strip()
+        if picture.exists() and sentence and path.relative_to(folder).parts[0] != "symbols":
+            pairs.append((picture, [sentence]))
+    return pairs
+
+
+def _clipart(pictures: Path, titles: Path) -> list[Pair]:
+    """Open Clip Art: PNG files, and the title and keywords that the SVG file of the same name carries."""
+    pairs = []
+    for path in sorted(pictures.rglob("*.png")):
+        name = path.relative_to(pictures)
+        source = titles / name.with_suffix(".svg")
+        if path.is_symlink() or not source.is_file() or name.parts[0] in CLIPART_WITHOUT_THINGS:
+            continue
+        text = source.read_text(encoding="utf-8", errors="replace")
+        if captions := list(_titles(text)):
+            pairs.append((path, captions))
+    return pairs
+
+
+def _titles(svg: str) -> Iterator[str]:
+    """The title, and the title with the keywords."""
+    found = _TITLE.search(svg)
+    title = html.unescape(found[1]).strip() if found else ""
+    if not title:
+        return
+    yield title
+    keywords = [html.unescape(word).strip() for word in _KEYWORDS.findall(svg)]
+    if extended := ", ".join(word for word in keywords if word and "<" not in word):
+        yield f"{title}, {extended}"

@@ -1,0 +1,118 @@
+"""Sums of zero-shot classification and of retrieval over one process's share of a split."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from experiments.lit.inputs import Inputs
+from experiments.lit.two_towers import TwoTowers
+from experiments.metrics.classification import classification_sums
+from experiments.metrics.retrieval import RANKS, recall_sums
+from experiments.metrics.zero_shot import class_embeddings
+
+BATCH_SIZE = 500
+"""Inputs in one forward pass, and queries compared with all keys at a time; no metric depends on it."""
+
+
+@dataclass(frozen=True)
+class PairInputs:
+    """What the towers get of a split of pairs."""
+
+    images: Inputs
+    texts: Inputs
+    starts: np.ndarray
+    """int64 [images + 1]; see Pairs.starts"""
+
+
+@dataclass(frozen=True)
+class ZeroShotInputs:
+    """What the towers get of a labelled split."""
+
+    images: Inputs
+    labels: np.ndarray
+    """int64 [images]"""
+    prompts: Inputs
+    num_prompts: int
+    num_classes: int
+
+
+def zero_shot_sums(model: TwoTowers, split: ZeroShotInputs, process: int, num_processes: int) -> dict[str, Tensor]:
+    """Sums of top1, top5 and count over this process's images, whose classifier every process makes for itself."""
+    device = model.logit_scale.device
+    classes = class_embeddings(embedded(model.embed_texts, split.prompts, split.num_prompts, device), split.num_classes)
+    mine = np.arange(process, len(split.labels), num_processes)
+    images = embedded(model.embed_images, lambda numbers: split.images(mine[numbers]), len(mine), device)
+    sums = classification_sums(cosines(images, classes), torch.tensor(split.labels[mine], device=device))
+    return {name: sums[name] for name in ("top1", "top5", "count")}
+
+
+def pair_sums(model: TwoTowers, split: PairInputs, images: int, process: int, num_processes: int) -> dict[str, Tensor]:
+    """Sums over this process's share of the first ``images`` images and of their captions, as queries to all others:
+    recalls in both directions, the loss over the whole split with each image's first caption, and the counts.
+
+    Every process embeds everything, which costs little beside training.
+    """
+    device = model.logit_scale.device
+    starts = torch.from_numpy(split.starts[: images + 1]).to(device)
+    captions = int(starts[-1])
+    owners = torch.repeat_interleave(torch.arange(images, device=device), starts.diff(), output_size=captions)
+    image_vectors = embedded(model.embed_images, split.images, images, device)
+    text_vectors = embedded(model.embed_texts, split.texts, captions, device)
+
+    names = [f"{way}_recall{rank}" for way in ("i2t", "t2i") for rank in RANKS]
+    sums = {name: torch.zeros((), dtype=torch.float64, device=device) for name in ("loss", *names)}
+    for queries in torch.arange(process, images, num_processes, device=device).split(BATCH_SIZE):
+        found = recall_sums(cosines(image_vectors[queries], text_vectors), owners == queries[:, None])
+        _add(sums, "i2t_", found)
+        first = text_vectors[starts[:-1]]
+        for own, others in ((image_vectors, first), (first, image_vectors)):
+            logits = model.scale() * cosines(own[queries], others)
+            sums["loss"] += F.cross_entropy(logits, queries, reduction="sum").double() / 2
+    my_captions = torch.arange(process, captions, num_processes, device=device)
+    for queries in my_captions.split(BATCH_SIZE):
+        relevant = owners[queries, None] == torch.arange(images, device=device)
+        _add(sums, "t2i_", recall_sums(cosines(text_vectors[queries], image_vectors), relevant))
+    count = len(range(process, images, num_processes))
+    sums["count"] = torch.tensor(float(count), dtype=torch.float64, device=device)
+    sums["captions"] = torch.tensor(float(len(my_captions)), dtype=torch.float64, device=device)
+    sums["logit_scale"] = model.scale().detach().double() * count
+    return sums
+
+
+def pair_metrics(sums: dict[str, float]) -> dict[str, float]:
+    """Loss (nats), logit scale, recalls and their mean (percent) from the sums over a whole split."""
+    recalls = {
+        name: 100 * value / sums["count" if name.startswith("i2t") else "captions"]
+        for name, value in sums.items()
+        if "_recall" in name
+    }
+    means = {name: sums[name] / sums["count"] for name in ("loss", "logit_scale")}
+    return {**means, **recalls, "mean_recall": sum(recalls.values()) / len(recalls)}
+
+
+def zero_shot_metrics(sums: dict[str, float]) -> dict[str, float]:
+    """Top-1 and top-5 in percent."""
+    return {name: 100 * sums[name] / sums["count"] for name in ("top1", "top5")}
+
+
+def embedded(embed: Callable[[Tensor], Tensor], inputs: Inputs, count: int, device: torch.device) -> Tensor:
+    """Embeddings float32 [count, D] of inputs 0 to ``count - 1``."""
+    parts = [np.arange(start, min(start + BATCH_SIZE, count)) for start in range(0, count, BATCH_SIZE)]
+    return torch.cat([embed(inputs(part).to(device)) for part in parts])
+
+
+def cosines(queries: Tensor, keys: Tensor) -> Tensor:
+    """Of unit vectors float32 ``[Q, D]`` and ``[K, D]``: float32 ``[Q, K]``, under autocast too, since bf16 would tie a
+    good part of the keys.
+    """
+    with torch.autocast(queries.device.type, enabled=False):
+        return queries @ keys.T
+
+
+def _add(sums: dict[str, Tensor], prefix: str, more: dict[str, Tensor]) -> None:
+    for name, value in more.items():
+        sums[prefix + name] += value

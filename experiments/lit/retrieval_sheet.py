@@ -1,0 +1,126 @@
+"""A sheet of a trained run's retrievals, sheet.html in its directory: queries and their five nearest, right or wrong.
+
+    python -m experiments.lit.retrieval_sheet run=runs/lit/lion-s0-0123456789 experiment=lit/mini
+
+After ``run`` come overrides that choose the model and data of the run; scale=mini's need none.
+"""
+
+import base64
+import html
+import io
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms.v2.functional import to_pil_image
+
+from experiments.harness.checkpoint import load_checkpoint
+from experiments.harness.config import result_config
+from experiments.harness.entry import locate
+from experiments.harness.errors import RunError, SuiteError
+from experiments.harness.provenance import ROOT
+from experiments.lit import config  # noqa: F401  # registers the schema
+from experiments.lit.evaluation import embedded
+from experiments.lit.splits import Pairs, pair_splits
+from experiments.lit.task import Lit, build
+from experiments.lit.two_towers import TwoTowers
+
+QUERIES = 24
+"""spread evenly over the test pictures, and over their first captions"""
+NEAREST = 5
+THUMBNAIL = 96
+"""pixels"""
+STYLE = (
+    "body{font:14px sans-serif}td{padding:4px;vertical-align:top;max-width:140px}"
+    ".right{background:#cfc}.right:after{content:' ✓'}.wrong{background:#fdd}"
+)
+
+
+def retrieval_sheet(task: Lit, model: TwoTowers, pairs: Pairs) -> str:
+    """An HTML page without outside parts."""
+    inputs = task.pair_inputs["test"]
+    device = model.logit_scale.device
+    model.eval()
+    with torch.no_grad():
+        images = embedded(model.embed_images, inputs.images, len(pairs.captions), device)
+        every = embedded(model.embed_texts, inputs.texts, len(pairs.texts()), device)
+    owners = [number for number, texts in enumerate(pairs.captions) for _ in texts]
+    first = pairs.starts()[:-1]
+    queries = torch.linspace(0, len(pairs.captions) - 1, min(QUERIES, len(pairs.captions))).long().tolist()
+    by_image, by_text = [], []
+    for query in queries:
+        texts = nearest(images[query] @ every.T)
+        cells = [(html.escape(pairs.texts()[text]), owners[text] == query) for text in texts]
+        by_image.append(row(picture(pairs, query), cells))
+        pictures = nearest(every[first[query]] @ images.T)
+        shown = [(picture(pairs, number), number == query) for number in pictures]
+        by_text.append(row(html.escape(pairs.captions[query][0]), shown))
+    return (
+        f"<!doctype html><meta charset='utf-8'><style>{STYLE}</style>"
+        f"<h2>Texts nearest to a picture</h2><table>{''.join(by_image)}</table>"
+        f"<h2>Pictures nearest to a text</h2><table>{''.join(by_text)}</table>"
+    )
+
+
+def nearest(similarities: Tensor) -> list[int]:
+    """Numbers of the NEAREST best keys, best first."""
+    numbers: list[int] = similarities.topk(min(NEAREST, len(similarities))).indices.tolist()
+    return numbers
+
+
+def row(query: str, found: list[tuple[str, bool]]) -> str:
+    """A row of a table, of HTML: the query, and what was found, coloured by whether it is right."""
+    cells = [f"<td class='{'right' if right else 'wrong'}'>{content}</td>" for content, right in found]
+    return f"<tr><th>{query}</th>{''.join(cells)}</tr>"
+
+
+def picture(pairs: Pairs, number: int) -> str:
+    """An <img> that holds its own pixels."""
+    image: Image.Image = to_pil_image(pairs.pictures[number])
+    image.thumbnail((THUMBNAIL, THUMBNAIL))
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    return f"<img src='data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}'>"
+
+
+def write_sheet(directory: Path, cfg: Any) -> Path:
+    """Draw the sheet of the run in ``directory``, whose model and data are those of the composed config ``cfg``."""
+    plain, data, _ = locate(cfg)
+    recorded = OmegaConf.to_container(OmegaConf.load(directory / "config.yaml"))
+    ours = result_config(plain, data.fingerprint)
+    assert isinstance(recorded, dict)
+    for key in ("model", "data"):
+        if recorded[key] != ours[key]:
+            raise RunError(
+                f"The run {directory} has another {key} than experiment={plain['experiment']}: name its own."
+            )
+    saved = load_checkpoint(directory)
+    if saved is None:
+        raise RunError(f"The run {directory} has no checkpoint to retrieve with: run it again.")
+    task = build(cfg, data)
+    model = task.model()
+    model.load_state_dict(saved["model"])
+    path = directory / "sheet.html"
+    path.write_text(retrieval_sheet(task, model, pair_splits(data.pairs)["test"]), encoding="utf-8")
+    return path
+
+
+def main(arguments: list[str]) -> None:
+    """``arguments`` are ``run=<directory>`` and overrides."""
+    if not arguments or not arguments[0].startswith("run="):
+        sys.exit("usage: python -m experiments.lit.retrieval_sheet run=<directory> [experiment=lit/<name> ...]")
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        cfg = compose("lit", overrides=arguments[1:])
+    try:
+        print(write_sheet(Path(arguments[0].removeprefix("run=")), cfg))
+    except SuiteError as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

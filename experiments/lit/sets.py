@@ -1,0 +1,49 @@
+"""Everything that a run of LiT has to fetch: pairs, sets to be tested on, weights. ``open_sets`` is its data.access."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from experiments.harness.prepared_data import PreparedData, prepare
+from experiments.lit.stored_pairs import StoredSet
+
+
+@dataclass(frozen=True)
+class Sets:
+    """What the config group ``data`` of LiT declares, opened."""
+
+    pairs: PreparedData | StoredSet
+    zero_shot: Mapping[str, PreparedData | StoredSet]
+    retrieval: Mapping[str, PreparedData | StoredSet]
+    weights: Mapping[str, PreparedData]
+    cache_dir: Path
+    fingerprint: str
+    """SHA-256 over the fingerprints of all of these"""
+
+
+def open_sets(data: Mapping[str, Any], cache_dir: Path) -> Sets:
+    """Open, and if need be fetch, the pairs and all sets within ``data``, each by its own ``access`` (by default
+    experiments.harness.prepared_data.prepare, for the pairs their key ``pair_access``).
+    """
+    pairs = _open({**data, "access": data["pair_access"]}, cache_dir)
+    groups = {
+        group: {name: _open(one, cache_dir) for name, one in data[group].items()}
+        for group in ("zero_shot", "retrieval", "weights")
+    }
+    content = {
+        "pairs": pairs.fingerprint,
+        **{f"{group}/{name}": one.fingerprint for group, sets in groups.items() for name, one in sets.items()},
+    }
+    fingerprint = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return Sets(pairs, **groups, cache_dir=cache_dir, fingerprint=fingerprint)
+
+
+def _open(data: Mapping[str, Any], cache_dir: Path) -> Any:
+    if "access" not in data:
+        return prepare(data, cache_dir)
+    module, _, function = data["access"].rpartition(".")
+    return getattr(import_module(module), function)(data, cache_dir)

@@ -1,0 +1,117 @@
+"""The splits of opened sets, whether they are arrays or stored files: pictures with captions, pictures with labels."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchvision.transforms.v2 import functional as vision
+
+from experiments.harness.prepared_data import PreparedData
+from experiments.lit.pair_arrays import SPLITS
+from experiments.lit.stored_pairs import StoredSet, StoredSplit
+
+
+class Pictures(Protocol):
+    """Pictures by number."""
+
+    def __len__(self) -> int:
+        """How many there are."""
+
+    def __getitem__(self, number: int) -> Tensor:
+        """uint8 [3, height, width], each of its own size."""
+
+
+class ArrayPictures:
+    """Some rows of an array uint8 [images, height, width, 3]."""
+
+    def __init__(self, images: np.ndarray, rows: np.ndarray) -> None:
+        self._images, self._rows = images, rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, number: int) -> Tensor:
+        return torch.tensor(self._images[self._rows[number]]).movedim(-1, 0)  # copies: arrays are mapped read-only
+
+
+class StoredPictures:
+    """The pictures of a stored split."""
+
+    def __init__(self, split: StoredSplit) -> None:
+        self._split = split
+
+    def __len__(self) -> int:
+        return len(self._split.pictures)
+
+    def __getitem__(self, number: int) -> Tensor:
+        return vision.pil_to_tensor(self._split.picture(number))
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Pictures with one or more captions each."""
+
+    pictures: Pictures
+    captions: list[list[str]]
+    fingerprint: str
+
+    def texts(self) -> list[str]:
+        """All captions, image by image."""
+        return [text for texts in self.captions for text in texts]
+
+    def starts(self) -> np.ndarray:
+        """int64 [images + 1]: the captions ``starts[i]`` to ``starts[i + 1] - 1`` of ``texts()`` are image i's."""
+        return np.cumsum([0, *(len(texts) for texts in self.captions)], dtype=np.int64)
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Pictures with class numbers."""
+
+    pictures: Pictures
+    labels: np.ndarray
+    """int64 [pictures]"""
+    fingerprint: str
+
+
+def pair_splits(opened: PreparedData | StoredSet) -> dict[str, Pairs]:
+    """Train, val and test as far as the set has them."""
+    if isinstance(opened, StoredSet):
+        return {
+            name: Pairs(StoredPictures(split), split.captions, f"{opened.fingerprint}/{name}")
+            for name, split in opened.splits.items()
+        }
+    arrays = opened.load()
+    captions: list[list[str]] = [[] for _ in arrays["images"]]
+    for image, text in zip(arrays["caption_images"], arrays["captions"].tobytes().decode().split("\n"), strict=True):
+        captions[image].append(text)
+    splits = {}
+    for number, name in enumerate(SPLITS):
+        rows = np.nonzero(arrays["splits"] == number)[0]
+        pictures = ArrayPictures(arrays["images"], rows)
+        splits[name] = Pairs(pictures, [captions[row] for row in rows], f"{opened.fingerprint}/{name}")
+    return splits
+
+
+def labelled_splits(opened: PreparedData | StoredSet, val_size: int) -> dict[str, Labelled]:
+    """Val and test; val is the last ``val_size`` training images of an array set, as for image classification."""
+    if isinstance(opened, StoredSet):
+        return {
+            name: Labelled(StoredPictures(split), split.labels, f"{opened.fingerprint}/{name}")
+            for name, split in opened.splits.items()
+        }
+    arrays = opened.load()
+    count = len(arrays["train_images"])
+    val, test = np.arange(count - val_size, count), np.arange(len(arrays["test_images"]))
+    return {
+        "val": Labelled(
+            ArrayPictures(arrays["train_images"], val),
+            arrays["train_labels"][val],
+            f"{opened.fingerprint}/val/{val_size}",
+        ),
+        "test": Labelled(
+            ArrayPictures(arrays["test_images"], test), arrays["test_labels"], f"{opened.fingerprint}/test"
+        ),
+    }

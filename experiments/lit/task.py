@@ -1,0 +1,182 @@
+"""LiT: an image tower and a text tower that learn to find each other's outputs, with either of them locked."""
+
+import hashlib
+import json
+from typing import Any
+
+import numpy as np
+import torch
+from hydra.utils import get_method
+from omegaconf import OmegaConf
+from torch import Tensor, nn
+from torchvision.transforms import InterpolationMode, v2
+
+from experiments.harness.errors import ConfigError
+from experiments.harness.prepared_data import cached_arrays
+from experiments.lit.class_names import class_names, templates
+from experiments.lit.config import LitConfig
+from experiments.lit.evaluation import (
+    PairInputs,
+    ZeroShotInputs,
+    pair_metrics,
+    pair_sums,
+    zero_shot_metrics,
+    zero_shot_sums,
+)
+from experiments.lit.inputs import Inputs, LockedPart, pixels, rows_of
+from experiments.lit.loss import check_batch, contrastive_loss
+from experiments.lit.sets import Sets
+from experiments.lit.splits import Pairs, Pictures, labelled_splits, pair_splits
+from experiments.lit.two_towers import TwoTowers, build_locked, build_two_towers
+from experiments.metrics.zero_shot import prompts
+
+
+class Lit:
+    """Pairs to train on and to retrieve, labelled sets to classify, and the two towers that the config describes."""
+
+    def __init__(self, cfg: LitConfig, sets: Sets) -> None:
+        check_batch(cfg.train.batch_size, cfg.train.micro_batch_size)
+        self._cfg, self._sets = cfg, sets
+        self._weights = {name: opened.load() for name, opened in sets.weights.items()}
+        # Where training sees a picture in many crops, a locked image tower has to see them too.
+        self._cached = {
+            "image": bool(cfg.model.image.locked) and cfg.data.crop_area is None,
+            "text": bool(cfg.model.text.locked),
+        }
+        self._locked = {name: self._locked_part(name) for name in ("image", "text") if self._cached[name]}
+        splits = pair_splits(sets.pairs)
+        self.num_train = len(splits["train"].captions)
+        if cfg.flatness.samples > self.num_train:
+            raise ConfigError(f"flatness.samples={cfg.flatness.samples}, but there are {self.num_train} to train on.")
+        self._train_pictures = splits["train"].pictures
+        self.pair_inputs = {name: self._pair_inputs(pairs) for name, pairs in splits.items()}
+        self._retrieval = {name: self._pair_inputs(pair_splits(one)["test"]) for name, one in sets.retrieval.items()}
+        self._zero_shot = {name: self._zero_shot_inputs(name) for name in sets.zero_shot}
+        self._crop = None
+        if cfg.data.crop_area is not None:
+            size, area = cfg.model.image_size, tuple(cfg.data.crop_area)
+            self._crop = v2.RandomResizedCrop(size, area, interpolation=InterpolationMode.BICUBIC, antialias=True)
+
+    def model(self) -> TwoTowers:
+        """The two towers, the trained parts from PyTorch's global generator or from ``data.weights``."""
+        return build_two_towers(self._cfg.model, self._weights, self._cached)
+
+    def batch(self, indices: np.ndarray, seeds: list[int]) -> dict[str, Tensor]:
+        """``images`` and ``texts`` as the towers take them; of an image's captions, its seed picks one."""
+        pairs = self.pair_inputs["train"]
+        first, after = pairs.starts[indices], pairs.starts[indices + 1]
+        chosen = first + np.array(seeds) % (after - first)
+        if self._crop is None:
+            return {"images": pairs.images(indices), "texts": pairs.texts(chosen)}
+        cropped = []
+        for index, seed in zip(indices, seeds, strict=True):
+            # torchvision draws from the CPU's global generator; torch.manual_seed (all devices) is 100 times slower.
+            torch.default_generator.manual_seed(seed)
+            cropped.append(self._crop(self._train_pictures[int(index)]))
+        return {"images": torch.stack(cropped), "texts": pairs.texts(chosen)}
+
+    def loss(self, model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+        """The contrastive loss, in nats."""
+        return contrastive_loss(*model(batch["images"], batch["texts"]))
+
+    def evaluate(self, model: nn.Module, split: str, process: int, num_processes: int) -> dict[str, Tensor]:
+        """Sums over this process's share: of the split's pairs, and under ``<set>/...`` of the labelled sets and, for
+        the test, of the sets to retrieve from.
+        """
+        assert isinstance(model, TwoTowers)
+        share = process, num_processes
+        images = self._cfg.flatness.samples if split == "train" else None
+        sums: dict[str, Tensor] = {}
+        if split in self.pair_inputs:
+            sums |= self._pair_sums(model, self.pair_inputs[split], images, share)
+        named = {
+            name: zero_shot_sums(model, inputs[split], *share)
+            for name, inputs in self._zero_shot.items()
+            if split in inputs
+        }
+        if split == "test":
+            named |= {name: self._pair_sums(model, inputs, None, share) for name, inputs in self._retrieval.items()}
+        return sums | {f"{name}/{key}": value for name, one in named.items() for key, value in one.items()}
+
+    def _pair_sums(
+        self, model: TwoTowers, inputs: PairInputs, images: int | None, share: tuple[int, int]
+    ) -> dict[str, Tensor]:
+        return pair_sums(model, inputs, len(inputs.starts) - 1 if images is None else images, *share)
+
+    def metrics(self, sums: dict[str, float]) -> dict[str, float]:
+        """Of the pairs loss (nats), logit_scale, recalls (percent) and their mean; of a labelled set ``<set>_top1`` and
+        ``<set>_top5``, and zero_shot_top1 and zero_shot_top5, their means over the sets; of a set to retrieve from
+        ``<set>_i2t_recall1`` and the like.
+        """
+
+        def of(name: str) -> dict[str, float]:
+            return {key.partition("/")[2]: value for key, value in sums.items() if key.startswith(f"{name}/")}
+
+        metrics = pair_metrics(sums) if "count" in sums else {}
+        zero_shot = [zero_shot_metrics(of(name)) for name in self._zero_shot if of(name)]
+        for rank in ("top1", "top5") if zero_shot else ():
+            metrics[f"zero_shot_{rank}"] = sum(one[rank] for one in zero_shot) / len(zero_shot)
+        several = zip((name for name in self._zero_shot if of(name)), zero_shot, strict=True)
+        for name, one in [*several, *((name, pair_metrics(of(name))) for name in self._retrieval if of(name))]:
+            metrics |= {f"{name}_{key}": value for key, value in one.items() if key not in ("loss", "logit_scale")}
+        return metrics
+
+    def _locked_part(self, name: str) -> LockedPart:
+        cfg, tower = self._cfg.model, self._cfg.model[name]  # type: ignore[index]  # a DictConfig at run time
+        opened = self._sets.weights.get(name)
+        depends_on = [OmegaConf.to_container(tower.locked), opened and opened.fingerprint]
+        if name == "image":
+            depends_on += [cfg.image_size, *cfg.pixel_mean, *cfg.pixel_std]
+        on_gpu = torch.cuda.is_available() and self._cfg.run.device != "cpu"
+        return LockedPart(
+            identity=json.dumps(depends_on, sort_keys=True),
+            build=lambda: build_locked(cfg, name, self._weights.get(name, {})),
+            device=torch.device("cuda" if on_gpu else "cpu"),
+            cache_dir=self._sets.cache_dir,
+        )
+
+    def _image_inputs(self, pictures: Pictures, fingerprint: str) -> Inputs:
+        inputs = pixels(pictures, self._cfg.model.image_size)
+        if not self._cached["image"]:
+            return inputs
+        return self._locked["image"].outputs(inputs, len(pictures), fingerprint)
+
+    def _text_inputs(self, texts: list[str]) -> Inputs:
+        cfg = self._cfg.model
+        opened = self._sets.weights.get("text")
+        fingerprint = hashlib.sha256("\n".join(texts).encode()).hexdigest()
+        identity = json.dumps([cfg.tokenizer, cfg.context_length, opened and opened.fingerprint, fingerprint])
+        tokenize = get_method(cfg.tokenizer)
+        tokens = cached_arrays(
+            "lit-tokens",
+            identity,
+            self._sets.cache_dir,
+            lambda: {"tokens": tokenize(texts, cfg.context_length, self._weights.get("text", {}))},
+        )
+        inputs = rows_of(tokens.load()["tokens"])
+        return self._locked["text"].outputs(inputs, len(texts), identity) if self._cached["text"] else inputs
+
+    def _pair_inputs(self, pairs: Pairs) -> PairInputs:
+        images = self._image_inputs(pairs.pictures, pairs.fingerprint)
+        return PairInputs(images, self._text_inputs(pairs.texts()), pairs.starts())
+
+    def _zero_shot_inputs(self, name: str) -> dict[str, ZeroShotInputs]:
+        data: Any = self._cfg.data.zero_shot[name]
+        names = class_names(name)
+        texts = prompts(names, templates(self._cfg.data.templates))
+        prompt_inputs = self._text_inputs(texts)
+        return {
+            split: ZeroShotInputs(
+                self._image_inputs(labelled.pictures, labelled.fingerprint),
+                labelled.labels,
+                prompt_inputs,
+                len(texts),
+                len(names),
+            )
+            for split, labelled in labelled_splits(self._sets.zero_shot[name], data.val_size).items()
+        }
+
+
+def build(cfg: LitConfig, data: Sets) -> Lit:
+    """The task over its opened sets."""
+    return Lit(cfg, data)

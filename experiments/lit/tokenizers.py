@@ -1,0 +1,23 @@
+"""Texts to token numbers: int64 ``[texts, context_length]``, 0 where a text has ended."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+
+def clip(texts: Sequence[str], context_length: int, weights: Mapping[str, np.ndarray]) -> np.ndarray:
+    """CLIP's byte-pair encoding, 49 408 entries, as open_clip has it."""
+    from open_clip import SimpleTokenizer
+
+    tokens: np.ndarray = SimpleTokenizer(context_length=context_length)(list(texts)).numpy()
+    return tokens
+
+
+def word_piece(texts: Sequence[str], context_length: int, weights: Mapping[str, np.ndarray]) -> np.ndarray:
+    """The tokenizer that came with the text tower's weights, as their array ``tokenizer``."""
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_str(weights["tokenizer"].tobytes().decode())
+    tokenizer.enable_truncation(context_length)
+    tokenizer.enable_padding(length=context_length)
+    return np.array([encoding.ids for encoding in tokenizer.encode_batch(list(texts))], np.int64)

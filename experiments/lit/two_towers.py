@@ -1,0 +1,151 @@
+"""The model: an image tower and a text tower, each perhaps with a locked part, and a learnt temperature."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from hydra.utils import instantiate
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from experiments.harness.errors import ConfigError
+from experiments.lit.config import TwoTowersConfig
+
+MAX_LOGIT_SCALE = 100.0
+"""Radford et al. 2021, section 2.5, clip it so that training does not become unstable."""
+Weights = Mapping[str, np.ndarray]
+
+
+class Normalize(nn.Module):
+    """Pixels uint8 ``[N, 3, H, W]`` to float32 around 0."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: list[float], std: list[float]) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean)[:, None, None], persistent=False)
+        self.register_buffer("std", torch.tensor(std)[:, None, None], persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Normalised pixels."""
+        return (images.float() - self.mean) / self.std
+
+
+class Locked(nn.Module):
+    """A module that training leaves as it is: no gradient, no optimizer state, always in evaluation mode."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module.eval().requires_grad_(False)
+
+    def train(self, mode: bool = True) -> "Locked":
+        """Stay in evaluation mode: batch statistics would change, and dropout would add noise."""
+        return self
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """The module's output, without a graph."""
+        with torch.no_grad():
+            output: Tensor = self.module(inputs)
+        return output
+
+
+class TwoTowers(nn.Module):
+    """Unit vectors of images and texts in one space. Both towers end in ``[N, embed_dim]``."""
+
+    def __init__(self, image: nn.Module, text: nn.Module, logit_scale_init: float, chunk_size: int | None) -> None:
+        super().__init__()
+        self.image, self.text, self.chunk_size = image, text, chunk_size
+        self.logit_scale = nn.Parameter(torch.tensor(math.log(logit_scale_init)))
+
+    def scale(self) -> Tensor:
+        """The factor on cosines, at most MAX_LOGIT_SCALE; what is learnt is its logarithm."""
+        return self.logit_scale.clamp(max=math.log(MAX_LOGIT_SCALE)).exp()
+
+    def embed_images(self, images: Tensor) -> Tensor:
+        """Unit vectors float32 ``[N, embed_dim]``."""
+        return F.normalize(self.image(images).float(), dim=-1)
+
+    def embed_texts(self, texts: Tensor) -> Tensor:
+        """Unit vectors float32 ``[N, embed_dim]``."""
+        return F.normalize(self.text(texts).float(), dim=-1)
+
+    def forward(self, images: Tensor, texts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Embeddings of both, and the scale. Chunks keep no activations: each is computed again when its gradient is
+        due (gradient caching, Gao et al. 2021), with the same dropout.
+        """
+        if self.chunk_size is None:
+            return self.embed_images(images), self.embed_texts(texts), self.scale()
+        pairs = zip(images.split(self.chunk_size), texts.split(self.chunk_size), strict=True)
+        chunks = [checkpoint(self._embed_pairs, *pair, use_reentrant=False) for pair in pairs]
+        embedded_images, embedded_texts = zip(*chunks, strict=True)
+        return torch.cat(embedded_images), torch.cat(embedded_texts), self.scale()
+
+    def _embed_pairs(self, images: Tensor, texts: Tensor) -> tuple[Tensor, Tensor]:
+        return self.embed_images(images), self.embed_texts(texts)
+
+
+def build_two_towers(cfg: TwoTowersConfig, weights: Mapping[str, Weights], cached: Mapping[str, bool]) -> TwoTowers:
+    """The model that ``cfg`` describes, its trained parts drawn from PyTorch's global generator or loaded.
+
+    ``weights`` and ``cached`` are by tower ("image", "text"); where a tower's locked part is cached, the model begins
+    after it and gets its outputs.
+    """
+    towers = {}
+    for name, tower in (("image", cfg.image), ("text", cfg.text)):
+        own = weights.get(name, {})
+        parts: list[nn.Module] = []
+        if not cached[name]:
+            if tower.locked:
+                parts.append(Locked(build_locked(cfg, name, own)))
+            elif name == "image":
+                parts.append(_normalize(cfg))
+        if tower.trained:
+            parts.append(build_part(tower.trained))
+            load_weights(parts[-1], own)
+        if tower.head:
+            parts.append(nn.Linear(tower.features, cfg.embed_dim, bias=False))
+        elif tower.features != cfg.embed_dim:
+            raise ConfigError(f"model.{name}.head=false needs model.embed_dim={tower.features}, the tower's features.")
+        towers[name] = nn.Sequential(*parts)
+        if cfg.chunk_size is not None and tower.trained and _has_batch_norm(parts):
+            raise ConfigError(
+                f"model.chunk_size={cfg.chunk_size} would give the batch norm of model.{name}.trained the statistics "
+                "of a chunk, so the gradient would not be the whole batch's: set it to null."
+            )
+    return TwoTowers(towers["image"], towers["text"], cfg.logit_scale_init, cfg.chunk_size)
+
+
+def build_locked(cfg: TwoTowersConfig, name: str, weights: Weights) -> nn.Module:
+    """The locked part of the tower ``name``, from pixels or tokens, in evaluation mode. Without weights it is random,
+    and the same one for every run and seed.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        module = build_part(cfg[name].locked)  # type: ignore[index]  # a DictConfig at run time
+    load_weights(module, weights)
+    return nn.Sequential(*([_normalize(cfg)] if name == "image" else []), module).eval()
+
+
+def _has_batch_norm(parts: list[nn.Module]) -> bool:
+    trained = [part for part in parts if not isinstance(part, Locked)]
+    return any(isinstance(module, nn.modules.batchnorm._BatchNorm) for part in trained for module in part.modules())
+
+
+def _normalize(cfg: TwoTowersConfig) -> Normalize:
+    return Normalize(list(cfg.pixel_mean), list(cfg.pixel_std))
+
+
+def build_part(config: Any) -> nn.Module:
+    """Instantiate ``config._target_``."""
+    module: nn.Module = instantiate(config, _convert_="all")
+    return module
+
+
+def load_weights(module: nn.Module, weights: Weights) -> None:
+    """Fill the whole module from ``weights``, which may hold more; with none at all it stays as it is."""
+    if weights:
+        module.load_state_dict({name: torch.tensor(weights[name]) for name in module.state_dict()})

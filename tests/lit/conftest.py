@@ -1,0 +1,88 @@
+"""A few generated drawings with names, a labelled set, and smoke runs of LiT on them."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+
+from experiments.harness.provenance import ROOT
+from experiments.lit import config as config  # registers the schema
+from tests.conftest import MakeConfig
+
+COLOURS = {"red": (200, 30, 30), "green": (30, 160, 40), "blue": (30, 60, 200), "grey": (120, 120, 120)}
+PAIR_PLACE = "{{kind: local, path: '{}', decode: tests.lit.conftest.decode_shapes}}"
+LABELLED_PLACE = "{{kind: local, path: '{}', decode: tests.lit.conftest.decode_labelled}}"
+
+
+def decode_shapes(folder: Path) -> dict[str, np.ndarray]:
+    """80 pictures of noise around a colour, each with two names: 56 to train, 12 for val, 12 for test."""
+    rng = np.random.default_rng(0)
+    names = [f"{colour} cloud number {number}" for number in range(20) for colour in COLOURS]
+    captions = [text for name in names for text in (name, f"a picture of a {name}")]
+    base = np.array([COLOURS[name.split()[0]] for name in names])[:, None, None, :]
+    return {
+        "images": np.clip(base + rng.integers(-30, 30, (80, 32, 32, 3)), 0, 255).astype(np.uint8),
+        "captions": np.frombuffer("\n".join(captions).encode(), np.uint8),
+        "caption_images": np.repeat(np.arange(80), 2),
+        "splits": np.where(np.arange(80) < 56, 0, np.where(np.arange(80) < 68, 1, 2)).astype(np.uint8),
+    }
+
+
+def decode_labelled(folder: Path) -> dict[str, np.ndarray]:
+    """40 + 30 random pictures of ten classes."""
+    rng = np.random.default_rng(1)
+    return {
+        "train_images": rng.integers(0, 256, (40, 32, 32, 3), np.uint8),
+        "train_labels": np.arange(40) % 10,
+        "test_images": rng.integers(0, 256, (30, 32, 32, 3), np.uint8),
+        "test_labels": np.arange(30) % 10,
+    }
+
+
+@pytest.fixture(scope="session")
+def shapes(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Overrides that put the generated sets in the place of the real ones."""
+    folder = tmp_path_factory.mktemp("shapes")
+    return [
+        "data.name=shapes",
+        "data.fingerprint=null",
+        f"data.places=[{PAIR_PLACE.format(folder)}]",
+        "data.zero_shot.cifar10.name=ten",
+        "data.zero_shot.cifar10.fingerprint=null",
+        f"data.zero_shot.cifar10.places=[{LABELLED_PLACE.format(folder)}]",
+        "data.zero_shot.cifar10.val_size=20",
+        f"run.cache_dir={tmp_path_factory.mktemp('cache')}",
+        "run.device=cpu",
+    ]
+
+
+@pytest.fixture
+def lit_overrides(shapes: list[str], tmp_path: Path) -> list[str]:
+    """A smoke run of LiT on the generated sets that writes below ``tmp_path``."""
+    return ["scale=smoke", *shapes, f"run.runs_dir={tmp_path}/runs", f"run.results_dir={tmp_path}/results"]
+
+
+@pytest.fixture
+def make_lit(lit_overrides: list[str]) -> Iterator[MakeConfig]:
+    """``make_lit("seed=1", ...)``: the composed config of such a run."""
+    yield from _composer(lit_overrides)
+
+
+@pytest.fixture
+def make_plain_lit() -> Iterator[MakeConfig]:
+    """The same of the config as it stands."""
+    yield from _composer([])
+
+
+def _composer(overrides: list[str]) -> Iterator[MakeConfig]:
+    GlobalHydra.instance().clear()
+
+    def make(*more: str) -> Any:
+        return compose("lit", overrides=[*overrides, *more])
+
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        yield make

@@ -1,0 +1,57 @@
+"""Two processes with half the batch each get the loss and the gradient of one process with all of it."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+
+from experiments.lit.loss import contrastive_loss
+
+SCRIPT = """
+import sys, torch, torch.distributed as dist
+from experiments.lit.loss import contrastive_loss
+from tests.lit.test_contrastive_processes import batch, embed
+dist.init_process_group("gloo")
+rank = dist.get_rank()
+weight = torch.nn.Parameter(torch.eye(6, dtype=torch.float64))
+images, texts = (part.chunk(2)[rank] for part in batch())
+loss = contrastive_loss(*embed(images, texts, weight))
+loss.backward()
+dist.all_reduce(weight.grad)
+dist.all_reduce(loss.detach())
+if rank == 0:
+    torch.save({"loss": loss.detach() / 2, "grad": weight.grad / 2}, sys.argv[1])
+dist.destroy_process_group()
+"""
+
+
+def batch() -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randn(8, 6, generator=generator, dtype=torch.float64) for _ in range(2)]
+
+
+def embed(
+    images: torch.Tensor, texts: torch.Tensor, weight: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    return F.normalize(images, dim=1), F.normalize(texts @ weight, dim=1), torch.tensor(5.0, dtype=torch.float64)
+
+
+def test_processes_share_a_batch(tmp_path: Path) -> None:
+    script = tmp_path / "two.py"
+    script.write_text(SCRIPT)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=29547"]
+    root = Path(__file__).parents[2]
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    command = [*launcher, str(script), str(tmp_path / "out.pt")]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=root, env=environment)
+    assert result.returncode == 0, result.stderr
+    found = torch.load(tmp_path / "out.pt", weights_only=True)
+    weight = torch.nn.Parameter(torch.eye(6, dtype=torch.float64))
+    images, texts = batch()
+    loss = contrastive_loss(*embed(images, texts, weight))
+    loss.backward()
+    torch.testing.assert_close(found["loss"], loss.detach())
+    torch.testing.assert_close(found["grad"], weight.grad)

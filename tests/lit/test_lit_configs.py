@@ -1,0 +1,118 @@
+"""The configs of LiT: experiments compose, the paper's towers have their sizes, every place can be tried."""
+
+import re
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hydra.utils import get_method
+from omegaconf import OmegaConf
+
+from experiments.harness.config import check, resolved, result_config
+from experiments.harness.places import check_place
+from experiments.harness.provenance import ROOT
+from experiments.lit.class_names import class_names, templates
+from experiments.lit.two_towers import build_locked, build_two_towers
+from experiments.metrics.zero_shot import prompts
+from experiments.study.paper import paper_cell
+from tests.conftest import MakeConfig
+
+EXPERIMENTS = sorted(path.stem for path in (ROOT / "conf/experiment/lit").glob("*.yaml"))
+PAPER = ["b32_b", "b16_b", "g14_288_l"]
+OPTIMIZERS = sorted(path.stem for path in (ROOT / "conf/optimizer").glob("*.yaml"))
+DATA = sorted((ROOT / "conf/data").glob("lit_*.yaml"))
+SCALE = {"smoke": "smoke", "mini": "mini", "gpu": "gpu"}
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_composes_with_lion_and_adamw(make_plain_lit: MakeConfig, name: str) -> None:
+    for optimizer in ("lion", "adamw"):
+        cfg = make_plain_lit(f"scale={SCALE.get(name, 'paper')}", f"experiment=lit/{name}", f"optimizer={optimizer}")
+        check(cfg)
+        plain = resolved(cfg)
+        assert plain["experiment"] == f"lit/{name}"
+        assert callable(get_method(plain["model"]["tokenizer"]))
+        assert plain["study"]["confirm_seeds"]
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_s_towers_can_be_built(make_plain_lit: MakeConfig, name: str) -> None:
+    cfg = make_plain_lit(f"scale={SCALE.get(name, 'paper')}", f"experiment=lit/{name}")
+    if name in PAPER:
+        cfg.model.image.locked.pretrained = False
+    with torch.device("meta"):
+        model = build_two_towers(cfg.model, {}, {"image": False, "text": False})
+        size = cfg.model.image_size
+        images = torch.zeros(2, 3, size, size, dtype=torch.uint8, device="meta")
+        texts = torch.ones(2, cfg.model.context_length, dtype=torch.int64, device="meta")
+        assert model.embed_images(images).shape == model.embed_texts(texts).shape == (2, cfg.model.embed_dim)
+
+
+@pytest.mark.parametrize(
+    ("name", "image", "text"),
+    # ViT-B/32, B/16 and g/14 (Zhai et al. 2022: 1 011 M); a text tower is 12 width^2 a layer, its tokens and positions.
+    [("b32_b", 87.5, 123.6), ("b16_b", 85.8, 123.6), ("g14_288_l", 1011.4, 354.4)],
+)
+def test_the_papers_towers_have_their_sizes(make_plain_lit: MakeConfig, name: str, image: float, text: float) -> None:
+    cfg = make_plain_lit("scale=paper", f"experiment=lit/{name}")
+    cfg.model.image.locked.pretrained = False
+    with torch.device("meta"):
+        model = build_two_towers(cfg.model, {}, {"image": False, "text": False})
+    tower = cfg.model.text.trained
+    by_hand = 12 * tower.layers * tower.width**2 + (49408 + 16) * tower.width + tower.width * cfg.model.embed_dim
+    assert sum(p.numel() for p in model.image.parameters()) / 1e6 == pytest.approx(image, abs=0.1)
+    assert sum(p.numel() for p in model.text.parameters()) / 1e6 == pytest.approx(text, abs=0.1)
+    assert sum(p.numel() for p in model.text.parameters()) == pytest.approx(by_hand, rel=2e-3)
+    assert not any(parameter.requires_grad for parameter in model.image.parameters())
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_a_paper_cell_reports_every_metric_under_the_papers_name(make_plain_lit: MakeConfig, name: str) -> None:
+    cfg = make_plain_lit("scale=paper", f"experiment=lit/{name}")
+    metrics = [cfg.study.primary_metric, *cfg.study.secondary_metrics]
+    published = [metric for metric in metrics if paper_cell(ROOT / "results/paper.yaml", cfg.study.paper, metric)]
+    cells: Any = OmegaConf.load(ROOT / "results/paper.yaml")
+    assert {metric.partition("/")[2] for metric in published} == set(cells.cells.lit[name].metrics)
+    assert cfg.train.batch_size == cfg.train.micro_batch_size == 16384
+    assert cfg.settings.lion.betas == [0.9, 0.99]
+    assert cfg.settings.adamw.betas == [0.9, 0.999]
+
+
+@pytest.mark.parametrize("path", DATA, ids=lambda path: path.stem)
+def test_every_place_can_be_tried(path: Path) -> None:
+    data: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+    assert data["name"] == path.stem
+    stored = "stored_pairs" in data.get("access", data.get("pair_access", ""))
+    for place in data["places"]:
+        if stored:
+            assert {"splits", "image"} <= set(place)
+            assert ("caption" in place) != ("label" in place)
+            assert re.fullmatch("[0-9a-f]{40}", place.get("revision", "0" * 40))
+            continue
+        check_place(place)
+        module, function = place["decode"].rsplit(".", 1)
+        assert callable(getattr(import_module(module), function))
+        for archive in place.get("archives", {"": place}).values():
+            assert re.fullmatch("[0-9a-f]{64}", archive["sha256"])
+
+
+def test_places_do_not_enter_a_run_s_name_or_record(make_plain_lit: MakeConfig) -> None:
+    plain = resolved(make_plain_lit())
+    assert "places" in plain["data"]["zero_shot"]["cifar10"]
+    assert "places" not in str(result_config(plain, "0" * 64))
+
+
+def test_class_names_and_templates_have_their_numbers() -> None:
+    assert [len(class_names(name)) for name in ("imagenet", "cifar10", "cifar100", "pets")] == [1000, 10, 100, 37]
+    assert class_names("cifar100")[8] == "bicycle"
+    assert len(templates("imagenet")) == 80
+    assert prompts(["cat"], templates("imagenet"))[0] == "a bad photo of a cat."
+
+
+def test_the_locked_part_is_the_same_for_every_seed(make_plain_lit: MakeConfig) -> None:
+    cfg = make_plain_lit("scale=smoke")
+    cfg.model.image.locked = cfg.model.image.trained
+    first, second = (build_locked(cfg.model, "image", {}).state_dict() for _ in range(2))
+    assert all(torch.equal(first[name], second[name]) for name in first)

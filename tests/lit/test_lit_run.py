@@ -1,0 +1,129 @@
+"""Runs of LiT from end to end, whichever tower is locked."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from experiments.harness.entry import execute, locate
+from experiments.harness.errors import ConfigError
+from experiments.lit.inputs import LockedPart
+from experiments.lit.splits import pair_splits
+from experiments.lit.task import build
+from experiments.lit.two_towers import build_locked
+from tests.conftest import MakeConfig, rows
+
+TINY_VIT = "{_target_: timm.create_model, model_name: test_vit, img_size: 32, patch_size: 8, num_classes: 0}"
+LOCK_IMAGE = ["model.image.trained=null", f"model.image.locked={TINY_VIT}"]
+CACHED = [*LOCK_IMAGE, "data.crop_area=null"]
+
+
+@pytest.mark.parametrize("optimizer", ["lion", "adamw"])
+def test_a_run_ends_with_every_metric(make_lit: MakeConfig, optimizer: str) -> None:
+    cfg = make_lit(f"optimizer={optimizer}")
+    value = execute(cfg)
+    directory = locate(cfg)[2]
+    last = {key: value for row in rows(directory) for key, value in row.items()}
+    assert value == last["val/mean_recall"]
+    for split in ("val", "test"):
+        for name in ("loss", "logit_scale", "zero_shot_top1", "zero_shot_top5", "i2t_recall1", "t2i_recall10"):
+            assert math.isfinite(last[f"{split}/{name}"])
+        assert 0 <= last[f"{split}/zero_shot_top1"] <= last[f"{split}/zero_shot_top5"] <= 100
+
+
+def test_the_temperature_is_logged_at_every_evaluation_and_does_not_decay(make_lit: MakeConfig) -> None:
+    cfg = make_lit("model.logit_scale_init=30")
+    execute(cfg)
+    directory = locate(cfg)[2]
+    scales = [row["val/logit_scale"] for row in rows(directory) if "val/loss" in row]
+    assert len(scales) == cfg.train.steps // cfg.train.evaluate_every
+    assert scales[0] == pytest.approx(30, rel=0.02)
+    assert scales[0] != 30
+    groups = json.loads((directory / "parameter_groups.json").read_text())
+    assert "logit_scale" in groups["no_decay"]
+    assert "text.0.token_embedding.weight" in groups["no_decay"]
+
+
+def test_training_on_pairs_finds_the_pairs(make_lit: MakeConfig) -> None:
+    # Captions and pictures agree in one of four colours, so 4 times chance is what can be learnt: of 12 pictures, 3.
+    cfg = make_lit("optimizer=adamw", "train.steps=60", "train.evaluate_every=60", "train.log_every=60", *CACHED)
+    execute(cfg)
+    last = {key: value for row in rows(locate(cfg)[2]) for key, value in row.items()}
+    assert last["val/t2i_recall1"] > 2 * 100 / 12
+    assert last["val/t2i_recall5"] > 2 * 500 / 12 * 0.9
+
+
+def test_cached_features_train_what_the_locked_tower_in_the_model_trains(make_lit: MakeConfig) -> None:
+    losses = []
+    for crop in ("data.crop_area=null", "data.crop_area=[1.0,1.0]"):  # a crop of everything: the same picture
+        cfg = make_lit(*LOCK_IMAGE, crop, "train.log_every=1", "model.chunk_size=null")
+        execute(cfg)
+        losses.append([row["train/loss"] for row in rows(locate(cfg)[2]) if "train/loss" in row])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+def test_cached_features_are_the_outputs_of_the_locked_tower(make_lit: MakeConfig) -> None:
+    cfg = make_lit(*CACHED)
+    data = locate(cfg)[1]
+    task = build(cfg, data)
+    tower = build_locked(cfg.model, "image", {})
+    pictures = {name: split.pictures for name, split in pair_splits(data.pairs).items()}
+    for split in ("train", "val", "test"):
+        numbers = np.arange(len(pictures[split]))
+        with torch.no_grad():
+            expected = tower(torch.stack([pictures[split][number] for number in numbers.tolist()]))
+        torch.testing.assert_close(task.pair_inputs[split].images(numbers), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_features_are_computed_once(make_lit: MakeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    cfg = make_lit(*CACHED, "data.templates=imagenet")
+    build(cfg, locate(cfg)[1])
+    monkeypatch.setattr(LockedPart, "_all", None)
+    build(cfg, locate(cfg)[1])
+    other = make_lit(*CACHED, "model.pixel_std=[100,100,100]")
+    data = locate(other)[1]
+    with pytest.raises(TypeError):
+        build(other, data)
+
+
+def test_a_picture_s_caption_is_chosen_by_its_seed_alone(make_lit: MakeConfig) -> None:
+    cfg = make_lit(*CACHED)
+    task = build(cfg, locate(cfg)[1])
+    indices = torch.arange(8).numpy()
+    even, odd = task.batch(indices, [0] * 8)["texts"], task.batch(indices, [1] * 8)["texts"]
+    assert not torch.equal(even, odd)
+    assert torch.equal(task.batch(indices, [4] * 8)["texts"], even)
+
+
+def test_a_batch_that_processes_cannot_share_is_refused(make_lit: MakeConfig) -> None:
+    with pytest.raises(ConfigError, match=r"train\.micro_batch_size=16 must be .* = 32 / 1: .*chunk_size"):
+        execute(make_lit("train.micro_batch_size=16"))
+
+
+def test_chunks_of_a_tower_with_batch_norm_are_refused(make_lit: MakeConfig) -> None:
+    resnet = ["model.image.trained.model_name=test_resnet", "~model.image.trained.img_size"]
+    with pytest.raises(ConfigError, match=r"model\.chunk_size=12 .*batch norm"):
+        execute(make_lit(*resnet, "~model.image.trained.patch_size"))
+
+
+def test_the_train_split_is_evaluated_for_flatness(make_lit: MakeConfig) -> None:
+    cfg = make_lit("flatness.draws=1", "flatness.std=0.1", "flatness.samples=20", *CACHED)
+    task = build(cfg, locate(cfg)[1])
+    with torch.no_grad():
+        sums = task.evaluate(task.model().eval(), "train", 0, 1)
+    assert sums["count"] == 20
+    assert sums["captions"] == 40
+
+
+def test_sums_over_processes_are_the_sums_of_one(make_lit: MakeConfig) -> None:
+    cfg = make_lit()
+    task = build(cfg, locate(cfg)[1])
+    torch.manual_seed(0)
+    model = task.model().eval()
+    with torch.no_grad():
+        whole = task.evaluate(model, "test", 0, 1)
+        parts = [task.evaluate(model, "test", process, 3) for process in range(3)]
+    for name, value in whole.items():
+        assert sum(part[name].item() for part in parts) == pytest.approx(value.item(), rel=1e-5, abs=1e-5)

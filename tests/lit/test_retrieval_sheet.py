@@ -1,0 +1,35 @@
+from pathlib import Path
+
+import pytest
+
+from experiments.harness.entry import execute, locate
+from experiments.harness.errors import RunError
+from experiments.lit.retrieval_sheet import write_sheet
+from tests.conftest import MakeConfig
+
+
+def test_the_sheet_shows_queries_and_the_five_nearest(make_lit: MakeConfig) -> None:
+    cfg = make_lit()
+    execute(cfg)
+    page = write_sheet(locate(cfg)[2], cfg).read_text(encoding="utf-8")
+    assert page.count("<tr>") == 2 * 12  # of 12 test pictures each is a query
+    assert page.count("class='right'") + page.count("class='wrong'") == 2 * 12 * 5
+    assert page.count("data:image/png") == 12 + 12 * 5
+    assert "http" not in page
+
+
+def test_a_run_of_another_model_is_refused(make_lit: MakeConfig) -> None:
+    cfg = make_lit()
+    execute(cfg)
+    with pytest.raises(RunError, match="another model"):
+        write_sheet(locate(cfg)[2], make_lit("model.embed_dim=24"))
+
+
+def test_a_run_without_a_checkpoint_is_refused(make_lit: MakeConfig) -> None:
+    cfg = make_lit()
+    execute(cfg)
+    directory: Path = locate(cfg)[2]
+    for path in directory.glob("step-*.pt"):
+        path.unlink()
+    with pytest.raises(RunError, match="no checkpoint"):
+        write_sheet(directory, cfg)

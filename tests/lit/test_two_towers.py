@@ -1,0 +1,148 @@
+"""What is locked stays as it is, and chunks give the whole batch's gradient."""
+
+import weakref
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from experiments.harness.optimizer import build_optimizer
+from experiments.lit.evaluation import cosines
+from experiments.lit.loss import contrastive_loss
+from experiments.lit.two_towers import Locked, TwoTowers
+
+LION = {"name": "lion", "_target_": "lion.Lion", "lr": 1e-2, "weight_decay": 0.1, "betas": [0.9, 0.99]}
+
+
+def text_tower(dropout: float = 0.0) -> nn.Sequential:
+    return nn.Sequential(nn.Embedding(20, 16), nn.Flatten(), nn.Linear(64, 32), nn.Dropout(dropout), nn.Linear(32, 8))
+
+
+def image_tower() -> nn.Module:
+    return nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Dropout(0.5), nn.Flatten(), nn.Linear(8 * 36, 8))
+
+
+def pairs(count: int = 24) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(count, 3, 8, 8, generator=generator), torch.randint(0, 20, (count, 4), generator=generator)
+
+
+def test_not_one_bit_of_a_locked_tower_changes() -> None:
+    torch.manual_seed(0)
+    model = TwoTowers(Locked(image_tower()), text_tower(), 14.3, None).train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    optimizer = build_optimizer(model, LION)
+    for _ in range(3):
+        optimizer.zero_grad()
+        contrastive_loss(*model(*pairs())).backward()
+        optimizer.step()
+    after = model.state_dict()
+    locked = [name for name in before if name.startswith("image.")]
+    assert len(locked) == 9
+    assert all(torch.equal(before[name], after[name]) for name in locked)
+    assert not any(torch.equal(before[name], after[name]) for name in before if name.startswith("text."))
+
+
+def test_a_locked_tower_costs_no_gradient_no_state_and_no_activations() -> None:
+    model = TwoTowers(Locked(image_tower()), text_tower(), 14.3, None).train()
+    saved: list[Tensor] = []
+
+    def save(tensor: Tensor) -> Tensor:
+        saved.append(tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(save, lambda tensor: tensor):
+        features = model.image(pairs()[0])
+    assert not saved, "no activation is kept for a backward pass"
+    assert not features.requires_grad
+    optimizer = build_optimizer(model, LION)
+    contrastive_loss(*model(*pairs())).backward()
+    optimizer.step()
+    locked = list(model.image.parameters())
+    assert all(parameter.grad is None and parameter not in optimizer.state for parameter in locked)
+    assert not any(parameter.requires_grad for parameter in locked)
+    assert all(parameter in optimizer.state for parameter in model.text.parameters())
+
+
+def test_a_locked_tower_is_in_evaluation_mode_while_the_model_trains() -> None:
+    model = TwoTowers(Locked(image_tower()), text_tower(), 14.3, None)
+    images = pairs()[0]
+    model.eval()
+    expected = model.embed_images(images)
+    model.train()
+    assert torch.equal(model.embed_images(images), expected)
+
+
+def test_both_towers_get_gradients_where_neither_is_locked() -> None:
+    model = TwoTowers(nn.Sequential(nn.Flatten(), nn.Linear(192, 8)), text_tower(), 14.3, None)
+    contrastive_loss(*model(*pairs())).backward()
+    assert all(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("chunk_size", [5, 8, 24])
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_chunks_give_the_gradient_of_the_whole_batch(chunk_size: int, dropout: float) -> None:
+    torch.manual_seed(0)
+    model = TwoTowers(nn.Sequential(nn.Flatten(), nn.Linear(192, 8)), text_tower(dropout), 14.3, None).double()
+    images, texts = pairs()
+    whole = gradient_with_all_activations(model, images.double(), texts, chunk_size)
+    model.chunk_size = chunk_size
+    model.zero_grad()
+    torch.manual_seed(1)
+    loss = contrastive_loss(*model(images.double(), texts))
+    loss.backward()
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(parameter.grad, whole[name], rtol=1e-5, atol=1e-9)
+
+
+def gradient_with_all_activations(
+    model: TwoTowers, images: Tensor, texts: Tensor, chunk_size: int
+) -> dict[str, Tensor]:
+    """The gradient of the whole batch, whose chunks were embedded one after the other with all activations kept."""
+    torch.manual_seed(1)
+    parts: list[Any] = [
+        (model.embed_images(image), model.embed_texts(text))
+        for image, text in zip(images.split(chunk_size), texts.split(chunk_size), strict=True)
+    ]
+    contrastive_loss(torch.cat([a for a, _ in parts]), torch.cat([b for _, b in parts]), model.scale()).backward()
+    return {name: parameter.grad.clone() for name, parameter in model.named_parameters() if parameter.grad is not None}
+
+
+@pytest.mark.parametrize(("chunk_size", "kept"), [(None, 1), (6, 0)])
+def test_chunks_keep_no_activations(chunk_size: int | None, kept: int) -> None:
+    tower = text_tower()
+    model = TwoTowers(nn.Sequential(nn.Flatten(), nn.Linear(192, 8)), tower, 14.3, chunk_size)
+    activations: list[weakref.ref[Tensor]] = []
+    tower[2].register_forward_hook(lambda module, inputs, output: activations.append(weakref.ref(output)))
+    outputs = model(*pairs())
+    assert len(activations) == (24 // chunk_size if chunk_size else 1)
+    assert sum(activation() is not None for activation in activations) == kept
+    assert outputs[0].requires_grad
+
+
+def test_the_loss_is_the_mean_cross_entropy_in_both_directions() -> None:
+    images, texts = (F.normalize(torch.randn(7, 5, dtype=torch.float64), dim=1) for _ in range(2))
+    scores = 20 * images @ texts.T
+    by_hand = (
+        -sum(scores[i, i] - scores[i].logsumexp(0) + scores[i, i] - scores[:, i].logsumexp(0) for i in range(7)) / 14
+    )
+    torch.testing.assert_close(contrastive_loss(images, texts, torch.tensor(20.0, dtype=torch.float64)), by_hand)
+
+
+def test_neither_loss_nor_cosines_are_rounded_under_autocast() -> None:
+    images, texts = (F.normalize(torch.randn(7, 5), dim=1) for _ in range(2))
+    logits, right = 90 * images @ texts.T, torch.arange(7)
+    loss = (F.cross_entropy(logits, right) + F.cross_entropy(logits.T, right)) / 2
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(contrastive_loss(images, texts, torch.tensor(90.0)), loss)
+        torch.testing.assert_close(cosines(images, texts), logits / 90)
+
+
+def test_the_scale_starts_as_told_and_stays_below_a_hundred() -> None:
+    model = TwoTowers(nn.Identity(), nn.Identity(), 30, None)
+    assert model.scale().item() == pytest.approx(30)
+    with torch.no_grad():
+        model.logit_scale.fill_(9)
+    assert model.scale().item() == pytest.approx(100)
