@@ -62,7 +62,9 @@ def study_page(summary: Summary, figures: Sequence[str]) -> str:
     for comparison in primary:
         if comparison["speedup"]:
             sections += [f"## Speed-up: {_names(comparison)}", _SPEEDUP, speedup_table(comparison)]
-    sections += ["## Cost", cost_table(summary), _COST, "## What was run", _what_was_run(summary)]
+    if summary["seeds"]:
+        sections += ["## Cost", cost_table(summary), _COST]
+    sections += ["## What was run", _what_was_run(summary)]
     return "\n\n".join(sections) + "\n"
 
 

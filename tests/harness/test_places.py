@@ -31,7 +31,7 @@ def place(kind: str, **keys: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
-        (place("ftp"), "kinds are pip, npm, apt, hub, local"),
+        (place("ftp"), "kinds are pip, npm, apt, archives, hub, local"),
         (place("hub", repo="a/b"), "lacks the key revision"),
         (place("npm", package="a", version="1"), "lacks the key sha256"),
         (place("local", path="x", sha256="0"), "no key sha256"),
