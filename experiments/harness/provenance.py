@@ -11,7 +11,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 # The packages whose version can change a result; two versions never meet in one study.
-PACKAGES = ("torch", "torchvision", "numpy", "pillow", "accelerate", "timm")
+PACKAGES = ("torch", "torchvision", "numpy", "pillow", "accelerate", "timm", "transformers", "open_clip_torch")
 
 
 @cache

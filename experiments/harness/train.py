@@ -68,7 +68,8 @@ def train(cfg: Config, data: Any, directory: Path, record: RunRecord | None, tra
     saved = load_checkpoint(directory)
     if saved:
         state.restore(saved)
-        print(f"{directory.name}: continuing from step {state.step} of {cfg.train.steps}", flush=True)
+        if record:
+            print(f"{directory.name}: continuing from step {state.step} of {cfg.train.steps}", flush=True)
     if record:
         tracker.skip(rows=record.cut_back(saved["metrics_bytes"] if saved else 0))
 
