@@ -10,6 +10,7 @@ A place says where and how (``kind`` hub with repo and revision, or local with p
 """
 
 import hashlib
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +21,8 @@ from PIL import Image
 
 from experiments.harness.encoded_image import decode_rgb
 from experiments.harness.errors import DataError
+
+log = logging.getLogger(__name__)
 
 _KEYS = {"hub": {"repo", "revision"}, "local": {"path"}}
 
@@ -37,9 +40,13 @@ class StoredSplit:
     """int64 [rows]; in a set of pairs empty"""
 
     def picture(self, row: int) -> Image.Image:
-        """In RGB; what is damaged is grey."""
+        """In RGB, an animated one's first frame; what is damaged is grey, and a warning names it."""
         stored = self.pictures[int(row)][self.column]
-        return decode_rgb(stored["bytes"] if stored["bytes"] is not None else Path(stored["path"]).read_bytes())[0]
+        content = stored["bytes"] if stored["bytes"] is not None else Path(stored["path"]).read_bytes()
+        picture, whole = decode_rgb(content)
+        if not whole:
+            log.warning("the picture %s of row %d is damaged: the rest of it is grey", stored["path"], row)
+        return picture
 
 
 @dataclass(frozen=True)
@@ -105,14 +112,22 @@ def _split(rows: Any, place: Mapping[str, Any]) -> StoredSplit:
         labels = np.array(rows[place["label"]][:], np.int64)
         return StoredSplit(pictures, column, [[] for _ in labels], labels)
     texts = rows[place["caption"]][:]
-    captions = [text.splitlines() if isinstance(text, str) else list(text) for text in texts]
-    if not all(captions):
-        raise DataError(f"row {[bool(own) for own in captions].index(False)} has no caption.")
-    return StoredSplit(pictures, column, captions, np.zeros(0, np.int64))
+    lines = [text.splitlines() if isinstance(text, str) else text or [] for text in texts]
+    captions = [[line for line in own if line.strip()] for own in lines]
+    split = StoredSplit(pictures, column, captions, np.zeros(0, np.int64))
+    captioned = [row for row, own in enumerate(captions) if own]
+    if len(captioned) == len(captions):
+        return split
+    log.warning("%d of %d rows have no caption and are left out", len(captions) - len(captioned), len(captions))
+    return _chosen(split, captioned)
 
 
 def _unseen(split: StoredSplit, seen: set[str]) -> StoredSplit:
     rows = [row for row, texts in enumerate(split.captions) if not any(_normal(text) in seen for text in texts)]
+    return _chosen(split, rows)
+
+
+def _chosen(split: StoredSplit, rows: list[int]) -> StoredSplit:
     return replace(split, pictures=split.pictures.select(rows), captions=[split.captions[row] for row in rows])
 
 

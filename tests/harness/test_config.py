@@ -1,5 +1,7 @@
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,15 +14,22 @@ from experiments.harness.errors import ConfigError
 from experiments.harness.provenance import ROOT
 from tests.conftest import MakeConfig
 
+OPTIMIZERS = sorted((ROOT / "conf/optimizer").glob("*.yaml"))
 EXPERIMENTS = sorted(path.stem for path in (ROOT / "conf/experiment/image_classification").glob("*.yaml"))
 MILLION_PARAMETERS = {"convnet": 0.242, "vit_s4": 21.3, "resnet18": 11.2}
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
-@pytest.mark.parametrize("optimizer", sorted(path.stem for path in (ROOT / "conf/optimizer").glob("*.yaml")))
-def test_every_experiment_composes_with_every_optimizer(make_config: MakeConfig, name: str, optimizer: str) -> None:
-    cfg = make_config(f"experiment=image_classification/{name}", f"optimizer={optimizer}")
+def test_every_experiment_composes_and_has_settings_for_every_optimizer(make_config: MakeConfig, name: str) -> None:
+    cfg = make_config(f"experiment=image_classification/{name}")
     assert resolved(cfg)["experiment"] == f"image_classification/{name}"
+    for path in OPTIMIZERS:
+        assert set(re.findall(r"\$\{settings\.(\w+)\.", path.read_text())) <= set(cfg.settings), path.name
+
+
+@pytest.mark.parametrize("path", OPTIMIZERS, ids=lambda path: path.stem)
+def test_every_optimizer_composes(make_config: MakeConfig, path: Path) -> None:
+    assert resolved(make_config(f"optimizer={path.stem}"))["optimizer"]["name"] == path.stem
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
@@ -45,7 +54,7 @@ def test_every_choice_of_every_group_composes(make_config: MakeConfig, folder: s
     for path in (ROOT / "conf" / folder).glob("*.yaml"):
         if path.stem.startswith("lit_"):
             continue  # LiT's sets have keys of their own; tests/lit composes them
-        resolved(make_config(f"{folder}={path.stem}", "experiment=image_classification/mini"))
+        resolved(make_config(f"{folder}={path.stem}", "experiment=image_classification/vit_b16_aug"))
 
 
 @pytest.mark.parametrize(

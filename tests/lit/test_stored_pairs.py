@@ -96,3 +96,29 @@ def test_when_no_place_has_it_each_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="data=small cannot be opened") as caught:
         open_stored(config(tmp_path / "nowhere"), tmp_path)
     assert "nowhere" in str(caught.value)
+
+
+def test_odd_rows_are_left_out_or_read_as_far_as_they_go_and_are_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    animated = io.BytesIO()
+    frames = [Image.new("RGB", (8, 8), (shade, 0, 0)) for shade in (10, 200)]
+    frames[0].save(animated, "GIF", save_all=True, append_images=frames[1:])
+    noise = io.BytesIO()
+    Image.effect_noise((200, 200), 90).convert("RGB").save(noise, "JPEG")
+    pictures = [jpeg(0), noise.getvalue()[: len(noise.getvalue()) // 2], b"no picture", animated.getvalue(), jpeg(4)]
+    rows = {
+        "jpg": [{"bytes": picture, "path": None} for picture in pictures],
+        "txt": ["whole", "cut", "broken", "moving " * 1500, " \n"],
+    }
+    features = datasets.Features({"jpg": datasets.Image(), "txt": datasets.Value("string")})
+    (tmp_path / "odd").mkdir()
+    datasets.Dataset.from_dict(rows, features=features).to_parquet(tmp_path / "odd" / "train.parquet")
+    split = open_stored(config(tmp_path / "odd", splits={"train": "train"}), tmp_path).splits["train"]
+    assert [own[0].split()[0] for own in split.captions] == ["whole", "cut", "broken", "moving"]
+    assert "1 of 5 rows have no caption and are left out" in caplog.text
+    sizes = [split.picture(row).size for row in range(4)]
+    assert (sizes[0], sizes[1], sizes[3]) == ((20, 30), (200, 200), (8, 8))
+    assert split.picture(3).getpixel((4, 4))[0] < 50, "the first frame"
+    damaged = [record.getMessage() for record in caplog.records if "is damaged" in record.getMessage()]
+    assert ["row 1" in damaged[0], "row 2" in damaged[1], len(damaged)] == [True, True, 2]
