@@ -45,6 +45,9 @@ class TrainConfig:
     """decay of the averaged weights that evaluation then uses; null: evaluate the weights themselves"""
     log_every: int = MISSING
     evaluate_every: int = MISSING
+    sample_every: int | None = None
+    """steps between evaluations of the split "samples", for what a model generates; they are part of the test, so that
+    tuning trials do without. null: the task has no such split"""
     precision: str = "fp32"
     """fp32 or bf16 (autocast)"""
     tf32: bool = False

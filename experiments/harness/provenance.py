@@ -11,7 +11,17 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 # The packages whose version can change a result; two versions never meet in one study.
-PACKAGES = ("torch", "torchvision", "numpy", "pillow", "accelerate", "timm", "transformers", "open_clip_torch")
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "numpy",
+    "pillow",
+    "accelerate",
+    "timm",
+    "transformers",
+    "diffusers",
+    "open_clip_torch",
+)
 
 
 @cache
@@ -21,7 +31,7 @@ def sources_digest(task: str) -> str:
     ``experiments/study`` and ``experiments/report`` read finished runs only, so they are left out.
     """
     digest = hashlib.sha256(repr(sorted(package_versions().items())).encode())
-    folders = ("lion", "experiments/harness", "experiments/metrics", f"experiments/{task}")
+    folders = ("lion", "experiments/harness", "experiments/metrics", "experiments/pretrained", f"experiments/{task}")
     for path in sorted(path for folder in folders for path in (ROOT / folder).rglob("*.py")):
         digest.update(str(path.relative_to(ROOT)).encode() + path.read_bytes())
     return digest.hexdigest()[:16]

@@ -23,8 +23,9 @@ class Task(Protocol):
 
     def evaluate(self, model: nn.Module, split: str, process: int, num_processes: int) -> dict[str, Tensor]:
         """Sums over this process's share of ``split``, among them ``count``; they add up over processes, so no metric
-        depends on how the split was cut into batches. ``split`` is "val", "test" or, where ``flatness.draws`` is above
-        0, "train": ``flatness.samples`` training samples without augmentation, the same for every seed.
+        depends on how the split was cut into batches. A sum is a scalar or a vector. ``split`` is "val", "test" or,
+        where ``train.sample_every`` is set, "samples" or, where ``flatness.draws`` is above 0, "train":
+        ``flatness.samples`` training samples without augmentation, the same for every seed.
         """
 
     def metrics(self, sums: dict[str, float]) -> dict[str, float]:

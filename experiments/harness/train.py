@@ -120,10 +120,11 @@ def train(cfg: Config, data: Any, directory: Path, record: RunRecord | None, tra
             last = done == cfg.train.steps
             logs = last or done % cfg.train.log_every == 0
             evaluates = last or done % cfg.train.evaluate_every == 0
+            samples = cfg.test and cfg.train.sample_every is not None and (last or done % cfg.train.sample_every == 0)
             stops = (logs or processes == 1) and any_process(accelerator, stop.is_set())
             saves = last or stops or done % cfg.run.checkpoint_every == 0
             watch.observe(done, loss, grad_norm)
-            if device.type == "cpu" or logs or evaluates or saves:
+            if device.type == "cpu" or logs or evaluates or samples or saves:
                 watch.check()
 
             # Update.
@@ -138,7 +139,7 @@ def train(cfg: Config, data: Any, directory: Path, record: RunRecord | None, tra
                 ema.update_parameters(bare_model)
             state.step = done
             progress.update(bar, completed=done)
-            if not (logs or evaluates or saves):
+            if not (logs or evaluates or samples or saves):
                 continue
 
             # Everything below stands outside the training clock.
@@ -150,6 +151,8 @@ def train(cfg: Config, data: Any, directory: Path, record: RunRecord | None, tra
                 write(row | {"time/train_s": state.clock.seconds, **step_timer.take_median_ms()})
             if evaluates:
                 evaluate("val")
+            if samples:
+                evaluate("samples")
             if saves and record:
                 state.save(record, cfg.run.keep_checkpoints)
             if stops and not last:
@@ -184,7 +187,7 @@ def evaluate_split(task: Task, model: nn.Module, split: str, accelerator: Accele
     with torch.no_grad(), accelerator.autocast():
         sums = task.evaluate(model, split, accelerator.process_index, accelerator.num_processes)
     model.train(training)
-    return task.metrics({name: accelerator.reduce(value, "sum").item() for name, value in sums.items()})
+    return task.metrics({name: accelerator.reduce(value, "sum").tolist() for name, value in sums.items()})
 
 
 class StepRate(ProgressColumn):

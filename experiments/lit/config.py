@@ -54,7 +54,7 @@ class TwoTowersConfig:
     """of red, green and blue, in units of 1 of 255"""
     pixel_std: list[float] = MISSING
     tokenizer: str = MISSING
-    """a function of experiments/lit/tokenizers.py, by its full name"""
+    """a function of experiments/pretrained/tokenizers.py, by its full name"""
     context_length: int = MISSING
     """tokens of a text; longer ones are cut"""
     embed_dim: int = MISSING

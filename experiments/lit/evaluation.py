@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from experiments.lit.inputs import Inputs
 from experiments.lit.two_towers import TwoTowers
 from experiments.metrics.classification import classification_sums
 from experiments.metrics.retrieval import RANKS, recall_sums
 from experiments.metrics.zero_shot import class_embeddings
+from experiments.pretrained.locked import Inputs
 
 BATCH_SIZE = 500
 """Inputs in one forward pass, and queries compared with all keys at a time; no metric depends on it."""

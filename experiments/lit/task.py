@@ -23,12 +23,13 @@ from experiments.lit.evaluation import (
     zero_shot_metrics,
     zero_shot_sums,
 )
-from experiments.lit.inputs import Inputs, LockedPart, pixels, rows_of
+from experiments.lit.inputs import pixels
 from experiments.lit.loss import check_batch, contrastive_loss
 from experiments.lit.sets import Sets
 from experiments.lit.splits import Pairs, Pictures, labelled_splits, pair_splits
 from experiments.lit.two_towers import TwoTowers, build_locked, build_two_towers
 from experiments.metrics.zero_shot import prompts
+from experiments.pretrained.locked import Inputs, LockedPart, rows_of
 
 
 class Lit:

@@ -4,7 +4,6 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from hydra.utils import instantiate
@@ -13,10 +12,11 @@ from torch.utils.checkpoint import checkpoint
 
 from experiments.harness.errors import ConfigError
 from experiments.lit.config import TwoTowersConfig
+from experiments.pretrained.locked import Locked
+from experiments.pretrained.weights import Weights, load_weights
 
 MAX_LOGIT_SCALE = 100.0
 """Radford et al. 2021, section 2.5, clip it so that training does not become unstable."""
-Weights = Mapping[str, np.ndarray]
 
 
 class Normalize(nn.Module):
@@ -33,24 +33,6 @@ class Normalize(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Normalised pixels."""
         return (images.float() - self.mean) / self.std
-
-
-class Locked(nn.Module):
-    """A module that training leaves as it is: no gradient, no optimizer state, always in evaluation mode."""
-
-    def __init__(self, module: nn.Module) -> None:
-        super().__init__()
-        self.module = module.eval().requires_grad_(False)
-
-    def train(self, mode: bool = True) -> "Locked":
-        """Stay in evaluation mode: batch statistics would change, and dropout would add noise."""
-        return self
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        """The module's output, without a graph."""
-        with torch.no_grad():
-            output: Tensor = self.module(inputs)
-        return output
 
 
 class TwoTowers(nn.Module):
@@ -143,9 +125,3 @@ def build_part(config: Any) -> nn.Module:
     """Instantiate ``config._target_``."""
     module: nn.Module = instantiate(config, _convert_="all")
     return module
-
-
-def load_weights(module: nn.Module, weights: Weights) -> None:
-    """Fill the whole module from ``weights``, which may hold more; with none at all it stays as it is."""
-    if weights:
-        module.load_state_dict({name: torch.tensor(weights[name]) for name in module.state_dict()})

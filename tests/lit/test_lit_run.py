@@ -9,10 +9,10 @@ import torch
 
 from experiments.harness.entry import execute, locate
 from experiments.harness.errors import ConfigError
-from experiments.lit.inputs import LockedPart
 from experiments.lit.splits import pair_splits
 from experiments.lit.task import build
 from experiments.lit.two_towers import build_locked
+from experiments.pretrained.locked import LockedPart
 from tests.conftest import MakeConfig, rows
 
 TINY_VIT = "{_target_: timm.create_model, model_name: test_vit, img_size: 32, patch_size: 8, num_classes: 0}"

@@ -15,10 +15,9 @@ from transformers import BertConfig, BertModel
 
 from experiments.harness.places import describe
 from experiments.harness.prepared_data import cached_arrays, prepare
-from experiments.lit.minilm import LowerLayers, UpperLayers
-from experiments.lit.tokenizers import clip, word_piece
-from experiments.lit.two_towers import load_weights
-from experiments.lit.weights import efficientnet_lite0
+from experiments.pretrained.minilm import LowerLayers, UpperLayers
+from experiments.pretrained.tokenizers import clip, word_piece
+from experiments.pretrained.weights import efficientnet_lite0, load_weights
 from tests.harness.small_cifar import npm_place, npm_registry, write_npm_package
 from tests.lit.test_lit_configs import ROOT
 
@@ -117,7 +116,7 @@ def test_several_archives_are_one_place(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 @pytest.mark.network
-@pytest.mark.parametrize("name", ["lit_emoji", "lit_drawings", "lit_efficientnet_lite0", "lit_minilm"])
+@pytest.mark.parametrize("name", ["lit_emoji", "lit_drawings", "efficientnet_lite0", "minilm"])
 def test_pinned_download_is_the_declared_data_set(name: str, tmp_path: Path) -> None:
     from omegaconf import OmegaConf
 

@@ -1,8 +1,23 @@
-"""Decoders of weights that package registries carry: arrays by the names that the parameters have in our modules."""
+"""Weights that package registries carry, as arrays by the names that the parameters have in our modules: their
+decoders, and the way into a module.
+"""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+from torch import nn
+
+Weights = Mapping[str, np.ndarray]
+"""By parameter name; there may be more than a module has."""
+
+
+def load_weights(module: nn.Module, weights: Weights) -> None:
+    """Fill the whole module from ``weights``, which may hold more; with none at all it stays as it is."""
+    import torch
+
+    if weights:
+        module.load_state_dict({name: torch.tensor(weights[name]) for name in module.state_dict()})
 
 
 def efficientnet_lite0(folder: Path) -> dict[str, np.ndarray]:

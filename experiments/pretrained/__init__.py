@@ -1,0 +1,1 @@
+"""Networks whose weights package registries carry, and the stored outputs of their locked parts."""

@@ -1,0 +1,71 @@
+"""Networks, or parts of them, that training leaves as they are, and their outputs, which are computed once."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from experiments.harness.prepared_data import cached_arrays
+
+LOCKED_BATCH_SIZE = 64
+"""Inputs in one forward pass of a locked part; only its speed depends on it, up to rounding."""
+
+Inputs = Callable[[np.ndarray], Tensor]
+"""Numbers, int64 [N], to what a network takes: [N, ...]"""
+
+
+def rows_of(array: np.ndarray) -> Inputs:
+    """Inputs that are rows of an array."""
+    return lambda numbers: torch.from_numpy(array[numbers])
+
+
+class Locked(nn.Module):
+    """A module that training leaves as it is: no gradient, no optimizer state, always in evaluation mode."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module.eval().requires_grad_(False)
+
+    def train(self, mode: bool = True) -> "Locked":
+        """Stay in evaluation mode: batch statistics would change, and dropout would add noise."""
+        return self
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """The module's output, without a graph."""
+        with torch.no_grad():
+            output: Tensor = self.module(inputs)
+        return output
+
+
+@dataclass(frozen=True)
+class LockedPart:
+    """A locked part of a network, and where its outputs are kept."""
+
+    identity: str
+    """tells what its outputs depend on, besides the inputs"""
+    build: Callable[[], nn.Module]
+    device: torch.device
+    cache_dir: Path
+
+    def outputs(self, inputs: Inputs, count: int, fingerprint: str) -> Inputs:
+        """Its outputs for inputs 0 to ``count - 1``, float32, computed unless they are in the cache.
+
+        ``fingerprint`` tells the inputs.
+        """
+        identity = f"{self.identity} of {count} of {fingerprint}"
+        stored = cached_arrays(
+            "locked-outputs", identity, self.cache_dir, lambda: {"outputs": self._all(inputs, count)}
+        )
+        return rows_of(stored.load()["outputs"])
+
+    def _all(self, inputs: Inputs, count: int) -> np.ndarray:
+        module = self.build().to(self.device)
+        outputs = []
+        with torch.no_grad():
+            for start in range(0, count, LOCKED_BATCH_SIZE):
+                batch = inputs(np.arange(start, min(start + LOCKED_BATCH_SIZE, count)))
+                outputs.append(module(batch.to(self.device)).float().cpu().numpy())
+        return np.concatenate(outputs)
