@@ -1,6 +1,7 @@
 # Every target sets itself up: `make reproduce-image-classification` works in a fresh clone with Python >= 3.11.
-TASKS := image-classification lit
+TASKS := image-classification lit language-modeling
 PYTHON ?= python3
+TASK ?= image_classification
 SCALE ?= mini
 CELL ?= $(SCALE)
 OPTIMIZERS ?= lion,adamw
@@ -40,8 +41,8 @@ $(TASKS:%=pilot-%): pilot-%: $(READY)
 	$(BIN)/python -m experiments.$(subst -,_,$*) --multirun experiment=$(subst -,_,$*)/$(CELL) $(STUDY) \
 		study=pilot 'study.confirm_seeds=[]' 'study.tune_seeds=[2000]'
 
-plan: $(READY)  ## what the experiment CELL would cost: parameters, FLOPs, samples, optimizer memory
-	$(BIN)/python -m experiments.image_classification.plan experiment=image_classification/$(CELL) scale=$(SCALE) $(ARGS)
+plan: $(READY)  ## what the experiment CELL of TASK would cost: parameters, FLOPs, samples, memory
+	$(BIN)/python -m experiments.harness.plan $(TASK) experiment=$(TASK)/$(CELL) scale=$(SCALE) $(ARGS)
 
 report: $(READY)  ## rebuild every table and figure under results/ from the committed run records
 	$(BIN)/python -m experiments.report

@@ -93,6 +93,8 @@ class StudyConfig:
     """a pilot: its winners become the experiment's settings; see experiments/study/centres.py"""
     extensions: int = 0
     """how often the grid may grow, by the same number of trials for all, while a winner sits at its edge"""
+    settings_from: str | None = None
+    """for a study that tunes nothing: the experiment whose tuning its settings come from, which its page then says"""
     paper: str | None = None
     """the published cell that stands beside ours: a key of results/paper.yaml"""
 

@@ -53,14 +53,17 @@ class PreparedData:
             try:
                 array = np.load(path, mmap_mode="r" if mmap else None, allow_pickle=False)
             except (OSError, ValueError, EOFError) as error:
-                raise DataError(f"{path} cannot be read ({error}). {_delete(self.directory)}") from error
+                raise DataError(f"{path} cannot be read ({error}). {delete_advice(self.directory)}") from error
             if _summary(array) != expected:
-                raise DataError(f"{path} is not what was decoded: it was changed since. {_delete(self.directory)}")
+                raise DataError(
+                    f"{path} is not what was decoded: it was changed since. {delete_advice(self.directory)}"
+                )
             loaded[name] = array
         return loaded
 
 
-def _delete(directory: Path) -> str:
+def delete_advice(directory: Path) -> str:
+    """The way out of a cache folder that was damaged."""
     return f"Delete the folder {directory} and run the same command again: it is then prepared anew."
 
 
@@ -80,19 +83,24 @@ def prepare(data: Mapping[str, Any], cache_dir: Path) -> PreparedData:
     None where nobody could compute it yet) and ``places`` (see experiments/harness/places.py) are read. Processes that
     prepare the same data set wait for the first. When no place has it, one DataError says why for each.
     """
+    check_places(data)
+    identity = data["fingerprint"] or json.dumps(data["places"], sort_keys=True)
+    cache_dir = cache_dir.expanduser()
+    directory = cache_dir / f"{data['name']}-{hashlib.sha256(identity.encode()).hexdigest()[:10]}"
+    if not directory.exists():
+        with lock(directory.with_name(directory.name + ".lock")):
+            if not directory.exists():  # another process may have prepared it while this one waited
+                _prepare_anew(data, directory)
+    return _open(directory, data["fingerprint"])
+
+
+def check_places(data: Mapping[str, Any]) -> None:
+    """Raise DataError, naming the set, for a place that its config misspells."""
     for place in data["places"]:
         try:
             check_place(place)
         except DataError as fault:
             raise DataError(f"In the config of data={data['name']}, {fault}") from fault
-    identity = data["fingerprint"] or json.dumps(data["places"], sort_keys=True)
-    cache_dir = cache_dir.expanduser()
-    directory = cache_dir / f"{data['name']}-{hashlib.sha256(identity.encode()).hexdigest()[:10]}"
-    if not directory.exists():
-        with _lock(directory.with_name(directory.name + ".lock")):
-            if not directory.exists():  # another process may have prepared it while this one waited
-                _prepare_anew(data, directory)
-    return _open(directory, data["fingerprint"])
 
 
 def cached_arrays(
@@ -104,7 +112,7 @@ def cached_arrays(
     """
     directory = cache_dir.expanduser() / f"{name}-{hashlib.sha256(identity.encode()).hexdigest()[:10]}"
     if not directory.exists():
-        with _lock(directory.with_name(directory.name + ".lock")):
+        with lock(directory.with_name(directory.name + ".lock")):
             if not directory.exists():
                 work_dir = directory.with_name(directory.name + ".partial")
                 shutil.rmtree(work_dir, ignore_errors=True)  # what a killed process left
@@ -118,14 +126,16 @@ def _open(directory: Path, declared: str | None) -> PreparedData:
         manifest = json.loads((directory / "manifest.json").read_text())
         prepared = PreparedData(directory, manifest["fingerprint"], manifest["arrays"])
     except (OSError, ValueError, LookupError) as error:
-        raise DataError(f"{directory / 'manifest.json'} cannot be read ({error}). {_delete(directory)}") from error
+        raise DataError(
+            f"{directory / 'manifest.json'} cannot be read ({error}). {delete_advice(directory)}"
+        ) from error
     if fingerprint_of(prepared.arrays) != prepared.fingerprint or declared not in (None, prepared.fingerprint):
-        raise DataError(f"{directory / 'manifest.json'} is not what was written there. {_delete(directory)}")
+        raise DataError(f"{directory / 'manifest.json'} is not what was written there. {delete_advice(directory)}")
     return prepared
 
 
 @contextmanager
-def _lock(path: Path) -> Iterator[None]:
+def lock(path: Path) -> Iterator[None]:
     """Hold ``path`` against other processes; the system lets go of it when a holder dies."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -144,24 +154,38 @@ def _lock(path: Path) -> Iterator[None]:
 def _prepare_anew(data: Mapping[str, Any], directory: Path) -> None:
     """Fill ``directory`` from the first place that can. The caller holds the lock."""
     work_dir = directory.with_name(directory.name + ".partial")
-    reasons = []
-    for place in data["places"]:
-        log.info("data=%s: fetching from %s", data["name"], describe(place))
+
+    def attempt(place: Mapping[str, Any]) -> None:
         shutil.rmtree(work_dir, ignore_errors=True)  # what a killed process left
         work_dir.mkdir()
         try:
             arrays = _decode(place, work_dir)
             _write(arrays, data["fingerprint"], describe(place), work_dir / "arrays")
             (work_dir / "arrays").rename(directory)
+        finally:
+            shutil.rmtree(work_dir, ignore_errors=True)
+
+    try_places(data, attempt)
+
+
+def try_places(data: Mapping[str, Any], attempt: Callable[[Mapping[str, Any]], None]) -> None:
+    """Call ``attempt`` with one of ``data``'s places after the other, until one does not fail.
+
+    When all fail, one DataError says why for each, and the way out.
+    """
+    reasons = []
+    for place in data["places"]:
+        log.info("data=%s: fetching from %s", data["name"], describe(place))
+        try:
+            attempt(place)
         except (DataError, *_DECODING_FAULTS) as fault:
             reason = str(fault) if isinstance(fault, DataError) else f"{type(fault).__name__}: {fault}"
             log.warning("data=%s: %s failed: %s", data["name"], describe(place), reason)
             reasons.append(f"  {describe(place)}: {reason}")
         else:
             return
-        finally:
-            shutil.rmtree(work_dir, ignore_errors=True)
-    local = [str(Path(place["path"]).expanduser().absolute()) for place in data["places"] if place["kind"] == "local"]
+    paths = dict.fromkeys(place["path"] for place in data["places"] if place["kind"] == "local")
+    local = [str(Path(path).expanduser().absolute()) for path in paths]
     others = sorted(path.stem for path in CONFIGS.glob("*.yaml") if path.stem != data["name"])
     put_files = f"Put its files at {' or '.join(local)}, or choose" if local else "Choose"
     raise DataError(

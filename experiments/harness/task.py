@@ -1,5 +1,6 @@
 """What the training loop asks of a task. A task package offers ``build(cfg, data) -> Task`` in its module ``task``."""
 
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -30,3 +31,8 @@ class Task(Protocol):
 
     def metrics(self, sums: dict[str, float]) -> dict[str, float]:
         """Metrics by name ("loss", "top1", ...) from the sums over the whole split."""
+
+    def write_samples(self, directory: Path, step: int) -> None:
+        """Put some of what the latest evaluation of "samples" generated into the run's directory; asked of the main
+        process, where ``train.sample_every`` is set.
+        """

@@ -153,6 +153,8 @@ def train(cfg: Config, data: Any, directory: Path, record: RunRecord | None, tra
                 evaluate("val")
             if samples:
                 evaluate("samples")
+                if record:
+                    task.write_samples(directory, state.step)
             if saves and record:
                 state.save(record, cfg.run.keep_checkpoints)
             if stops and not last:

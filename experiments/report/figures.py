@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from experiments.harness.errors import DataError
 from experiments.harness.record import read_metrics, read_status
 from experiments.report.labels import Summary, metric_label, metric_of, metric_title, optimizer_name
+from experiments.report.samples import sample_distances, sample_sheets
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart. An optimizer has its colour in every figure.
 COLORS = {"lion": "#D55E00", "adamw": "#0072B2", "sgd": "#009E73", "adafactor": "#CC79A7"}
@@ -44,6 +45,7 @@ def draw(directory: Path, summary: Summary) -> list[str]:
             if comparison["primary"] and comparison["difference"]:
                 name = f"paired-differences-{comparison['a']}-{comparison['b']}.png"
                 figures[name] = paired_differences(summary, comparison)
+        figures |= _sample_figures(directory, summary)
         for name, figure in figures.items():
             figure.savefig(directory / name, metadata={"Software": None})
     return list(figures)
@@ -66,6 +68,31 @@ def _curves(directory: Path, summary: Summary, optimizer: str, metric: str) -> n
             rows = read_metrics(directory / "runs" / run_id)
             curves.append([(row["step"], row[metric]) for row in rows if metric in row])
     return np.array(curves)
+
+
+def _sample_figures(directory: Path, summary: Summary) -> dict[str, Figure]:
+    """What the optimizers' runs generated: images of their first seed, and the distances of all; none where a run of
+    theirs has no images.
+    """
+    runs = {
+        optimizer_name(name): [
+            directory / "runs" / run_id
+            for run_id in optimizer["runs"]["confirm"]
+            if (directory / "runs" / run_id / "samples.png").exists()
+            and (read_status(directory / "runs" / run_id) or {})["status"] == "complete"
+        ]
+        for name, optimizer in summary["optimizers"].items()
+    }
+    if not runs or not all(runs.values()):
+        return {}
+    names = dict.fromkeys(row["metric"] for row in summary["comparisons"] if row["metric"].startswith("samples/"))
+    metrics = list(names)
+    titles = [metric_title(metric) for metric in metrics]
+    colors = {optimizer_name(name): color for name, color in optimizer_colors(summary["optimizers"]).items()}
+    figures = {"samples.png": sample_sheets({name: own[0] for name, own in runs.items()})}
+    if metrics:
+        figures["sample-distances.png"] = sample_distances(runs, metrics, titles, colors)
+    return figures
 
 
 def learning_curves(directory: Path, summary: Summary) -> Figure:

@@ -53,13 +53,18 @@ METRICS = {
     "perturbed_loss": Metric("training loss under weight noise", decimals=4),
     "log_perplexity": Metric("log-perplexity", decimals=4, unit="nats", difference_unit="nats"),
     "perplexity": Metric("perplexity", decimals=2),
+    "word_log_perplexity": Metric("word-level log-perplexity", decimals=4, unit="nats", difference_unit="nats"),
+    "word_perplexity": Metric("word-level perplexity", decimals=2),
+    "bits_per_byte": Metric("bits per byte", decimals=4),
     "fid": Metric("FID", decimals=2),
     "kid": Metric("KID", decimals=4),
+    "fd_efficientnet_lite0": Metric("Fréchet distance (EfficientNet-Lite0)", decimals=0),
+    "kid_efficientnet_lite0": Metric("kernel distance (EfficientNet-Lite0)", decimals=2),
     "clip_score": Metric("CLIP score", decimals=4),
 }
 """By the last part of the recorded name; a metric that is not here is shown under its recorded name."""
 
-SPLITS = {"val": "validation", "test": "test", "train": "training", "flatness": "final"}
+SPLITS = {"samples": "sample", "val": "validation", "test": "test", "train": "training", "flatness": "final"}
 
 
 def optimizer_name(name: str) -> str:

@@ -31,6 +31,8 @@ VERDICTS = """\
   A study in which training diverged is undecided too, with the exception above."""
 
 CAPTIONS = {
+    "samples": "Generated images of each optimizer's first seed, from the same noise, at the same steps.",
+    "sample-distances": "Distance of generated from real images: mean over the seeds, band of one standard deviation.",
     "learning-curves": "Learning curves: mean over the seeds whose run completed, band of one standard deviation.",
     "learning-rate-sweep": "Tuning: the validation metric of every trial against its learning rate.",
     "paired-differences": "The difference within each pair, and its mean with the 95 % interval.",
@@ -129,6 +131,11 @@ def _other_metrics(summary: Summary) -> list[str]:
 
 def _budget(summary: Summary) -> str:
     budgets = {optimizer["trials"] for optimizer in summary["optimizers"].values()}
+    if summary["settings_from"]:
+        return (
+            f"Nothing was tuned here: the settings are transferred, those that won in {summary['settings_from']}. They "
+            "need not be the best ones for this data, for either optimizer."
+        )
     if budgets == {0}:
         return "Nothing was tuned: the settings are those that the experiment declares."
     return (

@@ -28,6 +28,8 @@ def publish(study: Study, command: str) -> Path:
             (directory / "runs" / run.directory.name).mkdir(parents=True, exist_ok=True)
             for name in RECORD_FILES:
                 shutil.copyfile(run.directory / name, directory / "runs" / run.directory.name / name)
+            if (run.directory / "samples.png").exists():
+                shutil.copyfile(run.directory / "samples.png", directory / "runs" / run.directory.name / "samples.png")
     description = {
         "schema": 1,
         "task": config["task"],

@@ -92,6 +92,7 @@ def summarize(directory: Path) -> dict[str, Any]:
         "primary_metric": study["primary_metric"],
         "validation_metric": study["validation_metric"],
         "margin_reason": study["margin_reason"],
+        "settings_from": study.get("settings_from"),  # records of before this key have none
         "environment": {**first.environment, "kinds_of_hardware": len(environments)},
         "data": {"name": first.config["data"]["name"], "fingerprint": first.config["data"]["fingerprint"]},
         "optimizers": {

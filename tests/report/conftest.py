@@ -184,6 +184,7 @@ def write_study(tmp_path: Path) -> WriteStudy:
             "primary_metric": f"test/{metric}",
             "validation_metric": f"val/{metric}",
             "margin_reason": "less than most of the paper's gains",
+            "settings_from": None,
             "environment": {
                 "git_sha": "0" * 40,
                 "sources_digest": "abcdef0123456789",

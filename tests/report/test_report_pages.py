@@ -72,6 +72,11 @@ def test_three_seeds_are_called_a_direction(write_study: WriteStudy) -> None:
     assert "Tuning trials" not in headings(page)
 
 
+def test_settings_that_were_tuned_on_other_data_are_labelled_so(write_study: WriteStudy) -> None:
+    summary = read(write_study(tuned=False)) | {"settings_from": "language_modeling/mini"}
+    assert "transferred, those that won in language_modeling/mini" in study_page(summary, [])
+
+
 def test_what_was_run_admits_uncommitted_changes_and_mixed_hardware(write_study: WriteStudy) -> None:
     summary = read(write_study())
     summary["environment"] |= {"git_dirty": True, "kinds_of_hardware": 2}

@@ -7,7 +7,7 @@ import pytest
 from hydra.core.global_hydra import GlobalHydra
 
 from experiments.harness.errors import ConfigError
-from experiments.image_classification.plan import plan
+from experiments.harness.plan import plan
 
 
 @pytest.fixture(autouse=True)
@@ -23,7 +23,7 @@ def vit_flops_per_image(width: int, depth: int, tokens: int, patch_values: int, 
 
 
 def test_a_vision_transformers_operations_and_memory_by_hand() -> None:
-    planned = plan(["experiment=image_classification/vit_b16_aug", "scale=paper"])
+    planned = plan("image_classification", ["experiment=image_classification/vit_b16_aug", "scale=paper"])
     assert planned.parameters == 86567656
     by_hand = 4096 * vit_flops_per_image(768, 12, 197, 3 * 16 * 16, 1000)
     assert planned.flops_per_step == pytest.approx(by_hand, rel=1e-3)
@@ -35,24 +35,24 @@ def test_a_vision_transformers_operations_and_memory_by_hand() -> None:
 
 
 def test_a_convolution_networks_operations_are_the_published_ones() -> None:
-    planned = plan(["experiment=image_classification/resnet50", "scale=paper"])
+    planned = plan("image_classification", ["experiment=image_classification/resnet50", "scale=paper"])
     # 4.09 G multiplications a forward pass (torchvision's model card); the first layer has no gradient to its input.
     assert planned.flops_per_step / 1024 == pytest.approx(3 * 2 * 4.09e9, rel=0.015)
 
 
 def test_the_number_of_epochs_is_left_out_where_the_images_are_not_counted() -> None:
-    assert plan(["experiment=image_classification/i21k_vit_b16", "scale=paper"]).epochs is None
+    assert plan("image_classification", ["experiment=image_classification/i21k_vit_b16", "scale=paper"]).epochs is None
 
 
 def test_settings_that_cannot_work_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"train\.batch_size=4096 is not a multiple"):
-        plan(["experiment=image_classification/vit_b16_aug", "train.micro_batch_size=100"])
+        plan("image_classification", ["experiment=image_classification/vit_b16_aug", "train.micro_batch_size=100"])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("cell", "code"), [("vit_s16", 0), ("vit_s17", 2)])
 def test_the_command_needs_no_data(cell: str, code: int) -> None:
-    command = [sys.executable, "-m", "experiments.image_classification.plan"]
+    command = [sys.executable, "-m", "experiments.harness.plan", "image_classification"]
     result = subprocess.run(
         [*command, f"experiment=image_classification/{cell}"], capture_output=True, text=True, check=False
     )

@@ -1,0 +1,153 @@
+"""What an experiment would cost, told without its data and without a GPU.
+
+    python -m experiments.harness.plan image_classification experiment=image_classification/vit_b16_aug scale=paper
+
+Model, parameters, samples, floating point operations, and the memory of weights, gradients, activations and each
+optimizer's state. A task offers this in its module ``meta``: ``meta_model(cfg)``, its model without memory for its
+weights, and ``meta_output(model, cfg, samples)``, what the model gives for so many samples; ``samples_per_epoch(cfg)``
+is None where the config does not tell.
+"""
+
+import importlib
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from experiments.harness.config import check, resolved
+from experiments.harness.errors import SuiteError
+from experiments.harness.optimizer import build_optimizer, state_bytes
+from experiments.harness.provenance import ROOT
+
+H100_FLOPS = 400e12
+"""Operations a second in bfloat16 that large transformers reach on an H100, 40 % of its peak; ConvNets reach less."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The cost of one run, and of the study that it belongs to."""
+
+    model: str
+    parameters: int
+    steps: int
+    batch_size: int
+    epochs: float | None
+    """None where the number of training samples is not in the config"""
+    flops_per_step: int
+    """forward and backward pass of a global batch; a multiplication and an addition are two"""
+    runs: int
+    """confirmation runs of a study of Lion and its reference"""
+    activation_bytes: int
+    """what one micro-batch's forward pass keeps for its backward pass, in float32 and without checkpoints"""
+    state_bytes: dict[str, int]
+    """by optimizer"""
+
+    @property
+    def samples(self) -> int:
+        """What one run is trained on, repetitions counted."""
+        return self.steps * self.batch_size
+
+    @property
+    def run_flops(self) -> int:
+        """Floating point operations of one run's training."""
+        return self.steps * self.flops_per_step
+
+
+def plan(task: str, overrides: list[str]) -> Plan:
+    """The cost of the experiment that ``overrides`` describe, as on the command line of a run without ``optimizer``."""
+    importlib.import_module(f"experiments.{task}.config")  # registers the schema
+    meta = importlib.import_module(f"experiments.{task}.meta")
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        cfg = compose(task, overrides)
+        contestants = {name: compose(task, [*overrides, f"optimizer={name}"]) for name in ("lion", cfg.study.reference)}
+    for contestant in contestants.values():
+        check(contestant)
+        resolved(contestant)
+    model = meta.meta_model(cfg)
+    samples = 2  # batch norm wants more than one
+    flops, activation_bytes = one_pass(model, lambda: meta.meta_output(model, cfg, samples))
+    epoch = meta.samples_per_epoch(cfg)
+    return Plan(
+        model=str(cfg.model.get("model_name", cfg.model["_target_"])),
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        steps=cfg.train.steps,
+        batch_size=cfg.train.batch_size,
+        epochs=cfg.train.steps * cfg.train.batch_size / epoch if epoch else None,
+        flops_per_step=flops // samples * cfg.train.batch_size,
+        runs=len(contestants) * len(cfg.study.confirm_seeds),
+        activation_bytes=activation_bytes // samples * cfg.train.micro_batch_size,
+        state_bytes={name: optimizer_state_bytes(model, each.optimizer) for name, each in contestants.items()},
+    )
+
+
+def one_pass(model: nn.Module, output: Callable[[], Tensor]) -> tuple[int, int]:
+    """Floating point operations of a forward and a backward pass (matrix products and convolutions), and the bytes that
+    the first keeps for the second, besides the weights.
+    """
+    weights = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
+    kept: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in weights:
+            kept[storage._cdata] = storage.nbytes()
+        return tensor
+
+    with FlopCounterMode(display=False) as counter:
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            scalar = output().sum()
+        scalar.backward()
+    return int(counter.get_total_flops()), sum(kept.values())
+
+
+def optimizer_state_bytes(model: nn.Module, optimizer_config: DictConfig) -> int:
+    """Bytes of the state that the optimizer keeps after a step."""
+    for parameter in model.parameters():
+        parameter.grad = torch.empty_like(parameter)
+    optimizer = build_optimizer(model, optimizer_config)
+    optimizer.step()
+    return state_bytes(optimizer)
+
+
+def show(planned: Plan) -> Table:
+    """The plan as two columns."""
+    table = Table(show_header=False, box=None)
+    hours = planned.run_flops / H100_FLOPS / 3600
+    rows: list[tuple[str, str]] = [
+        ("model", planned.model),
+        ("parameters", f"{planned.parameters / 1e6:.2f} M"),
+        ("steps", f"{planned.steps:,} of {planned.batch_size:,} samples"),
+        ("samples", f"{planned.samples:,}" + (f" ({planned.epochs:.1f} epochs)" if planned.epochs else "")),
+        ("FLOPs a step", f"{planned.flops_per_step:.3g}"),
+        ("FLOPs a run", f"{planned.run_flops:.3g} (at 40 % of an H100's peak {hours:,.0f} h)"),
+        (
+            "runs",
+            f"{planned.runs} ({' and '.join(planned.state_bytes)}), together "
+            f"{planned.runs * planned.run_flops:.3g} FLOPs",
+        ),
+        ("weights, gradients", f"{8 * planned.parameters / 2**20:,.0f} MiB"),
+        *((f"state of {name}", f"{size / 2**20:,.0f} MiB") for name, size in planned.state_bytes.items()),
+        (
+            "activations",
+            f"{planned.activation_bytes / 2**20:,.0f} MiB a micro-batch in float32",
+        ),
+    ]
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+if __name__ == "__main__":
+    try:
+        Console().print(show(plan(sys.argv[1], sys.argv[2:])))
+    except (SuiteError, HydraException) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -1,0 +1,40 @@
+"""The negative log-likelihood that a model gives to tokens."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+UNCOUNTED = -100
+"""The target of a place whose prediction does not count, as PyTorch's cross-entropy has it"""
+LOGITS_IN_MEMORY = 2**27
+"""Of one forward pass without gradients: 512 MiB in float32. No sum depends on it, but for rounding."""
+
+
+def token_nats(model: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
+    """Of inputs and targets int64 ``[N, T]``: float32 ``[N * T]``, 0 where the target is UNCOUNTED."""
+    logits = model(inputs).logits
+    return F.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), ignore_index=UNCOUNTED, reduction="none")
+
+
+def summed_nats(
+    model: nn.Module,
+    read: Callable[[np.ndarray], tuple[Tensor, Tensor]],
+    numbers: np.ndarray,
+    context_length: int,
+    vocab_size: int,
+) -> dict[str, Tensor]:
+    """``nats``, the sum over all counted tokens of the rows ``numbers``, and ``count``, how many these are; float64.
+
+    ``read`` gives inputs and targets of rows by number, at most ``context_length`` long.
+    """
+    device = next(model.parameters()).device
+    sums = {name: torch.zeros((), dtype=torch.float64, device=device) for name in ("nats", "count")}
+    rows = max(1, LOGITS_IN_MEMORY // (context_length * vocab_size))
+    for start in range(0, len(numbers), rows):
+        inputs, targets = (tensor.to(device) for tensor in read(numbers[start : start + rows]))
+        sums["nats"] += token_nats(model, inputs, targets).sum(dtype=torch.float64)
+        sums["count"] += (targets != UNCOUNTED).sum()
+    return sums

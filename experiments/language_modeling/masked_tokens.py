@@ -1,0 +1,63 @@
+"""Masked language modelling, BERT's objective: hidden tokens from all around them (Devlin et al. 2019, section 3.1)."""
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from experiments.harness.seeds import derive_seed
+from experiments.language_modeling.likelihood import UNCOUNTED, summed_nats, token_nats
+from experiments.language_modeling.sequences import Sequences
+from experiments.language_modeling.token_files import TokenSplit
+
+EXTRA_TOKENS = 1
+"""The mask, which the tokenizer does not have: its number is the one after the tokenizer's last."""
+HIDDEN_SHARE = 0.15
+"""of the tokens are predicted, of which"""
+MASKED_SHARE, RANDOM_SHARE = 0.8, 0.1
+"""are replaced by the mask and by a random token; the rest stays as it is"""
+
+
+def sequences(tokens: np.ndarray, context_length: int) -> Sequences:
+    """What training sees."""
+    return Sequences(tokens, context_length, context_length)
+
+
+def inputs_and_targets(tokens: Tensor, seeds: list[int], vocab_size: int, separator: int) -> tuple[Tensor, Tensor]:
+    """Of sequences int64 ``[N, T]``: both int64 ``[N, T]``, targets UNCOUNTED where nothing is hidden.
+
+    A sequence's seed decides which of its tokens are hidden, and how: 15 % of its length, and no separator.
+    """
+    inputs, targets = tokens.clone(), torch.full_like(tokens, UNCOUNTED)
+    hidden_tokens = max(1, round(HIDDEN_SHARE * tokens.shape[1]))
+    for row, seed in enumerate(seeds):
+        rng = np.random.default_rng(seed)
+        words = np.flatnonzero(tokens[row].numpy() != separator)
+        hidden = rng.permutation(words)[:hidden_tokens]
+        targets[row, hidden] = tokens[row, hidden]
+        way = rng.random(len(hidden))
+        others = torch.from_numpy(rng.integers(0, vocab_size, len(hidden)))
+        at_random = (way >= MASKED_SHARE) & (way < MASKED_SHARE + RANDOM_SHARE)
+        inputs[row, hidden[way < MASKED_SHARE]] = vocab_size
+        inputs[row, hidden[at_random]] = others[at_random]
+    return inputs, targets
+
+
+def loss(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+    """Mean negative log-likelihood of what is hidden, in nats a token."""
+    return token_nats(model, batch["inputs"], batch["targets"]).sum() / (batch["targets"] != UNCOUNTED).sum()
+
+
+def sums(
+    model: nn.Module, split: TokenSplit, context_length: int, vocab_size: int, process: int, num_processes: int
+) -> dict[str, Tensor]:
+    """Sums ``nats`` and ``count`` (hidden tokens) over this process's share of a split, of which the same is hidden every
+    time.
+    """
+    rows = sequences(split.tokens, context_length)
+    separator = int(split.tokens[split.starts[0]])
+
+    def read(numbers: np.ndarray) -> tuple[Tensor, Tensor]:
+        seeds = [derive_seed(0, "hidden tokens", int(number)) for number in numbers]
+        return inputs_and_targets(rows[numbers], seeds, vocab_size, separator)
+
+    return summed_nats(model, read, np.arange(process, len(rows), num_processes), context_length, vocab_size)

@@ -1,0 +1,73 @@
+"""Transformers of the paper's kind by their sizes: GPT-2's architecture reads from the left, BERT's from both sides.
+
+GPT-2's, with tied embeddings, learnt positions and 32 000 tokens, has the parameter counts of the paper's section 4.4
+(110 M, 336 M, 731 M) with the layers and widths of its Table 10. Neither has dropout.
+"""
+
+from importlib import import_module
+
+from hydra.utils import instantiate
+from torch import nn
+from transformers import AttentionInterface, BertConfig, BertForMaskedLM, GPT2Config, GPT2LMHeadModel
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+from experiments.language_modeling.config import LanguageModelingConfig
+
+INIT_STD = 0.02
+"""Standard deviation of initial weights in GPT-2 and BERT, at widths of 768 and up"""
+
+# PyTorch's attention under a name for which transformers makes no masks: nothing is padded on the left, and making one
+# looks at the data, which waits for the GPU in every step and cannot be done without data.
+ATTENTION = "sdpa_without_masks"
+AttentionInterface.register(ATTENTION, sdpa_attention_forward)
+
+
+def causal(
+    vocab_size: int, context_length: int, layers: int, width: int, heads: int, init_std: float = INIT_STD
+) -> nn.Module:
+    """Tokens int64 ``[N, T]`` to ``.logits``, float ``[N, T, vocab_size]``, of the token after each."""
+    config = GPT2Config(
+        vocab_size=vocab_size,
+        n_positions=context_length,
+        n_embd=width,
+        n_layer=layers,
+        n_head=heads,
+        initializer_range=init_std,
+        resid_pdrop=0.0,
+        embd_pdrop=0.0,
+        attn_pdrop=0.0,
+        use_cache=False,
+        bos_token_id=None,
+        eos_token_id=None,
+        attn_implementation=ATTENTION,  # type: ignore[call-arg]  # handed on to the base class
+    )
+    return GPT2LMHeadModel(config)
+
+
+def bidirectional(
+    vocab_size: int, context_length: int, layers: int, width: int, heads: int, init_std: float = INIT_STD
+) -> nn.Module:
+    """Tokens int64 ``[N, T]`` to ``.logits``, float ``[N, T, vocab_size]``, of the token at each place."""
+    config = BertConfig(
+        vocab_size=vocab_size,
+        max_position_embeddings=context_length,
+        hidden_size=width,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        intermediate_size=4 * width,
+        type_vocab_size=1,
+        initializer_range=init_std,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+        attn_implementation=ATTENTION,  # type: ignore[call-arg]  # handed on to the base class
+    )
+    return BertForMaskedLM(config)
+
+
+def build_model(cfg: LanguageModelingConfig) -> nn.Module:
+    """The model that ``cfg.model`` describes, for the vocabulary, context and objective of the rest of ``cfg``."""
+    extra_tokens = import_module(cfg.objective).EXTRA_TOKENS
+    model: nn.Module = instantiate(
+        cfg.model, vocab_size=cfg.data.vocab_size + extra_tokens, context_length=cfg.context_length
+    )
+    return model

@@ -1,0 +1,42 @@
+"""Autoregressive language modelling: every token from those before it."""
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from experiments.language_modeling.likelihood import summed_nats, token_nats
+from experiments.language_modeling.sequences import Sequences
+from experiments.language_modeling.token_files import TokenSplit
+from experiments.language_modeling.windows import windows_of
+
+EXTRA_TOKENS = 0
+"""that the model needs besides the tokenizer's"""
+
+
+def sequences(tokens: np.ndarray, context_length: int) -> Sequences:
+    """What training sees: each sequence begins with the token that the one before it ended with."""
+    return Sequences(tokens, context_length + 1, context_length)
+
+
+def inputs_and_targets(tokens: Tensor, seeds: list[int], vocab_size: int, separator: int) -> tuple[Tensor, Tensor]:
+    """Of sequences int64 ``[N, context_length + 1]``: both int64 ``[N, context_length]``."""
+    return tokens[:, :-1], tokens[:, 1:]
+
+
+def loss(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+    """Mean negative log-likelihood of the targets, in nats a token."""
+    return token_nats(model, batch["inputs"], batch["targets"]).mean()
+
+
+def sums(
+    model: nn.Module, split: TokenSplit, context_length: int, vocab_size: int, process: int, num_processes: int
+) -> dict[str, Tensor]:
+    """Sums ``nats``, ``count`` (predicted tokens), ``bytes`` and ``words`` over this process's share of a split's windows
+    and documents.
+    """
+    windows = windows_of(split.starts, context_length)
+    mine = np.arange(process, len(windows), num_processes)
+    sums = summed_nats(model, lambda rows: windows.read(split.tokens, rows), mine, context_length, vocab_size)
+    for name, sizes in (("bytes", split.num_bytes), ("words", split.num_words)):
+        sums[name] = torch.tensor(float(sizes[process::num_processes].sum()), dtype=torch.float64).to(sums["nats"])
+    return sums

@@ -1,0 +1,186 @@
+"""Documents to token files on disk, in one pass, which continues where it was killed.
+
+What was written up to the last entry of the journal counts; a file that is longer is cut back to it.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable, Mapping, Set
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from experiments.harness.errors import DataError
+from experiments.harness.record import write_aside
+from experiments.language_modeling.documents import Source, folded_key
+from experiments.language_modeling.tokenizer import SEPARATOR_ID, cut
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+BATCH_BYTES = 4_000_000
+"""Text that is tokenised at once, by all cores."""
+CHECKPOINT_BYTES = 64_000_000
+"""Text between two entries of the journal."""
+
+
+@dataclass
+class Counts:
+    """How far a split is, and what was met on the way."""
+
+    documents_read: int = 0
+    documents: int = 0
+    empty_documents: int = 0
+    """left out: they hold nothing but white space"""
+    duplicates: int = 0
+    """left out of train: val or test has the same text, but for white space and case"""
+    tokens: int = 0
+    bytes: int = 0
+    words: int = 0
+    done: bool = False
+
+
+def token_dtype(vocab_size: int) -> np.dtype:
+    """The smallest unsigned type that holds every token, little-endian."""
+    return np.dtype("<u2") if vocab_size <= 2**16 else np.dtype("<u4")
+
+
+def split_files(directory: Path, split: str) -> dict[str, Path]:
+    """The files of a split: tokens, and for each document int64 starts, num_bytes, num_words."""
+    return {name: directory / f"{split}_{name}.bin" for name in ("tokens", "starts", "num_bytes", "num_words")}
+
+
+class Journal:
+    """What is safely on disk of a set that is packed from ``place`` into ``directory``: its file journal.json.
+
+    A directory that another place has begun to fill is emptied.
+    """
+
+    def __init__(self, directory: Path, place: Mapping[str, Any]) -> None:
+        self._path = directory / "journal.json"
+        self._content: dict[str, Any] = json.loads(self._path.read_text()) if self._path.exists() else {}
+        if self._content.get("place") != place:
+            shutil.rmtree(directory, ignore_errors=True)
+            directory.mkdir()
+            self._content = {"place": place, "splits": {}}
+            self._write()
+
+    def counts(self, split: str) -> Counts:
+        """How far the split is."""
+        return Counts(**self._content["splits"].get(split, {}))
+
+    def save(self, split: str, counts: Counts) -> None:
+        """Say that the split's files hold this much."""
+        self._content["splits"][split] = asdict(counts)
+        self._write()
+
+    def _write(self) -> None:
+        write_aside(self._path, json.dumps(self._content))
+
+
+def pack_split(
+    source: Source,
+    held_out: Set[bytes],
+    writer: "SplitWriter",
+    journal: Journal,
+    show: Callable[[str, Counts], None],
+) -> None:
+    """Write the documents of ``source`` that ``writer`` does not have yet; ``held_out`` are the keys to leave out.
+
+    ``show`` is called after every document.
+    """
+    counts = writer.counts
+    safe_bytes = counts.bytes
+    for document in source(counts.documents_read):
+        counts.documents_read += 1
+        if not any(piece.strip() for piece in document.pieces()):
+            counts.empty_documents += 1
+        elif held_out and folded_key(document) in held_out:
+            counts.duplicates += 1
+        else:
+            writer.add(document.pieces())
+        show(writer.split, counts)
+        if counts.bytes - safe_bytes >= CHECKPOINT_BYTES:
+            writer.flush()
+            journal.save(writer.split, counts)
+            safe_bytes = counts.bytes
+    if not counts.documents:
+        raise DataError(f"its split {writer.split} has no documents ({counts.documents_read} were left out).")
+    writer.finish()
+    counts.done = True
+    journal.save(writer.split, counts)
+
+
+class SplitWriter:
+    """Appends documents to the files of a split, beginning after ``counts``."""
+
+    def __init__(self, directory: Path, split: str, tokenizer: "Tokenizer", dtype: np.dtype, counts: Counts) -> None:
+        self.split, self.counts = split, counts
+        self._tokenizer, self._dtype = tokenizer, dtype
+        self._files = {}
+        for name, path in split_files(directory, split).items():
+            self._files[name] = path.open("ab")
+            size = counts.tokens * dtype.itemsize if name == "tokens" else 8 * counts.documents
+            assert path.stat().st_size >= size, f"{path} is shorter than its journal says"
+            self._files[name].truncate(size)
+        self._pieces: list[str] = []
+        self._opens_document: list[bool] = []
+        self._piece_bytes = 0
+        self._lengths: list[tuple[int, int]] = []
+
+    def add(self, texts: Iterable[str]) -> None:
+        """Append one document, given in pieces of any length."""
+        num_bytes = num_words = 0
+        in_word = False
+        for piece in cut(texts):
+            self._opens_document.append(num_bytes == 0)
+            self._pieces.append(piece)
+            size = len(piece.encode())
+            num_bytes += size
+            num_words += len(piece.split()) - (in_word and not piece[0].isspace())
+            in_word = not piece[-1].isspace()
+            self._piece_bytes += size
+            if self._piece_bytes >= BATCH_BYTES:
+                self._encode()
+        self._lengths.append((num_bytes, num_words))
+        self.counts.documents += 1
+        self.counts.bytes += num_bytes
+        self.counts.words += num_words
+
+    def flush(self) -> None:
+        """Bring everything that was added to the disk."""
+        self._encode()
+        self._write("num_bytes", [num_bytes for num_bytes, _ in self._lengths])
+        self._write("num_words", [num_words for _, num_words in self._lengths])
+        self._lengths = []
+        for file in self._files.values():
+            file.flush()
+            os.fsync(file.fileno())
+
+    def finish(self) -> None:
+        """The same, for the last time: ``starts`` ends with the number of tokens."""
+        self._encode()
+        self._write("starts", [self.counts.tokens])
+        self.flush()
+        for file in self._files.values():
+            file.close()
+
+    def _encode(self) -> None:
+        tokens: list[int] = []
+        starts = []
+        encodings = self._tokenizer.encode_batch_fast(self._pieces, add_special_tokens=False)
+        for opens_document, encoding in zip(self._opens_document, encodings, strict=True):
+            if opens_document:
+                starts.append(self.counts.tokens + len(tokens))
+                tokens.append(SEPARATOR_ID)
+            tokens += encoding.ids
+        self._files["tokens"].write(np.array(tokens, self._dtype).tobytes())
+        self._write("starts", starts)
+        self.counts.tokens += len(tokens)
+        self._pieces, self._opens_document, self._piece_bytes = [], [], 0
+
+    def _write(self, name: str, values: list[int]) -> None:
+        self._files[name].write(np.array(values, "<i8").tobytes())

@@ -1,0 +1,28 @@
+"""The training split as sequences of one length, cut out of its tokens without regard to documents."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from experiments.harness.errors import DataError
+
+
+class Sequences:
+    """Sequences of ``length`` tokens, ``stride`` apart. The last one is moved back to end with the tokens, so that no
+    token is left out and none is made up.
+    """
+
+    def __init__(self, tokens: np.ndarray, length: int, stride: int) -> None:
+        if len(tokens) < length:
+            raise DataError(
+                f"There are {len(tokens)} tokens, but one sequence takes {length}: choose a shorter context_length."
+            )
+        self._tokens, self._length, self._stride = tokens, length, stride
+
+    def __len__(self) -> int:
+        return 1 + -(-(len(self._tokens) - self._length) // self._stride)
+
+    def __getitem__(self, numbers: np.ndarray) -> Tensor:
+        """Sequences by number, int64 ``[N, length]``."""
+        starts = np.minimum(numbers * self._stride, len(self._tokens) - self._length)
+        return torch.from_numpy(self._tokens[starts[:, None] + np.arange(self._length)].astype(np.int64))

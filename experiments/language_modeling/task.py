@@ -1,0 +1,77 @@
+"""Language modelling, autoregressive or masked, on packed tokens."""
+
+from dataclasses import replace
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn
+
+from experiments.harness.errors import ConfigError
+from experiments.language_modeling.config import LanguageModelingConfig
+from experiments.language_modeling.models import build_model
+from experiments.language_modeling.token_files import TokenSet, TokenSplit
+from experiments.metrics.perplexity import perplexity_metrics
+
+
+class LanguageModeling:
+    """Sequences to train on, documents to be tested on, and the objective that the config names."""
+
+    def __init__(self, cfg: LanguageModelingConfig, tokens: TokenSet) -> None:
+        if tokens.vocab_size > cfg.data.vocab_size:
+            raise ConfigError(
+                f"data={cfg.data.name} was packed with {tokens.vocab_size} tokens, more than data.vocab_size="
+                f"{cfg.data.vocab_size}."
+            )
+        self._cfg, self._tokens = cfg, tokens
+        self._objective: Any = import_module(cfg.objective)
+        self._sequences = self._objective.sequences(tokens.splits["train"].tokens, cfg.context_length)
+        self.num_train = len(self._sequences)
+
+    def model(self) -> nn.Module:
+        """A transformer drawn from PyTorch's global generator."""
+        return build_model(self._cfg)
+
+    def batch(self, indices: np.ndarray, seeds: list[int]) -> dict[str, Tensor]:
+        """``inputs`` and ``targets``, int64 ``[N, context_length]``."""
+        inputs, targets = self._objective.inputs_and_targets(
+            self._sequences[indices], seeds, self._cfg.data.vocab_size, self._tokens.separator
+        )
+        return {"inputs": inputs, "targets": targets}
+
+    def loss(self, model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+        """Mean negative log-likelihood of what is to be predicted, in nats a token."""
+        loss: Tensor = self._objective.loss(model, batch)
+        return loss
+
+    def evaluate(self, model: nn.Module, split: str, process: int, num_processes: int) -> dict[str, Tensor]:
+        """Sums over this process's share of all documents of the split; of "train" its first flatness.samples
+        documents.
+        """
+        documents = self._tokens.splits[split]
+        if split == "train":
+            documents = _first_documents(documents, self._cfg.flatness.samples)
+        sums: dict[str, Tensor] = self._objective.sums(
+            model, documents, self._cfg.context_length, self._cfg.data.vocab_size, process, num_processes
+        )
+        return sums
+
+    def metrics(self, sums: dict[str, float]) -> dict[str, float]:
+        """Perplexities and their kin; see experiments/metrics/perplexity.py."""
+        return perplexity_metrics(sums)
+
+
+def _first_documents(split: TokenSplit, count: int) -> TokenSplit:
+    starts = split.starts[: count + 1]
+    return replace(
+        split,
+        tokens=split.tokens[: starts[-1]],
+        starts=starts,
+        num_bytes=split.num_bytes[:count],
+        num_words=split.num_words[:count],
+    )
+
+
+def build(cfg: LanguageModelingConfig, data: TokenSet) -> LanguageModeling:
+    """The task over its packed tokens."""
+    return LanguageModeling(cfg, data)

@@ -1,0 +1,47 @@
+"""Books as text files, one a document, in a folder for each split."""
+
+import codecs
+from collections.abc import Iterator
+from pathlib import Path
+
+from experiments.harness.errors import DataError
+from experiments.language_modeling.documents import Corpus, Document, Source
+
+READ_BYTES = 1 << 20
+
+
+def file_document(path: Path) -> Document:
+    """The text of a UTF-8 file as it stands: no newline is translated, no mark removed."""
+    return Document(str(path), lambda: _pieces(path))
+
+
+def folder_source(folder: Path) -> Source:
+    """The .txt files of a folder in the order of their names."""
+    return lambda skip: map(file_document, sorted(folder.glob("*.txt"))[skip:])
+
+
+def split_folders(root: Path) -> Corpus:
+    """The folders train, validation and test of ``root``."""
+    return {split: folder_source(root / name) for split, name in _FOLDERS.items()}
+
+
+_FOLDERS = {"train": "train", "val": "validation", "test": "test"}
+
+
+def _pieces(path: Path) -> Iterator[str]:
+    decoder = codecs.getincrementaldecoder("utf-8")("strict")
+    decoded_bytes = 0
+    with path.open("rb") as file:
+        while True:
+            chunk = file.read(READ_BYTES)
+            held_back = len(decoder.getstate()[0])  # the first bytes of a character whose rest is in this chunk
+            try:
+                text = decoder.decode(chunk, final=not chunk)
+            except UnicodeDecodeError as error:
+                offset = decoded_bytes - held_back + error.start
+                raise DataError(f"{path} is not UTF-8: {error.reason} at byte {offset}.") from error
+            decoded_bytes += len(chunk)
+            if text:
+                yield text
+            if not chunk:
+                return

@@ -1,0 +1,225 @@
+"""Text sets as packed tokens on disk. ``open_tokens`` is the data.access of language modelling.
+
+The folder of a set, in the cache, holds tokenizer.json, for each split the files that packing.py writes, and
+manifest.json, which says what they are. The *fingerprint* is the SHA-256 over the table of the files' types, shapes
+and contents, so it is the same wherever the text came from.
+"""
+
+import hashlib
+import json
+import logging
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from experiments.harness.errors import ConfigError, DataError
+from experiments.harness.places import describe, fetch
+from experiments.harness.prepared_data import check_places, delete_advice, fingerprint_of, lock, try_places
+from experiments.harness.record import write_aside
+from experiments.language_modeling.documents import Corpus, Source, folded_key, hold_out
+from experiments.language_modeling.packing import Counts, Journal, SplitWriter, pack_split, split_files, token_dtype
+from experiments.language_modeling.progress import packing_progress
+from experiments.language_modeling.tokenizer import SEPARATOR_ID, SMALLEST_VOCAB, cut, train_tokenizer
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+log = logging.getLogger(__name__)
+
+SPLITS = ("val", "test", "train")
+"""In the order in which they are packed."""
+_IDENTITY_KEYS = ("vocab_size", "tokenizer_bytes", "held_out_share")
+
+
+@dataclass(frozen=True)
+class TokenSplit:
+    """The documents of a split, one behind the other, each with a separator before it and nothing else between."""
+
+    tokens: np.ndarray
+    """uint16, or uint32 for a vocabulary of more than 65 536, [tokens]; mapped from disk, read-only"""
+    starts: np.ndarray
+    """int64 [documents + 1]: where in ``tokens`` each document's separator is; the last is ``len(tokens)``"""
+    num_bytes: np.ndarray
+    """int64 [documents]: length of each text in UTF-8"""
+    num_words: np.ndarray
+    """int64 [documents]: words of each text, by white space"""
+
+
+@dataclass(frozen=True)
+class TokenSet:
+    """A tokenised text set in the cache."""
+
+    directory: Path
+    fingerprint: str
+    vocab_size: int
+    """tokens are below it; the tokenizer may have fewer entries, if its text is short"""
+    separator: int
+    splits: Mapping[str, TokenSplit]
+    """train, val and test"""
+
+    def tokenizer(self) -> "Tokenizer":
+        """What the text was tokenised with."""
+        from tokenizers import Tokenizer
+
+        return Tokenizer.from_file(str(self.directory / "tokenizer.json"))
+
+
+def open_tokens(data: Mapping[str, Any], cache_dir: Path) -> TokenSet:
+    """The text set that ``data`` declares, from the cache, else made from the first of its places that has it.
+
+    ``data`` is the resolved config group as plain containers, with the keys ``name``, ``fingerprint``, ``places`` (see
+    experiments/harness/places.py; a decoder gets a folder's path or a hub repository's address and returns a
+    ``documents.Corpus``), ``vocab_size``, ``tokenizer_bytes`` (the tokenizer sees so much of the training split; null:
+    all), and ``held_out_share``, for places that have a training split alone. Every byte is checked against the
+    fingerprint. Processes that want the same set wait for the first, and what a killed one has packed is kept.
+    """
+    check_places(data)
+    if data["vocab_size"] < SMALLEST_VOCAB:
+        raise ConfigError(
+            f"data.vocab_size={data['vocab_size']}, but the separator and 256 bytes are {SMALLEST_VOCAB}."
+        )
+    identity = json.dumps([data["fingerprint"] or data["places"], *(data[key] for key in _IDENTITY_KEYS)])
+    name = f"{data['name']}-{hashlib.sha256(identity.encode()).hexdigest()[:10]}"
+    directory = cache_dir.expanduser() / name
+    if not directory.exists():
+        with lock(directory.with_name(f"{name}.lock")):
+            if not directory.exists():  # another process may have made it while this one waited
+                try_places(data, partial(_make, data, directory))
+    return _open(directory, data["fingerprint"])
+
+
+def _make(data: Mapping[str, Any], directory: Path, place: Mapping[str, Any]) -> None:
+    """Fill ``directory`` from one place. The caller holds the lock."""
+    fetched = directory.with_name(directory.name + ".fetched")
+    work_dir = directory.with_name(directory.name + ".partial")
+    shutil.rmtree(fetched, ignore_errors=True)  # what a killed process left
+    fetched.mkdir()
+    try:
+        corpus = _corpus(data, place, fetched)
+        counts = _pack(data, corpus, place, work_dir)
+    finally:
+        shutil.rmtree(fetched, ignore_errors=True)
+    files = _file_summaries(work_dir)
+    fingerprint = fingerprint_of(files)
+    if data["fingerprint"] not in (None, fingerprint):
+        shutil.rmtree(work_dir)
+        raise DataError(
+            f"it gave the fingerprint {fingerprint}, but the config declares {data['fingerprint']}; "
+            "another text or vocabulary is another config: with data.fingerprint=null its own enters the run's name."
+        )
+    manifest = {
+        "fingerprint": fingerprint,
+        "source": describe(place),
+        "vocab_size": data["vocab_size"],
+        "splits": {split: asdict(of_split) for split, of_split in counts.items()},
+        "files": files,
+    }
+    write_aside(work_dir / "manifest.json", json.dumps(manifest, indent=1) + "\n")
+    work_dir.rename(directory)
+    (directory / "journal.json").unlink()
+
+
+def _corpus(data: Mapping[str, Any], place: Mapping[str, Any], fetched: Path) -> Corpus:
+    module, _, function = place["decode"].rpartition(".")
+    decode = getattr(import_module(module), function)
+    # A hub's files are streamed by their address; places.fetch would download them.
+    hub = place["kind"] == "hub"
+    root = f"hf://datasets/{place['repo']}@{place['revision']}" if hub else str(fetch(place, fetched))
+    corpus: Corpus = decode(root, **place.get("options", {}))
+    if set(corpus) == set(SPLITS):
+        return corpus
+    assert set(corpus) == {"train"}, f"{place['decode']} gives the splits {', '.join(corpus)}"
+    if data["held_out_share"] is None:
+        raise DataError("it has a training split alone: say in data.held_out_share how much of it to set aside.")
+    return hold_out(corpus["train"], data["held_out_share"])
+
+
+def _pack(data: Mapping[str, Any], corpus: Corpus, place: Mapping[str, Any], work_dir: Path) -> dict[str, Counts]:
+    """Tokenizer and token files of ``corpus`` into ``work_dir``, which may hold a part of them already."""
+    journal = Journal(work_dir, place)
+    held_out = {folded_key(document) for split in ("val", "test") for document in corpus[split](0)}
+    tokenizer = _tokenizer(data, corpus["train"], held_out, work_dir / "tokenizer.json")
+    with packing_progress(data["name"]) as show:
+        for split in SPLITS:
+            counts = journal.counts(split)
+            if not counts.done:
+                writer = SplitWriter(work_dir, split, tokenizer, token_dtype(data["vocab_size"]), counts)
+                pack_split(corpus[split], held_out if split == "train" else set(), writer, journal, show)
+                log.info(
+                    "data=%s: %s has %d documents, %d tokens; left out: %d empty ones, %d that are held out too",
+                    data["name"],
+                    split,
+                    counts.documents,
+                    counts.tokens,
+                    counts.empty_documents,
+                    counts.duplicates,
+                )
+    return {split: journal.counts(split) for split in SPLITS}
+
+
+def _tokenizer(data: Mapping[str, Any], train: Source, held_out: set[bytes], path: Path) -> "Tokenizer":
+    """The tokenizer in ``path``, trained first if it is not there yet."""
+    from tokenizers import Tokenizer
+
+    if not path.exists():
+        trained = train_tokenizer(_training_pieces(train, held_out, data["tokenizer_bytes"]), data["vocab_size"])
+        write_aside(path, trained.to_str(pretty=True))
+        if trained.get_vocab_size() < data["vocab_size"]:
+            entries = trained.get_vocab_size()
+            log.warning("data=%s: its text gives a vocabulary of %d entries only", data["name"], entries)
+    return Tokenizer.from_file(str(path))
+
+
+def _training_pieces(train: Source, held_out: set[bytes], limit_bytes: int | None) -> Iterator[str]:
+    """The text of the training split in pieces, to the end of the one that reaches the limit."""
+    seen_bytes = 0
+    for document in train(0):
+        if folded_key(document) in held_out:
+            continue
+        for piece in cut(document.pieces()):
+            yield piece
+            seen_bytes += len(piece.encode())
+            if limit_bytes is not None and seen_bytes >= limit_bytes:
+                return
+
+
+def _file_summaries(directory: Path) -> dict[str, dict[str, Any]]:
+    paths = [path for split in SPLITS for path in split_files(directory, split).values()]
+    return {path.name: _file_summary(path) for path in [directory / "tokenizer.json", *paths]}
+
+
+def _file_summary(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+
+
+def _open(directory: Path, declared: str | None) -> TokenSet:
+    path = directory / "manifest.json"
+    try:
+        manifest = json.loads(path.read_text())
+        files, vocab_size, fingerprint = manifest["files"], manifest["vocab_size"], manifest["fingerprint"]
+    except (OSError, ValueError, LookupError) as error:
+        raise DataError(f"{path} cannot be read ({error}). {delete_advice(directory)}") from error
+    if fingerprint_of(files) != fingerprint or declared not in (None, fingerprint):
+        raise DataError(f"{path} is not what was written there. {delete_advice(directory)}")
+    for name, summary in files.items():
+        try:
+            found = _file_summary(directory / name)
+        except OSError as error:
+            raise DataError(f"{directory / name} cannot be read ({error}). {delete_advice(directory)}") from error
+        if found != summary:
+            raise DataError(f"{directory / name} was changed since it was packed. {delete_advice(directory)}")
+    splits = {split: _mapped(directory, split, token_dtype(vocab_size)) for split in SPLITS}
+    return TokenSet(directory, fingerprint, vocab_size, SEPARATOR_ID, splits)
+
+
+def _mapped(directory: Path, split: str, dtype: np.dtype) -> TokenSplit:
+    dtypes: dict[str, Any] = {"tokens": dtype, "starts": "<i8", "num_bytes": "<i8", "num_words": "<i8"}
+    files = split_files(directory, split).items()
+    return TokenSplit(**{name: np.memmap(path, dtypes[name], mode="r") for name, path in files})

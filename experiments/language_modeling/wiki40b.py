@@ -1,0 +1,57 @@
+r"""Wiki-40B: Wikipedia's articles in 41 languages, as the hub's repository google/wiki40b holds them.
+
+The text of an article is marked up with words of its own::
+
+    \n_START_ARTICLE_\nTitle\n_START_SECTION_\nHeading\n_START_PARAGRAPH_\nA paragraph._NEWLINE_The next one.
+
+In some languages (Slovak and Bulgarian among them) the cell is not this text but the way that Python prints its UTF-8
+bytes, ``b'\\n_START_ARTICLE_\\n...\\xc5\\xa1...'``.
+"""
+
+import ast
+import logging
+import re
+
+from experiments.language_modeling.documents import Corpus
+from experiments.language_modeling.tables import table_sources
+
+log = logging.getLogger(__name__)
+
+_MARKER = re.compile(r"^_START_(ARTICLE|SECTION|PARAGRAPH)_$", re.MULTILINE)
+_PRINTED_BYTES = re.compile(r"""b(['"])(?:\\n)?_START_(?:(?!\1)[ -\[\]-~]|\\[ -~])*\1""")
+_FILES = {"train": "train", "val": "validation", "test": "test"}
+
+
+def articles(root: str, language: str) -> Corpus:
+    """The articles of one language, a folder of the repository (``en``, ``de``, ``zh-cn``), in its published splits."""
+    return table_sources(
+        root, {split: f"{language}/{name}-*.parquet" for split, name in _FILES.items()}, to_text=plain_text
+    )
+
+
+def training_articles(root: str, language: str) -> Corpus:
+    """The training split alone, for a copy of a few of its files."""
+    log.warning(
+        "%s has no %s/validation-*.parquet and test-*.parquet: other articles will be set aside", root, language
+    )
+    return table_sources(root, {"train": f"{language}/{_FILES['train']}-*.parquet"}, to_text=plain_text)
+
+
+def plain_text(cell: str) -> str:
+    """An article without markers: title, blank line, paragraphs; blank line, heading, paragraphs of the section; ...
+
+    A cell without any line that is a marker is returned as it is. Raises ValueError for printed bytes that are not
+    UTF-8.
+    """
+    text = ast.literal_eval(cell).decode() if _PRINTED_BYTES.fullmatch(cell) else cell
+    before, *marked = _MARKER.split(text)
+    if not marked:
+        return text
+    plain = before.strip("\n")
+    last_kind = "ARTICLE"
+    for kind, content in zip(marked[::2], marked[1::2], strict=True):
+        # A heading stands on the line above its text; everything else is set off by a blank line.
+        gap = "\n" if (last_kind, kind) == ("SECTION", "PARAGRAPH") else "\n\n"
+        plain += (gap if plain else "") + content.strip("\n").replace("_NEWLINE_", "\n")
+        last_kind = kind
+    return plain

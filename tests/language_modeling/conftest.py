@@ -1,0 +1,92 @@
+"""A few generated books, in the layout of PG-19, and runs of language modelling on them."""
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+
+from experiments.harness.provenance import ROOT
+from experiments.language_modeling import config as config  # registers the schema
+from tests.conftest import MakeConfig
+
+SENTENCE = "the ship sails over a grey sea while old captains tell of storms, whales and naïve sailors — in 1851!"
+BOOKS = {"train": 12, "validation": 3, "test": 3}
+
+
+def book(name: str, num_words: int = 400) -> str:
+    """A text that ``name`` decides, in lines of ten words."""
+    rng = random.Random(name)
+    lines = [" ".join(rng.choices(SENTENCE.split(), k=10)) for _ in range(num_words // 10)]
+    return f"{name}\n\n" + "\n".join(lines) + "\n"
+
+
+def write_books(folder: Path) -> Path:
+    """BOOKS as text files in a folder for each split."""
+    for split, count in BOOKS.items():
+        (folder / split).mkdir(parents=True)
+        for number in range(count):
+            (folder / split / f"{number:05d}.txt").write_text(book(f"{split} {number}"), newline="")
+    return folder
+
+
+def data_config(place: dict[str, Any], **more: Any) -> dict[str, Any]:
+    """What ``open_tokens`` takes, for one place."""
+    defaults = {
+        "name": "small",
+        "fingerprint": None,
+        "vocab_size": 300,
+        "tokenizer_bytes": None,
+        "held_out_share": None,
+    }
+    return {**defaults, "places": [place], **more}
+
+
+def books_place(folder: Path) -> dict[str, Any]:
+    return {"kind": "local", "path": str(folder), "decode": "experiments.language_modeling.pg19.books"}
+
+
+@pytest.fixture(scope="session")
+def books(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Overrides that put the generated books in the place of a real set."""
+    folder = write_books(tmp_path_factory.mktemp("books") / "pg19")
+    place = f"{{kind: local, path: '{folder}', decode: experiments.language_modeling.pg19.books}}"
+    return [
+        "data.name=books",
+        "data.fingerprint=null",
+        f"data.places=[{place}]",
+        "data.vocab_size=300",
+        f"run.cache_dir={tmp_path_factory.mktemp('cache')}",
+        "run.device=cpu",
+    ]
+
+
+@pytest.fixture
+def lm_overrides(books: list[str], tmp_path: Path) -> list[str]:
+    """A smoke run of language modelling on the generated books that writes below ``tmp_path``."""
+    return ["scale=smoke", *books, f"run.runs_dir={tmp_path}/runs", f"run.results_dir={tmp_path}/results"]
+
+
+@pytest.fixture
+def make_lm(lm_overrides: list[str]) -> Iterator[MakeConfig]:
+    """``make_lm("seed=1", ...)``: the composed config of such a run."""
+    yield from _composer(lm_overrides)
+
+
+@pytest.fixture
+def make_plain_lm() -> Iterator[MakeConfig]:
+    """The same of the config as it stands."""
+    yield from _composer([])
+
+
+def _composer(overrides: list[str]) -> Iterator[MakeConfig]:
+    GlobalHydra.instance().clear()
+
+    def make(*more: str) -> Any:
+        return compose("language_modeling", overrides=[*overrides, *more])
+
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        yield make

@@ -1,0 +1,156 @@
+"""Where documents come from: text files, tables, registry sets; and to which split they go."""
+
+import csv
+import io
+import re
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa  # type: ignore[import-untyped]
+import pytest
+
+from experiments.harness.errors import DataError
+from experiments.language_modeling import text_files
+from experiments.language_modeling.documents import Document, Source, folded_key, hold_out, text_document
+from experiments.language_modeling.pg19 import books
+from experiments.language_modeling.registry_sets import news_articles
+from experiments.language_modeling.tables import table_sources
+from experiments.language_modeling.text_files import file_document
+from tests.language_modeling.conftest import write_books
+from tests.language_modeling.tables_on_disk import write_json_lines, write_parquet
+
+
+def texts(source: Source, skip: int = 0) -> list[str]:
+    return ["".join(document.pieces()) for document in source(skip)]
+
+
+def test_a_text_file_comes_in_pieces_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "\ufeffline\r\nnaïve 😀 中文\n\n" * 5
+    (tmp_path / "a.txt").write_bytes(text.encode())
+    for read_bytes in range(1, 8):  # every character is cut in two somewhere
+        monkeypatch.setattr(text_files, "READ_BYTES", read_bytes)
+        pieces = list(file_document(tmp_path / "a.txt").pieces())
+        assert "".join(pieces) == text
+        assert max(len(piece.encode()) for piece in pieces) < read_bytes + 4
+
+
+@pytest.mark.parametrize("read_bytes", [1, 3, 4, 1 << 20])
+@pytest.mark.parametrize(("content", "offset"), [(b"abc\xff", 3), ("é😀".encode() + b"\xe4\xb8", 6), (b"\xf0\x9fx", 0)])
+def test_what_is_not_utf_8_is_named_with_its_byte(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, offset: int, read_bytes: int
+) -> None:
+    monkeypatch.setattr(text_files, "READ_BYTES", read_bytes)
+    (tmp_path / "bad.txt").write_bytes(content)
+    with pytest.raises(UnicodeDecodeError) as theirs:
+        content.decode()
+    assert theirs.value.start == offset
+    with pytest.raises(DataError, match=rf"bad\.txt is not UTF-8: .* at byte {offset}\."):
+        list(file_document(tmp_path / "bad.txt").pieces())
+
+
+def test_books_are_found_in_both_layouts(tmp_path: Path) -> None:
+    as_files = books(str(write_books(tmp_path / "files")))
+    for name, split in (("train", "train"), ("validation", "val"), ("test", "test")):
+        rows = {"short_book_title": ["x"] * len(texts(as_files[split])), "text": texts(as_files[split])}
+        write_parquet(tmp_path / "tables" / "data" / f"{name}-00000-of-00001-ab12.parquet", rows)
+    as_tables = books(str(tmp_path / "tables"))
+    for split in ("train", "val", "test"):
+        assert texts(as_tables[split]) == texts(as_files[split])
+        assert texts(as_tables[split], 2) == texts(as_files[split], 2) == texts(as_files[split])[2:]
+
+
+def test_files_of_a_table_follow_each_other_by_name(tmp_path: Path) -> None:
+    for shard in (2, 0, 1):
+        rows = {"text": [f"{shard}.{row}" for row in range(4)]}
+        write_parquet(tmp_path / f"train-{shard:05d}-of-00003.parquet", rows)
+    source = table_sources(str(tmp_path), {"train": "train-*.parquet"})["train"]
+    assert texts(source) == [f"{shard}.{row}" for shard in range(3) for row in range(4)]
+    for skip in (1, 3, 4, 5, 11, 12):
+        assert texts(source, skip) == texts(source)[skip:]
+
+
+def test_compressed_json_lines_are_read(tmp_path: Path) -> None:
+    for number, pages in enumerate((["a", "b \u2028 c"], ["d\n"])):
+        write_json_lines(tmp_path / "en" / f"c4-train.{number:05d}-of-01024.json.gz", pages)
+    source = table_sources(str(tmp_path), {"train": "en/c4-train.000[01]*.json.gz"})["train"]
+    assert texts(source) == ["a", "b \u2028 c", "d\n"]
+    assert texts(source, 2) == ["d\n"]
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"content": ["a"]}, r"row 0 of .*/t-\*\.parquet has no column text, only content"),
+        ({"text": ["a", None]}, r"row 1 of .*/t-\*\.parquet has no text: its text is null"),
+        ({"text": [b"a", b"b", b"\xff"]}, r"row 2 of .*/t-\*\.parquet cannot be decoded \(UnicodeDecodeError: .*0xff"),
+    ],
+)
+def test_a_row_without_text_is_named(tmp_path: Path, columns: dict[str, Any], message: str) -> None:
+    write_parquet(tmp_path / "t-0.parquet", columns)
+    source = table_sources(str(tmp_path), {"train": "t-*.parquet"})["train"]
+    with pytest.raises(DataError, match=message):
+        texts(source)
+
+
+def test_a_text_column_that_is_not_utf_8_is_named(tmp_path: Path) -> None:
+    values = pa.Array.from_buffers(pa.string(), 2, pa.array([b"good", b"b\xff"], pa.binary()).buffers())
+    write_parquet(tmp_path / "t-0.parquet", {"text": values})
+    source = table_sources(str(tmp_path), {"train": "t-*.parquet"})["train"]
+    with pytest.raises(DataError, match=r"t-\*\.parquet cannot be read at row [01] \(.*0xff"):
+        texts(source)
+
+
+def test_a_file_that_is_no_table_is_named(tmp_path: Path) -> None:
+    (tmp_path / "t-0.parquet").write_bytes(b"<html>not found</html>")
+    source = table_sources(str(tmp_path), {"train": "t-*.parquet"})["train"]
+    with pytest.raises(DataError, match=r"t-\*\.parquet cannot be read at row 0"):
+        texts(source)
+
+
+def test_news_articles_are_titled_and_told_once(tmp_path: Path) -> None:
+    story = "the minister said on Monday that the bridge over the river will be closed until next spring"
+    rows = [
+        ("1", "Bridge", story),
+        ("2", "Empty", ""),
+        ("3", "Bridge, again", f"{story.upper()} at least"),
+        ("4", "Note", "more on page two"),
+        (
+            "5",
+            "Fair",
+            f"{story} but the fair, with its wheels and its music, goes on as in every other year since 1990",
+        ),
+    ]
+    table = io.StringIO()
+    csv.writer(table).writerows([("article_id", "title", "text"), *rows])
+    with zipfile.ZipFile(tmp_path / "NewsArticles.zip", "w") as archive:
+        archive.writestr("NewsArticles.csv", table.getvalue())
+    source = news_articles(str(tmp_path))["train"]
+    assert texts(source) == [f"Bridge\n\n{story}", f"Fair\n\n{rows[4][2]}"]
+    assert texts(source, 1) == texts(source)[1:]
+
+
+def test_keys_see_neither_white_space_nor_case_nor_pieces() -> None:
+    key = folded_key(text_document("", "The Große\n Straße"))
+    assert len(key) == 16
+    assert key == folded_key(Document("", lambda: ("the gro", "SSE\t\u00a0stra", "", "sse ")))
+    assert key != folded_key(text_document("", "The große Strase"))
+
+
+def test_a_document_s_split_depends_on_its_text_alone() -> None:
+    documents = [text_document("", f"text {number}") for number in range(4000)]
+
+    def split(ordered: list[Document]) -> dict[str, list[str]]:
+        return {name: texts(source) for name, source in hold_out(lambda skip: iter(ordered[skip:]), 0.1).items()}
+
+    found = split(documents)
+    assert sorted(text for part in found.values() for text in part) == sorted(
+        f"text {number}" for number in range(4000)
+    )
+    assert all(abs(len(found[name]) - 400) < 4 * (4000 * 0.1 * 0.9) ** 0.5 for name in ("val", "test"))
+    reversed_order = split(documents[::-1])
+    assert {name: set(part) for name, part in found.items()} == {n: set(part) for n, part in reversed_order.items()}
+    shouted = split([text_document("", f" TEXT  {number}\n") for number in range(4000)])
+    assert {name: re.findall(r"\d+", "".join(part)) for name, part in shouted.items()} == {
+        name: [text.split()[1] for text in part] for name, part in found.items()
+    }

@@ -1,0 +1,98 @@
+"""The text sets under conf/data: offline that each can be tried, over the network that each pin still holds."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra.utils import get_method
+
+from experiments.harness.config import resolved, run_id
+from experiments.harness.places import check_place
+from experiments.harness.provenance import ROOT
+from experiments.language_modeling.token_files import open_tokens
+from tests.conftest import MakeConfig
+from tests.language_modeling.tables_on_disk import write_json_lines, write_parquet
+
+NAMES = sorted(path.stem for path in (ROOT / "conf/data").glob("lm_*.yaml"))
+SHA256 = re.compile("[0-9a-f]{64}")
+COMMIT = re.compile("[0-9a-f]{40}")
+
+
+def data_of(make: MakeConfig, *overrides: str) -> dict[str, Any]:
+    data: dict[str, Any] = resolved(make(*overrides))["data"]
+    return data
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_place_can_be_tried(make_plain_lm: MakeConfig, name: str) -> None:
+    data = data_of(make_plain_lm, f"data={name}")
+    assert data["name"] == name
+    assert data["fingerprint"] is None or SHA256.fullmatch(data["fingerprint"])
+    assert get_method(data["access"]) is open_tokens
+    for place in data["places"]:
+        check_place(place)
+        assert callable(get_method(place["decode"]))
+        assert SHA256.fullmatch(place.get("sha256", "0" * 64))
+        assert COMMIT.fullmatch(place.get("revision", "0" * 40))
+
+
+@pytest.mark.parametrize("shards", [1, 2])
+def test_wiki40b_in_any_language_from_the_hub_s_files(
+    make_plain_lm: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shards: int
+) -> None:
+    monkeypatch.setenv("LION_DATA", str(tmp_path))
+    for split, count in (("train", 6), ("validation", 2), ("test", 2)):
+        for shard in range(shards):
+            texts = [f"\n_START_ARTICLE_\nČlánek {split} {shard} {number}" for number in range(count)]
+            rows = {
+                "wikidata_id": ["Q1"] * count,
+                "text": [repr(texts[0].encode()), *texts[1:]],
+                "version_id": ["1"] * count,
+            }
+            write_parquet(tmp_path / "wiki40b" / "sk" / f"{split}-{shard:05d}-of-{shards:05d}.parquet", rows)
+    tokens = open_tokens(data_of(make_plain_lm, "data=lm_wiki40b", "data.language=sk"), tmp_path / "cache")
+    decoded = tokens.tokenizer().decode(tokens.splits["val"].tokens.tolist()).split("<|endoftext|>")
+    assert decoded == ["", *(f"Článek validation {shard} {n}" for shard in range(shards) for n in range(2))]
+    assert len(tokens.splits["train"].num_words) == 6 * shards
+
+
+def test_wiki40b_training_files_alone_set_articles_aside(
+    make_plain_lm: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("LION_DATA", str(tmp_path))
+    rows = {"text": [f"_START_ARTICLE_\nArtikel {number}" for number in range(200)]}
+    write_parquet(tmp_path / "wiki40b" / "de" / "train-00003-of-00010.parquet", rows)
+    data = data_of(make_plain_lm, "data=lm_wiki40b", "data.language=de")
+    tokens = open_tokens({**data, "places": data["places"][::2]}, tmp_path / "cache")
+    sizes = {name: len(split.num_words) for name, split in tokens.splits.items()}
+    assert sum(sizes.values()) == 200
+    assert 0 < sizes["val"] < 30
+    assert 0 < sizes["test"] < 30
+    assert "other articles will be set aside" in caplog.text
+
+
+def test_c4_in_the_hub_s_files(make_plain_lm: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LION_DATA", str(tmp_path))
+    for split, count, of in (("train", 3, 1024), ("validation", 8, 8)):
+        for shard in range(count):
+            path = tmp_path / "c4" / "en" / f"c4-{split}.{shard:05d}-of-{of:05d}.json.gz"
+            write_json_lines(path, [f"page {number} of {split} {shard}" for number in range(2)])
+    write_json_lines(tmp_path / "c4" / "en" / "c4-train.00200-of-01024.json.gz", ["a page too many"])
+    tokens = open_tokens(data_of(make_plain_lm, "data=lm_c4"), tmp_path / "cache")
+    assert {name: len(split.num_words) for name, split in tokens.splits.items()} == {"train": 6, "val": 8, "test": 8}
+
+
+def test_a_language_is_another_run(make_plain_lm: MakeConfig) -> None:
+    plain = [resolved(make_plain_lm("data=lm_wiki40b", f"data.language={name}")) for name in ("de", "fr")]
+    assert run_id(plain[0], "f" * 64) != run_id(plain[1], "f" * 64)
+
+
+@pytest.mark.network
+@pytest.mark.parametrize("name", ["lm_articles", "lm_speeches"])
+def test_pinned_download_is_the_declared_set(make_plain_lm: MakeConfig, name: str, tmp_path: Path) -> None:
+    data = data_of(make_plain_lm, f"data={name}")
+    tokens = open_tokens(data, tmp_path)
+    assert tokens.fingerprint == data["fingerprint"]
+    assert 45_000 < len(tokens.splits["val"].tokens) < 80_000
+    assert tokens.tokenizer().get_vocab_size() == data["vocab_size"] == 2048

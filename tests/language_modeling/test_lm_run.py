@@ -1,0 +1,85 @@
+"""Runs of language modelling from end to end, with either objective."""
+
+import json
+import math
+
+import pytest
+import torch
+
+from experiments.harness.entry import execute, locate
+from experiments.harness.errors import DataError
+from experiments.language_modeling.task import LanguageModeling
+from tests.conftest import MakeConfig, rows
+from tests.harness.test_resume import Killed, assert_same_end, end_of
+
+MASKED = "experiment=language_modeling/smoke_masked"
+TOKEN_METRICS = {"loss", "log_perplexity", "perplexity"}
+TEXT_METRICS = {"bits_per_byte", "word_log_perplexity", "word_perplexity"}
+
+
+def last_values(cfg: object) -> dict[str, float]:
+    return {key: value for row in rows(locate(cfg)[2]) for key, value in row.items()}  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("optimizer", ["lion", "adamw"])
+@pytest.mark.parametrize(("objective", "names"), [((), TOKEN_METRICS | TEXT_METRICS), ((MASKED,), TOKEN_METRICS)])
+def test_a_run_ends_with_every_metric_of_its_objective(
+    make_lm: MakeConfig, optimizer: str, objective: tuple[str, ...], names: set[str]
+) -> None:
+    cfg = make_lm(f"optimizer={optimizer}", *objective)
+    value = execute(cfg)
+    last = last_values(cfg)
+    assert value == last["val/log_perplexity"]
+    for split in ("val", "test"):
+        assert {key.partition("/")[2] for key in last if key.startswith(f"{split}/")} == names
+        assert last[f"{split}/perplexity"] == pytest.approx(math.exp(last[f"{split}/loss"]))
+    assert ("flatness/perturbed_loss" in last) == (not objective)
+
+
+def test_a_new_model_is_about_as_perplexed_as_a_uniform_one(make_lm: MakeConfig) -> None:
+    cfg = make_lm("optimizer.lr=0", "optimizer.weight_decay=0", "train.ema_decay=null")
+    execute(cfg)
+    assert last_values(cfg)["test/log_perplexity"] == pytest.approx(math.log(300), rel=0.02)
+
+
+def test_training_learns_the_text(make_lm: MakeConfig) -> None:
+    cfg = make_lm("optimizer=adamw", "optimizer.lr=0.02", "train.steps=150", "train.evaluate_every=150")
+    execute(cfg)
+    # Words drawn from twenty: within a word, letters follow from those before.
+    assert last_values(cfg)["test/log_perplexity"] < 0.7 * math.log(300)
+
+
+@pytest.mark.parametrize("objective", [(), (MASKED,)])
+def test_a_killed_run_ends_in_the_same_bits(
+    make_lm: MakeConfig, monkeypatch: pytest.MonkeyPatch, tmp_path: object, objective: tuple[str, ...]
+) -> None:
+    settings = [*objective, "train.ema_decay=0.9", "train.log_every=1", "run.checkpoint_every=2"]
+    uninterrupted = end_of(make_lm(*settings, f"run.runs_dir={tmp_path}/uninterrupted"))
+    cfg = make_lm(*settings)
+    original, calls = LanguageModeling.loss, 0
+
+    def crashing(self: LanguageModeling, *arguments: object) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        if calls == 8:  # in the fourth step, between its two micro-batches
+            raise Killed
+        return original(self, *arguments)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LanguageModeling, "loss", crashing)
+        with pytest.raises(Killed):
+            execute(cfg)
+    assert_same_end(end_of(cfg), uninterrupted)
+
+
+def test_embeddings_and_norms_are_recorded_as_not_decaying(make_lm: MakeConfig) -> None:
+    cfg = make_lm()
+    execute(cfg)
+    groups = json.loads((locate(cfg)[2] / "parameter_groups.json").read_text())
+    assert "transformer.wte.weight" in groups["no_decay"]
+    assert "transformer.h.0.attn.c_attn.weight" in groups["decay"]
+
+
+def test_a_context_longer_than_the_text_is_an_error(make_lm: MakeConfig) -> None:
+    with pytest.raises(DataError, match=r"one sequence takes 1000001: choose a shorter context_length"):
+        execute(make_lm("context_length=1000000"))

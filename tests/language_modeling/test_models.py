@@ -1,0 +1,100 @@
+"""The paper's models have the paper's sizes, and neither looks where it must not."""
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from torch import nn
+
+from experiments.harness.config import check, resolved
+from experiments.harness.optimizer import decay_groups
+from experiments.harness.plan import plan
+from experiments.harness.provenance import ROOT
+from experiments.language_modeling import config as config  # registers the schema
+from experiments.language_modeling.meta import meta_model
+from experiments.language_modeling.models import bidirectional, causal
+
+EXPERIMENTS = sorted(path.stem for path in (ROOT / "conf/experiment/language_modeling").glob("*.yaml"))
+MILLION_PARAMETERS = {
+    "wiki40b_small": 110,
+    "wiki40b_medium": 336,
+    "pg19_small": 110,
+    "pg19_medium": 336,
+    "pg19_large": 731,
+    "oneshot_1b1": 1100,
+    "oneshot_2b1": 2100,
+    "oneshot_7b5": 7500,
+}
+"""Chen et al. 2023, section 4.4 and Table 5"""
+
+
+@pytest.fixture(autouse=True)
+def no_hydra() -> None:
+    GlobalHydra.instance().clear()
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_experiment_composes_and_its_model_can_be_built(experiment: str) -> None:
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        cfg = compose("language_modeling", [f"experiment=language_modeling/{experiment}"])
+    check(cfg)
+    resolved(cfg)
+    model = meta_model(cfg)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    if experiment in MILLION_PARAMETERS:
+        exact = experiment.startswith(("wiki", "pg19"))
+        stated = MILLION_PARAMETERS[experiment]
+        assert parameters / 1e6 == pytest.approx(stated, abs=0.5 if exact else 0.03 * stated)
+
+
+@pytest.mark.parametrize("size", ["small", "medium", "large"])
+def test_masked_models_are_as_large_as_the_autoregressive_ones(size: str) -> None:
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        cfg = compose("language_modeling", [f"experiment=language_modeling/c4_mlm_{size}"])
+    parameters = sum(parameter.numel() for parameter in meta_model(cfg).parameters())
+    assert parameters / 1e6 == pytest.approx({"small": 110, "medium": 336, "large": 731}[size], rel=0.01)
+
+
+def test_a_causal_model_does_not_see_what_comes() -> None:
+    torch.manual_seed(0)
+    model = causal(vocab_size=50, context_length=8, layers=2, width=16, heads=2).eval()
+    tokens = torch.randint(0, 50, (1, 8))
+    changed = tokens.clone()
+    changed[0, 5:] = (tokens[0, 5:] + 1) % 50
+    with torch.no_grad():
+        before, after = model(tokens).logits, model(changed).logits
+    torch.testing.assert_close(before[:, :5], after[:, :5])
+    assert not torch.allclose(before[:, 5:], after[:, 5:])
+
+
+def test_a_bidirectional_model_sees_both_sides() -> None:
+    torch.manual_seed(0)
+    model = bidirectional(vocab_size=50, context_length=8, layers=1, width=16, heads=2).eval()
+    tokens = torch.randint(0, 50, (1, 8))
+    for place in (0, 7):
+        changed = tokens.clone()
+        changed[0, place] = (tokens[0, place] + 1) % 50
+        with torch.no_grad():
+            assert not torch.allclose(model(tokens).logits[:, 4], model(changed).logits[:, 4])
+
+
+@pytest.mark.parametrize("make", [causal, bidirectional])
+def test_tied_embeddings_positions_biases_and_norms_do_not_decay(make: type[nn.Module]) -> None:
+    model = make(vocab_size=50, context_length=8, layers=2, width=16, heads=2)
+    groups = decay_groups(model)
+    decayed = {name: parameter for name, parameter in model.named_parameters() if name in groups["decay"]}
+    assert decayed
+    assert all(parameter.ndim == 2 and 50 not in parameter.shape for parameter in decayed.values())
+    assert not any("wpe" in name or "position" in name or "norm" in name.lower() for name in decayed)
+
+
+def test_the_largest_models_operations_and_memory_by_hand() -> None:
+    planned = plan("language_modeling", ["experiment=language_modeling/oneshot_7b5", "scale=paper"])
+    layers, width, tokens, vocabulary = 32, 4096, 1024, 256_000
+    # 12 width^2 multiplications a layer and token, the products of attention, the output; backward makes twice as many
+    forward = 2 * tokens * (layers * 12 * width**2 + vocabulary * width) + layers * 2 * 2 * tokens**2 * width
+    assert planned.flops_per_step == pytest.approx(3072 * 3 * forward, rel=0.01)
+    assert planned.steps * planned.batch_size * tokens == pytest.approx(300e9, rel=1e-4)
+    assert planned.state_bytes["lion"] == 4 * planned.parameters
+    assert planned.state_bytes["adafactor"] < 0.6 * planned.state_bytes["lion"]
+    assert planned.activation_bytes > 2 * layers * tokens * width * 4 * 10

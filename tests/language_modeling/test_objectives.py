@@ -1,0 +1,157 @@
+"""What is predicted, and what that costs: against computations that share nothing with it."""
+
+import math
+from dataclasses import dataclass
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from experiments.language_modeling import likelihood, masked_tokens, next_token
+from experiments.language_modeling.models import bidirectional, causal
+from experiments.metrics.perplexity import perplexity_metrics
+from tests.language_modeling.test_windows import SEPARATOR, packed, rolling_windows
+
+VOCABULARY, CONTEXT = 60, 8
+
+
+@dataclass(frozen=True)
+class Split:
+    tokens: np.ndarray
+    starts: np.ndarray
+    num_bytes: np.ndarray
+    num_words: np.ndarray
+
+
+def split_of(documents: list[list[int]]) -> Split:
+    tokens, starts = packed(documents)
+    sizes = np.array([len(document) for document in documents])
+    return Split(tokens, starts, num_bytes=5 * sizes, num_words=sizes // 2 + 1)
+
+
+def random_documents(sizes: list[int]) -> list[list[int]]:
+    rng = np.random.default_rng(0)
+    return [rng.integers(1, VOCABULARY, size).tolist() for size in sizes]
+
+
+@pytest.fixture
+def model() -> nn.Module:
+    torch.manual_seed(0)
+    model = causal(VOCABULARY, CONTEXT, layers=2, width=16, heads=2).eval()
+    for parameter in model.parameters():
+        parameter.data *= 3  # far from uniform
+    return model
+
+
+def evaluated(model: nn.Module, split: Split, process: int = 0, num_processes: int = 1) -> dict[str, float]:
+    with torch.no_grad():
+        sums = next_token.sums(model, split, CONTEXT, VOCABULARY, process, num_processes)  # type: ignore[arg-type]
+    return {name: value.item() for name, value in sums.items()}
+
+
+def test_perplexity_is_the_rolling_log_likelihood_of_each_document(model: nn.Module) -> None:
+    documents = random_documents([3, 8, 9, 16, 30, 1])
+    nats, words = 0.0, 0
+    for document in documents:
+        words += len(document) // 2 + 1
+        for inputs, continuation in rolling_windows(document, CONTEXT):
+            with torch.no_grad():
+                log_probabilities = model(torch.tensor([inputs])).logits.double().log_softmax(-1)
+            for place, token in enumerate(continuation, start=len(inputs) - len(continuation)):
+                nats -= log_probabilities[0, place, token].item()
+    count = sum(map(len, documents))
+    metrics = perplexity_metrics(evaluated(model, split_of(documents)))
+    assert metrics["log_perplexity"] == pytest.approx(nats / count, rel=1e-5)
+    assert metrics["perplexity"] == pytest.approx(math.exp(nats / count), rel=1e-4)
+    assert metrics["bits_per_byte"] == pytest.approx(nats / count / 5 / math.log(2), rel=1e-5)
+    assert metrics["word_log_perplexity"] == pytest.approx(nats / words, rel=1e-5)
+
+
+def test_no_metric_depends_on_batches_processes_or_the_order_of_documents(
+    model: nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    documents = random_documents([3, 8, 9, 16, 30, 1, 5])
+    whole = evaluated(model, split_of(documents))
+    monkeypatch.setattr(likelihood, "LOGITS_IN_MEMORY", 3 * CONTEXT * VOCABULARY)
+    assert evaluated(model, split_of(documents)) == pytest.approx(whole, rel=1e-6)
+    assert evaluated(model, split_of(documents[::-1])) == pytest.approx(whole, rel=1e-6)
+    parts = [evaluated(model, split_of(documents), process, 3) for process in range(3)]
+    assert {name: sum(part[name] for part in parts) for name in whole} == pytest.approx(whole, rel=1e-6)
+
+
+def test_training_predicts_each_next_token(model: nn.Module) -> None:
+    rows = torch.tensor(random_documents([CONTEXT + 1, CONTEXT + 1]))
+    inputs, targets = next_token.inputs_and_targets(rows, [0, 1], VOCABULARY, SEPARATOR)
+    loss = next_token.loss(model, {"inputs": inputs, "targets": targets})
+    log_probabilities = model(rows[:, :-1]).logits.log_softmax(-1)
+    by_hand = [-log_probabilities[row, place, rows[row, place + 1]] for row in range(2) for place in range(CONTEXT)]
+    torch.testing.assert_close(loss, torch.stack(by_hand).mean())
+
+
+def hide(rows: Tensor, seeds: list[int]) -> tuple[Tensor, Tensor]:
+    return masked_tokens.inputs_and_targets(rows, seeds, VOCABULARY, SEPARATOR)
+
+
+def test_hidden_tokens_are_berts() -> None:
+    rows = torch.from_numpy(np.random.default_rng(0).integers(1, VOCABULARY, (400, 200)))
+    rows[:, ::10] = SEPARATOR
+    inputs, targets = hide(rows, list(range(400)))
+    hidden = targets != likelihood.UNCOUNTED
+    assert (hidden.sum(1) == 30).all()
+    assert not hidden[:, ::10].any()
+    assert (targets[hidden] == rows[hidden]).all()
+    assert (inputs[~hidden] == rows[~hidden]).all()
+    masked = (inputs == VOCABULARY) & hidden
+    kept = (inputs == rows) & hidden
+    assert masked.sum() / hidden.sum() == pytest.approx(0.8, abs=0.02)
+    # a random token is by chance the right one once in VOCABULARY
+    assert kept.sum() / hidden.sum() == pytest.approx(0.1 + 0.1 / VOCABULARY, abs=0.015)
+    assert inputs.max() == VOCABULARY
+
+
+def test_a_seed_decides_what_is_hidden_whatever_else_is_in_the_batch() -> None:
+    rows = torch.from_numpy(np.random.default_rng(0).integers(1, VOCABULARY, (3, 20)))
+    together = hide(rows, [5, 6, 7])
+    alone = hide(rows[1:2], [6])
+    assert torch.equal(together[0][1:2], alone[0])
+    assert torch.equal(together[1][1:2], alone[1])
+    assert not torch.equal(hide(rows[1:2], [8])[1], alone[1])
+
+
+def test_a_sequence_of_separators_hides_nothing() -> None:
+    _, targets = hide(torch.full((1, 8), SEPARATOR), [0])
+    assert (targets == likelihood.UNCOUNTED).all()
+
+
+def test_masked_evaluation_hides_the_same_every_time_and_adds_up_over_processes() -> None:
+    torch.manual_seed(0)
+    model = bidirectional(VOCABULARY + 1, CONTEXT, layers=1, width=16, heads=2).eval()
+    split = split_of(random_documents([40, 50, 3]))
+
+    def sums(process: int, num_processes: int) -> dict[str, float]:
+        with torch.no_grad():
+            found = masked_tokens.sums(model, split, CONTEXT, VOCABULARY, process, num_processes)  # type: ignore[arg-type]
+        return {name: value.item() for name, value in found.items()}
+
+    whole = sums(0, 1)
+    assert sums(0, 1) == whole
+    parts = [sums(process, 3) for process in range(3)]
+    assert {name: sum(part[name] for part in parts) for name in whole} == pytest.approx(whole, rel=1e-6)
+    assert set(perplexity_metrics(whole)) == {"loss", "log_perplexity", "perplexity"}
+
+
+def test_a_model_without_a_preference_has_the_vocabulary_as_masked_perplexity() -> None:
+    class Uniform(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.zeros(1))
+
+        def forward(self, tokens: Tensor) -> SimpleNamespace:
+            return SimpleNamespace(logits=torch.zeros(*tokens.shape, VOCABULARY + 1) + self.weight)
+
+    split = split_of(random_documents([100, 100]))
+    with torch.no_grad():
+        sums = masked_tokens.sums(Uniform(), split, CONTEXT, VOCABULARY, 0, 1)  # type: ignore[arg-type]
+    assert sums["nats"] / sums["count"] == pytest.approx(math.log(VOCABULARY + 1))

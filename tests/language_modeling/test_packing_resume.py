@@ -1,0 +1,134 @@
+"""A packing that is killed continues from its journal, and processes that want the same set wait for the first."""
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from experiments.harness.provenance import ROOT
+from experiments.language_modeling import packing, pg19
+from experiments.language_modeling.documents import Corpus, Document
+from experiments.language_modeling.token_files import TokenSet, open_tokens
+from tests.language_modeling.conftest import BOOKS, books_place, data_config, write_books
+
+SMALL_BATCHES = {"BATCH_BYTES": 900, "CHECKPOINT_BYTES": 5000}
+"""A book has about 2 000 bytes."""
+KILLED = """
+import json, os, signal, sys
+from pathlib import Path
+from experiments.language_modeling import packing
+from experiments.language_modeling.token_files import open_tokens
+packing.BATCH_BYTES, packing.CHECKPOINT_BYTES = 900, 5000
+add, added = packing.SplitWriter.add, []
+def add_and_die(self, texts):
+    added.append(1)
+    add(self, texts)
+    for file in self._files.values():
+        file.flush()
+    if len(added) == int(sys.argv[3]):
+        os.kill(os.getpid(), signal.SIGKILL)
+packing.SplitWriter.add = add_and_die
+open_tokens(json.loads(sys.argv[1]), Path(sys.argv[2]))
+"""
+WAITING = """
+import json, sys
+from pathlib import Path
+from experiments.language_modeling.token_files import open_tokens
+print(open_tokens(json.loads(sys.argv[1]), Path(sys.argv[2])).fingerprint)
+"""
+
+
+class Interrupted(BaseException):
+    """What ends a packing from outside."""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name, value in SMALL_BATCHES.items():
+        monkeypatch.setattr(packing, name, value)
+    return write_books(tmp_path / "pg19")
+
+
+def files(tokens: TokenSet) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in tokens.directory.iterdir()}
+
+
+@pytest.mark.parametrize("documents", range(0, BOOKS["train"], 2))
+def test_an_interrupted_packing_continues_where_it_was(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, documents: int
+) -> None:
+    data = data_config(books_place(folder), tokenizer_bytes=1)
+    whole = open_tokens(data, tmp_path / "whole")
+    original = pg19.books
+
+    def interrupted_books(root: str) -> Corpus:
+        corpus = original(root)
+
+        def train(skip: int) -> Iterator[Document]:
+            for number, document in enumerate(corpus["train"](skip), skip):
+                if number == documents:
+                    raise Interrupted
+                yield document
+
+        return {**corpus, "train": train}
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pg19, "books", interrupted_books)
+        with pytest.raises(Interrupted):
+            open_tokens(data, tmp_path / "cut")
+    (partial,) = (tmp_path / "cut").glob("*.partial")
+    journal = json.loads((partial / "journal.json").read_text())["splits"]
+    read = journal.get("train", {"documents_read": 0})["documents_read"]
+    assert documents - 3 < read <= documents or read == 0 == documents // 3
+    skipped = []
+
+    def watched_books(root: str) -> Corpus:
+        corpus = original(root)
+
+        def train(skip: int) -> Iterator[Document]:
+            skipped.append(skip)
+            return corpus["train"](skip)
+
+        return {**corpus, "train": train}
+
+    monkeypatch.setattr(pg19, "books", watched_books)
+    again = open_tokens(data, tmp_path / "cut")
+    assert skipped[-1] == read, "what is on disk is not packed again"
+    assert files(again) == files(whole)
+    assert sorted(path.suffix for path in (tmp_path / "cut").iterdir()) == ["", ".lock"]
+
+
+@pytest.mark.parametrize("documents", [2, 14])
+def test_a_killed_packing_continues_to_the_same_bytes(folder: Path, tmp_path: Path, documents: int) -> None:
+    data = data_config(books_place(folder))
+    command = [sys.executable, "-c", KILLED, json.dumps(data), str(tmp_path / "cut"), str(documents)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    (partial,) = (tmp_path / "cut").glob("*.partial")
+    assert (partial / "val_tokens.bin").stat().st_size > 0
+    again = open_tokens(data, tmp_path / "cut")
+    assert files(again) == files(open_tokens(data, tmp_path / "whole"))
+
+
+def test_a_part_from_another_place_is_not_continued(folder: Path, tmp_path: Path) -> None:
+    data = data_config(books_place(folder))
+    command = [sys.executable, "-c", KILLED, json.dumps(data), str(tmp_path / "cut"), "14"]
+    subprocess.run(command, cwd=ROOT, capture_output=True)
+    (partial,) = (tmp_path / "cut").glob("*.partial")
+    journal = json.loads((partial / "journal.json").read_text())
+    (partial / "journal.json").write_text(json.dumps({**journal, "place": books_place(tmp_path)}))
+    (partial / "tokenizer.json").write_text("from another place")
+    assert files(open_tokens(data, tmp_path / "cut")) == files(open_tokens(data, tmp_path / "whole"))
+
+
+def test_two_processes_make_a_set_once(folder: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", WAITING, json.dumps(data_config(books_place(folder))), str(tmp_path / "cache")]
+    processes = [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    fingerprints = {process.communicate(timeout=60)[0] for process in processes}
+    assert [process.returncode for process in processes] == [0, 0]
+    assert len(fingerprints) == 1
+    assert sorted(path.suffix for path in (tmp_path / "cache").iterdir()) == ["", ".lock"]

@@ -1,0 +1,209 @@
+"""Packed tokens: what is in the files, from which place they come, and that damage is noticed."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from transformers import PreTrainedTokenizerFast
+
+from experiments.harness.errors import ConfigError, DataError
+from experiments.language_modeling import packing, pg19, tokenizer
+from experiments.language_modeling.documents import Corpus, hold_out
+from experiments.language_modeling.token_files import TokenSet, open_tokens
+from tests.language_modeling.conftest import BOOKS, book, books_place, data_config, write_books
+from tests.language_modeling.tables_on_disk import write_parquet
+
+FOLDERS = {"train": "train", "val": "validation", "test": "test"}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return write_books(tmp_path / "pg19")
+
+
+@pytest.fixture
+def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packing, "BATCH_BYTES", 900)
+    monkeypatch.setattr(packing, "CHECKPOINT_BYTES", 5000)
+    monkeypatch.setattr(tokenizer, "PIECE_CHARS", 200)
+
+
+def contents(directory: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in directory.iterdir() if path.name != "manifest.json"}
+
+
+def manifest(tokens: TokenSet) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((tokens.directory / "manifest.json").read_text())
+    return found
+
+
+def check_against_each_document_alone(tokens: TokenSet, split: str, texts: list[str]) -> None:
+    theirs = PreTrainedTokenizerFast(tokenizer_file=str(tokens.directory / "tokenizer.json"))
+    packed = tokens.splits[split]
+    alone = [[0, *theirs(text)["input_ids"]] for text in texts]
+    np.testing.assert_array_equal(packed.tokens, np.concatenate(alone))
+    np.testing.assert_array_equal(packed.starts, np.cumsum([0, *map(len, alone)]))
+    np.testing.assert_array_equal(packed.num_bytes, [len(text.encode()) for text in texts])
+    np.testing.assert_array_equal(packed.num_words, [len(text.split()) for text in texts])
+
+
+@pytest.mark.usefixtures("small_batches")
+def test_files_hold_each_document_behind_a_separator(folder: Path, tmp_path: Path) -> None:
+    odd = "<|endoftext|> in a text,\r\n" + "x" * 1000 + " \x00 😀\n"
+    (folder / "train" / "00003.txt").write_text(odd, newline="")
+    tokens = open_tokens(data_config(books_place(folder)), tmp_path / "cache")
+    for split, name in FOLDERS.items():
+        files = sorted((folder / name).glob("*.txt"))
+        texts = [file.read_bytes().decode() for file in files]
+        if split == "train":  # where a word is longer than a piece: its tokens are not those of the whole word
+            start, end = tokens.splits["train"].starts[3:5]
+            assert tokens.tokenizer().decode(tokens.splits["train"].tokens[start + 1 : end].tolist()) == odd
+            assert (tokens.splits["train"].tokens[start:end] == 0).sum() == 1
+            assert tokens.splits["train"].num_words[3] == len(odd.split())
+            assert tokens.splits["train"].num_bytes[3] == len(odd.encode())
+        else:
+            check_against_each_document_alone(tokens, split, texts)
+    assert tokens.separator == 0
+    assert tokens.vocab_size == 300
+
+
+@pytest.mark.parametrize(("vocab_size", "dtype"), [(300, np.uint16), (2**16, np.uint16), (2**16 + 1, np.uint32)])
+def test_token_type_holds_the_vocabulary(folder: Path, tmp_path: Path, vocab_size: int, dtype: type) -> None:
+    tokens = open_tokens(data_config(books_place(folder), vocab_size=vocab_size), tmp_path / "cache")
+    check_against_each_document_alone(tokens, "train", [book(f"train {number}") for number in range(BOOKS["train"])])
+    assert tokens.splits["val"].tokens.dtype == dtype
+    assert tokens.vocab_size == vocab_size
+    with pytest.raises(ValueError, match="read-only"):
+        tokens.splits["val"].tokens[0] = 1
+
+
+def test_tokenizer_sees_the_first_bytes_of_the_training_split(folder: Path, tmp_path: Path) -> None:
+    data = data_config(books_place(folder), vocab_size=2000)
+    whole = open_tokens(data, tmp_path / "cache")
+    first = open_tokens({**data, "tokenizer_bytes": 100}, tmp_path / "cache")
+    expected = tokenizer.train_tokenizer([book("train 0")], 2000)
+    assert first.tokenizer().to_str() == expected.to_str()
+    assert whole.tokenizer().get_vocab_size() > expected.get_vocab_size()
+
+
+def test_the_same_text_has_the_same_fingerprint_wherever_it_is(folder: Path, tmp_path: Path) -> None:
+    first = open_tokens(data_config(books_place(folder)), tmp_path / "cache")
+    for split, name in FOLDERS.items():
+        texts = [file.read_text() for file in sorted((folder / name).glob("*.txt"))]
+        write_parquet(tmp_path / "tables" / "data" / f"{name}-0.parquet", {"text": texts})
+        assert manifest(first)["splits"][split]["documents"] == len(texts)
+    tables = data_config(books_place(tmp_path / "tables"), fingerprint=first.fingerprint)
+    second = open_tokens(tables, tmp_path / "cache")
+    assert second.fingerprint == first.fingerprint
+    assert second.directory != first.directory
+    assert contents(second.directory) == contents(first.directory)
+    nowhere = data_config(books_place(tmp_path / "nowhere"), fingerprint=first.fingerprint)
+    assert open_tokens(nowhere, tmp_path / "cache").directory == second.directory, "it is there already"
+    with pytest.raises(DataError, match=f"{first.fingerprint}, but the config declares {'0' * 64}"):
+        open_tokens(data_config(books_place(folder), fingerprint="0" * 64), tmp_path / "cache")
+
+
+def test_training_documents_that_are_held_out_too_are_left_out_and_counted(folder: Path, tmp_path: Path) -> None:
+    duplicate = (folder / "validation" / "00001.txt").read_text()
+    (folder / "train" / "00002.txt").write_text(duplicate.upper().replace("\n", "  \n\t"))
+    (folder / "train" / "00004.txt").write_text(" \n\t ")
+    (folder / "test" / "00000.txt").write_text("")
+    tokens = open_tokens(data_config(books_place(folder)), tmp_path / "cache")
+    kept = [book(f"train {number}") for number in range(BOOKS["train"]) if number not in (2, 4)]
+    check_against_each_document_alone(tokens, "train", kept)
+    check_against_each_document_alone(tokens, "val", [book(f"validation {number}") for number in range(3)])
+    counts = manifest(tokens)["splits"]
+    assert counts["train"] | {"tokens": 0} == {
+        "documents_read": 12,
+        "documents": 10,
+        "empty_documents": 1,
+        "duplicates": 1,
+        "tokens": 0,
+        "bytes": sum(len(text.encode()) for text in kept),
+        "words": sum(len(text.split()) for text in kept),
+        "done": True,
+    }
+    assert (counts["test"]["empty_documents"], counts["val"]["duplicates"]) == (1, 0)
+    assert counts["train"]["tokens"] == len(tokens.splits["train"].tokens)
+
+
+def unsplit_books(root: str) -> Corpus:
+    """A corpus without held-out splits."""
+    return {"train": pg19.books(root)["train"]}
+
+
+def test_a_set_without_held_out_splits_gets_them_by_hash(folder: Path, tmp_path: Path) -> None:
+    place = {**books_place(folder), "decode": f"{__name__}.unsplit_books"}
+    tokens = open_tokens(data_config(place, held_out_share=0.3), tmp_path / "cache")
+    for split, source in hold_out(pg19.books(str(folder))["train"], 0.3).items():
+        check_against_each_document_alone(tokens, split, ["".join(document.pieces()) for document in source(0)])
+    assert sum(len(split.num_bytes) for split in tokens.splits.values()) == BOOKS["train"]
+    with pytest.raises(DataError, match=r"say in data\.held_out_share how much"):
+        open_tokens(data_config(place), tmp_path / "cache")
+
+
+@pytest.mark.parametrize("file", ["train_tokens.bin", "val_starts.bin", "test_num_words.bin", "tokenizer.json"])
+@pytest.mark.parametrize("damage", ["changed", "cut", "removed"])
+def test_damage_is_noticed_and_named(folder: Path, tmp_path: Path, file: str, damage: str) -> None:
+    data = data_config(books_place(folder))
+    path = open_tokens(data, tmp_path / "cache").directory / file
+    content = path.read_bytes()
+    if damage == "changed":
+        path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    elif damage == "cut":
+        path.write_bytes(content[:-1])
+    else:
+        path.unlink()
+    with pytest.raises(DataError, match=rf"{file} .*Delete the folder {path.parent}"):
+        open_tokens(data, tmp_path / "cache")
+
+
+@pytest.mark.parametrize("content", ["", "{}", '{"fingerprint": "0", "vocab_size": 300, "files": {}}'])
+def test_a_damaged_manifest_is_named(folder: Path, tmp_path: Path, content: str) -> None:
+    data = data_config(books_place(folder))
+    directory = open_tokens(data, tmp_path / "cache").directory
+    (directory / "manifest.json").write_text(content)
+    with pytest.raises(DataError, match=rf"manifest\.json .*Delete the folder {directory}"):
+        open_tokens(data, tmp_path / "cache")
+
+
+def test_a_place_that_fails_gives_way_and_all_that_fail_are_named(folder: Path, tmp_path: Path) -> None:
+    bad = write_books(tmp_path / "bad")
+    (bad / "train" / "00005.txt").write_bytes(b"abc\xff")
+    empty = write_books(tmp_path / "empty")
+    for path in (empty / "test").iterdir():
+        path.write_text("\n")
+    places = [books_place(path) for path in (tmp_path / "missing", bad, empty, folder)]
+    tokens = open_tokens({**data_config(places[0]), "places": places}, tmp_path / "cache")
+    assert manifest(tokens)["source"] == f"local {folder}"
+    check_against_each_document_alone(tokens, "train", [book(f"train {number}") for number in range(BOOKS["train"])])
+    with pytest.raises(DataError) as caught:
+        open_tokens({**data_config(places[0]), "places": places[:3]}, tmp_path / "cache")
+    message = str(caught.value)
+    assert "data=small cannot be prepared" in message
+    assert f"local {tmp_path / 'missing'}: there is no folder" in message
+    assert f"local {bad}: {bad / 'train' / '00005.txt'} is not UTF-8: invalid start byte at byte 3" in message
+    assert f"local {empty}: its split test has no documents (3 were left out)" in message
+
+
+def test_a_misspelt_place_is_an_error_before_anything_is_read(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="In the config of data=small, a place of kind local has no key pth"):
+        open_tokens(data_config({**books_place(tmp_path), "pth": "x"}), tmp_path / "cache")
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_vocabulary_without_room_for_all_bytes_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"data\.vocab_size=256, but the separator and 256 bytes are 257"):
+        open_tokens(data_config(books_place(tmp_path), vocab_size=256), tmp_path / "cache")
+
+
+def test_a_hub_place_is_read_by_its_address(tmp_path: Path) -> None:
+    place = {"kind": "hub", "repo": "emozilla/pg19", "revision": "abc", "decode": f"{__name__}.tell_root"}
+    with pytest.raises(DataError, match="the root is hf://datasets/emozilla/pg19@abc"):
+        open_tokens(data_config(place), tmp_path / "cache")
+
+
+def tell_root(root: str) -> Corpus:
+    raise DataError(f"the root is {root}")
