@@ -50,9 +50,7 @@ def loss(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
 def sums(
     model: nn.Module, split: TokenSplit, context_length: int, vocab_size: int, process: int, num_processes: int
 ) -> dict[str, Tensor]:
-    """Sums ``nats`` and ``count`` (hidden tokens) over this process's share of a split, of which the same is hidden every
-    time.
-    """
+    """Sums ``nats`` and ``count`` (hidden tokens) over this process's share of a split, which always hides the same."""
     rows = sequences(split.tokens, context_length)
     separator = int(split.tokens[split.starts[0]])
 

@@ -31,9 +31,7 @@ def loss(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
 def sums(
     model: nn.Module, split: TokenSplit, context_length: int, vocab_size: int, process: int, num_processes: int
 ) -> dict[str, Tensor]:
-    """Sums ``nats``, ``count`` (predicted tokens), ``bytes`` and ``words`` over this process's share of a split's windows
-    and documents.
-    """
+    """Sums ``nats``, ``count`` (predicted tokens), ``bytes`` and ``words`` over this process's share of the split."""
     windows = windows_of(split.starts, context_length)
     mine = np.arange(process, len(windows), num_processes)
     sums = summed_nats(model, lambda rows: windows.read(split.tokens, rows), mine, context_length, vocab_size)
