@@ -2,15 +2,18 @@
 
 import json
 import math
+from pathlib import Path
 
 import pytest
 import torch
+from transformers import PreTrainedTokenizerFast
 
 from experiments.harness.entry import execute, locate
 from experiments.harness.errors import DataError
-from experiments.language_modeling.task import LanguageModeling
+from experiments.language_modeling.task import LanguageModeling, build
 from tests.conftest import MakeConfig, rows
 from tests.harness.test_resume import Killed, assert_same_end, end_of
+from tests.language_modeling.test_windows import rolling_windows
 
 MASKED = "experiment=language_modeling/smoke_masked"
 TOKEN_METRICS = {"loss", "log_perplexity", "perplexity"}
@@ -83,3 +86,40 @@ def test_embeddings_and_norms_are_recorded_as_not_decaying(make_lm: MakeConfig) 
 def test_a_context_longer_than_the_text_is_an_error(make_lm: MakeConfig) -> None:
     with pytest.raises(DataError, match=r"one sequence takes 1000001: choose a shorter context_length"):
         execute(make_lm("context_length=1000000"))
+
+
+def test_loader_workers_change_nothing(make_lm: MakeConfig, tmp_path: object) -> None:
+    results = [
+        end_of(make_lm(f"run.num_workers={workers}", f"run.runs_dir={tmp_path}/{workers}")) for workers in (0, 2)
+    ]
+    assert_same_end(results[0], results[1])
+
+
+def test_metrics_are_those_of_the_raw_texts(make_lm: MakeConfig) -> None:
+    """From the files on disk, by another tokenizer library, one window at a time, in float64."""
+    cfg = make_lm("context_length=24", "model.layers=2")
+    tokens = locate(cfg)[1]
+    task = build(cfg, tokens)
+    torch.manual_seed(0)
+    model = task.model().eval()
+    for parameter in model.parameters():
+        parameter.data *= 3  # far from uniform
+    with torch.no_grad():
+        sums = {name: value.item() for name, value in task.evaluate(model, "val", 0, 1).items()}
+        metrics = task.metrics(sums)
+
+        tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(tokens.directory / "tokenizer.json"))
+        exact = model.double()
+        nats = predicted = num_bytes = num_words = 0.0
+        for path in sorted((Path(cfg.data.places[0].path) / "validation").glob("*.txt")):
+            text = path.read_bytes().decode()
+            document = tokenizer.encode(text, add_special_tokens=False)
+            num_bytes, num_words = num_bytes + len(text.encode()), num_words + len(text.split())
+            predicted += len(document)
+            for inputs, continuation in rolling_windows(document, 24):
+                log_probabilities = exact(torch.tensor([inputs])).logits[0].log_softmax(-1)
+                expected = torch.tensor(continuation)
+                nats -= log_probabilities[-len(continuation) :].gather(1, expected[:, None]).sum().item()
+    assert metrics["perplexity"] == pytest.approx(math.exp(nats / predicted), rel=1e-4)
+    assert metrics["bits_per_byte"] == pytest.approx(nats / num_bytes / math.log(2), rel=1e-5)
+    assert metrics["word_perplexity"] == pytest.approx(math.exp(nats / num_words), rel=1e-4)
