@@ -1,0 +1,111 @@
+"""The task of an encoder with a classifier: labelled texts."""
+
+import json
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from hydra.utils import get_method
+from omegaconf import OmegaConf
+from torch import Tensor, nn
+
+from experiments.finetuning.classifier import Classifier, build_classifier, build_locked
+from experiments.finetuning.config import FinetuningConfig
+from experiments.finetuning.sets import TextSet
+from experiments.finetuning.text_arrays import LabelledTexts, labelled_splits
+from experiments.harness.errors import ConfigError
+from experiments.harness.prepared_data import cached_arrays
+from experiments.metrics.confusion import accuracy, confusion_matrix, macro_f1
+from experiments.pretrained.locked import Inputs, LockedPart, rows_of
+
+EVALUATION_BATCH_SIZE = 64
+
+
+class ClassifiedTexts:
+    """One split as the classifier takes it, and its labels."""
+
+    def __init__(self, inputs: Inputs, lengths: np.ndarray, labels: np.ndarray) -> None:
+        """``lengths`` are what is needed of the inputs' second dimension, ``labels`` the classes, int64 [texts]."""
+        self.lengths, self.labels, self._inputs = lengths, labels, inputs
+
+    def batch(self, numbers: np.ndarray) -> dict[str, Tensor]:
+        """The texts ``numbers``, cut to the longest of them: padding changes no result, but takes its time."""
+        inputs = self._inputs(numbers)[:, : int(self.lengths[numbers].max())]
+        return {"inputs": inputs, "labels": torch.from_numpy(self.labels[numbers])}
+
+
+class TextClassification:
+    """Labelled texts, and the classifier that the config describes."""
+
+    def __init__(self, cfg: FinetuningConfig, data: TextSet) -> None:
+        self._cfg, self._data = cfg, data
+        self._weights = data.weights.load() if data.weights else {}
+        assert cfg.data.num_classes is not None, "labelled texts have data.num_classes"
+        self._num_classes = cfg.data.num_classes
+        self._locked = self._locked_part() if cfg.model.locked else None
+        self.splits = {
+            name: self._classified(name, split) for name, split in labelled_splits(data.texts.load()).items()
+        }
+        self.num_train = len(self.splits["train"].labels)
+        if cfg.flatness.samples > self.num_train:
+            raise ConfigError(f"flatness.samples={cfg.flatness.samples}, but there are {self.num_train} to train on.")
+
+    def model(self) -> Classifier:
+        """The classifier, from PyTorch's global generator or from ``data.weights``."""
+        return build_classifier(self._cfg.model, self._num_classes, self._weights)
+
+    def batch(self, indices: np.ndarray, seeds: list[int]) -> dict[str, Tensor]:
+        """``inputs`` as the classifier takes them, and ``labels`` int64 ``[N]``. Nothing is drawn."""
+        return self.splits["train"].batch(indices)
+
+    def loss(self, model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+        """Mean cross-entropy, in nats."""
+        return F.cross_entropy(model(batch["inputs"]), batch["labels"])
+
+    def evaluate(self, model: nn.Module, split: str, process: int, num_processes: int) -> dict[str, Tensor]:
+        """Sums over this process's share: loss, count, and the confusion matrix."""
+        texts = self.splits[split]
+        device = next(model.parameters()).device
+        numbers = np.arange(self._cfg.flatness.samples if split == "train" else len(texts.labels))
+        by_length = numbers[np.argsort(texts.lengths[numbers], kind="stable")][process::num_processes]
+        classes = self._num_classes
+        sums = {name: torch.zeros((), dtype=torch.float64, device=device) for name in ("loss", "count")}
+        sums["confusion"] = torch.zeros(classes, classes, dtype=torch.float64, device=device)
+        for start in range(0, len(by_length), EVALUATION_BATCH_SIZE):
+            batch = texts.batch(by_length[start : start + EVALUATION_BATCH_SIZE])
+            logits, labels = model(batch["inputs"].to(device)).float(), batch["labels"].to(device)
+            sums["loss"] += F.cross_entropy(logits, labels, reduction="sum").double()
+            sums["count"] += len(labels)
+            sums["confusion"] += confusion_matrix(labels, logits.argmax(1), classes)
+        return sums
+
+    def metrics(self, sums: dict[str, Any]) -> dict[str, float]:
+        """Loss in nats; accuracy and f1, the mean of the classes' F1, in percent."""
+        matrix = np.array(sums["confusion"])
+        return {"loss": sums["loss"] / sums["count"], "accuracy": accuracy(matrix), "f1": macro_f1(matrix)}
+
+    def _classified(self, name: str, split: LabelledTexts) -> ClassifiedTexts:
+        cfg = self._cfg.model
+        identity = json.dumps([self._data.fingerprint, name, cfg.tokenizer, cfg.context_length])
+        tokenize = get_method(cfg.tokenizer)
+        stored = cached_arrays(
+            "finetuning-tokens",
+            identity,
+            self._data.cache_dir,
+            lambda: {"tokens": tokenize(split.texts, cfg.context_length, self._weights)},
+        )
+        tokens = stored.load()["tokens"]
+        if self._locked is None:  # an encoder of tokens may want its whole context
+            return ClassifiedTexts(rows_of(tokens), np.full(len(tokens), cfg.context_length), split.labels)
+        hidden = self._locked.outputs(rows_of(tokens), len(tokens), identity)
+        return ClassifiedTexts(hidden, (tokens != 0).sum(1), split.labels)
+
+    def _locked_part(self) -> LockedPart:
+        on_gpu = torch.cuda.is_available() and self._cfg.run.device != "cpu"
+        return LockedPart(
+            identity=json.dumps([OmegaConf.to_container(self._cfg.model.locked), self._data.fingerprint]),
+            build=lambda: build_locked(self._cfg.model, self._weights),
+            device=torch.device("cuda" if on_gpu else "cpu"),
+            cache_dir=self._data.cache_dir,
+        )

@@ -1,0 +1,42 @@
+"""The classifier: an encoder of texts, of which a lower part may be locked, and a linear layer."""
+
+from typing import Any
+
+import torch
+from hydra.utils import instantiate
+from torch import Tensor, nn
+
+from experiments.finetuning.config import TextModelConfig
+from experiments.pretrained.weights import Weights, load_weights
+
+
+class Classifier(nn.Module):
+    """Class logits of texts."""
+
+    def __init__(self, encoder: nn.Module, features: int, num_classes: int, dropout: float) -> None:
+        super().__init__()
+        self.encoder, self.dropout, self.head = encoder, nn.Dropout(dropout), nn.Linear(features, num_classes)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Logits ``[N, num_classes]`` of what the encoder takes: tokens ``[N, T]``, or what the locked part made of
+        them.
+        """
+        logits: Tensor = self.head(self.dropout(self.encoder(inputs)))
+        return logits
+
+
+def build_classifier(cfg: TextModelConfig, num_classes: int, weights: Weights) -> Classifier:
+    """The trained part of the model, drawn from PyTorch's global generator, its encoder loaded if there are weights."""
+    encoder: Any = instantiate(cfg.trained, _convert_="all")
+    load_weights(encoder, weights)
+    assert cfg.features is not None, "a classifier's config has model.features"
+    return Classifier(encoder, cfg.features, num_classes, cfg.head_dropout)
+
+
+def build_locked(cfg: TextModelConfig, weights: Weights) -> nn.Module:
+    """The locked part, in evaluation mode. Without weights it is random, and the same one for every run and seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        locked: nn.Module = instantiate(cfg.locked, _convert_="all")
+    load_weights(locked, weights)
+    return locked.eval()

@@ -1,0 +1,57 @@
+"""The schema of conf/finetuning.yaml."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from omegaconf import MISSING
+
+from experiments.harness.config import Config, DataConfig, register
+
+
+@dataclass
+class TextDataConfig(DataConfig):
+    """Labelled texts for a classifier, or the tasks of GLUE for a model that writes its answers."""
+
+    access: str = "experiments.finetuning.sets.open_texts"
+    """this one for labelled texts, experiments.finetuning.glue_sets.open_glue for GLUE"""
+    num_classes: int | None = None
+    """of labelled texts"""
+    weights: dict[str, Any] = field(default_factory=dict)
+    """what the classifier starts from, with its tokenizer: a config of the group ``data``; empty: random weights"""
+    tasks: list[str] = field(default_factory=list)
+    """of GLUE: one training set is made of all of them, of which each has its own share of samples"""
+    val_rows: int | None = None
+    """of GLUE: training rows of each task held out for tuning, but at most 5 % of them"""
+
+
+@dataclass
+class TextModelConfig:
+    """What is trained, perhaps behind a locked part, and how a text becomes its input."""
+
+    locked: Any = None
+    """the ``_target_`` of what is never changed (classifiers); its outputs are computed once, kept in run.cache_dir"""
+    trained: Any = MISSING
+    """the ``_target_`` of what is trained: an encoder that a classifier is put on, or, for GLUE, a class of
+    experiments/finetuning/language_models.py"""
+    features: int | None = None
+    """width of a classifier's encoder"""
+    head_dropout: float = 0.0
+    """of the features that a classifier's last layer gets"""
+    tokenizer: Any = MISSING
+    """a function of experiments/pretrained/tokenizers.py by its full name (classifiers), or the ``_target_`` of a
+    tokenizer of ``transformers`` (GLUE)"""
+    context_length: int = MISSING
+    """tokens of a text; longer ones are cut"""
+    answer_length: int | None = None
+    """tokens of the longest answer, with its end (GLUE)"""
+
+
+@dataclass
+class FinetuningConfig(Config):
+    """One run of fine-tuning."""
+
+    data: TextDataConfig = MISSING
+    model: TextModelConfig = MISSING  # type: ignore[assignment]  # typed, where other tasks leave it open
+
+
+register("finetuning", FinetuningConfig)

@@ -1,0 +1,46 @@
+"""Decoders of labelled texts that package registries carry, to the arrays of text_arrays.py."""
+
+import bz2
+import csv
+import io
+from pathlib import Path
+
+import numpy as np
+
+from experiments.finetuning.text_arrays import text_arrays
+
+RATINGS = {"rotten": 0, "fresh": 1}
+
+
+def rotten_tomatoes(folder: Path) -> dict[str, np.ndarray]:
+    """Sentences out of film reviews, class 0 rotten and 1 fresh, split by film; summaries of plots are left out.
+
+    Raises ValueError for a missing column, bytes that are no UTF-8, a category that is none, or an empty review.
+    """
+    table = io.StringIO(bz2.decompress((folder / "rotten_tomatoes_corpus_full.csv.bz2").read_bytes()).decode())
+    reader = csv.DictReader(table, restval="", strict=True)
+    if missing := {"category", "text", "movie_name"} - set(reader.fieldnames or ()):
+        raise ValueError(f"there is no column {', '.join(sorted(missing))}")
+    reviews = [row for row in reader if row["category"] != "plot"]
+    if unknown := {row["category"] for row in reviews} - set(RATINGS):
+        raise ValueError(f"a category is {', '.join(map(repr, sorted(unknown)))}, not plot, {' or '.join(RATINGS)}")
+    labels = [RATINGS[row["category"]] for row in reviews]
+    return text_arrays([row["text"] for row in reviews], labels, [row["movie_name"] for row in reviews])
+
+
+def bbc_news(folder: Path) -> dict[str, np.ndarray]:
+    """News articles with their headlines, a folder of files for each of five classes in alphabetical order.
+
+    A file that is no UTF-8 is read as Windows-1252 (one is, for its pound signs), which leaves no byte out. Raises
+    ValueError for a byte that is neither, or an empty file.
+    """
+    classes = sorted(path.name for path in folder.iterdir() if path.is_dir())
+    paths = [(label, path) for label, name in enumerate(classes) for path in sorted((folder / name).glob("*.txt"))]
+    texts = []
+    for _, path in paths:
+        content = path.read_bytes()
+        try:
+            texts.append(content.decode())
+        except UnicodeDecodeError:
+            texts.append(content.decode("cp1252"))
+    return text_arrays(texts, [label for label, _ in paths], texts)

@@ -1,0 +1,154 @@
+"""GLUE from the hub, or from a folder in the hub's layout (a folder of parquet files for each task).
+
+``open_glue`` is the data.access of GLUE. A place says ``kind`` hub, with repo and revision, or local, with path.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments.finetuning.glue import TASKS, answer, prompt
+from experiments.harness.errors import ConfigError, DataError
+from experiments.harness.seeds import derive_seed
+
+_KEYS = {"hub": {"repo", "revision"}, "local": {"path"}}
+MOST_HELD_OUT = 0.05
+"""Share of a task's training rows that is held out at most: RTE has 2 490."""
+
+
+@dataclass(frozen=True)
+class GlueRows:
+    """Some rows of one task."""
+
+    task: str
+    texts: tuple[list[str], ...]
+    """a list [rows] for each of the task's columns"""
+    labels: np.ndarray
+    """float64 [rows]: numbers of labels, or similarities"""
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def prompt(self, row: int) -> str:
+        """What the model reads of a row."""
+        return prompt(self.task, [texts[row] for texts in self.texts])
+
+    def answer(self, row: int) -> str:
+        """What it should write."""
+        return answer(self.task, self.labels[row])
+
+    def chosen(self, rows: np.ndarray) -> "GlueRows":
+        """The rows with these numbers, in this order."""
+        return GlueRows(self.task, tuple([texts[row] for row in rows] for texts in self.texts), self.labels[rows])
+
+
+@dataclass(frozen=True)
+class GlueSet:
+    """The opened tasks."""
+
+    train: list[GlueRows]
+    parts: Mapping[str, Mapping[str, GlueRows]]
+    """what is evaluated, by split (val, test) and by its name in the report: the task's, with mnli_matched and
+    mnli_mismatched for MNLI's two test sets; val is held out of the training rows, and of MNLI it is mnli_matched"""
+    fingerprint: str
+    """SHA-256 over all texts and labels, in order"""
+
+
+def open_glue(data: Mapping[str, Any], cache_dir: Path) -> GlueSet:
+    """The tasks ``data.tasks`` from the first of the places that has them, ``data.val_rows`` rows of each held out.
+
+    ``cache_dir`` stays unused: ``datasets`` has a cache. Raises ConfigError for a task that is none, DataError where no
+    place has what is asked for, or has it with missing columns, texts or labels.
+    """
+    if not data["tasks"] or not set(data["tasks"]) <= set(TASKS):
+        raise ConfigError(f"data.tasks={data['tasks']}, but it has one or more of {', '.join(TASKS)}.")
+    reasons = []
+    for place in data["places"]:
+        try:
+            tasks = {task: _open_task(place, task) for task in data["tasks"]}
+        except DataError as error:
+            reasons.append(f"  {place.get('repo') or place.get('path')}: {error}")
+        else:
+            return _checked(data, tasks)
+    raise DataError("\n".join([f"data={data['name']} cannot be opened, because each of its places failed.", *reasons]))
+
+
+def _checked(data: Mapping[str, Any], tasks: Mapping[str, Mapping[str, GlueRows]]) -> GlueSet:
+    fingerprint = _fingerprint(tasks)
+    if data["fingerprint"] not in (None, fingerprint):
+        raise DataError(
+            f"data={data['name']} has the fingerprint {fingerprint} here, but its config declares "
+            f"{data['fingerprint']}; another version, or another order of rows, is another config."
+        )
+    train: list[GlueRows] = []
+    parts: dict[str, dict[str, GlueRows]] = {"val": {}, "test": {}}
+    for task, splits in tasks.items():
+        rows = splits["train"]
+        count = min(data["val_rows"], int(MOST_HELD_OUT * len(rows)))
+        order = np.random.default_rng(derive_seed("glue", task, "val")).permutation(len(rows))
+        train.append(rows.chosen(np.sort(order[count:])))
+        test = {f"{task}{part}": splits[name] for part, name in TASKS[task].test_splits.items()}
+        parts["test"] |= test
+        parts["val"][next(iter(test))] = rows.chosen(np.sort(order[:count]))
+    return GlueSet(train, parts, fingerprint)
+
+
+def _open_task(place: Mapping[str, Any], task: str) -> dict[str, GlueRows]:
+    import datasets  # type: ignore[import-untyped]  # here, because it takes a second to import
+
+    kind = place.get("kind")
+    if kind not in _KEYS or set(place) != _KEYS[kind] | {"kind"}:
+        raise DataError(f"a place is {dict(place)}, but has kind=hub with repo and revision, or kind=local with path.")
+    if kind == "hub":
+        where = {"path": place["repo"], "revision": place["revision"]}
+    else:
+        folder = Path(place["path"]).expanduser().absolute()
+        if not (folder / task).is_dir():
+            raise DataError(f"there is no folder {folder / task}.")
+        where = {"path": str(folder)}
+    opened = {}
+    for split in ("train", *TASKS[task].test_splits.values()):
+        files = {split: f"{task}/{split}-*.parquet"}
+        # The library would compare with the whole repository, of which one task's files are a part.
+        try:
+            table = datasets.load_dataset(**where, data_files=files, split=split, verification_mode="no_checks")
+        except Exception as error:  # the library, its file systems and its HTTP client each raise their own
+            cause = error.__cause__ or error
+            first_line = (str(cause).strip().splitlines() or [""])[0]
+            raise DataError(f"{task}/{split} cannot be read ({type(cause).__name__}: {first_line}).") from error
+        opened[split] = _rows(table, task, split)
+    return opened
+
+
+def _rows(table: Any, task: str, split: str) -> GlueRows:
+    name, columns = f"{task}/{split}", TASKS[task].columns
+    if absent := {*columns, "label"} - set(table.column_names):
+        raise DataError(f"{name} has no column {', '.join(sorted(absent))}, only {', '.join(table.column_names)}.")
+    texts = []
+    for column in columns:
+        try:
+            texts.append(table.data.column(column).to_pylist())
+        except UnicodeDecodeError as error:
+            raise DataError(f"{name}, column {column}, has bytes that are no UTF-8 ({error}).") from error
+        if not all(isinstance(text, str) for text in texts[-1]):
+            row = next(row for row, text in enumerate(texts[-1]) if not isinstance(text, str))
+            raise DataError(f"{name}, column {column}, has no text in row {row}.")
+    labels = table.data.column("label").to_numpy().astype(np.float64)  # a missing one is not a number
+    most = len(TASKS[task].answers) - 1 if TASKS[task].answers else 5
+    wrong = ~((labels >= 0) & (labels <= most))
+    if len(labels) == 0 or wrong.any():
+        found = f"the label {labels[wrong][0]} in row {np.argmax(wrong)}" if len(labels) else "no rows"
+        raise DataError(f"{name} has {found}; labels are from 0 to {most}.")
+    return GlueRows(task, tuple(texts), labels)
+
+
+def _fingerprint(tasks: Mapping[str, Mapping[str, GlueRows]]) -> str:
+    digest = hashlib.sha256()
+    for task, splits in sorted(tasks.items()):
+        for name, rows in sorted(splits.items()):
+            digest.update(repr((task, name, rows.texts)).encode() + rows.labels.astype("<f8").tobytes())
+    return digest.hexdigest()

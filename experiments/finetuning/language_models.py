@@ -1,0 +1,124 @@
+"""Models that write answers to prompts, behind one interface whichever of the two kinds they are.
+
+Both kinds take tokens int64 ``[N, T]``, -1 behind a text's end, and every text ends with the end-of-text token. An
+encoder-decoder reads the prompt and writes the answer; a causal model goes on writing behind the prompt, whose end is
+the mark between the two. Neither's result depends on what else is in the batch, up to rounding.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, PreTrainedConfig
+
+from experiments.harness.errors import ConfigError
+
+IGNORED = -100
+"""The label that ``transformers`` leaves out of a loss."""
+
+
+class EncoderDecoder(nn.Module):
+    """T5 and its like."""
+
+    def __init__(self, config: PreTrainedConfig, weights: Mapping[str, str] | None = None) -> None:
+        """With random weights, or with those of ``weights``: see ``build_network``."""
+        super().__init__()
+        self.network = build_network(AutoModelForSeq2SeqLM, config, weights)
+
+    def forward(self, prompts: Tensor, answers: Tensor) -> Tensor:
+        """Negative log-likelihood of each answer, the sum over its tokens in nats, float32 ``[N]``."""
+        labels = answers.masked_fill(answers < 0, IGNORED)
+        logits = self.network(
+            input_ids=prompts.clamp(min=0),
+            attention_mask=(prompts >= 0).long(),
+            decoder_input_ids=self.network.prepare_decoder_input_ids_from_labels(labels),
+            use_cache=False,
+        ).logits
+        return answer_loss(logits, labels)
+
+    def write(self, prompts: Tensor, end: int, most_tokens: int) -> Tensor:
+        """The likeliest next token again and again: int64 ``[N, up to most_tokens]``, ``end`` from an answer's end."""
+        written: Tensor = self.network.generate(
+            input_ids=prompts.clamp(min=0), attention_mask=(prompts >= 0).long(), **greedy(end, most_tokens)
+        )
+        return written[:, 1:]  # behind the token that starts the decoder
+
+
+class CausalModel(nn.Module):
+    """GPT-2 and its like."""
+
+    def __init__(self, config: PreTrainedConfig, weights: Mapping[str, str] | None = None) -> None:
+        """With random weights, or with those of ``weights``: see ``build_network``."""
+        super().__init__()
+        self.network = build_network(AutoModelForCausalLM, config, weights)
+
+    def forward(self, prompts: Tensor, answers: Tensor) -> Tensor:
+        """Negative log-likelihood of each answer, the sum over its tokens in nats, float32 ``[N]``."""
+        tokens = torch.cat([padded_left(prompts), answers], 1)
+        is_token = (tokens >= 0).long()
+        logits = self.network(
+            input_ids=tokens.clamp(min=0),
+            attention_mask=is_token,
+            position_ids=(is_token.cumsum(1) - 1).clamp(min=0),
+            use_cache=False,
+        ).logits[:, prompts.shape[1] - 1 : -1]  # a token is told by the one before it
+        return answer_loss(logits, answers.masked_fill(answers < 0, IGNORED))
+
+    def write(self, prompts: Tensor, end: int, most_tokens: int) -> Tensor:
+        """The likeliest next token again and again: int64 ``[N, up to most_tokens]``, ``end`` from an answer's end."""
+        prompts = padded_left(prompts)
+        written: Tensor = self.network.generate(
+            input_ids=prompts.clamp(min=0), attention_mask=(prompts >= 0).long(), **greedy(end, most_tokens)
+        )
+        return written[:, prompts.shape[1] :]
+
+
+def build_network(auto_class: Any, config: PreTrainedConfig, weights: Mapping[str, str] | None) -> Any:
+    """The network of ``config``, ready to be trained, from PyTorch's global generator or with ``weights``.
+
+    ``weights`` are the arguments path (a repository on the hub, or a folder) and perhaps revision. Only safetensors
+    are read, and no code. Raises ConfigError where they are not all that the network has.
+    """
+    if weights is None:
+        return auto_class.from_config(config)
+    network, loaded = auto_class.from_pretrained(
+        weights["path"],
+        revision=weights.get("revision", "main"),
+        config=config,
+        use_safetensors=True,
+        dtype=torch.float32,
+        output_loading_info=True,
+    )
+    if absent := [*loaded["missing_keys"], *loaded["mismatched_keys"]]:
+        raise ConfigError(
+            f"The weights of model.trained.weights.path={weights['path']} lack {len(absent)} of the tensors that "
+            f"model.trained.config describes, such as {sorted(map(str, absent))[0]}."
+        )
+    return network.train()  # it was loaded for evaluation, without dropout
+
+
+def answer_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy ``[N]`` of logits ``[N, T, vocabulary]`` (any float dtype; computed in float32), summed over the
+    tokens whose label is not IGNORED.
+    """
+    # Flat, because the loss over two dimensions has no deterministic implementation on a GPU.
+    each = F.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORED, reduction="none")
+    return each.view(labels.shape).sum(1)
+
+
+def padded_left(tokens: Tensor) -> Tensor:
+    """The same texts with their padding before them."""
+    return tokens.gather(1, (tokens >= 0).long().argsort(dim=1, stable=True))
+
+
+def greedy(end: int, most_tokens: int) -> dict[str, Any]:
+    """Arguments of ``generate`` for the likeliest token at every place."""
+    return {
+        "max_new_tokens": most_tokens,
+        "do_sample": False,
+        "num_beams": 1,
+        "eos_token_id": end,
+        "pad_token_id": end,
+    }

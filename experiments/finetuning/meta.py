@@ -1,0 +1,44 @@
+"""The model of an experiment without memory for its weights, for experiments/harness/plan.py."""
+
+from typing import Any
+
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+from torch import Tensor, nn
+
+from experiments.finetuning.classifier import build_classifier, build_locked
+from experiments.finetuning.language_models import CausalModel, EncoderDecoder
+
+
+def meta_model(cfg: DictConfig) -> nn.Module:
+    """What is trained, on the device ``meta``."""
+    with torch.device("meta"):
+        if not cfg.data.tasks:
+            return build_classifier(cfg.model, cfg.data.num_classes, {})
+        model: nn.Module = instantiate(cfg.model.trained, weights=None)
+    return model
+
+
+def meta_output(model: nn.Module, cfg: DictConfig, samples: int) -> Tensor:
+    """Its logits for so many texts of the full context, longer than most: a bound of the cost, not a mean."""
+    with torch.device("meta"):
+        tokens: Any = torch.ones(samples, cfg.model.context_length, dtype=torch.int64)
+        if not isinstance(model, EncoderDecoder | CausalModel):
+            with torch.no_grad():
+                inputs = build_locked(cfg.model, {})(tokens) if cfg.model.locked else tokens
+            output: Tensor = model(inputs)
+            return output
+        answers = torch.ones(samples, cfg.model.answer_length, dtype=torch.int64)
+        # Without a mask, or with a whole one: the making of one reads values, and there are none on this device.
+        if isinstance(model, EncoderDecoder):
+            output = model.network(input_ids=tokens, decoder_input_ids=answers, use_cache=False).logits
+        else:
+            both = torch.cat([tokens, answers], 1)
+            mask = torch.ones(samples, 1, both.shape[1], both.shape[1], dtype=torch.bool)
+            output = model.network(input_ids=both, attention_mask=mask, use_cache=False).logits
+        return output
+
+
+def samples_per_epoch(cfg: DictConfig) -> None:
+    """What the places hold is known once they are opened."""

@@ -1,0 +1,61 @@
+"""Labelled texts as arrays, and their split into train, val and test that lets nothing leak.
+
+texts   uint8: all texts in UTF-8, a newline between two
+labels  int64 [texts]
+splits  uint8 [texts]: 0 train, 1 val, 2 test
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+SPLITS = ("train", "val", "test")
+VAL_PERCENT = 15
+TEST_PERCENT = 25
+"""of the groups"""
+
+
+@dataclass(frozen=True)
+class LabelledTexts:
+    """One split."""
+
+    texts: list[str]
+    labels: np.ndarray
+    """int64 [texts]"""
+
+
+def text_arrays(texts: Sequence[str], labels: Sequence[int], groups: Sequence[str]) -> dict[str, np.ndarray]:
+    """The arrays of texts that each belong to a group, such as the film that they are about.
+
+    A hash of the group's name decides on the split. Of texts that are the same but for case and spaces, the first one
+    stays, so that none is in two splits. Raises ValueError for a text without any character to read.
+    """
+    first: dict[str, int] = {}
+    flat = [" ".join(text.split()) for text in texts]
+    for number, text in enumerate(flat):
+        if not text:
+            raise ValueError(f"text {number} (of the group {groups[number]!r}) is empty")
+        first.setdefault(text.lower(), number)
+    kept = sorted(first.values())
+    return {
+        "texts": np.frombuffer("\n".join(flat[number] for number in kept).encode(), np.uint8),
+        "labels": np.array([labels[number] for number in kept], np.int64),
+        "splits": np.array([_split(groups[number]) for number in kept], np.uint8),
+    }
+
+
+def _split(group: str) -> int:
+    percent = int.from_bytes(hashlib.sha256(group.encode()).digest()[:8], "big") % 100
+    return 1 if percent < VAL_PERCENT else 2 if percent < VAL_PERCENT + TEST_PERCENT else 0
+
+
+def labelled_splits(arrays: Mapping[str, np.ndarray]) -> dict[str, LabelledTexts]:
+    """The texts and labels of train, val and test."""
+    texts = arrays["texts"].tobytes().decode().split("\n")
+    splits = {}
+    for number, name in enumerate(SPLITS):
+        rows = np.nonzero(arrays["splits"] == number)[0]
+        splits[name] = LabelledTexts([texts[row] for row in rows], np.array(arrays["labels"][rows]))
+    return splits

@@ -1,0 +1,136 @@
+"""The task of a model that reads a prompt and writes an answer: GLUE, several tasks mixed into one training set."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from hydra.utils import instantiate
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+
+from experiments.finetuning.config import FinetuningConfig
+from experiments.finetuning.glue import NO_ANSWER, TASKS, possible_answers, read_answer
+from experiments.finetuning.glue_sets import GlueSet
+from experiments.finetuning.language_models import CausalModel, EncoderDecoder
+from experiments.harness.errors import ConfigError
+
+EVALUATION_BATCH_SIZE = 64
+
+
+class TextToText:
+    """The tasks of GLUE that the config names, and the model that answers them all."""
+
+    def __init__(self, cfg: FinetuningConfig, data: GlueSet) -> None:
+        self._cfg, self._data = cfg, data
+        self._tokenizer: Any = instantiate(cfg.model.tokenizer, _convert_="all")
+        self._end: int = self._tokenizer.eos_token_id
+        self._starts = np.cumsum([0, *map(len, data.train)])
+        self.num_train = int(self._starts[-1])
+        assert cfg.model.answer_length is not None, "a model that writes has model.answer_length"
+        self._answer_length = cfg.model.answer_length
+        self._check()
+
+    def _check(self) -> None:
+        if self._cfg.flatness.draws:
+            raise ConfigError(f"flatness.draws={self._cfg.flatness.draws} is for classifiers: set it to 0 for GLUE.")
+        answers = [text for task in self._cfg.data.tasks for text in possible_answers(task)]
+        longest = max(answers, key=lambda text: len(self._tokens(text)))
+        if len(self._tokens(longest)) > self._answer_length:
+            raise ConfigError(
+                f"model.answer_length={self._answer_length} is too short for the answer {longest!r} with its end: it "
+                f"has to be at least {len(self._tokens(longest))}."
+            )
+
+    def model(self) -> nn.Module:
+        """The model of ``cfg.model.trained``, from PyTorch's global generator or with pre-trained weights."""
+        model: Any = instantiate(self._cfg.model.trained, _convert_="all")
+        positions = getattr(model.network.config, "max_position_embeddings", None)
+        longest = self._cfg.model.context_length + self._answer_length
+        if positions is not None and longest > positions:
+            raise ConfigError(
+                f"model.context_length + model.answer_length = {longest}, but the model has {positions} positions."
+            )
+        return model
+
+    def batch(self, indices: np.ndarray, seeds: list[int]) -> dict[str, Tensor]:
+        """``prompts`` and ``answers``, tokens int64 ``[N, T]``, -1 behind a text's end. Nothing is drawn."""
+        tasks = np.searchsorted(self._starts, indices, side="right") - 1
+        rows = [
+            (self._data.train[task], index - self._starts[task]) for task, index in zip(tasks, indices, strict=True)
+        ]
+        return self._tensors(
+            [self._tokens(task.prompt(row)) for task, row in rows], [task.answer(row) for task, row in rows]
+        )
+
+    def loss(self, model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+        """Mean over the answers of their negative log-likelihood, the sum over an answer's tokens, in nats."""
+        loss: Tensor = model(batch["prompts"], batch["answers"]).mean()
+        return loss
+
+    def evaluate(self, model: nn.Module, split: str, process: int, num_processes: int) -> dict[str, Tensor]:
+        """Sums over this process's share: of all tasks loss, count, invalid answers and cut prompts; of each part
+        ``<part>/labels`` and ``<part>/meant``, vectors [rows] of true labels and of what the answers mean, 0 where
+        another process has the row.
+        """
+        assert isinstance(model, EncoderDecoder | CausalModel)
+        device = next(model.parameters()).device
+        names = ("loss", "count", "invalid", "cut")
+        sums = {name: torch.zeros((), dtype=torch.float64, device=device) for name in names}
+        for part, rows in self._data.parts[split].items():
+            labels, meant = torch.zeros(2, len(rows), dtype=torch.float64)
+            prompts = [rows.prompt(row) for row in range(len(rows))]
+            by_length = np.argsort([len(text) for text in prompts], kind="stable")[process::num_processes]
+            for start in range(0, len(by_length), EVALUATION_BATCH_SIZE):
+                numbers = by_length[start : start + EVALUATION_BATCH_SIZE]
+                tokens = [self._tokens(prompts[row]) for row in numbers]
+                batch = self._tensors(tokens, [rows.answer(row) for row in numbers])
+                batch = {name: tensor.to(device) for name, tensor in batch.items()}
+                sums["loss"] += model(**batch).double().sum()
+                sums["count"] += len(numbers)
+                sums["cut"] += sum(len(each) > self._cfg.model.context_length for each in tokens)
+                for row, text in zip(numbers, self._written(model, batch["prompts"]), strict=True):
+                    labels[row] = rows.labels[row]
+                    meant[row] = read_answer(rows.task, text)
+                    sums["invalid"] += meant[row].item() == NO_ANSWER
+            sums |= {f"{part}/labels": labels.to(device), f"{part}/meant": meant.to(device)}
+        return sums
+
+    def metrics(self, sums: dict[str, Any]) -> dict[str, float]:
+        """Loss (nats an answer); in percent every score of the tasks, ``average``, their plain mean, and
+        ``invalid_answers``. ``cut_prompts``, where there are any, is the number of prompts longer than the context.
+        """
+        scores: dict[str, float] = {}
+        for part, rows in self._data.parts["test"].items():
+            if f"{part}/labels" in sums:
+                found = TASKS[rows.task].scores(np.array(sums[f"{part}/labels"]), np.array(sums[f"{part}/meant"]))
+                scores |= {f"{part}{name}": value for name, value in found.items()}
+        return {
+            "loss": sums["loss"] / sums["count"],
+            **scores,
+            "average": sum(scores.values()) / len(scores),
+            "invalid_answers": 100 * sums["invalid"] / sums["count"],
+            **({"cut_prompts": sums["cut"]} if sums["cut"] else {}),
+        }
+
+    def _tokens(self, text: str) -> list[int]:
+        """The whole text and its end."""
+        tokens: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
+        return [*tokens, self._end]
+
+    def _tensors(self, prompts: list[list[int]], answers: list[str]) -> dict[str, Tensor]:
+        """A prompt that is too long loses what stands before its end."""
+        last = self._cfg.model.context_length - 1
+        cut = [[*tokens[:-1][:last], self._end] for tokens in prompts]
+        return {"prompts": _padded(cut), "answers": _padded([self._tokens(text) for text in answers])}
+
+    def _written(self, model: EncoderDecoder | CausalModel, prompts: Tensor) -> list[str]:
+        texts = []
+        for tokens in model.write(prompts, self._end, self._answer_length).tolist():
+            length = tokens.index(self._end) if self._end in tokens else len(tokens)
+            texts.append(self._tokenizer.decode(tokens[:length], skip_special_tokens=True))
+        return texts
+
+
+def _padded(texts: list[list[int]]) -> Tensor:
+    """int64 ``[N, T]``, -1 behind the end of a text."""
+    return pad_sequence([torch.tensor(tokens) for tokens in texts], batch_first=True, padding_value=-1)

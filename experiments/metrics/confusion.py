@@ -1,0 +1,40 @@
+"""Scores of a confusion matrix, in percent. A matrix adds up over batches and processes, so every score is exact.
+
+A matrix is an array ``[classes, classes]`` of counts, rows the true classes and columns the predicted ones. A score
+whose denominator is 0 (nothing predicted, or nothing there, of a class) is 0.
+"""
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def confusion_matrix(labels: Tensor, predictions: Tensor, num_classes: int) -> Tensor:
+    """Counts float64 ``[num_classes, num_classes]`` from int64 ``[N]`` and ``[N]``."""
+    cells = torch.bincount(labels * num_classes + predictions, minlength=num_classes**2)
+    return cells.reshape(num_classes, num_classes).double()
+
+
+def accuracy(matrix: np.ndarray) -> float:
+    """The share of samples that are right."""
+    return float(100 * np.trace(matrix) / matrix.sum())
+
+
+def f1(matrix: np.ndarray, label: int) -> float:
+    """The harmonic mean of precision and recall of the class ``label``."""
+    concerned = matrix[label].sum() + matrix[:, label].sum()
+    return float(200 * matrix[label, label] / concerned) if concerned else 0.0
+
+
+def macro_f1(matrix: np.ndarray) -> float:
+    """The mean over the classes of their F1."""
+    return sum(f1(matrix, label) for label in range(len(matrix))) / len(matrix)
+
+
+def matthews(matrix: np.ndarray) -> float:
+    """Matthews' correlation coefficient, at most 100; of more than two classes as Gorodkin 2004 generalises it."""
+    count, true, predicted = matrix.sum(), matrix.sum(1), matrix.sum(0)
+    spread = (count**2 - true @ true) * (count**2 - predicted @ predicted)
+    return float(100 * (count * np.trace(matrix) - true @ predicted) / math.sqrt(spread)) if spread else 0.0

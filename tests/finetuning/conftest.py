@@ -1,0 +1,129 @@
+"""Generated labelled sentences, generated GLUE in the hub's layout, and smoke runs on them."""
+
+import bz2
+import csv
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+
+from experiments.finetuning import config as config  # registers the schema
+from experiments.finetuning.glue import TASKS
+from experiments.harness.provenance import ROOT
+from tests.conftest import MakeConfig
+
+WORDS = {"fresh": ["great", "moving", "funny", "superb"], "rotten": ["dull", "awful", "clumsy", "boring"]}
+ROWS = {"train": 60, "validation": 20, "validation_matched": 20, "validation_mismatched": 20}
+
+
+def review_file(reviews: list[dict[str, str]]) -> bytes:
+    """A file like that of the package, with a plot summary before the reviews."""
+    table = io.StringIO()
+    writer = csv.DictWriter(table, ["category", "text", "movie_name", "has_plot_and_reviews"])
+    writer.writeheader()
+    writer.writerows([{"category": "plot", "text": "A man goes west.", "movie_name": "west"}, *reviews])
+    return bz2.compress(table.getvalue().encode())
+
+
+def reviews(films: int = 30, sentences: int = 8) -> list[dict[str, str]]:
+    """Sentences that one of their words classifies."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for film in range(films):
+        for number in range(sentences):
+            category = str(rng.choice(sorted(WORDS)))
+            text = f"Scene {number} of film {film} is {rng.choice(WORDS[category])}, they say."
+            rows.append({"category": category, "text": text, "movie_name": f"film_{film}"})
+    return rows
+
+
+def glue_rows(task: str, split: str) -> dict[str, Any]:
+    """Columns of one split; the first word tells the label."""
+    rng, count = np.random.default_rng(len(task) + len(split)), ROWS[split]
+    answers = TASKS[task].answers
+    labels = rng.integers(0, len(answers), count) if answers else np.round(rng.uniform(0, 5, count), 2)
+    columns: dict[str, Any] = {}
+    for column in TASKS[task].columns:
+        columns[column] = [f"{'abcdef'[int(label)] * 3} {column} {row:02}" for row, label in enumerate(labels)]
+    return {**columns, "label": labels.tolist(), "idx": list(range(count))}
+
+
+def write_glue(folder: Path) -> Path:
+    """Parquet files as on the hub."""
+    import pyarrow as pa  # type: ignore[import-untyped]
+    import pyarrow.parquet as pq  # type: ignore[import-untyped]
+
+    for task in TASKS:
+        (folder / task).mkdir(parents=True)
+        for split in ("train", *TASKS[task].test_splits.values()):
+            pq.write_table(pa.table(glue_rows(task, split)), folder / task / f"{split}-00000-of-00001.parquet")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def sentences(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Overrides that put the generated sentences in the place of the real ones."""
+    folder = tmp_path_factory.mktemp("reviews")
+    (folder / "rotten_tomatoes_corpus_full.csv.bz2").write_bytes(review_file(reviews()))
+    place = f"{{kind: local, path: '{folder}', decode: experiments.finetuning.decode.rotten_tomatoes}}"
+    return [
+        "data.name=reviews",
+        "data.fingerprint=null",
+        f"data.places=[{place}]",
+        f"run.cache_dir={tmp_path_factory.mktemp('cache')}",
+        "run.device=cpu",
+    ]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def datasets_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep generated sets out of the user's cache."""
+    import datasets  # type: ignore[import-untyped]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("datasets"))
+        yield
+
+
+@pytest.fixture(scope="session")
+def glue_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Generated GLUE."""
+    return write_glue(tmp_path_factory.mktemp("glue"))
+
+
+@pytest.fixture
+def make_plain() -> Iterator[MakeConfig]:
+    """``make_plain("seed=1", ...)``: the composed config as it stands."""
+    yield from _composer([])
+
+
+@pytest.fixture
+def make_classification(sentences: list[str], tmp_path: Path) -> Iterator[MakeConfig]:
+    """A smoke run of the classifier on the generated sentences that writes below ``tmp_path``."""
+    yield from _composer([*_smoke(tmp_path), *sentences])
+
+
+@pytest.fixture
+def make_glue(glue_folder: Path, tmp_path: Path) -> Iterator[MakeConfig]:
+    """A smoke run of the tiny T5 on the generated GLUE that writes below ``tmp_path``."""
+    place = f"data.places=[{{kind: local, path: '{glue_folder}'}}]"
+    yield from _composer([*_smoke(tmp_path), "experiment=finetuning/glue_smoke", place, "run.device=cpu"])
+
+
+def _smoke(tmp_path: Path) -> list[str]:
+    return ["scale=smoke", f"run.runs_dir={tmp_path}/runs", f"run.results_dir={tmp_path}/results"]
+
+
+def _composer(overrides: list[str]) -> Iterator[MakeConfig]:
+    GlobalHydra.instance().clear()
+
+    def make(*more: str) -> Any:
+        return compose("finetuning", overrides=[*overrides, *more])
+
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        yield make

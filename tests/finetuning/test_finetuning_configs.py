@@ -1,0 +1,155 @@
+"""The configs of fine-tuning: experiments compose, models have their sizes, every place can be tried."""
+
+import re
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hydra.utils import get_method, instantiate
+from omegaconf import OmegaConf
+
+from experiments.finetuning.classifier import build_classifier, build_locked
+from experiments.finetuning.glue import TASKS
+from experiments.finetuning.meta import meta_model, meta_output
+from experiments.harness.config import check, resolved, result_config
+from experiments.harness.optimizer import decay_groups
+from experiments.harness.places import check_place
+from experiments.harness.prepared_data import prepare
+from experiments.harness.provenance import ROOT
+from experiments.study.paper import paper_cell
+from tests.conftest import MakeConfig
+
+EXPERIMENTS = sorted(path.stem for path in (ROOT / "conf/experiment/finetuning").glob("*.yaml"))
+CLASSIFIERS = ["gpu", "mini", "smoke"]
+PAPER = ["glue_t5_base", "glue_t5_large", "glue_t5_11b"]
+SCALE = {"gpu": "gpu", "mini": "mini", "smoke": "smoke", "glue_smoke": "smoke"}
+OPTIMIZERS = sorted(path.stem for path in (ROOT / "conf/optimizer").glob("*.yaml"))
+MODELS = sorted(path.stem for path in (ROOT / "conf/model").glob("ft_*.yaml"))
+WRITERS = [name for name in MODELS if "t5" in name or "gpt2" in name]
+DATA = sorted((ROOT / "conf/data").glob("ft_*.yaml"))
+
+
+def composed(make: MakeConfig, name: str, *more: str) -> Any:
+    return make(f"scale={SCALE.get(name, 'paper')}", f"experiment=finetuning/{name}", *more)
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_composes_with_every_optimizer(make_plain: MakeConfig, name: str) -> None:
+    for optimizer in OPTIMIZERS:
+        cfg = composed(make_plain, name, f"optimizer={optimizer}")
+        check(cfg)
+        plain = resolved(cfg)
+        assert plain["experiment"] == f"finetuning/{name}"
+        assert plain["schedule"]["shape"] == "constant"
+        assert plain["study"]["confirm_seeds"]
+        assert "places" not in str(result_config(plain, "0" * 64))
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_every_classifier_classifies(make_plain: MakeConfig, name: str) -> None:
+    cfg = composed(make_plain, name)
+    assert callable(get_method(cfg.model.tokenizer))
+    tokens = torch.ones(2, cfg.model.context_length, dtype=torch.int64)
+    model = build_classifier(cfg.model, cfg.data.num_classes, {})
+    with torch.no_grad():
+        inputs = build_locked(cfg.model, {})(tokens) if cfg.model.locked else tokens
+        assert model(inputs).shape == (2, cfg.data.num_classes)
+
+
+@pytest.mark.parametrize(
+    ("name", "million"),
+    [("ft_t5_base", 222.90), ("ft_t5_large", 737.67), ("ft_t5_11b", 11307.3), ("ft_gpt2", 124.44)],
+)
+def test_the_papers_models_have_their_sizes(make_plain: MakeConfig, name: str, million: float) -> None:
+    cfg = composed(make_plain, "glue_t5_base", f"model={name}")
+    cfg.model.trained.weights = None
+    with torch.device("meta"):
+        model: Any = instantiate(cfg.model.trained)
+    assert sum(parameter.numel() for parameter in model.parameters()) / 1e6 == pytest.approx(million, rel=1e-4)
+
+
+@pytest.mark.parametrize("name", ["ft_t5_base", "ft_t5_large", "ft_t5_11b"])
+def test_t5s_parameters_are_those_counted_by_hand(make_plain: MakeConfig, name: str) -> None:
+    cfg = composed(make_plain, "glue_t5_base", f"model={name}")
+    cfg.model.trained.weights = None
+    with torch.device("meta"):
+        model: Any = instantiate(cfg.model.trained)
+    size = cfg.model.trained.config
+    attention = 4 * size.d_model * size.d_kv * size.num_heads
+    feed_forward = 2 * size.d_model * size.d_ff
+    norms, positions = size.d_model, 32 * size.num_heads
+    encoder = size.num_layers * (attention + feed_forward + 2 * norms) + norms + positions
+    decoder = size.num_layers * (2 * attention + feed_forward + 3 * norms) + norms + positions
+    by_hand = size.vocab_size * size.d_model + encoder + decoder
+    assert sum(parameter.numel() for parameter in model.parameters()) == by_hand
+    assert "network.shared.weight" in decay_groups(model)["no_decay"]
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_a_paper_cell_reports_every_score_under_the_papers_name(make_plain: MakeConfig, name: str) -> None:
+    cfg = composed(make_plain, name)
+    metrics = [cfg.study.primary_metric, *cfg.study.secondary_metrics]
+    published = {metric for metric in metrics if paper_cell(ROOT / "results/paper.yaml", cfg.study.paper, metric)}
+    cells: Any = OmegaConf.load(ROOT / "results/paper.yaml")
+    cell = cells.cells.finetuning[name.removeprefix("glue_")]
+    assert {metric.partition("/")[2] for metric in published} == set(cell.metrics)
+    everything = np.array([0.0, 1.0])
+    scores = {
+        f"test/{task}{part}{suffix}"
+        for task, one in TASKS.items()
+        for part in one.test_splits
+        for suffix in one.scores(everything, everything)
+    }
+    assert published == {*scores, "test/average"}
+    assert (cfg.train.batch_size, cfg.train.steps) == (128, 500_000)
+    for optimizer in ("lion", "adamw"):
+        assert cfg.settings[optimizer].lr == cell.settings[optimizer].lr
+        assert cfg.settings[optimizer].betas == cell.settings[optimizer].betas
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_models_and_tokenizers_are_pinned(name: str) -> None:
+    model: Any = OmegaConf.to_container(OmegaConf.load(ROOT / f"conf/model/{name}.yaml"), resolve=True)
+    pinned = [part for part in (model["trained"].get("weights"), model["tokenizer"]) if part]
+    for part in pinned:
+        hub = part.get("path", part.get("pretrained_model_name_or_path", "")).count("/") == 1
+        if hub and "data/" not in str(part):
+            assert re.fullmatch("[0-9a-f]{40}", part["revision"])
+    assert "trust_remote_code" not in str(model)
+
+
+@pytest.mark.parametrize("path", DATA, ids=lambda path: path.stem)
+def test_every_place_can_be_tried(path: Path) -> None:
+    data: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+    assert data["name"] == path.stem
+    for place in data["places"]:
+        if "glue" in data["name"]:
+            assert re.fullmatch("[0-9a-f]{40}", place.get("revision", "0" * 40))
+            continue
+        check_place(place)
+        module, function = place["decode"].rsplit(".", 1)
+        assert callable(getattr(import_module(module), function))
+        assert re.fullmatch("[0-9a-f]{64}", place["sha256"])
+
+
+@pytest.mark.network
+@pytest.mark.parametrize(("name", "texts"), [("ft_rotten_tomatoes", 12751), ("ft_bbc_news", 2124)])
+def test_pinned_download_is_the_declared_data_set(name: str, texts: int, tmp_path: Path) -> None:
+    data: Any = OmegaConf.to_container(OmegaConf.load(ROOT / f"conf/data/{name}.yaml"), resolve=True)
+    arrays = prepare(data, tmp_path).load()
+    assert len(arrays["labels"]) == len(arrays["splits"]) == texts
+    assert set(np.unique(arrays["labels"])) == set(range(data["num_classes"]))
+
+
+@pytest.mark.parametrize(("name", "model"), [(name, None) for name in EXPERIMENTS] + [("glue_t5_base", "ft_gpt2")])
+def test_what_every_model_gives_can_be_told_without_memory(
+    make_plain: MakeConfig, name: str, model: str | None
+) -> None:
+    cfg = composed(make_plain, name, *([f"model={model}"] if model else []))
+    output = meta_output(meta_model(cfg), cfg, 2)
+    assert output.device.type == "meta"
+    assert output.shape[0] == 2
+    assert output.requires_grad

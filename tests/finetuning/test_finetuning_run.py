@@ -1,0 +1,264 @@
+"""Runs of fine-tuning from end to end: classifiers, encoder-decoders, causal models."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from experiments.finetuning.classification import TextClassification
+from experiments.finetuning.classifier import build_locked
+from experiments.finetuning.glue import TASKS
+from experiments.finetuning.glue_sets import GlueSet
+from experiments.finetuning.task import build
+from experiments.finetuning.text_to_text import TextToText
+from experiments.harness import checkpoint
+from experiments.harness.entry import execute, locate
+from experiments.harness.errors import ConfigError
+from experiments.pretrained.locked import LockedPart
+from tests.conftest import MakeConfig, rows
+
+KINDS = pytest.mark.parametrize("model", ["ft_t5_tiny", "ft_gpt2_tiny"])
+# A locked embedding and a trained layer above it; padding is 0 in and out.
+LOCKED = [
+    "model.locked={_target_: torch.nn.Embedding, num_embeddings: 49408, embedding_dim: 8, padding_idx: 0}",
+    "model.trained={_target_: tests.finetuning.test_finetuning_run.Mean}",
+    *(f"~model.trained.{key}" for key in ("context_length", "width", "layers", "heads", "output_dim")),
+    "model.features=8",
+]
+
+
+class Mean(torch.nn.Module):
+    """The mean of hidden states ``[N, T, 8]`` over the tokens, through a layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = torch.nn.Linear(8, 8)
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        is_token = hidden.any(-1, keepdim=True)
+        features: torch.Tensor = self.layer((hidden * is_token).sum(1) / is_token.sum(1))
+        return features
+
+
+def last_values(directory: Path) -> dict[str, Any]:
+    return {key: value for row in rows(directory) for key, value in row.items()}
+
+
+@pytest.mark.parametrize("optimizer", ["lion", "adamw"])
+@pytest.mark.parametrize("locked", [[], LOCKED])
+def test_a_classifiers_run_ends_with_every_metric(
+    make_classification: MakeConfig, optimizer: str, locked: list[str]
+) -> None:
+    cfg = make_classification(f"optimizer={optimizer}", *locked)
+    value = execute(cfg)
+    last = last_values(locate(cfg)[2])
+    assert value == last["val/accuracy"]
+    for name in ("loss", "accuracy", "f1"):
+        assert math.isfinite(last[f"test/{name}"])
+
+
+def test_a_classifier_learns_which_words_decide(make_classification: MakeConfig) -> None:
+    cfg = make_classification(
+        "optimizer=adamw", "train.steps=80", "train.evaluate_every=80", "optimizer.lr=0.003", "data.num_classes=2"
+    )
+    execute(cfg)
+    assert last_values(locate(cfg)[2])["test/accuracy"] > 90
+
+
+def test_locked_outputs_are_computed_once_and_are_those_of_the_locked_part(
+    make_classification: MakeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cfg = make_classification(*LOCKED)
+    data = locate(cfg)[1]
+    build(cfg, data)
+    monkeypatch.setattr(LockedPart, "_all", None)
+    task = build(cfg, data)
+    plain = build(make_classification(), data)
+    assert isinstance(task, TextClassification)
+    assert isinstance(plain, TextClassification)
+    numbers = np.array([5, 0, 3])
+    tokens = plain.splits["val"].batch(numbers)["inputs"]
+    with torch.no_grad():
+        expected = build_locked(cfg.model, {})(tokens)
+    found = task.splits["val"].batch(numbers)["inputs"]
+    assert torch.equal(found, expected[:, : found.shape[1]])
+    assert not expected[:, found.shape[1] :].any()
+    with pytest.raises(TypeError):
+        build(make_classification(*LOCKED, "model.context_length=12"), data)
+
+
+def test_cutting_the_padding_off_changes_nothing(make_classification: MakeConfig) -> None:
+    cfg = make_classification(*LOCKED)
+    task = build(cfg, locate(cfg)[1])
+    assert isinstance(task, TextClassification)
+    model = task.model().eval()
+    split = task.splits["test"]
+    numbers = np.arange(len(split.labels))
+    with torch.no_grad():
+        sums = task.evaluate(model, "test", 0, 1)
+        logits = model(split._inputs(numbers))
+    labels = torch.from_numpy(split.labels)
+    assert sums["loss"].item() == pytest.approx(F.cross_entropy(logits, labels, reduction="sum").item(), rel=1e-5)
+    assert sums["confusion"].diagonal().sum() == (logits.argmax(1) == labels).sum()
+
+
+def test_a_classifiers_train_split_is_evaluated_for_flatness(make_classification: MakeConfig) -> None:
+    cfg = make_classification("flatness.draws=1", "flatness.std=0.1", "flatness.samples=20")
+    task = build(cfg, locate(cfg)[1])
+    with torch.no_grad():
+        assert task.evaluate(task.model().eval(), "train", 0, 1)["count"] == 20
+    with pytest.raises(ConfigError, match=r"flatness\.samples=1000, but there are \d+ to train on"):
+        execute(make_classification("flatness.draws=1", "flatness.std=0.1", "flatness.samples=1000"))
+
+
+@KINDS
+@pytest.mark.parametrize("optimizer", ["lion", "adamw"])
+def test_a_run_on_glue_ends_with_every_score(make_glue: MakeConfig, model: str, optimizer: str) -> None:
+    cfg = make_glue(f"model={model}", f"optimizer={optimizer}")
+    value = execute(cfg)
+    last = last_values(locate(cfg)[2])
+    assert value == last["val/average"]
+    scores = [
+        *("cola", "sst2", "mrpc_f1", "mrpc_accuracy", "stsb_pearson", "stsb_spearman", "qqp_f1", "qqp_accuracy"),
+        *("mnli_matched", "mnli_mismatched", "qnli", "rte"),
+    ]
+    assert last["test/average"] == pytest.approx(sum(last[f"test/{name}"] for name in scores) / 12)
+    assert 0 <= last["test/invalid_answers"] <= 100
+
+
+@KINDS
+def test_a_model_learns_to_answer(make_glue: MakeConfig, model: str) -> None:
+    # Prompts of the generated tasks begin with letters that tell the label.
+    cfg = make_glue(
+        f"model={model}",
+        "optimizer=adamw",
+        "data.tasks=[rte,cola]",
+        "optimizer.lr=0.01",
+        "train.steps=100",
+        "train.evaluate_every=100",
+        "train.log_every=100",
+        "run.checkpoint_every=100",
+    )
+    execute(cfg)
+    last = last_values(locate(cfg)[2])
+    assert last["test/invalid_answers"] < 10
+    assert last["test/rte"] > 80
+
+
+@KINDS
+def test_sums_over_processes_are_the_sums_of_one(make_glue: MakeConfig, model: str) -> None:
+    cfg = make_glue(f"model={model}")
+    task = build(cfg, locate(cfg)[1])
+    torch.manual_seed(0)
+    network: Any = task.model().eval()
+    with torch.no_grad():
+        whole = task.evaluate(network, "test", 0, 1)
+        parts = [task.evaluate(network, "test", process, 3) for process in range(3)]
+    added = {name: torch.stack([part[name] for part in parts]).sum(0) for name in whole}
+    for name, value in whole.items():
+        torch.testing.assert_close(added[name], value, rtol=1e-5, atol=1e-5)
+    assert task.metrics({name: value.tolist() for name, value in added.items()})["average"] == pytest.approx(
+        task.metrics({name: value.tolist() for name, value in whole.items()})["average"]
+    )
+
+
+def test_every_training_row_is_a_sample_of_its_own(make_glue: MakeConfig) -> None:
+    cfg = make_glue()
+    data = locate(cfg)[1]
+    task = build(cfg, data)
+    assert isinstance(task, TextToText)
+    assert isinstance(data, GlueSet)
+    batch = task.batch(np.arange(task.num_train), [0] * task.num_train)
+    found = [bytes(token - 3 for token in row if token > 1).decode() for row in batch["prompts"].tolist()]
+    assert found == [rows.prompt(row) for rows in data.train for row in range(len(rows))]
+    answers = [bytes(token - 3 for token in row if token > 1).decode() for row in batch["answers"].tolist()]
+    assert answers == [rows.answer(row) for rows in data.train for row in range(len(rows))]
+    assert all(1 in row for row in batch["answers"].tolist())
+
+
+def test_prompts_that_are_too_long_are_counted_and_keep_their_end(make_glue: MakeConfig) -> None:
+    cfg = make_glue("model.context_length=20")
+    task = build(cfg, locate(cfg)[1])
+    batch = task.batch(np.arange(8), [0] * 8)
+    assert batch["prompts"].shape == (8, 20)
+    assert (batch["prompts"][:, -1] == 1).all()
+    network: Any = task.model().eval()
+    with torch.no_grad():
+        sums = task.evaluate(network, "val", 0, 1)
+    assert task.metrics({name: value.tolist() for name, value in sums.items()})["cut_prompts"] == sums["count"]
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("model.answer_length=10", r"model\.answer_length=10 is too short for the answer 'not_equivalent'"),
+        ("flatness={draws: 1, std: 0.1, samples: 8}", r"flatness\.draws=1 is for classifiers"),
+        ("data.tasks=[]", r"data\.tasks=\[\], but it has one or more of cola"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(make_glue: MakeConfig, override: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        execute(make_glue(override))
+
+
+def test_a_context_beyond_a_models_positions_is_refused(make_glue: MakeConfig) -> None:
+    with pytest.raises(ConfigError, match=r"context_length \+ model\.answer_length = 216, but the model has 128"):
+        execute(make_glue("model=ft_gpt2_tiny", "model.context_length=200"))
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL inside one process."""
+
+
+@pytest.mark.parametrize("kind", ["classifier", "ft_t5_tiny", "ft_gpt2_tiny"])
+def test_a_resumed_run_has_the_bits_of_one_that_was_not_stopped(
+    make_classification: MakeConfig, glue_folder: Path, kind: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    place = f"data.places=[{{kind: local, path: '{glue_folder}'}}]"
+    glue = [
+        "experiment=finetuning/glue_smoke",
+        f"model={kind}",
+        "data.name=glue",
+        place,
+        "data.tasks=[cola,stsb]",
+    ]
+    overrides = ["train.log_every=1", "run.checkpoint_every=2", *([] if kind == "classifier" else glue)]
+    original = checkpoint.TrainingState.save
+
+    def dying(self: checkpoint.TrainingState, record: Any, keep: int) -> None:
+        original(self, record, keep)
+        if self.step == 4:
+            raise Killed
+
+    ends = []
+    for where in ("whole", "killed"):
+        cfg = make_classification(*overrides, f"run.runs_dir={tmp_path}/{where}")
+        if where == "killed":
+            with monkeypatch.context() as patch:
+                patch.setattr(checkpoint.TrainingState, "save", dying)
+                with pytest.raises(Killed):
+                    execute(cfg)
+        execute(cfg)
+        directory = locate(cfg)[2]
+        saved = torch.load(max(directory.glob("step-*.pt")), weights_only=True)
+        ends.append((rows(directory), saved["model"]))
+    assert ends[0][0] == ends[1][0]
+    assert all(torch.equal(value, ends[1][1][name]) for name, value in ends[0][1].items())
+
+
+def test_dropout_is_on_while_training(make_glue: MakeConfig, make_plain: MakeConfig) -> None:
+    for model in ("ft_t5_tiny", "ft_gpt2_tiny"):
+        cfg = make_glue(f"model={model}")
+        task = build(cfg, locate(cfg)[1])
+        network = task.model()
+        batch = task.batch(np.arange(4), [0] * 4)
+        losses = []
+        for seed in (0, 1, 0):
+            torch.manual_seed(seed)
+            losses.append(task.loss(network, batch).item())
+        assert losses[0] == losses[2] != losses[1]
+    assert set(TASKS) == set(make_plain("experiment=finetuning/glue_smoke", "scale=smoke").data.tasks)

@@ -1,0 +1,159 @@
+"""Prompts and answers of GLUE as T5's paper prints them, and how its rows are read."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa  # type: ignore[import-untyped]
+import pyarrow.parquet as pq  # type: ignore[import-untyped]
+import pytest
+
+from experiments.finetuning.glue import NO_ANSWER, TASKS, answer, possible_answers, prompt, read_answer
+from experiments.finetuning.glue_sets import open_glue
+from experiments.harness.errors import ConfigError, DataError
+from tests.finetuning.conftest import glue_rows, write_glue
+
+# Raffel et al. 2020, appendix D, shortened: texts in the order of the columns, label, prompt, answer.
+EXAMPLES: list[tuple[str, list[str], float, str, str]] = [
+    (
+        "cola",
+        ["John made Bill master of himself."],
+        1,
+        "cola sentence: John made Bill master of himself.",
+        "acceptable",
+    ),
+    ("sst2", ["it's funny"], 1, "sst2 sentence: it's funny", "positive"),
+    ("mrpc", ["We acted.", "We act."], 1, "mrpc sentence1: We acted. sentence2: We act.", "equivalent"),
+    ("stsb", ["A is.", "B is."], 3.25, "stsb sentence1: A is. sentence2: B is.", "3.2"),
+    ("qqp", ["Why?", "How?"], 0, "qqp question1: Why? question2: How?", "not_duplicate"),
+    ("mnli", ["They won.", "losing is"], 2, "mnli hypothesis: They won. premise: losing is", "contradiction"),
+    ("qnli", ["Where?", "There."], 0, "qnli question: Where? sentence: There.", "entailment"),
+    ("rte", ["A smaller part.", "It fell."], 1, "rte sentence1: A smaller part. sentence2: It fell.", "not_entailment"),
+]
+
+
+@pytest.mark.parametrize(("task", "texts", "label", "read", "written"), EXAMPLES, ids=[one[0] for one in EXAMPLES])
+def test_prompts_and_answers_are_t5s(task: str, texts: list[str], label: float, read: str, written: str) -> None:
+    assert prompt(task, texts) == read
+    assert answer(task, label) == written
+
+
+def test_every_task_has_an_example() -> None:
+    assert {one[0] for one in EXAMPLES} == set(TASKS)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_every_answer_is_read_back_as_what_it_was_written_for(task: str) -> None:
+    labels = range(len(TASKS[task].answers)) if TASKS[task].answers else np.arange(26) / 5
+    assert [read_answer(task, answer(task, label)) for label in labels] == list(labels)
+    assert {answer(task, label) for label in labels} == set(possible_answers(task))
+
+
+@pytest.mark.parametrize("text", ["", "entail", "Entailment", "neutral", "3.0"])
+def test_what_is_no_label_is_no_answer(text: str) -> None:
+    assert read_answer("rte", text) == NO_ANSWER
+
+
+@pytest.mark.parametrize("text", ["", "nan", "inf", "5.2", "6", "-1", "1e3", "positive", "٣"])
+def test_what_is_no_similarity_is_no_answer(text: str) -> None:
+    assert read_answer("stsb", text) == NO_ANSWER
+
+
+def test_similarities_need_not_be_fifths() -> None:
+    assert read_answer("stsb", " 3.33") == 3.33
+    assert read_answer("stsb", "5.000") == 5
+
+
+def test_scores_are_the_papers() -> None:
+    right = {name: task.scores(*2 * [np.array([0.0, 1.0, 1.0, 0.0])]) for name, task in TASKS.items()}
+    assert right["mrpc"] == {"_f1": 100, "_accuracy": 100}
+    labels, meant = np.array([1.0, 1, 1, 0, 0]), np.array([1.0, 1, 0, 1, 0])
+    assert TASKS["qqp"].scores(labels, meant) == pytest.approx({"_f1": 200 / 3, "_accuracy": 60})
+    assert TASKS["cola"].scores(labels, meant)[""] == pytest.approx(100 * (2 * 1 - 1 * 1) / 6)
+    assert TASKS["mnli"].scores(np.array([0.0, 1, 2, 2]), np.array([0.0, 2, 2, 2])) == {"": 75}
+
+
+def test_no_answer_is_a_wrong_one() -> None:
+    labels, meant = np.array([1.0, 1, 0, 0]), np.array([1.0, NO_ANSWER, NO_ANSWER, 0])
+    assert TASKS["sst2"].scores(labels, meant) == {"": 50}
+    assert TASKS["mrpc"].scores(labels, meant) == {"_f1": 50, "_accuracy": 50}
+    # (c s - t p) / sqrt((s^2 - t t) (s^2 - p p)): c = 2 of s = 4 are right, t = 2 2 0 are there, p = 1 1 2 are said.
+    assert TASKS["cola"].scores(labels, meant)[""] == pytest.approx(100 * (2 * 4 - 4) / np.sqrt((16 - 8) * (16 - 6)))
+    nothing = np.full(4, NO_ANSWER)
+    assert TASKS["cola"].scores(labels, nothing) == {"": 0}
+    assert TASKS["stsb"].scores(labels, nothing) == {"_pearson": 0, "_spearman": 0}
+
+
+def data(folder: Path, **changes: Any) -> dict[str, Any]:
+    places = [{"kind": "local", "path": str(folder)}]
+    return {"name": "glue", "fingerprint": None, "tasks": list(TASKS), "val_rows": 500, "places": places, **changes}
+
+
+def test_held_out_rows_are_out_of_training_and_every_row_is_somewhere(glue_folder: Path, tmp_path: Path) -> None:
+    opened = open_glue(data(glue_folder), tmp_path)
+    assert list(opened.parts["test"]) == [
+        *("cola", "sst2", "mrpc", "stsb", "qqp", "mnli_matched", "mnli_mismatched", "qnli", "rte")
+    ]
+    assert set(opened.parts["val"]) == set(opened.parts["test"]) - {"mnli_mismatched"}
+    for rows in opened.train:
+        (held_out,) = (part for part in opened.parts["val"].values() if part.task == rows.task)
+        assert len(held_out) == 3  # 5 % of 60
+        column = TASKS[rows.task].columns[0]
+        assert sorted(rows.texts[0] + held_out.texts[0]) == sorted(glue_rows(rows.task, "train")[column])
+
+
+def test_one_task_alone_holds_out_as_many_rows_as_asked(glue_folder: Path, tmp_path: Path) -> None:
+    opened = open_glue(data(glue_folder, tasks=["rte"], val_rows=2), tmp_path)
+    assert [len(rows) for rows in opened.train] == [58]
+    assert {name: len(rows) for name, rows in opened.parts["test"].items()} == {"rte": 20}
+
+
+def changed(folder: Path, columns: dict[str, Any]) -> dict[str, Any]:
+    write_glue(folder)
+    pq.write_table(pa.table(columns), folder / "cola/train-00000-of-00001.parquet")
+    return data(folder, tasks=["cola"])
+
+
+def test_an_empty_text_is_a_text(tmp_path: Path) -> None:
+    opened = open_glue(changed(tmp_path, {"sentence": ["", "b"] * 20, "label": [1, 0] * 20}), tmp_path)
+    assert "cola sentence: " in {opened.train[0].prompt(row) for row in range(len(opened.train[0]))}
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"text": ["a"], "label": [1]}, r"cola/train has no column sentence, only text, label"),
+        ({"sentence": ["a"]}, r"cola/train has no column label"),
+        ({"sentence": ["a", None], "label": [1, 0]}, r"cola/train, column sentence, has no text in row 1"),
+        ({"sentence": ["a", "b"], "label": [1, -1]}, r"cola/train has the label -1.0 in row 1; labels are from 0 to 1"),
+        ({"sentence": ["a", "b"], "label": [1, None]}, r"cola/train has the label nan in row 1"),
+        (
+            {"sentence": pa.array([], pa.string()), "label": pa.array([], pa.int64())},
+            r"cola/train (has no rows|cannot be read \(ArrowInvalid)",
+        ),
+        (
+            {"sentence": pa.array([b"a", b"caf\xe9"]).view(pa.string()), "label": [1, 0]},
+            r"cola/train, column sentence, has bytes that are no UTF-8",
+        ),
+    ],
+)
+def test_rows_that_are_not_whole_are_refused_by_name(columns: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=message):
+        open_glue(changed(tmp_path, columns), tmp_path)
+
+
+def test_a_task_that_is_none_and_a_place_without_files_are_refused(glue_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"data\.tasks=\['rte', 'wnli'\], but it has one or more of cola,"):
+        open_glue(data(glue_folder, tasks=["rte", "wnli"]), tmp_path)
+    with pytest.raises(DataError, match=r"there is no folder .*/cola"):
+        open_glue(data(tmp_path), tmp_path)
+    with pytest.raises(DataError, match=r"has the fingerprint .* declares 0"):
+        open_glue(data(glue_folder, fingerprint="0"), tmp_path)
+
+
+def test_the_fingerprint_tells_contents(glue_folder: Path, tmp_path: Path) -> None:
+    first = open_glue(data(glue_folder, tasks=["cola"]), tmp_path).fingerprint
+    rows = glue_rows("cola", "train")
+    assert open_glue(changed(tmp_path / "same", rows), tmp_path).fingerprint == first
+    rows["sentence"][3] = rows["sentence"][3].swapcase()
+    assert open_glue(changed(tmp_path / "other", rows), tmp_path).fingerprint != first

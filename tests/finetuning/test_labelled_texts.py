@@ -1,0 +1,92 @@
+"""Labelled texts: how files are read, and a split that lets nothing leak."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from experiments.finetuning.decode import bbc_news, rotten_tomatoes
+from experiments.finetuning.text_arrays import SPLITS, labelled_splits, text_arrays
+from experiments.harness.errors import DataError
+from experiments.harness.prepared_data import prepare
+from tests.finetuning.conftest import review_file, reviews
+
+FILE = "rotten_tomatoes_corpus_full.csv.bz2"
+
+
+def decoded(folder: Path, content: bytes) -> dict[str, np.ndarray]:
+    (folder / FILE).write_bytes(content)
+    return rotten_tomatoes(folder)
+
+
+def test_no_film_is_in_two_splits_and_no_plot_in_any(tmp_path: Path) -> None:
+    rows = reviews()
+    splits = labelled_splits(decoded(tmp_path, review_file(rows)))
+    film_of = {row["text"]: row["movie_name"] for row in rows}
+    films = {name: {film_of[text] for text in split.texts} for name, split in splits.items()}
+    assert all(films.values())
+    assert sum(len(one) for one in films.values()) == len(set().union(*films.values()))
+    labels = {row["text"]: int(row["category"] == "fresh") for row in rows}
+    assert sum(len(split.texts) for split in splits.values()) == len(labels)
+    for split in splits.values():
+        assert split.labels.tolist() == [labels[text] for text in split.texts]
+
+
+def test_the_split_does_not_depend_on_the_order_of_the_films(tmp_path: Path) -> None:
+    splits = labelled_splits(decoded(tmp_path, review_file(reviews())))
+    turned = labelled_splits(decoded(tmp_path, review_file(reviews()[::-1])))
+    assert {name: set(split.texts) for name, split in splits.items()} == {
+        name: set(split.texts) for name, split in turned.items()
+    }
+
+
+def test_a_repeated_text_stays_once() -> None:
+    groups = [f"film {number}" for number in range(40)]
+    texts = ["The  same\n words." if number % 2 else "the same words." for number in range(40)]
+    splits = labelled_splits(text_arrays([*texts, "Others."], [1] * 41, [*groups, "film 40"]))
+    assert sorted(text for split in splits.values() for text in split.texts) == ["Others.", "the same words."]
+
+
+def test_texts_come_back_as_they_were_but_for_spaces() -> None:
+    texts = ["one\ttwo\nthree", "é ü 日本", '"quoted", and so on']
+    splits = labelled_splits(text_arrays(texts, [0, 1, 2], ["a", "b", "c"]))
+    assert sorted(text for name in SPLITS for text in splits[name].texts) == sorted(["one two three", *texts[1:]])
+
+
+@pytest.mark.parametrize("text", ["", "  \n ", "\u2003"])
+def test_an_empty_text_is_refused_by_its_number_and_group(tmp_path: Path, text: str) -> None:
+    rows = [*reviews(), {"category": "fresh", "text": text, "movie_name": "blank"}]
+    with pytest.raises(ValueError, match=r"text 240 \(of the group 'blank'\) is empty"):
+        decoded(tmp_path, review_file(rows))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda table: table.replace(b"movie_name", b"film"), "there is no column movie_name"),
+        (lambda table: table.replace(b"fresh,", b"ripe,", 1), "a category is 'ripe', not plot, rotten or fresh"),
+        (lambda table: table.replace(b"Scene 0", b"Sc\xe8ne 0", 1), "'utf-8' codec can't decode byte 0xe8"),
+        (lambda table: table + b"fresh\r\n", r"text 240 \(of the group ''\) is empty"),
+    ],
+)
+def test_a_file_that_is_not_whole_is_refused(
+    tmp_path: Path, change: Callable[[bytes], bytes], message: str, caplog: Any
+) -> None:
+    import bz2
+
+    (tmp_path / FILE).write_bytes(bz2.compress(change(bz2.decompress(review_file(reviews())))))
+    place = {"kind": "local", "path": str(tmp_path), "decode": "experiments.finetuning.decode.rotten_tomatoes"}
+    with pytest.raises(DataError, match=message):
+        prepare({"name": "reviews", "fingerprint": None, "places": [place]}, tmp_path / "cache")
+
+
+def test_articles_keep_every_byte_and_get_their_folders_number(tmp_path: Path) -> None:
+    for name in ("tech", "business"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "tech/001.txt").write_bytes("Headline\n\nCafé".encode())
+    (tmp_path / "business/001.txt").write_bytes(b"A \xa315.8m sign")
+    splits = labelled_splits(bbc_news(tmp_path))
+    found = {text: label for split in splits.values() for text, label in zip(split.texts, split.labels, strict=True)}
+    assert found == {"A £15.8m sign": 0, "Headline Café": 1}
