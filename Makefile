@@ -1,5 +1,5 @@
 # Every target sets itself up: `make reproduce-image-classification` works in a fresh clone with Python >= 3.11.
-TASKS := image-classification lit language-modeling
+TASKS := image-classification lit language-modeling finetuning diffusion
 PYTHON ?= python3
 TASK ?= image_classification
 SCALE ?= mini

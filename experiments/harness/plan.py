@@ -76,7 +76,7 @@ def plan(task: str, overrides: list[str]) -> Plan:
     flops, activation_bytes = one_pass(model, lambda: meta.meta_output(model, cfg, samples))
     epoch = meta.samples_per_epoch(cfg)
     return Plan(
-        model=str(cfg.model.get("model_name", cfg.model["_target_"])),
+        model=str(cfg.model.get("model_name") or cfg.model.get("_target_") or type(model).__name__),
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         steps=cfg.train.steps,
         batch_size=cfg.train.batch_size,

@@ -4,7 +4,7 @@ import numpy as np
 
 
 def perplexity_metrics(sums: dict[str, float]) -> dict[str, float]:
-    """From ``nats`` (negative log-likelihood, summed over all predicted tokens) and ``count`` (their number):
+    """Perplexities from ``nats``, the summed negative log-likelihood, and ``count``, the number of predicted tokens.
 
     ``log_perplexity`` (nats a token; ``loss`` is the same number under the name that every task's loss has) and
     ``perplexity``; where ``bytes`` and ``words`` of the original text are given too, ``bits_per_byte``,

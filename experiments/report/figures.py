@@ -74,15 +74,11 @@ def _sample_figures(directory: Path, summary: Summary) -> dict[str, Figure]:
     """What the optimizers' runs generated: images of their first seed, and the distances of all; none where a run of
     theirs has no images.
     """
-    runs = {
-        optimizer_name(name): [
-            directory / "runs" / run_id
-            for run_id in optimizer["runs"]["confirm"]
-            if (directory / "runs" / run_id / "samples.png").exists()
-            and (read_status(directory / "runs" / run_id) or {})["status"] == "complete"
-        ]
-        for name, optimizer in summary["optimizers"].items()
-    }
+    runs = {}
+    for name, optimizer in summary["optimizers"].items():
+        own = [directory / "runs" / run_id for run_id in optimizer["runs"]["confirm"]]
+        complete = [run for run in own if (status := read_status(run)) and status["status"] == "complete"]
+        runs[optimizer_name(name)] = [run for run in complete if (run / "samples.png").exists()]
     if not runs or not all(runs.values()):
         return {}
     names = dict.fromkeys(row["metric"] for row in summary["comparisons"] if row["metric"].startswith("samples/"))

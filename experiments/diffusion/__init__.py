@@ -1,0 +1,1 @@
+"""Diffusion: images generated from noise, by class or by text."""

@@ -1,0 +1,107 @@
+"""The networks in whose features generated and real images are compared."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from experiments.harness.errors import DataError
+from experiments.harness.prepared_data import PreparedData
+from experiments.pretrained.weights import load_weights
+
+EFFICIENTNET_SIZE = 64
+"""pixels; smaller images are enlarged to it, larger ones reduced"""
+BATCH_SIZE = 64
+INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"
+"""The standard weights of FID, TensorFlow's network of 2015-12-05, in release 0.2.0 of torch-fidelity."""
+INCEPTION_SHA256 = "6726825d"
+"""first digits of the file's SHA-256, which its name carries"""
+
+
+class EfficientNetLite0(nn.Module):
+    """Images uint8 ``[N, 3, H, W]`` to features float32 ``[N, 1280]``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        import timm
+
+        self.net = timm.create_model("tf_efficientnet_lite0", num_classes=0)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Mean features over the picture."""
+        size = (EFFICIENTNET_SIZE, EFFICIENTNET_SIZE)
+        resized = F.interpolate(images.float(), size, mode="bilinear", antialias=True, align_corners=False)
+        features: Tensor = self.net((resized - 127) / 128)
+        return features
+
+
+class Inception(nn.Module):
+    """FID's network as torch-fidelity has it: images uint8 ``[N, 3, H, W]`` to features float32 ``[N, 2048]``."""
+
+    def __init__(self, weights: Path) -> None:
+        super().__init__()
+        from torch_fidelity import feature_extractor_inceptionv3 as fidelity  # type: ignore[import-untyped]
+
+        # The library would run whatever a pickle holds; this reading refuses all but tensors, and comes first.
+        torch.load(weights, weights_only=True, map_location="cpu")
+        self.net = fidelity.FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], str(weights))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Features of the last pooling layer."""
+        features: Tensor = self.net(images)[0]
+        return features
+
+
+@dataclass(frozen=True)
+class FeatureNet:
+    """A network, and the names of the distances in its features."""
+
+    frechet_name: str
+    kernel_name: str
+    module: nn.Module
+    identity: str
+    """tells its weights"""
+
+    def features(self, images: Tensor) -> np.ndarray:
+        """Of images uint8 ``[N, 3, H, W]`` on any device: float32 ``[N, D]``."""
+        with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
+            batches = [self.module(batch).float().cpu() for batch in images.split(BATCH_SIZE)]
+        return torch.cat(batches).numpy()
+
+
+def feature_nets(weights: PreparedData, inception_places: Sequence[str], device: torch.device) -> list[FeatureNet]:
+    """EfficientNet-Lite0, and Inception if its weights lie at one of the places; a sentence says if they do not."""
+    module = EfficientNetLite0()
+    load_weights(module.net, weights.load())
+    nets = [FeatureNet("fd_efficientnet_lite0", "kid_efficientnet_lite0", module, weights.fingerprint)]
+    if path := found_inception(inception_places):
+        nets.append(FeatureNet("fid", "kid", Inception(path), INCEPTION_SHA256))
+    elif inception_places:
+        print(
+            f"FID is left out: its Inception weights are not at {' or '.join(inception_places)}. The distances in the "
+            "features of EfficientNet-Lite0 are reported all the same.",
+            flush=True,
+        )
+    for net in nets:
+        net.module.to(device).eval().requires_grad_(False)
+    return nets
+
+
+def found_inception(places: Sequence[str]) -> Path | None:
+    """The first of the places that there is. A file with other weights is a DataError."""
+    found = [Path(place).expanduser() for place in places if Path(place).expanduser().is_file()]
+    if not found:
+        return None
+    with found[0].open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if not digest.startswith(INCEPTION_SHA256):
+        raise DataError(
+            f"{found[0]} has the SHA-256 {digest}, but the weights that FID is defined by begin with "
+            f"{INCEPTION_SHA256}: fetch {INCEPTION_FILE} again, or remove the file."
+        )
+    return found[0]

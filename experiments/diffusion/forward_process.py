@@ -1,0 +1,64 @@
+"""Which timesteps are trained, and what the network's output says about the noise. Schedules are those of diffusers."""
+
+from typing import Any, cast
+
+import torch
+from diffusers import DDPMScheduler
+from torch import Tensor
+
+from experiments.diffusion.config import NoiseConfig
+from experiments.harness.errors import ConfigError
+
+IMAGE_VARIANCE = 0.05
+"""Of pixels from -1 to 1 around what their surroundings tell: a guess, which sets where importance sampling looks most.
+It changes only the variance of the gradient, never its mean."""
+
+
+class ForwardProcess:
+    """Images float ``[N, ...]`` from -1 to 1, noise of that shape, timesteps int64 ``[N]`` from 0."""
+
+    def __init__(self, cfg: NoiseConfig) -> None:
+        for key, choices in (("target", ("epsilon", "v_prediction")), ("timesteps", ("uniform", "importance"))):
+            if getattr(cfg, key) not in choices:
+                raise ConfigError(f"noise.{key} must be {' or '.join(choices)}, but it is {getattr(cfg, key)!r}.")
+        if not 0 <= cfg.condition_dropout < 1:
+            raise ConfigError(f"noise.condition_dropout must be in [0, 1), but it is {cfg.condition_dropout}.")
+        self._cfg = cfg
+        self.scheduler = cast(Any, DDPMScheduler(num_train_timesteps=cfg.steps, beta_schedule=cfg.schedule))
+        signal: Tensor = self.scheduler.alphas_cumprod.double()
+        share = torch.ones_like(signal)
+        if cfg.timesteps == "importance":
+            # The loss of the best guess for Gaussian pixels; half of the draws stay uniform, so no weight exceeds 2.
+            share = IMAGE_VARIANCE / (signal * IMAGE_VARIANCE + 1 - signal)
+            if cfg.target == "epsilon":
+                share *= signal
+            share = share / share.sum() + 1 / cfg.steps
+        self.probabilities = share / share.sum()
+
+    def draw_timesteps(self, count: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Timesteps int64 ``[count]`` from the global generator, and weights float32 ``[count]`` that make the mean
+        loss the one of uniform timesteps.
+        """
+        probabilities = self.probabilities.to(device)
+        timesteps = torch.multinomial(probabilities, count, replacement=True)
+        weights = 1 / (self._cfg.steps * probabilities[timesteps])
+        return timesteps, weights.float()
+
+    def noisy(self, images: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """The images at these timesteps."""
+        noised: Tensor = self.scheduler.add_noise(images, noise, timesteps)
+        return noised
+
+    def target(self, images: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """What the network should say."""
+        if self._cfg.target == "epsilon":
+            return noise
+        velocity: Tensor = self.scheduler.get_velocity(images, noise, timesteps)
+        return velocity
+
+    def epsilon(self, prediction: Tensor, noisy: Tensor, timesteps: Tensor) -> Tensor:
+        """The noise that the network's output stands for, whatever it was trained to say."""
+        if self._cfg.target == "epsilon":
+            return prediction
+        signal: Tensor = self.scheduler.alphas_cumprod.to(prediction)[timesteps].view(-1, *[1] * (prediction.ndim - 1))
+        return signal.sqrt() * prediction + (1 - signal).sqrt() * noisy

@@ -1,0 +1,38 @@
+"""The model of an experiment without memory for its weights, for experiments/harness/plan.py."""
+
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+from torch import Tensor, nn
+
+from experiments.diffusion.conditions import predict
+
+
+def meta_model(cfg: DictConfig) -> nn.Module:
+    """The U-Net on the device ``meta``."""
+    with torch.device("meta"):
+        model: nn.Module = instantiate(cfg.model, _convert_="all")
+    return model
+
+
+def meta_output(model: nn.Module, cfg: DictConfig, samples: int) -> Tensor:
+    """What it says of so many noisy images; the text encoder is no part of it."""
+    size = cfg.data.image_size
+    with torch.device("meta"):
+        images, numbers = torch.empty(samples, 3, size, size), torch.zeros(samples, dtype=torch.int64)
+        if not cfg.text.encoder:
+            return predict(model, images, numbers, {"class_labels": numbers})
+        shape = samples, cfg.text.context_length
+        arguments = {
+            "encoder_hidden_states": torch.empty(*shape, cfg.model.encoder_hid_dim),
+            "encoder_attention_mask": torch.ones(shape, dtype=torch.bool),
+        }
+        if cfg.data.low_resolution:
+            arguments |= {"low_resolution": images, "class_labels": numbers}
+        return predict(model, images, numbers, arguments)
+
+
+def samples_per_epoch(cfg: DictConfig) -> int | None:
+    """Images to train on, where the config tells how many there are."""
+    images: int | None = cfg.data.images.get("train_images")
+    return images

@@ -1,0 +1,109 @@
+"""Pictures at one resolution with what they are conditioned on: the splits of a set.
+
+fit    what training draws its batches from, and generated images are compared with
+train  the first ``flatness.samples`` of these, to be evaluated
+val    images of the training split that are not trained on
+test
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from experiments.diffusion.sets import StoredImages
+from experiments.harness.errors import ConfigError
+from experiments.harness.prepared_data import PreparedData
+from experiments.harness.seeds import derive_seed
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Pictures by number, and the class number (int64 [pictures]) or the caption of each."""
+
+    picture: Callable[[int], Image.Image]
+    conditions: np.ndarray | list[str]
+
+    def __len__(self) -> int:
+        return len(self.conditions)
+
+    def pixels(self, numbers: np.ndarray, size: int) -> Tensor:
+        """Their centres, uint8 ``[N, 3, size, size]``."""
+        return torch.from_numpy(np.stack([centre(self.picture(int(number)), size) for number in numbers])).movedim(3, 1)
+
+
+def centre(picture: Image.Image, size: int) -> np.ndarray:
+    """The central square at ``size`` pixels, uint8 ``[size, size, 3]``, as Dhariwal and Nichol 2021 make theirs: halved
+    by averaging while it is twice as large as needed, then resized (bicubic) and cropped.
+    """
+    while min(picture.size) >= 2 * size:
+        picture = picture.resize((picture.width // 2, picture.height // 2), Image.Resampling.BOX)
+    if min(picture.size) != size:
+        scale = size / min(picture.size)
+        picture = picture.resize(
+            (round(picture.width * scale), round(picture.height * scale)), Image.Resampling.BICUBIC
+        )
+    left, top = (picture.width - size) // 2, (picture.height - size) // 2
+    return np.asarray(picture.crop((left, top, left + size, top + size)))
+
+
+def labelled_splits(opened: PreparedData | StoredImages, val_size: int) -> dict[str, Pictures]:
+    """fit, val and test of a labelled set. Held out are the last ``val_size`` training images of an array set, whose
+    order a hash of their content has given, and as many drawn ones of stored files, which may be sorted by class.
+    """
+    if isinstance(opened, StoredImages):
+        train, test = opened.splits["train"], opened.splits["test"]
+        rows = np.random.default_rng(derive_seed("validation split")).permutation(len(train))
+        kept = _kept(len(rows), val_size)
+
+        def of_train(own: np.ndarray) -> Pictures:
+            return Pictures(lambda number: train.picture(own[number]), train.labels[own])
+
+        return {
+            "fit": of_train(rows[:kept]),
+            "val": of_train(rows[kept:]),
+            "test": Pictures(test.picture, test.labels),
+        }
+    arrays = opened.load()
+    images, labels = arrays["train_images"], arrays["train_labels"]
+    kept = _kept(len(images), val_size)
+    return {
+        "fit": _array_pictures(images[:kept], labels[:kept]),
+        "val": _array_pictures(images[kept:], labels[kept:]),
+        "test": _array_pictures(arrays["test_images"], arrays["test_labels"]),
+    }
+
+
+def captioned_splits(opened: Any) -> dict[str, Pictures]:
+    """fit, val and test of pairs, each picture with its first caption: arrays as experiments/lit/pair_arrays.py has
+    them, or an opened set whose ``splits`` have pictures by row and captions.
+    """
+    if not isinstance(opened, PreparedData):
+        return {
+            name: Pictures(opened.splits[theirs].picture, [texts[0] for texts in opened.splits[theirs].captions])
+            for name, theirs in (("fit", "train"), ("val", "val"), ("test", "test"))
+        }
+    arrays = opened.load()
+    texts = arrays["captions"].tobytes().decode().split("\n")
+    firsts = np.unique(arrays["caption_images"], return_index=True)[1]
+
+    def split(number: int) -> Pictures:
+        rows = np.nonzero(arrays["splits"] == number)[0]
+        captions = [texts[firsts[row]] for row in rows]
+        return Pictures(lambda place: Image.fromarray(arrays["images"][rows[place]]), captions)
+
+    return {name: split(number) for number, name in enumerate(("fit", "val", "test"))}
+
+
+def _array_pictures(images: np.ndarray, labels: np.ndarray) -> Pictures:
+    return Pictures(lambda number: Image.fromarray(images[number]), labels)
+
+
+def _kept(training_images: int, val_size: int) -> int:
+    if not 0 < val_size < training_images:
+        raise ConfigError(f"data.images.val_size={val_size} of {training_images} training images leave none.")
+    return training_images - val_size

@@ -1,0 +1,83 @@
+"""What generated images are compared with: the features of real ones, and the distances between which theirs lie."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from experiments.diffusion.feature_nets import FeatureNet
+from experiments.harness.prepared_data import cached_arrays
+from experiments.metrics.frechet import covariance_root, frechet_distance, moments
+from experiments.metrics.kernel_distance import cross_kernel, kernel_distance, own_kernel
+
+BATCH_SIZE = 256
+Images = Callable[[np.ndarray], Tensor]
+"""Numbers, int64 [N], to images uint8 [N, 3, H, W]"""
+
+
+@dataclass(frozen=True)
+class ImageSources:
+    """Where the images come from that frame the distances."""
+
+    training: Images
+    num_training: int
+    test: Images
+    """real images that were not trained on: their distance is the floor, what n of the truth itself would get"""
+    noise: Images
+    """the sampler's start, seen as images: their distance is what an untrained network is near"""
+    num_compared: int
+    """of both, as many as are generated"""
+    identity: str
+    """tells all of these"""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Statistics of real images in the features of one network."""
+
+    features: np.ndarray
+    """float32 [images, D]"""
+    mean: np.ndarray
+    root: np.ndarray
+    """of the covariance, float64 [D, D]"""
+    own: float
+    """mean kernel of two of them"""
+    bounds: dict[str, float]
+    """distances of real images and of noise, by the part that their names have in common after the distance's own:
+    ``<distance>_floor`` and ``<distance>_noise``"""
+
+
+def reference(net: FeatureNet, sources: ImageSources, cache_dir: Path, device: torch.device) -> Reference:
+    """From the cache, or computed."""
+    identity = json.dumps([net.identity, sources.identity, sources.num_training, sources.num_compared])
+    stored = cached_arrays("diffusion-reference", identity, cache_dir, lambda: _compute(net, sources, device)).load()
+    bounds = {
+        f"{name}_{bound}": stored[f"{kind}_{bound}"].item()
+        for kind, name in (("frechet", net.frechet_name), ("kernel", net.kernel_name))
+        for bound in ("floor", "noise")
+    }
+    return Reference(stored["features"], stored["mean"], stored["root"], stored["own"].item(), bounds)
+
+
+def _compute(net: FeatureNet, sources: ImageSources, device: torch.device) -> dict[str, np.ndarray]:
+    features = _features(net, sources.training, sources.num_training, device)
+    mean, covariance = moments(features)
+    arrays = {"features": features, "mean": mean, "root": covariance_root(covariance)}
+    own = own_kernel(features)
+    for bound, images in (("floor", sources.test), ("noise", sources.noise)):
+        compared = _features(net, images, sources.num_compared, device)
+        arrays[f"frechet_{bound}"] = np.array(frechet_distance(*moments(compared), mean, arrays["root"]))
+        cross = cross_kernel(compared, features)
+        arrays[f"kernel_{bound}"] = np.array(kernel_distance(own_kernel(compared), own, cross))
+    return {**arrays, "own": np.array(own)}
+
+
+def _features(net: FeatureNet, images: Images, count: int, device: torch.device) -> np.ndarray:
+    starts = range(0, count, BATCH_SIZE)
+    return np.concatenate(
+        [net.features(images(np.arange(start, min(start + BATCH_SIZE, count))).to(device)) for start in starts]
+    )

@@ -1,0 +1,86 @@
+"""Images from noise, by the samplers of diffusers. Sample i's noise depends on i alone."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from diffusers import DDIMScheduler, DDPMScheduler
+from diffusers.utils.torch_utils import randn_tensor
+from torch import Tensor, nn
+
+from experiments.diffusion.conditions import predict
+from experiments.diffusion.config import DiffusionConfig, NoiseConfig, SamplingConfig
+from experiments.harness.errors import ConfigError
+from experiments.harness.seeds import derive_seed
+
+SAMPLERS: dict[str, Any] = {"ddpm": DDPMScheduler, "ddim": DDIMScheduler}
+
+
+def check_sampling(sampling: SamplingConfig, noise: NoiseConfig) -> None:
+    """Raise ConfigError for what cannot be sampled, or not be judged."""
+    if sampling.sampler not in SAMPLERS:
+        raise ConfigError(f"sampling.sampler must be {' or '.join(SAMPLERS)}, but it is {sampling.sampler!r}.")
+    if not 0 < sampling.steps <= noise.steps:
+        raise ConfigError(f"sampling.steps={sampling.steps} must be from 1 to noise.steps={noise.steps}.")
+    if sampling.guidance != 1 and not noise.condition_dropout:
+        raise ConfigError(
+            f"sampling.guidance={sampling.guidance} compares with a prediction without class or text, which is never "
+            "trained with noise.condition_dropout=0: set it to 0.1, or sampling.guidance=1."
+        )
+    if sampling.batch_size < 2 or sampling.num_samples < 2 or sampling.num_samples % sampling.batch_size:
+        raise ConfigError(
+            f"sampling.num_samples={sampling.num_samples} must be whole batches of at least 2 (sampling.batch_size="
+            f"{sampling.batch_size}): distances are between distributions, and a batch is a subset of KID."
+        )
+    if sampling.shown > sampling.batch_size:
+        raise ConfigError(
+            f"sampling.shown={sampling.shown} are of the first batch, and sampling.batch_size={sampling.batch_size}."
+        )
+
+
+def generators(purpose: str, numbers: Sequence[int]) -> list[torch.Generator]:
+    """A stream of noise for each number, on the CPU, so that every device gets the same."""
+    return [torch.Generator().manual_seed(derive_seed(purpose, number)) for number in numbers]
+
+
+def start_noise(numbers: Sequence[int], size: int, device: torch.device) -> Tensor:
+    """What the samples ``numbers`` start from: float32 ``[N, 3, size, size]``."""
+    return randn_tensor((len(numbers), 3, size, size), generator=generators("start", numbers), device=device)
+
+
+def denoising(
+    model: nn.Module,
+    arguments: dict[str, Tensor],
+    hidden: dict[str, Tensor],
+    numbers: Sequence[int],
+    cfg: DiffusionConfig,
+    device: torch.device,
+) -> Iterator[Tensor]:
+    """Samples ``numbers`` from their noise on, uint8 ``[N, 3, size, size]`` after each step of the sampler, under the
+    ``arguments`` of the network; guidance compares them with those that say nothing of class or text, ``hidden``.
+    """
+    noise, guidance = cfg.noise, cfg.sampling.guidance
+    scheduler = SAMPLERS[cfg.sampling.sampler](
+        num_train_timesteps=noise.steps, beta_schedule=noise.schedule, prediction_type=noise.target
+    )
+    scheduler.set_timesteps(cfg.sampling.steps)
+    streams = generators("sampler", numbers)
+    images = start_noise(numbers, cfg.data.image_size, device)
+    for timestep in scheduler.timesteps:
+        times = timestep.to(device).expand(len(numbers))
+        prediction = predict(model, images, times, arguments)
+        if guidance != 1:
+            without = predict(model, images, times, hidden)
+            prediction = without + guidance * (prediction - without)
+        images = scheduler.step(prediction, timestep, images, generator=streams, return_dict=False)[0]
+        yield to_bytes(images)
+
+
+def to_bytes(images: Tensor) -> Tensor:
+    """Pixels from -1 to 1 as uint8; what lies outside is clipped."""
+    return ((images.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+
+
+def from_bytes(images: Tensor) -> Tensor:
+    """Pixels uint8 as float32 from -1 to 1."""
+    return images.float() / 127.5 - 1

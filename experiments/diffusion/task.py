@@ -1,0 +1,219 @@
+"""Diffusion: a U-Net that tells the noise in images, and images that it generates from noise."""
+
+import json
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers.utils.torch_utils import randn_tensor
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+from torch import Tensor, nn
+
+from experiments.diffusion.conditions import ClassConditions, Conditions, TextConditions, predict
+from experiments.diffusion.config import DiffusionConfig
+from experiments.diffusion.feature_nets import INCEPTION_FILE, feature_nets, found_inception
+from experiments.diffusion.forward_process import ForwardProcess
+from experiments.diffusion.generated import GeneratedImages, ScoreTexts
+from experiments.diffusion.pictures import captioned_splits, labelled_splits
+from experiments.diffusion.reference import ImageSources, reference
+from experiments.diffusion.sample_sheet import write_row
+from experiments.diffusion.sampler import (
+    check_sampling,
+    denoising,
+    from_bytes,
+    generators,
+    start_noise,
+    to_bytes,
+)
+from experiments.diffusion.sets import Sets
+from experiments.diffusion.super_resolution import augmented, clean
+from experiments.harness.errors import ConfigError
+from experiments.harness.seeds import derive_seed
+from experiments.metrics.clip_score import ClipScorer
+
+EVALUATION_BATCH_SIZE = 256
+"""Images in one forward pass of an evaluated loss; it does not depend on it."""
+
+
+class Diffusion:
+    """Images, the U-Net that the config describes, and what generated images are compared with."""
+
+    def __init__(self, cfg: DiffusionConfig, sets: Sets) -> None:
+        self._cfg, self._sets = cfg, sets
+        self._forward = ForwardProcess(cfg.noise)
+        check_sampling(cfg.sampling, cfg.noise)
+        self._conditions: Conditions
+        if cfg.text.encoder:
+            splits, self._conditions = captioned_splits(sets.images), TextConditions(cfg, sets)
+        else:
+            splits = labelled_splits(sets.images, cfg.data.images["val_size"])
+            self._conditions = ClassConditions(cfg.data.images["num_classes"])
+        self._splits = splits | {"train": splits["fit"]}
+        self._numbers = {name: self._conditions.numbers(split) for name, split in self._splits.items()}
+        self._numbers["samples"] = self._conditions.of_samples(splits["test"], cfg.sampling.num_samples)
+        self._sizes = {"train": cfg.flatness.samples, "val": cfg.data.num_val, "test": cfg.data.num_test}
+        self.num_train = len(splits["fit"])
+        self._samples: GeneratedImages | None = None
+        self._check()
+
+    def _check(self) -> None:
+        cfg = self._cfg
+        if cfg.model["sample_size"] != cfg.data.image_size:
+            raise ConfigError(
+                f"model.sample_size={cfg.model['sample_size']} generates images of another resolution than those that "
+                f"they are compared with, data.image_size={cfg.data.image_size}: make them equal."
+            )
+        named = {cfg.study.primary_metric, *cfg.study.secondary_metrics}
+        places = list(cfg.data.inception_places)
+        if named & {"samples/fid", "samples/kid"} and not found_inception(places):
+            raise ConfigError(
+                f"study names samples/fid or samples/kid, but the Inception weights are not at {' or '.join(places)}: "
+                f"put the file {INCEPTION_FILE} of torch-fidelity there, or judge by samples/fd_efficientnet_lite0 "
+                "(study.primary_metric), which is always reported."
+            )
+        if "samples/clip_score" in named and not cfg.text.clip_model:
+            raise ConfigError("study names samples/clip_score, but text.clip_model is null: name one of open_clip's.")
+        wanted = {
+            "flatness.samples": ("fit", cfg.flatness.samples),
+            "data.num_reference": ("fit", cfg.data.num_reference),
+            "data.num_val": ("val", cfg.data.num_val),
+            "data.num_test": ("test", cfg.data.num_test),
+            "sampling.num_samples": ("test", cfg.sampling.num_samples),
+        }
+        for key, (split, count) in wanted.items():
+            if count > len(self._splits[split]):
+                raise ConfigError(f"{key}={count}, but {split} has {len(self._splits[split])} images.")
+
+    def model(self) -> nn.Module:
+        """The U-Net of ``cfg.model``, initialised from PyTorch's global generator."""
+        model: nn.Module = instantiate(self._cfg.model, _convert_="all")
+        return model
+
+    def batch(self, indices: np.ndarray, seeds: list[int]) -> dict[str, Tensor]:
+        """Training images float32 ``[N, 3, size, size]`` from -1 to 1, flipped by their seed, and their conditions,
+        int64 ``[N, ...]``.
+        """
+        images = self._pixels("fit", indices)
+        if self._cfg.data.flip:
+            flipped = torch.tensor([seed % 2 == 1 for seed in seeds])
+            images = torch.where(flipped[:, None, None, None], images.flip(3), images)
+        return {"images": from_bytes(images), "conditions": torch.from_numpy(self._numbers["fit"][indices])}
+
+    def loss(self, model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+        """Mean squared error of the network's target over uniform timesteps; noise, timesteps and which conditions are
+        hidden come from the global generator.
+        """
+        images, conditions = batch["images"], batch["conditions"]
+        timesteps, weights = self._forward.draw_timesteps(len(images), images.device)
+        noise = torch.randn_like(images)
+        if self._cfg.noise.condition_dropout:
+            hidden = torch.rand(len(images), device=images.device) < self._cfg.noise.condition_dropout
+            hidden = hidden.view(-1, *[1] * (conditions.ndim - 1))
+            conditions = torch.where(hidden, self._conditions.hidden(conditions), conditions)
+        arguments = self._conditions.arguments(conditions)
+        if self._cfg.data.low_resolution:
+            arguments |= augmented(images, self._cfg.data.low_resolution, self._forward, self._cfg.noise.steps)
+        prediction = predict(model, self._forward.noisy(images, noise, timesteps), timesteps, arguments)
+        errors = (prediction - self._forward.target(images, noise, timesteps)).square().flatten(1).mean(1)
+        return (weights * errors).mean()
+
+    def evaluate(self, model: nn.Module, split: str, process: int, num_processes: int) -> dict[str, Tensor]:
+        """Of "samples" the sums of generated.py. Otherwise the sum of squared errors of the noise, each image with
+        noise and timestep of its own, the same for every run and at every step; and the number of images.
+        """
+        device = next(model.parameters()).device
+        if split == "samples":
+            return self._generated(device).sums(model, process, num_processes)
+        mine = np.arange(process, self._sizes[split], num_processes)
+        loss = torch.zeros((), dtype=torch.float64, device=device)
+        for first in range(0, len(mine), EVALUATION_BATCH_SIZE):
+            loss += self._noise_errors(model, split, mine[first : first + EVALUATION_BATCH_SIZE])
+        return {"loss": loss, "count": torch.tensor(float(len(mine)), dtype=torch.float64, device=device)}
+
+    def metrics(self, sums: dict[str, Any]) -> dict[str, float]:
+        """loss: mean squared error of the noise, whose variance is 1; or of "samples" the distances of generated.py."""
+        if self._samples and "batches" in sums:
+            return self._samples.metrics(sums)
+        return {"loss": sums["loss"] / sums["count"]}
+
+    def write_samples(self, directory: Path, step: int) -> None:
+        """Put the first generated images of this step into ``samples.png``: a row for each evaluation of a run."""
+        assert self._samples is not None, "nothing was generated yet"
+        every = self._cfg.train.sample_every
+        assert every is not None
+        write_row(
+            directory / "samples.png", self._samples.shown, -(-step // every) - 1, -(-self._cfg.train.steps // every)
+        )
+
+    def denoised(self, model: nn.Module, numbers: range) -> Iterator[Tensor]:
+        """Samples ``numbers`` after each step of the sampler, uint8 ``[N, 3, size, size]``; the last is the sample."""
+        device = next(model.parameters()).device
+        images = from_bytes(self._pixels("test", np.array(numbers))).to(device)
+        conditions = torch.from_numpy(self._numbers["samples"][list(numbers)]).to(device)
+        guided = self._cfg.sampling.guidance != 1
+        hidden = self._arguments(self._conditions.hidden(conditions), images) if guided else {}
+        return denoising(model, self._arguments(conditions, images), hidden, numbers, self._cfg, device)
+
+    def _pixels(self, split: str, numbers: np.ndarray) -> Tensor:
+        return self._splits[split].pixels(numbers, self._cfg.data.image_size)
+
+    def _noise_errors(self, model: nn.Module, split: str, numbers: np.ndarray) -> Tensor:
+        device = next(model.parameters()).device
+        images = from_bytes(self._pixels(split, numbers)).to(device)
+        streams = generators(f"{split} noise", numbers.tolist())
+        noise = randn_tensor(images.shape, generator=streams, device=device)
+        timesteps = torch.from_numpy(self._timesteps(split)[numbers]).to(device)
+        conditions = torch.from_numpy(self._numbers[split][numbers]).to(device)
+        noisy = self._forward.noisy(images, noise, timesteps)
+        prediction = predict(model, noisy, timesteps, self._arguments(conditions, images))
+        return (self._forward.epsilon(prediction, noisy, timesteps) - noise).square().flatten(1).mean(1).double().sum()
+
+    def _timesteps(self, split: str) -> np.ndarray:
+        """A timestep for each image of the split, evenly spread, int64 ``[images]``."""
+        count = self._sizes[split]
+        even = (2 * np.arange(count) + 1) * self._cfg.noise.steps // (2 * count)
+        return np.random.default_rng(derive_seed(f"{split} timesteps")).permutation(even)
+
+    def _arguments(self, conditions: Tensor, images: Tensor) -> dict[str, Tensor]:
+        """What the network is told in an evaluation; ``images`` are those to be found, for super-resolution."""
+        size = self._cfg.data.low_resolution
+        return self._conditions.arguments(conditions) | (clean(images, size) if size else {})
+
+    def _generate(self, model: nn.Module, numbers: range) -> Tensor:
+        return deque(self.denoised(model, numbers), maxlen=1)[0]
+
+    def _generated(self, device: torch.device) -> GeneratedImages:
+        if self._samples is None:
+            cfg, size = self._cfg, self._cfg.data.image_size
+            sources = ImageSources(
+                training=lambda numbers: self._pixels("fit", numbers),
+                num_training=cfg.data.num_reference,
+                test=lambda numbers: self._pixels("test", numbers),
+                noise=lambda numbers: to_bytes(start_noise(numbers.tolist(), size, torch.device("cpu"))),
+                num_compared=cfg.sampling.num_samples,
+                identity=f"{self._sets.images.fingerprint} {cfg.data.images.get('val_size')} {size}",
+            )
+            nets = feature_nets(self._sets.weights["features"], cfg.data.inception_places, device)
+            judges = [(net, reference(net, sources, self._sets.cache_dir, device)) for net in nets]
+            settings = [OmegaConf.to_container(cfg.sampling), OmegaConf.to_container(cfg.noise), size]
+            identity = json.dumps([settings, self._sets.fingerprint, [net.identity for net in nets]])
+            self._samples = GeneratedImages(
+                cfg.sampling, self._generate, judges, self._score_texts(device), identity, self._sets.cache_dir
+            )
+        return self._samples
+
+    def _score_texts(self, device: torch.device) -> ScoreTexts | None:
+        text = self._cfg.text
+        if text.clip_model is None:
+            return None
+        scorer, captions = ClipScorer(text.clip_model, text.clip_weights, device), self._splits["test"].conditions
+        return lambda images, numbers: scorer.scores(images, [str(captions[number]) for number in numbers])
+
+
+def build(cfg: DiffusionConfig, data: Sets) -> Diffusion:
+    """The task over its opened sets."""
+    return Diffusion(cfg, data)

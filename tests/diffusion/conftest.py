@@ -1,0 +1,109 @@
+"""A few generated pictures with classes or captions, a random feature network, and smoke runs of diffusion on them."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+
+from experiments.diffusion import config as config  # registers the schema
+from experiments.harness.provenance import ROOT
+from tests.conftest import MakeConfig
+
+PLACE = "[{{kind: local, path: '{}', decode: tests.diffusion.conftest.{}}}]"
+COLOURS = np.array([(200, 30, 30), (30, 160, 40), (30, 60, 200), (120, 120, 120)])
+
+
+def decode_labelled(folder: Path) -> dict[str, np.ndarray]:
+    """120 + 40 pictures of 32x32, noise around a colour, of ten classes."""
+    rng = np.random.default_rng(0)
+
+    def images(count: int) -> np.ndarray:
+        base = COLOURS[np.arange(count) % 4][:, None, None, :]
+        return np.clip(base + rng.integers(-30, 30, (count, 32, 32, 3)), 0, 255).astype(np.uint8)
+
+    return {
+        "train_images": images(120),
+        "train_labels": np.arange(120) % 10,
+        "test_images": images(40),
+        "test_labels": np.arange(40) % 10,
+    }
+
+
+def decode_captioned(folder: Path) -> dict[str, np.ndarray]:
+    """The same pictures as pairs with two captions each: 80 to train, 40 for val, 40 for test."""
+    arrays = decode_labelled(folder)
+    captions = [text for number in range(160) for text in (f"cloud {number}", f"a picture of cloud {number}")]
+    return {
+        "images": np.concatenate([arrays["train_images"], arrays["test_images"]]),
+        "captions": np.frombuffer("\n".join(captions).encode(), np.uint8),
+        "caption_images": np.repeat(np.arange(160), 2),
+        "splits": np.repeat([0, 1, 2], [80, 40, 40]).astype(np.uint8),
+    }
+
+
+def decode_feature_net(folder: Path) -> dict[str, np.ndarray]:
+    """EfficientNet-Lite0 with random weights."""
+    import timm
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        state = timm.create_model("tf_efficientnet_lite0", num_classes=0).state_dict()
+    return {name: value.numpy() for name, value in state.items()}
+
+
+@pytest.fixture(scope="session")
+def clouds(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Overrides that put the generated sets in the place of the real ones."""
+    folder = tmp_path_factory.mktemp("clouds")
+    return [
+        "data.images.name=clouds",
+        "data.images.fingerprint=null",
+        "data.weights.features.name=random_net",
+        "data.weights.features.fingerprint=null",
+        f"data.weights.features.places={PLACE.format(folder, 'decode_feature_net')}",
+        f"run.cache_dir={tmp_path_factory.mktemp('cache')}",
+        "run.device=cpu",
+    ]
+
+
+@pytest.fixture
+def diffusion_overrides(clouds: list[str], tmp_path: Path) -> list[str]:
+    """A smoke run of diffusion on the generated sets that writes below ``tmp_path``."""
+    labelled = [f"data.images.places={PLACE.format(tmp_path, 'decode_labelled')}", "data.images.val_size=40"]
+    places = [f"run.runs_dir={tmp_path}/runs", f"run.results_dir={tmp_path}/results"]
+    return ["scale=smoke", *clouds, *labelled, *places]
+
+
+@pytest.fixture
+def make_diffusion(diffusion_overrides: list[str]) -> Iterator[MakeConfig]:
+    """``make_diffusion("seed=1", ...)``: the composed config of such a run."""
+    yield from _composer(diffusion_overrides)
+
+
+@pytest.fixture
+def make_text_to_image(clouds: list[str], tmp_path: Path) -> Iterator[MakeConfig]:
+    """The same of text-to-image."""
+    captioned = f"data.images.places={PLACE.format(tmp_path, 'decode_captioned')}"
+    experiment = ["scale=smoke", "experiment=diffusion/smoke_text"]
+    yield from _composer([*experiment, *clouds, captioned, f"run.runs_dir={tmp_path}/runs"])
+
+
+@pytest.fixture
+def make_plain_diffusion() -> Iterator[MakeConfig]:
+    """The same of the config as it stands."""
+    yield from _composer([])
+
+
+def _composer(overrides: list[str]) -> Iterator[MakeConfig]:
+    GlobalHydra.instance().clear()
+
+    def make(*more: str) -> Any:
+        return compose("diffusion", overrides=[*overrides, *more])
+
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        yield make

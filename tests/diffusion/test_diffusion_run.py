@@ -1,0 +1,187 @@
+"""Runs of diffusion from end to end: what they report, what they share, what is refused."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from experiments.diffusion.feature_nets import FeatureNet
+from experiments.diffusion.sampler import start_noise
+from experiments.diffusion.task import build
+from experiments.harness.entry import execute, locate
+from experiments.harness.errors import ConfigError, DataError
+from tests.conftest import MakeConfig, rows
+
+DISTANCES = ("fd_efficientnet_lite0", "kid_efficientnet_lite0")
+
+
+@pytest.mark.parametrize("optimizer", ["lion", "adamw"])
+def test_a_run_ends_with_every_metric(make_diffusion: MakeConfig, optimizer: str) -> None:
+    cfg = make_diffusion(f"optimizer={optimizer}")
+    value = execute(cfg)
+    directory = locate(cfg)[2]
+    last = {key: value for row in rows(directory) for key, value in row.items()}
+    assert value == last["val/loss"]
+    assert math.isfinite(last["test/loss"])
+    assert last["samples/num_samples"] == cfg.sampling.num_samples
+    for distance in DISTANCES:
+        assert all(math.isfinite(last[f"samples/{distance}{bound}"]) for bound in ("", "_floor", "_noise"))
+    assert last["samples/fd_efficientnet_lite0_floor"] < last["samples/fd_efficientnet_lite0_noise"]
+    with Image.open(directory / "samples.png") as sheet:
+        assert sheet.size == (4 * 16, 2 * 16)  # four samples at two points of training
+        assert np.asarray(sheet).reshape(2, -1).std(1).min() > 0
+
+
+def test_text_to_image_and_super_resolution_end_with_every_metric(make_text_to_image: MakeConfig) -> None:
+    for experiment in ("smoke_text", "smoke_sr"):
+        cfg = make_text_to_image(f"experiment=diffusion/{experiment}")
+        execute(cfg)
+        last = {key: value for row in rows(locate(cfg)[2]) for key, value in row.items()}
+        assert all(math.isfinite(last[f"samples/{distance}"]) for distance in DISTANCES)
+        assert math.isfinite(last["test/loss"])
+
+
+def test_tuning_trials_generate_nothing(make_diffusion: MakeConfig) -> None:
+    cfg = make_diffusion("test=false")
+    execute(cfg)
+    assert not any(key.startswith("samples/") for row in rows(locate(cfg)[2]) for key in row)
+    assert not (locate(cfg)[2] / "samples.png").exists()
+
+
+def test_training_finds_some_of_the_noise(make_diffusion: MakeConfig) -> None:
+    cfg = make_diffusion("optimizer=adamw", "test=false", "train.steps=60", "train.evaluate_every=30")
+    execute(cfg)
+    losses = [row["val/loss"] for row in rows(locate(cfg)[2]) if "val/loss" in row]
+    assert losses[1] < losses[0] < 1
+    assert losses[1] < 0.25
+
+
+def test_all_optimizers_see_the_same_noise(make_diffusion: MakeConfig) -> None:
+    first = []
+    for optimizer in ("lion", "adamw"):
+        cfg = make_diffusion(f"optimizer={optimizer}", "test=false", "train.log_every=1")
+        execute(cfg)
+        first.append(next(row for row in rows(locate(cfg)[2]) if "train/loss" in row))
+    # the update itself has not happened when the first loss and gradient are taken
+    assert first[0]["train/loss"] == first[1]["train/loss"]
+    assert first[0]["train/grad_norm"] == first[1]["train/grad_norm"]
+
+
+def test_a_sample_depends_on_its_number_alone(make_diffusion: MakeConfig) -> None:
+    cfg = make_diffusion("sampling.sampler=ddpm")
+    task = build(cfg, locate(cfg)[1])
+    torch.manual_seed(0)
+    model = task.model().eval()
+    with torch.no_grad():
+        whole = task._generate(model, range(8))
+        torch.manual_seed(1)  # what was drawn before has no part in it
+        parts = torch.cat([task._generate(model, range(3)), task._generate(model, range(3, 8))])
+    assert (whole.int() - parts.int()).abs().max() <= 1
+    assert not torch.equal(whole[0], whole[1])
+    cpu = torch.device("cpu")
+    assert torch.equal(start_noise([3, 5], 16, cpu)[1], start_noise([5], 16, cpu)[0])
+
+
+def test_sums_over_processes_are_the_sums_of_one(make_diffusion: MakeConfig) -> None:
+    cfg = make_diffusion()
+    task = build(cfg, locate(cfg)[1])
+    torch.manual_seed(0)
+    model = task.model().eval()
+    for split in ("val", "samples"):
+        with torch.no_grad():
+            whole = task.evaluate(model, split, 0, 1)
+            parts = [task.evaluate(model, split, process, 2) for process in range(2)]
+        assert all(len(part) == len(whole) for part in parts)
+        for name, value in whole.items():
+            torch.testing.assert_close(parts[0][name] + parts[1][name], value, rtol=1e-5, atol=1e-6)
+
+
+def test_real_images_in_the_place_of_generated_ones_get_the_floor(
+    make_diffusion: MakeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cfg = make_diffusion("sampling.batch_size=16")
+    task = build(cfg, locate(cfg)[1])
+    monkeypatch.setattr(task, "_generate", lambda model, numbers: task._pixels("test", np.array(numbers)))
+    with torch.no_grad():
+        sums = task.evaluate(task.model().eval(), "samples", 0, 1)
+    metrics = task.metrics({name: value.tolist() for name, value in sums.items()})
+    for distance in DISTANCES:
+        assert metrics[f"samples/{distance}".partition("/")[2]] == pytest.approx(metrics[f"{distance}_floor"], rel=1e-6)
+
+
+def test_the_train_split_is_evaluated_for_flatness(make_diffusion: MakeConfig) -> None:
+    cfg = make_diffusion("flatness.draws=1", "flatness.std=0.1", "flatness.samples=20")
+    execute(cfg)
+    assert "flatness/perturbed_loss" in rows(locate(cfg)[2])[-1]
+
+
+def test_reference_features_are_computed_once(make_diffusion: MakeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    def distances(*overrides: str) -> None:
+        cfg = make_diffusion(*overrides)
+        build(cfg, locate(cfg)[1])._generated(torch.device("cpu"))
+
+    distances()
+    monkeypatch.setattr(FeatureNet, "features", None)
+    distances()
+    with pytest.raises(TypeError):
+        distances("data.num_reference=32")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        (
+            ["sampling.num_samples=1", "sampling.batch_size=1"],
+            r"sampling\.num_samples=1 must be whole batches of at least",
+        ),
+        (["sampling.num_samples=48"], r"sampling\.num_samples=48, but test has 40 images"),
+        (["sampling.sampler=euler"], r"sampling\.sampler must be ddpm or ddim"),
+        (["sampling.steps=2000"], r"sampling\.steps=2000 must be from 1 to noise\.steps=1000"),
+        (["sampling.shown=9"], r"sampling\.shown=9 are of the first batch"),
+        (["noise.condition_dropout=0"], r"never trained with noise\.condition_dropout=0"),
+        (["noise.target=x0"], r"noise\.target must be epsilon or v_prediction, but it is 'x0'"),
+        (["noise.timesteps=cosine"], r"noise\.timesteps must be uniform or importance"),
+        (
+            ["model.sample_size=32"],
+            r"model\.sample_size=32 generates images of another resolution .*data\.image_size=16",
+        ),
+        (["data.num_reference=81"], r"data\.num_reference=81, but fit has 80 images"),
+        (["data.images.val_size=120"], r"data\.images\.val_size=120 of 120 training images leave none"),
+        (["study.primary_metric=samples/fid"], r"Inception weights are not at .*weights-inception-2015-12-05-6726825d"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_training(
+    make_diffusion: MakeConfig, overrides: list[str], sentence: str
+) -> None:
+    cfg = make_diffusion(*overrides)
+    with pytest.raises(ConfigError, match=sentence):
+        execute(cfg)
+
+
+def test_without_inception_a_sentence_says_so_and_the_other_distances_are_reported(
+    make_diffusion: MakeConfig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cfg = make_diffusion("data.inception_places=[/nowhere/inception.pth]")
+    execute(cfg)
+    assert (
+        capsys.readouterr().out.count("FID is left out: its Inception weights are not at /nowhere/inception.pth.") == 1
+    )
+    last = rows(locate(cfg)[2])[-2]
+    assert "samples/fid" not in last
+    assert math.isfinite(last["samples/fd_efficientnet_lite0"])
+
+
+def test_other_weights_under_the_name_of_inception_are_refused(make_diffusion: MakeConfig, tmp_path: object) -> None:
+    path = f"{tmp_path}/inception.pth"
+    torch.save({"weight": torch.zeros(1)}, path)
+    with pytest.raises(DataError, match=r"inception\.pth has the SHA-256 .* begin with 6726825d"):
+        execute(make_diffusion(f"data.inception_places=[{path}]"))
+
+
+def test_more_processes_than_batches_are_refused(make_diffusion: MakeConfig) -> None:
+    cfg = make_diffusion()
+    task = build(cfg, locate(cfg)[1])
+    with pytest.raises(ConfigError, match=r"are 2 batches, too few for 3 processes"):
+        task.evaluate(task.model(), "samples", 0, 3)

@@ -1,0 +1,109 @@
+"""Pictures from arrays and from files in the hub's layouts, reduced as ADM reduces them."""
+
+import io
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from experiments.diffusion.pictures import captioned_splits, centre, labelled_splits
+from experiments.diffusion.sets import open_stored
+from experiments.diffusion.task import build
+from experiments.harness.entry import locate
+from experiments.harness.errors import DataError
+from experiments.lit.stored_pairs import open_stored as open_stored_pairs
+from tests.conftest import MakeConfig
+from tests.image_classification.small_imagenet import encoded, photo, write_parquet
+
+
+def stored(folder: Path, fingerprint: str | None = None) -> dict[str, object]:
+    rows = [(f"{number}.jpg", encoded(photo(number)), number % 10) for number in range(30)]
+    write_parquet(folder, "train", [rows[:12], rows[12:20]])
+    write_parquet(folder, "validation", [rows[20:]])
+    splits = {"train": "train", "test": "validation"}
+    place = {"kind": "local", "path": str(folder), "splits": splits, "image": "image", "label": "label"}
+    return {"name": "small", "places": [place], "num_classes": 10, "fingerprint": fingerprint}
+
+
+def test_twice_the_size_is_averaged_and_the_middle_is_kept() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (32, 64, 3)).astype(np.uint8)
+    found = centre(Image.fromarray(pixels), 16)
+    # Pillow, which ADM uses too, averages along rows, then along columns, and rounds half up after each
+    rows = np.floor(pixels.reshape(32, 32, 2, 3).mean(2) + 0.5)
+    expected = np.floor(rows.reshape(16, 2, 32, 3).mean(1) + 0.5)[:, 8:24]
+    assert np.array_equal(found, expected)
+
+
+def test_what_is_not_a_power_of_two_larger_is_resized_to_its_shorter_side() -> None:
+    for size in ((50, 23), (23, 50), (16, 16), (7, 9), (500, 333)):
+        assert centre(photo(0, size), 16).shape == (16, 16, 3)
+
+
+def test_stored_files_are_split_like_arrays(tmp_path: Path) -> None:
+    opened = open_stored(stored(tmp_path), tmp_path)
+    splits = labelled_splits(opened, 5)
+    assert {name: len(split) for name, split in splits.items()} == {"fit": 15, "val": 5, "test": 10}
+    labels = np.concatenate([np.asarray(splits[name].conditions) for name in ("fit", "val")])
+    assert np.array_equal(np.sort(labels), np.sort(np.arange(20) % 10))
+    assert splits["test"].pixels(np.arange(3), 16).shape == (3, 3, 16, 16)
+    expected = centre(Image.open(io.BytesIO(encoded(photo(22)))), 16)
+    assert np.array_equal(splits["test"].pixels(np.array([2]), 16)[0].movedim(0, 2).numpy(), expected)
+
+
+def test_another_version_of_stored_files_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"data\.images=small has the fingerprint [0-9a-f]{64} here"):
+        open_stored(stored(tmp_path, "0" * 64), tmp_path)
+
+
+def test_pairs_of_the_hub_s_layout_give_pictures_with_their_first_caption(tmp_path: Path) -> None:
+    (tmp_path / "set").mkdir()
+    with tarfile.open(tmp_path / "set/000.tar", "w") as tar:
+        for number in range(10):
+            texts = f"picture {number}\nanother name of {number}"
+            for extension, content in (("jpg", encoded(photo(number))), ("txt", texts.encode())):
+                member = tarfile.TarInfo(f"{number:09d}.{extension}")
+                member.size = len(content)
+                tar.addfile(member, io.BytesIO(content))
+    splits = {"train": "train[:-4]", "val": "train[-4:-2]", "test": "train[-2:]"}
+    place = {"kind": "local", "path": str(tmp_path / "set"), "splits": splits, "image": "jpg", "caption": "txt"}
+    opened = open_stored_pairs({"name": "small", "fingerprint": None, "places": [place]}, tmp_path)
+    found = captioned_splits(opened)
+    assert {name: len(split) for name, split in found.items()} == {"fit": 6, "val": 2, "test": 2}
+    assert found["test"].conditions == ["picture 8", "picture 9"]
+    assert found["test"].pixels(np.array([1]), 16).shape == (1, 3, 16, 16)
+
+
+def test_no_text_and_padding_do_not_reach_the_network(make_text_to_image: MakeConfig) -> None:
+    cfg = make_text_to_image("data.image_size=16")
+    task = build(cfg, locate(cfg)[1])
+    torch.manual_seed(0)
+    model = task.model().eval()
+    batch = task.batch(np.arange(2), [0, 0])
+    assert batch["conditions"].shape == (2, 8)
+    arguments = task._conditions.arguments(batch["conditions"])
+    times = torch.tensor([5, 900])
+    with torch.no_grad():
+        plain = model(batch["images"], times, **arguments).sample
+        noise = torch.where(batch["conditions"][..., None] == 0, 100.0, 0.0)
+        padded = model(
+            batch["images"], times, **{**arguments, "encoder_hidden_states": arguments["encoder_hidden_states"] + noise}
+        ).sample
+        hidden = task._conditions.arguments(task._conditions.hidden(batch["conditions"]))
+        without = model(batch["images"], times, **hidden).sample
+    torch.testing.assert_close(plain, padded)
+    assert not torch.allclose(plain, without, atol=1e-5)
+    assert not any("encoder" in name and "hid_proj" not in name for name in model.state_dict() if "norm" not in name)
+
+
+def test_the_text_encoder_is_the_same_for_every_seed_and_is_not_trained(make_text_to_image: MakeConfig) -> None:
+    states = []
+    for seed in (0, 1):
+        cfg = make_text_to_image(f"seed={seed}")
+        task = build(cfg, locate(cfg)[1])
+        arguments = task._conditions.arguments(torch.arange(8)[None])
+        states.append(arguments["encoder_hidden_states"])
+    assert torch.equal(states[0], states[1])
+    assert not states[0].requires_grad

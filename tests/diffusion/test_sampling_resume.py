@@ -1,0 +1,92 @@
+"""An evaluation that is killed in the middle of sampling loses at most a batch, and ends in the same bits."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from torch import nn
+
+from experiments.diffusion.finished_batches import FinishedBatches
+from experiments.diffusion.generated import GeneratedImages
+from experiments.harness.entry import execute, locate
+from tests.conftest import MakeConfig, rows
+
+BATCHES = ["sampling.num_samples=32", "sampling.batch_size=4"]
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL inside one process: nothing catches it but what must."""
+
+
+@pytest.mark.parametrize("killed_at", [1, 4, 12])  # the second evaluation begins with the ninth batch
+def test_only_the_batch_that_was_due_is_generated_again(
+    make_diffusion: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed_at: int
+) -> None:
+    undisturbed = make_diffusion(*BATCHES, f"run.runs_dir={tmp_path}/undisturbed")
+    execute(undisturbed)
+    cfg = make_diffusion(*BATCHES)
+    original = GeneratedImages._batch
+    numbers: list[int] = []
+
+    def counting(self: GeneratedImages, model: nn.Module, number: int) -> dict[str, np.ndarray]:
+        numbers.append(number)
+        if len(numbers) == killed_at:
+            raise Killed
+        return original(self, model, number)
+
+    monkeypatch.setattr(GeneratedImages, "_batch", counting)
+    with suppress(Killed):
+        execute(cfg)
+    assert len(numbers) == killed_at
+    execute(cfg)
+    ours, theirs = locate(cfg)[2], locate(undisturbed)[2]
+    assert rows(ours) == rows(theirs)
+    assert (ours / "samples.png").read_bytes() == (theirs / "samples.png").read_bytes()
+    assert numbers.count((killed_at - 1) % 8) == 3
+    assert len(numbers) == 17
+    assert not list(Path(cfg.run.cache_dir).glob("diffusion-samples-*"))
+
+
+def test_a_run_killed_with_signal_9_while_it_generates_ends_in_the_same_bits(
+    make_diffusion: MakeConfig, diffusion_overrides: list[str], tmp_path: Path
+) -> None:
+    slow = ["sampling.num_samples=12", "sampling.batch_size=2", "sampling.shown=2", "sampling.steps=25"]
+    slow += ["train.sample_every=6", "run.checkpoint_every=4"]
+    undisturbed = make_diffusion(*slow, f"run.runs_dir={tmp_path}/undisturbed")
+    execute(undisturbed)
+    cfg = make_diffusion(*slow)
+    command = [sys.executable, "-m", "experiments.diffusion", *diffusion_overrides, *slow]
+    process = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": os.getcwd()})
+    cache = Path(cfg.run.cache_dir)
+    while not list(cache.glob("diffusion-samples-*/batch-000002.npz")):
+        assert process.poll() is None, "the run ended before it was killed"
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert list(cache.glob("diffusion-samples-*/batch-000002.npz")), "killed after the evaluation instead of within"
+    execute(cfg)
+    ours, theirs = locate(cfg)[2], locate(undisturbed)[2]
+    assert rows(ours) == rows(theirs)
+    assert (ours / "samples.png").read_bytes() == (theirs / "samples.png").read_bytes()
+
+
+def test_a_file_that_a_crash_of_the_machine_has_cut_is_no_finished_batch(tmp_path: Path) -> None:
+    finished = FinishedBatches(tmp_path / "batches")
+    arrays: dict[str, Any] = {"features": np.arange(12.0).reshape(3, 4), "shown": np.zeros((1, 2, 2, 3), np.uint8)}
+    finished.save(5, arrays)
+    loaded = finished.load(5)
+    assert loaded is not None
+    assert all(np.array_equal(loaded[name], value) for name, value in arrays.items())
+    (path,) = (tmp_path / "batches").iterdir()
+    path.write_bytes(path.read_bytes()[:-40])
+    assert finished.load(5) is None
+    assert finished.load(6) is None
+    finished.remove()
+    assert not (tmp_path / "batches").exists()

@@ -1,0 +1,45 @@
+"""The CLIP score, with a small stand-in for the model of open_clip."""
+
+from collections.abc import Sequence
+from types import SimpleNamespace
+
+import open_clip
+import pytest
+import torch
+from torch import Tensor, nn
+
+from experiments.metrics.clip_score import ClipScorer, clip_scores
+
+
+def test_it_is_the_cosine_where_that_is_positive() -> None:
+    images = torch.tensor([[1.0, 0.0], [3.0, 4.0], [1.0, 0.0]])
+    texts = torch.tensor([[2.0, 0.0], [4.0, 3.0], [-1.0, 0.5]])
+    torch.testing.assert_close(clip_scores(images, texts), torch.tensor([1.0, 0.96, 0.0], dtype=torch.float64))
+
+
+class MeanColour(nn.Module):
+    """Sees the mean of each colour channel; texts are numbers of channels."""
+
+    visual = SimpleNamespace(image_size=(8, 8))
+
+    def encode_image(self, images: Tensor) -> Tensor:
+        assert images.shape[1:] == (3, 8, 8)
+        mean, std = (torch.tensor(values) for values in (open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD))
+        return images.mean((2, 3)) * std + mean  # what the pixels were before they were normalised
+
+    def encode_text(self, tokens: Tensor) -> Tensor:
+        return torch.eye(3)[tokens]
+
+
+def tokenize(texts: Sequence[str]) -> Tensor:
+    return torch.tensor([["red", "green", "blue"].index(text) for text in texts])
+
+
+def test_images_are_scored_with_their_own_texts_whatever_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(open_clip, "create_model", lambda name, pretrained, device: MeanColour())
+    monkeypatch.setattr(open_clip, "get_tokenizer", lambda name: tokenize)
+    monkeypatch.setattr("experiments.metrics.clip_score.BATCH_SIZE", 2)
+    images = torch.zeros(3, 3, 16, 16, dtype=torch.uint8)
+    images[0, 0] = images[1, 2] = images[2, 2] = 255
+    scores = ClipScorer("ViT-L-14", "openai", torch.device("cpu")).scores(images, ["red", "green", "blue"])
+    torch.testing.assert_close(scores, torch.tensor([1.0, 0.0, 1.0], dtype=torch.float64), atol=1e-6, rtol=0)

@@ -1,0 +1,62 @@
+"""The Frechet distance against an independent computation, and what must hold of it."""
+
+import numpy as np
+import pytest
+import scipy.linalg
+
+from experiments.metrics.frechet import covariance_root, frechet_distance, moments, moments_of_sums
+
+
+def distance(a: np.ndarray, b: np.ndarray) -> float:
+    mean, covariance = moments(b)
+    return frechet_distance(*moments(a), mean, covariance_root(covariance))
+
+
+def features(count: int, dimensions: int, seed: int, shift: float = 0.0) -> np.ndarray:
+    """Correlated, not negative, with a spectrum that falls off: like those of a network."""
+    rng = np.random.default_rng(seed)
+    mixing = np.random.default_rng(99).normal(size=(dimensions, dimensions)) / np.arange(1, dimensions + 1)[:, None]
+    return np.maximum(rng.normal(size=(count, dimensions)) @ mixing + shift, 0).astype(np.float32)
+
+
+@pytest.mark.parametrize(("count", "dimensions"), [(400, 40), (300, 128), (64, 200)])
+def test_it_is_the_one_that_scipys_matrix_square_root_gives(count: int, dimensions: int) -> None:
+    a, b = features(count, dimensions, 0, 0.1), features(3 * count, dimensions, 1)
+    cov_a, cov_b = np.cov(a.astype(np.float64), rowvar=False), np.cov(b.astype(np.float64), rowvar=False)
+    # scipy needs a matrix that is not singular, where there are fewer samples than dimensions
+    ridge = 1e-9 * np.eye(dimensions)
+    root = scipy.linalg.sqrtm((cov_a + ridge) @ (cov_b + ridge)).real
+    shift = a.astype(np.float64).mean(0) - b.astype(np.float64).mean(0)
+    expected = shift @ shift + np.trace(cov_a + cov_b - 2 * root)
+    assert distance(a, b) == pytest.approx(expected, rel=1e-3)
+
+
+def test_it_is_known_for_gaussians_in_one_dimension() -> None:
+    mean, deviation, other_mean, other_deviation = 1.5, 2.0, -0.5, 0.3
+    found = frechet_distance(
+        np.array([mean]), np.array([[deviation**2]]), np.array([other_mean]), np.array([[other_deviation]])
+    )
+    assert found == pytest.approx((mean - other_mean) ** 2 + (deviation - other_deviation) ** 2)
+
+
+def test_it_vanishes_between_equals_and_is_symmetric() -> None:
+    a, b = features(20, 64, 0), features(30, 64, 1, 0.2)
+    assert distance(a, a) == pytest.approx(0, abs=1e-5 * np.trace(np.cov(a, rowvar=False)))
+    assert distance(a, b) == pytest.approx(distance(b, a), rel=1e-5)
+
+
+def test_fewer_samples_than_features_give_a_finite_distance_that_falls_with_more() -> None:
+    reference = features(5000, 100, 0)
+    found = [distance(features(count, 100, 1), reference) for count in (2, 10, 50, 1000)]
+    assert np.isfinite(found).all()
+    assert found == sorted(found, reverse=True)
+    assert found[-1] > 0
+
+
+def test_sums_over_parts_have_the_moments_of_the_whole() -> None:
+    whole = features(50, 8, 0).astype(np.float64)
+    total = sum(part.sum(0) for part in np.split(whole, 5))
+    outer = sum(part.T @ part for part in np.split(whole, 5))
+    mean, covariance = moments_of_sums(50, np.asarray(total), np.asarray(outer))
+    np.testing.assert_allclose(mean, whole.mean(0), rtol=1e-12)
+    np.testing.assert_allclose(covariance, np.cov(whole, rowvar=False), rtol=1e-9, atol=1e-12)
