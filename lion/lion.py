@@ -1,4 +1,4 @@
-"""The Lion optimizer: class, state, step, functional form, then the loop and the foreach back end."""
+"""The Lion optimizer: class, state, step, functional form."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,7 +7,9 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import Optimizer, ParamsT, _default_to_fused_or_foreach, _use_grad_for_differentiable
 
-from lion.arithmetic import arithmetic_dtype, as_real
+from lion.arithmetic import as_real
+from lion.fused import _fused_lion, compile_kernels, takes_fused
+from lion.plain import _multi_tensor_lion, _single_tensor_lion
 from lion.settings import LATER_SETTINGS, check_back_end, check_capture, check_settings, warn_of_low_precision
 from lion.state import momentum_dtype, register_exact_loading
 
@@ -46,11 +48,16 @@ class Lion(Optimizer):
             torch.optim does: where all parameters are plain tensors on a GPU.
         capturable: may be captured in a CUDA graph, after a first step outside of it.
         differentiable: autograd may run through the step.
-        fused: True is not available; False chooses the loop where `foreach` is None, as in torch.optim.
+        fused: a compiled kernel on a CPU. False chooses the loop where `foreach` is None, as in torch.optim.
+
+    Back ends, on a CPU with the same bits:
+        loop: PyTorch's operators on one tensor after the other. Does all that Lion does; the choice on a CPU.
+        foreach: the same operators on lists of tensors. The choice on a GPU.
+        fused: one pass over each dense float32 or bfloat16 tensor of 4 096 entries and more, the loop for others. Only
+            on a CPU and if asked for: the constructor compiles C++ for some seconds. On a GPU it means foreach.
 
     Raises:
         ValueError: a setting is out of range, or excluded by another; the message quotes it.
-        NotImplementedError: `fused=True`.
         RuntimeError: at the step, for sparse gradients and for CUDA graphs that could not be replayed rightly.
     """
 
@@ -91,6 +98,15 @@ class Lion(Optimizer):
         group = self.param_groups[-1]
         group["betas"] = tuple(group["betas"])  # a config library's list type must not end up in checkpoints
         warn_of_low_precision(self.param_groups)
+        if takes_fused(group["fused"], group["params"]):
+            compile_kernels(
+                group["params"], [momentum_dtype(param, group["momentum_dtype"]) for param in group["params"]]
+            )
+
+    @property
+    def _step_supports_amp_scaling(self) -> bool:
+        """Whether torch.amp.GradScaler leaves the unscaling, and the skipping of what overflowed, to the step."""
+        return all(takes_fused(group["fused"], group["params"]) for group in self.param_groups)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restore; what an older version saved gets the settings that came later."""
@@ -163,6 +179,8 @@ class Lion(Optimizer):
                 capturable=group["capturable"],
                 differentiable=group["differentiable"],
                 fused=group["fused"],
+                grad_scale=getattr(self, "grad_scale", None),
+                found_inf=getattr(self, "found_inf", None),
             )
         return loss
 
@@ -182,19 +200,29 @@ def lion(
     capturable: bool = False,
     differentiable: bool = False,
     fused: bool | None = None,
+    grad_scale: Tensor | None = None,
+    found_inf: Tensor | None = None,
 ) -> None:
     """Take one step: the functional form of `Lion`, which documents settings and errors.
+
+    The gradients are divided by `grad_scale`, and nothing is done if `found_inf` is not 0 (both 1-element): what
+    torch.amp.GradScaler leaves to a fused step.
 
     The three lists are equally long. Parameters and momenta are updated in place, gradients only read; at each index
     the three have one shape, and all are complex if one is; devices and dtypes may be mixed. Call it under
     `torch.no_grad()`, unless the step itself is to be differentiated.
     """
-    if foreach is None and fused is None:
+    check_back_end(lr, foreach, capturable, differentiable, cautious, fused)
+    if found_inf is not None and found_inf.item():
+        return
+    if grad_scale is not None:
+        grads = [grad * grad_scale.double().reciprocal().to(grad.dtype) for grad in grads]
+    fused_here = takes_fused(fused, params) and not torch.compiler.is_compiling()  # which fuses the loop by itself
+    if foreach is None and fused is not False and not fused_here:
         _, foreach = _default_to_fused_or_foreach(params, differentiable, use_fused=False)
         foreach = foreach and (capturable or not isinstance(lr, Tensor))
-    check_back_end(lr, foreach, capturable, differentiable, fused)
 
-    step_function = _multi_tensor_lion if foreach else _single_tensor_lion
+    step_function = _fused_lion if fused_here else _multi_tensor_lion if foreach else _single_tensor_lion
     step_function(
         [as_real(param) for param in params],
         [as_real(grad) for grad in grads],
@@ -206,91 +234,3 @@ def lion(
         cautious=cautious,
         maximize=maximize,
     )
-
-
-def _single_tensor_lion(
-    params: list[Tensor],
-    grads: list[Tensor],
-    exp_avgs: list[Tensor],
-    *,
-    lr: float | Tensor,
-    beta1: float,
-    beta2: float,
-    weight_decay: float,
-    cautious: bool,
-    maximize: bool,
-) -> None:
-    for param, grad, exp_avg in zip(params, grads, exp_avgs, strict=True):
-        dtype = arithmetic_dtype(param, exp_avg)
-        p, g, m = param.to(dtype), grad.to(dtype), exp_avg.to(dtype)  # no copies unless in low precision
-        if maximize:
-            g = -g
-
-        if weight_decay != 0:
-            p.mul_(1 - lr * weight_decay)
-        # addcmul by 1 rounds the product before adding it, as google/automl's code does and add_(g, alpha) does not.
-        # Adding g * (1 - beta1) would round alike, but its second temporary more than doubles the time on a CPU.
-        update = (m * beta1).addcmul_(g, p.new_ones(()), value=1 - beta1).sign_()
-        if cautious:
-            _drop_disagreeing_entries_(update, g)
-        if isinstance(lr, Tensor):
-            p.sub_(update * lr)
-        else:
-            p.add_(update, alpha=-lr)
-        del update  # so that the next one can take its memory
-        m.mul_(beta2).add_(g, alpha=1 - beta2)
-
-        if param.dtype != dtype:
-            param.copy_(p)
-        if exp_avg.dtype != dtype:
-            exp_avg.copy_(m)
-
-
-def _multi_tensor_lion(
-    params: list[Tensor],
-    grads: list[Tensor],
-    exp_avgs: list[Tensor],
-    *,
-    lr: float | Tensor,
-    beta1: float,
-    beta2: float,
-    weight_decay: float,
-    cautious: bool,
-    maximize: bool,
-) -> None:
-    # One call takes tensors of one device and dtype. torch's own grouping wants the momentum in the parameter's dtype.
-    groups: dict[tuple[object, ...], list[tuple[Tensor, Tensor, Tensor]]] = {}
-    for tensors in zip(params, grads, exp_avgs, strict=True):
-        groups.setdefault((tensors[0].device, *(tensor.dtype for tensor in tensors)), []).append(tensors)
-
-    for group in groups.values():
-        group_params, group_grads, group_exp_avgs = (list(column) for column in zip(*group, strict=True))
-        dtype = arithmetic_dtype(group_params[0], group_exp_avgs[0])
-        ps, gs, ms = ([tensor.to(dtype) for tensor in column] for column in (group_params, group_grads, group_exp_avgs))
-        if maximize:
-            gs = list(torch._foreach_neg(gs))
-
-        if weight_decay != 0:
-            torch._foreach_mul_(ps, 1 - lr * weight_decay)
-        updates = torch._foreach_mul(ms, beta1)
-        torch._foreach_add_(updates, torch._foreach_mul(gs, 1 - beta1))
-        torch._foreach_sign_(updates)
-        if cautious:
-            for update, g in zip(updates, gs, strict=True):
-                _drop_disagreeing_entries_(update, g)
-        if isinstance(lr, Tensor):
-            torch._foreach_mul_(updates, lr)
-            torch._foreach_sub_(ps, updates)
-        else:
-            torch._foreach_add_(ps, updates, alpha=-lr)
-        torch._foreach_mul_(ms, beta2)
-        torch._foreach_add_(ms, gs, alpha=1 - beta2)
-
-        for low, high in zip(group_params + group_exp_avgs, ps + ms, strict=True):
-            if low.dtype != dtype:
-                low.copy_(high)
-
-
-def _drop_disagreeing_entries_(update: Tensor, grad: Tensor) -> None:
-    mask = update * grad > 0
-    update.mul_(mask).mul_(mask.numel() / (mask.sum() + 1))

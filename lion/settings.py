@@ -37,15 +37,24 @@ def check_settings(group: dict[str, Any]) -> None:
         raise ValueError(f"Invalid weight_decay value: {weight_decay!r}")
     if group["momentum_dtype"] not in (None, *MOMENTUM_DTYPES):
         raise ValueError(f"momentum_dtype must be None or one of {MOMENTUM_DTYPES}, got {group['momentum_dtype']!r}.")
-    check_back_end(lr, group["foreach"], group["capturable"], group["differentiable"], group["fused"])
+    check_back_end(
+        lr, group["foreach"], group["capturable"], group["differentiable"], group["cautious"], group["fused"]
+    )
 
 
 def check_back_end(
-    lr: float | Tensor, foreach: bool | None, capturable: bool, differentiable: bool, fused: bool | None
+    lr: float | Tensor,
+    foreach: bool | None,
+    capturable: bool,
+    differentiable: bool,
+    cautious: bool,
+    fused: bool | None,
 ) -> None:
-    """Raise if no back end can do what is asked: NotImplementedError for fused=True, else ValueError."""
+    """Raise ValueError if no back end can do what is asked."""
     if fused:
-        raise NotImplementedError(f"fused={fused} is not available, Lion has no fused kernel: take foreach=True.")
+        for name, value in (("foreach", foreach), ("differentiable", differentiable), ("cautious", cautious)):
+            if value:
+                raise ValueError(f"{name}={value} is not supported with fused=True: leave fused at None.")
     if foreach and differentiable:
         raise ValueError("differentiable=True is not supported with foreach=True: leave foreach at None.")
     if foreach and isinstance(lr, Tensor) and not capturable:

@@ -40,6 +40,16 @@ def test_group_may_span_gpu_and_cpu() -> None:
     run(Lion(params, lr=0.01, foreach=True), params, steps=2)
 
 
+def test_fused_on_a_gpu_is_foreach() -> None:
+    fused, foreach = make_params("cuda"), make_params("cuda")
+    optimizer = Lion(fused, lr=0.01, weight_decay=0.1, fused=True)
+    run(optimizer, fused, steps=3)
+    run(Lion(foreach, lr=0.01, weight_decay=0.1, foreach=True), foreach, steps=3)
+    assert not optimizer._step_supports_amp_scaling  # so that GradScaler does what the kernel would
+    for ours, theirs in zip(fused, foreach, strict=True):
+        assert torch.equal(ours, theirs)
+
+
 def test_replayed_cuda_graph_follows_a_changing_lr() -> None:
     lr = torch.tensor(0.01, device="cuda")
     captured, eager = make_params("cuda"), make_params("cuda")

@@ -1,0 +1,217 @@
+"""The fused back end has the bits of the loop, whatever the tensors look like, and does no more than it is asked."""
+
+import copy
+import io
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.nn import Parameter
+
+from lion import Lion
+from lion.fused import SMALLEST_FUSED, _kernel
+
+DTYPES = (torch.float32, torch.bfloat16)
+LARGE = 70
+assert LARGE**2 > SMALLEST_FUSED
+
+pytestmark = pytest.mark.filterwarnings("ignore:Lion got bfloat16 or float16 parameters")
+
+LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
+    "contiguous": lambda tensor: tensor,
+    "channels_last": lambda tensor: tensor.to(memory_format=torch.channels_last),
+    "transposed": lambda tensor: tensor.transpose(0, 1),
+    "every second": lambda tensor: torch.stack([tensor, tensor], -1)[..., 0],
+    "expanded": lambda tensor: tensor[:1, :1, :1].expand_as(tensor),
+}
+
+
+def stepped(starts: list[Tensor], gradients: list[list[Tensor]], **settings: Any) -> tuple[list[Parameter], Lion]:
+    params = [Parameter(start.clone(memory_format=torch.preserve_format)) for start in starts]
+    optimizer = Lion(params, **settings)
+    for given_gradients in gradients:
+        for param, gradient in zip(params, given_gradients, strict=True):
+            param.grad = gradient
+        optimizer.step()
+    return params, optimizer
+
+
+def assert_same_bits(starts: list[Tensor], gradients: list[list[Tensor]], **settings: Any) -> None:
+    """After these steps, between the fused back end and the loop."""
+    fused, fused_optimizer = stepped(starts, gradients, fused=True, **settings)
+    loop, loop_optimizer = stepped(starts, gradients, foreach=False, fused=False, **settings)
+    for ours, theirs in zip(fused, loop, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=0, equal_nan=True)
+        torch.testing.assert_close(
+            fused_optimizer.state[ours]["exp_avg"],
+            loop_optimizer.state[theirs]["exp_avg"],
+            rtol=0,
+            atol=0,
+            equal_nan=True,
+        )
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 2**20),
+    shapes=st.lists(
+        st.sampled_from([(LARGE, LARGE), (8, 16, 6, 6), (3 * SMALLEST_FUSED + 5,), (SMALLEST_FUSED - 1,), (), (0, 3)]),
+        min_size=1,
+        max_size=3,
+    ),
+    dtype=st.sampled_from([*DTYPES, torch.float64, torch.float16, torch.complex64]),
+    momentum_dtype=st.sampled_from([None, *DTYPES]),
+    lr=st.floats(1e-5, 1.0),
+    betas=st.tuples(st.floats(0, 0.999), st.floats(0, 0.999)),
+    weight_decay=st.sampled_from([0.0, 0.1, 3.0]),
+    tensor_lr=st.booleans(),
+    maximize=st.booleans(),
+)
+def test_bits_are_the_loops(
+    seed: int,
+    shapes: list[tuple[int, ...]],
+    dtype: torch.dtype,
+    momentum_dtype: torch.dtype | None,
+    lr: float,
+    tensor_lr: bool,
+    **more: Any,
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+
+    def random(shape: tuple[int, ...]) -> Tensor:
+        return (torch.randn(shape, generator=generator) * 10.0 ** (seed % 7 - 3)).to(dtype)
+
+    starts = [random(shape) for shape in shapes]
+    gradients = [[random(shape) for shape in shapes] for _ in range(3)]
+    assert_same_bits(
+        starts,
+        gradients,
+        lr=torch.tensor(lr) if tensor_lr else lr,
+        momentum_dtype=None if dtype.is_complex else momentum_dtype,
+        **more,
+    )
+
+
+@pytest.mark.parametrize("of_param", [name for name in LAYOUTS if name != "expanded"])
+@pytest.mark.parametrize("of_gradient", LAYOUTS)
+def test_any_layout_of_parameter_and_gradient(of_param: str, of_gradient: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    start, *gradients = (torch.randn(12, 12, 6, 8, generator=generator) for _ in range(4))
+    assert_same_bits(
+        [LAYOUTS[of_param](start)],
+        [[LAYOUTS[of_gradient](gradient)] for gradient in gradients],
+        lr=0.01,
+        weight_decay=0.1,
+    )
+
+
+def test_special_values_are_the_loops() -> None:
+    start = torch.ones(SMALLEST_FUSED)
+    gradient = torch.zeros(SMALLEST_FUSED)
+    gradient[:4] = torch.tensor([float("nan"), float("inf"), -float("inf"), -0.0])
+    assert_same_bits([start], [[gradient], [torch.zeros_like(gradient)]], lr=0.01, weight_decay=0.1)
+
+
+def test_the_kernel_and_not_the_loop_steps_large_parameters(monkeypatch: pytest.MonkeyPatch) -> None:
+    loops: list[int] = []
+    monkeypatch.setattr("lion.fused._single_tensor_lion", lambda params, *_, **__: loops.append(len(params)))
+    large, small = torch.zeros(SMALLEST_FUSED), torch.zeros(SMALLEST_FUSED - 1)
+    params, _ = stepped([large, small], [[torch.ones_like(large), torch.ones_like(small)]], lr=0.5, fused=True)
+    assert params[0].unique().tolist() == [-0.5]
+    assert params[1].unique().tolist() == [0.0]
+    assert loops == [1]
+
+
+def test_gradients_are_not_written() -> None:
+    gradient = torch.randn(SMALLEST_FUSED)
+    before = gradient.clone()
+    stepped([torch.zeros(SMALLEST_FUSED)], [[gradient]], fused=True)
+    assert torch.equal(gradient, before)
+
+
+def test_autograd_sees_that_parameters_were_changed() -> None:
+    param = Parameter(torch.ones(SMALLEST_FUSED))
+    loss = param.square().sum()
+    param.grad = torch.ones(SMALLEST_FUSED)
+    Lion([param], fused=True).step()
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
+def test_a_scaler_leaves_unscaling_and_skipping_to_the_step() -> None:
+    start, gradient = torch.randn(SMALLEST_FUSED), torch.randn(SMALLEST_FUSED)
+    expected, _ = stepped([start], [[gradient]], lr=0.01, betas=(0.9, 0.5), fused=True)
+    param = Parameter(start.clone())
+    optimizer = Lion([param], lr=0.01, betas=(0.9, 0.5), fused=True)
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    scaler.scale(torch.zeros(()))  # which makes the scale
+    param.grad = gradient * 1024
+    scaler.step(optimizer)
+    assert torch.equal(param, expected[0])
+    assert torch.equal(optimizer.state[param]["exp_avg"], gradient * 0.5)
+
+    scaler.update()
+    param.grad = torch.full_like(gradient, float("inf"))
+    scaler.step(optimizer)
+    assert torch.equal(param, expected[0])
+    assert torch.isfinite(optimizer.state[param]["exp_avg"]).all()
+
+
+@pytest.mark.parametrize(("saved", "loaded"), [(True, None), (None, True)])
+def test_a_state_dict_continues_in_the_other_back_end(saved: bool | None, loaded: bool | None) -> None:
+    start = torch.randn(SMALLEST_FUSED)
+    gradients = [[torch.randn(SMALLEST_FUSED)] for _ in range(4)]
+    expected, _ = stepped([start], gradients, lr=0.01)
+    params, optimizer = stepped([start], gradients[:2], lr=0.01, fused=saved)
+    file = io.BytesIO()
+    torch.save(optimizer.state_dict(), file)
+    file.seek(0)
+    continued = Lion(params, fused=loaded)
+    state_dict = torch.load(file, weights_only=True)
+    state_dict["param_groups"][0]["fused"] = loaded
+    continued.load_state_dict(state_dict)
+    for given_gradients in gradients[2:]:
+        params[0].grad = given_gradients[0]
+        continued.step()
+    assert torch.equal(params[0], expected[0])
+
+
+def test_a_copy_of_the_optimizer_is_fused_too() -> None:
+    optimizer = copy.deepcopy(Lion([Parameter(torch.zeros(2))], fused=True))
+    assert optimizer.param_groups[0]["fused"]
+    assert optimizer._step_supports_amp_scaling
+
+
+@pytest.mark.parametrize("name", ["foreach", "differentiable", "cautious"])
+def test_what_the_kernel_cannot_do_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=f"{name}=True is not supported with fused=True"):
+        Lion([Parameter(torch.zeros(2))], fused=True, **{name: True})  # type: ignore[arg-type]
+
+
+def test_the_constructor_compiles_and_no_model_compiles_anything_more() -> None:
+    Lion([Parameter(torch.zeros(3))], fused=True)
+    kernel = _kernel(torch.float32, torch.float32)
+    compiled_before = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+    for entries in (SMALLEST_FUSED, 10_007, 100_000):
+        stepped([torch.zeros(entries)], [[torch.ones(entries)]] * 2, fused=True)
+    assert _kernel(torch.float32, torch.float32) is kernel
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == compiled_before
+
+
+def test_without_a_compiler_it_says_so_once_and_steps_by_the_loop() -> None:
+    code = (
+        "import torch, warnings; from lion import Lion\n"
+        "param = torch.nn.Parameter(torch.zeros(5000)); param.grad = torch.ones(5000)\n"
+        "optimizer = Lion([param], lr=0.5, fused=True); optimizer.step(); optimizer.step()\n"
+        "print(param.unique().tolist())"
+    )
+    environment = {"CXX": "/no/compiler", "PATH": "/usr/bin:/bin"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[-1.0]"
+    assert done.stderr.count("cannot compile its kernel here and steps by PyTorch's operators") == 1
