@@ -14,7 +14,7 @@ READY := $(VENV)/.ready
 STUDY = scale=$(SCALE) optimizer=$(OPTIMIZERS) hydra/sweeper=study $(if $(FRESH),run.fresh=true) $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help install reproduce report dashboard statistics plan wandb-sync wandb-workspaces test test-slow test-gpu \
+.PHONY: help install reproduce report dashboard statistics plan bench-optimizer wandb-sync wandb-workspaces test test-slow test-gpu \
 	test-network lint $(TASKS:%=reproduce-%) $(TASKS:%=pilot-%)
 
 help:  ## print this list
@@ -44,8 +44,9 @@ $(TASKS:%=pilot-%): pilot-%: $(READY)
 plan: $(READY)  ## what the experiment CELL of TASK would cost: parameters, FLOPs, samples, memory
 	$(BIN)/python -m experiments.harness.plan $(TASK) experiment=$(TASK)/$(CELL) scale=$(SCALE) $(ARGS)
 
-report: $(READY)  ## rebuild every table and figure under results/ from the committed run records
+report: $(READY)  ## rebuild every table and figure under results/ from the committed records
 	$(BIN)/python -m experiments.report
+	$(BIN)/python -m benchmarks.page
 
 dashboard: $(READY)  ## pages of all studies and running ones in runs/dashboard; SERVE=1 serves them on 127.0.0.1
 	$(BIN)/python -m experiments.report.dashboard $(if $(SERVE),--serve) $(ARGS)
@@ -59,8 +60,11 @@ wandb-workspaces: $(READY)  ## make a W&B workspace for each task's study at SCA
 statistics: $(READY)  ## docs/statistics.md: how far the verdicts can be trusted, by simulation
 	$(BIN)/python -m experiments.report.statistics_page
 
+bench-optimizer: $(READY)  ## time a step of Lion, of other Lions and of AdamW; 12 GB of memory, a quiet machine
+	$(BIN)/python -m benchmarks.optimizer_step
+
 test: lint  ## the tests that need neither network nor GPU, ruff and mypy
-	$(BIN)/python -m pytest -m 'not slow and not gpu and not network'
+	$(BIN)/python -m pytest -n 2 -m 'not slow and not gpu and not network'
 
 test-slow: $(READY)  ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow

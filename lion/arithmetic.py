@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+LOW_PRECISION = (torch.bfloat16, torch.float16)
+
 
 def as_real(tensor: Tensor) -> Tensor:
     """View a complex tensor as real with a last axis of 2; autograd leaves some gradients lazily conjugated."""

@@ -9,16 +9,17 @@ import time
 import warnings
 from collections.abc import Callable
 from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import Parameter
 
+from lion.arithmetic import LOW_PRECISION
 from lion.plain import _single_tensor_lion
+from lion.state import momentum_dtype
 
 log = logging.getLogger(__name__)
-
-Kernel = Callable[[Tensor, Tensor, Tensor, Tensor], None]
 
 FUSED_DTYPES = (torch.float32, torch.bfloat16)
 SMALLEST_FUSED = 4096
@@ -34,6 +35,7 @@ def _fused_lion(
     params: list[Tensor],
     grads: list[Tensor],
     exp_avgs: list[Tensor],
+    compensations: list[Tensor | None],
     *,
     lr: float | Tensor,
     beta1: float,
@@ -45,54 +47,57 @@ def _fused_lion(
     scalars = torch.tensor(
         [-1 if maximize else 1, 1 - lr * weight_decay, -lr, beta1, 1 - beta1, beta2, 1 - beta2], dtype=torch.float32
     )
-    others: tuple[list[Tensor], list[Tensor], list[Tensor]] = ([], [], [])
-    for tensors in zip(params, grads, exp_avgs, strict=True):
-        if _is_fusible(*tensors) and (kernel := _kernel(tensors[0].dtype, tensors[2].dtype)):
+    others = []
+    for tensors in zip(params, grads, exp_avgs, compensations, strict=True):
+        operands = [tensor for tensor in tensors if tensor is not None]
+        if _are_fusible(operands) and (kernel := _kernel(*(tensor.dtype for tensor in operands))):
             # By .data, because Dynamo would compile anew for views of differently shaped tensors.
-            param, grad, exp_avg = (tensor.as_strided((tensor.numel(),), (1,)).data for tensor in tensors)
-            kernel(param, grad, exp_avg, scalars)
-            torch.autograd.graph.increment_version((tensors[0], tensors[2]))
+            kernel(scalars, *(tensor.as_strided((tensor.numel(),), (1,)).data for tensor in operands))
+            torch.autograd.graph.increment_version(operands[:1] + operands[2:])
         else:
-            for column, tensor in zip(others, tensors, strict=True):
-                column.append(tensor)
-    _single_tensor_lion(
-        *others, lr=lr, beta1=beta1, beta2=beta2, weight_decay=weight_decay, cautious=cautious, maximize=maximize
-    )
+            others.append(tensors)
+    if others:
+        _single_tensor_lion(
+            *map(list, zip(*others, strict=True)),
+            lr=lr,
+            beta1=beta1,
+            beta2=beta2,
+            weight_decay=weight_decay,
+            cautious=cautious,
+            maximize=maximize,
+        )
 
 
-def compile_kernels(params: list[Tensor], exp_avg_dtypes: list[torch.dtype]) -> None:
-    """Compile what steps over these parameters need, so that the first one takes no longer than the others."""
-    for param, dtype in zip(params, exp_avg_dtypes, strict=True):
-        if param.dtype in FUSED_DTYPES and dtype in FUSED_DTYPES:
-            _kernel(param.dtype, dtype)
+def compile_kernels(group: dict[str, Any]) -> None:
+    """Compile what steps over a parameter group need, so that the first one takes no longer than the others."""
+    for param in group["params"]:
+        dtypes = [param.dtype, param.dtype, momentum_dtype(param, group["momentum_dtype"])]
+        if group["kahan_sum"] and param.dtype in LOW_PRECISION:
+            dtypes.append(param.dtype)
+        if set(dtypes) <= set(FUSED_DTYPES):
+            _kernel(*dtypes)
 
 
-def _is_fusible(param: Tensor, grad: Tensor, exp_avg: Tensor) -> bool:
+def _are_fusible(operands: list[Tensor]) -> bool:
     """Large plain tensors of dtypes that the kernel has, whose entries lie in memory alike."""
+    param, grad = operands[:2]
     return (
         param.numel() >= SMALLEST_FUSED
-        and all(type(tensor) in (Tensor, Parameter) for tensor in (param, grad, exp_avg))
         and param.dtype == grad.dtype
-        and param.dtype in FUSED_DTYPES
-        and exp_avg.dtype in FUSED_DTYPES
-        and param.stride() == grad.stride() == exp_avg.stride()
+        and all(type(tensor) in (Tensor, Parameter) and tensor.dtype in FUSED_DTYPES for tensor in operands)
+        and all(tensor.stride() == param.stride() for tensor in operands)
         and (param.is_contiguous() or param.is_contiguous(memory_format=torch.channels_last))
     )
 
 
 @cache
-def _kernel(param_dtype: torch.dtype, exp_avg_dtype: torch.dtype) -> Kernel | None:
-    """The compiled update of tensors of more than one entry; None, saying so, where it cannot be compiled."""
-    kernel: Kernel = torch.compile(_update, fullgraph=True, dynamic=True)
+def _kernel(*dtypes: torch.dtype) -> Callable[..., None] | None:
+    """`_update`, compiled for operands of these dtypes; None, saying so, where it cannot be compiled."""
+    kernel = torch.compile(_update, fullgraph=True, dynamic=True, options={"emulate_precision_casts": True})
     start = time.perf_counter()
     with torch.no_grad():
         try:
-            kernel(
-                torch.zeros(2, dtype=param_dtype),
-                torch.zeros(2, dtype=param_dtype),
-                torch.zeros(2, dtype=exp_avg_dtype),
-                torch.zeros(7),
-            )
+            kernel(torch.zeros(7), *(torch.zeros(2, dtype=dtype) for dtype in dtypes))
         except RuntimeError as error:
             reason = str(error).strip().partition("\n")[0]
             warnings.warn(
@@ -100,17 +105,22 @@ def _kernel(param_dtype: torch.dtype, exp_avg_dtype: torch.dtype) -> Kernel | No
                 stacklevel=2,
             )
             return None
-    log.info("Lion's fused kernel for %s, %s: %.1f s", param_dtype, exp_avg_dtype, time.perf_counter() - start)
+    names = ", ".join(str(dtype).removeprefix("torch.") for dtype in dtypes)
+    log.info("Lion's fused kernel for %s was compiled in %.1f s", names, time.perf_counter() - start)
     return kernel
 
 
-def _update(param: Tensor, grad: Tensor, exp_avg: Tensor, scalars: Tensor) -> None:
+def _update(scalars: Tensor, param: Tensor, grad: Tensor, exp_avg: Tensor, compensation: Tensor | None = None) -> None:
     """Lion's step of one-dimensional tensors, rounded where the operators of `_single_tensor_lion` round."""
     from torch._inductor.inductor_prims import fma
 
     sign, decay, negative_lr, beta1, one_minus_beta1, beta2, one_minus_beta2 = scalars.unbind()
     p, g, m = param.float(), grad.float() * sign, exp_avg.float()
-    update = torch.sign(m * beta1 + g * one_minus_beta1)
-    param.copy_(p * decay + update * negative_lr)
+    if compensation is not None:
+        p = p + compensation
+    p = p * decay + torch.sign(m * beta1 + g * one_minus_beta1) * negative_lr
+    param.copy_(p)
+    if compensation is not None:
+        compensation.copy_(p - param)
     # The operator add_(g, alpha) rounds once, which a product and a sum would not.
     exp_avg.copy_(fma(g, one_minus_beta2.expand_as(g), m * beta2))

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import Optimizer, ParamsT, _default_to_fused_or_foreach, _use_grad_for_differentiable
 
-from lion.arithmetic import as_real
+from lion.arithmetic import LOW_PRECISION, as_real
 from lion.fused import _fused_lion, compile_kernels, takes_fused
 from lion.plain import _multi_tensor_lion, _single_tensor_lion
 from lion.settings import LATER_SETTINGS, check_back_end, check_capture, check_settings, warn_of_low_precision
@@ -27,7 +27,8 @@ class Lion(Optimizer):
     epsilon and no bias correction: the sign removes the scale.
 
     State: `exp_avg` alone, the momentum, of the parameter's shape and layout. Its dtype is the parameter's, or float32
-    for bfloat16 and float16 parameters, unless `momentum_dtype` is given. The step computes in float32 or better.
+    for bfloat16 and float16 parameters, unless `momentum_dtype` is given. The step computes in float32 or better. With
+    `kahan_sum` bfloat16 and float16 parameters have a `compensation` of their own shape, layout and dtype.
 
     Tuning (README of google/automl/lion; paper, section 5): against a tuned AdamW, lr 3 to 10 times smaller and
     weight_decay 3 to 10 times larger, so that their product stays, and the schedule's end points scaled with lr. If
@@ -41,6 +42,8 @@ class Lion(Optimizer):
         betas: (beta1, beta2), each in [0, 1).
         weight_decay: decoupled decay, multiplied by lr.
         momentum_dtype: floating dtype of `exp_avg`; bfloat16, as in the paper, halves the state of float32 parameters.
+        kahan_sum: keep what rounding takes from bfloat16 and float16 parameters and add it in the next step. Without it
+            a weight that is large against lr never moves (Zamirai et al. 2020, arXiv:2010.06192, section 4).
         cautious: drop the entries of the update whose sign is not the gradient's and scale the others by
             size / (kept + 1) (Cautious Optimizers, arXiv:2411.16085; github.com/kyleliang919/C-Optim).
         maximize: ascend.
@@ -69,6 +72,7 @@ class Lion(Optimizer):
         weight_decay: float = 0.0,
         *,
         momentum_dtype: torch.dtype | None = None,
+        kahan_sum: bool = False,
         cautious: bool = False,
         maximize: bool = False,
         foreach: bool | None = None,
@@ -81,6 +85,7 @@ class Lion(Optimizer):
             "betas": betas,
             "weight_decay": weight_decay,
             "momentum_dtype": momentum_dtype,
+            "kahan_sum": kahan_sum,
             "cautious": cautious,
             "maximize": maximize,
             "foreach": foreach,
@@ -99,9 +104,7 @@ class Lion(Optimizer):
         group["betas"] = tuple(group["betas"])  # a config library's list type must not end up in checkpoints
         warn_of_low_precision(self.param_groups)
         if takes_fused(group["fused"], group["params"]):
-            compile_kernels(
-                group["params"], [momentum_dtype(param, group["momentum_dtype"]) for param in group["params"]]
-            )
+            compile_kernels(group)
 
     @property
     def _step_supports_amp_scaling(self) -> bool:
@@ -129,7 +132,12 @@ class Lion(Optimizer):
                 hook.remove()
 
     def _init_group(
-        self, group: dict[str, Any], params: list[Tensor], grads: list[Tensor], exp_avgs: list[Tensor]
+        self,
+        group: dict[str, Any],
+        params: list[Tensor],
+        grads: list[Tensor],
+        exp_avgs: list[Tensor],
+        compensations: list[Tensor | None],
     ) -> None:
         # torch.compile calls a method of this name and kind instead of tracing it.
         for param in group["params"]:
@@ -144,9 +152,12 @@ class Lion(Optimizer):
             if not state:
                 dtype = momentum_dtype(param, group["momentum_dtype"])
                 state["exp_avg"] = torch.zeros_like(param, dtype=dtype, memory_format=torch.preserve_format)
+                if group["kahan_sum"] and param.dtype in LOW_PRECISION:
+                    state["compensation"] = torch.zeros_like(param, memory_format=torch.preserve_format)
             params.append(param)
             grads.append(param.grad)
             exp_avgs.append(state["exp_avg"])
+            compensations.append(state.get("compensation"))
 
     @_use_grad_for_differentiable
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
@@ -163,12 +174,14 @@ class Lion(Optimizer):
             params: list[Tensor] = []
             grads: list[Tensor] = []
             exp_avgs: list[Tensor] = []
-            self._init_group(group, params, grads, exp_avgs)
+            compensations: list[Tensor | None] = []
+            self._init_group(group, params, grads, exp_avgs, compensations)
             beta1, beta2 = group["betas"]
             lion(
                 params,
                 grads,
                 exp_avgs,
+                compensations,
                 lr=group["lr"],
                 beta1=beta1,
                 beta2=beta2,
@@ -189,6 +202,7 @@ def lion(
     params: list[Tensor],
     grads: list[Tensor],
     exp_avgs: list[Tensor],
+    compensations: list[Tensor | None] | None = None,
     *,
     lr: float | Tensor,
     beta1: float,
@@ -208,9 +222,10 @@ def lion(
     The gradients are divided by `grad_scale`, and nothing is done if `found_inf` is not 0 (both 1-element): what
     torch.amp.GradScaler leaves to a fused step.
 
-    The three lists are equally long. Parameters and momenta are updated in place, gradients only read; at each index
-    the three have one shape, and all are complex if one is; devices and dtypes may be mixed. Call it under
-    `torch.no_grad()`, unless the step itself is to be differentiated.
+    The lists are equally long. Parameters, momenta and compensations are updated in place, gradients only read; at each
+    index they have one shape, and all are complex if one is; devices and dtypes may be mixed. A compensation, of a
+    bfloat16 or float16 parameter alone, is what rounding took from it. Call it under `torch.no_grad()`, unless the step
+    itself is to be differentiated.
     """
     check_back_end(lr, foreach, capturable, differentiable, cautious, fused)
     if found_inf is not None and found_inf.item():
@@ -227,6 +242,7 @@ def lion(
         [as_real(param) for param in params],
         [as_real(grad) for grad in grads],
         [as_real(exp_avg) for exp_avg in exp_avgs],
+        compensations or [None] * len(params),
         lr=lr.squeeze() if isinstance(lr, Tensor) else lr,
         beta1=beta1,
         beta2=beta2,

@@ -10,6 +10,7 @@ def _single_tensor_lion(
     params: list[Tensor],
     grads: list[Tensor],
     exp_avgs: list[Tensor],
+    compensations: list[Tensor | None],
     *,
     lr: float | Tensor,
     beta1: float,
@@ -18,9 +19,11 @@ def _single_tensor_lion(
     cautious: bool,
     maximize: bool,
 ) -> None:
-    for param, grad, exp_avg in zip(params, grads, exp_avgs, strict=True):
+    for param, grad, exp_avg, compensation in zip(params, grads, exp_avgs, compensations, strict=True):
         dtype = arithmetic_dtype(param, exp_avg)
         p, g, m = param.to(dtype), grad.to(dtype), exp_avg.to(dtype)  # no copies unless in low precision
+        if compensation is not None:
+            p.add_(compensation)
         if maximize:
             g = -g
 
@@ -40,6 +43,8 @@ def _single_tensor_lion(
 
         if param.dtype != dtype:
             param.copy_(p)
+        if compensation is not None:
+            compensation.copy_(p.sub_(param))
         if exp_avg.dtype != dtype:
             exp_avg.copy_(m)
 
@@ -48,6 +53,7 @@ def _multi_tensor_lion(
     params: list[Tensor],
     grads: list[Tensor],
     exp_avgs: list[Tensor],
+    compensations: list[Tensor | None],
     *,
     lr: float | Tensor,
     beta1: float,
@@ -57,14 +63,19 @@ def _multi_tensor_lion(
     maximize: bool,
 ) -> None:
     # One call takes tensors of one device and dtype. torch's own grouping wants the momentum in the parameter's dtype.
-    groups: dict[tuple[object, ...], list[tuple[Tensor, Tensor, Tensor]]] = {}
-    for tensors in zip(params, grads, exp_avgs, strict=True):
-        groups.setdefault((tensors[0].device, *(tensor.dtype for tensor in tensors)), []).append(tensors)
+    groups: dict[tuple[object, ...], list[tuple[Tensor, Tensor, Tensor, Tensor | None]]] = {}
+    for tensors in zip(params, grads, exp_avgs, compensations, strict=True):
+        *operands, compensation = tensors
+        key = (tensors[0].device, *(tensor.dtype for tensor in operands), compensation is None)
+        groups.setdefault(key, []).append(tensors)
 
     for group in groups.values():
-        group_params, group_grads, group_exp_avgs = (list(column) for column in zip(*group, strict=True))
+        group_params, group_grads, group_exp_avgs, group_compensations = map(list, zip(*group, strict=True))
         dtype = arithmetic_dtype(group_params[0], group_exp_avgs[0])
         ps, gs, ms = ([tensor.to(dtype) for tensor in column] for column in (group_params, group_grads, group_exp_avgs))
+        compensated = group_compensations[0] is not None
+        if compensated:
+            torch._foreach_add_(ps, group_compensations)
         if maximize:
             gs = list(torch._foreach_neg(gs))
 
@@ -87,6 +98,9 @@ def _multi_tensor_lion(
         for low, high in zip(group_params + group_exp_avgs, ps + ms, strict=True):
             if low.dtype != dtype:
                 low.copy_(high)
+        if compensated:
+            torch._foreach_sub_(ps, group_params)
+            torch._foreach_copy_(group_compensations, ps)
 
 
 def _drop_disagreeing_entries_(update: Tensor, grad: Tensor) -> None:

@@ -7,11 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lion.arithmetic import LOW_PRECISION
+
 MOMENTUM_DTYPES = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
 
 # Defaults of the settings that other Lions do not have, so that their checkpoints and older ones load.
 LATER_SETTINGS = {
     "momentum_dtype": None,
+    "kahan_sum": False,
     "cautious": False,
     "maximize": False,
     "foreach": None,
@@ -62,15 +65,16 @@ def check_back_end(
 
 
 def warn_of_low_precision(param_groups: list[dict[str, Any]]) -> None:
-    """Warn if the last group brings the first bfloat16 or float16 parameter."""
-    has_low_precision = [
-        any(param.dtype in (torch.bfloat16, torch.float16) for param in group["params"]) for group in param_groups
+    """Warn if the last group brings the first bfloat16 or float16 parameter that is not compensated."""
+    loses = [
+        not group["kahan_sum"] and any(param.dtype in LOW_PRECISION for param in group["params"])
+        for group in param_groups
     ]
-    if has_low_precision[-1] and not any(has_low_precision[:-1]):
+    if loses[-1] and not any(loses[:-1]):
         warnings.warn(
             "Lion got bfloat16 or float16 parameters. Every weight moves by lr, and not at all where lr is less than "
             "half a unit in its last place: at lr 1e-4 that is any bfloat16 weight above 0.031. Keep the parameters in "
-            "float32 and use torch.autocast.",
+            "float32 and use torch.autocast, or set kahan_sum=True.",
             stacklevel=5,
         )
 

@@ -1,4 +1,4 @@
-"""Lion's state: the dtype of the momentum, and how it comes out of a state dict."""
+"""Lion's state: the dtype of the momentum, and how the state comes out of a state dict."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ def momentum_dtype(param: Tensor, requested: torch.dtype | None) -> torch.dtype:
 
 
 def register_exact_loading(optimizer: torch.optim.Optimizer) -> tuple[RemovableHandle, RemovableHandle]:
-    """Let the next `load_state_dict` refuse foreign state and take over the momentum bit for bit.
+    """Let the next `load_state_dict` refuse foreign state and take over the state bit for bit.
 
     By itself, `Optimizer.load_state_dict` casts the momentum to the parameter's dtype, which drops bits of a float32
     momentum of bfloat16 parameters, and shares memory with the state dict wherever it need not cast. The two hooks run
@@ -36,7 +36,7 @@ def register_exact_loading(optimizer: torch.optim.Optimizer) -> tuple[RemovableH
 
     return (
         optimizer.register_load_state_dict_pre_hook(check_and_keep),
-        optimizer.register_load_state_dict_post_hook(lambda _: _restore_momentum(optimizer, loaded), prepend=True),
+        optimizer.register_load_state_dict_post_hook(lambda _: _restore(optimizer, loaded), prepend=True),
     )
 
 
@@ -50,22 +50,20 @@ def _check_written_by_lion(state_dict: dict[str, Any]) -> None:
             reason = f"lacks {sorted(missing)}" if missing else "has 'eps'"
             raise ValueError(f"This is not the state dict of a Lion: param group {index} {reason}. {way_out}")
     for key, state in state_dict["state"].items():
-        if foreign := state.keys() - {"exp_avg"}:
+        if foreign := state.keys() - {"exp_avg", "compensation"}:
             raise ValueError(
                 f"This is not the state dict of a Lion: the state of parameter {key} has {sorted(foreign)}. {way_out}"
             )
 
 
-def _restore_momentum(optimizer: torch.optim.Optimizer, state_dict: dict[str, Any]) -> None:
+def _restore(optimizer: torch.optim.Optimizer, state_dict: dict[str, Any]) -> None:
     for group, saved_group in zip(optimizer.param_groups, state_dict["param_groups"], strict=True):
         for param, saved_id in zip(group["params"], saved_group["params"], strict=True):
-            if "exp_avg" not in state_dict["state"].get(saved_id, {}):
-                continue
-            exp_avg = state_dict["state"][saved_id]["exp_avg"]
-            if exp_avg.shape != param.shape:
-                raise ValueError(
-                    f"The state dict holds a momentum of shape {tuple(exp_avg.shape)} for parameter {saved_id}, which "
-                    f"has shape {tuple(param.shape)}: build the optimizer with the parameters in the order saved."
-                )
-            dtype = momentum_dtype(param, group["momentum_dtype"])
-            optimizer.state[param]["exp_avg"] = exp_avg.to(device=param.device, dtype=dtype, copy=True)
+            for name, saved in state_dict["state"].get(saved_id, {}).items():
+                if saved.shape != param.shape:
+                    raise ValueError(
+                        f"The state dict holds {name} of shape {tuple(saved.shape)} for parameter {saved_id}, which "
+                        f"has shape {tuple(param.shape)}: build the optimizer with the parameters in the order saved."
+                    )
+                dtype = momentum_dtype(param, group["momentum_dtype"]) if name == "exp_avg" else param.dtype
+                optimizer.state[param][name] = saved.to(device=param.device, dtype=dtype, copy=True)

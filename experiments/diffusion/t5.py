@@ -16,8 +16,11 @@ class T5XXL(nn.Module):
         super().__init__()
         from transformers import T5EncoderModel
 
-        # bfloat16: float16 overflows in it
-        self.encoder = T5EncoderModel.from_pretrained(REPO, revision=REVISION, dtype=torch.bfloat16)
+        # bfloat16, because float16 overflows in it. The repository holds a pickle; transformers then asks the hub's
+        # converter for safetensors. UNVERIFIED: it was never fetched.
+        self.encoder = T5EncoderModel.from_pretrained(
+            REPO, revision=REVISION, dtype=torch.bfloat16, use_safetensors=True
+        )
 
     def forward(self, tokens: Tensor) -> Tensor:
         """The last layer's states."""

@@ -2,15 +2,13 @@
 
 from pathlib import Path
 
-from experiments.language_modeling.documents import Corpus
+from experiments.language_modeling.documents import PUBLISHED_SPLITS, Corpus
 from experiments.language_modeling.tables import table_sources
 from experiments.language_modeling.text_files import split_folders
-
-_FILES = {"train": "train", "val": "validation", "test": "test"}
 
 
 def books(root: str) -> Corpus:
     """The published splits: train/*.txt, validation/*.txt and test/*.txt, or else data/train-*.parquet and so on."""
     if (Path(root) / "train").is_dir():
         return split_folders(Path(root))
-    return table_sources(root, {split: f"data/{name}-*.parquet" for split, name in _FILES.items()})
+    return table_sources(root, {split: f"data/{name}-*.parquet" for split, name in PUBLISHED_SPLITS.items()})

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from experiments.harness.errors import DataError
-from experiments.language_modeling.documents import Corpus, Document, Source
+from experiments.language_modeling.documents import PUBLISHED_SPLITS, Corpus, Document, Source
 
 READ_BYTES = 1 << 20
 
@@ -22,10 +22,7 @@ def folder_source(folder: Path) -> Source:
 
 def split_folders(root: Path) -> Corpus:
     """The folders train, validation and test of ``root``."""
-    return {split: folder_source(root / name) for split, name in _FOLDERS.items()}
-
-
-_FOLDERS = {"train": "train", "val": "validation", "test": "test"}
+    return {split: folder_source(root / name) for split, name in PUBLISHED_SPLITS.items()}
 
 
 def _pieces(path: Path) -> Iterator[str]:

@@ -12,20 +12,19 @@ import ast
 import logging
 import re
 
-from experiments.language_modeling.documents import Corpus
+from experiments.language_modeling.documents import PUBLISHED_SPLITS, Corpus
 from experiments.language_modeling.tables import table_sources
 
 log = logging.getLogger(__name__)
 
 _MARKER = re.compile(r"^_START_(ARTICLE|SECTION|PARAGRAPH)_$", re.MULTILINE)
 _PRINTED_BYTES = re.compile(r"""b(['"])(?:\\n)?_START_(?:(?!\1)[ -\[\]-~]|\\[ -~])*\1""")
-_FILES = {"train": "train", "val": "validation", "test": "test"}
 
 
 def articles(root: str, language: str) -> Corpus:
     """The articles of one language, a folder of the repository (``en``, ``de``, ``zh-cn``), in its published splits."""
     return table_sources(
-        root, {split: f"{language}/{name}-*.parquet" for split, name in _FILES.items()}, to_text=plain_text
+        root, {split: f"{language}/{name}-*.parquet" for split, name in PUBLISHED_SPLITS.items()}, to_text=plain_text
     )
 
 
@@ -34,7 +33,7 @@ def training_articles(root: str, language: str) -> Corpus:
     log.warning(
         "%s has no %s/validation-*.parquet and test-*.parquet: other articles will be set aside", root, language
     )
-    return table_sources(root, {"train": f"{language}/{_FILES['train']}-*.parquet"}, to_text=plain_text)
+    return table_sources(root, {"train": f"{language}/train-*.parquet"}, to_text=plain_text)
 
 
 def plain_text(cell: str) -> str:

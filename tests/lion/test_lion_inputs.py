@@ -164,9 +164,9 @@ def test_gradient_of_another_dtype_than_the_parameter(foreach: bool) -> None:
     ],
 )
 def test_functional_form_refuses_what_the_class_refuses(settings: dict[str, Any]) -> None:
-    tensors = [[torch.ones(1)] for _ in range(3)]
+    params, grads, exp_avgs = ([torch.ones(1)] for _ in range(3))
     with pytest.raises(ValueError, match="not supported"):
-        lion(*tensors, **({"lr": 0.1, "beta1": 0.9, "beta2": 0.99, "weight_decay": 0.0} | settings))
+        lion(params, grads, exp_avgs, **({"lr": 0.1, "beta1": 0.9, "beta2": 0.99, "weight_decay": 0.0} | settings))
 
 
 def test_groups_have_settings_of_their_own() -> None:

@@ -60,6 +60,7 @@ def test_settings_stay_as_given() -> None:
         "betas": (0.9, 0.99),
         "weight_decay": 0.1,
         "momentum_dtype": None,
+        "kahan_sum": False,
         "cautious": False,
         "maximize": False,
         "foreach": None,  # not what was chosen on this machine: a checkpoint must load on another

@@ -1,0 +1,1 @@
+"""Benchmarks, whose tables are kept under results/."""

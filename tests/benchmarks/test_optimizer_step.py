@@ -1,0 +1,83 @@
+"""The benchmark of the step: its contestants do the same work, its numbers are those of a hand calculation."""
+
+import json
+from typing import Any
+
+import pytest
+import torch
+from torch.nn import Parameter
+
+from benchmarks.contestants import contestants
+from benchmarks.extra_memory import extra_bytes
+from benchmarks.optimizer_step import step_ms
+from benchmarks.page import FOLDER, bandwidth_table, page, ratios_table, times_table
+from benchmarks.shapes import MODELS, parameter_shapes
+
+CPU = torch.device("cpu")
+
+
+def weights_after(name: str, steps: int = 3) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    param = Parameter(torch.randn(70, 70, generator=generator))
+    optimizer = contestants(CPU)[name].build([param])
+    for _ in range(steps):
+        param.grad = torch.randn(70, 70, generator=generator)
+        optimizer.step()
+    return param.detach()
+
+
+@pytest.mark.parametrize("name", [name for name in contestants(CPU) if "AdamW" not in name and "bf16" not in name])
+def test_every_lion_does_the_same_work(name: str) -> None:
+    assert torch.equal(weights_after(name), weights_after("Lion, loop"))
+
+
+@pytest.mark.parametrize(("model", "millions"), zip(MODELS, [25.6, 86.6, 110.4, 336.1, 730.9], strict=True))
+def test_the_shapes_are_those_of_models_of_the_published_sizes(model: str, millions: float) -> None:
+    assert sum(shape.numel() for shape in parameter_shapes(model)) / 1e6 == pytest.approx(millions, abs=0.6)
+
+
+def test_a_fused_step_takes_no_memory_and_a_list_of_temporaries_does() -> None:
+    params = [Parameter(torch.randn(2**21)) for _ in range(8)]
+    for param in params:
+        param.grad = torch.randn(2**21)
+    entrants = contestants(CPU)
+    parameter_bytes = 8 * 4 * 2**21
+    assert extra_bytes(entrants["Lion, fused"], params, CPU) < 0.01 * parameter_bytes
+    assert extra_bytes(entrants["Lion, foreach"], params, CPU) > 0.9 * parameter_bytes
+
+
+def test_each_step_is_timed_and_the_first_is_not() -> None:
+    param = Parameter(torch.zeros(1))
+    param.grad = torch.ones(1)
+    times_ms = step_ms(contestants(CPU)["Lion, loop"].build([param]), 3, CPU)
+    assert len(times_ms) == 3
+    assert min(times_ms) > 0
+    assert param.item() == pytest.approx(-4e-4, rel=1e-2)
+
+
+def small_results() -> dict[str, Any]:
+    """One million parameters: at 10 ms Lion moves 20 MB in 10 ms, 2 GB/s; a copy moves 4."""
+    return {
+        "bytes_per_parameter": {"Lion, fused": 20, "AdamW, fused": 28},
+        "models": {
+            "tiny": {
+                "parameters": 10**6,
+                "step_ms": {"Lion, fused": [9.0, 10.0, 11.0], "AdamW, fused": [20.0, 20.0, 20.0]},
+                "copy_gb_per_s": [4.0, 4.0],
+            }
+        },
+        "memory_model": "tiny",
+        "extra_bytes": {"Lion, fused": 4 * 10**4, "AdamW, fused": 0},
+    }
+
+
+def test_tables_say_what_was_measured() -> None:
+    results = small_results()
+    assert "| Lion, fused | 10.0 (9.0 to 11.0) |" in times_table(results)
+    assert "| Lion, fused | 0.50 | 1.0 % |" in ratios_table(results)
+    assert "| Lion, fused | 20 | 50 % |" in bandwidth_table(results)
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*/results.json")), ids=lambda path: path.parent.name)
+def test_committed_pages_are_made_from_their_results(path: Any) -> None:
+    assert (path.parent / "README.md").read_text() == page(json.loads(path.read_text()))

@@ -1,0 +1,101 @@
+"""bfloat16 training with Kahan summation ends where float32 training ends; without it, it does not."""
+
+import warnings
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn import Parameter
+
+from experiments.harness.provenance import ROOT
+from lion import Lion
+
+CONTEXT, STEPS, BATCH_SIZE, LR = 6, 400, 64, 5e-4
+
+
+def text() -> Tensor:
+    """This repository's licence, letter by letter."""
+    return torch.tensor(list((ROOT / "LICENSE").read_bytes()))
+
+
+def trained_loss(dtype: torch.dtype, **settings: Any) -> float:
+    """Nats a letter, over the whole text, of a perceptron trained to tell each letter from the six before it."""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Embedding(128, 16), nn.Flatten(), nn.Linear(16 * CONTEXT, 128), nn.ReLU(), nn.Linear(128, 128)
+    ).to(dtype)
+    optimizer = Lion(model.parameters(), lr=LR, betas=(0.9, 0.99), weight_decay=0.1, **settings)
+    windows = text().unfold(0, CONTEXT + 1, 1)
+    generator = torch.Generator().manual_seed(1)
+    for step in range(STEPS):
+        for group in optimizer.param_groups:
+            group["lr"] = LR * (1 - step / STEPS)
+        batch = windows[torch.randint(len(windows), (BATCH_SIZE,), generator=generator)]
+        optimizer.zero_grad()
+        F.cross_entropy(model(batch[:, :-1]).float(), batch[:, -1]).backward()
+        optimizer.step()
+    with torch.no_grad():
+        return F.cross_entropy(model(windows[:, :-1]).float(), windows[:, -1]).item()
+
+
+@pytest.mark.filterwarnings("ignore:Lion got bfloat16 or float16 parameters")
+@pytest.mark.parametrize("back_end", [{"foreach": False}, {"foreach": True}, {"fused": True}])
+def test_bfloat16_learns_a_text_as_well_as_float32(back_end: dict[str, bool]) -> None:
+    exact = trained_loss(torch.float32, **back_end)
+    rounded = trained_loss(torch.bfloat16, **back_end)
+    compensated = trained_loss(torch.bfloat16, kahan_sum=True, **back_end)
+    assert abs(compensated - exact) < 0.01
+    assert rounded - exact > 0.05
+
+
+@pytest.mark.parametrize("back_end", [{"foreach": False}, {"foreach": True}])
+def test_small_steps_add_up(back_end: dict[str, Any]) -> None:
+    """Each is a sixteenth of the spacing of bfloat16 numbers below 1."""
+    param = Parameter(torch.ones(3, dtype=torch.bfloat16))
+    optimizer = Lion([param], lr=2**-12, kahan_sum=True, **back_end)
+    for _ in range(1000):
+        param.grad = torch.ones_like(param)
+        optimizer.step()
+    assert (param.float() - (1 - 1000 * 2**-12)).abs().max() <= 2**-9
+
+
+def test_the_two_parts_are_the_float32_weight() -> None:
+    start = torch.randn(500).bfloat16()
+    low, exact = Parameter(start.clone()), Parameter(start.float())
+    optimizer = Lion([low], lr=1e-3, weight_decay=0.1, kahan_sum=True)
+    reference = Lion([exact], lr=1e-3, weight_decay=0.1)
+    for _ in range(50):
+        gradient = torch.randn(500).bfloat16()
+        low.grad, exact.grad = gradient, gradient.float()
+        optimizer.step()
+        reference.step()
+    both = low.float() + optimizer.state[low]["compensation"].float()
+    # 8 bits of the weight and 8 of what it lacks: each step rounds at 2**-17 of the weight.
+    torch.testing.assert_close(both, exact, rtol=50 * 2**-17, atol=1e-6)
+
+
+def test_float32_parameters_have_no_compensation() -> None:
+    param = Parameter(torch.ones(2))
+    param.grad = torch.ones(2)
+    optimizer = Lion([param], kahan_sum=True)
+    optimizer.step()
+    assert set(optimizer.state[param]) == {"exp_avg"}
+
+
+def test_a_compensated_parameter_needs_no_warning() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Lion([Parameter(torch.ones(2, dtype=torch.bfloat16))], kahan_sum=True)
+
+
+def test_the_compensation_is_saved_and_loaded() -> None:
+    param = Parameter(torch.randn(100).bfloat16())
+    optimizer = Lion([param], lr=1e-4, kahan_sum=True)
+    param.grad = torch.randn_like(param)
+    optimizer.step()
+    loaded = Lion([param], lr=1e-4, kahan_sum=True)
+    loaded.load_state_dict(optimizer.state_dict())
+    torch.testing.assert_close(loaded.state[param], optimizer.state[param], rtol=0, atol=0)
+    assert loaded.state[param]["compensation"].abs().max() > 0
