@@ -64,7 +64,7 @@ bench-optimizer: $(READY)  ## time a step of Lion, of other Lions and of AdamW: 
 	$(BIN)/python -m benchmarks.optimizer_step
 
 test: lint  ## the tests that need neither network nor GPU, ruff and mypy
-	$(BIN)/python -m pytest -n 2 -m 'not slow and not gpu and not network'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m 'not slow and not gpu and not network'
 
 test-slow: $(READY)  ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow
