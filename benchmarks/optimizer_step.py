@@ -27,8 +27,8 @@ from benchmarks.page import FOLDER, write_page
 from benchmarks.shapes import MODELS
 from experiments.harness.provenance import ROOT, environment
 
-ROUNDS = 5
-STEPS_PER_ROUND = 4
+ROUNDS = 3
+STEPS_PER_ROUND = 3
 COPY_BYTES = 2**30
 MEMORY_MODEL = "ViT-B/16"
 PEERS = ("lion-pytorch", "pytorch-optimizer", "timm", "torch-optimi")

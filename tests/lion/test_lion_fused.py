@@ -115,6 +115,13 @@ def test_special_values_are_the_loops() -> None:
     assert_same_bits([start], [[gradient], [torch.zeros_like(gradient)]], lr=0.01, weight_decay=0.1)
 
 
+def test_a_zero_keeps_its_sign() -> None:
+    start = torch.zeros(SMALLEST_FUSED)
+    start[::2] = -0.0
+    params, _ = stepped([start], [[torch.zeros(SMALLEST_FUSED)]], lr=0.01, weight_decay=0.1, fused=True)
+    assert torch.equal(torch.signbit(params[0]), torch.signbit(start))
+
+
 def test_the_kernel_and_not_the_loop_steps_large_parameters(monkeypatch: pytest.MonkeyPatch) -> None:
     loops: list[int] = []
     monkeypatch.setattr("lion.fused._single_tensor_lion", lambda params, *_, **__: loops.append(len(params)))
