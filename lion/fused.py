@@ -94,8 +94,8 @@ def _are_fusible(operands: list[Tensor]) -> bool:
 def _kernel(*dtypes: torch.dtype) -> Callable[..., None] | None:
     """`_update`, compiled for operands of these dtypes; None, saying so, where it cannot be compiled."""
     # The compensation is what rounding took, so Inductor must round; otherwise it need not, and is faster.
-    options = {"emulate_precision_casts": len(dtypes) > 3}
-    kernel = torch.compile(_update, fullgraph=True, dynamic=True, options=options)
+    rounds = len(dtypes) > 3
+    kernel = torch.compile(_update, fullgraph=True, dynamic=True, options={"emulate_precision_casts": rounds})
     start = time.perf_counter()
     with torch.no_grad():
         try:
