@@ -27,7 +27,7 @@ from benchmarks.page import FOLDER, write_page
 from benchmarks.shapes import MODELS
 from experiments.harness.provenance import ROOT, environment
 
-ROUNDS = 3
+ROUNDS = 2
 STEPS_PER_ROUND = 3
 COPY_BYTES = 2**30
 MEMORY_MODEL = "ViT-B/16"

@@ -25,6 +25,9 @@ FUSED_DTYPES = (torch.float32, torch.bfloat16)
 SMALLEST_FUSED = 4096
 """Entries: below, a call of the kernel takes longer than the operators that it replaces (2 CPU cores)."""
 
+EXAMPLE_ENTRIES = 2**20
+"""Of the tensors that the kernel is compiled with: Inductor shares work between threads only if they are many."""
+
 
 def takes_fused(fused: bool | None, params: list[Tensor]) -> bool:
     """Whether a step over these parameters goes to `_fused_lion`."""
@@ -93,13 +96,16 @@ def _are_fusible(operands: list[Tensor]) -> bool:
 @cache
 def _kernel(*dtypes: torch.dtype) -> Callable[..., None] | None:
     """`_update`, compiled for operands of these dtypes; None, saying so, where it cannot be compiled."""
-    # The compensation is what rounding took, so Inductor must round; otherwise it need not, and is faster.
-    rounds = len(dtypes) > 3
-    kernel = torch.compile(_update, fullgraph=True, dynamic=True, options={"emulate_precision_casts": rounds})
+    options: dict[str, Any] = {
+        # The compensation is what rounding took, so Inductor must round; otherwise it need not, and is faster.
+        "emulate_precision_casts": len(dtypes) > 3,
+        "cpp.threads": torch.get_num_threads(),  # or a kernel for one thread might come out of Inductor's cache
+    }
+    kernel = torch.compile(_update, fullgraph=True, dynamic=True, options=options)
     start = time.perf_counter()
     with torch.no_grad():
         try:
-            kernel(torch.zeros(7), *(torch.zeros(2, dtype=dtype) for dtype in dtypes))
+            kernel(torch.zeros(7), *(torch.zeros(EXAMPLE_ENTRIES, dtype=dtype) for dtype in dtypes))
         except RuntimeError as error:
             reason = str(error).strip().partition("\n")[0]
             warnings.warn(
