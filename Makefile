@@ -60,7 +60,7 @@ wandb-workspaces: $(READY)  ## make a W&B workspace for each task's study at SCA
 statistics: $(READY)  ## docs/statistics.md: how far the verdicts can be trusted, by simulation
 	$(BIN)/python -m experiments.report.statistics_page
 
-bench-optimizer: $(READY)  ## time a step of Lion, of other Lions and of AdamW: half an hour, 18 GB, a quiet machine
+bench-optimizer: $(READY)  ## time a step of Lion, of other Lions and of AdamW: 10 minutes, 18 GB, a quiet machine
 	$(BIN)/python -m benchmarks.optimizer_step
 
 test: lint  ## the tests that need neither network nor GPU, ruff and mypy
