@@ -14,8 +14,8 @@ READY := $(VENV)/.ready
 STUDY = scale=$(SCALE) optimizer=$(OPTIMIZERS) hydra/sweeper=study $(if $(FRESH),run.fresh=true) $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help install reproduce report dashboard statistics plan bench-optimizer wandb-sync wandb-workspaces test test-slow test-gpu \
-	test-network lint $(TASKS:%=reproduce-%) $(TASKS:%=pilot-%)
+.PHONY: help install reproduce report dashboard statistics plan bench-optimizer wandb-sync wandb-workspaces test test-slow \
+	test-gpu test-network lint $(TASKS:%=reproduce-%) $(TASKS:%=pilot-%)
 
 help:  ## print this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-34s %s\n", $$1, $$2}'

@@ -2,19 +2,18 @@
 
 import hashlib
 import json
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
-from hydra.utils import get_method, instantiate
+from hydra.utils import get_method
 from torch import Tensor, nn
 
 from experiments.diffusion.config import DiffusionConfig
 from experiments.diffusion.pictures import Pictures
 from experiments.diffusion.sets import Sets
 from experiments.harness.prepared_data import cached_arrays
-from experiments.pretrained.locked import Locked
-from experiments.pretrained.weights import Weights, load_weights
+from experiments.pretrained.locked import Locked, build_locked
 
 
 class Conditions(Protocol):
@@ -67,7 +66,7 @@ class TextConditions:
         weights = sets.weights["text"].load() if "text" in sets.weights else {}
         self._text, self._weights, self._cache_dir = cfg.text, weights, sets.cache_dir
         self._weights_fingerprint = sets.weights["text"].fingerprint if weights else None
-        self._encoder = build_encoder(cfg.text.encoder, weights)
+        self._encoder = Locked(build_locked(cfg.text.encoder, weights))
 
     def numbers(self, pictures: Pictures) -> np.ndarray:
         """The captions' tokens, int64 ``[pictures, context_length]``, computed once."""
@@ -99,15 +98,6 @@ class TextConditions:
             lambda: {"tokens": tokenize(texts, cfg.context_length, self._weights)},
         )
         return stored.load()["tokens"]
-
-
-def build_encoder(config: Any, weights: Weights) -> nn.Module:
-    """The text encoder, in evaluation mode. Without weights it is random, and the same one for every run and seed."""
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(0)
-        encoder: nn.Module = instantiate(config, _convert_="all")
-    load_weights(encoder, weights)
-    return Locked(encoder)
 
 
 def predict(model: nn.Module, noisy: Tensor, timesteps: Tensor, arguments: dict[str, Tensor]) -> Tensor:

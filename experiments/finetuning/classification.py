@@ -10,14 +10,14 @@ from hydra.utils import get_method
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
-from experiments.finetuning.classifier import Classifier, build_classifier, build_locked
+from experiments.finetuning.classifier import Classifier, build_classifier
 from experiments.finetuning.config import FinetuningConfig
 from experiments.finetuning.sets import TextSet
 from experiments.finetuning.text_arrays import LabelledTexts, labelled_splits
 from experiments.harness.errors import ConfigError
 from experiments.harness.prepared_data import cached_arrays
 from experiments.metrics.confusion import accuracy, confusion_matrix, macro_f1
-from experiments.pretrained.locked import Inputs, LockedPart, rows_of
+from experiments.pretrained.locked import Inputs, LockedPart, build_locked, rows_of
 
 EVALUATION_BATCH_SIZE = 64
 
@@ -105,7 +105,7 @@ class TextClassification:
         on_gpu = torch.cuda.is_available() and self._cfg.run.device != "cpu"
         return LockedPart(
             identity=json.dumps([OmegaConf.to_container(self._cfg.model.locked), self._data.fingerprint]),
-            build=lambda: build_locked(self._cfg.model, self._weights),
+            build=lambda: build_locked(self._cfg.model.locked, self._weights),
             device=torch.device("cuda" if on_gpu else "cpu"),
             cache_dir=self._data.cache_dir,
         )

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import torch
 from hydra.utils import instantiate
 from torch import Tensor, nn
 
@@ -31,12 +30,3 @@ def build_classifier(cfg: TextModelConfig, num_classes: int, weights: Weights) -
     load_weights(encoder, weights)
     assert cfg.features is not None, "a classifier's config has model.features"
     return Classifier(encoder, cfg.features, num_classes, cfg.head_dropout)
-
-
-def build_locked(cfg: TextModelConfig, weights: Weights) -> nn.Module:
-    """The locked part, in evaluation mode. Without weights it is random, and the same one for every run and seed."""
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(0)
-        locked: nn.Module = instantiate(cfg.locked, _convert_="all")
-    load_weights(locked, weights)
-    return locked.eval()

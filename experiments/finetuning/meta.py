@@ -7,8 +7,9 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
-from experiments.finetuning.classifier import build_classifier, build_locked
+from experiments.finetuning.classifier import build_classifier
 from experiments.finetuning.language_models import CausalModel, EncoderDecoder
+from experiments.pretrained.locked import build_locked
 
 
 def meta_model(cfg: DictConfig) -> nn.Module:
@@ -26,7 +27,7 @@ def meta_output(model: nn.Module, cfg: DictConfig, samples: int) -> Tensor:
         tokens: Any = torch.ones(samples, cfg.model.context_length, dtype=torch.int64)
         if not isinstance(model, EncoderDecoder | CausalModel):
             with torch.no_grad():
-                inputs = build_locked(cfg.model, {})(tokens) if cfg.model.locked else tokens
+                inputs = build_locked(cfg.model.locked, {})(tokens) if cfg.model.locked else tokens
             output: Tensor = model(inputs)
             return output
         answers = torch.ones(samples, cfg.model.answer_length, dtype=torch.int64)

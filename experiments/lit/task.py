@@ -27,7 +27,7 @@ from experiments.lit.inputs import pixels
 from experiments.lit.loss import check_batch, contrastive_loss
 from experiments.lit.sets import Sets
 from experiments.lit.splits import Pairs, Pictures, labelled_splits, pair_splits
-from experiments.lit.two_towers import TwoTowers, build_locked, build_two_towers
+from experiments.lit.two_towers import TwoTowers, build_locked_tower, build_two_towers
 from experiments.metrics.zero_shot import prompts
 from experiments.pretrained.locked import Inputs, LockedPart, rows_of
 
@@ -131,7 +131,7 @@ class Lit:
         on_gpu = torch.cuda.is_available() and self._cfg.run.device != "cpu"
         return LockedPart(
             identity=json.dumps(depends_on, sort_keys=True),
-            build=lambda: build_locked(cfg, name, self._weights.get(name, {})),
+            build=lambda: build_locked_tower(cfg, name, self._weights.get(name, {})),
             device=torch.device("cuda" if on_gpu else "cpu"),
             cache_dir=self._sets.cache_dir,
         )

@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from experiments.harness.errors import ConfigError
 from experiments.lit.config import TwoTowersConfig
-from experiments.pretrained.locked import Locked
+from experiments.pretrained.locked import Locked, build_locked
 from experiments.pretrained.weights import Weights, load_weights
 
 MAX_LOGIT_SCALE = 100.0
@@ -82,7 +82,7 @@ def build_two_towers(cfg: TwoTowersConfig, weights: Mapping[str, Weights], cache
         parts: list[nn.Module] = []
         if not cached[name]:
             if tower.locked:
-                parts.append(Locked(build_locked(cfg, name, own)))
+                parts.append(Locked(build_locked_tower(cfg, name, own)))
             elif name == "image":
                 parts.append(_normalize(cfg))
         if tower.trained:
@@ -101,14 +101,9 @@ def build_two_towers(cfg: TwoTowersConfig, weights: Mapping[str, Weights], cache
     return TwoTowers(towers["image"], towers["text"], cfg.logit_scale_init, cfg.chunk_size)
 
 
-def build_locked(cfg: TwoTowersConfig, name: str, weights: Weights) -> nn.Module:
-    """The locked part of the tower ``name``, from pixels or tokens, in evaluation mode. Without weights it is random,
-    and the same one for every run and seed.
-    """
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(0)
-        module = build_part(cfg[name].locked)  # type: ignore[index]  # a DictConfig at run time
-    load_weights(module, weights)
+def build_locked_tower(cfg: TwoTowersConfig, name: str, weights: Weights) -> nn.Module:
+    """The locked part of the tower ``name``, from pixels or tokens, in evaluation mode."""
+    module = build_locked(cfg[name].locked, weights)  # type: ignore[index]  # a DictConfig at run time
     return nn.Sequential(*([_normalize(cfg)] if name == "image" else []), module).eval()
 
 

@@ -3,12 +3,15 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from hydra.utils import instantiate
 from torch import Tensor, nn
 
 from experiments.harness.prepared_data import cached_arrays
+from experiments.pretrained.weights import Weights, load_weights
 
 LOCKED_BATCH_SIZE = 64
 """Inputs in one forward pass of a locked part; only its speed depends on it, up to rounding."""
@@ -38,6 +41,17 @@ class Locked(nn.Module):
         with torch.no_grad():
             output: Tensor = self.module(inputs)
         return output
+
+
+def build_locked(config: Any, weights: Weights) -> nn.Module:
+    """What ``config`` instantiates, in evaluation mode. Without weights it is random, and the same for every run and
+    seed.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        locked: nn.Module = instantiate(config, _convert_="all")
+    load_weights(locked, weights)
+    return locked.eval()
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import torch
 from hydra.utils import get_method, instantiate
 from omegaconf import OmegaConf
 
-from experiments.finetuning.classifier import build_classifier, build_locked
+from experiments.finetuning.classifier import build_classifier
 from experiments.finetuning.glue import TASKS
 from experiments.finetuning.meta import meta_model, meta_output
 from experiments.harness.config import check, resolved, result_config
@@ -19,6 +19,7 @@ from experiments.harness.optimizer import decay_groups
 from experiments.harness.places import check_place
 from experiments.harness.prepared_data import prepare
 from experiments.harness.provenance import ROOT
+from experiments.pretrained.locked import build_locked
 from experiments.study.paper import paper_cell
 from tests.conftest import MakeConfig
 
@@ -55,7 +56,7 @@ def test_every_classifier_classifies(make_plain: MakeConfig, name: str) -> None:
     tokens = torch.ones(2, cfg.model.context_length, dtype=torch.int64)
     model = build_classifier(cfg.model, cfg.data.num_classes, {})
     with torch.no_grad():
-        inputs = build_locked(cfg.model, {})(tokens) if cfg.model.locked else tokens
+        inputs = build_locked(cfg.model.locked, {})(tokens) if cfg.model.locked else tokens
         assert model(inputs).shape == (2, cfg.data.num_classes)
 
 

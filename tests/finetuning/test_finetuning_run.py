@@ -10,7 +10,6 @@ import torch
 from torch.nn import functional as F
 
 from experiments.finetuning.classification import TextClassification
-from experiments.finetuning.classifier import build_locked
 from experiments.finetuning.glue import TASKS
 from experiments.finetuning.glue_sets import GlueSet
 from experiments.finetuning.task import build
@@ -18,7 +17,7 @@ from experiments.finetuning.text_to_text import TextToText
 from experiments.harness import checkpoint
 from experiments.harness.entry import execute, locate
 from experiments.harness.errors import ConfigError
-from experiments.pretrained.locked import LockedPart
+from experiments.pretrained.locked import LockedPart, build_locked
 from tests.conftest import MakeConfig, rows
 
 KINDS = pytest.mark.parametrize("model", ["ft_t5_tiny", "ft_gpt2_tiny"])
@@ -83,7 +82,7 @@ def test_locked_outputs_are_computed_once_and_are_those_of_the_locked_part(
     numbers = np.array([5, 0, 3])
     tokens = plain.splits["val"].batch(numbers)["inputs"]
     with torch.no_grad():
-        expected = build_locked(cfg.model, {})(tokens)
+        expected = build_locked(cfg.model.locked, {})(tokens)
     found = task.splits["val"].batch(numbers)["inputs"]
     assert torch.equal(found, expected[:, : found.shape[1]])
     assert not expected[:, found.shape[1] :].any()

@@ -14,7 +14,7 @@ from experiments.harness.config import check, resolved, result_config
 from experiments.harness.places import check_place
 from experiments.harness.provenance import ROOT
 from experiments.lit.class_names import class_names, templates
-from experiments.lit.two_towers import build_locked, build_two_towers
+from experiments.lit.two_towers import build_locked_tower, build_two_towers
 from experiments.metrics.zero_shot import prompts
 from experiments.study.paper import paper_cell
 from tests.conftest import MakeConfig
@@ -114,5 +114,5 @@ def test_class_names_and_templates_have_their_numbers() -> None:
 def test_the_locked_part_is_the_same_for_every_seed(make_plain_lit: MakeConfig) -> None:
     cfg = make_plain_lit("scale=smoke")
     cfg.model.image.locked = cfg.model.image.trained
-    first, second = (build_locked(cfg.model, "image", {}).state_dict() for _ in range(2))
+    first, second = (build_locked_tower(cfg.model, "image", {}).state_dict() for _ in range(2))
     assert all(torch.equal(first[name], second[name]) for name in first)
