@@ -51,13 +51,13 @@ class Lion(Optimizer):
             torch.optim does: where all parameters are plain tensors on a GPU.
         capturable: may be captured in a CUDA graph, after a first step outside of it.
         differentiable: autograd may run through the step.
-        fused: a compiled kernel on a CPU. False chooses the loop where `foreach` is None, as in torch.optim.
+        fused: a compiled kernel, see below. False chooses the loop where `foreach` is None, as in torch.optim.
 
-    Back ends, on a CPU with the same bits:
+    Back ends, with the same bits on one device:
         loop: PyTorch's operators on one tensor after the other. Does all that Lion does; the choice on a CPU.
         foreach: the same operators on lists of tensors. The choice on a GPU.
-        fused: one pass over each dense float32 or bfloat16 tensor of 4 096 entries and more, the loop for others. Only
-            on a CPU and if asked for: the constructor compiles C++ for some seconds. On a GPU it means foreach.
+        fused: one kernel for all dense float32 and bfloat16 tensors, plain operators for others. Only if asked for: the
+            constructor compiles it, on a CPU by a C++ compiler in a second, on a GPU by Triton, and keeps the result.
 
     Raises:
         ValueError: a setting is out of range, or excluded by another; the message quotes it.
@@ -228,25 +228,29 @@ def lion(
     itself is to be differentiated.
     """
     check_back_end(lr, foreach, capturable, differentiable, cautious, fused)
-    if found_inf is not None and found_inf.item():
-        return
-    if grad_scale is not None:
-        grads = [grad * grad_scale.double().reciprocal().to(grad.dtype) for grad in grads]
-    fused_here = takes_fused(fused, params) and not torch.compiler.is_compiling()  # which fuses the loop by itself
-    if foreach is None and fused is not False and not fused_here:
+    fused_here = takes_fused(fused, params)
+    if not fused_here and (grad_scale is not None or found_inf is not None):
+        raise ValueError("grad_scale and found_inf are for fused=True: let GradScaler unscale the gradients.")
+    if foreach is None and fused is not False:
         _, foreach = _default_to_fused_or_foreach(params, differentiable, use_fused=False)
         foreach = foreach and (capturable or not isinstance(lr, Tensor))
 
-    step_function = _fused_lion if fused_here else _multi_tensor_lion if foreach else _single_tensor_lion
-    step_function(
+    tensors = (
         [as_real(param) for param in params],
         [as_real(grad) for grad in grads],
         [as_real(exp_avg) for exp_avg in exp_avgs],
         compensations or [None] * len(params),
-        lr=lr.squeeze() if isinstance(lr, Tensor) else lr,
-        beta1=beta1,
-        beta2=beta2,
-        weight_decay=weight_decay,
-        cautious=cautious,
-        maximize=maximize,
     )
+    settings: dict[str, Any] = {
+        "lr": lr.squeeze() if isinstance(lr, Tensor) else lr,
+        "beta1": beta1,
+        "beta2": beta2,
+        "weight_decay": weight_decay,
+        "maximize": maximize,
+    }
+    if fused_here:
+        _fused_lion(*tensors, **settings, grad_scale=grad_scale, found_inf=found_inf)
+    elif foreach:
+        _multi_tensor_lion(*tensors, **settings, cautious=cautious)
+    else:
+        _single_tensor_lion(*tensors, **settings, cautious=cautious)

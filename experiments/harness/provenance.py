@@ -32,7 +32,8 @@ def sources_digest(task: str) -> str:
     """
     digest = hashlib.sha256(repr(sorted(package_versions().items())).encode())
     folders = ("lion", "experiments/harness", "experiments/metrics", "experiments/pretrained", f"experiments/{task}")
-    for path in sorted(path for folder in folders for path in (ROOT / folder).rglob("*.py")):
+    files = (path for folder in folders for path in (ROOT / folder).rglob("*"))
+    for path in sorted(path for path in files if path.suffix in (".py", ".cpp")):
         digest.update(str(path.relative_to(ROOT)).encode() + path.read_bytes())
     return digest.hexdigest()[:16]
 

@@ -77,6 +77,7 @@ def test_the_digest_changes_with_every_source_that_computes_a_run(
 
     names = [
         "lion/lion.py",
+        "lion/kernel.cpp",
         "experiments/harness/train.py",
         "experiments/image_classification/task.py",
         "experiments/metrics/m.py",

@@ -1,0 +1,104 @@
+"""The CPU's kernel is compiled once, by the constructor, and neither a kill nor a broken compiler does harm."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn import Parameter
+
+from lion import Lion
+from lion.fused import _kernel
+from lion.fused_cpu import _library
+
+CODE = """
+import logging
+import torch
+from lion import Lion
+
+logging.basicConfig(level=logging.INFO)
+param = torch.nn.Parameter(torch.zeros(5000))
+param.grad = torch.ones(5000)
+optimizer = Lion([param], lr=0.5, fused=True)
+print("built")
+optimizer.step()
+optimizer.step()
+print(param.unique().tolist())
+"""
+WORKS = ["built", "[-1.0]"]
+
+
+def started(cache: Path, **variables: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", CODE],
+        env={"PATH": os.environ["PATH"], "XDG_CACHE_HOME": str(cache), **variables},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def finished(process: subprocess.Popen[str]) -> tuple[list[str], str]:
+    """Words of stdout, and stderr."""
+    stdout, stderr = process.communicate(timeout=120)
+    assert process.returncode == 0, stderr
+    return stdout.split(), stderr
+
+
+def test_the_constructor_compiles_and_no_model_compiles_anything_more() -> None:
+    _kernel.cache_clear()
+    _library.cache_clear()
+    Lion([Parameter(torch.zeros(3))], fused=True)
+    assert _library.cache_info().currsize == 1
+    for dtype in (torch.float32, torch.bfloat16):
+        param = Parameter(torch.zeros(100, dtype=dtype))
+        param.grad = torch.ones_like(param)
+        Lion([param], fused=True, kahan_sum=True).step()
+    assert _library.cache_info().misses == 1
+
+
+def test_processes_that_start_together_share_one_kernel_with_those_that_follow(tmp_path: Path) -> None:
+    together = [started(tmp_path) for _ in range(2)]
+    for process in together:
+        assert finished(process)[0] == WORKS
+    (compiled,) = tmp_path.glob("lion-optimizer/*")
+    written_ns = compiled.stat().st_mtime_ns
+    stdout, stderr = finished(started(tmp_path))
+    assert stdout == WORKS
+    assert "Lion's fused kernel on cpu was ready after" in stderr
+    assert compiled.stat().st_mtime_ns == written_ns
+
+
+@pytest.mark.parametrize("compiler", ["/no/compiler", "false", "true"])
+def test_without_a_compiler_that_works_it_says_so_once_and_steps_by_the_loop(compiler: str, tmp_path: Path) -> None:
+    stdout, stderr = finished(started(tmp_path, CXX=compiler))
+    assert stdout == WORKS
+    assert stderr.count("cannot compile its kernel here and steps by PyTorch's operators") == 1
+    assert not list(tmp_path.glob("lion-optimizer/*"))
+
+
+def test_a_killed_compilation_is_begun_anew(tmp_path: Path) -> None:
+    compiler = tmp_path / "compiler"
+    compiler.write_text(
+        """#!/bin/sh
+[ "$1" = --version ] && exec c++ --version
+for argument; do :; done
+echo half of it >"$argument"
+sleep 60
+"""
+    )
+    compiler.chmod(0o755)
+    killed = started(tmp_path, CXX=str(compiler))
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob("lion-optimizer/*/*.so")):
+        assert time.monotonic() < deadline
+        assert killed.poll() is None
+        time.sleep(0.05)
+    os.killpg(killed.pid, signal.SIGKILL)
+    killed.communicate()
+    assert finished(started(tmp_path))[0] == WORKS
