@@ -34,6 +34,8 @@ def _with(make: Any, bytes_per_parameter: int = LION_BYTES, **settings: Any) -> 
 def contestants(device: torch.device) -> dict[str, Contestant]:
     """By the name that the table gives them. This suite's are called Lion."""
     everywhere = {
+        "Lion, fused": _with(Lion, fused=True),
+        "Lion, fused, bf16 momentum": _with(Lion, BF16_MOMENTUM_BYTES, fused=True, momentum_dtype=torch.bfloat16),
         "Lion, loop": _with(Lion, foreach=False),
         "Lion, foreach": _with(Lion, foreach=True),
         "lion-pytorch": _with(lion_pytorch.Lion),
@@ -49,11 +51,7 @@ def contestants(device: torch.device) -> dict[str, Contestant]:
         "AdamW, fused": _with(AdamW, ADAMW_BYTES, fused=True),
     }
     if device.type == "cpu":
-        return {
-            "Lion, fused": _with(Lion, fused=True),
-            "Lion, fused, bf16 momentum": _with(Lion, BF16_MOMENTUM_BYTES, fused=True, momentum_dtype=torch.bfloat16),
-            **everywhere,
-        }
+        return everywhere
     import bitsandbytes
 
     return {

@@ -88,10 +88,10 @@ def _disguised(number: int) -> int:
 
 @triton.jit
 def _update(  # type: ignore[no-untyped-def]
-    params,
-    grads,
-    exp_avgs,
-    compensations,
+    all_params,
+    all_grads,
+    all_exp_avgs,
+    all_compensations,
     disguised_sizes,
     disguised_first_blocks,
     lr,
@@ -109,16 +109,16 @@ def _update(  # type: ignore[no-untyped-def]
     """Find the tensors that this program's block belongs to, and update it."""
     program = tl.program_id(0).to(tl.int64)
     disguised_program = 2 * program + 1 + (1 << 40)
-    param, grad, exp_avg = params[0], grads[0], exp_avgs[0]
-    compensation = None if compensations is None else compensations[0]
+    param, grad, exp_avg = all_params[0], all_grads[0], all_exp_avgs[0]
+    compensation = None if all_compensations is None else all_compensations[0]
     size, first_block = disguised_sizes[0], disguised_first_blocks[0]
-    for i in tl.static_range(1, len(params)):
+    for i in tl.static_range(1, len(all_params)):
         reached = disguised_program >= disguised_first_blocks[i]
-        param = tl.where(reached, params[i], param)
-        grad = tl.where(reached, grads[i], grad)
-        exp_avg = tl.where(reached, exp_avgs[i], exp_avg)
-        if compensations is not None:
-            compensation = tl.where(reached, compensations[i], compensation)
+        param = tl.where(reached, all_params[i], param)
+        grad = tl.where(reached, all_grads[i], grad)
+        exp_avg = tl.where(reached, all_exp_avgs[i], exp_avg)
+        if all_compensations is not None:
+            compensation = tl.where(reached, all_compensations[i], compensation)
         size = tl.where(reached, disguised_sizes[i], size)
         first_block = tl.where(reached, disguised_first_blocks[i], first_block)
 
@@ -136,7 +136,7 @@ def _update(  # type: ignore[no-untyped-def]
     param = tl.multiple_of(param + start, 16) + entries
     grad = tl.multiple_of(grad + start, 16) + entries
     exp_avg = tl.multiple_of(exp_avg + start, 16) + entries
-    if compensations is not None:
+    if all_compensations is not None:
         compensation = tl.multiple_of(compensation + start, 16) + entries
     # Only without a mask does Triton load 16 bytes at once.
     if remaining >= block:

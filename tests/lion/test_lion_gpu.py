@@ -1,10 +1,13 @@
-"""What only a CUDA device can show: foreach as the default and its bits, CUDA graphs, memory."""
+"""What only a CUDA device can show: the bits of foreach and of the fused kernel, CUDA graphs, memory."""
+
+import io
+from typing import Any
 
 import pytest
 import torch
 from torch.nn import Parameter
 
-from lion import Lion, measure_step
+from lion import Lion, lion, measure_step
 
 pytestmark = [
     pytest.mark.gpu,
@@ -40,20 +43,101 @@ def test_group_may_span_gpu_and_cpu() -> None:
     run(Lion(params, lr=0.01, foreach=True), params, steps=2)
 
 
-def test_fused_on_a_gpu_is_foreach() -> None:
-    fused, foreach = make_params("cuda"), make_params("cuda")
-    optimizer = Lion(fused, lr=0.01, weight_decay=0.1, fused=True)
-    run(optimizer, fused, steps=3)
-    run(Lion(foreach, lr=0.01, weight_decay=0.1, foreach=True), foreach, steps=3)
-    assert not optimizer._step_supports_amp_scaling  # so that GradScaler does what the kernel would
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("momentum_dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("kahan_sum", [False, True])
+@pytest.mark.filterwarnings("ignore:Lion got bfloat16 or float16 parameters")
+def test_bits_of_the_fused_kernel_are_foreachs(
+    dtype: torch.dtype, momentum_dtype: torch.dtype, kahan_sum: bool
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    starts = [torch.randn(shape, generator=generator) for shape in ((1000, 999), (7,), (), (3, 5, 2, 4), (0,))] * 9
+    fused, foreach = ([Parameter(start.to("cuda", dtype)) for start in starts] for _ in range(2))
+    settings: dict[str, Any] = {
+        "lr": 0.01,
+        "weight_decay": 0.1,
+        "momentum_dtype": momentum_dtype,
+        "kahan_sum": kahan_sum,
+    }
+    optimizer, expected = Lion(fused, fused=True, **settings), Lion(foreach, foreach=True, **settings)
+    for _ in range(5):
+        for ours, theirs in zip(fused, foreach, strict=True):
+            ours.grad = theirs.grad = torch.randn_like(ours)
+        optimizer.step()
+        expected.step()
     for ours, theirs in zip(fused, foreach, strict=True):
         assert torch.equal(ours, theirs)
+        for name, state in optimizer.state[ours].items():
+            assert torch.equal(state, expected.state[theirs][name])
 
 
-def test_replayed_cuda_graph_follows_a_changing_lr() -> None:
+def test_a_scaler_leaves_unscaling_and_skipping_to_the_kernel_which_does_not_wait() -> None:
+    param = Parameter(torch.ones(3000, device="cuda"))
+    optimizer = Lion([param], lr=0.5, fused=True)
+    scaler = torch.amp.GradScaler("cuda", init_scale=1024.0)
+    scaler.scale(torch.zeros((), device="cuda"))  # which makes the scale
+    for gradient, expected in ((1024.0, 0.5), (float("inf"), 0.5)):
+        param.grad = torch.full_like(param, gradient)
+        scaler.step(optimizer)
+        scaler.update()
+        assert param.unique().tolist() == [expected]
+    one, zero = torch.ones(1, device="cuda"), torch.zeros(1, device="cuda")
+    momentum = torch.zeros_like(param)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        lion(
+            [param.detach()],
+            [param.detach()],
+            [momentum],
+            lr=0.1,
+            beta1=0.9,
+            beta2=0.99,
+            weight_decay=0.1,
+            fused=True,
+            grad_scale=one,
+            found_inf=zero,
+        )
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def test_a_state_dict_of_the_gpus_kernel_continues_in_the_cpus_loop() -> None:
+    gpu, cpu = make_params("cuda"), make_params("cpu")
+    optimizer = Lion(gpu, lr=0.01, weight_decay=0.1, fused=True)
+    run(optimizer, gpu, steps=5)
+    file = io.BytesIO()
+    torch.save(optimizer.state_dict(), file)
+    file.seek(0)
+    state_dict = torch.load(file, weights_only=True, map_location="cpu")
+    state_dict["param_groups"][0]["fused"] = None
+    with torch.no_grad():
+        for cpu_param, gpu_param in zip(cpu, gpu, strict=True):
+            cpu_param.copy_(gpu_param)
+    continued = Lion(cpu)
+    continued.load_state_dict(state_dict)
+    run(continued, cpu, steps=5)
+    run(optimizer, gpu, steps=5)
+    for gpu_param, cpu_param in zip(gpu, cpu, strict=True):
+        torch.testing.assert_close(gpu_param.cpu(), cpu_param, rtol=1e-6, atol=1e-6)
+
+
+def test_the_fused_kernel_takes_no_memory() -> None:
+    params = [Parameter(torch.zeros(1 << 20, device="cuda")) for _ in range(40)]
+    optimizer = Lion(params, weight_decay=0.1, fused=True)
+    for param in params:
+        param.grad = torch.ones_like(param)
+    optimizer.step()
+    torch.cuda.reset_peak_memory_stats()
+    before_bytes = torch.cuda.memory_allocated()
+    optimizer.step()
+    assert torch.cuda.max_memory_allocated() == before_bytes
+
+
+@pytest.mark.parametrize("fused", [None, True])
+def test_replayed_cuda_graph_follows_a_changing_lr(fused: bool | None) -> None:
     lr = torch.tensor(0.01, device="cuda")
     captured, eager = make_params("cuda"), make_params("cuda")
-    optimizer = Lion(captured, lr=lr, weight_decay=0.1, capturable=True)
+    optimizer = Lion(captured, lr=lr, weight_decay=0.1, capturable=True, fused=fused)
     eager_optimizer = Lion(eager, lr=lr, weight_decay=0.1, capturable=True)
     for param, eager_param in zip(captured, eager, strict=True):
         param.grad = torch.ones_like(param)

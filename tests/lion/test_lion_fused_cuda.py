@@ -1,0 +1,214 @@
+"""The CUDA kernel without a GPU: its bits by Triton's interpreter, and what Triton compiles of it for a GPU."""
+
+import importlib.util
+import re
+from collections.abc import Callable, Iterator
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+import triton
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.nn import Parameter
+from triton.backends.compiler import GPUTarget
+
+from lion import Lion, fused_cuda, lion
+
+DTYPES = (torch.float32, torch.bfloat16)
+SCALARS: dict[str, Any] = {"lr": 0.1, "decay": 0.9, "beta1": 0.9, "beta2": 0.99, "sign": 1}
+BLOCK, TENSORS = fused_cuda.BLOCK, fused_cuda.TENSORS_PER_LAUNCH
+
+
+@pytest.fixture(scope="module")
+def interpreted() -> Iterator[ModuleType]:
+    """lion/fused_cuda.py with its kernel interpreted, on tensors of the CPU."""
+    spec = importlib.util.spec_from_file_location("lion_fused_cuda_interpreted", fused_cuda.__file__)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TRITON_INTERPRET", "1")
+        spec.loader.exec_module(module)
+        yield module
+
+
+def random_rows(seed: int, sizes: list[int]) -> list[list[Tensor]]:
+    generator = torch.Generator().manual_seed(seed)
+    return [[torch.randn(size, generator=generator) for _ in range(3)] for size in sizes]
+
+
+def assert_bits_are_the_loops(
+    step: Callable[..., None],
+    rows: list[list[Tensor]],
+    lr: float | Tensor = 0.01,
+    betas: tuple[float, float] = (0.9, 0.99),
+    weight_decay: float = 0.1,
+    maximize: bool = False,
+    grad_scale: Tensor | None = None,
+) -> None:
+    """Between a step and the loop's, both from these rows."""
+    params, grads, exp_avgs = ([row[column].clone() for row in rows] for column in range(3))
+    beta1, beta2 = betas
+    sign = -1 if maximize else 1
+    step(rows, lr=lr, decay=1 - lr * weight_decay, beta1=beta1, beta2=beta2, sign=sign, grad_scale=grad_scale)
+    if grad_scale is not None:
+        grads = [grad / grad_scale for grad in grads]
+    lion(params, grads, exp_avgs, lr=lr, beta1=beta1, beta2=beta2, weight_decay=weight_decay, maximize=maximize)
+    for ours, theirs in zip(rows, zip(params, grads, exp_avgs, strict=True), strict=True):
+        for column in (0, 2):
+            torch.testing.assert_close(ours[column], theirs[column], rtol=0, atol=0, equal_nan=True)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 2**20),
+    sizes=st.lists(st.sampled_from([0, 1, 16, 17, BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK + 5]), min_size=1, max_size=5),
+    lr=st.floats(1e-5, 1.0),
+    tensor_lr=st.booleans(),
+    betas=st.tuples(st.floats(0, 0.999), st.floats(0, 0.999)),
+    weight_decay=st.sampled_from([0.0, 0.1, 3.0]),
+    maximize=st.booleans(),
+    scaled=st.booleans(),
+)
+def test_bits_are_the_loops(
+    interpreted: ModuleType, seed: int, sizes: list[int], lr: float, tensor_lr: bool, scaled: bool, **more: Any
+) -> None:
+    assert_bits_are_the_loops(
+        interpreted.step,
+        random_rows(seed, sizes),
+        lr=torch.tensor(lr) if tensor_lr else lr,
+        grad_scale=torch.tensor(1024.0) if scaled else None,
+        **more,
+    )
+
+
+def test_the_optimizer_leaves_what_the_kernel_cannot_take_to_the_operators(
+    interpreted: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lion.fused._kernel", lambda device, *dtypes: interpreted)
+    taken: list[int] = []
+    step = interpreted.step
+
+    def counted(rows: list[list[Tensor]], **scalars: Any) -> None:
+        taken.append(len(rows))
+        step(rows, **scalars)
+
+    monkeypatch.setattr(interpreted, "step", counted)
+    memory = torch.zeros(BLOCK)
+    params = [Parameter(memory[:9]), Parameter(memory[17:33]), Parameter(torch.zeros(2, 3).T)]
+    for param in params:
+        param.grad = torch.ones_like(param)
+    Lion(params, lr=0.5, fused=True).step()
+    assert taken == [1]
+    assert [param.unique().tolist() for param in params] == [[-0.5]] * 3
+    assert memory.sum() == -0.5 * (9 + 16)
+
+
+@pytest.mark.parametrize("tensors", [TENSORS - 1, TENSORS, TENSORS + 1, 2 * TENSORS + 3])
+def test_any_number_of_tensors_is_stepped(interpreted: ModuleType, tensors: int) -> None:
+    assert_bits_are_the_loops(interpreted.step, random_rows(0, [5 + 400 * (index % 4) for index in range(tensors)]))
+
+
+def test_special_values_are_the_loops(interpreted: ModuleType) -> None:
+    (row,) = random_rows(0, [BLOCK])
+    row[1][:6] = torch.tensor([float("nan"), float("inf"), -float("inf"), -0.0, 0.0, 0.0])
+    row[2][3:6] = 0.0
+    row[0][3:6] = torch.tensor([0.0, -0.0, 1.0])
+    assert_bits_are_the_loops(interpreted.step, [row])
+    assert torch.signbit(row[0][3:5]).tolist() == [False, True]
+
+
+def test_no_entry_beyond_a_tensor_is_touched(interpreted: ModuleType) -> None:
+    memory = [torch.full((3 * BLOCK,), 7.0) for _ in range(3)]
+    rows = [[tensor[start : start + size] for tensor in memory] for start, size in ((0, 1001), (2 * BLOCK, 3))]
+    assert_bits_are_the_loops(interpreted.step, rows)
+    for tensor in memory:
+        assert (tensor[1001 : 2 * BLOCK] == 7).all()
+        assert (tensor[2 * BLOCK + 3 :] == 7).all()
+
+
+def test_nothing_changes_where_gradients_are_not_finite(interpreted: ModuleType) -> None:
+    rows = random_rows(0, [BLOCK + 3])
+    before = [tensor.clone() for tensor in rows[0]]
+    interpreted.step(rows, **SCALARS, found_inf=torch.tensor(1.0))
+    assert all(torch.equal(now, then) for now, then in zip(rows[0], before, strict=True))
+    interpreted.step(rows, **SCALARS, found_inf=torch.tensor(0.0))
+    assert not torch.equal(rows[0][0], before[0])
+
+
+@pytest.mark.parametrize(
+    ("param_dtype", "momentum_dtype"),
+    [(torch.float32, torch.bfloat16), (torch.bfloat16, torch.float32), (torch.bfloat16, torch.bfloat16)],
+)
+def test_bfloat16_is_read_and_written(
+    interpreted: ModuleType, param_dtype: torch.dtype, momentum_dtype: torch.dtype
+) -> None:
+    # Only numbers that need no rounding: the interpreter cuts bfloat16 off, where a GPU rounds to the nearest.
+    param = torch.arange(-64, 64).to(param_dtype)
+    grad = torch.arange(64, -64, -1).to(param_dtype)
+    exp_avg = torch.arange(0, 256, 2).sub(128).to(momentum_dtype)
+    assert_bits_are_the_loops(interpreted.step, [[param, grad, exp_avg]], lr=1.0, weight_decay=0.0, betas=(0.5, 0.5))
+
+
+def test_a_compensation_keeps_what_rounding_takes(interpreted: ModuleType) -> None:
+    param, grad = torch.full((BLOCK + 1,), 256.0).bfloat16(), torch.ones(BLOCK + 1).bfloat16()
+    row = [param, grad, torch.zeros(BLOCK + 1), torch.zeros_like(param)]
+    for steps in range(1, 20):
+        interpreted.step([row], lr=2.0**-4, decay=1.0, beta1=0.9, beta2=0.99, sign=1)
+        assert torch.equal(param.float() + row[3].float(), torch.full((BLOCK + 1,), 256 - steps / 16))
+
+
+@pytest.fixture
+def compiled(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What Triton compiles for an H100 when `fused_cuda.step` is called, in place of launching it."""
+    kernels: list[Any] = []
+    update = fused_cuda._update
+
+    class Compiler:
+        def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., None]:
+            return lambda *args, **options: kernels.append(update.warmup(*args, grid=grid, **options))
+
+    gpu = SimpleNamespace(
+        get_current_device=lambda: 0,
+        get_current_stream=lambda device: 0,
+        get_current_target=lambda: GPUTarget("cuda", 90, 32),
+    )
+    monkeypatch.setattr(triton.runtime.driver, "_active", gpu)
+    monkeypatch.setattr(fused_cuda, "_update", Compiler())
+    return kernels
+
+
+def test_one_compiled_kernel_serves_every_model(compiled: list[Any]) -> None:
+    for seed, sizes in enumerate([[1], [16, 17], [2**20], [5] * 70]):
+        fused_cuda.step(random_rows(seed, sizes), **{**SCALARS, "lr": 1.0 / (seed + 1), "beta1": 0.0})
+    assert len(compiled) == 6
+    assert len({id(kernel) for kernel in compiled}) == 1
+
+
+@pytest.mark.parametrize(
+    "dtypes",
+    [
+        *([param, param, exp_avg] for param in DTYPES for exp_avg in DTYPES),
+        *([torch.bfloat16, torch.bfloat16, exp_avg, torch.bfloat16] for exp_avg in DTYPES),
+    ],
+)
+def test_the_compiled_kernel_moves_16_bytes_at_once_and_rounds_as_the_operators(
+    compiled: list[Any], dtypes: list[torch.dtype]
+) -> None:
+    fused_cuda.step([[torch.zeros(BLOCK, dtype=dtype) for dtype in dtypes]], **SCALARS)
+    (kernel,) = compiled
+    code = kernel.asm["ptx"]
+    entries_of_a_thread = BLOCK // (32 * kernel.metadata.num_warps)
+
+    def accesses(dtypes: list[torch.dtype]) -> int:
+        return sum(dtype.itemsize * entries_of_a_thread // 16 for dtype in dtypes)
+
+    assert len(re.findall(r"ld\.global\.v4\.b32", code)) == accesses(dtypes)
+    assert len(re.findall(r"st\.global\.v4\.b32", code)) == accesses([dtypes[0], *dtypes[2:]])
+    # Twice, because the last block of a tensor has code of its own, with a mask.
+    assert re.findall(r"\bfma\S*", code) == ["fma.rn.f32"] * 2 * entries_of_a_thread
+    assert set(re.findall(r"cvt\.\S*bf16\S*\.f32", code)) <= {"cvt.rn.bf16.f32", "cvt.rn.bf16x2.f32"}
+    assert ".local" not in code
