@@ -3,7 +3,7 @@
     make bench-optimizer
 
 All contestants are timed in one process, in rounds of which each has a few steps, so that a slow minute of the machine
-is a slow minute for all. A copy of memory is timed in every round too: what moves its bytes as fast is at the limit.
+is a slow minute for all. A copy of memory is timed in every round too.
 Writes results/optimizer_step/<device>/results.json, and from it README.md and step-time.png.
 """
 
@@ -13,6 +13,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 import time
 from importlib.metadata import version
 from typing import Any
@@ -27,11 +28,13 @@ from benchmarks.page import FOLDER, write_page
 from benchmarks.shapes import MODELS
 from experiments.harness.provenance import ROOT, environment
 
-ROUNDS = 2
-STEPS_PER_ROUND = 3
+ROUNDS = 3
+STEPS_PER_ROUND, SECONDS_PER_ROUND = 3, 0.3
+"""Each contestant steps at least as often and as long."""
+
 COPY_BYTES = 2**30
 MEMORY_MODEL = "ViT-B/16"
-PEERS = ("lion-pytorch", "pytorch-optimizer", "timm", "torch-optimi")
+PEERS = ("bitsandbytes", "lion-pytorch", "pytorch-optimizer", "timm", "torch-optimi")
 
 
 def synchronize(device: torch.device) -> None:
@@ -40,11 +43,11 @@ def synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def step_ms(optimizer: Optimizer, steps: int, device: torch.device) -> list[float]:
-    """Milliseconds of each of so many steps, after one that makes the state."""
+def step_ms(optimizer: Optimizer, device: torch.device) -> list[float]:
+    """Milliseconds of each step of a round, after one that makes the state."""
     optimizer.step()
-    times_ms = []
-    for _ in range(steps):
+    times_ms: list[float] = []
+    while len(times_ms) < STEPS_PER_ROUND or sum(times_ms) < 1e3 * SECONDS_PER_ROUND:
         synchronize(device)
         start = time.perf_counter()
         optimizer.step()
@@ -71,18 +74,23 @@ def time_model(params: list[Parameter], entrants: dict[str, Contestant], device:
         copies.append(max(copy_gb_per_s(source, target, device) for _ in range(2)))  # the first one warms up
         names = list(entrants)
         for name in names[round_number:] + names[:round_number]:
-            times_ms[name] += step_ms(entrants[name].build(params), STEPS_PER_ROUND, device)
+            times_ms[name] += step_ms(entrants[name].build(params), device)
             gc.collect()
     return {"parameters": sum(param.numel() for param in params), "step_ms": times_ms, "copy_gb_per_s": copies}
 
 
-def extra_memory(device: torch.device) -> dict[str, int]:
-    """Bytes that each contestant's step takes for MEMORY_MODEL, measured in a process of its own."""
-    command = [sys.executable, "-m", "benchmarks.extra_memory", device.type, MEMORY_MODEL]
-    variables = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"}
-    done = subprocess.run(command, env=variables, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
-    measured: dict[str, int] = json.loads(done.stdout)
-    return measured
+def in_another_process(module: str, *arguments: str, **variables: str) -> Any:
+    """What a module of the benchmarks prints as JSON."""
+    command = [sys.executable, "-m", f"benchmarks.{module}", *arguments]
+    done = subprocess.run(command, env={**os.environ, **variables}, cwd=ROOT, stdout=subprocess.PIPE, check=True)
+    return json.loads(done.stdout)
+
+
+def compile_s(device: torch.device) -> list[float]:
+    """Seconds of the constructor in two processes: in the first there is no compiled kernel yet."""
+    with tempfile.TemporaryDirectory() as cache:
+        caches = {"XDG_CACHE_HOME": cache, "TRITON_CACHE_DIR": cache}
+        return [in_another_process("compile_time", device.type, **caches) for _ in range(2)]
 
 
 def main() -> None:
@@ -102,11 +110,11 @@ def main() -> None:
         "versions": {package: version(package) for package in ("torch", *PEERS)},
         "threads": torch.get_num_threads(),
         "rounds": ROUNDS,
-        "steps_per_round": STEPS_PER_ROUND,
         "bytes_per_parameter": {name: entrant.bytes_per_parameter for name, entrant in entrants.items()},
         "models": models,
         "memory_model": MEMORY_MODEL,
-        "extra_bytes": extra_memory(device),
+        "extra_bytes": in_another_process("extra_memory", device.type, MEMORY_MODEL, MALLOC_MMAP_THRESHOLD_="65536"),
+        "compile_s": compile_s(device),
     }
     directory = FOLDER / re.sub("[^a-z0-9]+", "-", name.lower())
     directory.mkdir(parents=True, exist_ok=True)

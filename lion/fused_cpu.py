@@ -10,6 +10,7 @@ import platform
 import shlex
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -25,7 +26,10 @@ INSTRUCTION_SETS = {"AVX2": "x86-64-v3", "AVX512": "x86-64-v4"}
 
 
 def step(
-    operands: list[list[Tensor]],
+    params: Sequence[Tensor],
+    grads: Sequence[Tensor],
+    exp_avgs: Sequence[Tensor],
+    compensations: Sequence[Tensor] | None = None,
     *,
     lr: float | Tensor,
     decay: float | Tensor,
@@ -35,9 +39,9 @@ def step(
     grad_scale: Tensor | None = None,
     found_inf: Tensor | None = None,
 ) -> None:
-    """Update the [param, grad, exp_avg] or [param, grad, exp_avg, compensation] of each parameter.
+    """Update parameters, momenta and compensations in place.
 
-    Each column is of one dtype, float32 or bfloat16; the tensors of a row lie in memory alike. Nothing changes if
+    Each list is of one dtype, float32 or bfloat16; the tensors at an index lie in memory alike. Nothing changes if
     `found_inf` is not 0, and gradients are divided by `grad_scale`.
 
     Raises:
@@ -46,13 +50,13 @@ def step(
     if found_inf is not None and found_inf.item():
         return
     factor = float(sign) if grad_scale is None else sign * grad_scale.double().reciprocal().item()
-    columns = list(zip(*operands, strict=True))
-    params, _, exp_avgs, *compensations = (column[0].dtype for column in columns)
-    name = "_".join(str(dtype).removeprefix("torch.") for dtype in (params, exp_avgs, *compensations))
-    addresses = [(ctypes.c_void_p * len(column))(*[tensor.data_ptr() for tensor in column]) for column in columns]
+    state = [exp_avgs] if compensations is None else [exp_avgs, compensations]
+    name = "_".join(str(column[0].dtype).removeprefix("torch.") for column in (params, *state))
+    pointers, sizes = ctypes.c_void_p * len(params), ctypes.c_int64 * len(params)
+    addresses = [pointers(*[tensor.data_ptr() for tensor in column]) for column in (params, grads, *state)]
     _library()[name](
-        ctypes.c_int64(len(operands)),
-        (ctypes.c_int64 * len(operands))(*[param.numel() for param in columns[0]]),
+        ctypes.c_int64(len(params)),
+        sizes(*[param.numel() for param in params]),
         *(addresses if compensations else [*addresses, None]),
         (ctypes.c_float * 7)(factor, float(decay), float(lr), beta1, 1 - beta1, beta2, 1 - beta2),
         torch.get_num_threads(),

@@ -4,6 +4,7 @@ A launch for every tensor, which is what the code of `lion.fused_cpu` would come
 tensor takes the device. What Inductor makes of whole lists of tensors fits one model and compiles for a minute.
 """
 
+from collections.abc import Sequence
 from itertools import accumulate
 
 import torch
@@ -22,7 +23,10 @@ ALIGNMENT_BYTES = 16
 
 
 def step(
-    operands: list[list[Tensor]],
+    params: Sequence[Tensor],
+    grads: Sequence[Tensor],
+    exp_avgs: Sequence[Tensor],
+    compensations: Sequence[Tensor] | None = None,
     *,
     lr: float | Tensor,
     decay: float | Tensor,
@@ -32,33 +36,35 @@ def step(
     grad_scale: Tensor | None = None,
     found_inf: Tensor | None = None,
 ) -> None:
-    """Update the [param, grad, exp_avg] or [param, grad, exp_avg, compensation] of each parameter.
+    """Update parameters, momenta and compensations in place.
 
-    All are on one device; each column is of one dtype, float32 or bfloat16; the tensors of a row lie in memory alike.
+    All are on one device; each list is of one dtype, float32 or bfloat16; the tensors at an index lie in memory alike.
     Nothing changes if `found_inf` is not 0, and gradients are divided by `grad_scale`. What is given as a tensor stays
     on the device, so that a CUDA graph follows its value.
     """
-    device = operands[0][0].device
+    device = params[0].device
     if isinstance(lr, Tensor) and isinstance(decay, Tensor):
         lr, decay = (lr.item(), decay.item()) if lr.is_cpu else (_on(device, lr), _on(device, decay))
     inverse_scale = None if grad_scale is None else _on(device, grad_scale.double().reciprocal())
     if found_inf is not None:
         found_inf = _on(device, found_inf)
-    for first in range(0, len(operands), TENSORS_PER_LAUNCH):
-        rows = operands[first : first + TENSORS_PER_LAUNCH]
-        sizes = [row[0].numel() for row in rows]
-        ends = list(accumulate(-(-size // BLOCK) for size in sizes))
-        if ends[-1] == 0:
-            continue
-        # One compiled kernel serves any number of tensors: what fills the lists up begins behind the last block.
-        missing = TENSORS_PER_LAUNCH - len(rows)
-        columns = [tuple(column) + column[-1:] * missing for column in zip(*rows, strict=True)]
-        with torch.cuda.device_of(columns[0][0]):
-            _update[(ends[-1],)](
-                *columns[:3],
-                columns[3] if len(columns) == 4 else None,
-                tuple(_disguised(size) for size in [*sizes, *[0] * missing]),
-                tuple(_disguised(block) for block in [0, *ends[:-1], *ends[-1:] * missing]),
+    columns = [params, grads, exp_avgs] if compensations is None else [params, grads, exp_avgs, compensations]
+    rows = [row for row in zip(*columns, strict=True) if row[0].numel()]
+    for first in range(0, len(rows), TENSORS_PER_LAUNCH):
+        launched = rows[first : first + TENSORS_PER_LAUNCH]
+        # One compiled kernel serves any number of tensors: no program reaches those that fill the lists up.
+        filled = launched + launched[-1:] * (TENSORS_PER_LAUNCH - len(launched))
+        tensors = list(zip(*filled, strict=True))
+        sizes = [param.numel() for param in tensors[0]]
+        ends = list(accumulate(triton.cdiv(size, BLOCK) for size in sizes))
+        programs = ends[len(launched) - 1]
+        assert ends[-1] < 2**24, "float32 holds all integers up to 2**24"
+        with torch.cuda.device_of(params[0]):
+            _update[(programs,)](
+                *tensors[:3],
+                None if compensations is None else tensors[3],
+                tuple(float(end) for end in ends),
+                tuple(float((size - 1) % BLOCK + 1) for size in sizes),
                 lr,
                 decay,
                 float(beta1),
@@ -78,22 +84,14 @@ def _on(device: torch.device, scalar: Tensor) -> Tensor:
     return scalar.to(device, torch.float32, non_blocking=True)
 
 
-def _disguised(number: int) -> int:
-    """An integer for which Triton compiles nothing anew: it is not 1, not divisible by 16, and always of 64 bits.
-
-    Triton (3.6, 3.9) compiles for each of these kinds of integers within a tuple, whatever do_not_specialize says.
-    """
-    return 2**40 + 2 * number + 1
-
-
 @triton.jit
 def _update(  # type: ignore[no-untyped-def]
     all_params,
     all_grads,
     all_exp_avgs,
     all_compensations,
-    disguised_sizes,
-    disguised_first_blocks,
+    ends,
+    entries_of_last_blocks,
     lr,
     decay,
     beta1,
@@ -106,24 +104,28 @@ def _update(  # type: ignore[no-untyped-def]
     lr_on_device: tl.constexpr,
     block: tl.constexpr,
 ):
-    """Find the tensors that this program's block belongs to, and update it."""
-    program = tl.program_id(0).to(tl.int64)
-    disguised_program = 2 * program + 1 + (1 << 40)
+    """Find the tensors that this program's block belongs to, and update it.
+
+    `ends` are the first blocks behind each tensor. They are floats because Triton (3.6, 3.9) compiles anew for integers
+    within a tuple that are 1 or divisible by 16, whatever do_not_specialize says.
+    """
+    program = tl.program_id(0).to(tl.float32)
     param, grad, exp_avg = all_params[0], all_grads[0], all_exp_avgs[0]
     compensation = None if all_compensations is None else all_compensations[0]
-    size, first_block = disguised_sizes[0], disguised_first_blocks[0]
+    first_block, end, entries_of_last_block = 0.0, ends[0], entries_of_last_blocks[0]
     for i in tl.static_range(1, len(all_params)):
-        reached = disguised_program >= disguised_first_blocks[i]
-        param = tl.where(reached, all_params[i], param)
-        grad = tl.where(reached, all_grads[i], grad)
-        exp_avg = tl.where(reached, all_exp_avgs[i], exp_avg)
+        behind = program >= ends[i - 1]
+        param = tl.where(behind, all_params[i], param)
+        grad = tl.where(behind, all_grads[i], grad)
+        exp_avg = tl.where(behind, all_exp_avgs[i], exp_avg)
         if all_compensations is not None:
-            compensation = tl.where(reached, all_compensations[i], compensation)
-        size = tl.where(reached, disguised_sizes[i], size)
-        first_block = tl.where(reached, disguised_first_blocks[i], first_block)
+            compensation = tl.where(behind, all_compensations[i], compensation)
+        first_block = tl.where(behind, ends[i - 1], first_block)
+        end = tl.where(behind, ends[i], end)
+        entries_of_last_block = tl.where(behind, entries_of_last_blocks[i], entries_of_last_block)
 
-    start = ((disguised_program - first_block) >> 1) * block
-    remaining = ((size - (1 << 40)) >> 1) - start
+    start = (program - first_block).to(tl.int64) * block
+    remaining = tl.where(program == end - 1, entries_of_last_block, block).to(tl.int32)
     if found_inf is not None:
         remaining = tl.where(tl.load(found_inf) == 0, remaining, 0)
     if inverse_scale is not None:

@@ -51,13 +51,14 @@ class Lion(Optimizer):
             torch.optim does: where all parameters are plain tensors on a GPU.
         capturable: may be captured in a CUDA graph, after a first step outside of it.
         differentiable: autograd may run through the step.
-        fused: a compiled kernel, see below. False chooses the loop where `foreach` is None, as in torch.optim.
+        fused: a compiled kernel, see below. None chooses it on a CPU alone, since it was not measured on a GPU. False
+            chooses the loop where `foreach` is None, as in torch.optim.
 
     Back ends, with the same bits on one device:
-        loop: PyTorch's operators on one tensor after the other. Does all that Lion does; the choice on a CPU.
+        loop: PyTorch's operators on one tensor after the other. Does all that Lion does.
         foreach: the same operators on lists of tensors. The choice on a GPU.
-        fused: one kernel for all dense float32 and bfloat16 tensors, plain operators for others. Only if asked for: the
-            constructor compiles it, on a CPU by a C++ compiler in a second, on a GPU by Triton, and keeps the result.
+        fused: one kernel for all dense float32 and bfloat16 tensors, the loop for others. The choice on a CPU: the
+            constructor compiles it in a second by a C++ compiler (on a GPU by Triton), and keeps the result for others.
 
     Raises:
         ValueError: a setting is out of range, or excluded by another; the message quotes it.
@@ -103,13 +104,18 @@ class Lion(Optimizer):
         group = self.param_groups[-1]
         group["betas"] = tuple(group["betas"])  # a config library's list type must not end up in checkpoints
         warn_of_low_precision(self.param_groups)
-        if takes_fused(group["fused"], group["params"]):
+        if self._takes_fused(group):
             compile_kernels(group)
 
     @property
     def _step_supports_amp_scaling(self) -> bool:
         """Whether torch.amp.GradScaler leaves the unscaling, and the skipping of what overflowed, to the step."""
-        return all(takes_fused(group["fused"], group["params"]) for group in self.param_groups)
+        return all(self._takes_fused(group) for group in self.param_groups)
+
+    @staticmethod
+    def _takes_fused(group: dict[str, Any]) -> bool:
+        choices = {name: group[name] for name in ("fused", "foreach", "differentiable", "cautious")}
+        return takes_fused(group["params"], **choices)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restore; what an older version saved gets the settings that came later."""
@@ -228,19 +234,16 @@ def lion(
     itself is to be differentiated.
     """
     check_back_end(lr, foreach, capturable, differentiable, cautious, fused)
-    fused_here = takes_fused(fused, params)
+    fused_here = takes_fused(params, fused=fused, foreach=foreach, differentiable=differentiable, cautious=cautious)
     if not fused_here and (grad_scale is not None or found_inf is not None):
-        raise ValueError("grad_scale and found_inf are for fused=True: let GradScaler unscale the gradients.")
-    if foreach is None and fused is not False:
+        raise ValueError("grad_scale and found_inf are for the fused step: let GradScaler unscale the gradients.")
+    if foreach is None and fused is not False and not fused_here:
         _, foreach = _default_to_fused_or_foreach(params, differentiable, use_fused=False)
         foreach = foreach and (capturable or not isinstance(lr, Tensor))
 
-    tensors = (
-        [as_real(param) for param in params],
-        [as_real(grad) for grad in grads],
-        [as_real(exp_avg) for exp_avg in exp_avgs],
-        compensations or [None] * len(params),
-    )
+    if any(param.is_complex() for param in params):
+        params, grads, exp_avgs = ([as_real(tensor) for tensor in column] for column in (params, grads, exp_avgs))
+    tensors = (params, grads, exp_avgs, compensations or [None] * len(params))
     settings: dict[str, Any] = {
         "lr": lr.squeeze() if isinstance(lr, Tensor) else lr,
         "beta1": beta1,
@@ -249,7 +252,7 @@ def lion(
         "maximize": maximize,
     }
     if fused_here:
-        _fused_lion(*tensors, **settings, grad_scale=grad_scale, found_inf=found_inf)
+        _fused_lion(*tensors, **settings, fused=fused, grad_scale=grad_scale, found_inf=found_inf)
     elif foreach:
         _multi_tensor_lion(*tensors, **settings, cautious=cautious)
     else:

@@ -112,7 +112,8 @@ def optimizer_state_bytes(model: nn.Module, optimizer_config: DictConfig) -> int
     """Bytes of the state that the optimizer keeps after a step."""
     for parameter in model.parameters():
         parameter.grad = torch.empty_like(parameter)
-    optimizer = build_optimizer(model, optimizer_config)
+    settings = {str(key): value for key, value in optimizer_config.items() if key != "fused"}  # which needs memory
+    optimizer = build_optimizer(model, settings)
     optimizer.step()
     return state_bytes(optimizer)
 

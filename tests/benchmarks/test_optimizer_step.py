@@ -7,9 +7,10 @@ import pytest
 import torch
 from torch.nn import Parameter
 
+from benchmarks import optimizer_step
 from benchmarks.contestants import contestants
 from benchmarks.extra_memory import extra_bytes
-from benchmarks.optimizer_step import step_ms
+from benchmarks.optimizer_step import compile_s, step_ms
 from benchmarks.page import FOLDER, bandwidth_table, page, ratios_table, times_table
 from benchmarks.shapes import MODELS, parameter_shapes
 
@@ -31,7 +32,7 @@ def test_every_lion_does_the_same_work(name: str) -> None:
     assert torch.equal(weights_after(name), weights_after("Lion, loop"))
 
 
-@pytest.mark.parametrize(("model", "millions"), zip(MODELS, [25.6, 86.6, 110.4, 336.1, 730.9], strict=True))
+@pytest.mark.parametrize(("model", "millions"), list(zip(MODELS, [25.6, 86.6, 110.4, 336.1, 730.9], strict=True)))
 def test_the_shapes_are_those_of_models_of_the_published_sizes(model: str, millions: float) -> None:
     assert sum(shape.numel() for shape in parameter_shapes(model)) / 1e6 == pytest.approx(millions, abs=0.6)
 
@@ -46,13 +47,27 @@ def test_a_fused_step_takes_no_memory_and_a_list_of_temporaries_does() -> None:
     assert extra_bytes(entrants["Lion, foreach"], params, CPU) > 0.9 * parameter_bytes
 
 
-def test_each_step_is_timed_and_the_first_is_not() -> None:
+def test_each_step_is_timed_and_the_first_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(optimizer_step, "SECONDS_PER_ROUND", 0.0)
     param = Parameter(torch.zeros(1))
     param.grad = torch.ones(1)
-    times_ms = step_ms(contestants(CPU)["Lion, loop"].build([param]), 3, CPU)
-    assert len(times_ms) == 3
+    times_ms = step_ms(contestants(CPU)["Lion, loop"].build([param]), CPU)
+    assert len(times_ms) == optimizer_step.STEPS_PER_ROUND
     assert min(times_ms) > 0
-    assert param.item() == pytest.approx(-4e-4, rel=1e-2)
+    assert param.item() == pytest.approx(-1e-4 * (1 + len(times_ms)), rel=1e-2)
+
+
+def test_quick_steps_are_repeated_until_they_have_taken_their_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(optimizer_step, "SECONDS_PER_ROUND", 0.05)
+    param = Parameter(torch.zeros(1))
+    param.grad = torch.ones(1)
+    times_ms = step_ms(contestants(CPU)["Lion, loop"].build([param]), CPU)
+    assert sum(times_ms[:-1]) < 50 <= sum(times_ms)
+
+
+def test_a_kernel_that_was_compiled_is_found_by_the_next_process() -> None:
+    first_s, again_s = compile_s(CPU)
+    assert first_s > 2 * again_s
 
 
 def small_results() -> dict[str, Any]:

@@ -3,11 +3,15 @@
 from collections.abc import Iterable
 
 import numpy as np
+import pytest
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 Array = NDArray[np.float64]
+
+BACK_ENDS = pytest.mark.parametrize("foreach", [False, True, None])
+"""The loop, foreach, and what a CPU takes by itself: the fused kernel."""
 
 
 def algorithm2(

@@ -16,14 +16,14 @@ from lion.fused import _kernel
 from lion.fused_cpu import _library
 
 CODE = """
-import logging
+import logging, sys
 import torch
 from lion import Lion
 
 logging.basicConfig(level=logging.INFO)
 param = torch.nn.Parameter(torch.zeros(5000))
 param.grad = torch.ones(5000)
-optimizer = Lion([param], lr=0.5, fused=True)
+optimizer = Lion([param], lr=0.5, fused=sys.argv[1:] == ["asked for"] or None)
 print("built")
 optimizer.step()
 optimizer.step()
@@ -32,9 +32,9 @@ print(param.unique().tolist())
 WORKS = ["built", "[-1.0]"]
 
 
-def started(cache: Path, **variables: str) -> subprocess.Popen[str]:
+def started(cache: Path, *arguments: str, **variables: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-c", CODE],
+        [sys.executable, "-c", CODE, *arguments],
         env={"PATH": os.environ["PATH"], "XDG_CACHE_HOME": str(cache), **variables},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -76,10 +76,17 @@ def test_processes_that_start_together_share_one_kernel_with_those_that_follow(t
 
 @pytest.mark.parametrize("compiler", ["/no/compiler", "false", "true"])
 def test_without_a_compiler_that_works_it_says_so_once_and_steps_by_the_loop(compiler: str, tmp_path: Path) -> None:
-    stdout, stderr = finished(started(tmp_path, CXX=compiler))
+    stdout, stderr = finished(started(tmp_path, "asked for", CXX=compiler))
     assert stdout == WORKS
-    assert stderr.count("cannot compile its kernel here and steps by PyTorch's operators") == 1
+    assert stderr.count("UserWarning: Lion's fused kernel cannot be compiled here, so it steps by PyTorch's ope") == 1
     assert not list(tmp_path.glob("lion-optimizer/*"))
+
+
+def test_without_a_compiler_the_default_is_the_loop_without_a_warning(tmp_path: Path) -> None:
+    stdout, stderr = finished(started(tmp_path, CXX="/no/compiler"))
+    assert stdout == WORKS
+    assert "UserWarning" not in stderr
+    assert stderr.count("INFO:lion.fused:Lion's fused kernel cannot be compiled here") == 1
 
 
 def test_a_killed_compilation_is_begun_anew(tmp_path: Path) -> None:

@@ -53,7 +53,15 @@ def assert_bits_are_the_loops(
     params, grads, exp_avgs = ([row[column].clone() for row in rows] for column in range(3))
     beta1, beta2 = betas
     sign = -1 if maximize else 1
-    step(rows, lr=lr, decay=1 - lr * weight_decay, beta1=beta1, beta2=beta2, sign=sign, grad_scale=grad_scale)
+    step(
+        *zip(*rows, strict=True),
+        lr=lr,
+        decay=1 - lr * weight_decay,
+        beta1=beta1,
+        beta2=beta2,
+        sign=sign,
+        grad_scale=grad_scale,
+    )
     if grad_scale is not None:
         grads = [grad / grad_scale for grad in grads]
     lion(params, grads, exp_avgs, lr=lr, beta1=beta1, beta2=beta2, weight_decay=weight_decay, maximize=maximize)
@@ -88,13 +96,13 @@ def test_bits_are_the_loops(
 def test_the_optimizer_leaves_what_the_kernel_cannot_take_to_the_operators(
     interpreted: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lion.fused._kernel", lambda device, *dtypes: interpreted)
+    monkeypatch.setattr("lion.fused._kernel", lambda *kind: interpreted)
     taken: list[int] = []
     step = interpreted.step
 
-    def counted(rows: list[list[Tensor]], **scalars: Any) -> None:
-        taken.append(len(rows))
-        step(rows, **scalars)
+    def counted(*columns: list[Tensor], **scalars: Any) -> None:
+        taken.append(len(columns[0]))
+        step(*columns, **scalars)
 
     monkeypatch.setattr(interpreted, "step", counted)
     memory = torch.zeros(BLOCK)
@@ -133,9 +141,9 @@ def test_no_entry_beyond_a_tensor_is_touched(interpreted: ModuleType) -> None:
 def test_nothing_changes_where_gradients_are_not_finite(interpreted: ModuleType) -> None:
     rows = random_rows(0, [BLOCK + 3])
     before = [tensor.clone() for tensor in rows[0]]
-    interpreted.step(rows, **SCALARS, found_inf=torch.tensor(1.0))
+    interpreted.step(*zip(*rows, strict=True), **SCALARS, found_inf=torch.tensor(1.0))
     assert all(torch.equal(now, then) for now, then in zip(rows[0], before, strict=True))
-    interpreted.step(rows, **SCALARS, found_inf=torch.tensor(0.0))
+    interpreted.step(*zip(*rows, strict=True), **SCALARS, found_inf=torch.tensor(0.0))
     assert not torch.equal(rows[0][0], before[0])
 
 
@@ -157,7 +165,7 @@ def test_a_compensation_keeps_what_rounding_takes(interpreted: ModuleType) -> No
     param, grad = torch.full((BLOCK + 1,), 256.0).bfloat16(), torch.ones(BLOCK + 1).bfloat16()
     row = [param, grad, torch.zeros(BLOCK + 1), torch.zeros_like(param)]
     for steps in range(1, 20):
-        interpreted.step([row], lr=2.0**-4, decay=1.0, beta1=0.9, beta2=0.99, sign=1)
+        interpreted.step(*zip(row, strict=True), lr=2.0**-4, decay=1.0, beta1=0.9, beta2=0.99, sign=1)
         assert torch.equal(param.float() + row[3].float(), torch.full((BLOCK + 1,), 256 - steps / 16))
 
 
@@ -183,7 +191,9 @@ def compiled(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 def test_one_compiled_kernel_serves_every_model(compiled: list[Any]) -> None:
     for seed, sizes in enumerate([[1], [16, 17], [2**20], [5] * 70]):
-        fused_cuda.step(random_rows(seed, sizes), **{**SCALARS, "lr": 1.0 / (seed + 1), "beta1": 0.0})
+        fused_cuda.step(
+            *zip(*random_rows(seed, sizes), strict=True), **{**SCALARS, "lr": 1.0 / (seed + 1), "beta1": 0.0}
+        )
     assert len(compiled) == 6
     assert len({id(kernel) for kernel in compiled}) == 1
 
@@ -198,7 +208,7 @@ def test_one_compiled_kernel_serves_every_model(compiled: list[Any]) -> None:
 def test_the_compiled_kernel_moves_16_bytes_at_once_and_rounds_as_the_operators(
     compiled: list[Any], dtypes: list[torch.dtype]
 ) -> None:
-    fused_cuda.step([[torch.zeros(BLOCK, dtype=dtype) for dtype in dtypes]], **SCALARS)
+    fused_cuda.step(*[[torch.zeros(BLOCK, dtype=dtype)] for dtype in dtypes], **SCALARS)
     (kernel,) = compiled
     code = kernel.asm["ptx"]
     entries_of_a_thread = BLOCK // (32 * kernel.metadata.num_warps)

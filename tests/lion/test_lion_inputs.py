@@ -10,8 +10,7 @@ from torch import nn
 from torch.nn import Parameter
 
 from lion import Lion, lion
-
-BACK_ENDS = pytest.mark.parametrize("foreach", [False, True])
+from tests.lion.reference import BACK_ENDS
 
 
 def one_param(*shape: int) -> Parameter:
@@ -56,7 +55,7 @@ def test_refused_group_is_not_added() -> None:
 
 
 @BACK_ENDS
-def test_sparse_gradient_is_refused_before_anything_is_updated(foreach: bool) -> None:
+def test_sparse_gradient_is_refused_before_anything_is_updated(foreach: bool | None) -> None:
     dense, sparse = one_param(2), one_param(3, 3)
     sparse.grad = torch.eye(3).to_sparse()
     with pytest.raises(RuntimeError, match=r"not support sparse gradients, got layout torch.sparse_coo .* \(3, 3\)"):
@@ -73,7 +72,7 @@ def test_momentum_dtype_for_a_complex_parameter_is_refused() -> None:
 
 @BACK_ENDS
 @pytest.mark.parametrize("settings", [{}, {"maximize": True}, {"cautious": True}, {"weight_decay": 1.0}])
-def test_gradients_are_never_written_to(settings: dict[str, Any], foreach: bool) -> None:
+def test_gradients_are_never_written_to(settings: dict[str, Any], foreach: bool | None) -> None:
     params = [Parameter(torch.ones(4, dtype=dtype)) for dtype in (torch.float32, torch.float64, torch.complex64)]
     gradients = [torch.randn_like(param).detach() for param in params]
     optimizer = Lion(params, foreach=foreach, **settings)
@@ -87,7 +86,7 @@ def test_gradients_are_never_written_to(settings: dict[str, Any], foreach: bool)
 
 
 @BACK_ENDS
-def test_frozen_and_empty_parameters_are_left_alone(foreach: bool) -> None:
+def test_frozen_and_empty_parameters_are_left_alone(foreach: bool | None) -> None:
     trained, frozen, empty = one_param(2), Parameter(torch.ones(2), requires_grad=False), one_param(0)
     optimizer = Lion([trained, frozen, empty], weight_decay=1.0, foreach=foreach)
     optimizer.step()
@@ -98,7 +97,7 @@ def test_frozen_and_empty_parameters_are_left_alone(foreach: bool) -> None:
 
 
 @BACK_ENDS
-def test_step_without_any_gradient_does_nothing(foreach: bool) -> None:
+def test_step_without_any_gradient_does_nothing(foreach: bool | None) -> None:
     param = Parameter(torch.ones(2))
     optimizer = Lion([param], weight_decay=1.0, foreach=foreach)
     assert optimizer.step() is None
@@ -107,7 +106,7 @@ def test_step_without_any_gradient_does_nothing(foreach: bool) -> None:
 
 
 @BACK_ENDS
-def test_momentum_keeps_the_memory_format(foreach: bool) -> None:
+def test_momentum_keeps_the_memory_format(foreach: bool | None) -> None:
     param = Parameter(torch.randn(2, 3, 4, 5).to(memory_format=torch.channels_last))
     param.grad = torch.randn(2, 3, 4, 5)  # contiguous: other strides than the parameter
     optimizer = Lion([param], foreach=foreach)
@@ -117,7 +116,7 @@ def test_momentum_keeps_the_memory_format(foreach: bool) -> None:
 
 @BACK_ENDS
 @pytest.mark.filterwarnings("ignore:Lion got bfloat16 or float16 parameters")
-def test_group_may_mix_devices_and_dtypes(foreach: bool) -> None:
+def test_group_may_mix_devices_and_dtypes(foreach: bool | None) -> None:
     """The meta device stands for a second device."""
     dtypes = (torch.float32, torch.float64, torch.bfloat16, torch.complex64, torch.float32)
     torch.manual_seed(0)
@@ -140,7 +139,7 @@ def test_group_may_mix_devices_and_dtypes(foreach: bool) -> None:
 
 
 @BACK_ENDS
-def test_gradient_of_another_dtype_than_the_parameter(foreach: bool) -> None:
+def test_gradient_of_another_dtype_than_the_parameter(foreach: bool | None) -> None:
     param = torch.zeros(3)
     lion(
         [param],
@@ -239,6 +238,7 @@ def test_back_end_is_chosen_as_torch_chooses(settings: dict[str, Any], expected:
     lion_module, adam_module = sys.modules["lion.lion"], sys.modules["torch.optim.adam"]
     with (
         patch("torch.optim.optimizer._get_foreach_kernels_supported_devices", return_value=["cpu"]),
+        patch.object(lion_module, "takes_fused", return_value=False),
         patch.object(lion_module, "_single_tensor_lion") as single,
         patch.object(lion_module, "_multi_tensor_lion") as multi,
         patch.object(adam_module, "_single_tensor_adam") as adam_single,
@@ -250,10 +250,28 @@ def test_back_end_is_chosen_as_torch_chooses(settings: dict[str, Any], expected:
     assert (adam_single.called, adam_multi.called) == (single.called, multi.called)
 
 
-def test_cpu_parameters_take_the_loop_by_default() -> None:
-    with patch.object(sys.modules["lion.lion"], "_single_tensor_lion") as single:
-        Lion([one_param(2)]).step()
-    assert single.called
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, "_fused_lion"),
+        ({"fused": True}, "_fused_lion"),
+        ({"lr": torch.tensor(0.1)}, "_fused_lion"),
+        ({"fused": False}, "_single_tensor_lion"),
+        ({"foreach": False}, "_single_tensor_lion"),
+        ({"foreach": True}, "_multi_tensor_lion"),
+        ({"cautious": True}, "_single_tensor_lion"),
+        ({"differentiable": True}, "_single_tensor_lion"),
+    ],
+)
+def test_back_end_on_a_cpu(settings: dict[str, Any], expected: str) -> None:
+    param = one_param(2).clone() if settings.get("differentiable") else one_param(2)
+    param.grad = torch.ones(2)
+    optimizer = Lion([param], **settings)
+    with patch.object(sys.modules["lion.lion"], expected) as step:
+        optimizer.step()
+    assert step.called
+    assert optimizer._step_supports_amp_scaling == (expected == "_fused_lion")
+    assert optimizer.param_groups[0]["fused"] == settings.get("fused")
 
 
 def test_learning_rate_schedulers_and_swa_accept_it() -> None:

@@ -9,9 +9,8 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from lion import Lion
-from tests.lion.reference import algorithm2
+from tests.lion.reference import BACK_ENDS, algorithm2
 
-BACK_ENDS = pytest.mark.parametrize("foreach", [False, True])
 LOW_PRECISION = pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 ENTRIES, STEPS = 20_000, 20
 LR = 1 / 16  # 8 units in the last place of a bfloat16 weight near 1, so that every step shows in the weight
@@ -48,14 +47,14 @@ def rate_of_sign_disagreement(optimizer: Lion, param: Parameter) -> float:
 
 @BACK_ENDS
 @LOW_PRECISION
-def test_signs_are_the_references_up_to_one_in_a_hundred_thousand(dtype: torch.dtype, foreach: bool) -> None:
+def test_signs_are_the_references_up_to_one_in_a_hundred_thousand(dtype: torch.dtype, foreach: bool | None) -> None:
     param = Parameter(torch.randn(ENTRIES).clamp(-2, 2).to(dtype))
     optimizer = Lion([param], lr=LR, weight_decay=WEIGHT_DECAY, foreach=foreach)
     assert rate_of_sign_disagreement(optimizer, param) <= 1e-5
 
 
 @BACK_ENDS
-def test_bfloat16_momentum_of_float32_parameters_flips_few_signs(foreach: bool) -> None:
+def test_bfloat16_momentum_of_float32_parameters_flips_few_signs(foreach: bool | None) -> None:
     param = Parameter(torch.randn(ENTRIES))
     optimizer = Lion([param], lr=LR, weight_decay=WEIGHT_DECAY, momentum_dtype=torch.bfloat16, foreach=foreach)
     rate = rate_of_sign_disagreement(optimizer, param)
@@ -65,7 +64,7 @@ def test_bfloat16_momentum_of_float32_parameters_flips_few_signs(foreach: bool) 
 
 @BACK_ENDS
 @LOW_PRECISION
-def test_weight_is_rounded_once_a_step(dtype: torch.dtype, foreach: bool) -> None:
+def test_weight_is_rounded_once_a_step(dtype: torch.dtype, foreach: bool | None) -> None:
     start = torch.randn(ENTRIES).to(dtype)
     param = Parameter(start.clone())
     param.grad = torch.ones_like(param)

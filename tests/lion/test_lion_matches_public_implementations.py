@@ -12,7 +12,7 @@ import torch
 from torch.nn import Parameter
 
 from lion import Lion
-from tests.lion.reference import automl_step
+from tests.lion.reference import BACK_ENDS, automl_step
 
 STEPS = 30
 SHAPES = ((33, 17), (64,), (), (3, 4, 5), (1000,))
@@ -57,8 +57,8 @@ def assert_same_bits(actual: torch.Tensor, expected: torch.Tensor) -> None:
 
 
 @pytest.mark.parametrize("settings", SETTINGS)
-@pytest.mark.parametrize("foreach", [False, True])
-def test_weights_and_momentum_are_googles_bit_for_bit(settings: dict[str, Any], foreach: bool) -> None:
+@BACK_ENDS
+def test_weights_and_momentum_are_googles_bit_for_bit(settings: dict[str, Any], foreach: bool | None) -> None:
     params, expected = make_params(), [param.detach().clone() for param in make_params()]
     momenta = [torch.zeros_like(weight) for weight in expected]
     optimizer = Lion(params, foreach=foreach, **settings)
@@ -71,8 +71,8 @@ def test_weights_and_momentum_are_googles_bit_for_bit(settings: dict[str, Any], 
         assert_same_bits(optimizer.state[param]["exp_avg"], momentum)
 
 
-@pytest.mark.parametrize("foreach", [False, True])
-def test_terms_that_cancel_once_rounded_leave_the_weight_as_googles_code_does(foreach: bool) -> None:
+@BACK_ENDS
+def test_terms_that_cancel_once_rounded_leave_the_weight_as_googles_code_does(foreach: bool | None) -> None:
     """A fused multiply-add, as in add_(gradient, alpha=1 - beta1), would see the rounding error and move the weight."""
     generator = torch.Generator().manual_seed(0)
     momentum = torch.randn(10_000, generator=generator)
@@ -90,10 +90,10 @@ def test_terms_that_cancel_once_rounded_leave_the_weight_as_googles_code_does(fo
 
 
 @pytest.mark.parametrize("settings", SETTINGS)
-@pytest.mark.parametrize("foreach", [False, True])
+@BACK_ENDS
 @pytest.mark.parametrize("public", list(PUBLIC))
 def test_weights_are_those_of_public_implementations_bit_for_bit(
-    public: str, foreach: bool, settings: dict[str, Any]
+    public: str, foreach: bool | None, settings: dict[str, Any]
 ) -> None:
     params, their_params = make_params(), make_params()
     run(Lion(params, foreach=foreach, **settings), params)

@@ -11,9 +11,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from lion import Lion, lion
-from tests.lion.reference import algorithm2
-
-BACK_ENDS = pytest.mark.parametrize("foreach", [False, True])
+from tests.lion.reference import BACK_ENDS, algorithm2
 
 
 def one_step(weight: float, gradient: float, momentum: float, **kwargs: Any) -> tuple[float, float]:
@@ -27,7 +25,7 @@ def one_step(weight: float, gradient: float, momentum: float, **kwargs: Any) -> 
 
 
 @BACK_ENDS
-def test_step_by_hand(foreach: bool) -> None:
+def test_step_by_hand(foreach: bool | None) -> None:
     # Decay: 2 * (1 - 0.5 * 0.25) = 1.75. Update: 0.75 * 4 + 0.25 * (-4) = 2, so minus 0.5. Momentum: 0.5 * 4 - 0.5 * 4.
     weight, momentum = one_step(2.0, -4.0, 4.0, lr=0.5, betas=(0.75, 0.5), weight_decay=0.25, foreach=foreach)
     assert weight == 1.25
@@ -35,13 +33,13 @@ def test_step_by_hand(foreach: bool) -> None:
 
 
 @BACK_ENDS
-def test_decay_comes_before_the_update(foreach: bool) -> None:
+def test_decay_comes_before_the_update(foreach: bool | None) -> None:
     # After the update it would be (1 - 0.5) * (1 - 0.5) = 0.25.
     assert one_step(1.0, 1.0, 0.0, lr=0.5, weight_decay=1.0, foreach=foreach)[0] == 0.0
 
 
 @BACK_ENDS
-def test_decay_is_not_inside_the_sign(foreach: bool) -> None:
+def test_decay_is_not_inside_the_sign(foreach: bool | None) -> None:
     # Gradient and decay of opposite signs: with the decay inside, sign(0.1 * 1 - 100) would win.
     weight, momentum = one_step(-100.0, 1.0, 0.0, lr=0.5, weight_decay=1.0, betas=(0.9, 0.5), foreach=foreach)
     assert weight == -100.0 * 0.5 - 0.5
@@ -49,13 +47,13 @@ def test_decay_is_not_inside_the_sign(foreach: bool) -> None:
 
 
 @BACK_ENDS
-def test_sign_is_taken_with_the_old_momentum(foreach: bool) -> None:
+def test_sign_is_taken_with_the_old_momentum(foreach: bool | None) -> None:
     # Old momentum 1: 0.5 * 1 + 0.5 * (-0.9) > 0. The new one, 0.1 * 1 + 0.9 * (-0.9) = -0.71, would turn the sign.
     assert one_step(0.0, -0.9, 1.0, lr=1.0, betas=(0.5, 0.1), foreach=foreach)[0] == -1.0
 
 
 @BACK_ENDS
-def test_beta1_is_for_the_update_and_beta2_for_the_momentum(foreach: bool) -> None:
+def test_beta1_is_for_the_update_and_beta2_for_the_momentum(foreach: bool | None) -> None:
     # Update: 0.875 * 1 + 0.125 * (-4) = 0.375. With the betas exchanged it would be 0.125 * 1 + 0.875 * (-4) < 0.
     weight, momentum = one_step(0.0, -4.0, 1.0, lr=1.0, betas=(0.875, 0.125), foreach=foreach)
     assert weight == -1.0
@@ -63,17 +61,17 @@ def test_beta1_is_for_the_update_and_beta2_for_the_momentum(foreach: bool) -> No
 
 
 @BACK_ENDS
-def test_entry_without_gradient_and_momentum_only_decays(foreach: bool) -> None:
+def test_entry_without_gradient_and_momentum_only_decays(foreach: bool | None) -> None:
     assert one_step(1.0, 0.0, 0.0, lr=0.5, weight_decay=0.5, foreach=foreach) == (0.75, 0.0)
 
 
 @BACK_ENDS
-def test_lr_0_leaves_weights_and_still_averages(foreach: bool) -> None:
+def test_lr_0_leaves_weights_and_still_averages(foreach: bool | None) -> None:
     assert one_step(3.0, 1.0, 0.0, lr=0.0, weight_decay=10.0, betas=(0.9, 0.5), foreach=foreach) == (3.0, 0.5)
 
 
 @BACK_ENDS
-def test_cautious_by_hand(foreach: bool) -> None:
+def test_cautious_by_hand(foreach: bool | None) -> None:
     # Update signs with momentum (4, 4, -4, 0) and beta1 0.5: +, +, -, 0. Gradients agree in the first and third alone:
     # 2 kept of 4, scaled by 4 / (2 + 1).
     param = Parameter(torch.zeros(4, dtype=torch.float64))
@@ -110,7 +108,7 @@ LAYOUTS = st.sampled_from(["contiguous", "transposed", "every_other", "channels_
     betas=st.tuples(st.floats(0, 0.999), st.floats(0, 0.999)),
     weight_decay=st.floats(0, 10),
     maximize=st.booleans(),
-    foreach=st.booleans(),
+    foreach=st.sampled_from([False, True, None]),
     seed=st.integers(0, 2**32 - 1),
 )
 def test_three_steps_match_the_float64_reference(
@@ -121,7 +119,7 @@ def test_three_steps_match_the_float64_reference(
     betas: tuple[float, float],
     weight_decay: float,
     maximize: bool,
-    foreach: bool,
+    foreach: bool | None,
     seed: int,
 ) -> None:
     rng = np.random.default_rng(seed)
@@ -180,14 +178,14 @@ def test_foreach_and_loop_give_the_same_bits(dtype: torch.dtype, maximize: bool,
         torch.testing.assert_close(loop, multi_tensor, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("foreach", [False, True])
+@BACK_ENDS
 @pytest.mark.parametrize("shape", [(), (1,)])
-def test_tensor_lr_gives_the_bits_of_a_float_lr(shape: tuple[int, ...], foreach: bool) -> None:
+def test_tensor_lr_gives_the_bits_of_a_float_lr(shape: tuple[int, ...], foreach: bool | None) -> None:
     params = [Parameter(torch.linspace(-1, 1, 101)) for _ in range(2)]
     lr = torch.full(shape, 0.01, dtype=torch.float64)
     optimizers = [
         Lion([params[0]], lr=0.01, weight_decay=0.1),
-        Lion([params[1]], lr=lr, weight_decay=0.1, foreach=foreach, capturable=foreach),
+        Lion([params[1]], lr=lr, weight_decay=0.1, foreach=foreach, capturable=bool(foreach)),
     ]
     torch.manual_seed(0)
     for step in range(5):
@@ -215,7 +213,7 @@ def test_complex_parameter_steps_like_its_real_and_imaginary_parts() -> None:
 
 
 @BACK_ENDS
-def test_lazily_conjugated_gradient_is_resolved(foreach: bool) -> None:
+def test_lazily_conjugated_gradient_is_resolved(foreach: bool | None) -> None:
     param = Parameter(torch.zeros(1, dtype=torch.complex64))
     (param.conj() * torch.tensor([1 + 1j])).sum().real.backward()
     assert param.grad is not None

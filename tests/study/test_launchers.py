@@ -26,9 +26,9 @@ from tests.study.test_study import run_study, studies, study_command
 LONGER = [
     "optimizer=lion,adamw",
     "study.lr_multipliers=[1.0]",
-    "train.steps=60",
+    "train.steps=200",
     "train.log_every=20",
-    "train.evaluate_every=60",
+    "train.evaluate_every=200",
     "run.checkpoint_every=5",
 ]
 WAIT_S = 120.0
