@@ -90,7 +90,7 @@ otherwise; weight decay is 0.1. Made by `make bench-optimizer`.
 
 Medians of {min(steps)} to {max(steps)} steps, in brackets their middle half. All optimizers took turns in
 {results["rounds"]} rounds, in one process, with {results["threads"]} threads. No step compiles anything: the
-constructor of the fused Lion does, in {first_s:.1f} s; in later processes it takes {again_s:.2f} s.
+constructor of the fused Lion does, in {1e3 * first_s:.0f} ms, and in later processes takes {1e3 * again_s:.0f} ms.
 
 {times_table(results)}
 
@@ -100,8 +100,8 @@ Extra memory is the peak during a step beside parameters, gradients and state, a
 
 At the least a step moves 20 bytes a parameter for Lion (read p, g, m; write p, m), 16 with a bfloat16 momentum, and 28
 for AdamW. A copy of 1 GiB moved {copy}, reads and writes together.
-A processor reads what a copy overwrites, too, which is not counted here, while a step reads by itself what it
-overwrites: there the limit lies at 150 % of a copy.
+A CPU reads what a copy overwrites, too, which is not counted here, and a step has read it anyway: on a CPU the limit
+lies at 150 % of a copy.
 
 {bandwidth_table(results)}
 

@@ -13,7 +13,7 @@ import triton.language as tl
 from torch import Tensor
 
 TENSORS_PER_LAUNCH = 32
-"""With 4 pointers and 2 integers each, 1.5 KiB of the 4 KiB that a launch's arguments may take."""
+"""With 4 pointers and 2 floats each, 1.25 KiB of the 4 KiB that a launch's arguments may take."""
 
 BLOCK = 1024
 """Entries of one program. By 4 warps each thread has 2 accesses of 16 bytes to every float32 tensor in flight."""
@@ -58,7 +58,7 @@ def step(
         sizes = [param.numel() for param in tensors[0]]
         ends = list(accumulate(triton.cdiv(size, BLOCK) for size in sizes))
         programs = ends[len(launched) - 1]
-        assert ends[-1] < 2**24, "float32 holds all integers up to 2**24"
+        assert programs <= 2**24, f"a launch over {programs * BLOCK} entries: float32 holds integers up to 2**24 alone"
         with torch.cuda.device_of(params[0]):
             _update[(programs,)](
                 *tensors[:3],

@@ -198,6 +198,13 @@ def test_one_compiled_kernel_serves_every_model(compiled: list[Any]) -> None:
     assert len({id(kernel) for kernel in compiled}) == 1
 
 
+def test_a_launch_takes_as_many_entries_as_it_can_count(compiled: list[Any]) -> None:
+    most = BLOCK * 2**24
+    fused_cuda.step(*[[torch.zeros(1).expand(most)]] * 3, **SCALARS)
+    with pytest.raises(AssertionError, match="float32 holds"):
+        fused_cuda.step(*[[torch.zeros(1).expand(most + 1)]] * 3, **SCALARS)
+
+
 @pytest.mark.parametrize(
     "dtypes",
     [
