@@ -105,11 +105,14 @@ def test_any_layout_of_parameter_and_gradient(of_param: str, of_gradient: str) -
     )
 
 
-def test_special_values_are_the_loops() -> None:
+@pytest.mark.parametrize("momentum_dtype", DTYPES)
+def test_special_values_are_the_loops(momentum_dtype: torch.dtype) -> None:
     start = torch.ones(ENTRIES)
     gradient = torch.zeros(ENTRIES)
     gradient[:4] = torch.tensor([float("nan"), float("inf"), -float("inf"), -0.0])
-    assert_same_bits([start], [[gradient], [torch.zeros_like(gradient)]], lr=0.01, weight_decay=0.1)
+    gradient[4:6] = torch.tensor([2**31 - 1, -1], dtype=torch.int32).view(torch.float32)  # NaNs that rounding may wrap
+    settings = {"lr": 0.01, "weight_decay": 0.1, "momentum_dtype": momentum_dtype}
+    assert_same_bits([start], [[gradient], [torch.zeros_like(gradient)]], **settings)
 
 
 def test_a_zero_keeps_its_sign() -> None:
