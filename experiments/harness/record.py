@@ -51,6 +51,19 @@ def read_metrics(directory: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
 
 
+def is_held(directory: Path) -> bool:
+    """Whether a process writes to the run at this moment."""
+    path = directory / "lock"
+    if not path.exists():
+        return False
+    with path.open() as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return True
+    return False
+
+
 def set_aside(directory: Path, status: dict[str, Any]) -> None:
     """Move a run of other sources out of the way, keeping it."""
     number = 0
@@ -126,6 +139,13 @@ class RunRecord:
         self._metrics.truncate(metrics_bytes)
         self._metrics.seek(metrics_bytes)
         return len(read_metrics(self.directory))
+
+    def add_hardware(self, **hardware: Any) -> None:
+        """Note in environment.json what is known of the hardware once the run has its device."""
+        path = self.directory / "environment.json"
+        content = json.loads(path.read_text())
+        content["hardware"] |= hardware
+        write_aside(path, json.dumps(content, indent=1) + "\n")
 
     def write_parameter_groups(self, groups: dict[str, list[str]]) -> None:
         """Note which parameters decay and which do not."""

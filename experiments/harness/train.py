@@ -63,6 +63,8 @@ def train(cfg: Config, data: Any, directory: Path, record: RunRecord | None, tra
     state = TrainingState(bare_model, optimizer, ema, TrainingClock(device))
     if record:
         record.write_parameter_groups(decay_groups(bare_model))
+        if device.type == "cuda":
+            record.add_hardware(gpu=torch.cuda.get_device_name(device), gpu_count=processes)
 
     # ------------------------------------------------------------------------------------------------------- resume
     saved = load_checkpoint(directory)

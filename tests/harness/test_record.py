@@ -9,7 +9,7 @@ import pytest
 from experiments.harness import entry, provenance, record
 from experiments.harness.entry import execute, locate
 from experiments.harness.errors import RunError
-from experiments.harness.record import RunRecord, read_metrics
+from experiments.harness.record import RunRecord, is_held, read_metrics
 from tests.conftest import MakeConfig, rows
 
 
@@ -31,13 +31,28 @@ def test_a_directory_that_another_process_holds_is_refused_with_its_pid(
     holder.start()
     try:
         assert held.wait(60)
+        assert is_held(tmp_path)
         with pytest.raises(RunError, match=rf"{tmp_path} is held by another process \(pid {holder.pid}\)"):
             RunRecord(tmp_path, "image_classification", {})
     finally:
         release.set()
         holder.join()
+    assert not is_held(tmp_path)
     with RunRecord(tmp_path, "image_classification", {}):
         pass  # and is free afterwards
+
+
+def test_a_run_that_never_began_is_not_held(tmp_path: Path) -> None:
+    assert not is_held(tmp_path)
+
+
+def test_hardware_is_added_to_what_is_known(tmp_path: Path) -> None:
+    with RunRecord(tmp_path, "image_classification", {}) as run:
+        before = json.loads((tmp_path / "environment.json").read_text())
+        run.add_hardware(gpu="NVIDIA H100", gpu_count=2)
+    after = json.loads((tmp_path / "environment.json").read_text())
+    assert after.pop("hardware") == {**before.pop("hardware"), "gpu": "NVIDIA H100", "gpu_count": 2}
+    assert after == before
 
 
 def test_a_torn_last_line_is_not_read(tmp_path: Path) -> None:

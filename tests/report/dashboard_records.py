@@ -1,6 +1,9 @@
 """Run records for the dashboard's tests: those that a synthetic study lacks, and runs that belong to no study."""
 
+import fcntl
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +49,14 @@ def write_record(
     (directory / "environment.json").write_text(json.dumps(environment))
     (directory / "status.json").write_text(json.dumps({"status": status, "sources_digest": digest}))
     (directory / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+@contextmanager
+def held(directory: Path) -> Iterator[None]:
+    """Hold a run as the process does that trains it."""
+    with (directory / "lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def complete_records(study: Path) -> Path:

@@ -19,7 +19,7 @@ from experiments.harness.provenance import ROOT
 from experiments.report.dashboard.records import columns, open_studies, published_studies
 from experiments.report.dashboard.site import write_dashboard
 from experiments.report.figures import COLORS
-from tests.report.dashboard_records import BATCH_SIZE, SECONDS_A_STEP, complete_records, write_record
+from tests.report.dashboard_records import BATCH_SIZE, SECONDS_A_STEP, complete_records, held, write_record
 
 WriteStudy = Callable[..., Path]
 
@@ -66,8 +66,10 @@ def test_the_index_leads_to_finished_and_open_studies(write_study: WriteStudy, t
     complete_records(write_study())
     complete_records(write_study("lit", "mini", "mini-optimizer.betas=[0.9,0.95]", seeds=0))
     complete_records(write_study("finetuning", "paper", "paper", seeds=1, tuned=False))
-    write_record(tmp_path / "runs" / "diffusion" / "lion-s0-0000000000", {"name": "lion", "lr": 1e-3}, status="running")
-    folder = build(tmp_path)
+    run = tmp_path / "runs" / "diffusion" / "lion-s0-0000000000"
+    write_record(run, {"name": "lion", "lr": 1e-3}, status="running")
+    with held(run):
+        folder = build(tmp_path)
     index = Page(folder / "index.html")
     assert "AdamW beats Lion by " in index.text
     assert "No verdict: this study only tuned." in index.text
@@ -181,13 +183,22 @@ def test_open_runs_are_grouped_by_what_one_study_may_compare(write_study: WriteS
     write_record(runs / "adamw-s1-b", {"name": "adamw", "lr": 1e-2}, digest="other", data="mnist5k")
     write_record(runs / ".superseded" / "lion-s0-c", {"name": "lion", "lr": 1e-2})
     (runs / "lion-s9-not-started").mkdir()
-    groups = open_studies(tmp_path / "runs", published_studies(tmp_path / "results"))
+    with held(runs / "lion-s1-0123456789"):
+        groups = open_studies(tmp_path / "runs", published_studies(tmp_path / "results"))
     assert {group.title: sorted(group.runs) for group in groups} == {
         "image classification: cifar10, ConvNet, 200 steps of 128": ["adamw-s1000-a", "lion-s1-0123456789"],
         "image classification: mnist5k, ConvNet, 200 steps of 128": ["adamw-s1-b"],
     }
     assert {str(group.states) for group in groups} == {"{'complete': 1, 'running': 1}", "{'complete': 1}"}
     assert broken_links(build(tmp_path)) == []
+
+
+def test_a_run_that_no_process_holds_any_more_is_interrupted(tmp_path: Path) -> None:
+    run = tmp_path / "runs" / "lit" / "lion-s0-a"
+    write_record(run, {"name": "lion", "lr": 1e-3}, status="running")
+    with held(run):
+        assert open_studies(tmp_path / "runs", [])[0].states == {"running": 1}
+    assert open_studies(tmp_path / "runs", [])[0].states == {"interrupted": 1}
 
 
 def test_a_run_without_rows_yet_has_a_page(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from experiments.harness.record import is_held
 from experiments.report.labels import Summary, task_name
 from experiments.report.rebuild import read_summary
 from experiments.study.summary import RunFiles
@@ -70,6 +71,8 @@ def open_studies(runs: Path, published: Iterable[PublishedStudy]) -> list[OpenSt
     groups: dict[tuple[str, str], list[Path]] = {}
     records = {path.parent: RunFiles(path.parent) for path in sorted(runs.glob("*/*/status.json"))}
     for directory, run in records.items():
+        if run.status["status"] == "running" and not is_held(directory):
+            run.status["status"] = "interrupted"
         if (run.id, run.status["sources_digest"]) not in known:
             shared = {key: value for key, value in run.config.items() if key not in VARIES_IN_STUDY}
             content = json.dumps([shared, run.status["sources_digest"]], sort_keys=True)
