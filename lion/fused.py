@@ -149,7 +149,7 @@ def _kernel(
     try:
         kernel = import_module(f"lion.fused_{device.type}")
         for lr in (0.0, one):  # Triton compiles for each kind of argument
-            for scaling in ({}, {"grad_scale": one, "found_inf": one}):
+            for scaling in ({}, {"found_inf": one}, {"grad_scale": one, "found_inf": one}):
                 example = [[torch.zeros(1, dtype=dtype, device=device)] for dtype in dtypes]
                 kernel.step(*example, lr=lr, decay=1 - lr, beta1=0.0, beta2=0.0, sign=1, **scaling)
     except (ImportError, OSError, RuntimeError, subprocess.SubprocessError) as error:

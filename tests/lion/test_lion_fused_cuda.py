@@ -16,6 +16,7 @@ from torch.nn import Parameter
 from triton.backends.compiler import GPUTarget
 
 from lion import Lion, fused_cuda, lion
+from lion.fused import _kernel
 
 DTYPES = (torch.float32, torch.bfloat16)
 SCALARS: dict[str, Any] = {"lr": 0.1, "decay": 0.9, "beta1": 0.9, "beta2": 0.99, "sign": 1}
@@ -196,6 +197,24 @@ def test_one_compiled_kernel_serves_every_model(compiled: list[Any]) -> None:
         )
     assert len(compiled) == 6
     assert len({id(kernel) for kernel in compiled}) == 1
+
+
+def test_a_kernel_is_compiled_for_every_kind_of_argument_before_the_first_step(
+    compiled: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lion.fused.import_module", lambda name: fused_cuda)
+    meta, float32 = torch.device("meta"), torch.float32
+    compile_kernel: Any = _kernel.__wrapped__  # without its cache
+    assert compile_kernel(True, meta, float32, float32, float32, False) is fused_cuda
+    ready = {id(kernel) for kernel in compiled}
+    one = torch.ones((), device=meta)
+    unscaled: dict[str, Any] = {"found_inf": one}  # by GradScaler.unscale_, before gradients are clipped
+    kinds = [(lr, scaling) for lr in (0.1, one) for scaling in ({}, unscaled, {"grad_scale": one, **unscaled})]
+    for lr, scaling in kinds:
+        tensors = [[torch.zeros(BLOCK, device=meta)] for _ in range(3)]
+        fused_cuda.step(*tensors, lr=lr, decay=lr, beta1=0.9, beta2=0.99, sign=-1, **scaling)
+    assert len({id(kernel) for kernel in compiled}) == len(kinds)
+    assert {id(kernel) for kernel in compiled} == ready
 
 
 def test_a_launch_takes_as_many_entries_as_it_can_count(compiled: list[Any]) -> None:
