@@ -13,17 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
 from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2.functional import to_pil_image
 
-from experiments.harness.checkpoint import load_checkpoint
-from experiments.harness.config import result_config
-from experiments.harness.entry import locate
-from experiments.harness.errors import RunError, SuiteError
-from experiments.harness.provenance import ROOT
+from experiments.harness.finished_run import data_and_checkpoint, draw
 from experiments.lit import config  # noqa: F401  # registers the schema
 from experiments.lit.evaluation import embedded
 from experiments.lit.splits import Pairs, pair_splits
@@ -90,18 +84,7 @@ def picture(pairs: Pairs, number: int) -> str:
 
 def write_sheet(directory: Path, cfg: Any) -> Path:
     """Draw the sheet of the run in ``directory``, whose model and data are those of the composed config ``cfg``."""
-    plain, data, _ = locate(cfg)
-    recorded = OmegaConf.to_container(OmegaConf.load(directory / "config.yaml"))
-    ours = result_config(plain, data.fingerprint)
-    assert isinstance(recorded, dict)
-    for key in ("model", "data"):
-        if recorded[key] != ours[key]:
-            raise RunError(
-                f"The run {directory} has another {key} than experiment={plain['experiment']}: name its own."
-            )
-    saved = load_checkpoint(directory)
-    if saved is None:
-        raise RunError(f"The run {directory} has no checkpoint to retrieve with: run it again.")
+    data, saved = data_and_checkpoint(directory, cfg, same=("model", "data"))
     task = build(cfg, data)
     model = task.model()
     model.load_state_dict(saved["model"])
@@ -110,17 +93,5 @@ def write_sheet(directory: Path, cfg: Any) -> Path:
     return path
 
 
-def main(arguments: list[str]) -> None:
-    """``arguments`` are ``run=<directory>`` and overrides."""
-    if not arguments or not arguments[0].startswith("run="):
-        sys.exit("usage: python -m experiments.lit.retrieval_sheet run=<directory> [experiment=lit/<name> ...]")
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        cfg = compose("lit", overrides=arguments[1:])
-    try:
-        print(write_sheet(Path(arguments[0].removeprefix("run=")), cfg))
-    except SuiteError as error:
-        sys.exit(f"error: {error}")
-
-
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    draw("lit", write_sheet, sys.argv[1:])

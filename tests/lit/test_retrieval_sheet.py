@@ -18,6 +18,11 @@ def test_the_sheet_shows_queries_and_the_five_nearest(make_lit: MakeConfig) -> N
     assert "http" not in page
 
 
+def test_a_directory_without_a_run_is_refused(make_lit: MakeConfig, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=f"There is no run in {tmp_path}"):
+        write_sheet(tmp_path, make_lit())
+
+
 def test_a_run_of_another_model_is_refused(make_lit: MakeConfig) -> None:
     cfg = make_lit()
     execute(cfg)

@@ -1,0 +1,50 @@
+"""What is drawn from a run that has ended: its data and weights, once it is sure that the config is the run's own."""
+
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from experiments.harness.checkpoint import load_checkpoint
+from experiments.harness.config import result_config
+from experiments.harness.entry import locate
+from experiments.harness.errors import RunError, SuiteError
+from experiments.harness.provenance import ROOT
+
+
+def data_and_checkpoint(directory: Path, cfg: Any, same: Iterable[str]) -> tuple[Any, dict[str, Any]]:
+    """The data of the composed ``cfg``, and the last checkpoint of the run in ``directory``.
+
+    A run that is not there, differs from ``cfg`` in a group named in ``same``, or has no checkpoint is a RunError.
+    """
+    if not (directory / "config.yaml").exists():
+        raise RunError(f"There is no run in {directory}.")
+    plain, data, _ = locate(cfg)
+    recorded = OmegaConf.to_container(OmegaConf.load(directory / "config.yaml"))
+    ours = result_config(plain, data.fingerprint)
+    assert isinstance(recorded, dict)
+    for key in same:
+        if recorded[key] != ours[key]:
+            raise RunError(
+                f"The run {directory} has another {key} than experiment={plain['experiment']}: name its own."
+            )
+    saved = load_checkpoint(directory)
+    if saved is None:
+        raise RunError(f"The run {directory} has no checkpoint to draw from: run it again.")
+    return data, saved
+
+
+def draw(task: str, write: Callable[[Path, Any], Path], arguments: list[str]) -> None:
+    """Carry out the command line ``run=<directory> [override ...]``: write the drawing and print where it is."""
+    if not arguments or not arguments[0].startswith("run="):
+        program = f"experiments.{task}.{Path(sys.argv[0]).stem}"
+        sys.exit(f"usage: python -m {program} run=<directory> [experiment={task}/<name> ...]")
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        cfg = compose(task, overrides=arguments[1:])
+    try:
+        print(write(Path(arguments[0].removeprefix("run=")), cfg))
+    except SuiteError as error:
+        sys.exit(f"error: {error}")
