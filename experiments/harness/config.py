@@ -85,6 +85,8 @@ class StudyConfig:
     margin_reason: str = MISSING
     tune_seeds: list[int] = field(default_factory=lambda: [1000])
     confirm_seeds: list[int] = MISSING
+    looks: list[int] = field(default_factory=list)
+    """the numbers of confirm seeds at which the study is to be judged, if at more than one; they share the 5 %"""
     lr_multipliers: list[float] = MISSING
     """the tuning grid, as multiples of the experiment's learning rate; lr * weight_decay is held constant"""
     decay_multipliers: list[float] = field(default_factory=lambda: [1.0])

@@ -86,6 +86,13 @@ def optimizer_name(name: str) -> str:
     return OPTIMIZERS.get(name, name)
 
 
+def verdict_name(summary: Summary, comparison: dict[str, Any]) -> str:
+    """``AdamW``, ``tie``, ``undecided``; ``tie (exploratory)`` after a look at the results that was not declared."""
+    if comparison["verdict"] is None:
+        return MISSING
+    return optimizer_name(comparison["verdict"]) + (" (exploratory)" if summary["looks"]["exploratory"] else "")
+
+
 def task_name(task: str) -> str:
     """``image_classification`` -> ``image classification``; ``lit`` -> ``LiT``."""
     return TASKS.get(task, task.replace("_", " "))

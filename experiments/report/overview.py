@@ -17,6 +17,7 @@ from experiments.report.labels import (
     pairs,
     probability,
     task_name,
+    verdict_name,
 )
 from experiments.report.readme import VERDICTS
 from experiments.report.sentences import verdict_sentence
@@ -77,7 +78,7 @@ def headline_table(studies: Mapping[str, Summary]) -> str:
                         ),
                         f"{number(mean_difference(comparison), decimals, '+')} ({written})",
                         pairs(summary, comparison),
-                        f"**{optimizer_name(comparison['verdict'] or MISSING)}**",
+                        f"**{verdict_name(summary, comparison)}**",
                     ]
                 )
     head = ["study", "scale", "metric", "mean", "mean", "difference (95 % interval)", "paired seeds", "verdict"]
@@ -135,7 +136,7 @@ def _row(folder: str, summary: Summary, comparison: dict[str, Any], adjusted: fl
         published = f"{values} ({paper_source(paper)})"
     return [
         _link(folder),
-        f"**{optimizer_name(comparison['verdict'])}**" if comparison["verdict"] else MISSING,
+        f"**{verdict_name(summary, comparison)}**",
         f"{metric_title(comparison['metric'])} ({comparison['better']} is better)",
         " - ".join(optimizer_name(comparison[side]) for side in "ab"),
         " - ".join(number(mean, decimals) for mean in means(comparison)),

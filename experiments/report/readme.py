@@ -86,6 +86,20 @@ def how_decided(summary: Summary, comparison: dict[str, Any]) -> str:
         f"The {metric_label(comparison['metric'])} was declared to decide; {comparison['better']} is better. "
         f"Differences within {margin} count as a tie: {summary['margin_reason'].rstrip('.')}.",
     ]
+    looks = summary["looks"]
+    if len(looks["declared"]) > 1:
+        share = 100 * looks["alpha"]
+        lines.append(
+            f"Looks at the results were declared beforehand for {_numbers(looks['declared'])} seeds. Each takes "
+            f"{share:.3g} % of the 5 %: for a winner the {100 - share:.3g} % interval must leave out 0, for a tie the "
+            f"{100 - 2 * share:.3g} % interval must lie within the margin."
+        )
+    if looks["exploratory"]:
+        lines.append(
+            f"**Exploratory**: this study was judged at {_numbers(looks['taken'])} seeds, and that was declared for "
+            f"{_numbers(looks['declared'])} only. Seeds that are added until a verdict comes make false verdicts more "
+            "frequent than these intervals promise."
+        )
     if difference := comparison["difference"]:
         details = [
             f"90 % interval {interval(difference['ci90'], decimals)}",
@@ -109,6 +123,10 @@ def how_decided(summary: Summary, comparison: dict[str, Any]) -> str:
             "choice of those settings, of the data or of the model might have changed it."
         )
     return "\n".join(lines)
+
+
+def _numbers(values: Sequence[int]) -> str:
+    return " and ".join(map(str, values))
 
 
 def _equals(p: float) -> str:

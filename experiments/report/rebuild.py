@@ -15,12 +15,12 @@ SUMMARY_SCHEMA = 1
 
 
 def read_summary(directory: Path) -> Summary:
-    """The summary.json of a study. Raises DataError if it is of another schema than this report can read."""
+    """The summary.json of a study. Raises DataError if it is not what this report can read."""
     summary: Summary = json.loads((directory / "summary.json").read_text(encoding="utf-8"))
-    if summary["schema"] != SUMMARY_SCHEMA:
+    if summary["schema"] != SUMMARY_SCHEMA or "looks" not in summary:
         raise DataError(
-            f"{directory / 'summary.json'} has schema {summary['schema']}, but this report reads {SUMMARY_SCHEMA}: "
-            "make the study's summary again with this version of the suite."
+            f"{directory / 'summary.json'} has schema {summary['schema']}, but this report reads {SUMMARY_SCHEMA} with "
+            "looks: make the study's summary again with this version of the suite."
         )
     return summary
 

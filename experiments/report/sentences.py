@@ -15,6 +15,13 @@ from experiments.report.labels import (
 
 def verdict_sentence(summary: Summary, comparison: dict[str, Any]) -> str:
     """Who won by how much, or why nobody did, with the interval that decided and the number of paired seeds."""
+    sentence = _sentence(summary, comparison)
+    if not summary["looks"]["exploratory"]:
+        return sentence
+    return f"{sentence} Exploratory: the study was judged before with other seeds, which was not declared."
+
+
+def _sentence(summary: Summary, comparison: dict[str, Any]) -> str:
     a, b = comparison["a"], comparison["b"]
     name_a, name_b = optimizer_name(a), optimizer_name(b)
     if summary["optimizers"][a]["diverged"] or summary["optimizers"][b]["diverged"]:
@@ -29,22 +36,24 @@ def verdict_sentence(summary: Summary, comparison: dict[str, Any]) -> str:
 
     seeds = f"{difference['n']} paired seeds"
     margin = amount(comparison["margin"], metric)
+    alpha = summary["looks"]["alpha"]
+    of_tie, of_winner = (f"{100 * (1 - share):.3g} % interval" for share in (2 * alpha, alpha))
     if comparison["verdict"] == "tie":
         return (
             f"Tie: {name_a} and {name_b} differ by no more than {margin} {what} "
-            f"({a_minus_b}, 90 % interval {interval(difference['ci90'], decimals)}, {seeds})."
+            f"({a_minus_b}, {of_tie} {interval(difference['ci_tie'], decimals)}, {seeds})."
         )
     if comparison["verdict"] == "undecided":
         return (
-            f"Undecided: {a_minus_b} {what} (95 % interval {interval(difference['ci95'], decimals)}, {seeds}); that is "
-            f"too uncertain to name a winner, or to call it a tie within {margin}."
+            f"Undecided: {a_minus_b} {what} ({of_winner} {interval(difference['ci_winner'], decimals)}, {seeds}); "
+            f"that is too uncertain to name a winner, or to call it a tie within {margin}."
         )
     winner, loser = (name_a, name_b) if comparison["verdict"] == a else (name_b, name_a)
-    low, high = sorted(abs(end) for end in difference["ci95"])
+    low, high = sorted(abs(end) for end in difference["ci_winner"])
     lower = "lower is better, " if comparison["better"] == "lower" else ""
     return (
         f"{winner} beats {loser} by {amount(abs(difference['mean']), metric)} {what} "
-        f"({lower}95 % interval {interval((low, high), decimals)}, {seeds})."
+        f"({lower}{of_winner} {interval((low, high), decimals)}, {seeds})."
     )
 
 

@@ -20,6 +20,7 @@ from experiments.report.labels import (
     pairs,
     scientific,
     three_digits,
+    verdict_name,
 )
 from experiments.report.sentences import verdict_sentence
 
@@ -57,7 +58,7 @@ def result_table(summary: Summary, comparison: dict[str, Any]) -> str:
             interval(difference and difference["ci95"], decimals),
             pairs(summary, comparison),
             " / ".join(str(summary["optimizers"][side]["trials"]) for side in (a, b)),
-            optimizer_name(comparison["verdict"]) if comparison["verdict"] else MISSING,
+            verdict_name(summary, comparison),
         ]
     ]
     if paper := comparison["paper"]:

@@ -5,8 +5,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from experiments.harness.provenance import ROOT
+from experiments.harness.provenance import ROOT, sources_digest
 from experiments.harness.record import write_aside
+from experiments.study.looks import looks_at
 from experiments.study.plan import at_edge
 from experiments.study.summary import write_summary
 from experiments.study.sweep import Contestant, Study
@@ -30,7 +31,7 @@ def publish(study: Study, command: str) -> Path:
                 shutil.copyfile(run.directory / name, directory / "runs" / run.directory.name / name)
             if (run.directory / "samples.png").exists():
                 shutil.copyfile(run.directory / "samples.png", directory / "runs" / run.directory.name / "samples.png")
-    description = {
+    description: dict[str, Any] = {
         "schema": 1,
         "task": config["task"],
         "scale": config["scale"],
@@ -38,7 +39,9 @@ def publish(study: Study, command: str) -> Path:
         "command": command,
         "study": study.settings,
         "contestants": {contestant.name: _described(contestant) for contestant in study.contestants},
+        "sources_digest": sources_digest(config["task"]),
     }
+    description["looks"] = looks_at(directory / "study.json", description)
     write_aside(directory / "study.json", json.dumps(description, indent=1) + "\n")
     write_summary(directory)
     return directory

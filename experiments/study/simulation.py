@@ -14,6 +14,7 @@ import numpy as np
 from experiments.harness.seeds import derive_seed
 from experiments.study.plan import Settings, best
 from experiments.study.statistics import (
+    ALPHA,
     Better,
     Difference,
     Speedup,
@@ -26,7 +27,6 @@ from experiments.study.statistics import (
 
 NOISES = ("normal", "heavy-tailed", "skewed")
 """normal; Student's t with 3 degrees of freedom, which has no fourth moment; exponential, of skewness 2"""
-ALPHA = 0.05
 
 
 def rng_of(*name: int | str) -> np.random.Generator:
@@ -53,14 +53,20 @@ def coverage(differences: np.ndarray, truth: np.ndarray | float) -> tuple[float,
     return holds[0], holds[1]
 
 
-def verdicts(differences: np.ndarray, margin: float) -> list[str | None]:
+def verdicts(differences: np.ndarray, margin: float, alpha: float = ALPHA) -> list[str | None]:
     """The verdict of each study ``[studies, n]`` of optimizers a and b, of which higher is better."""
-    ci95, ci90, p = (array.tolist() for array in t_intervals(differences))
+    wide, narrow, p = (array.tolist() for array in t_intervals(differences, alpha))
     means, n = differences.mean(axis=1).tolist(), differences.shape[1]
     return [
-        _verdict(Difference(mean, tuple(wide), tuple(narrow), p_value, n, None, None, None), margin, "higher")
-        for mean, wide, narrow, p_value in zip(means, ci95, ci90, p, strict=True)
+        _verdict(Difference(mean, w, t, p_value, n, None, None, None, ci_winner=w, ci_tie=t), margin, "higher")
+        for mean, w, t, p_value in zip(means, map(tuple, wide), map(tuple, narrow), p, strict=True)
     ]
+
+
+def winners_after_looks(differences: np.ndarray, looks: Sequence[int], alpha: float) -> float:
+    """Share of the studies ``[studies, n]`` that name a winner at any look at their first pairs, by a margin of 0."""
+    named = [[outcome in ("a", "b") for outcome in verdicts(differences[:, :n], 0.0, alpha)] for n in looks]
+    return float(np.any(named, axis=0).mean())
 
 
 def _verdict(difference: Difference, margin: float, better: Better) -> str | None:

@@ -15,6 +15,8 @@ Better = Literal["higher", "lower"]
 Curve = Sequence[tuple[int, float]]
 """(step, value) of each evaluation of one run, by rising step"""
 
+ALPHA = 0.05
+"""The chance of a false winner, and of a false tie, that a study may take."""
 SIGN_FLIP_SEEDS = range(6, 17)
 """Below 6 pairs the smallest two-sided p, 2 / 2^n, is above 0.03; above 16 there are too many flips to enumerate."""
 BOOTSTRAP_MIN_SEEDS = 10
@@ -37,6 +39,10 @@ class Difference:
     """95 % BCa bootstrap interval; None below 10 pairs"""
     variance_ratio: float | None
     """(var(a) + var(b)) / var(a - b): how much smaller pairing made the variance; None where var(a - b) is 0"""
+    ci_winner: tuple[float, float]
+    """the interval that decides on a winner: of level 1 - alpha, ci95 where the study is judged once"""
+    ci_tie: tuple[float, float]
+    """the interval that decides on a tie: of level 1 - 2 alpha, ci90 where the study is judged once"""
 
 
 @dataclass(frozen=True)
@@ -60,8 +66,8 @@ class Speedup:
     aa: Reach
 
 
-def paired_difference(a: Sequence[float], b: Sequence[float]) -> Difference:
-    """The mean of a[i] - b[i] with its t intervals and tests.
+def paired_difference(a: Sequence[float], b: Sequence[float], alpha: float = ALPHA) -> Difference:
+    """The mean of a[i] - b[i] with its t intervals and tests; ``alpha`` is what this look at the seeds may take.
 
     Where all differences are equal, the intervals collapse to the mean, and p is 1 for a mean of 0, else 0.
     Raises ValueError for fewer than 2 pairs, unequal lengths, or a value that is not finite.
@@ -87,9 +93,12 @@ def paired_difference(a: Sequence[float], b: Sequence[float]) -> Difference:
             sign_flip_p=_sign_flip_p(differences),
             bootstrap95=(mean, mean) if n >= BOOTSTRAP_MIN_SEEDS else None,
             variance_ratio=None,
+            ci_winner=(mean, mean),
+            ci_tie=(mean, mean),
         )
 
     ci95, ci90, p = t_intervals(differences)
+    ci_winner, ci_tie, _ = t_intervals(differences, alpha)
     bootstrap95 = None
     if n >= BOOTSTRAP_MIN_SEEDS:
         interval = stats.bootstrap((differences,), np.mean, method="BCa", rng=0).confidence_interval
@@ -103,16 +112,19 @@ def paired_difference(a: Sequence[float], b: Sequence[float]) -> Difference:
         sign_flip_p=_sign_flip_p(differences),
         bootstrap95=bootstrap95,
         variance_ratio=float((np.var(a, ddof=1) + np.var(b, ddof=1)) / np.var(differences, ddof=1)),
+        ci_winner=(float(ci_winner[0]), float(ci_winner[1])),
+        ci_tie=(float(ci_tie[0]), float(ci_tie[1])),
     )
 
 
-def t_intervals(differences: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """95 % and 90 % t intervals ``[..., 2]`` of the mean of ``[..., n]`` differences that are not all equal, and the
-    two-sided p ``[...]`` of mean 0. Many studies at once, so that a simulation judges the very code of one.
+def t_intervals(differences: np.ndarray, alpha: float = ALPHA) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """T intervals ``[..., 2]`` of levels 1 - alpha and 1 - 2 alpha of the mean of ``[..., n]`` differences that are not
+    all equal, and the two-sided p ``[...]`` of mean 0. Many studies at once, so that a simulation judges the very code
+    of one.
     """
     test = stats.ttest_1samp(differences, 0.0, axis=-1)
-    ci95, ci90 = (np.stack(test.confidence_interval(level), axis=-1) for level in (0.95, 0.90))
-    return ci95, ci90, np.asarray(test.pvalue)
+    wide, narrow = (np.stack(test.confidence_interval(1 - share), axis=-1) for share in (alpha, 2 * alpha))
+    return wide, narrow, np.asarray(test.pvalue)
 
 
 def _sign_flip_p(differences: np.ndarray) -> float | None:
@@ -142,10 +154,12 @@ def verdict(
 
     1. Where a run diverged: undecided, unless one optimizer diverged in more than half of the seeds and the other
        in none; the other then won, whatever the surviving seeds say.
-    2. The 90 % interval lies inside [-margin, margin], its ends included: tie (two one-sided tests at 5 %). A
-       difference that is surely not 0 but surely small is a tie too.
-    3. The 95 % interval does not contain 0 (an end that is exactly 0 does): the better one won.
+    2. ``ci_tie``, the 90 % interval, lies inside [-margin, margin], its ends included: tie (two one-sided tests at
+       5 %). A difference that is surely not 0 but surely small is a tie too.
+    3. ``ci_winner``, the 95 % interval, does not contain 0 (an end that is exactly 0 does): the better one won.
     4. Else undecided.
+
+    Where several looks share the 5 %, both intervals are wider.
     """
     sign = _sign(better)
     if not margin >= 0:
@@ -157,10 +171,10 @@ def verdict(
         return "undecided"
     if difference is None:
         return None
-    low, high = difference.ci90
+    low, high = difference.ci_tie
     if -margin <= low and high <= margin:
         return "tie"
-    low, high = difference.ci95
+    low, high = difference.ci_winner
     if low <= 0 <= high:
         return "undecided"
     return a if sign * difference.mean > 0 else b

@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 from experiments.harness.errors import SuiteError
 from experiments.harness.provenance import ROOT
 from experiments.harness.record import read_metrics, write_aside
+from experiments.study.looks import judged
 from experiments.study.paper import PaperCell, paper_cell
 from experiments.study.statistics import Better, agrees, paired_difference, speedup, verdict
 
@@ -73,8 +74,10 @@ def summarize(directory: Path) -> dict[str, Any]:
     metrics = {study["primary_metric"]: study["better"], **study["secondary_metrics"]}
     recorded = {name for run in runs.values() for row in run.rows for name in row}
     metrics |= {name: better for name, better in FLATNESS.items() if name in recorded}
+    once = [len(study["confirm_seeds"])]
+    looks = judged(described.get("looks", {"declared": once, "taken": once}))  # records of before this key have none
     comparisons = [
-        _comparison(name, confirmed[name], reference, confirmed[reference], metric, better, study)
+        _comparison(name, confirmed[name], reference, confirmed[reference], metric, better, study, looks["alpha"])
         for name in contestants
         if name != reference
         for metric, better in metrics.items()
@@ -87,6 +90,7 @@ def summarize(directory: Path) -> dict[str, Any]:
         "experiment": described["experiment"],
         "generated": described["command"],
         "seeds": study["confirm_seeds"],
+        "looks": looks,
         "steps": first.config["train"]["steps"],
         "batch_size": first.config["train"]["batch_size"],
         "primary_metric": study["primary_metric"],
@@ -149,6 +153,7 @@ def _comparison(
     metric: str,
     better: Better,
     study: Mapping[str, Any],
+    alpha: float,
 ) -> dict[str, Any]:
     """One metric of optimizer a against the reference b, paired by seed; pairs in which a run diverged are left out of
     the numbers and counted in the verdict.
@@ -156,7 +161,7 @@ def _comparison(
     primary = metric == study["primary_metric"]
     pairs = [(x, y) for x, y in zip(runs_a, runs_b, strict=True) if not (x.diverged or y.diverged)]
     values_a, values_b = [x.last(metric) for x, _ in pairs], [y.last(metric) for _, y in pairs]
-    difference = paired_difference(values_a, values_b) if len(pairs) > 1 else None
+    difference = paired_difference(values_a, values_b, alpha) if len(pairs) > 1 else None
     row: dict[str, Any] = {
         "a": a,
         "b": b,

@@ -180,6 +180,7 @@ def write_study(tmp_path: Path) -> WriteStudy:
             "experiment": experiment,
             "generated": f"make reproduce-{task.replace('_', '-')} SCALE={scale}",
             "seeds": list(range(seeds)),
+            "looks": {"declared": [seeds], "taken": [seeds], "alpha": 0.05, "exploratory": False},
             "steps": TOTAL_STEPS,
             "primary_metric": f"test/{metric}",
             "validation_metric": f"val/{metric}",

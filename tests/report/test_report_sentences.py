@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from experiments.report.labels import amount, megabytes, metric_title, number, probability, scientific
+from experiments.report.labels import amount, megabytes, metric_title, number, probability, scientific, verdict_name
 from experiments.report.sentences import verdict_sentence
 
 
@@ -26,12 +26,13 @@ def study(
         "metric": metric,
         "better": better,
         "mean": {"lion": 50 + mean, "adamw": 50.0},
-        "difference": {"mean": mean, "ci95": ci95, "ci90": ci90, "p": 0.01, "n": seeds} if seeds > 1 else None,
+        "difference": {"mean": mean, "ci_winner": ci95, "ci_tie": ci90, "n": seeds} if seeds > 1 else None,
         "margin": 1.0,
         "verdict": verdict,
     }
     optimizers = {"lion": {"diverged": diverged[0]}, "adamw": {"diverged": diverged[1]}}
-    return {"seeds": list(range(seeds)), "optimizers": optimizers}, comparison
+    looks = {"alpha": 0.05, "exploratory": False}
+    return {"seeds": list(range(seeds)), "looks": looks, "optimizers": optimizers}, comparison
 
 
 @pytest.mark.parametrize(
@@ -76,6 +77,21 @@ def study(
 )
 def test_the_sentence_names_the_winner_the_amount_and_the_interval(arguments: dict[str, Any], sentence: str) -> None:
     assert verdict_sentence(*study(**arguments)) == sentence
+
+
+def test_a_look_that_shares_the_5_percent_names_its_own_levels() -> None:
+    for verdict, level in (("adamw", "97.5 %"), ("undecided", "97.5 %"), ("tie", "95 %")):
+        summary, comparison = study(verdict, mean=-1.9, ci95=(-2.7, -1.1))
+        summary["looks"]["alpha"] = 0.025
+        assert f"{level} interval " in verdict_sentence(summary, comparison)
+
+
+def test_a_look_that_was_not_declared_makes_the_verdict_exploratory() -> None:
+    summary, comparison = study("adamw", mean=-1.9, ci95=(-2.7, -1.1))
+    assert verdict_name(summary, comparison) == "AdamW"
+    summary["looks"]["exploratory"] = True
+    assert verdict_name(summary, comparison) == "AdamW (exploratory)"
+    assert verdict_sentence(summary, comparison).endswith("judged before with other seeds, which was not declared.")
 
 
 def test_numbers_are_written_for_readers() -> None:

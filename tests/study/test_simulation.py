@@ -18,8 +18,9 @@ from experiments.study.simulation import (
     split_seeds_verdicts,
     tuned_studies,
     verdicts,
+    winners_after_looks,
 )
-from experiments.study.statistics import paired_difference, t_intervals, verdict
+from experiments.study.statistics import ALPHA, paired_difference, t_intervals, verdict
 
 STUDIES = 4000
 
@@ -145,6 +146,15 @@ def test_a_family_without_effects_errs_by_chance_and_holm_keeps_it_at_5_percent(
     # Independent p values, all of true hypotheses: Holm rejects any where Bonferroni does.
     expected = 1 - (1 - 0.05 / tasks) ** tasks
     assert adjusted == pytest.approx(expected, abs=error(expected))
+
+
+def test_looks_that_share_alpha_err_no_more_often_than_one() -> None:
+    drawn = normal(16)
+    assert winners_after_looks(drawn, (16,), ALPHA) == pytest.approx(0.05, abs=error(0.05))
+    # By hand, of two tests that each err in 5 %: at least the one, at most the sum.
+    unshared = winners_after_looks(drawn, (8, 16), ALPHA)
+    assert 0.05 + error(0.05) < unshared < 0.1
+    assert winners_after_looks(drawn, (8, 16), ALPHA / 2) < 0.05 + error(0.05)
 
 
 def test_only_rejections_of_true_hypotheses_count_as_errors() -> None:

@@ -28,6 +28,16 @@ def test_interval_matches_a_hand_calculation_with_the_t_table() -> None:
     assert difference.ci90 == pytest.approx((2.5 - 2.353 * standard_error, 2.5 + 2.353 * standard_error), abs=1e-3)
 
 
+def test_a_look_that_may_take_half_of_the_5_percent_decides_by_wider_intervals() -> None:
+    # As above; t table with 3 degrees of freedom: 4.177 (97.5 %), 3.182 (95 %).
+    difference = paired_difference([11, 22, 33, 44], [10, 20, 30, 40], alpha=0.025)
+    standard_error = math.sqrt(5 / 3) / 2
+    assert difference.ci_winner == pytest.approx((2.5 - 4.177 * standard_error, 2.5 + 4.177 * standard_error), abs=1e-3)
+    assert difference.ci_tie == pytest.approx(difference.ci95, rel=1e-12)
+    once = paired_difference([11, 22, 33, 44], [10, 20, 30, 40])
+    assert (once.ci_winner, once.ci_tie) == (once.ci95, once.ci90)
+
+
 def test_p_and_interval_match_the_paired_t_test_of_scipy() -> None:
     rng = np.random.default_rng(1)
     a, b = rng.normal(60, 1, 8), rng.normal(59, 1, 8)
@@ -66,7 +76,8 @@ def test_bootstrap_interval_appears_from_10_pairs_and_lies_near_the_t_interval()
 
 def test_equal_runs_differ_by_exactly_zero() -> None:
     runs = [0.1, 0.2, 0.3, 0.7, 0.1, 0.9, 0.3, 0.4, 0.5, 0.6]
-    expected = Difference(0.0, (0.0, 0.0), (0.0, 0.0), 1.0, 10, 1.0, (0.0, 0.0), None)
+    zero = (0.0, 0.0)
+    expected = Difference(0.0, zero, zero, 1.0, 10, 1.0, zero, None, ci_winner=zero, ci_tie=zero)
     assert paired_difference(runs, runs) == expected
 
 

@@ -1,6 +1,7 @@
 """Every branch of the verdict on hand-made data, and how often it errs on simulated runs."""
 
-from typing import Literal
+from dataclasses import replace
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -30,7 +31,7 @@ def judge(
 
 
 def with_intervals(ci90: tuple[float, float], ci95: tuple[float, float]) -> Difference:
-    return Difference(sum(ci90) / 2, ci95, ci90, 0.5, 8, None, None, None)
+    return Difference(sum(ci90) / 2, ci95, ci90, 0.5, 8, None, None, None, ci_winner=ci95, ci_tie=ci90)
 
 
 LOW, HIGH = [60.0, 60.5, 61.0, 60.2], [65.1, 65.4, 66.2, 65.0]
@@ -87,6 +88,14 @@ def test_the_tie_looks_at_the_90_percent_interval_and_the_win_at_the_95_percent_
     for difference, expected in ((tie, "tie"), (undecided, "undecided")):
         outcome = verdict(difference, a="lion", b="adamw", better="higher", margin=1, diverged=NONE_DIVERGED, seeds=8)
         assert outcome == expected
+
+
+def test_the_intervals_of_a_look_decide_and_not_those_that_are_shown() -> None:
+    shown = with_intervals(ci90=(0.5, 4.5), ci95=(0.1, 4.9))
+    wider = replace(shown, ci_winner=(-0.1, 5.1), ci_tie=(0.1, 4.9))
+    rule: dict[str, Any] = {"a": "lion", "b": "adamw", "better": "higher", "diverged": NONE_DIVERGED, "seeds": 8}
+    assert [verdict(difference, margin=1, **rule) for difference in (shown, wider)] == ["lion", "undecided"]
+    assert [verdict(difference, margin=4.6, **rule) for difference in (shown, wider)] == ["tie", "undecided"]
 
 
 @pytest.mark.parametrize(
