@@ -37,7 +37,7 @@ def takes_fused(
 ) -> bool:
     """Whether a step over these parameters goes to `_fused_lion`: if asked for, and on a CPU if nothing else is."""
     if fused is None:
-        other = foreach is not None or differentiable or cautious or torch.compiler.is_compiling()
+        other = foreach is not None or differentiable or cautious
         return not other and all(param.is_cpu for param in params)
     return fused and all(param.is_cpu or param.is_cuda for param in params)
 
