@@ -147,11 +147,12 @@ class Lion(Optimizer):
     ) -> None:
         # torch.compile calls a method of this name and kind instead of tracing it.
         for param in group["params"]:
-            if param.grad is None:
+            grad = param.grad
+            if grad is None:
                 continue
-            if param.grad.layout != torch.strided:
+            if grad.layout != torch.strided:
                 raise RuntimeError(
-                    f"Lion does not support sparse gradients, got layout {param.grad.layout} for a parameter of shape "
+                    f"Lion does not support sparse gradients, got layout {grad.layout} for a parameter of shape "
                     f"{tuple(param.shape)}: build the embedding with sparse=False, or make the gradient dense."
                 )
             state = self.state[param]
@@ -161,7 +162,7 @@ class Lion(Optimizer):
                 if group["kahan_sum"] and param.dtype in LOW_PRECISION:
                     state["compensation"] = torch.zeros_like(param, memory_format=torch.preserve_format)
             params.append(param)
-            grads.append(param.grad)
+            grads.append(grad)
             exp_avgs.append(state["exp_avg"])
             compensations.append(state.get("compensation"))
 
