@@ -8,11 +8,10 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-import matplotlib.style
 from matplotlib.figure import Figure
 
 from experiments.harness.provenance import ROOT
-from experiments.report.figures import STYLE
+from experiments.report.style import figure_style
 from experiments.report.tables import markdown_table
 
 BASELINE = "AdamW, fused"
@@ -25,7 +24,7 @@ def write_page(directory: Path) -> None:
     """Write README.md and step-time.png beside results.json."""
     results = json.loads((directory / "results.json").read_text())
     (directory / "README.md").write_text(page(results))
-    with matplotlib.style.context(["default", STYLE]):
+    with figure_style():
         figure(results).savefig(directory / "step-time.png", metadata={"Software": None})
 
 

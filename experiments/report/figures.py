@@ -5,7 +5,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import matplotlib.style
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -14,28 +13,17 @@ from experiments.harness.errors import DataError
 from experiments.harness.record import read_metrics, read_status
 from experiments.report.labels import Summary, metric_label, metric_of, metric_title, optimizer_name
 from experiments.report.samples import sample_distances, sample_sheets
+from experiments.report.style import figure_style
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart. An optimizer has its colour in every figure.
 COLORS = {"lion": "#D55E00", "adamw": "#0072B2", "sgd": "#009E73", "adafactor": "#CC79A7"}
 SPARE_COLORS = ("#E69F00", "#56B4E9", "#000000")
 MARKERS = {"lion": "o", "adamw": "s"}
-STYLE = {
-    "figure.dpi": 110,
-    "figure.constrained_layout.use": True,
-    "font.size": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.color": "#dddddd",
-    "axes.axisbelow": True,
-    "legend.frameon": False,
-}
 
 
 def draw(directory: Path, summary: Summary) -> list[str]:
     """Write the figures that the study has data for into ``directory``; returns their file names."""
-    # "default" first: a matplotlibrc of the reader's must not change the bytes.
-    with matplotlib.style.context(["default", STYLE]):
+    with figure_style():
         figures = {}
         if summary["comparisons"]:
             figures["learning-curves.png"] = learning_curves(directory, summary)

@@ -10,13 +10,13 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import matplotlib.style
 import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
 from experiments.harness.errors import RunError
 from experiments.harness.record import read_metrics
+from experiments.report.style import figure_style
 
 COUNT = "samples/num_samples"
 BOUNDS = {"_floor": ("real images", ":"), "_noise": ("noise", "--")}
@@ -77,8 +77,6 @@ def sample_distances(
 
 def main(arguments: Sequence[str]) -> None:
     """``arguments`` are ``run=<directory>``, once or more, and ``out=<file>``."""
-    from experiments.report.figures import STYLE
-
     runs = [Path(argument.removeprefix("run=")) for argument in arguments if argument.startswith("run=")]
     out = [Path(argument.removeprefix("out=")) for argument in arguments if argument.startswith("out=")]
     if not runs or len(out) != 1 or len(runs) + 1 != len(arguments):
@@ -87,7 +85,7 @@ def main(arguments: Sequence[str]) -> None:
         for run in runs:
             if not (run / "samples.png").exists():
                 raise RunError(f"{run} has no samples.png: it is no run with train.sample_every that was tested.")
-        with matplotlib.style.context(["default", STYLE]):
+        with figure_style():
             sample_sheets({run.name: run for run in runs}).savefig(out[0])
     except RunError as error:
         sys.exit(f"error: {error}")

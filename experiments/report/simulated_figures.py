@@ -3,17 +3,17 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import matplotlib.style
 from matplotlib.figure import Figure
 
-from experiments.report.figures import SPARE_COLORS, STYLE
+from experiments.report.figures import SPARE_COLORS
+from experiments.report.style import figure_style
 
 VERDICT_COLORS = {"winner": SPARE_COLORS[0], "undecided": "#dddddd", "tie": SPARE_COLORS[1]}
 
 
 def draw_verdicts(path: Path, margins: Sequence[float], shares: Mapping[int, Sequence[Mapping[str, float]]]) -> None:
     """What identical optimizers get, by number of pairs: the share of each verdict at each margin."""
-    with matplotlib.style.context(["default", STYLE]):
+    with figure_style():
         figure = Figure(figsize=(9, 3.2))
         panels = figure.subplots(1, len(shares), sharey=True)
         for axes, (n, at_margins) in zip(panels, shares.items(), strict=True):
@@ -30,7 +30,7 @@ def draw_verdicts(path: Path, margins: Sequence[float], shares: Mapping[int, Seq
 
 def draw_power(path: Path, effects: Sequence[float], power: Mapping[int, Sequence[float]]) -> None:
     """How often a real difference gets its winner, by number of pairs."""
-    with matplotlib.style.context(["default", STYLE]):
+    with figure_style():
         figure = Figure(figsize=(5.5, 3.4))
         axes = figure.subplots()
         for n, shares in power.items():
