@@ -58,7 +58,7 @@ class Lion(Optimizer):
         loop: PyTorch's operators on one tensor after the other. Does all that Lion does.
         foreach: the same operators on lists of tensors. The choice on a GPU.
         fused: one kernel for all dense float32 and bfloat16 tensors, the loop for others. The choice on a CPU: the
-            constructor compiles it in a second by a C++ compiler (on a GPU by Triton), and keeps the result for others.
+            constructor compiles it in a second by a C++ compiler (on a GPU by Triton), and later processes find it.
 
     Raises:
         ValueError: a setting is out of range, or excluded by another; the message quotes it.

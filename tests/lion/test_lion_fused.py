@@ -197,11 +197,11 @@ def test_a_scaler_leaves_unscaling_and_skipping_to_the_step() -> None:
     assert torch.isfinite(optimizer.state[param]["exp_avg"]).all()
 
 
-@pytest.mark.parametrize(("saved", "loaded"), [(True, None), (None, True)])
-def test_a_state_dict_continues_in_the_other_back_end(saved: bool | None, loaded: bool | None) -> None:
+@pytest.mark.parametrize(("saved", "loaded"), [(True, False), (False, True)])
+def test_a_state_dict_continues_in_the_other_back_end(saved: bool, loaded: bool) -> None:
     start = torch.randn(ENTRIES)
     gradients = [[torch.randn(ENTRIES)] for _ in range(4)]
-    expected, _ = stepped([start], gradients, lr=0.01)
+    expected, _ = stepped([start], gradients, lr=0.01, fused=False)
     params, optimizer = stepped([start], gradients[:2], lr=0.01, fused=saved)
     file = io.BytesIO()
     torch.save(optimizer.state_dict(), file)

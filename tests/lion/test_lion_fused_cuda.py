@@ -65,7 +65,8 @@ def assert_bits_are_the_loops(
     )
     if grad_scale is not None:
         grads = [grad / grad_scale for grad in grads]
-    lion(params, grads, exp_avgs, lr=lr, beta1=beta1, beta2=beta2, weight_decay=weight_decay, maximize=maximize)
+    settings: dict[str, Any] = {"lr": lr, "beta1": beta1, "beta2": beta2, "weight_decay": weight_decay}
+    lion(params, grads, exp_avgs, **settings, maximize=maximize, foreach=False, fused=False)
     for ours, theirs in zip(rows, zip(params, grads, exp_avgs, strict=True), strict=True):
         for column in (0, 2):
             torch.testing.assert_close(ours[column], theirs[column], rtol=0, atol=0, equal_nan=True)

@@ -109,11 +109,11 @@ def test_a_state_dict_of_the_gpus_kernel_continues_in_the_cpus_loop() -> None:
     torch.save(optimizer.state_dict(), file)
     file.seek(0)
     state_dict = torch.load(file, weights_only=True, map_location="cpu")
-    state_dict["param_groups"][0]["fused"] = None
+    state_dict["param_groups"][0]["fused"] = False
     with torch.no_grad():
         for cpu_param, gpu_param in zip(cpu, gpu, strict=True):
             cpu_param.copy_(gpu_param)
-    continued = Lion(cpu)
+    continued = Lion(cpu, fused=False)
     continued.load_state_dict(state_dict)
     run(continued, cpu, steps=5)
     run(optimizer, gpu, steps=5)
