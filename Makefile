@@ -14,7 +14,7 @@ READY := $(VENV)/.ready
 STUDY = scale=$(SCALE) optimizer=$(OPTIMIZERS) hydra/sweeper=study $(if $(FRESH),run.fresh=true) $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help install reproduce report dashboard statistics plan bench-optimizer wandb-sync wandb-workspaces test test-slow \
+.PHONY: help install reproduce report dashboard statistics plan golden bench-optimizer wandb-sync wandb-workspaces test test-slow \
 	test-gpu test-network lint $(TASKS:%=reproduce-%) $(TASKS:%=pilot-%)
 
 help:  ## print this list
@@ -65,6 +65,9 @@ bench-optimizer: $(READY)  ## time a step of Lion, of other Lions and of AdamW: 
 
 test: lint  ## the tests that need neither network nor GPU, ruff and mypy
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m 'not slow and not gpu and not network'
+
+golden: $(READY)  ## make the rows under tests/golden anew, after a change that is meant to move them
+	REMAKE_GOLDEN=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/golden
 
 test-slow: $(READY)  ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow

@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 Row = tuple[Tensor, Tensor, Tensor, Tensor | None]
 """A parameter, its gradient, momentum and compensation."""
 
+KERNELS = {"cpu": "lion.fused_cpu", "cuda": "lion.fused_cuda"}
 FUSED_DTYPES = (torch.float32, torch.bfloat16)
 PLAIN_TYPES = (Tensor, Parameter)
 
@@ -147,7 +148,7 @@ def _kernel(
     dtypes = [param, grad, exp_avg] + compensated * [param]
     one = torch.ones((), device=device)
     try:
-        kernel = import_module(f"lion.fused_{device.type}")
+        kernel = import_module(KERNELS[device.type])
         for lr in (0.0, one):  # Triton compiles for each kind of argument
             for scaling in ({}, {"found_inf": one}, {"grad_scale": one, "found_inf": one}):
                 example = [[torch.zeros(1, dtype=dtype, device=device)] for dtype in dtypes]

@@ -13,10 +13,13 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
+from experiments.harness.arithmetic import pin_instruction_set
 from experiments.harness.provenance import ROOT
 from experiments.image_classification import config as config  # registers the schema
 
 MakeConfig = Callable[..., Any]
+
+pin_instruction_set("avx2")  # as smoke runs do, before a test module loads PyTorch
 
 
 def write_idx(path: Path, array: np.ndarray) -> None:

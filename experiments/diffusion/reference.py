@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from experiments.diffusion.feature_nets import FeatureNet
+from experiments.harness.arithmetic import describe_arithmetic
 from experiments.harness.prepared_data import cached_arrays
 from experiments.metrics.frechet import covariance_root, frechet_distance, moments
 from experiments.metrics.kernel_distance import cross_kernel, kernel_distance, own_kernel
@@ -51,10 +52,15 @@ class Reference:
     ``<distance>_floor`` and ``<distance>_noise``"""
 
 
-def reference(net: FeatureNet, sources: ImageSources, cache_dir: Path, device: torch.device) -> Reference:
-    """From the cache, or computed."""
-    identity = json.dumps([net.identity, sources.identity, sources.num_training, sources.num_compared])
-    stored = cached_arrays("diffusion-reference", identity, cache_dir, lambda: _compute(net, sources, device)).load()
+def reference(
+    net: FeatureNet, sources: ImageSources, cache_dir: Path, device: torch.device, fingerprints: dict[str, str]
+) -> Reference:
+    """From the cache, or computed; ``fingerprints`` takes that of its arrays, by their folder in the cache."""
+    depends_on = [net.identity, sources.identity, sources.num_training, sources.num_compared]
+    identity = json.dumps([*depends_on, describe_arithmetic(device)])
+    cached = cached_arrays("diffusion-reference", identity, cache_dir, lambda: _compute(net, sources, device))
+    fingerprints[cached.directory.name] = cached.fingerprint
+    stored = cached.load()
     bounds = {
         f"{name}_{bound}": stored[f"{kind}_{bound}"].item()
         for kind, name in (("frechet", net.frechet_name), ("kernel", net.kernel_name))

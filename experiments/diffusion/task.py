@@ -44,6 +44,7 @@ class Diffusion:
 
     def __init__(self, cfg: DiffusionConfig, sets: Sets) -> None:
         self._cfg, self._sets = cfg, sets
+        self.frozen_outputs: dict[str, str] = {}
         self._forward = ForwardProcess(cfg.noise)
         check_sampling(cfg.sampling, cfg.noise)
         self._conditions: Conditions
@@ -198,7 +199,7 @@ class Diffusion:
                 identity=f"{self._sets.images.fingerprint} {cfg.data.images.get('val_size')} {size}",
             )
             nets = feature_nets(self._sets.weights["features"], cfg.data.inception_places, device)
-            judges = [(net, reference(net, sources, self._sets.cache_dir, device)) for net in nets]
+            judges = [(net, reference(net, sources, self._sets.cache_dir, device, self.frozen_outputs)) for net in nets]
             settings = [OmegaConf.to_container(cfg.sampling), OmegaConf.to_container(cfg.noise), size]
             identity = json.dumps([settings, self._sets.fingerprint, [net.identity for net in nets]])
             self._samples = GeneratedImages(

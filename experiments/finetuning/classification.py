@@ -40,6 +40,7 @@ class TextClassification:
 
     def __init__(self, cfg: FinetuningConfig, data: TextSet) -> None:
         self._cfg, self._data = cfg, data
+        self.frozen_outputs: dict[str, str] = {}
         self._weights = data.weights.load() if data.weights else {}
         assert cfg.data.num_classes is not None, "labelled texts have data.num_classes"
         self._num_classes = cfg.data.num_classes
@@ -108,4 +109,5 @@ class TextClassification:
             build=lambda: build_locked(self._cfg.model.locked, self._weights),
             device=torch.device("cuda" if on_gpu else "cpu"),
             cache_dir=self._data.cache_dir,
+            fingerprints=self.frozen_outputs,
         )

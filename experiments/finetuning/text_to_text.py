@@ -22,6 +22,7 @@ class TextToText:
 
     def __init__(self, cfg: FinetuningConfig, data: GlueSet) -> None:
         self._cfg, self._data = cfg, data
+        self.frozen_outputs: dict[str, str] = {}
         self._tokenizer: Any = instantiate(cfg.model.tokenizer, _convert_="all")
         self._end: int = self._tokenizer.eos_token_id
         self._starts = np.cumsum([0, *map(len, data.train)])

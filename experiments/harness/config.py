@@ -55,6 +55,9 @@ class TrainConfig:
     compile: bool = False
     threads: int | None = None
     """CPU threads of one process; null leaves PyTorch's own choice"""
+    instruction_set: str | None = None
+    """avx2 pins what a CPU computes with, so that rows do not depend on the machine; null: the processor's best. See
+    experiments/harness/arithmetic.py"""
 
 
 @dataclass
@@ -73,6 +76,8 @@ class FlatnessConfig:
 class StudyConfig:
     """What a study tunes, confirms and decides; see experiments/study/."""
 
+    contestants: list[str] = field(default_factory=lambda: ["lion", "adamw"])
+    """who competes where the command line sweeps no optimizer; others make a study of another name"""
     reference: str = "adamw"
     primary_metric: str = MISSING
     validation_metric: str = MISSING
@@ -122,6 +127,8 @@ class RunConfig:
     wandb: str = "auto"
     """auto (online when a key is there, else offline), online, offline or disabled"""
     wandb_project: str = MISSING
+    study: str = ""
+    """the study that asks for the run, by the name of its folder of results; W&B groups by it"""
 
 
 @dataclass
@@ -224,8 +231,17 @@ def _without_places(data: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def same_numbers(value: Any) -> Any:
+    """A copy in which 0.0 is written like 0: what is equal has one name."""
+    if isinstance(value, dict):
+        return {key: same_numbers(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [same_numbers(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 def run_id(plain: dict[str, Any], fingerprint: str) -> str:
     """``<optimizer>-s<seed>-<10 hex>``: the same content has the same name, wherever and whenever it runs."""
-    content = json.dumps(result_config(plain, fingerprint), sort_keys=True)
+    content = json.dumps(same_numbers(result_config(plain, fingerprint)), sort_keys=True)
     digest = hashlib.sha256(content.encode()).hexdigest()[:10]
     return f"{plain['optimizer']['name']}-s{plain['seed']}-{digest}"

@@ -3,7 +3,6 @@
 torch is imported only once a run really has to train: a run that is complete already answers at once.
 """
 
-import errno
 import importlib
 import os
 import sys
@@ -16,16 +15,16 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from experiments.harness.arithmetic import pin_instruction_set
 from experiments.harness.config import Config, check, resolved, result_config, run_id
-from experiments.harness.errors import RunError, SuiteError
+from experiments.harness.errors import DISK_FULL, RunError, SuiteError
 from experiments.harness.interrupt import EXIT_CODE, leave_when_asked
-from experiments.harness.provenance import ROOT, sources_digest
 from experiments.harness.record import FINISHED, RunRecord, read_metrics, read_status, set_aside
+from experiments.harness.sources import ROOT, sources_digest
 from experiments.harness.tracking import Tracker
 
 IS_MAIN_PROCESS = os.environ.get("RANK", "0") == "0"
 """The process of a distributed run (accelerate launch, torchrun) that holds the record."""
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def main(task: str) -> None:
@@ -77,6 +76,7 @@ def locate(cfg: DictConfig) -> tuple[dict[str, Any], Any, Path]:
     """The resolved config, its data (fetched if they are not there yet), and the run's directory."""
     plain = resolved(cfg)
     check(cfg)
+    pin_instruction_set(plain["train"]["instruction_set"])  # before anything loads PyTorch
     module, _, function = plain["data"]["access"].rpartition(".")
     access = getattr(importlib.import_module(module), function)
     data = access(plain["data"], Path(plain["run"]["cache_dir"]).expanduser())
@@ -88,13 +88,13 @@ def usable_status(directory: Path, plain: dict[str, Any]) -> dict[str, Any] | No
 
     A run that other sources than this checkout's have made is a RunError, or with ``run.fresh`` is set aside.
     """
-    status = read_status(directory)
-    if status is None or status["sources_digest"] == sources_digest(plain["task"]):
+    status, digest = read_status(directory), sources_digest(plain)
+    if status is None or status["sources_digest"] == digest:
         return status
     if not plain["run"]["fresh"]:
         raise RunError(
             f"The run {directory} was made by other sources (digest {status['sources_digest']}, here "
-            f"{sources_digest(plain['task'])}). FRESH=1 (run.fresh=true) sets it aside and starts anew."
+            f"{digest}). FRESH=1 (run.fresh=true) sets it aside and starts anew."
         )
     if IS_MAIN_PROCESS:
         set_aside(directory, status)
@@ -115,7 +115,9 @@ def _train_and_record(cfg: Config, plain: dict[str, Any], data: Any, directory: 
     from experiments.harness.divergence import Diverged
     from experiments.harness.train import train
 
-    record = RunRecord(directory, plain["task"], result_config(plain, data.fingerprint)) if IS_MAIN_PROCESS else None
+    record = None
+    if IS_MAIN_PROCESS:
+        record = RunRecord(directory, sources_digest(plain), result_config(plain, data.fingerprint))
     with record or nullcontext():
         tracker = Tracker(directory, plain["run"]["wandb"] if record else "disabled", plain)
 

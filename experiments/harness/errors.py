@@ -1,5 +1,10 @@
 """Faults that one clear sentence explains: shown without a traceback, with a non-zero exit code."""
 
+import errno
+
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""Of an OSError: one sentence is enough for these too."""
+
 
 class SuiteError(Exception):
     """A fault of input or surroundings; the message names the key or file and the way out."""

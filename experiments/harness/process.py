@@ -7,6 +7,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from torch import nn
 
+from experiments.harness.arithmetic import check_instruction_set
 from experiments.harness.config import Config
 from experiments.harness.errors import ConfigError
 from experiments.harness.task import Task
@@ -19,6 +20,7 @@ def make_accelerator(cfg: Config) -> Accelerator:
         raise ConfigError(f"run.device must be auto, cpu or cuda, but it is {cfg.run.device!r}.")
     if cfg.run.device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("run.device=cuda, but PyTorch finds no CUDA device here: use run.device=cpu or auto.")
+    check_instruction_set(train.instruction_set)
     if train.threads is not None:
         torch.set_num_threads(train.threads)
     if train.deterministic:

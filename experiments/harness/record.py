@@ -20,7 +20,7 @@ from typing import Any, Self
 from omegaconf import OmegaConf
 
 from experiments.harness.errors import RunError
-from experiments.harness.provenance import environment, sources_digest
+from experiments.harness.provenance import environment
 
 FINISHED = ("complete", "diverged")
 """States that are results: a run in one of them is never run again."""
@@ -78,8 +78,9 @@ def set_aside(directory: Path, status: dict[str, Any]) -> None:
 class RunRecord:
     """The one writer of a run directory. A second process that opens the same directory gets a RunError."""
 
-    def __init__(self, directory: Path, task: str, result_config: dict[str, Any]) -> None:
-        self.directory, self.task = directory, task
+    def __init__(self, directory: Path, digest: str, result_config: dict[str, Any]) -> None:
+        """``digest`` is that of the sources that the run is made by."""
+        self.directory, self.digest = directory, digest
         directory.mkdir(parents=True, exist_ok=True)
         self._lock = (directory / "lock").open("a+")
         self._take_lock()
@@ -87,7 +88,7 @@ class RunRecord:
         self._lock.write(f"{os.getpid()}\n")
         self._lock.flush()
         write_aside(directory / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(result_config), sort_keys=True))
-        write_aside(directory / "environment.json", json.dumps(environment(task), indent=1) + "\n")
+        write_aside(directory / "environment.json", json.dumps(environment(digest), indent=1) + "\n")
         self._metrics = (directory / "metrics.jsonl").open("ab")
         self.set_status("running")
 
@@ -121,7 +122,7 @@ class RunRecord:
 
     def set_status(self, status: str, **details: Any) -> None:
         """Write status.json; ``details`` are the last metrics, the step of a divergence, a reason."""
-        content = {"status": status, "sources_digest": sources_digest(self.task), **details}
+        content = {"status": status, "sources_digest": self.digest, **details}
         write_aside(self.directory / "status.json", json.dumps(content, indent=1, allow_nan=False) + "\n")
 
     def append(self, row: dict[str, float]) -> None:
@@ -140,11 +141,11 @@ class RunRecord:
         self._metrics.seek(metrics_bytes)
         return len(read_metrics(self.directory))
 
-    def add_hardware(self, **hardware: Any) -> None:
-        """Note in environment.json what is known of the hardware once the run has its device."""
+    def add_environment(self, section: str, **facts: Any) -> None:
+        """Note in a section of environment.json what is known only once the run has its device and its inputs."""
         path = self.directory / "environment.json"
         content = json.loads(path.read_text())
-        content["hardware"] |= hardware
+        content[section] = {**content.get(section, {}), **facts}
         write_aside(path, json.dumps(content, indent=1) + "\n")
 
     def write_parameter_groups(self, groups: dict[str, list[str]]) -> None:

@@ -12,6 +12,10 @@ class Task(Protocol):
 
     num_train: int
     """training samples in an epoch"""
+    frozen_outputs: dict[str, str]
+    """fingerprints of what frozen networks gave that train or judge the model, by their folder in the cache; complete
+    once the task has evaluated all its splits
+    """
 
     def model(self) -> nn.Module:
         """A freshly initialised model, drawn from PyTorch's global generator."""

@@ -23,6 +23,13 @@ def has_key() -> bool:
         return False
 
 
+def study_of(config: dict[str, Any]) -> str:
+    """``<task>/<scale>/<study>``, as in results/; a run that no study asked for goes to its experiment's own."""
+    return "/".join(
+        [config["task"], config["scale"], config["run"]["study"] or config["experiment"].rsplit("/", 1)[-1]]
+    )
+
+
 class Tracker:
     """One W&B run under the run's own id. With ``mode="disabled"``, or after a fault, every call does nothing."""
 
@@ -47,7 +54,7 @@ class Tracker:
             project=config["run"]["wandb_project"],
             id=directory.name,
             name=f"{config['optimizer']['name']}-s{config['seed']}",
-            group="/".join([config["task"], config["scale"], config["experiment"].rsplit("/", 1)[-1]]),
+            group=study_of(config),
             job_type="confirm" if config["test"] else "tune",
             tags=[config["task"], config["scale"], config["optimizer"]["name"]],
             config={key: value for key, value in config.items() if key != "run"},

@@ -16,6 +16,7 @@ from rich.text import Text
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from experiments.harness.arithmetic import describe_arithmetic
 from experiments.harness.batches import MicroBatches, micro_batch_loader
 from experiments.harness.checkpoint import TrainingState, load_checkpoint
 from experiments.harness.config import Config
@@ -63,8 +64,9 @@ def train(cfg: Config, data: Any, directory: Path, record: RunRecord | None, tra
     state = TrainingState(bare_model, optimizer, ema, TrainingClock(device))
     if record:
         record.write_parameter_groups(decay_groups(bare_model))
+        record.add_environment("arithmetic", **describe_arithmetic(device))
         if device.type == "cuda":
-            record.add_hardware(gpu=torch.cuda.get_device_name(device), gpu_count=processes)
+            record.add_environment("hardware", gpu=torch.cuda.get_device_name(device), gpu_count=processes)
 
     # ------------------------------------------------------------------------------------------------------- resume
     saved = load_checkpoint(directory)
@@ -170,6 +172,8 @@ def train(cfg: Config, data: Any, directory: Path, record: RunRecord | None, tra
         if cfg.flatness.draws:
             final = state.evaluated_model()
             write(measure_flatness(final, lambda: evaluate_split(task, final, "train", accelerator)["loss"], cfg))
+    if record:
+        record.add_environment("arithmetic", frozen_outputs=task.frozen_outputs)
 
 
 def to_device(batch: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:

@@ -41,6 +41,7 @@ class ImageClassification:
         real_labels: np.ndarray | None = None,
         initial_run: str | None = None,
     ) -> None:
+        self.frozen_outputs: dict[str, str] = {}
         self._cfg, self._splits, self._real_labels, self._initial_run = cfg, splits, real_labels, initial_run
         self.num_train = len(splits["fit"].labels)
         self._check()

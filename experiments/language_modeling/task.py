@@ -27,6 +27,7 @@ class LanguageModeling:
         self._objective: Any = import_module(cfg.objective)
         self._sequences = self._objective.sequences(tokens.splits["train"].tokens, cfg.context_length)
         self.num_train = len(self._sequences)
+        self.frozen_outputs: dict[str, str] = {}
 
     def model(self) -> nn.Module:
         """A transformer drawn from PyTorch's global generator."""

@@ -38,6 +38,7 @@ class Lit:
     def __init__(self, cfg: LitConfig, sets: Sets) -> None:
         check_batch(cfg.train.batch_size, cfg.train.micro_batch_size)
         self._cfg, self._sets = cfg, sets
+        self.frozen_outputs: dict[str, str] = {}
         self._weights = {name: opened.load() for name, opened in sets.weights.items()}
         # Where training sees a picture in many crops, a locked image tower has to see them too.
         self._cached = {
@@ -134,6 +135,7 @@ class Lit:
             build=lambda: build_locked_tower(cfg, name, self._weights.get(name, {})),
             device=torch.device("cuda" if on_gpu else "cpu"),
             cache_dir=self._sets.cache_dir,
+            fingerprints=self.frozen_outputs,
         )
 
     def _image_inputs(self, pictures: Pictures, fingerprint: str) -> Inputs:

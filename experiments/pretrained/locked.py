@@ -1,5 +1,6 @@
 """Networks, or parts of them, that training leaves as they are, and their outputs, which are computed once."""
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ import torch
 from hydra.utils import instantiate
 from torch import Tensor, nn
 
+from experiments.harness.arithmetic import describe_arithmetic
 from experiments.harness.prepared_data import cached_arrays
 from experiments.pretrained.weights import Weights, load_weights
 
@@ -63,16 +65,19 @@ class LockedPart:
     build: Callable[[], nn.Module]
     device: torch.device
     cache_dir: Path
+    fingerprints: dict[str, str]
+    """takes those of the outputs, by their folder in the cache"""
 
     def outputs(self, inputs: Inputs, count: int, fingerprint: str) -> Inputs:
         """Its outputs for inputs 0 to ``count - 1``, float32, computed unless they are in the cache.
 
         ``fingerprint`` tells the inputs.
         """
-        identity = f"{self.identity} of {count} of {fingerprint}"
+        identity = json.dumps([self.identity, count, fingerprint, describe_arithmetic(self.device)])
         stored = cached_arrays(
             "locked-outputs", identity, self.cache_dir, lambda: {"outputs": self._all(inputs, count)}
         )
+        self.fingerprints[stored.directory.name] = stored.fingerprint
         return rows_of(stored.load()["outputs"])
 
     def _all(self, inputs: Inputs, count: int) -> np.ndarray:

@@ -5,11 +5,12 @@ from pathlib import Path
 
 from experiments.harness.errors import DataError
 from experiments.harness.provenance import ROOT
+from experiments.harness.record import write_aside
 from experiments.report.figures import draw
 from experiments.report.labels import Summary
 from experiments.report.overview import headline_table, overview_page
 from experiments.report.readme import study_page
-from experiments.study.summary import write_summary
+from experiments.study.summary import study_folders, write_summary
 
 SUMMARY_SCHEMA = 1
 
@@ -39,14 +40,22 @@ def write_report(results: Path) -> list[Path]:
         raise DataError(
             f"There is no folder {results}: name the one that holds <task>/<scale>/<experiment>/summary.json."
         )
-    for path in results.glob("*/*/*/study.json"):
-        write_summary(path.parent)
-    directories = sorted(path.parent for path in results.glob("*/*/*/summary.json"))
-    studies = {directory.relative_to(results).as_posix(): write_study(directory) for directory in directories}
-    (results / "README.md").write_text(overview_page(studies), encoding="utf-8")
+    for path in study_folders(results, "study.json"):
+        write_summary(path)
+    directories = study_folders(results)
+    for directory in directories:
+        write_study(directory)
+    write_overview(results)
+    return directories
+
+
+def write_overview(results: Path) -> None:
+    """Write the page over all studies under ``results``, and the table of the project's front page if it is theirs."""
+    directories = study_folders(results)
+    studies = {directory.relative_to(results).as_posix(): read_summary(directory) for directory in directories}
+    write_aside(results / "README.md", overview_page(studies))
     if results.resolve() == ROOT / "results":
         write_between_marks(ROOT / "README.md", headline_table(studies))
-    return directories
 
 
 def write_between_marks(page: Path, table: str) -> None:
@@ -55,4 +64,4 @@ def write_between_marks(page: Path, table: str) -> None:
     _, end, after = rest.partition("<!-- end of results -->\n")
     assert begin, f"{page} has no mark for the results"
     assert end, f"{page} has no mark for the end of the results"
-    page.write_text(f"{before}{begin}\n{table}\n\n{end}{after}", encoding="utf-8")
+    write_aside(page, f"{before}{begin}\n{table}\n\n{end}{after}")

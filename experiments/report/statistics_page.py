@@ -31,6 +31,7 @@ from experiments.study.simulation import (
     verdicts,
     winners_after_looks,
 )
+from experiments.study.summary import study_folders
 
 PAIRS = (2, 3, 5, 6, 8, 10, 20)
 MINI_PAIRS = 8
@@ -297,7 +298,7 @@ def statistics_page(committed: Mapping[str, Summary], studies: int, docs: Path) 
 if __name__ == "__main__":
     results, docs = ROOT / "results", ROOT / "docs"
     docs.mkdir(exist_ok=True)
-    folders = sorted(path.parent for path in results.glob("*/*/*/summary.json"))
+    folders = study_folders(results)
     summaries = {folder.relative_to(results).as_posix(): read_summary(folder) for folder in folders}
     (docs / "statistics.md").write_text(statistics_page(summaries, 10_000, docs), encoding="utf-8")
     print(docs / "statistics.md")

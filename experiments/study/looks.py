@@ -10,20 +10,20 @@ from typing import Any
 from experiments.study.statistics import ALPHA
 
 
-def looks_at(path: Path, description: Mapping[str, Any]) -> dict[str, list[int]]:
-    """Numbers of confirm seeds: ``declared``, and ``taken`` with the study.json that will replace the one at ``path``.
+def looks_at(folder: Path, description: Mapping[str, Any]) -> dict[str, list[int]]:
+    """Numbers of confirm seeds: ``declared``, and ``taken`` with the study.json that will be published in ``folder``.
 
-    A study that continues the published one, by the same sources with the same winners of tuning and a seed in common,
-    inherits what was declared and has been looked at before.
+    A study that continues one published there, by the same sources with the same winners of tuning and a seed in
+    common, inherits what was declared and has been looked at before.
     """
     seeds = description["study"]["confirm_seeds"]
-    declared = sorted({*description["study"]["looks"]}) or [len(seeds)]
-    if path.exists():
+    declared, taken = sorted({*description["study"]["looks"]}) or [len(seeds)], {len(seeds)}
+    for path in sorted(folder.glob("*/study.json"), key=lambda path: path.stat().st_mtime_ns, reverse=True):
         before = json.loads(path.read_text())
         if _identity(before) == _identity(description) and {*seeds} & {*before["study"]["confirm_seeds"]}:
-            earlier = before["looks"]
-            return {"declared": earlier["declared"], "taken": sorted({*earlier["taken"], len(seeds)})}
-    return {"declared": declared, "taken": [len(seeds)]}
+            declared = before["looks"]["declared"]
+            taken |= {*before["looks"]["taken"]}
+    return {"declared": declared, "taken": sorted(taken)}
 
 
 def _identity(description: Mapping[str, Any]) -> list[Any]:

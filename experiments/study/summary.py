@@ -45,6 +45,11 @@ class RunFiles:
         return self.curve(metric)[-1][1]
 
 
+def study_folders(results: Path, name: str = "summary.json") -> list[Path]:
+    """The folders of studies under ``results`` that hold a file; one that is being published starts with a dot."""
+    return sorted(path.parent for path in results.glob(f"*/*/[!.]*/{name}"))
+
+
 def write_summary(directory: Path) -> None:
     """Compute summary.json anew from the published records beside it."""
     write_aside(directory / "summary.json", json.dumps(summarize(directory), indent=1, allow_nan=False) + "\n")
@@ -61,7 +66,7 @@ def summarize(directory: Path) -> dict[str, Any]:
     first = next(iter(runs.values()))
     for run in runs.values():
         for what, ours, theirs in (
-            ("sources", first.status["sources_digest"], run.status["sources_digest"]),
+            ("sources", _suite(first), _suite(run)),
             ("data", first.config["data"]["fingerprint"], run.config["data"]["fingerprint"]),
         ):
             if ours != theirs:
@@ -104,6 +109,11 @@ def summarize(directory: Path) -> dict[str, Any]:
         },
         "comparisons": comparisons if study["confirm_seeds"] else [],
     }
+
+
+def _suite(run: RunFiles) -> str:
+    """The part of the sources' digest that the runs of all optimizers share."""
+    return str(run.status["sources_digest"]).partition("-")[0]
 
 
 def _optimizer(contestant: Mapping[str, Any], runs: Mapping[str, RunFiles], metric: str) -> dict[str, Any]:

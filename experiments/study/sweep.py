@@ -4,7 +4,6 @@ The sweeper owns *what* runs; any Hydra launcher decides *where*. What a run gav
 the launcher, so a study that is started again after any accident finds everything that is finished.
 """
 
-import hashlib
 import itertools
 import sys
 from collections.abc import Callable, Sequence
@@ -21,14 +20,12 @@ from experiments.harness.entry import locate, usable_status
 from experiments.harness.errors import ConfigError, SuiteError
 from experiments.harness.interrupt import leave_when_asked
 from experiments.harness.record import FINISHED, read_status
+from experiments.harness.sources import ROOT, sources_digest
+from experiments.study.identity import check_folder, study_identity, study_name
 from experiments.study.plan import Settings, at_edge, best, extended, grid
 
 LAUNCHES = 3
 """A launch that broke (a lost worker, a lost node) is repeated for what is not finished, at most twice."""
-NOT_IN_STUDY_NAME = ("scale=", "experiment=", "data.places=", "run.", "study.", "hydra")
-"""Overrides that make no other study; every other one enters the name of the results directory."""
-LONGEST_NAME = 100
-"""Characters of a results directory's name that still read well; beyond, a hash stands for the overrides."""
 
 Compose = Callable[[list[str]], DictConfig]
 """Overrides to a run's config, as the launcher's jobs will see it."""
@@ -67,28 +64,40 @@ class Study:
     """Optimizers under one protocol, all else equal."""
 
     def __init__(self, compose: Compose, overrides: list[str], optimizers: list[str]) -> None:
-        """``overrides`` are those that all runs of the study share."""
+        """``overrides`` are those that all runs of the study share; no ``optimizers`` stand for the experiment's own.
+
+        Raises ConfigError, before anything is computed, if the study is none or its folder holds another one.
+        """
         self._compose, self._overrides = compose, overrides
-        configs = {name: locate(compose([*overrides, f"optimizer={name}"]))[0] for name in optimizers}
-        self.config = configs[optimizers[0]]
+        cfg = compose(overrides)
+        optimizers = optimizers or list(cfg.study.contestants)
+        located = {name: locate(compose([*overrides, f"optimizer={name}"])) for name in optimizers}
+        configs = {name: plain for name, (plain, _, _) in located.items()}
+        self.config, data, _ = located[optimizers[0]]
         self.settings: dict[str, Any] = self.config["study"]
         if self.settings["reference"] not in optimizers or len(optimizers) < 2:
             raise ConfigError(
                 f"A study compares optimizers with study.reference={self.settings['reference']}, but optimizer="
                 f"{','.join(optimizers)}: name it and at least one other, as in optimizer=lion,adamw."
             )
+        chosen = [override for override in overrides if override.startswith(("scale=", "experiment="))]
+        self.name = study_name(cfg, compose(chosen), overrides, optimizers)
+        self.identity = study_identity(configs, data.fingerprint)
+        check_folder(self.results, self.identity)
         self.contestants = []
         for name, config in configs.items():
             centre = Settings(config["optimizer"]["lr"], config["optimizer"].get("weight_decay"))
             self.contestants.append(Contestant(name, centre, list(self.settings["lr_multipliers"])))
 
     @property
-    def name(self) -> str:
-        """The experiment's own name, with every override that makes it another one."""
-        leaf = self.config["experiment"].rsplit("/", 1)[-1]
-        named = [item.lstrip("+") for item in self._overrides if not item.startswith(NOT_IN_STUDY_NAME)]
-        name = "-".join([leaf, *named]).replace("/", "_")
-        return name if len(name) <= LONGEST_NAME else f"{leaf}-{hashlib.sha256(name.encode()).hexdigest()[:10]}"
+    def results(self) -> Path:
+        """The folder that the study is published in."""
+        return ROOT / self.config["run"]["results_dir"] / self.config["task"] / self.config["scale"] / self.name
+
+    @property
+    def suite_digest(self) -> str:
+        """The part of the sources' digest that all runs of the study share."""
+        return sources_digest(self.config).partition("-")[0]
 
     def tune(self) -> list[Run]:
         """The runs of every contestant's grid; a grid of one point needs none."""
@@ -134,7 +143,8 @@ class Study:
         ]
 
     def _runs(self, name: str, point: Settings, seeds: str, test: bool) -> list[Run]:
-        common = [*self._overrides, f"optimizer={name}", *point.overrides(), f"test={str(test).lower()}"]
+        told = [f"run.study='{self.name}'"]  # W&B's group; no part of what the run is
+        common = [*self._overrides, f"optimizer={name}", *point.overrides(), f"test={str(test).lower()}", *told]
         runs = []
         for seed in self.settings[seeds]:
             plain, _, directory = locate(self._compose([*common, f"seed={seed}"]))
@@ -156,14 +166,20 @@ def split_sweep(overrides: Sequence[Override]) -> tuple[list[str], list[list[str
     """
     optimizers: list[str] = []
     choices: list[list[str]] = []
+    given: set[str] = set()
     for override in overrides:
         key = override.get_key_element()
+        if key.lstrip("+~") in given:
+            raise ConfigError(f"{key} is given twice: only one of its values would count. Give it once.")
+        given.add(key.lstrip("+~"))
         values = (
             list(override.sweep_string_iterator())
             if override.is_sweep_override()
             else [override.get_value_element_as_str()]
         )
         if key == "optimizer":
+            if len({*values}) < len(values):
+                raise ConfigError(f"optimizer={','.join(values)} names a contestant twice: name each once.")
             optimizers = values
         elif key in ("seed", "test"):
             raise ConfigError(
@@ -176,6 +192,9 @@ def split_sweep(overrides: Sequence[Override]) -> tuple[list[str], list[list[str
 
 def run_studies(studies: list[Study], launcher: Launcher) -> None:
     """Bring all studies to the end of their confirmation, sharing each launch between them."""
+    names = [study.name for study in studies]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ConfigError(f"Several of the swept values make one and the same study, {twice[0]}: name each value once.")
     launch(launcher, "tuning", [run for study in studies for run in study.tune()])
     at_edge = [study for study in studies if study.choose()]
     for _ in range(max(study.settings["extensions"] for study in studies)):

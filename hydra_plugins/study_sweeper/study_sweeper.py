@@ -38,13 +38,13 @@ class StudySweeper(Sweeper):
         """``arguments`` are the command line's overrides; each study that they span is run, published and shown."""
         from rich.console import Console
 
-        from experiments.harness.errors import SuiteError
+        from experiments.harness.errors import DISK_FULL, SuiteError
         from experiments.harness.interrupt import EXIT_CODE
-        from experiments.harness.provenance import ROOT
-        from experiments.report.rebuild import read_summary, write_report
+        from experiments.harness.sources import ROOT
+        from experiments.report.rebuild import write_overview, write_study
         from experiments.report.tables import print_verdict
         from experiments.study.centres import write_centres
-        from experiments.study.publish import publish
+        from experiments.study.publish import publishing
         from experiments.study.sweep import Study, run_studies, split_sweep
 
         try:
@@ -54,16 +54,24 @@ class StudySweeper(Sweeper):
             # Without run.*: where something ran is no part of what a reader types to make it again.
             shown = " ".join(argument for argument in arguments if not argument.startswith("run."))
             command = f"python -m experiments.{self.task} --multirun hydra/sweeper=study {shown}"
-            directories = [publish(study, command) for study in studies]
+            summaries = []
+            for study in studies:
+                with publishing(study, command) as directory:
+                    summaries.append(write_study(directory))
             for study in studies:
                 if study.settings["writes_centres"]:
                     print(f"centres: {write_centres(study, ROOT / 'conf')}")
-            write_report(directories[0].parents[2])
+            write_overview(studies[0].results.parents[2])
         except SuiteError as error:
             print(f"error: {error}", file=sys.stderr)
             sys.exit(2)
+        except OSError as error:
+            if error.errno not in DISK_FULL:
+                raise
+            print(f"error: {error}. What was published before is unchanged.", file=sys.stderr)
+            sys.exit(2)
         except SystemExit:  # a signal; Ray makes another exit code of it
             sys.exit(EXIT_CODE)
-        for directory in directories:
-            print_verdict(read_summary(directory), Console())
-            print(f"{directory}/README.md")
+        for study, summary in zip(studies, summaries, strict=True):
+            print_verdict(summary, Console())
+            print(f"{study.results}/README.md")

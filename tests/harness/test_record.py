@@ -10,13 +10,14 @@ from experiments.harness import entry, provenance, record
 from experiments.harness.entry import execute, locate
 from experiments.harness.errors import RunError
 from experiments.harness.record import RunRecord, is_held, read_metrics
+from experiments.harness.sources import sources_digest
 from tests.conftest import MakeConfig, rows
 
 
 def hold(
     directory: Path, held: "multiprocessing.synchronize.Event", release: "multiprocessing.synchronize.Event"
 ) -> None:
-    with RunRecord(directory, "image_classification", {}):
+    with RunRecord(directory, "digest", {}):
         held.set()
         release.wait(60)
 
@@ -33,12 +34,12 @@ def test_a_directory_that_another_process_holds_is_refused_with_its_pid(
         assert held.wait(60)
         assert is_held(tmp_path)
         with pytest.raises(RunError, match=rf"{tmp_path} is held by another process \(pid {holder.pid}\)"):
-            RunRecord(tmp_path, "image_classification", {})
+            RunRecord(tmp_path, "digest", {})
     finally:
         release.set()
         holder.join()
     assert not is_held(tmp_path)
-    with RunRecord(tmp_path, "image_classification", {}):
+    with RunRecord(tmp_path, "digest", {}):
         pass  # and is free afterwards
 
 
@@ -47,9 +48,9 @@ def test_a_run_that_never_began_is_not_held(tmp_path: Path) -> None:
 
 
 def test_hardware_is_added_to_what_is_known(tmp_path: Path) -> None:
-    with RunRecord(tmp_path, "image_classification", {}) as run:
+    with RunRecord(tmp_path, "digest", {}) as run:
         before = json.loads((tmp_path / "environment.json").read_text())
-        run.add_hardware(gpu="NVIDIA H100", gpu_count=2)
+        run.add_environment("hardware", gpu="NVIDIA H100", gpu_count=2)
     after = json.loads((tmp_path / "environment.json").read_text())
     assert after.pop("hardware") == {**before.pop("hardware"), "gpu": "NVIDIA H100", "gpu_count": 2}
     assert after == before
@@ -61,7 +62,7 @@ def test_a_torn_last_line_is_not_read(tmp_path: Path) -> None:
 
 
 def test_a_value_that_is_not_finite_is_never_written(tmp_path: Path) -> None:
-    with RunRecord(tmp_path, "image_classification", {}) as run, pytest.raises(ValueError, match="JSON compliant"):
+    with RunRecord(tmp_path, "digest", {}) as run, pytest.raises(ValueError, match="JSON compliant"):
         run.append({"train/loss": float("nan")})
     assert (tmp_path / "metrics.jsonl").read_text() == ""
 
@@ -73,8 +74,7 @@ def test_a_run_of_other_sources_is_refused_by_name_and_fresh_sets_it_aside(
     execute(cfg)
     directory = locate(cfg)[2]
     before = rows(directory)
-    for module in (entry, record):
-        monkeypatch.setattr(module, "sources_digest", lambda task: "feedfeedfeedfeed")
+    monkeypatch.setattr(entry, "sources_digest", lambda config: "feedfeedfeedfeed")
     with pytest.raises(RunError, match=rf"{directory} was made by other sources .*FRESH=1"):
         execute(cfg)
     execute(make_config("run.fresh=true"))
@@ -83,39 +83,8 @@ def test_a_run_of_other_sources_is_refused_by_name_and_fresh_sets_it_aside(
     assert rows(aside) == before
 
 
-def test_the_digest_changes_with_every_source_that_computes_a_run(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    def digest() -> str:
-        provenance.sources_digest.cache_clear()
-        return provenance.sources_digest("image_classification")
-
-    names = [
-        "lion/lion.py",
-        "lion/kernel.cpp",
-        "experiments/harness/train.py",
-        "experiments/image_classification/task.py",
-        "experiments/metrics/m.py",
-    ]
-    others = ["experiments/study/sweep.py", "experiments/lit/task.py", "README.md"]
-    for name in names + others:
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text("1")
-    monkeypatch.setattr(provenance, "ROOT", tmp_path)
-    digests = [digest()]
-    for name in names:
-        (tmp_path / name).write_text("2")
-        digests.append(digest())
-    assert len(set(digests)) == len(digests)
-    for name in others:
-        (tmp_path / name).write_text("2")
-    assert digest() == digests[-1]
-    monkeypatch.undo()
-    provenance.sources_digest.cache_clear()
-
-
 def test_the_environment_holds_neither_host_nor_user_nor_path() -> None:
-    text = json.dumps(provenance.environment("image_classification"))
+    text = json.dumps(provenance.environment("digest"))
     assert os.uname().nodename not in text
     assert str(provenance.ROOT) not in text
     assert str(Path.home()) not in text
@@ -124,8 +93,8 @@ def test_the_environment_holds_neither_host_nor_user_nor_path() -> None:
 def test_a_run_directory_of_another_process_is_one_sentence_on_the_command_line(
     make_config: MakeConfig, command_line: list[str]
 ) -> None:
-    directory = locate(make_config())[2]
-    with RunRecord(directory, "image_classification", {}):
+    plain, _, directory = locate(make_config())
+    with RunRecord(directory, sources_digest(plain), {}):
         result = subprocess.run(command_line, capture_output=True, text=True, check=False)
     assert result.returncode == 2
     assert result.stderr.strip().splitlines()[-1].startswith(f"error: The run {directory} is held by another process")

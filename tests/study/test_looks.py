@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from experiments.study.looks import judged, looks_at
-from tests.study.test_study import run_study, studies
+from tests.study.test_study import run_study
 
 
 def described(seeds: int, looks: list[int], lr: float = 0.1, digest: str = "a") -> dict[str, Any]:
@@ -16,48 +16,54 @@ def described(seeds: int, looks: list[int], lr: float = 0.1, digest: str = "a") 
     return {"study": study, "contestants": contestants, "sources_digest": digest}
 
 
-def published(path: Path, description: dict[str, Any]) -> dict[str, Any]:
-    """The judged looks of a study after it has replaced the one at ``path``."""
-    description["looks"] = looks_at(path, description)
-    path.write_text(json.dumps(description))
+def published(results: Path, description: dict[str, Any]) -> dict[str, Any]:
+    """The judged looks of a study that is published among others; its seeds make its folder."""
+    description["looks"] = looks_at(results, description)
+    folder = results / str(len(description["study"]["confirm_seeds"]))
+    folder.mkdir(exist_ok=True)
+    (folder / "study.json").write_text(json.dumps(description))
     return judged(description["looks"])
 
 
 def test_a_study_that_is_judged_once_takes_all_of_the_5_percent_however_often_it_is_published(tmp_path: Path) -> None:
     for _ in range(2):
-        looks = published(tmp_path / "study.json", described(8, []))
+        looks = published(tmp_path, described(8, []))
         assert looks == {"declared": [8], "taken": [8], "alpha": 0.05, "exploratory": False}
 
 
 def test_declared_looks_share_the_5_percent(tmp_path: Path) -> None:
     for seeds, taken in ((8, [8]), (16, [8, 16])):
-        looks = published(tmp_path / "study.json", described(seeds, [8, 16]))
+        looks = published(tmp_path, described(seeds, [8, 16]))
         assert looks == {"declared": [8, 16], "taken": taken, "alpha": 0.025, "exploratory": False}
 
 
 @pytest.mark.parametrize("seeds", [16, 4])
 def test_a_look_at_another_number_of_seeds_is_exploratory(tmp_path: Path, seeds: int) -> None:
-    published(tmp_path / "study.json", described(8, []))
-    assert published(tmp_path / "study.json", described(seeds, []))["exploratory"]
-    assert published(tmp_path / "study.json", described(8, []))["exploratory"], "what was seen stays seen"
+    published(tmp_path, described(8, []))
+    assert published(tmp_path, described(seeds, []))["exploratory"]
+    assert published(tmp_path, described(8, []))["exploratory"], "what was seen stays seen"
 
 
 def test_looks_cannot_be_declared_after_the_first(tmp_path: Path) -> None:
-    published(tmp_path / "study.json", described(8, []))
-    looks = published(tmp_path / "study.json", described(16, [8, 16]))
+    published(tmp_path, described(8, []))
+    looks = published(tmp_path, described(16, [8, 16]))
     assert (looks["declared"], looks["exploratory"]) == ([8], True)
 
 
 @pytest.mark.parametrize("anew", [{"digest": "b"}, {"lr": 0.2}])
 def test_other_sources_or_other_winners_make_another_study(tmp_path: Path, anew: dict[str, Any]) -> None:
-    published(tmp_path / "study.json", described(8, []))
-    assert published(tmp_path / "study.json", described(16, [], **anew))["taken"] == [16]
+    published(tmp_path, described(8, []))
+    assert published(tmp_path, described(16, [], **anew))["taken"] == [16]
 
 
 def test_a_study_to_which_seeds_are_added_says_so(command_line: list[str], tmp_path: Path) -> None:
     overrides = ["optimizer=lion,adamw", "study.lr_multipliers=[1.0]"]
-    for seeds, exploratory in (("[0,1]", False), ("[0,1,2]", True)):
+    for seeds, folder, exploratory in (
+        ("[0,1]", "smoke-study.lr_multipliers=1", False),
+        ("[0,1,2]", "smoke-study.lr_multipliers=1-study.confirm_seeds=0,1,2", True),
+    ):
         result = run_study(command_line, *overrides, f"study.confirm_seeds={seeds}")
         assert result.returncode == 0, result.stderr
-        assert studies(tmp_path)[0]["looks"]["exploratory"] is exploratory
+        summary = json.loads((tmp_path / "results/image_classification/smoke" / folder / "summary.json").read_text())
+        assert summary["looks"]["exploratory"] is exploratory
         assert ("Exploratory: " in " ".join(result.stdout.split())) is exploratory

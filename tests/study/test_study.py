@@ -13,7 +13,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from experiments.harness.errors import ConfigError, SuiteError
 from experiments.study import sweep
 from experiments.study.summary import summarize
-from experiments.study.sweep import Run, Study, split_sweep
+from experiments.study.sweep import Run, Study, run_studies, split_sweep
 from tests.conftest import MakeConfig
 
 
@@ -117,15 +117,6 @@ def test_a_failing_run_is_named_and_the_exit_code_is_not_zero(command_line: list
     assert "nonsense" in result.stderr
 
 
-def test_the_results_directory_is_named_after_what_makes_the_study_another_one(make_config: MakeConfig) -> None:
-    def name(*overrides: str) -> str:
-        return Study(lambda more: make_config(*more), list(overrides), ["lion", "adamw"]).name
-
-    assert name() == name("scale=smoke", "run.fresh=true", "study.margin=2") == "smoke"
-    assert name("train.batch_size=64", "model=convnet") == "smoke-train.batch_size=64-model=convnet"
-    assert len(name(f"data.name={'x' * 200}")) < 20
-
-
 def parse(*overrides: str) -> tuple[list[str], list[list[str]]]:
     return split_sweep(OverridesParser.create().parse_overrides(list(overrides)))
 
@@ -142,6 +133,17 @@ def test_the_command_line_names_contestants_and_studies() -> None:
     )
     with pytest.raises(ConfigError, match="A study chooses seed itself"):
         parse("optimizer=lion,adamw", "seed=1,2")
+    with pytest.raises(ConfigError, match=r"train\.batch_size is given twice"):
+        parse("optimizer=lion,adamw", "train.batch_size=16,32", "train.batch_size=64")
+    with pytest.raises(ConfigError, match="optimizer=adamw,adamw names a contestant twice"):
+        parse("optimizer=adamw,adamw")
+
+
+def test_swept_values_that_are_equal_are_refused(make_config: MakeConfig) -> None:
+    equal = [["optimizer.weight_decay=0"], ["optimizer.weight_decay=0.0"]]
+    of_both = [Study(lambda more: make_config(*more), overrides, ["lion", "adamw"]) for overrides in equal]
+    with pytest.raises(ConfigError, match="make one and the same study"):
+        run_studies(of_both, FlakyLauncher(0))  # type: ignore[arg-type]
 
 
 def test_a_study_without_its_reference_is_refused(make_config: MakeConfig) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 from experiments.harness.record import is_held
 from experiments.report.labels import Summary, task_name
 from experiments.report.rebuild import read_summary
-from experiments.study.summary import RunFiles
+from experiments.study.summary import RunFiles, study_folders
 
 AXES = {"step": "step", "samples": "samples", "seconds": "training time, s"}
 """The x axes of the curves, each with its title."""
@@ -57,8 +57,7 @@ class OpenStudy:
 def published_studies(results: Path) -> list[PublishedStudy]:
     """Every study below ``results``, by name."""
     studies = []
-    for path in sorted(results.glob("*/*/*/summary.json")):
-        directory = path.parent
+    for directory in study_folders(results):
         runs = {run.name: RunFiles(run) for run in sorted((directory / "runs").iterdir())}
         studies.append(PublishedStudy(directory.relative_to(results).as_posix(), read_summary(directory), runs))
     return studies

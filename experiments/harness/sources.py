@@ -1,0 +1,154 @@
+"""The sources that decide what a run computes, found without importing them, and their digest.
+
+Followed are the import statements of our own modules, from those that every run of a task starts with, and from those
+that its config names (``_target_`` and the like), an optimizer of the user's own among them. What is digested is the
+program: comments, docstrings and layout change nothing.
+"""
+
+import ast
+import hashlib
+import re
+import sys
+from collections.abc import Container, Iterable, Mapping
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGES = {
+    "torch": "torch",
+    "torchvision": "torchvision",
+    "numpy": "numpy",
+    "PIL": "pillow",
+    "accelerate": "accelerate",
+    "timm": "timm",
+    "transformers": "transformers",
+    "diffusers": "diffusers",
+    "open_clip": "open_clip_torch",
+}
+"""Distributions by the module that they bring, whose version stands for their sources: two never meet in a study."""
+
+DOTTED_NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
+
+
+def sources_digest(config: Mapping[str, Any]) -> str:
+    """``<16 hex>-<8 hex>`` for a resolved config: the suite and the packages, then what the config names besides.
+
+    The runs of a study share the first part, those of one optimizer both.
+    """
+    named = sorted({text for key, value in config.items() if key != "run" for text in _dotted_names(value)})
+    return digest(config["task"], tuple(named))
+
+
+@cache
+def digest(task: str, named: tuple[str, ...]) -> str:
+    """The digest of a task's runs whose configs name these modules, as the files are at the first call."""
+    suite = programs([f"experiments.{task}.task", "experiments.harness.entry"], {"experiments", "lion"})
+    others = programs(named, {name.partition(".")[0] for name in named})
+    versions = repr(sorted(package_versions().items()))
+    return f"{_hash(suite, versions)[:16]}-{_hash({path: others[path] for path in others.keys() - suite}, '')[:8]}"
+
+
+def package_versions() -> dict[str, str]:
+    """Installed versions of PACKAGES."""
+    versions = {}
+    for name in PACKAGES.values():
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            versions[name] = "not installed"
+    return versions
+
+
+def _dotted_names(value: Any) -> Iterable[str]:
+    """All strings in a config that read like ``package.module.name``; where data are to be had (places) is left out."""
+    if isinstance(value, str) and DOTTED_NAME.fullmatch(value):
+        yield value
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            if not str(key).endswith("places"):
+                yield from _dotted_names(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _dotted_names(item)
+
+
+def programs(names: Iterable[str], packages: Container[str]) -> dict[Path, str]:
+    """What _program gives for the modules that ``names`` lie in, and for all that these import from ``packages``."""
+    found: dict[Path, str] = {}
+    waiting = list(names)
+    while waiting:
+        name = waiting.pop()
+        for path in _files(name) if name.partition(".")[0] in packages else ():
+            if path not in found:
+                found[path], imported = _program(path)
+                waiting += imported
+    return found
+
+
+def _files(name: str) -> list[Path]:
+    """The packages and the module of a dotted name, as far as it leads along files; () for PACKAGES and the library."""
+    first, *rest = name.split(".")
+    if first in PACKAGES or first in sys.stdlib_module_names:
+        return []
+    if (ROOT / first).is_dir():  # the suite's own, even where another checkout is installed
+        folder = ROOT
+    else:
+        spec = find_spec(first)
+        if spec is None or spec.origin is None:
+            return []
+        origin = Path(spec.origin)
+        folder = origin.parent.parent if origin.name == "__init__.py" else origin.parent
+    files = []
+    for part in [first, *rest]:
+        module, package = folder / f"{part}.py", folder / part / "__init__.py"
+        if package.exists():
+            files.append(package)
+            folder = folder / part
+        else:
+            if module.exists():
+                files.append(module)
+            break
+    return files
+
+
+def _program(path: Path) -> tuple[str, list[str]]:
+    """The program of a file without its docstrings, and the dotted names of what it imports."""
+    tree = ast.parse(path.read_bytes())
+    package = _dotted(path.parent)
+    imported: list[str] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            imported += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            parents = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            module = ".".join([*parents, *filter(None, [node.module])])
+            imported += [f"{module}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and DOTTED_NAME.fullmatch(node.value):
+            imported.append(node.value)  # what import_module is called with
+        elif isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and (
+            ast.get_docstring(node, clean=False) is not None
+        ):
+            node.body[0] = ast.Pass()
+    return ast.unparse(tree), imported
+
+
+def _dotted(folder: Path) -> str:
+    """The name of the package in a folder; its outermost folder is the first without an __init__.py above it."""
+    parts: list[str] = []
+    while (folder / "__init__.py").exists():
+        parts.insert(0, folder.name)
+        folder = folder.parent
+    return ".".join(parts)
+
+
+def _hash(found: Mapping[Path, str], start: str) -> str:
+    hashed = hashlib.sha256(start.encode())
+    named = {f"{_dotted(path.parent)}.{path.stem}": path for path in found}
+    for name, path in sorted(named.items()):
+        hashed.update(f"{name}\0{found[path]}\0".encode())
+        if (native := path.with_suffix(".cpp")).exists():
+            hashed.update(native.read_bytes())
+    return hashed.hexdigest()

@@ -1,0 +1,114 @@
+"""What makes a study the one that it is, and the name of its folder.
+
+Two studies that differ in anything but how they round have different identities; what is published under a name is
+replaced only by the same study.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from experiments.harness.config import result_config, same_numbers
+from experiments.harness.errors import ConfigError
+
+NOT_IN_NAME = ("scale", "experiment", "data.places")
+"""Overrides that have a folder of their own or say where the data are to be had; so have the groups run and hydra."""
+LONGEST_NAME = 100
+"""Characters of a folder's name that still read well; beyond, a hash stands for the overrides."""
+
+ROUNDING = ("threads", "instruction_set")
+"""Settings of ``train`` that decide how a run rounds, and so its last bits, but not what a study compares."""
+DECISIONS = (
+    "reference",
+    "primary_metric",
+    "validation_metric",
+    "margin",
+    "tune_seeds",
+    "confirm_seeds",
+    "lr_multipliers",
+    "decay_multipliers",
+    "extensions",
+)
+"""What of the group ``study`` decides the search, the seeds and the verdict."""
+
+
+def study_name(cfg: DictConfig, plain: DictConfig, overrides: Sequence[str], contestants: Sequence[str]) -> str:
+    """The experiment's own name, and every override that makes it another one, with its value as it was resolved.
+
+    ``cfg`` is the study's config, ``plain`` that of its experiment without overrides. Letters, digits and ``=.,_-``.
+    """
+    leaf = str(cfg.experiment).rsplit("/", 1)[-1]
+    parts = [leaf]
+    for override in overrides:
+        key = override.lstrip("+~").partition("=")[0]
+        if key in NOT_IN_NAME or key.split(".")[0] in ("run", "hydra"):
+            continue
+        value, before = _selected(cfg, key), _selected(plain, key)
+        if value != before or override.startswith("~"):
+            parts.append(override.lstrip("+") if isinstance(value, dict) else f"{key}={_written(value)}")
+    if sorted(contestants) != sorted(cfg.study.contestants):
+        parts.append(f"optimizer={','.join(contestants)}")
+    name = re.sub("[^A-Za-z0-9=.,_-]+", "_", "-".join(parts))
+    return name if len(name) <= LONGEST_NAME else f"{leaf}-{hashlib.sha256(name.encode()).hexdigest()[:10]}"
+
+
+def _selected(cfg: DictConfig, key: str) -> Any:
+    value = OmegaConf.select(cfg, key)
+    return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+
+
+def _written(value: Any) -> str:
+    numbers = same_numbers(value)
+    return ",".join(map(str, numbers)) if isinstance(numbers, list) else str(numbers)
+
+
+def study_identity(configs: Mapping[str, Mapping[str, Any]], fingerprint: str) -> dict[str, Any]:
+    """What is compared and how, as plain data. ``configs`` are the contestants' resolved configs at their centres."""
+    first = next(iter(configs.values()))
+    decides = result_config(dict(first), fingerprint)
+    shared = {key: value for key, value in decides.items() if key not in ("optimizer", "seed", "test")}
+    shared["train"] = {key: value for key, value in shared["train"].items() if key not in ROUNDING}
+    return {
+        "contestants": {name: config["optimizer"] for name, config in configs.items()},
+        "study": {key: first["study"][key] for key in DECISIONS},
+        "config": shared,
+    }
+
+
+def check_folder(directory: Path, identity: Mapping[str, Any]) -> None:
+    """Raise ConfigError if another study than that of ``identity`` is published in ``directory``."""
+    path = directory / "study.json"
+    if not path.exists():
+        if directory.exists() and any(directory.iterdir()):
+            raise ConfigError(f"{directory} holds something else than a study: move it, or set run.results_dir.")
+        return
+    published = json.loads(path.read_text())
+    # Studies of before this key tell their contestants and settings alone.
+    theirs = published.get("identity") or {
+        "contestants": dict.fromkeys(published["contestants"]),
+        "study": published["study"],
+    }
+    differences = list(_differences(theirs, identity))
+    if differences:
+        raise ConfigError(
+            f"{directory} holds another study, which differs in {'; '.join(differences[:3])}. It stays as it is: "
+            "delete it, or publish this one elsewhere (run.results_dir=<folder>)."
+        )
+
+
+def _differences(theirs: Any, ours: Any, where: str = "") -> Any:
+    """``key: published value, here value``, for what both tell; the contestants have to be the same."""
+    if not (isinstance(theirs, Mapping) and isinstance(ours, Mapping)):
+        if theirs is not None and json.dumps(theirs) != json.dumps(ours):
+            yield f"{where}: published {json.dumps(theirs)}, here {json.dumps(ours)}"
+        return
+    if where == "contestants" and theirs.keys() != ours.keys():
+        yield f"contestants: published {','.join(theirs)}, here {','.join(ours)}"
+        return
+    for key in theirs.keys() & ours.keys():
+        yield from _differences(theirs[key], ours[key], f"{where}.{key}".strip("."))

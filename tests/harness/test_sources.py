@@ -1,0 +1,131 @@
+"""The digest that decides whether an earlier run may be reused."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from experiments.harness import sources
+
+OURS = {
+    "experiments/__init__.py": "",
+    "experiments/harness/__init__.py": "",
+    "experiments/harness/entry.py": "def main():\n    from experiments.harness.train import train\n    train()\n",
+    "experiments/harness/train.py": '"""Train."""\nimport torch\nfrom lion import measure_step\nSTEPS = 1\n',
+    "experiments/study/__init__.py": "",
+    "experiments/study/sweep.py": "from experiments.harness import entry\n",
+    "experiments/toy/__init__.py": "",
+    "experiments/toy/task.py": "from . import model\n",
+    "experiments/toy/model.py": "class Model:\n    '''A model.'''\n\n    width = 3  # channels\n",
+    "experiments/toy/decode.py": "SIZE = 1\n",
+    "experiments/other/__init__.py": "",
+    "experiments/other/task.py": "SIZE = 1\n",
+    "lion/__init__.py": "from lion.kernel import measure_step\n",
+    "lion/kernel.py": "from importlib import import_module\nkernel = import_module('lion.fused_cpu')\n",
+    "lion/fused_cpu.py": "",
+    "lion/fused_cpu.cpp": "int f() { return 1; }\n",
+}
+CONFIG = {
+    "task": "toy",
+    "data": {"access": "experiments.toy.decode.read", "places": [{"decode": "experiments.other.task.decode"}]},
+    "optimizer": {"_target_": "somebodys_own.Optimizer", "lr": 0.1, "name": "own"},
+    "run": {"wandb_project": "experiments.other.task"},
+}
+OWN = "import math\nfrom somebodys_own import rates\n\n\nclass Optimizer:\n    rate = 1\n"
+
+
+@pytest.fixture
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A small suite, and beside it a package of somebody's own."""
+    for name, text in OURS.items():
+        (tmp_path / "suite" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "suite" / name).write_text(text)
+    own = tmp_path / "elsewhere" / "somebodys_own"
+    own.mkdir(parents=True)
+    (own / "__init__.py").write_text(OWN)
+    (own / "rates.py").write_text("RATE = 1\n")
+    (own / "unused.py").write_text("RATE = 1\n")
+    monkeypatch.setattr(sources, "ROOT", tmp_path / "suite")
+    monkeypatch.syspath_prepend(tmp_path / "elsewhere")
+    yield tmp_path
+    sources.digest.cache_clear()
+
+
+def digest() -> str:
+    sources.digest.cache_clear()
+    return sources.sources_digest(CONFIG)
+
+
+def edit(path: Path, change: Callable[[str], str]) -> tuple[str, str]:
+    """The digests before and after a file's text is changed."""
+    before, text = digest(), path.read_text()
+    assert change(text) != text
+    path.write_text(change(text))
+    return before, digest()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "experiments/harness/train.py",  # imported in a function
+        "experiments/toy/model.py",  # imported relatively
+        "lion/fused_cpu.cpp",  # beside a module that import_module is called with
+        "experiments/harness/entry.py",
+    ],
+)
+def test_a_changed_program_that_every_run_of_the_task_imports_changes_the_suites_part(
+    checkout: Path, name: str
+) -> None:
+    before, after = edit(checkout / "suite" / name, lambda text: text.replace("1", "2").replace("3", "4") + "\nX = 5\n")
+    assert before.partition("-")[0] != after.partition("-")[0]
+
+
+@pytest.mark.parametrize(
+    "name", ["suite/experiments/toy/decode.py", *(f"elsewhere/somebodys_own/{n}.py" for n in ("__init__", "rates"))]
+)
+def test_a_changed_module_that_the_config_names_changes_the_other_part_alone(checkout: Path, name: str) -> None:
+    before, after = edit(checkout / name, lambda text: text.replace("1", "2"))
+    assert before.partition("-")[0] == after.partition("-")[0]
+    assert before.partition("-")[2] != after.partition("-")[2]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "suite/experiments/study/sweep.py",
+        "suite/experiments/other/task.py",  # another task's, though a place of the data and the group run name it
+        "elsewhere/somebodys_own/unused.py",
+    ],
+)
+def test_a_module_that_the_run_does_not_import_changes_nothing(checkout: Path, name: str) -> None:
+    before, after = edit(checkout / name, lambda text: text + "\nX = 5\n")
+    assert before == after
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: "# why\n\n\n" + text,
+        lambda text: text.replace("A model.", "The model."),
+        lambda text: text.replace("  # channels", ""),
+        lambda text: text.replace("width = 3", "width = (3)"),
+    ],
+)
+def test_comments_docstrings_and_layout_change_nothing(checkout: Path, change: Callable[[str], str]) -> None:
+    before, after = edit(checkout / "suite/experiments/toy/model.py", change)
+    assert before == after
+
+
+def test_the_version_of_a_package_changes_the_suites_part(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = digest()
+    monkeypatch.setattr(sources, "version", lambda name: "0.0.1")
+    assert before.partition("-")[0] != digest().partition("-")[0]
+
+
+def test_the_suites_own_digest_reaches_the_kernels_of_lion_and_no_study() -> None:
+    files = sources.programs(
+        ["experiments.image_classification.task", "experiments.harness.entry"], {"experiments", "lion"}
+    )
+    names = {str(path.relative_to(sources.ROOT)) for path in files}
+    assert {"lion/fused_cpu.py", "lion/fused_cuda.py", "experiments/harness/train.py"} <= names
+    assert not any(name.startswith(("experiments/study", "experiments/report", "experiments/lit")) for name in names)

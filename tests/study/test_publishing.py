@@ -1,0 +1,199 @@
+"""What is published stays: by which name, against which other study, and through a kill at any moment."""
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from experiments.harness.entry import execute
+from experiments.harness.errors import ConfigError
+from experiments.study import publish
+from experiments.study.publish import publishing
+from experiments.study.sweep import Study
+from tests.conftest import MakeConfig
+from tests.study.test_study import run_study
+
+FIXED = "study.lr_multipliers=[1.0]"
+FILE_OPERATIONS = ("open", "os.rename", "os.mkdir", "os.rmdir", "os.remove", "shutil.rmtree", "shutil.copyfile")
+"""Audit events of what publishing does to the file system."""
+
+
+def make_study(make_config: MakeConfig, *overrides: str, optimizers: tuple[str, ...] = ("lion", "adamw")) -> Study:
+    return Study(lambda more: make_config(*more), list(overrides), list(optimizers))
+
+
+@pytest.fixture(scope="module")
+def runs_dir(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Takes the runs of ``finished``, which the first test that asks for them carries out."""
+    return f"run.runs_dir={tmp_path_factory.mktemp('runs')}"
+
+
+@pytest.fixture
+def finished(make_config: MakeConfig, runs_dir: str) -> Study:
+    """A study without tuning whose runs are complete, published nowhere yet."""
+    study = make_study(make_config, FIXED, runs_dir)
+    study.tune()
+    for run in study.confirm():
+        if not run.is_finished():
+            execute(make_config(*run.overrides))
+    return study
+
+
+def test_the_name_holds_every_override_that_makes_another_study(make_config: MakeConfig) -> None:
+    def name(*overrides: str, optimizers: tuple[str, ...] = ("lion", "adamw")) -> str:
+        return make_study(make_config, *overrides, optimizers=optimizers).name
+
+    assert name() == name("scale=smoke", "run.fresh=true", "train.batch_size=32") == "smoke"
+    assert name("train.batch_size=64", "model=convnet") == "smoke-train.batch_size=64"  # convnet is smoke's own
+    assert name("study.margin=2") == "smoke-study.margin=2"
+    assert name("study.confirm_seeds=[4,5]") == "smoke-study.confirm_seeds=4,5"
+    assert name(optimizers=("nadam", "adamw")) == "smoke-optimizer=nadam,adamw"
+    assert name(optimizers=("adamw", "lion")) == "smoke"
+    assert name("data.name='a b{c'") == "smoke-data.name=a_b_c"
+    assert len(name(f"data.name={'x' * 200}")) < 20
+
+
+def test_equal_values_make_one_name(make_config: MakeConfig) -> None:
+    names = {make_study(make_config, f"optimizer.weight_decay={zero}").name for zero in ("0", "0.0", "0e0")}
+    assert len(names) == 1
+
+
+def test_the_same_study_published_again_replaces_itself(finished: Study) -> None:
+    for text in ("first", "second"):
+        with publishing(finished, "command") as directory:
+            (directory / "README.md").write_text(text)
+    assert (finished.results / "README.md").read_text() == "second"
+    assert sorted(path.name for path in finished.results.parent.iterdir()) == ["smoke-study.lr_multipliers=1"]
+
+
+def test_other_bits_make_no_other_study(finished: Study, make_config: MakeConfig) -> None:
+    with publishing(finished, "command"):
+        pass
+    described = json.loads((finished.results / "study.json").read_text())
+    del described["identity"]["config"]["train"]["log_every"]  # a key that came later
+    (finished.results / "study.json").write_text(json.dumps(described))
+    assert make_study(make_config, FIXED).results == finished.results
+
+
+def as_published(key: list[str], value: Any, path: Path) -> None:
+    """Let the published study be another one of the same name."""
+    described = json.loads(path.read_text())
+    place = described
+    for part in key[:-1]:
+        place = place[part]
+    place[key[-1]] = value
+    path.write_text(json.dumps(described))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "difference"),
+    [
+        (["identity", "config", "train", "steps"], 9, "config.train.steps: published 9, here 8"),
+        (["identity", "study", "margin"], 7.0, "study.margin: published 7.0, here 1.0"),
+        (["identity", "contestants"], {"sgd": {}, "adamw": {}}, "contestants: published sgd,adamw, here lion,adamw"),
+        (["identity", "contestants", "lion", "betas"], [0.5, 0.5], r"contestants.lion.betas: published \[0.5, 0.5\]"),
+        (["identity"], None, ""),
+    ],
+)
+def test_another_study_of_that_name_is_refused_before_anything_is_computed_and_stays(
+    finished: Study, make_config: MakeConfig, key: list[str], value: Any, difference: str
+) -> None:
+    with publishing(finished, "command"):
+        pass
+    path = finished.results / "study.json"
+    as_published(key, value, path)
+    if value is None:  # as studies of before this key: told by contestants and settings
+        as_published(["study", "confirm_seeds"], [7], path)
+        difference = r"study.confirm_seeds: published \[7\], here \[0, 1\]"
+    before = path.read_text()
+    with pytest.raises(ConfigError, match=rf"{finished.results} holds another study, which differs in {difference}"):
+        make_study(make_config, FIXED)
+    with pytest.raises(ConfigError), publishing(finished, "command"):
+        pass
+    assert path.read_text() == before
+
+
+def test_a_folder_of_something_else_is_not_touched(finished: Study) -> None:
+    finished.results.mkdir(parents=True)
+    (finished.results / "notes.txt").write_text("mine")
+    with pytest.raises(ConfigError, match="something else than a study"), publishing(finished, "command"):
+        pass
+    assert (finished.results / "notes.txt").read_text() == "mine"
+
+
+def test_a_fault_in_the_pages_leaves_the_old_study(finished: Study) -> None:
+    with publishing(finished, "first"):
+        pass
+    with pytest.raises(ZeroDivisionError), publishing(finished, "second"):
+        1 / 0  # noqa: B018  # the fault
+    assert json.loads((finished.results / "study.json").read_text())["command"] == "first"
+    assert len(list(finished.results.parent.iterdir())) == 1
+
+
+def files_of(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+
+
+@contextmanager
+def exchange(works: bool, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A file system that can exchange two folders, or one that cannot."""
+    with monkeypatch.context() as patch:
+        if not works:
+            patch.setattr(publish, "RENAME_EXCHANGE", 1 << 30)  # no flag that any file system knows
+        yield
+
+
+@pytest.mark.parametrize("works", [True, False])
+def test_a_kill_at_any_file_operation_leaves_the_old_or_the_new_study_complete(
+    finished: Study, monkeypatch: pytest.MonkeyPatch, works: bool
+) -> None:
+    with exchange(works, monkeypatch):
+        with publishing(finished, "0") as directory:
+            (directory / "README.md").write_text("0")
+        files = files_of(finished.results)
+        for operation in range(1, 10_000):
+            child = os.fork()
+            if child == 0:
+                kill_at(operation)
+                with publishing(finished, str(operation)) as directory:
+                    (directory / "README.md").write_text(str(operation))
+                os._exit(0)
+            _, status = os.waitpid(child, 0)
+            if not works and not finished.results.exists():  # between two renames; the next one to publish repairs it
+                (finished.results.parent / f".{finished.results.name}.old").rename(finished.results)
+            described = json.loads((finished.results / "study.json").read_text())
+            assert (finished.results / "README.md").read_text() == described["command"]
+            assert json.loads((finished.results / "summary.json").read_text())["generated"] == described["command"]
+            assert files_of(finished.results) == files
+            if status == 0:
+                assert operation > 50, "publishing does more to the file system than that"
+                break
+
+
+def kill_at(operation: int) -> None:
+    """End this process at its n-th operation on the file system, as SIGKILL would."""
+    count = 0
+
+    def count_down(event: str, arguments: Any) -> None:
+        nonlocal count
+        count += event in FILE_OPERATIONS
+        if count == operation:
+            os._exit(9)
+
+    sys.addaudithook(count_down)
+
+
+def test_other_contestants_are_published_beside_the_experiments_own(command_line: list[str], tmp_path: Path) -> None:
+    for optimizers in ("lion,adamw", "nadam,adamw"):
+        result = run_study(command_line, f"optimizer={optimizers}", FIXED)
+        assert result.returncode == 0, result.stderr
+    summaries = [json.loads(path.read_text()) for path in tmp_path.glob("results/*/*/*/summary.json")]
+    assert sorted(sorted(summary["optimizers"]) for summary in summaries) == [["adamw", "lion"], ["adamw", "nadam"]]
+    page = (tmp_path / "results/README.md").read_text()
+    assert "NAdam" in page
+    assert "Lion" in page
