@@ -14,7 +14,7 @@ READY := $(VENV)/.ready
 STUDY = scale=$(SCALE) optimizer=$(OPTIMIZERS) hydra/sweeper=study $(if $(FRESH),run.fresh=true) $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help install reproduce report dashboard statistics plan golden bench-optimizer wandb-sync wandb-workspaces test test-slow \
+.PHONY: help install reproduce report verify dashboard statistics plan golden bench-optimizer wandb-sync wandb-workspaces test test-slow \
 	test-gpu test-network lint $(TASKS:%=reproduce-%) $(TASKS:%=pilot-%)
 
 help:  ## print this list
@@ -47,6 +47,9 @@ plan: $(READY)  ## what the experiment CELL of TASK would cost: parameters, FLOP
 report: $(READY)  ## rebuild every table and figure under results/ from the committed records
 	$(BIN)/python -m experiments.report
 	$(BIN)/python -m benchmarks.page
+
+verify: $(READY)  ## run N=2 committed runs again, or RUN=<id>, and compare with their records to the bit
+	$(BIN)/python -m experiments.study.verify $(if $(RUN),--run $(RUN),--number $(or $(N),2)) $(if $(SEED),--seed $(SEED))
 
 dashboard: $(READY)  ## pages of all studies and running ones in runs/dashboard; SERVE=1 serves them on 127.0.0.1
 	$(BIN)/python -m experiments.report.dashboard $(if $(SERVE),--serve) $(ARGS)

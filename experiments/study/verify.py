@@ -1,0 +1,209 @@
+"""Do committed runs come out the same here? They are run again from their records and compared row by row.
+
+    make verify N=2                          # so many, drawn from all studies; SEED=1 draws the same ones again
+    make verify RUN=lion-s0-9c381d2182
+
+A run is made by its recorded config and data in a folder of its own; runs/ and results/ are not touched. In the
+arithmetic of the record every row has to be the same to the bit, but for times and memory. In another one rounding
+grows like any disturbance of training; there the first logged row has to agree within FIRST_ROW_TOLERANCE, and the
+final metrics within the spread over the study's seeds. Exit code 0 says that all agree.
+"""
+
+import argparse
+import multiprocessing
+import os
+import random
+import shutil
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import is_dataclass
+from importlib import import_module
+from pathlib import Path
+from statistics import stdev
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from experiments.harness.arithmetic import describe_arithmetic, pin_instruction_set
+from experiments.harness.entry import execute, locate
+from experiments.harness.errors import SuiteError
+from experiments.harness.sources import ROOT, package_versions
+from experiments.study.summary import RunFiles, study_folders
+
+UNTIMED = ("time/", "cost/")
+"""Beginnings of the metrics that tell what a run took, which no two runs share."""
+FIRST_ROW_TOLERANCE = 0.05
+"""Relative, of loss and gradient norm in the first logged row. Between AVX2 and AVX-512 the gradient norm of image
+classification at mini differs by 1.2 % at step 10, its loss by 0.1 %."""
+SPREAD = 3.0
+"""Standard deviations over the study's seeds that a final metric may lie from the recorded one."""
+
+
+class Different(Exception):
+    """The run does not agree with its record; the message says where."""
+
+
+def verify(directory: Path, folder: Path) -> str:
+    """Run the published run in ``directory`` again below ``folder``; returns how it agrees, in a few words.
+
+    Raises Different.
+    """
+    try:
+        recorded = RunFiles(directory)
+        config = config_of(recorded, folder)
+    except (OSError, ValueError, LookupError) as error:
+        raise Different(f"the record cannot be read: {type(error).__name__}: {error}") from error
+    if differences := other_arithmetic(recorded.environment, environment_here(config)):
+        print(f"{directory.name}: {'; '.join(differences)}", flush=True)
+    try:
+        execute(config)
+        made = RunFiles(locate(config)[2])
+    except SuiteError as error:
+        raise Different(f"cannot be run again: {error}") from error
+    if recorded.status["status"] != made.status["status"]:
+        raise Different(f"is {made.status['status']}, recorded {recorded.status['status']}")
+    difference = first_difference(recorded.rows, made.rows)
+    if difference is None:
+        return f"identical, {len(made.rows)} rows"
+    if not (differences and all_differ(recorded.rows, made.rows)):
+        raise Different(difference)
+    others = [RunFiles(path) for path in directory.parent.iterdir() if path != directory]
+    check_as_chaos_allows(
+        recorded, made, [run for run in others if run.config["optimizer"] == recorded.config["optimizer"]]
+    )
+    return (
+        f"in another arithmetic: {difference}; the first row agrees within {FIRST_ROW_TOLERANCE:.0%}, the end within "
+        f"{SPREAD:.0f} standard deviations of the seeds"
+    )
+
+
+def config_of(recorded: RunFiles, folder: Path) -> DictConfig:
+    """The config of a record, with the sources of its data, for a run below ``folder`` that W&B does not hear of."""
+    task = recorded.config["task"]
+    import_module(f"experiments.{task}.config")  # registers the schema
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        cfg = compose(task, overrides=["scale=smoke", "run.wandb=disabled", f"run.runs_dir='{folder}'"])
+    with open_dict(cfg):
+        for key, recorded_value in recorded.config.items():
+            value = with_places(recorded_value) if key == "data" else recorded_value
+            schema = OmegaConf.get_type(cfg, key)
+            # Keys that came after the record have their schema's defaults, which is what was done before them.
+            cfg[key] = OmegaConf.merge(OmegaConf.structured(schema), value) if is_dataclass(schema) else value
+        cfg.run.device = "cuda" if "gpu" in recorded.environment["hardware"] else "cpu"
+    return cfg
+
+
+def with_places(data: Mapping[str, Any]) -> dict[str, Any]:
+    """A recorded data set, and those within it, with where they are to be had, as conf/data says under their names."""
+    path = ROOT / "conf" / "data" / f"{data.get('name')}.yaml"
+    known: Any = OmegaConf.to_container(OmegaConf.load(path)) if path.exists() else {}
+    places = {key: value for key, value in known.items() if key == "access" or key.endswith("places")}
+    return {**places, **{key: with_places(value) if isinstance(value, dict) else value for key, value in data.items()}}
+
+
+def environment_here(cfg: DictConfig) -> dict[str, Any]:
+    """What decides the bits of a run of ``cfg`` in this process."""
+    pin_instruction_set(cfg.train.instruction_set)
+    import torch
+
+    if cfg.train.threads is not None:
+        torch.set_num_threads(cfg.train.threads)
+    on_gpu = cfg.run.device == "cuda" and torch.cuda.is_available()
+    arithmetic = describe_arithmetic(torch.device("cuda" if on_gpu else "cpu"))
+    return {"packages": package_versions(), "arithmetic": arithmetic}
+
+
+def other_arithmetic(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[str]:
+    """What decides the bits and is not as recorded, in words."""
+    kinds = ["packages", "arithmetic"] if "arithmetic" in theirs else ["packages"]
+    found = [
+        f"the record was made with {name} {theirs[kind].get(name)}, here is {here}"
+        for kind in kinds
+        for name, here in ours[kind].items()
+        if theirs[kind].get(name) != here
+    ]
+    return found if "arithmetic" in theirs else [*found, "the record does not tell which instructions made it"]
+
+
+def first_difference(theirs: Sequence[Mapping[str, Any]], ours: Sequence[Mapping[str, Any]]) -> str | None:
+    """The first step and metric that differ, with both values; None where all rows but UNTIMED are the same."""
+    for recorded, made in zip(theirs, ours, strict=False):
+        for key in dict.fromkeys([*recorded, *made]):
+            expected, found = recorded.get(key), made.get(key)
+            if expected != found and not key.startswith(UNTIMED):
+                by = f" ({found / expected - 1:+.1e})" if expected and isinstance(found, float) else ""
+                return f"differs from step {made['step']} on: {key} is {found!r}, recorded {expected!r}{by}"
+    return None if len(theirs) == len(ours) else f"has {len(ours)} rows, recorded are {len(theirs)}"
+
+
+def all_differ(theirs: Sequence[Mapping[str, Any]], ours: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether every logged gradient differs: in another arithmetic they do, and a changed record leaves the others."""
+    name = "train/grad_norm"
+    pairs = [(recorded[name], made.get(name)) for recorded, made in zip(theirs, ours, strict=False) if name in recorded]
+    return bool(pairs) and all(recorded != made for recorded, made in pairs)
+
+
+def check_as_chaos_allows(recorded: RunFiles, made: RunFiles, of_other_seeds: Sequence[RunFiles]) -> None:
+    """Raise Different if another arithmetic alone does not explain how the runs differ."""
+    for key in ("train/loss", "train/grad_norm"):
+        (_, expected), (_, found) = recorded.curve(key)[0], made.curve(key)[0]
+        if abs(found - expected) > FIRST_ROW_TOLERANCE * abs(expected):
+            by = f"more than {FIRST_ROW_TOLERANCE:.0%}"
+            raise Different(f"differs in its first row by {by}: {key} is {found}, recorded {expected}")
+    finals = [run for run in of_other_seeds if not run.diverged and run.config["test"]]
+    for key in (key for key in recorded.status["metrics"] if key.startswith("test/") and len(finals) > 1):
+        expected, found = recorded.last(key), made.last(key)
+        if abs(found - expected) > SPREAD * stdev(run.last(key) for run in finals):
+            by = f"more than {SPREAD:.0f} standard deviations of the seeds"
+            raise Different(f"differs at its end by {by}: {key} is {found}, recorded {expected}")
+
+
+def drawn(results: Path, run: str | None, number: int, seed: int) -> list[Path]:
+    """The records to verify: those of ``run``, or a sample of all that are published."""
+    published = sorted(path.parent for study in study_folders(results) for path in study.glob("runs/*/status.json"))
+    if run is None:
+        return random.Random(seed).sample(published, min(number, len(published)))
+    found = [directory for directory in published if directory.name == run]
+    if not found:
+        sys.exit(f"error: There is no run {run} under {results}; a study's folder runs/ holds them by their ids.")
+    return found[:1]
+
+
+def main() -> None:
+    """Verify what the command line says, as many runs side by side as the cores allow."""
+    parser = argparse.ArgumentParser(prog="python -m experiments.study.verify", description=__doc__)
+    parser.add_argument("--run", help="a run's id")
+    parser.add_argument("--number", type=int, default=2, help="runs to draw")
+    parser.add_argument("--seed", type=int, default=int.from_bytes(os.urandom(3), "big"), help="of the draw")
+    parser.add_argument("--results", type=Path, default=ROOT / "results", help="the folder of all results")
+    arguments = parser.parse_args()
+    directories = drawn(arguments.results, arguments.run, arguments.number, arguments.seed)
+    print(f"{len(directories)} runs, drawn with SEED={arguments.seed}" if arguments.run is None else arguments.run)
+    folder = Path(tempfile.mkdtemp(prefix="lion-verify-"))
+    # A process a run: which instructions PyTorch computes with is settled when it is loaded.
+    workers = min(len(directories), os.cpu_count() or 1)
+    different = 0
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, context, max_tasks_per_child=1) as pool:
+        waiting = {
+            pool.submit(verify, directory, folder / str(i)): directory for i, directory in enumerate(directories)
+        }
+        for done in as_completed(waiting):
+            name = f"{waiting[done].parents[1].relative_to(arguments.results)} {waiting[done].name}"
+            try:
+                print(f"{name}: {done.result()}", flush=True)
+            except Different as difference:
+                different += 1
+                print(f"{name}: {difference}", flush=True)
+    if different:
+        sys.exit(
+            f"{different} of {len(directories)} do not agree with their records. What they gave here is in {folder}."
+        )
+    shutil.rmtree(folder)
+
+
+if __name__ == "__main__":
+    main()
