@@ -76,7 +76,7 @@ test-slow: $(READY)  ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow
 
 test-gpu: $(READY)  ## the tests that need a CUDA device
-	$(BIN)/python -m pytest -m gpu
+	$(BIN)/python -m pytest -m gpu -n 8
 
 test-network: $(READY)  ## the tests that fetch from the package registries
 	$(BIN)/python -m pytest -m network

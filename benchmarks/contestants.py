@@ -15,7 +15,7 @@ from torch.optim import AdamW, Optimizer
 
 from lion import Lion
 
-LION_BYTES, BF16_MOMENTUM_BYTES, ADAMW_BYTES = 20, 16, 28
+LION_BYTES, BF16_MOMENTUM_BYTES, LION_8BIT_BYTES, ADAMW_BYTES, ADAMW_8BIT_BYTES = 20, 16, 14, 28, 16
 """What a step has to move for a float32 parameter: read and write the parameter and its state, read the gradient."""
 
 
@@ -59,4 +59,6 @@ def contestants(device: torch.device) -> dict[str, Contestant]:
         "lion-pytorch, Triton": _with(lion_pytorch.Lion, use_triton=True),
         "optimi, Triton": _with(optimi.Lion, triton=True),
         "bitsandbytes": _with(bitsandbytes.optim.Lion),
+        "bitsandbytes, 8 bit": _with(bitsandbytes.optim.Lion8bit, LION_8BIT_BYTES),
+        "AdamW of bitsandbytes, 8 bit": _with(bitsandbytes.optim.AdamW8bit, ADAMW_8BIT_BYTES),
     }

@@ -34,14 +34,20 @@ class ForwardProcess:
                 share *= signal
             share = share / share.sum() + 1 / cfg.steps
         self.probabilities = share / share.sum()
+        self._ends = self.probabilities.cumsum(0)[:-1]
 
     def draw_timesteps(self, count: int, device: torch.device) -> tuple[Tensor, Tensor]:
         """Timesteps int64 ``[count]`` from the global generator, and weights float32 ``[count]`` that make the mean
         loss the one of uniform timesteps.
         """
-        probabilities = self.probabilities.to(device)
-        timesteps = torch.multinomial(probabilities, count, replacement=True)
-        weights = 1 / (self._cfg.steps * probabilities[timesteps])
+        if self.probabilities.device != device:  # once: a copy for every batch would wait for the GPU
+            self.probabilities, self._ends = self.probabilities.to(device), self._ends.to(device)
+        if device.type == "cpu":
+            timesteps = torch.multinomial(self.probabilities, count, replacement=True)
+        else:  # where multinomial sums up the probabilities in no fixed order
+            places = torch.rand(count, dtype=self.probabilities.dtype, device=device)
+            timesteps = torch.searchsorted(self._ends, places, right=True)
+        weights = 1 / (self._cfg.steps * self.probabilities[timesteps])
         return timesteps, weights.float()
 
     def noisy(self, images: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:

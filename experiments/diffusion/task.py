@@ -35,8 +35,10 @@ from experiments.harness.errors import ConfigError
 from experiments.harness.seeds import derive_seed
 from experiments.metrics.clip_score import ClipScorer
 
-EVALUATION_BATCH_SIZE = 256
-"""Images in one forward pass of an evaluated loss; it does not depend on it."""
+EVALUATION_BATCH_SIZE, EVALUATION_PIXELS = 256, 256 * 64**2
+"""The most images, and pixels, in one forward pass without gradients; nothing depends on it, but for rounding. A U-Net
+that fits in a GPU's memory with 256 images of 64 x 64 pixels fits with 16 of 256 x 256.
+"""
 
 
 class Diffusion:
@@ -59,6 +61,7 @@ class Diffusion:
         self._sizes = {"train": cfg.flatness.samples, "val": cfg.data.num_val, "test": cfg.data.num_test}
         self.num_train = len(splits["fit"])
         self._samples: GeneratedImages | None = None
+        self._at_once = max(1, min(EVALUATION_BATCH_SIZE, EVALUATION_PIXELS // cfg.data.image_size**2))
         self._check()
 
     def _check(self) -> None:
@@ -131,8 +134,8 @@ class Diffusion:
             return self._generated(device).sums(model, process, num_processes)
         mine = np.arange(process, self._sizes[split], num_processes)
         loss = torch.zeros((), dtype=torch.float64, device=device)
-        for first in range(0, len(mine), EVALUATION_BATCH_SIZE):
-            loss += self._noise_errors(model, split, mine[first : first + EVALUATION_BATCH_SIZE])
+        for first in range(0, len(mine), self._at_once):
+            loss += self._noise_errors(model, split, mine[first : first + self._at_once])
         return {"loss": loss, "count": torch.tensor(float(len(mine)), dtype=torch.float64, device=device)}
 
     def metrics(self, sums: dict[str, Any]) -> dict[str, float]:
@@ -185,7 +188,8 @@ class Diffusion:
         return self._conditions.arguments(conditions) | (clean(images, size) if size else {})
 
     def _generate(self, model: nn.Module, numbers: range) -> Tensor:
-        return deque(self.denoised(model, numbers), maxlen=1)[0]
+        parts = [numbers[first : first + self._at_once] for first in range(0, len(numbers), self._at_once)]
+        return torch.cat([deque(self.denoised(model, part), maxlen=1)[0] for part in parts])
 
     def _generated(self, device: torch.device) -> GeneratedImages:
         if self._samples is None:

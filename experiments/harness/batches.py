@@ -5,13 +5,14 @@ run, any number of loader workers, any number of processes and every optimizer s
 with the same augmentation.
 """
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from experiments.harness.config import TrainConfig
 from experiments.harness.seeds import derive_seed
@@ -48,11 +49,24 @@ class MicroBatches(Dataset[dict[str, Any]]):
         return self.make_batch(indices, [derive_seed(self.seed, "sample", step, g, place) for place in range(size)])
 
 
+class MicroBatchKeys(Sampler[tuple[int, int]]):
+    """The keys of one process, in order, without a list of them all."""
+
+    def __init__(self, steps: range, micro_batches: range) -> None:
+        self._steps, self._micro_batches = steps, micro_batches
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        return itertools.product(self._steps, self._micro_batches)
+
+    def __len__(self) -> int:
+        return len(self._steps) * len(self._micro_batches)
+
+
 def micro_batch_loader(
     dataset: MicroBatches, first_step: int, process: int, num_processes: int, num_workers: int, device: torch.device
 ) -> DataLoader[dict[str, Any]]:
     """The micro-batches of one process, in order, from ``first_step`` to the end of training."""
     train = dataset.train
     micro_batches = train.batch_size // train.micro_batch_size
-    keys = [(step, g) for step in range(first_step, train.steps) for g in range(process, micro_batches, num_processes)]
+    keys = MicroBatchKeys(range(first_step, train.steps), range(process, micro_batches, num_processes))
     return DataLoader(dataset, batch_size=None, sampler=keys, num_workers=num_workers, pin_memory=device.type == "cuda")

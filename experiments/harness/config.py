@@ -6,6 +6,7 @@ Nothing here imports torch: a study composes and names all its runs without it.
 
 import hashlib
 import json
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -163,6 +164,9 @@ class Config:
     settings: dict[str, dict[str, Any]] = field(default_factory=dict)
     study: StudyConfig = field(default_factory=StudyConfig)
     run: RunConfig = field(default_factory=RunConfig)
+
+
+OmegaConf.register_new_resolver("rounded_up", math.ceil, replace=True)  # for the launchers that know no shares
 
 
 def register(name: str, config_class: type) -> None:

@@ -1,9 +1,10 @@
 """How this process computes: devices and precision by accelerate, determinism, threads, compilation."""
 
 import os
+from datetime import timedelta
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, InitProcessGroupKwargs
 from accelerate.state import AcceleratorState
 from torch import nn
 
@@ -11,6 +12,11 @@ from experiments.harness.arithmetic import check_instruction_set
 from experiments.harness.config import Config
 from experiments.harness.errors import ConfigError
 from experiments.harness.task import Task
+
+LONGEST_WAIT = timedelta(hours=6)
+"""How long processes wait for one another. One of them alone writes a checkpoint, which may take longer than NCCL's ten
+minutes, and shares of an evaluation end at different times.
+"""
 
 
 def make_accelerator(cfg: Config) -> Accelerator:
@@ -29,9 +35,21 @@ def make_accelerator(cfg: Config) -> Accelerator:
     torch.backends.cudnn.benchmark = not train.deterministic
     torch.backends.cudnn.allow_tf32 = train.tf32
     torch.set_float32_matmul_precision("high" if train.tf32 else "highest")
+    # cuDNN's attention gives NaN on an H100 where there is a mask (pytorch/pytorch#196678); here that is a divergence.
+    torch.backends.cuda.enable_cudnn_sdp(False)
     # One worker process may have many runs, each with its own precision; accelerate keeps the first run's otherwise.
     AcceleratorState._reset_state()
-    return Accelerator(mixed_precision="bf16" if train.precision == "bf16" else "no", cpu=cfg.run.device == "cpu")
+    accelerator = Accelerator(
+        mixed_precision="bf16" if train.precision == "bf16" else "no",
+        cpu=cfg.run.device == "cpu",
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=LONGEST_WAIT)],
+    )
+    if cfg.run.gpus > max(1, accelerator.num_processes):
+        raise ConfigError(
+            f"run.gpus={cfg.run.gpus} gives this run more GPUs than its {accelerator.num_processes} processes can use, "
+            f"one each: start it by accelerate launch --num_processes {cfg.run.gpus} -m experiments.{cfg.task} ..."
+        )
+    return accelerator
 
 
 def compile_and_warm_up(model: nn.Module, task: Task, accelerator: Accelerator, cfg: Config) -> nn.Module:

@@ -66,22 +66,31 @@ class StepTimer:
         return {"time/optimizer_step_ms": statistics.median((end - start) * 1000 for start, end in pairs)}
 
 
-def reset_peak_memory(device: torch.device) -> None:
-    """Start measuring peak memory anew: a worker process may have had another run before this one."""
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-    elif (clear_refs := Path("/proc/self/clear_refs")).exists():
-        clear_refs.write_text("5")  # Linux: resets VmHWM
-
-
-def peak_memory_bytes(device: torch.device) -> int:
-    """Peak memory since ``reset_peak_memory``: allocated on the GPU, or resident in the process (Linux; elsewhere since
-    the process began).
+class PeakMemory:
+    """The most memory that training took: on a GPU allocated, else resident in the process (Linux; elsewhere since the
+    process began). Like the clock it is stopped during evaluation.
     """
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    status = Path("/proc/self/status")
-    if not status.exists():
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    peak_kib = next(line.split()[1] for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
-    return int(peak_kib) * 1024
+
+    def __init__(self, device: torch.device) -> None:
+        self.bytes = 0
+        self._device = device
+
+    def start(self) -> None:
+        """Measure from now on, whatever was before: an evaluation, or another run in the same process."""
+        if self._device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self._device)
+        elif (clear_refs := Path("/proc/self/clear_refs")).exists():
+            clear_refs.write_text("5")  # Linux: resets VmHWM
+
+    def stop(self) -> None:
+        """Raise ``bytes`` to the peak since ``start``, if that was higher."""
+        self.bytes = max(self.bytes, self._peak_since_start())
+
+    def _peak_since_start(self) -> int:
+        if self._device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self._device)
+        status = Path("/proc/self/status")
+        if not status.exists():
+            return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        peak_kib = next(line.split()[1] for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+        return int(peak_kib) * 1024

@@ -9,12 +9,13 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Task as ProgressTask
 from rich.text import Text
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 from experiments.harness.arithmetic import describe_arithmetic
 from experiments.harness.batches import MicroBatches, micro_batch_loader
@@ -30,7 +31,7 @@ from experiments.harness.record import RunRecord
 from experiments.harness.schedule import lr_factor
 from experiments.harness.seeds import derive_seed
 from experiments.harness.task import Task
-from experiments.harness.timing import StepTimer, TrainingClock, peak_memory_bytes, reset_peak_memory
+from experiments.harness.timing import PeakMemory, StepTimer, TrainingClock
 from experiments.harness.tracking import Tracker
 from lion import measure_step
 
@@ -60,7 +61,7 @@ def train(cfg: Config, data: Any, directory: Path, record: RunRecord | None, tra
     optimizer = build_optimizer(bare_model, cfg.optimizer)
     ema = None
     if cfg.train.ema_decay is not None:
-        ema = AveragedModel(bare_model, multi_avg_fn=get_ema_multi_avg_fn(cfg.train.ema_decay))
+        ema = AveragedModel(bare_model)
     state = TrainingState(bare_model, optimizer, ema, TrainingClock(device))
     if record:
         record.write_parameter_groups(decay_groups(bare_model))
@@ -96,11 +97,11 @@ def train(cfg: Config, data: Any, directory: Path, record: RunRecord | None, tra
     )
     if cfg.train.compile:
         model = compile_and_warm_up(model, task, accelerator, cfg)
-    watch, step_timer = FiniteWatch(accelerator), StepTimer(device)
-    reset_peak_memory(device)
+    watch, step_timer, memory = FiniteWatch(accelerator), StepTimer(device), PeakMemory(device)
 
     with progress_bar(cfg.train.batch_size, accelerator.is_main_process) as progress, stop_requests() as stop:
         bar = progress.add_task(directory.name, total=cfg.train.steps, completed=state.step)
+        memory.start()
         state.clock.start()
         while state.step < cfg.train.steps:
             # Gradients of the mean loss over the global batch.
@@ -133,6 +134,7 @@ def train(cfg: Config, data: Any, directory: Path, record: RunRecord | None, tra
 
             # Update.
             if logs:
+                memory.stop()  # before a step that also keeps a copy of the weights
                 health = measure_step(optimizer)
                 if health["nonfinite_state"]:
                     raise Diverged(done, "the optimizer's state")
@@ -140,7 +142,8 @@ def train(cfg: Config, data: Any, directory: Path, record: RunRecord | None, tra
                 with step_timer:
                     optimizer.step()
             if ema:
-                ema.update_parameters(bare_model)
+                assert cfg.train.ema_decay is not None
+                update_average(ema, bare_model, cfg.train.ema_decay)
             state.step = done
             progress.update(bar, completed=done)
             if not (logs or evaluates or samples or saves):
@@ -148,10 +151,12 @@ def train(cfg: Config, data: Any, directory: Path, record: RunRecord | None, tra
 
             # Everything below stands outside the training clock.
             state.clock.stop()
+            if not logs:
+                memory.stop()
             if logs:
                 row = {"train/loss": accelerator.reduce(loss, "mean").item(), "train/grad_norm": grad_norm.item()}
                 row |= {"train/lr": lr, **{f"optimizer/{name}": value for name, value in health.items()}}
-                row |= {"cost/state_bytes": state_bytes(optimizer), "cost/peak_bytes": peak_memory_bytes(device)}
+                row |= {"cost/state_bytes": state_bytes(optimizer), "cost/peak_bytes": memory.bytes}
                 write(row | {"time/train_s": state.clock.seconds, **step_timer.take_median_ms()})
             if evaluates:
                 evaluate("val")
@@ -164,6 +169,7 @@ def train(cfg: Config, data: Any, directory: Path, record: RunRecord | None, tra
             if stops and not last:
                 print(f"{directory.name}: asked to leave, saved at step {done} of {cfg.train.steps}", flush=True)
                 sys.exit(EXIT_CODE)
+            memory.start()
             state.clock.start()
 
     # --------------------------------------------------------------------------------------------------------- test
@@ -181,6 +187,23 @@ def to_device(batch: dict[str, Tensor], device: torch.device) -> dict[str, Tenso
     return {name: value.to(device, non_blocking=True) for name, value in batch.items()}
 
 
+@torch.no_grad()
+def update_average(average: AveragedModel, model: nn.Module, decay: float) -> None:
+    """An exponential moving average of the parameters, and the newest buffers.
+
+    The same bits as ``average.update_parameters``, which sends its counter to the GPU in every step and waits for it.
+    """
+    ours: list[Tensor] = list(average.module.parameters())
+    theirs: list[Tensor] = list(model.parameters())
+    if average.n_averaged:
+        torch._foreach_lerp_(ours, theirs, 1 - decay)
+    else:
+        torch._foreach_copy_(ours, theirs)
+    for our_buffer, their_buffer in zip(average.module.buffers(), model.buffers(), strict=True):
+        our_buffer.copy_(their_buffer)
+    average.n_averaged += 1
+
+
 def any_process(accelerator: Accelerator, flag: bool) -> bool:
     """Whether any process of the run says so; every process gets the same answer."""
     if accelerator.num_processes == 1:
@@ -190,6 +213,9 @@ def any_process(accelerator: Accelerator, flag: bool) -> bool:
 
 def evaluate_split(task: Task, model: nn.Module, split: str, accelerator: Accelerator) -> dict[str, float]:
     """Metrics over a whole split, shared out over the processes: sums add up, so no batch size enters the result."""
+    if accelerator.num_processes > 1:  # each process has the batch norm statistics of its own micro-batches
+        for buffer in model.buffers():
+            broadcast(buffer)
     training = model.training
     model.eval()
     with torch.no_grad(), accelerator.autocast():

@@ -23,9 +23,19 @@ AttentionInterface.register(ATTENTION, sdpa_attention_forward)
 
 
 def causal(
-    vocab_size: int, context_length: int, layers: int, width: int, heads: int, init_std: float = INIT_STD
+    vocab_size: int,
+    context_length: int,
+    layers: int,
+    width: int,
+    heads: int,
+    init_std: float = INIT_STD,
+    activation: str = "gelu_new",
 ) -> nn.Module:
-    """Tokens int64 ``[N, T]`` to ``.logits``, float ``[N, T, vocab_size]``, of the token after each."""
+    """Tokens int64 ``[N, T]`` to ``.logits``, float ``[N, T, vocab_size]``, of the token after each.
+
+    ``activation`` is a name of transformers. ``gelu_pytorch_tanh`` is the function of ``gelu_new`` in one kernel, which
+    keeps nothing but its input for the backward pass: less than half of the memory of a GPU, and other bits.
+    """
     config = GPT2Config(
         vocab_size=vocab_size,
         n_positions=context_length,
@@ -33,6 +43,7 @@ def causal(
         n_layer=layers,
         n_head=heads,
         initializer_range=init_std,
+        activation_function=activation,
         resid_pdrop=0.0,
         embd_pdrop=0.0,
         attn_pdrop=0.0,
@@ -45,7 +56,13 @@ def causal(
 
 
 def bidirectional(
-    vocab_size: int, context_length: int, layers: int, width: int, heads: int, init_std: float = INIT_STD
+    vocab_size: int,
+    context_length: int,
+    layers: int,
+    width: int,
+    heads: int,
+    init_std: float = INIT_STD,
+    activation: str = "gelu",
 ) -> nn.Module:
     """Tokens int64 ``[N, T]`` to ``.logits``, float ``[N, T, vocab_size]``, of the token at each place."""
     config = BertConfig(
@@ -56,6 +73,7 @@ def bidirectional(
         num_attention_heads=heads,
         intermediate_size=4 * width,
         type_vocab_size=1,
+        hidden_act=activation,
         initializer_range=init_std,
         hidden_dropout_prob=0.0,
         attention_probs_dropout_prob=0.0,

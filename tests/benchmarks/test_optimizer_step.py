@@ -64,7 +64,7 @@ def test_a_fused_step_takes_no_memory_and_a_list_of_temporaries_does() -> None:
 
 
 def test_each_step_is_timed_and_the_first_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(optimizer_step, "SECONDS_PER_ROUND", 0.0)
+    monkeypatch.setattr(optimizer_step, "SECONDS_PER_ROUND", {"cpu": 0.0})
     param = Parameter(torch.zeros(1))
     param.grad = torch.ones(1)
     times_ms = step_ms(contestants(CPU)["Lion, loop"].build([param]), CPU)
@@ -74,7 +74,7 @@ def test_each_step_is_timed_and_the_first_is_not(monkeypatch: pytest.MonkeyPatch
 
 
 def test_quick_steps_are_repeated_until_they_have_taken_their_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(optimizer_step, "SECONDS_PER_ROUND", 0.05)
+    monkeypatch.setattr(optimizer_step, "SECONDS_PER_ROUND", {"cpu": 0.05})
     param = Parameter(torch.zeros(1))
     param.grad = torch.ones(1)
     times_ms = step_ms(contestants(CPU)["Lion, loop"].build([param]), CPU)

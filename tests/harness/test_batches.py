@@ -1,10 +1,11 @@
+import itertools
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from experiments.harness.batches import MicroBatches, micro_batch_loader, sample_indices
+from experiments.harness.batches import MicroBatches, MicroBatchKeys, micro_batch_loader, sample_indices
 from experiments.harness.config import TrainConfig
 from experiments.harness.entry import locate
 from experiments.image_classification.task import build
@@ -71,3 +72,9 @@ def test_augmentation_differs_between_visits_of_a_sample(dataset: MicroBatches) 
     task_batch = dataset.make_batch
     first, second = (task_batch(np.array([7] * 8), [visit * 100 + i for i in range(8)])["images"] for visit in (1, 2))
     assert not torch.equal(first, second)
+
+
+def test_keys_are_counted_and_not_listed() -> None:
+    keys = MicroBatchKeys(range(3, 10**9), range(1, 8, 4))
+    assert len(keys) == 2 * (10**9 - 3)
+    assert list(itertools.islice(keys, 3)) == [(3, 1), (3, 5), (4, 1)]

@@ -59,3 +59,20 @@ def test_the_command_needs_no_data(cell: str, code: int) -> None:
     assert result.returncode == code
     assert ("22.05 M" in result.stdout) == (code == 0)
     assert ("vit_s17" in result.stderr) == (code == 2)
+
+
+@pytest.mark.parametrize(
+    ("cell", "millions"), [("smoke", 1.88), ("mini", 2.20), ("gpu", 11.07), ("b16_b", 123.60), ("g14_288_l", 354.36)]
+)
+def test_two_towers_have_a_plan_of_what_is_trained(cell: str, millions: float) -> None:
+    planned = plan("lit", [f"experiment=lit/{cell}"])
+    assert planned.parameters / 1e6 == pytest.approx(millions, abs=0.01)
+    assert planned.flops_per_step > 0
+
+
+def test_a_cached_towers_operations_are_no_part_of_the_plan() -> None:
+    planned = plan("lit", ["experiment=lit/mini"])
+    # One layer of 384 on 12 tokens forward and back, and maps from 1 280 (without a gradient to it) and 384 to 256.
+    layer = 2 * 12 * 12 * 384**2 + 2 * 2 * 12**2 * 384
+    by_hand = 3 * layer + 2 * 2 * 1280 * 256 + 3 * 2 * 384 * 256
+    assert planned.flops_per_step / 256 == pytest.approx(by_hand, rel=0.15)

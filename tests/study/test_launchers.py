@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -262,3 +263,15 @@ def test_every_launcher_composes_at_every_scale_and_gives_a_run_what_the_scale_s
             assert (settings["cpus_per_task"], settings["gpus_per_node"]) == (cpus, gpus)
             assert settings["max_num_timeout"] > 0
     assert len(names) == 1  # the launcher is no part of a run
+
+
+TASKS = ("image_classification", "lit", "language_modeling", "finetuning", "diffusion")
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_slurm_gives_a_run_whole_gpus_where_it_asks_for_a_share(task: str) -> None:
+    import_module(f"experiments.{task}.config")
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        cfg = compose(task, ["scale=gpu", "hydra/launcher=slurm"], return_hydra_config=True)
+    assert cfg.run.gpus == 0.25
+    assert cfg.hydra.launcher.gpus_per_node == 1

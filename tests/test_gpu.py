@@ -1,0 +1,142 @@
+"""What only a CUDA device can show of whole runs: smoke runs of every task, their bits, their waits, their memory."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from omegaconf import DictConfig
+
+from experiments.harness import record, train
+from experiments.harness.entry import execute, locate
+from experiments.harness.record import read_status
+from experiments.harness.schedule import lr_factor
+from tests.conftest import MakeConfig, rows
+from tests.diffusion.conftest import clouds as clouds
+from tests.diffusion.conftest import diffusion_overrides as diffusion_overrides
+from tests.diffusion.conftest import make_diffusion as make_diffusion
+from tests.finetuning.conftest import make_classification as make_classification
+from tests.finetuning.conftest import sentences as sentences
+from tests.language_modeling.conftest import books as books
+from tests.language_modeling.conftest import lm_overrides as lm_overrides
+from tests.language_modeling.conftest import make_lm as make_lm
+from tests.lit.conftest import lit_overrides as lit_overrides
+from tests.lit.conftest import make_lit as make_lit
+from tests.lit.conftest import shapes as shapes
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+]
+
+MAKERS = {
+    "image_classification": "make_config",
+    "lit": "make_lit",
+    "language_modeling": "make_lm",
+    "finetuning": "make_classification",
+    "diffusion": "make_diffusion",
+}
+DEVICE = "run.device=cuda"
+
+
+@pytest.fixture(params=MAKERS)
+def make(request: pytest.FixtureRequest) -> MakeConfig:
+    """``make("seed=1", ...)``: the config of a smoke run on generated data, of each task in its turn."""
+    made: MakeConfig = request.getfixturevalue(MAKERS[request.param])
+    return made
+
+
+def finished(cfg: DictConfig) -> tuple[Path, list[dict[str, Any]]]:
+    """Execute a run; its directory and its rows."""
+    execute(cfg)
+    directory = locate(cfg)[2]
+    status = read_status(directory)
+    assert status
+    assert status["status"] == "complete", status
+    return directory, rows(directory)
+
+
+def first_loss(made: list[dict[str, Any]]) -> float:
+    """The training loss before any update."""
+    return next(row["train/loss"] for row in made if row["step"] == 1)
+
+
+@pytest.mark.parametrize("optimizer", ["lion", "adamw"])
+def test_a_run_has_the_same_bits_each_time(make: MakeConfig, optimizer: str, tmp_path: Path) -> None:
+    once, again = (
+        finished(make(DEVICE, f"optimizer={optimizer}", f"run.runs_dir={tmp_path}/{name}"))
+        for name in ("once", "again")
+    )
+    assert once[1] == again[1]
+
+
+@pytest.mark.parametrize("setting", ["train.precision=fp32", "train.precision=bf16", "train.compile=true"])
+def test_a_run_begins_where_the_cpus_does(make: MakeConfig, setting: str, tmp_path: Path) -> None:
+    # A GPU, and compiled code, draw another dropout, and in diffusion other noise and timesteps.
+    more = ["train.log_every=1"] + ["model.head_dropout=0"] * (make().task == "finetuning")
+    ours = first_loss(finished(make(DEVICE, setting, *more))[1])
+    cpu = make("run.device=cpu", f"run.runs_dir={tmp_path}/cpu", *more)
+    theirs = first_loss(finished(cpu)[1])
+    tolerance = 0.5 if cpu.task == "diffusion" else 0.02 if "bf16" in setting else 1e-4
+    assert ours == pytest.approx(theirs, rel=tolerance)
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL."""
+
+
+def test_a_killed_run_ends_in_the_same_bits(make: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = finished(make(DEVICE, "train.log_every=1", f"run.runs_dir={tmp_path}/whole"))
+    append = record.RunRecord.append
+
+    def killed(self: record.RunRecord, row: dict[str, float]) -> None:
+        if row["step"] > 4:  # a step after the checkpoint
+            raise Killed
+        append(self, row)
+
+    cfg = make(DEVICE, "train.log_every=1")
+    with monkeypatch.context() as patch:
+        patch.setattr(record.RunRecord, "append", killed)
+        with pytest.raises(Killed):
+            execute(cfg)
+    directory = locate(cfg)[2]
+    assert list(directory.glob("step-00000003-*.pt"))
+    assert finished(cfg)[1] == whole[1]
+    ours, theirs = (torch.load(max(path.glob("step-*.pt")), weights_only=True) for path in (directory, whole[0]))
+    assert all(torch.equal(value, theirs["model"][name]) for name, value in ours["model"].items())
+
+
+@pytest.mark.parametrize("optimizer", ["lion", "adamw"])
+def test_a_step_off_the_log_steps_never_waits_for_the_gpu(
+    make: MakeConfig, optimizer: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps, unwatched = 8, (0, 7)  # the first step fills caches, the last one logs
+
+    def watched(step: int, *arguments: Any) -> float:
+        torch.cuda.set_sync_debug_mode("default" if step in unwatched else "error")
+        return lr_factor(step, *arguments)
+
+    monkeypatch.setattr(train, "lr_factor", watched)
+    every = [f"train.{key}={steps}" for key in ("steps", "log_every", "evaluate_every")]
+    try:
+        finished(make(DEVICE, f"optimizer={optimizer}", "train.precision=bf16", "run.checkpoint_every=100", *every))
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def test_lions_fused_kernel_gives_the_rows_of_foreach(make: MakeConfig) -> None:
+    fused, foreach = (finished(make(DEVICE, f"+optimizer.{back_end}=true"))[1] for back_end in ("fused", "foreach"))
+    assert fused == foreach
+
+
+def test_the_gpus_memory_and_name_are_recorded(make: MakeConfig) -> None:
+    directory, _ = finished(make(DEVICE))
+    lines = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
+    peaks = [line["cost/peak_bytes"] for line in lines if "cost/peak_bytes" in line]
+    state = max(line["cost/state_bytes"] for line in lines if "cost/state_bytes" in line)
+    assert peaks == sorted(peaks)
+    assert state < peaks[0] < 2**30  # a process with PyTorch and CUDA is larger than that
+    assert all(math.isfinite(line["time/train_s"]) for line in lines if "time/train_s" in line)
+    assert json.loads((directory / "environment.json").read_text())["hardware"]["gpu"] == torch.cuda.get_device_name()
