@@ -5,22 +5,22 @@ over it again and again.
 """
 
 import logging
-import subprocess
 import time
 import warnings
 from collections.abc import Sequence
 from functools import cache
 from importlib import import_module
-from itertools import chain
-from types import ModuleType
+from types import ModuleType, NoneType
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import Parameter
+from torch.autograd import forward_ad
 
 from lion.arithmetic import LOW_PRECISION
+from lion.fusible import GRADS, Columns, are_fusible
 from lion.plain import _multi_tensor_lion, _single_tensor_lion
+from lion.settings import check_shapes
 from lion.state import momentum_dtype
 
 log = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ Row = tuple[Tensor, Tensor, Tensor, Tensor | None]
 
 KERNELS = {"cpu": "lion.fused_cpu", "cuda": "lion.fused_cuda"}
 FUSED_DTYPES = (torch.float32, torch.bfloat16)
-PLAIN_TYPES = (Tensor, Parameter)
+KERNELS = {"cpu": "lion.fused_cpu", "cuda": "lion.fused_cuda"}
 
 
 def takes_fused(
@@ -38,17 +38,19 @@ def takes_fused(
 ) -> bool:
     """Whether a step over these parameters goes to `_fused_lion`: if asked for, and on a CPU if nothing else is."""
     if fused is None:
-        other = foreach is not None or differentiable or cautious
-        return not other and all(param.is_cpu for param in params)
-    return fused and all(param.is_cpu or param.is_cuda for param in params)
+        return foreach is None and not differentiable and not cautious and all(param.is_cpu for param in params)
+    return fused
 
 
 def compile_kernels(group: dict[str, Any]) -> None:
     """Compile what steps over a parameter group need, so that the first one takes no longer than the others."""
+    if _operators_are_intercepted():
+        return
     for param in group["params"]:
-        exp_avg_dtype = momentum_dtype(param, group["momentum_dtype"])
-        compensated = group["kahan_sum"] and param.dtype in LOW_PRECISION
-        _kernel(bool(group["fused"]), param.device, param.dtype, param.dtype, exp_avg_dtype, compensated)
+        if param.dtype in FUSED_DTYPES and param.device.type in KERNELS:
+            exp_avg_dtype = momentum_dtype(param, group["momentum_dtype"])
+            kept = param.dtype if group["kahan_sum"] and param.dtype in LOW_PRECISION else None
+            _kernel(bool(group["fused"]), param.device, param.dtype, param.dtype, exp_avg_dtype, kept)
 
 
 def _fused_lion(
@@ -66,43 +68,54 @@ def _fused_lion(
     grad_scale: Tensor | None,
     found_inf: Tensor | None,
 ) -> None:
+    if fused and not all(param.is_cpu for param in params):
+        elsewhere = {param.device.type for param in params} - KERNELS.keys()
+        if elsewhere:
+            raise RuntimeError(f"fused=True is for parameters on {' and '.join(KERNELS)}, got some on {elsewhere}.")
+    scalars = {
+        "lr": lr,
+        "decay": 1 - lr * weight_decay,
+        "beta1": beta1,
+        "beta2": beta2,
+        "sign": -1 if maximize else 1,
+        "grad_scale": grad_scale,
+        "found_inf": found_inf,
+    }
+    # Whatever follows the operators would miss what a kernel does; in a compiled step Inductor fuses the operators.
+    watched = torch.is_grad_enabled() or _operators_are_intercepted()
+    if params and not watched:
+        columns: Columns = [params, grads, exp_avgs]
+        if {*map(type, compensations)} != {NoneType}:
+            columns = [*columns, compensations]
+        kernel = _kernel(bool(fused), *_kind((params[0], grads[0], exp_avgs[0], compensations[0])))
+        if kernel and _step_by(kernel, columns, scalars):
+            return
+
+    # Tensors of several kinds, or some that the kernel cannot take.
+    check_shapes(params, grads, exp_avgs, compensations)
     kinds: dict[tuple[Any, ...], list[Row]] = {}
     for row in zip(params, grads, exp_avgs, compensations, strict=True):
-        param, grad, exp_avg, compensation = row
-        kind = (param.device, param.dtype, grad.dtype, exp_avg.dtype, compensation is not None)
-        kinds.setdefault(kind, []).append(row)
-
+        kinds.setdefault(_kind(row), []).append(row)
     others: list[Row] = []
     for kind, rows in kinds.items():
-        # In a compiled step Inductor fuses the operators.
-        kernel = None if torch.compiler.is_compiling() else _kernel(bool(fused), *kind)
-        fusible: list[Row] = []
-        for row in rows:
-            (fusible if kernel and _are_fusible(row, kernel.ALIGNMENT_BYTES) else others).append(row)
-        if not fusible:
+        kernel = None if watched else _kernel(bool(fused), *kind)
+        if kernel is None:
+            others += rows
             continue
-        assert kernel is not None
-        *_, compensated = kind
-        fused_params, fused_grads, *state = list(zip(*fusible, strict=True))[: 3 + compensated]
-        kernel.step(
-            fused_params,
-            fused_grads,
-            *state,
-            lr=lr,
-            decay=1 - lr * weight_decay,
-            beta1=beta1,
-            beta2=beta2,
-            sign=-1 if maximize else 1,
-            grad_scale=grad_scale,
-            found_inf=found_inf,
-        )
-        torch.autograd.graph.increment_version([*fused_params, *chain.from_iterable(state)])
+        fusible: list[Row] = []
+        refused: list[Row] = []
+        for row in rows:
+            operands = [[tensor] for tensor in row if tensor is not None]
+            (fusible if are_fusible(operands, kernel.ALIGNMENT_BYTES) else refused).append(row)
+        columns = [list(column) for column in zip(*fusible, strict=True) if column[0] is not None]
+        others += refused if columns and _step_by(kernel, columns, scalars) else rows
 
     if not others or (found_inf is not None and found_inf.item()):
         return
     other_params, other_grads, other_exp_avgs, other_compensations = map(list, zip(*others, strict=True))
     if grad_scale is not None:
-        other_grads = [grad * grad_scale.double().reciprocal().to(grad) for grad in other_grads]
+        for grad in other_grads:
+            grad.mul_(grad_scale.double().reciprocal().to(grad.device))
     plain_lion = _single_tensor_lion if all(param.is_cpu for param in other_params) else _multi_tensor_lion
     plain_lion(
         other_params,
@@ -118,15 +131,30 @@ def _fused_lion(
     )
 
 
-def _are_fusible(row: Row, alignment_bytes: int) -> bool:
-    """Plain tensors that fill their part of the memory, with their entries in the same order."""
-    operands = [tensor for tensor in row if tensor is not None]
-    contiguous = True
-    for tensor in operands:  # of every parameter at every step: a generator would take as long as all of this
-        if type(tensor) not in PLAIN_TYPES or tensor.is_neg() or tensor.data_ptr() % alignment_bytes:
-            return False
-        contiguous = contiguous and tensor.is_contiguous()
-    return contiguous or all(tensor.is_contiguous(memory_format=torch.channels_last) for tensor in operands)
+def _operators_are_intercepted() -> bool:
+    """Whether calls of operators go elsewhere than to memory: to a fake or tracing mode, functorch, or a compiler."""
+    return (
+        torch.compiler.is_compiling()
+        or torch._C._len_torch_dispatch_stack() > 0
+        or torch._C._functorch.peek_interpreter_stack() is not None
+        or forward_ad._current_level >= 0
+    )
+
+
+def _kind(row: Sequence[Tensor | None]) -> tuple[torch.device | torch.dtype | None, ...]:
+    param = row[0]
+    assert param is not None
+    return (param.device, *[None if tensor is None else tensor.dtype for tensor in row])
+
+
+def _step_by(kernel: ModuleType, columns: Columns, scalars: dict[str, Any]) -> bool:
+    """Step over all rows, or none: the return value says which."""
+    if not kernel.step(columns, **scalars):
+        return False
+    for index, column in enumerate(columns):
+        if index != GRADS or scalars["grad_scale"] is not None:
+            torch.autograd.graph.increment_version(column)
+    return True
 
 
 @cache
@@ -136,24 +164,27 @@ def _kernel(
     param: torch.dtype,
     grad: torch.dtype,
     exp_avg: torch.dtype,
-    compensated: bool,
+    compensation: torch.dtype | None = None,
 ) -> ModuleType | None:
     """The module that steps over tensors of these dtypes; None where there is none, or no compiler.
 
     Of a missing compiler it warns if the kernel was asked for.
     """
-    if not {param, exp_avg} <= {*FUSED_DTYPES} or param != grad or (compensated and param != torch.bfloat16):
+    if not {param, exp_avg} <= {*FUSED_DTYPES} or param != grad or compensation not in (None, torch.bfloat16):
+        return None
+    if compensation not in (None, param):
         return None
     start = time.perf_counter()
-    dtypes = [param, grad, exp_avg] + compensated * [param]
+    dtypes = [dtype for dtype in (param, grad, exp_avg, compensation) if dtype is not None]
     one = torch.ones((), device=device)
     try:
         kernel = import_module(KERNELS[device.type])
         for lr in (0.0, one):  # Triton compiles for each kind of argument
             for scaling in ({}, {"found_inf": one}, {"grad_scale": one, "found_inf": one}):
                 example = [[torch.zeros(1, dtype=dtype, device=device)] for dtype in dtypes]
-                kernel.step(*example, lr=lr, decay=1 - lr, beta1=0.0, beta2=0.0, sign=1, **scaling)
-    except (ImportError, OSError, RuntimeError, subprocess.SubprocessError) as error:
+                if not kernel.step(example, lr=lr, decay=1 - lr, beta1=0.0, beta2=0.0, sign=1, **scaling):
+                    raise RuntimeError("the kernel refused tensors of one entry")
+    except Exception as error:  # that is what Triton raises where it cannot compile
         reason = str(error).strip().partition("\n")[0]
         message = f"Lion's fused kernel cannot be compiled here, so it steps by PyTorch's operators: {reason}"
         if asked_for:

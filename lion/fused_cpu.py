@@ -1,35 +1,29 @@
-"""The fused kernel of a CPU: fused_cpu.cpp, compiled on first use and called once for all tensors of a step.
+"""The fused kernel of a CPU: fused_cpu.cpp, called once for all tensors of a step.
 
 torch.compile makes as good a loop of the plain update, but a call of it takes 20 to 30 microseconds, for every tensor.
 """
 
 import ctypes
-import hashlib
-import os
-import platform
-import shlex
-import subprocess
-import tempfile
-from collections.abc import Sequence
+import logging
+from array import array
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from lion.compilation import built_kernel, cached_kernel
+from lion.fusible import Columns, are_plain
+
+log = logging.getLogger(__name__)
+
 ALIGNMENT_BYTES = 1
 """What the kernel assumes of addresses: nothing."""
 
-SOURCE = Path(__file__).with_suffix(".cpp")
-INSTRUCTION_SETS = {"AVX2": "x86-64-v3", "AVX512": "x86-64-v4"}
-"""What g++ calls the instructions that torch.backends.cpu.get_cpu_capability() names."""
-
 
 def step(
-    params: Sequence[Tensor],
-    grads: Sequence[Tensor],
-    exp_avgs: Sequence[Tensor],
-    compensations: Sequence[Tensor] | None = None,
+    columns: Columns,
     *,
     lr: float | Tensor,
     decay: float | Tensor,
@@ -38,51 +32,76 @@ def step(
     sign: int,
     grad_scale: Tensor | None = None,
     found_inf: Tensor | None = None,
-) -> None:
-    """Update parameters, momenta and compensations in place.
+) -> bool:
+    """Update parameters, momenta and compensations in place; with `grad_scale`, divide the gradients by it in place.
 
-    Each list is of one dtype, float32 or bfloat16; the tensors at an index lie in memory alike. Nothing changes if
-    `found_inf` is not 0, and gradients are divided by `grad_scale`.
+    Nothing changes if `found_inf` is not 0, nor where the kernel cannot take these tensors, which the return value
+    says: all must be plain tensors of a CPU, each column of one dtype, float32 or bfloat16, the tensors of a row of one
+    shape, with their entries in the same order and none between them, and written tensors share no memory.
 
     Raises:
         OSError, subprocess.CalledProcessError: there is no C++ compiler, or it fails.
     """
-    if found_inf is not None and found_inf.item():
-        return
-    factor = float(sign) if grad_scale is None else sign * grad_scale.double().reciprocal().item()
-    state = [exp_avgs] if compensations is None else [exp_avgs, compensations]
-    name = "_".join(str(column[0].dtype).removeprefix("torch.") for column in (params, *state))
-    pointers, sizes = ctypes.c_void_p * len(params), ctypes.c_int64 * len(params)
-    addresses = [pointers(*[tensor.data_ptr() for tensor in column]) for column in (params, grads, *state)]
-    _library()[name](
-        ctypes.c_int64(len(params)),
-        sizes(*[param.numel() for param in params]),
-        *(addresses if compensations else [*addresses, None]),
-        (ctypes.c_float * 7)(factor, float(decay), float(lr), beta1, 1 - beta1, beta2, 1 - beta2),
-        torch.get_num_threads(),
-    )
+    if not are_plain(columns):
+        return False
+    check, kernel, bits, functions = _compiled(columns[0][0].dtype, columns[2][0].dtype, len(columns) == 4)
+    tensors = len(columns[0])
+    table = array("q", [0]) * ((len(columns) + 1) * tensors)
+    address = table.buffer_info()[0]
+    lists = columns if len(columns) == 4 else (*columns, None)
+    if not check(*lists, tensors, len(columns), bits, torch.get_num_threads(), functions, address):
+        return False
+    if found_inf is None or not found_inf.item():
+        inverse_scale = 1.0 if grad_scale is None else grad_scale.double().reciprocal().item()
+        scalars = array("f", (sign, float(decay), float(lr), beta1, 1 - beta1, beta2, 1 - beta2, inverse_scale))
+        kernel(tensors, address, scalars.buffer_info()[0], functions)
+    return True
 
 
 @cache
-def _library() -> ctypes.CDLL:
-    """The compiled kernel, kept in the user's cache for each source, compiler and kind of processor."""
-    instructions = INSTRUCTION_SETS.get(torch.backends.cpu.get_cpu_capability())
-    command = [
-        *shlex.split(os.environ.get("CXX", "c++")),
-        *([f"-march={instructions}"] if instructions else []),
-        *("-std=c++17", "-O3", "-fopenmp", "-fPIC", "-shared"),
-        "-ffp-contract=off",  # or it would add products unrounded, which the operators do not
-        *("-fno-math-errno", "-fno-trapping-math"),  # else the loop is not vectorized; neither changes a result
-    ]
-    version = subprocess.run([*command[:1], "--version"], capture_output=True, check=True).stdout
-    digest = hashlib.sha256(b"\0".join([SOURCE.read_bytes(), version, " ".join(command).encode()])).hexdigest()
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lion-optimizer"
-    compiled = folder / f"{platform.machine()}-{digest[:16]}.so"
-    if not compiled.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        # Not by torch.utils.cpp_extension, which waits for ever for a compilation that was killed.
-        with tempfile.TemporaryDirectory(dir=folder) as unfinished:
-            target = Path(unfinished) / compiled.name
-            subprocess.run([*command, str(SOURCE), "-o", str(target)], capture_output=True, check=True)
-            target.replace(compiled)
-    return ctypes.CDLL(str(compiled))
+def _compiled(
+    param: torch.dtype, exp_avg: torch.dtype, compensated: bool
+) -> tuple[Callable[..., int], Callable[..., None], ctypes.Array[ctypes.c_int64], ctypes.Array[ctypes.c_void_p]]:
+    """The compiled check and step for these dtypes, the bits of each column's, and the functions that they call."""
+    check_library, library = _libraries()
+    check = check_library.lion_check
+    check.argtypes = [*[ctypes.py_object] * 4, *[ctypes.c_int64] * 2, ctypes.c_void_p, ctypes.c_int64]
+    check.argtypes += [ctypes.c_void_p] * 2
+    dtypes = [param, param, exp_avg] + compensated * [param]
+    kernel = library["lion_" + "_".join(str(dtype).removeprefix("torch.") for dtype in [param, *dtypes[2:]])]
+    kernel.argtypes = [ctypes.c_int64, *[ctypes.c_void_p] * 3]
+    kernel.restype = None
+    bits = (ctypes.c_int64 * 4)(*[8 * dtype.itemsize for dtype in dtypes])
+    return check, kernel, bits, _functions()
+
+
+@cache
+def _functions() -> ctypes.Array[ctypes.c_void_p]:
+    """Addresses of what the kernel calls: `Functions` of fused_cpu.cpp."""
+    (libtorch,) = Path(torch.__file__).parent.glob("lib/libtorch_cpu.*")
+    pointer_of = ctypes.pythonapi.PyCapsule_GetPointer
+    pointer_of.argtypes, pointer_of.restype = [ctypes.py_object, ctypes.c_char_p], ctypes.c_void_p
+    # Major and minor version, an older interface, then functions, of which the fourth describes a tensor.
+    interface = pointer_of(torch.Tensor.__dlpack_c_exchange_api__, b"dlpack_exchange_api")
+    version = ctypes.c_uint32.from_address(interface).value
+    if version != 1:
+        raise OSError(f"PyTorch {torch.__version__} describes tensors by DLPack {version}, not 1")
+    describe = (ctypes.c_void_p * 6).from_address(interface)[5]
+    python = ctypes.pythonapi
+    others = [python.PyList_GetItem, python.PyErr_Clear, ctypes.CDLL(str(libtorch)).torch_parallel_for]
+    list_item, clear_error, parallel_for = [ctypes.cast(function, ctypes.c_void_p) for function in others]
+    return (ctypes.c_void_p * 4)(list_item, clear_error, describe, parallel_for)
+
+
+@cache
+def _libraries() -> tuple[ctypes.PyDLL, ctypes.CDLL]:
+    """The kernel of the wheel, else of the user's cache, to be called with Python's lock held and without."""
+    capability = torch.backends.cpu.get_cpu_capability()
+    built = built_kernel(capability)
+    if built.exists():
+        try:
+            return ctypes.PyDLL(str(built)), ctypes.CDLL(str(built))
+        except OSError as error:  # built for another C library, say
+            log.info("%s cannot be loaded, so it is compiled anew: %s", built.name, error)
+    cached = str(cached_kernel(capability))
+    return ctypes.PyDLL(cached), ctypes.CDLL(cached)

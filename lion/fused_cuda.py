@@ -4,13 +4,14 @@ A launch for every tensor, which is what the code of `lion.fused_cpu` would come
 tensor takes the device. What Inductor makes of whole lists of tensors fits one model and compiles for a minute.
 """
 
-from collections.abc import Sequence
 from itertools import accumulate
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+
+from lion.fusible import Columns, are_fusible
 
 TENSORS_PER_LAUNCH = 32
 """With 4 pointers and 2 floats each, 1.25 KiB of the 4 KiB that a launch's arguments may take."""
@@ -23,10 +24,7 @@ ALIGNMENT_BYTES = 16
 
 
 def step(
-    params: Sequence[Tensor],
-    grads: Sequence[Tensor],
-    exp_avgs: Sequence[Tensor],
-    compensations: Sequence[Tensor] | None = None,
+    columns: Columns,
     *,
     lr: float | Tensor,
     decay: float | Tensor,
@@ -35,20 +33,35 @@ def step(
     sign: int,
     grad_scale: Tensor | None = None,
     found_inf: Tensor | None = None,
-) -> None:
-    """Update parameters, momenta and compensations in place.
+) -> bool:
+    """Update parameters, momenta and compensations in place; with `grad_scale`, divide the gradients by it in place.
 
-    All are on one device; each list is of one dtype, float32 or bfloat16; the tensors at an index lie in memory alike.
-    Nothing changes if `found_inf` is not 0, and gradients are divided by `grad_scale`. What is given as a tensor stays
-    on the device, so that a CUDA graph follows its value.
+    Nothing changes if `found_inf` is not 0, nor where the kernel cannot take these tensors, which the return value
+    says: `lion.fusible.are_fusible` has what they must be. What is given as a tensor stays on the device, so that a
+    CUDA graph follows its value.
     """
-    device = params[0].device
+    if not are_fusible(columns, ALIGNMENT_BYTES):
+        return False
+    _launch(columns, lr, decay, beta1, beta2, sign, grad_scale, found_inf)
+    return True
+
+
+def _launch(
+    columns: Columns,
+    lr: float | Tensor,
+    decay: float | Tensor,
+    beta1: float,
+    beta2: float,
+    sign: int,
+    grad_scale: Tensor | None = None,
+    found_inf: Tensor | None = None,
+) -> None:
+    device = columns[0][0].device
     if isinstance(lr, Tensor) and isinstance(decay, Tensor):
         lr, decay = (lr.item(), decay.item()) if lr.is_cpu else (_on(device, lr), _on(device, decay))
     inverse_scale = None if grad_scale is None else _on(device, grad_scale.double().reciprocal())
     if found_inf is not None:
         found_inf = _on(device, found_inf)
-    columns = [params, grads, exp_avgs] if compensations is None else [params, grads, exp_avgs, compensations]
     rows = [row for row in zip(*columns, strict=True) if row[0].numel()]
     for first in range(0, len(rows), TENSORS_PER_LAUNCH):
         launched = rows[first : first + TENSORS_PER_LAUNCH]
@@ -59,10 +72,10 @@ def step(
         ends = list(accumulate(triton.cdiv(size, BLOCK) for size in sizes))
         programs = ends[len(launched) - 1]
         assert programs <= 2**24, f"a launch over {programs * BLOCK} entries: float32 holds integers up to 2**24 alone"
-        with torch.cuda.device_of(params[0]):
+        with torch.cuda.device_of(columns[0][0]):
             _update[(programs,)](
                 *tensors[:3],
-                None if compensations is None else tensors[3],
+                tensors[3] if len(columns) == 4 else None,
                 tuple(float(end) for end in ends),
                 tuple(float((size - 1) % BLOCK + 1) for size in sizes),
                 lr,
@@ -129,7 +142,7 @@ def _update(  # type: ignore[no-untyped-def]
     if found_inf is not None:
         remaining = tl.where(tl.load(found_inf) == 0, remaining, 0)
     if inverse_scale is not None:
-        sign *= tl.load(inverse_scale)
+        inverse_scale = tl.load(inverse_scale)
     if lr_on_device:
         lr = tl.load(lr)
         decay = tl.load(decay)
@@ -143,22 +156,63 @@ def _update(  # type: ignore[no-untyped-def]
     # Only without a mask does Triton load 16 bytes at once.
     if remaining >= block:
         _update_entries(
-            param, grad, exp_avg, compensation, None, lr, decay, beta1, one_minus_beta1, beta2, one_minus_beta2, sign
+            param,
+            grad,
+            exp_avg,
+            compensation,
+            None,
+            lr,
+            decay,
+            beta1,
+            one_minus_beta1,
+            beta2,
+            one_minus_beta2,
+            sign,
+            inverse_scale,
         )
     else:
         mask = entries < remaining
         _update_entries(
-            param, grad, exp_avg, compensation, mask, lr, decay, beta1, one_minus_beta1, beta2, one_minus_beta2, sign
+            param,
+            grad,
+            exp_avg,
+            compensation,
+            mask,
+            lr,
+            decay,
+            beta1,
+            one_minus_beta1,
+            beta2,
+            one_minus_beta2,
+            sign,
+            inverse_scale,
         )
 
 
 @triton.jit
 def _update_entries(  # type: ignore[no-untyped-def]
-    param, grad, exp_avg, compensation, mask, lr, decay, beta1, one_minus_beta1, beta2, one_minus_beta2, sign
+    param,
+    grad,
+    exp_avg,
+    compensation,
+    mask,
+    lr,
+    decay,
+    beta1,
+    one_minus_beta1,
+    beta2,
+    one_minus_beta2,
+    sign,
+    inverse_scale,
 ):
     """Lion's step, rounded where the operators of `lion.plain` round."""
     p = tl.load(param, mask=mask).to(tl.float32)
-    g = tl.load(grad, mask=mask).to(tl.float32) * sign
+    g = tl.load(grad, mask=mask).to(tl.float32)
+    if inverse_scale is not None:
+        unscaled = (g * inverse_scale).to(grad.dtype.element_ty)
+        tl.store(grad, unscaled, mask=mask)
+        g = unscaled.to(tl.float32)
+    g *= sign
     m = tl.load(exp_avg, mask=mask).to(tl.float32)
     if compensation is not None:
         p += tl.load(compensation, mask=mask).to(tl.float32)

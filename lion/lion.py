@@ -7,11 +7,19 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import Optimizer, ParamsT, _default_to_fused_or_foreach, _use_grad_for_differentiable
 
-from lion.arithmetic import LOW_PRECISION, as_real
+from lion.arithmetic import as_real
 from lion.fused import _fused_lion, compile_kernels, takes_fused
 from lion.plain import _multi_tensor_lion, _single_tensor_lion
-from lion.settings import LATER_SETTINGS, check_back_end, check_capture, check_settings, warn_of_low_precision
-from lion.state import momentum_dtype, register_exact_loading
+from lion.settings import (
+    LATER_SETTINGS,
+    as_saved,
+    check_back_end,
+    check_capture,
+    check_settings,
+    check_shapes,
+    warn_of_low_precision,
+)
+from lion.state import match_compensation, momentum_dtype, register_exact_loading
 
 
 class Lion(Optimizer):
@@ -41,7 +49,8 @@ class Lion(Optimizer):
         lr: learning rate; as a 1-element tensor it may change under torch.compile and, on the GPU, in a CUDA graph.
         betas: (beta1, beta2), each in [0, 1).
         weight_decay: decoupled decay, multiplied by lr.
-        momentum_dtype: floating dtype of `exp_avg`; bfloat16, as in the paper, halves the state of float32 parameters.
+        momentum_dtype: floating dtype of `exp_avg`, or its name, which is what the groups hold; bfloat16, as in the
+            paper, halves the state of float32 parameters.
         kahan_sum: keep what rounding takes from bfloat16 and float16 parameters and add it in the next step. Without it
             a weight that is large against lr never moves (Zamirai et al. 2020, arXiv:2010.06192, section 4).
         cautious: drop the entries of the update whose sign is not the gradient's and scale the others by
@@ -62,7 +71,8 @@ class Lion(Optimizer):
 
     Raises:
         ValueError: a setting is out of range, or excluded by another; the message quotes it.
-        RuntimeError: at the step, for sparse gradients and for CUDA graphs that could not be replayed rightly.
+        RuntimeError: at the step, for sparse gradients, for shapes that changed since the last step, for fused=True on
+            another device than a CPU or a CUDA device, and for CUDA graphs that could not be replayed rightly.
     """
 
     def __init__(
@@ -72,7 +82,7 @@ class Lion(Optimizer):
         betas: tuple[float, float] = (0.9, 0.99),
         weight_decay: float = 0.0,
         *,
-        momentum_dtype: torch.dtype | None = None,
+        momentum_dtype: torch.dtype | str | None = None,
         kahan_sum: bool = False,
         cautious: bool = False,
         maximize: bool = False,
@@ -81,7 +91,7 @@ class Lion(Optimizer):
         differentiable: bool = False,
         fused: bool | None = None,
     ) -> None:
-        defaults = {
+        defaults: dict[str, Any] = {
             "lr": lr,
             "betas": betas,
             "weight_decay": weight_decay,
@@ -95,27 +105,26 @@ class Lion(Optimizer):
             "fused": fused,
         }
         check_settings(defaults)
-        super().__init__(params, defaults)
+        super().__init__(params, as_saved(defaults))
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group as torch.optim does, its own settings checked like the constructor's."""
         check_settings(self.defaults | param_group)
         super().add_param_group(param_group)
         group = self.param_groups[-1]
-        group["betas"] = tuple(group["betas"])  # a config library's list type must not end up in checkpoints
+        group.update(as_saved(group))
         warn_of_low_precision(self.param_groups)
-        if self._takes_fused(group):
+        choices = {name: group[name] for name in ("fused", "foreach", "differentiable", "cautious")}
+        if takes_fused(group["params"], **choices):
             compile_kernels(group)
 
     @property
     def _step_supports_amp_scaling(self) -> bool:
-        """Whether torch.amp.GradScaler leaves the unscaling, and the skipping of what overflowed, to the step."""
-        return all(self._takes_fused(group) for group in self.param_groups)
+        """Whether torch.amp.GradScaler leaves the unscaling, and the skipping of what overflowed, to the step.
 
-    @staticmethod
-    def _takes_fused(group: dict[str, Any]) -> bool:
-        choices = {name: group[name] for name in ("fused", "foreach", "differentiable", "cautious")}
-        return takes_fused(group["params"], **choices)
+        Who asks this, such as Lightning, takes it to mean that fused=True was given, and refuses to clip gradients.
+        """
+        return all(group["fused"] for group in self.param_groups)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restore; what an older version saved gets the settings that came later."""
@@ -123,6 +132,7 @@ class Lion(Optimizer):
         for settings in (self.defaults, *self.param_groups):
             for name, default in LATER_SETTINGS.items():
                 settings.setdefault(name, default)
+            settings.update(as_saved(settings))
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load and copy what a Lion saved, each momentum exact, whatever its parameter's dtype.
@@ -156,14 +166,15 @@ class Lion(Optimizer):
                     f"{tuple(param.shape)}: build the embedding with sparse=False, or make the gradient dense."
                 )
             state = self.state[param]
-            if not state:
+            exp_avg = state.get("exp_avg")  # others may keep something of theirs in the state before the first step
+            if exp_avg is None:
                 dtype = momentum_dtype(param, group["momentum_dtype"])
-                state["exp_avg"] = torch.zeros_like(param, dtype=dtype, memory_format=torch.preserve_format)
-                if group["kahan_sum"] and param.dtype in LOW_PRECISION:
-                    state["compensation"] = torch.zeros_like(param, memory_format=torch.preserve_format)
+                exp_avg = state["exp_avg"] = torch.zeros_like(param, dtype=dtype, memory_format=torch.preserve_format)
+            if group["kahan_sum"] or "compensation" in state:
+                match_compensation(param, state, group["kahan_sum"])
             params.append(param)
             grads.append(grad)
-            exp_avgs.append(state["exp_avg"])
+            exp_avgs.append(exp_avg)
             compensations.append(state.get("compensation"))
 
     @_use_grad_for_differentiable
@@ -226,25 +237,35 @@ def lion(
 ) -> None:
     """Take one step: the functional form of `Lion`, which documents settings and errors.
 
-    The gradients are divided by `grad_scale`, and nothing is done if `found_inf` is not 0 (both 1-element): what
-    torch.amp.GradScaler leaves to a fused step.
+    The gradients are divided by `grad_scale`, in place, and nothing is done if `found_inf` is not 0 (both 1-element):
+    what torch.amp.GradScaler leaves to a fused step.
 
-    The lists are equally long. Parameters, momenta and compensations are updated in place, gradients only read; at each
-    index they have one shape, and all are complex if one is; devices and dtypes may be mixed. A compensation, of a
-    bfloat16 or float16 parameter alone, is what rounding took from it. Call it under `torch.no_grad()`, unless the step
-    itself is to be differentiated.
+    The lists are equally long. Parameters, momenta and compensations are updated in place, gradients otherwise only
+    read; at each index they have one shape, and all are complex if one is; devices and dtypes may be mixed. A
+    compensation is what rounding took from a bfloat16 or float16 parameter. Call it under `torch.no_grad()`: where
+    gradients are recorded, or torch.func transforms the step, the kernel leaves it to the operators.
+
+    Raises:
+        ValueError: a setting excludes another.
+        RuntimeError: a gradient, momentum or compensation has another shape than its parameter, or `fused=True` is
+            asked of another device than a CPU or a CUDA device.
     """
     check_back_end(lr, foreach, capturable, differentiable, cautious, fused)
+    compensations = compensations or [None] * len(params)
     fused_here = takes_fused(params, fused=fused, foreach=foreach, differentiable=differentiable, cautious=cautious)
     if not fused_here and (grad_scale is not None or found_inf is not None):
         raise ValueError("grad_scale and found_inf are for the fused step: let GradScaler unscale the gradients.")
+    if not fused_here:
+        check_shapes(params, grads, exp_avgs, compensations)
     if foreach is None and fused is not False and not fused_here:
         _, foreach = _default_to_fused_or_foreach(params, differentiable, use_fused=False)
         foreach = foreach and (capturable or not isinstance(lr, Tensor))
+    if not torch.compiler.is_compiling() and torch._C._functorch.peek_interpreter_stack() is not None:
+        foreach = False  # torch.func.vmap knows the operators on tensors alone
 
-    if any(param.is_complex() for param in params):
+    if any(map(torch.is_complex, params)):
         params, grads, exp_avgs = ([as_real(tensor) for tensor in column] for column in (params, grads, exp_avgs))
-    tensors = (params, grads, exp_avgs, compensations or [None] * len(params))
+    tensors = (params, grads, exp_avgs, compensations)
     settings: dict[str, Any] = {
         "lr": lr.squeeze() if isinstance(lr, Tensor) else lr,
         "beta1": beta1,

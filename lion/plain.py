@@ -44,7 +44,7 @@ def _single_tensor_lion(
         if param.dtype != dtype:
             param.copy_(p)
         if compensation is not None:
-            compensation.copy_(p.sub_(param))
+            compensation.copy_(p - param)  # not in place: in float32 p is the parameter itself
         if exp_avg.dtype != dtype:
             exp_avg.copy_(m)
 
@@ -99,8 +99,7 @@ def _multi_tensor_lion(
             if low.dtype != dtype:
                 low.copy_(high)
         if compensated:
-            torch._foreach_sub_(ps, group_params)
-            torch._foreach_copy_(group_compensations, ps)
+            torch._foreach_copy_(group_compensations, torch._foreach_sub(ps, group_params))
 
 
 def _drop_disagreeing_entries_(update: Tensor, grad: Tensor) -> None:

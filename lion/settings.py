@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from lion.arithmetic import LOW_PRECISION
 
-MOMENTUM_DTYPES = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
+MOMENTUM_DTYPES = ("bfloat16", "float16", "float32", "float64")
 
 # Defaults of the settings that other Lions do not have, so that their checkpoints and older ones load.
 LATER_SETTINGS = {
@@ -38,11 +39,45 @@ def check_settings(group: dict[str, Any]) -> None:
             raise ValueError(f"Invalid beta parameter at index {index}: {beta}")
     if isinstance(weight_decay, Tensor) or not 0.0 <= weight_decay < math.inf:
         raise ValueError(f"Invalid weight_decay value: {weight_decay!r}")
-    if group["momentum_dtype"] not in (None, *MOMENTUM_DTYPES):
+    if _dtype_name(group["momentum_dtype"]) not in (None, *MOMENTUM_DTYPES):
         raise ValueError(f"momentum_dtype must be None or one of {MOMENTUM_DTYPES}, got {group['momentum_dtype']!r}.")
     check_back_end(
         lr, group["foreach"], group["capturable"], group["differentiable"], group["cautious"], group["fused"]
     )
+
+
+def as_saved(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings as numbers, strings and tuples: distributed checkpoints refuse a dtype, and other lists may follow.
+
+    A config library's list type, for one, must not end up in a checkpoint.
+    """
+    plain = {"betas": tuple(settings["betas"]), "momentum_dtype": _dtype_name(settings["momentum_dtype"])}
+    return settings | plain
+
+
+def _dtype_name(dtype: torch.dtype | str | None) -> str | None:
+    return str(dtype).removeprefix("torch.") if isinstance(dtype, torch.dtype) else dtype
+
+
+def check_shapes(
+    params: Sequence[Tensor],
+    grads: Sequence[Tensor],
+    exp_avgs: Sequence[Tensor],
+    compensations: Sequence[Tensor | None],
+) -> None:
+    """Raise RuntimeError where shapes differ: operators would repeat a 1, and a kernel write beyond the end."""
+    if all(p.shape == g.shape == m.shape for p, g, m in zip(params, grads, exp_avgs, strict=True)) and all(
+        kept is None or kept.shape == param.shape for kept, param in zip(compensations, params, strict=True)
+    ):
+        return
+    columns = {"gradient": grads, "momentum": exp_avgs, "compensation": compensations}
+    for name, column in columns.items():
+        for param, tensor in zip(params, column, strict=True):
+            if tensor is not None and tensor.shape != param.shape:
+                raise RuntimeError(
+                    f"A parameter of shape {tuple(param.shape)} has a {name} of shape {tuple(tensor.shape)}. After "
+                    "a change of its shape, delete its state: `del optimizer.state[param]`."
+                )
 
 
 def check_back_end(

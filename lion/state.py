@@ -1,19 +1,38 @@
 """Lion's state: the dtype of the momentum, and how the state comes out of a state dict."""
 
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
+from lion.arithmetic import LOW_PRECISION
 
-def momentum_dtype(param: Tensor, requested: torch.dtype | None) -> torch.dtype:
+SETTINGS_OF_ALL = {"lr", "betas", "weight_decay"}
+SETTINGS_OF_OURS = {"momentum_dtype", "kahan_sum", "cautious"}
+
+# What other optimizers keep beside or instead of a first moment: Adam's kin, SGD and Muon, Adamax, AdaBelief, Sophia.
+STATE_OF_OTHERS = {"exp_avg_sq", "momentum_buffer", "exp_inf", "exp_avg_var", "hessian"}
+
+
+def momentum_dtype(param: Tensor, requested: str | None) -> torch.dtype:
     """Dtype of a parameter's momentum: as requested, else the parameter's own, but no less than float32."""
     if requested is None:
         return torch.promote_types(param.dtype, torch.float32)
     if param.is_complex():
         raise ValueError(f"momentum_dtype={requested} is not for complex parameters ({param.dtype}): leave it None.")
-    return requested
+    dtype: torch.dtype = getattr(torch, requested)
+    return dtype
+
+
+def match_compensation(param: Tensor, state: dict[str, Any], kahan_sum: bool) -> None:
+    """Give a parameter that rounds a compensation; give one that no longer rounds what was kept for it, once."""
+    if param.dtype in LOW_PRECISION:
+        if kahan_sum and "compensation" not in state:
+            state["compensation"] = torch.zeros_like(param, memory_format=torch.preserve_format)
+    elif "compensation" in state:
+        with torch.no_grad():
+            param.add_(state.pop("compensation"))
 
 
 def register_exact_loading(optimizer: torch.optim.Optimizer) -> tuple[RemovableHandle, RemovableHandle]:
@@ -41,29 +60,41 @@ def register_exact_loading(optimizer: torch.optim.Optimizer) -> tuple[RemovableH
 
 
 def _check_written_by_lion(state_dict: dict[str, Any]) -> None:
-    """Raise ValueError if another optimizer wrote this: its lr and betas would be taken over without a word."""
-    way_out = "Load it into the optimizer that wrote it, or start Lion without it."
+    """Raise ValueError if another optimizer wrote this: its lr and betas would be taken over without a word.
+
+    What someone else keeps in a Lion is no reason: a wrapper's copies of the weights, a setting of one's own.
+    """
     for index, group in enumerate(state_dict["param_groups"]):
+        if missing := SETTINGS_OF_ALL - group.keys():
+            _refuse(f"param group {index} lacks {sorted(missing)}")
         # All of torch.optim's optimizers that have betas have eps as well.
-        missing = {"lr", "betas", "weight_decay"} - group.keys()
-        if missing or "eps" in group:
-            reason = f"lacks {sorted(missing)}" if missing else "has 'eps'"
-            raise ValueError(f"This is not the state dict of a Lion: param group {index} {reason}. {way_out}")
-    for key, state in state_dict["state"].items():
-        if foreign := state.keys() - {"exp_avg", "compensation"}:
-            raise ValueError(
-                f"This is not the state dict of a Lion: the state of parameter {key} has {sorted(foreign)}. {way_out}"
-            )
+        if "eps" in group and SETTINGS_OF_OURS.isdisjoint(group):
+            _refuse(f"param group {index} has 'eps'")
+        states = {key: state_dict["state"].get(key, {}) for key in group["params"]}
+        for key, state in states.items():
+            if foreign := STATE_OF_OTHERS & state.keys():
+                _refuse(f"the state of parameter {key} has {sorted(foreign)}")
+            if state and "exp_avg" not in state and SETTINGS_OF_OURS.isdisjoint(group):
+                _refuse(f"the state of parameter {key} has no 'exp_avg'")
+
+
+def _refuse(reason: str) -> NoReturn:
+    raise ValueError(
+        f"This is not the state dict of a Lion: {reason}. Load it into the optimizer that wrote it, or start Lion "
+        "without it."
+    )
 
 
 def _restore(optimizer: torch.optim.Optimizer, state_dict: dict[str, Any]) -> None:
     for group, saved_group in zip(optimizer.param_groups, state_dict["param_groups"], strict=True):
         for param, saved_id in zip(group["params"], saved_group["params"], strict=True):
-            for name, saved in state_dict["state"].get(saved_id, {}).items():
+            state = state_dict["state"].get(saved_id, {})
+            for name in state.keys() & {"exp_avg", "compensation"}:
+                saved = state[name]
                 if saved.shape != param.shape:
                     raise ValueError(
                         f"The state dict holds {name} of shape {tuple(saved.shape)} for parameter {saved_id}, which "
                         f"has shape {tuple(param.shape)}: build the optimizer with the parameters in the order saved."
                     )
-                dtype = momentum_dtype(param, group["momentum_dtype"]) if name == "exp_avg" else param.dtype
-                optimizer.state[param][name] = saved.to(device=param.device, dtype=dtype, copy=True)
+                exact = saved.dtype if name == "compensation" else momentum_dtype(param, group["momentum_dtype"])
+                optimizer.state[param][name] = saved.to(device=param.device, dtype=exact, copy=True)

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from torch.nn import Parameter
 
 from lion import Lion
 from lion.fused import _kernel
-from lion.fused_cpu import _library
+from lion.fused_cpu import _compiled, _libraries
 
 CODE = """
 import logging, sys
@@ -52,14 +53,15 @@ def finished(process: subprocess.Popen[str]) -> tuple[list[str], str]:
 
 def test_the_constructor_compiles_and_no_model_compiles_anything_more() -> None:
     _kernel.cache_clear()
-    _library.cache_clear()
+    _compiled.cache_clear()
+    _libraries.cache_clear()
     Lion([Parameter(torch.zeros(3))], fused=True)
-    assert _library.cache_info().currsize == 1
+    assert _libraries.cache_info().currsize == 1
     for dtype in (torch.float32, torch.bfloat16):
         param = Parameter(torch.zeros(100, dtype=dtype))
         param.grad = torch.ones_like(param)
         Lion([param], fused=True, kahan_sum=True).step()
-    assert _library.cache_info().misses == 1
+    assert _libraries.cache_info().misses == 1
 
 
 def test_processes_that_start_together_share_one_kernel_with_those_that_follow(tmp_path: Path) -> None:
@@ -109,3 +111,70 @@ sleep 60
     os.killpg(killed.pid, signal.SIGKILL)
     killed.communicate()
     assert finished(started(tmp_path))[0] == WORKS
+
+
+def truncated(kernel: bytes) -> bytes:
+    return kernel[: len(kernel) // 2]
+
+
+def flipped(kernel: bytes) -> bytes:
+    middle = len(kernel) // 2
+    return kernel[:middle] + bytes(255 - byte for byte in kernel[middle : middle + 4096]) + kernel[middle + 4096 :]
+
+
+@pytest.mark.parametrize("damage", [truncated, flipped, lambda kernel: b""])
+def test_a_damaged_kernel_is_compiled_anew(damage: Callable[[bytes], bytes], tmp_path: Path) -> None:
+    assert finished(started(tmp_path))[0] == WORKS
+    (compiled,) = tmp_path.glob("lion-optimizer/*")
+    whole = compiled.read_bytes()
+    compiled.write_bytes(damage(whole))
+    assert finished(started(tmp_path))[0] == WORKS
+    (compiled,) = tmp_path.glob("lion-optimizer/*")
+    assert compiled.read_bytes() == whole
+
+
+def test_the_folder_is_the_users_alone(tmp_path: Path) -> None:
+    (tmp_path / "lion-optimizer").mkdir(mode=0o777)
+    assert finished(started(tmp_path))[0] == WORKS
+    assert (tmp_path / "lion-optimizer").stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="needs another user's folder")
+def test_a_kernel_in_the_folder_of_another_user_is_not_run(tmp_path: Path) -> None:
+    (tmp_path / "lion-optimizer").mkdir()
+    os.chown(tmp_path / "lion-optimizer", 12345, 12345)
+    stdout, stderr = finished(started(tmp_path))
+    assert stdout == WORKS
+    assert "belongs to another user: set XDG_CACHE_HOME" in stderr
+    assert not list(tmp_path.glob("lion-optimizer/*"))
+
+
+@pytest.mark.parametrize("capability", ["avx2", "default"])
+def test_the_instructions_are_those_that_pytorch_is_held_to(capability: str, tmp_path: Path) -> None:
+    compiler = tmp_path / "compiler"
+    compiler.write_text(f'#!/bin/sh\necho "$@" >>{tmp_path}/commands\nexec c++ "$@"\n')
+    compiler.chmod(0o755)
+    assert finished(started(tmp_path, CXX=str(compiler), ATEN_CPU_CAPABILITY=capability))[0] == WORKS
+    assert ("-march=x86-64-v3" in (tmp_path / "commands").read_text()) == (capability == "avx2")
+
+
+class PTXASError(Exception):
+    """As Triton's, which is of no common kind."""
+
+
+def test_a_kernel_that_triton_cannot_compile_is_left_to_the_operators(monkeypatch: pytest.MonkeyPatch) -> None:
+    def step(*_: object, **__: object) -> bool:
+        raise PTXASError("ptxas fatal: value sm_999 is not defined for option gpu-name")
+
+    monkeypatch.setattr("lion.fused_cpu.step", step)
+    _kernel.cache_clear()
+    try:
+        param = Parameter(torch.zeros(3))
+        param.grad = torch.ones(3)
+        with pytest.warns(
+            UserWarning, match="cannot be compiled here, so it steps by PyTorch's operators: ptxas fatal"
+        ):
+            Lion([param], lr=0.5, fused=True).step()
+        assert param.tolist() == [-0.5] * 3
+    finally:
+        _kernel.cache_clear()

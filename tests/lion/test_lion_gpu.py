@@ -71,6 +71,7 @@ def test_bits_of_the_fused_kernel_are_foreachs(
             assert torch.equal(state, expected.state[theirs][name])
 
 
+@torch.no_grad()
 def test_a_scaler_leaves_unscaling_and_skipping_to_the_kernel_which_does_not_wait() -> None:
     param = Parameter(torch.ones(3000, device="cuda"))
     optimizer = Lion([param], lr=0.5, fused=True)
@@ -81,13 +82,14 @@ def test_a_scaler_leaves_unscaling_and_skipping_to_the_kernel_which_does_not_wai
         scaler.step(optimizer)
         scaler.update()
         assert param.unique().tolist() == [expected]
+        assert param.grad.isinf().all() or param.grad.unique().tolist() == [1.0]  # unscaled, as by AdamW
     one, zero = torch.ones(1, device="cuda"), torch.zeros(1, device="cuda")
-    momentum = torch.zeros_like(param)
+    start, ones, momentum = param.detach(), torch.ones_like(param).detach(), torch.zeros_like(param).detach()
     torch.cuda.set_sync_debug_mode("error")
     try:
         lion(
-            [param.detach()],
-            [param.detach()],
+            [start],
+            [ones],
             [momentum],
             lr=0.1,
             beta1=0.9,

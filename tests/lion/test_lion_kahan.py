@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import Parameter
 
 from experiments.harness.provenance import ROOT
-from lion import Lion
+from lion import Lion, lion
 
 CONTEXT, STEPS, BATCH_SIZE, LR = 6, 400, 64, 5e-4
 
@@ -99,3 +99,83 @@ def test_the_compensation_is_saved_and_loaded() -> None:
     loaded.load_state_dict(optimizer.state_dict())
     torch.testing.assert_close(loaded.state[param], optimizer.state[param], rtol=0, atol=0)
     assert loaded.state[param]["compensation"].abs().max() > 0
+
+
+ALL_BACK_ENDS: list[dict[str, Any]] = [{}, {"foreach": False}, {"foreach": True}, {"fused": True}]
+
+
+def after_small_steps(settings: dict[str, Any], steps: int = 10) -> tuple[nn.Linear, Lion]:
+    """Ones of bfloat16 that lost 10 / 2**12, of which the weights alone show nothing or 2**-8."""
+    model = nn.Linear(3, 2).bfloat16()
+    nn.init.ones_(model.weight)
+    optimizer = Lion([model.weight], lr=2**-12, kahan_sum=True, **settings)
+    small_steps(model, optimizer, steps)
+    return model, optimizer
+
+
+def small_steps(model: nn.Linear, optimizer: Lion, steps: int) -> None:
+    for _ in range(steps):
+        model.weight.grad = torch.ones_like(model.weight)
+        optimizer.step()
+
+
+@pytest.mark.parametrize("settings", ALL_BACK_ENDS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_model_made_float32_gets_what_was_kept_for_it_once(settings: dict[str, Any], dtype: torch.dtype) -> None:
+    model, optimizer = after_small_steps(settings)
+    small_steps(model.to(dtype), optimizer, 3)
+    assert model.weight.unique().tolist() == [1 - 13 * 2**-12]
+    assert set(optimizer.state[model.weight]) == {"exp_avg"}
+
+
+@pytest.mark.parametrize("settings", ALL_BACK_ENDS)
+def test_a_compensated_checkpoint_loads_into_a_float32_model(settings: dict[str, Any]) -> None:
+    model, optimizer = after_small_steps(settings)
+    exact = nn.Linear(3, 2)
+    exact.load_state_dict(model.state_dict())
+    loaded = Lion([exact.weight], kahan_sum=True, **settings)
+    loaded.load_state_dict(optimizer.state_dict())
+    small_steps(exact, loaded, 3)
+    assert exact.weight.unique().tolist() == [1 - 13 * 2**-12]
+
+
+@pytest.mark.parametrize("settings", ALL_BACK_ENDS)
+@pytest.mark.filterwarnings("ignore:Lion got bfloat16 or float16 parameters")
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_float32_model_made_low_precision_is_compensated_from_then_on(
+    settings: dict[str, Any], dtype: torch.dtype
+) -> None:
+    model = nn.Linear(3, 2)
+    nn.init.ones_(model.weight)
+    optimizer = Lion([model.weight], lr=2**-12, kahan_sum=True, **settings)
+    small_steps(model, optimizer, 1)  # which rounding to the new dtype takes back
+    small_steps(model.to(dtype), optimizer, 10)
+    both = model.weight.float() + optimizer.state[model.weight]["compensation"].float()
+    assert both.unique().tolist() == [1 - 10 * 2**-12]
+
+
+@pytest.mark.parametrize("settings", ALL_BACK_ENDS)
+def test_from_one_low_precision_to_the_other_nothing_is_lost(settings: dict[str, Any]) -> None:
+    model, optimizer = after_small_steps(settings)
+    small_steps(model.half(), optimizer, 10)
+    both = model.weight.float() + optimizer.state[model.weight]["compensation"].float()
+    assert both.unique().tolist() == [1 - 20 * 2**-12]
+
+
+@pytest.mark.parametrize("foreach", [False, True])
+def test_the_functional_step_leaves_a_float32_parameter_its_value(foreach: bool) -> None:
+    param, grad, exp_avg = torch.ones(3), torch.ones(3), torch.zeros(3)
+    compensation = torch.full((3,), 0.25)
+    lion(
+        [param],
+        [grad],
+        [exp_avg],
+        [compensation],
+        lr=0.5,
+        beta1=0.9,
+        beta2=0.99,
+        weight_decay=0.0,
+        foreach=foreach,
+    )
+    assert param.tolist() == [0.75] * 3
+    assert compensation.tolist() == [0.0] * 3

@@ -1,0 +1,68 @@
+"""Which tensors a kernel may take by their addresses."""
+
+from collections.abc import Callable, Sequence
+from itertools import chain
+from operator import attrgetter
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import Parameter
+
+Columns = Sequence[list[Any]]
+"""Parameters, gradients, momenta and, where there are any, compensations: a row of tensors is an entry of each."""
+
+GRADS = 1
+"""The column that a step only reads, unless it unscales it."""
+
+PLAIN_TYPES = {Tensor, Parameter}
+
+dtype_of: Callable[[Tensor], torch.dtype] = attrgetter("dtype")
+
+
+def are_plain(columns: Columns) -> bool:
+    """Whether columns are equally long and all tensors of PyTorch's own types, whose memory holds what they show."""
+    return len({*map(len, columns)}) == 1 and all(
+        PLAIN_TYPES.issuperset(map(type, column)) and not any(map(Tensor.is_neg, column)) for column in columns
+    )
+
+
+def are_fusible(columns: Columns, alignment_bytes: int) -> bool:
+    """Whether a kernel may trust these addresses.
+
+    All must be plain and on one device, each column of one dtype, the tensors of a row of one shape, with their entries
+    in the same order and none between them, and no tensor may begin where another does.
+
+    Raises:
+        RuntimeError: a tensor's memory was freed, which would crash the operators too.
+    """
+    tensors = [*chain.from_iterable(columns)]
+    if not are_plain(columns) or len({*map(Tensor.get_device, tensors)}) > 1:
+        return False
+    if any(len({*map(dtype_of, column)}) > 1 for column in columns) or not all(map(_are_alike, *columns)):
+        return False
+    filled = [tensor for tensor in tensors if tensor.numel() > 0]
+    addresses = {*map(Tensor.data_ptr, filled)}
+    if 0 in addresses:
+        for tensor in filled:
+            if tensor.data_ptr() == 0 and not tensor._is_zerotensor():
+                raise RuntimeError(f"The memory of a tensor of shape {tuple(tensor.shape)} was freed before the step.")
+        return False
+    return len(addresses) == len(filled) and not any(address % alignment_bytes for address in addresses)
+
+
+def _are_alike(*row: Tensor) -> bool:
+    if len({tensor.shape for tensor in row}) > 1:
+        return False
+    axes = {tuple(_axes(tensor)) for tensor in row}
+    expected = 1
+    for stride, size in sorted(axes.pop()):
+        if stride != expected:
+            return False
+        expected *= size
+    return not axes
+
+
+def _axes(tensor: Tensor) -> list[tuple[int, int]]:
+    """Strides and sizes of the axes whose stride matters."""
+    return [(stride, size) for stride, size in zip(tensor.stride(), tensor.shape, strict=True) if size != 1]
