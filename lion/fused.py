@@ -28,7 +28,6 @@ log = logging.getLogger(__name__)
 Row = tuple[Tensor, Tensor, Tensor, Tensor | None]
 """A parameter, its gradient, momentum and compensation."""
 
-KERNELS = {"cpu": "lion.fused_cpu", "cuda": "lion.fused_cuda"}
 FUSED_DTYPES = (torch.float32, torch.bfloat16)
 KERNELS = {"cpu": "lion.fused_cpu", "cuda": "lion.fused_cuda"}
 
