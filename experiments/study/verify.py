@@ -59,10 +59,13 @@ def verify(directory: Path, folder: Path) -> str:
     if differences := other_arithmetic(recorded.environment, environment_here(config)):
         print(f"{directory.name}: {'; '.join(differences)}", flush=True)
     try:
+        _, data, again = locate(config)
+        if data.fingerprint != recorded.config["data"]["fingerprint"]:
+            raise Different(f"the data here are others, with the fingerprint {data.fingerprint}")
         execute(config)
-        made = RunFiles(locate(config)[2])
     except SuiteError as error:
         raise Different(f"cannot be run again: {error}") from error
+    made = RunFiles(again)
     if recorded.status["status"] != made.status["status"]:
         raise Different(f"is {made.status['status']}, recorded {recorded.status['status']}")
     difference = first_difference(recorded.rows, made.rows)
@@ -97,11 +100,15 @@ def config_of(recorded: RunFiles, folder: Path) -> DictConfig:
 
 
 def with_places(data: Mapping[str, Any]) -> dict[str, Any]:
-    """A recorded data set, and those within it, with where they are to be had, as conf/data says under their names."""
+    """A recorded data set, and those within it, with where they are to be had, as conf/data says under their names.
+
+    The recorded fingerprint may be of several sets together, so that each has its declared one again.
+    """
     path = ROOT / "conf" / "data" / f"{data.get('name')}.yaml"
     known: Any = OmegaConf.to_container(OmegaConf.load(path)) if path.exists() else {}
-    places = {key: value for key, value in known.items() if key == "access" or key.endswith("places")}
-    return {**places, **{key: with_places(value) if isinstance(value, dict) else value for key, value in data.items()}}
+    recorded = {key: with_places(value) if isinstance(value, dict) else value for key, value in data.items()}
+    where = {key: value for key, value in known.items() if key in ("access", "fingerprint") or key.endswith("places")}
+    return recorded | where
 
 
 def environment_here(cfg: DictConfig) -> dict[str, Any]:
