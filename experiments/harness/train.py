@@ -24,7 +24,7 @@ from experiments.harness.errors import ConfigError
 from experiments.harness.flatness import measure_flatness
 from experiments.harness.interrupt import EXIT_CODE, stop_requests
 from experiments.harness.optimizer import build_optimizer, decay_groups, state_bytes
-from experiments.harness.process import compile_and_warm_up, make_accelerator
+from experiments.harness.process import compile_and_warm_up, make_accelerator, seed_generators
 from experiments.harness.record import RunRecord
 from experiments.harness.schedule import lr_factor
 from experiments.harness.seeds import derive_seed
@@ -53,7 +53,7 @@ def train(cfg: Config, data: Any, directory: Path, record: RunRecord | None, tra
     mine = range(accelerator.process_index, micro_batches, processes)
 
     task: Task = importlib.import_module(f"experiments.{cfg.task}.task").build(cfg, data)
-    torch.manual_seed(derive_seed(cfg.seed, "init"))
+    seed_generators(derive_seed(cfg.seed, "init"))
     bare_model = task.model()
     model: nn.Module = accelerator.prepare(bare_model)
     optimizer = build_optimizer(bare_model, cfg.optimizer)
@@ -109,7 +109,7 @@ def train(cfg: Config, data: Any, directory: Path, record: RunRecord | None, tra
             loss = torch.zeros((), device=device)
             for g in mine:
                 batch = to_device(next(batches), device)
-                torch.manual_seed(derive_seed(cfg.seed, "forward", state.step, g))  # dropout, noise, timesteps
+                seed_generators(derive_seed(cfg.seed, "forward", state.step, g))  # dropout, noise, timesteps
                 with nullcontext() if g == mine[-1] else accelerator.no_sync(model):
                     micro_loss = task.loss(model, batch) / len(mine)
                     accelerator.backward(micro_loss)
