@@ -16,6 +16,14 @@ from rich.text import Text
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from experiments.harness.averages import (
+    STATISTICS_SAMPLES,
+    enter_training,
+    estimating_statistics,
+    evaluation_mode,
+    has_modes,
+    tracked_layers,
+)
 from experiments.harness.batches import MicroBatches, micro_batch_loader
 from experiments.harness.checkpoint import TrainingState, load_checkpoint
 from experiments.harness.config import Config
@@ -72,6 +80,8 @@ def train(cfg: Config, data: Any, directory: Path, record: RunRecord | None, tra
         state.restore(saved)
         if record:
             print(f"{directory.name}: continuing from step {state.step} of {cfg.train.steps}", flush=True)
+    else:
+        enter_training(optimizer, [])
     if record:
         tracker.skip(rows=record.cut_back(saved["metrics_bytes"] if saved else 0))
 
@@ -81,8 +91,18 @@ def train(cfg: Config, data: Any, directory: Path, record: RunRecord | None, tra
             record.append(row)
             tracker.log(row)
 
+    def evaluated_model() -> nn.Module:
+        evaluated = state.evaluated_model()
+        if (ema or has_modes(optimizer)) and (layers := tracked_layers(bare_model)):
+            with estimating_statistics(evaluated, layers), accelerator.autocast():
+                for number in range(-(-STATISTICS_SAMPLES // cfg.train.micro_batch_size)):
+                    seed_generators(derive_seed(cfg.seed, "statistics", number))
+                    task.loss(evaluated, to_device(dataset[divmod(number, micro_batches)], device))
+        return evaluated
+
     def evaluate(split: str) -> None:
-        metrics = evaluate_split(task, state.evaluated_model(), split, accelerator)
+        with evaluation_mode(optimizer):
+            metrics = evaluate_split(task, evaluated_model(), split, accelerator)
         if not all(math.isfinite(value) for value in metrics.values()):
             raise Diverged(state.step, f"a {split} metric")
         write({f"{split}/{name}": value for name, value in metrics.items()})
@@ -138,7 +158,8 @@ def train(cfg: Config, data: Any, directory: Path, record: RunRecord | None, tra
                 with step_timer:
                     optimizer.step()
             if ema:
-                ema.update_parameters(bare_model)
+                with evaluation_mode(optimizer):
+                    ema.update_parameters(bare_model)
             state.step = done
             progress.update(bar, completed=done)
             if not (logs or evaluates or samples or saves):
@@ -168,8 +189,9 @@ def train(cfg: Config, data: Any, directory: Path, record: RunRecord | None, tra
     if cfg.test:
         evaluate("test")
         if cfg.flatness.draws:
-            final = state.evaluated_model()
-            write(measure_flatness(final, lambda: evaluate_split(task, final, "train", accelerator)["loss"], cfg))
+            with evaluation_mode(optimizer):
+                final = evaluated_model()
+                write(measure_flatness(final, lambda: evaluate_split(task, final, "train", accelerator)["loss"], cfg))
 
 
 def to_device(batch: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:

@@ -26,7 +26,7 @@ def poison(monkeypatch: pytest.MonkeyPatch, step: int, value: float) -> None:
 
     def loss(self: ImageClassification, model: torch.nn.Module, batch: dict[str, Any]) -> torch.Tensor:
         nonlocal calls
-        calls += 1
+        calls += torch.is_grad_enabled()  # the statistics of averaged weights take losses too
         return original(self, model, batch) * (value if calls == 2 * step - 1 else 1.0)
 
     monkeypatch.setattr(ImageClassification, "loss", loss)
