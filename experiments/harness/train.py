@@ -87,7 +87,9 @@ def train(cfg: Config, data: Any, directory: Path, record: RunRecord | None, tra
 
     def write(row: dict[str, float]) -> None:
         if record:
-            row = {"step": state.step, "samples": state.step * cfg.train.batch_size, **row}
+            # What decides about the run has been looked at; a number for display that overflows is left out.
+            finite = {name: value for name, value in row.items() if math.isfinite(value)}
+            row = {"step": state.step, "samples": state.step * cfg.train.batch_size, **finite}
             record.append(row)
             tracker.log(row)
 
@@ -103,9 +105,11 @@ def train(cfg: Config, data: Any, directory: Path, record: RunRecord | None, tra
     def evaluate(split: str) -> None:
         with evaluation_mode(optimizer):
             metrics = evaluate_split(task, evaluated_model(), split, accelerator)
-        if not all(math.isfinite(value) for value in metrics.values()):
-            raise Diverged(state.step, f"a {split} metric")
-        write({f"{split}/{name}": value for name, value in metrics.items()})
+        row = {f"{split}/{name}": value for name, value in metrics.items()}
+        for name in (f"{split}/loss", cfg.study.validation_metric, cfg.study.primary_metric):
+            if name in row and not math.isfinite(row[name]):
+                raise Diverged(state.step, name)
+        write(row)
 
     # --------------------------------------------------------------------------------------------------------- loop
     dataset = MicroBatches(task.batch, task.num_train, cfg.seed, cfg.train)

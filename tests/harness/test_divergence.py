@@ -92,7 +92,7 @@ def test_a_metric_that_is_not_finite_is_a_divergence(make_config: MakeConfig, mo
     execute(cfg)
     status = read_status(locate(cfg)[2])
     assert status is not None
-    assert (status["status"], status["reason"]) == ("diverged", "a val metric is not finite at step 2")
+    assert (status["status"], status["reason"]) == ("diverged", "val/loss is not finite at step 2")
 
 
 def test_the_watch_reports_the_first_bad_step_however_late_it_is_read() -> None:
