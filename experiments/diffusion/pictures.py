@@ -8,14 +8,13 @@ test
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from experiments.diffusion.sets import StoredImages
+from experiments.data.stored import StoredSet
 from experiments.harness.errors import ConfigError
 from experiments.harness.prepared_data import PreparedData
 from experiments.harness.seeds import derive_seed
@@ -51,11 +50,11 @@ def centre(picture: Image.Image, size: int) -> np.ndarray:
     return np.asarray(picture.crop((left, top, left + size, top + size)))
 
 
-def labelled_splits(opened: PreparedData | StoredImages, val_size: int) -> dict[str, Pictures]:
+def labelled_splits(opened: PreparedData | StoredSet, val_size: int) -> dict[str, Pictures]:
     """fit, val and test of a labelled set. Held out are the last ``val_size`` training images of an array set, whose
     order a hash of their content has given, and as many drawn ones of stored files, which may be sorted by class.
     """
-    if isinstance(opened, StoredImages):
+    if isinstance(opened, StoredSet):
         train, test = opened.splits["train"], opened.splits["test"]
         rows = np.random.default_rng(derive_seed("validation split")).permutation(len(train))
         kept = _kept(len(rows), val_size)
@@ -78,9 +77,9 @@ def labelled_splits(opened: PreparedData | StoredImages, val_size: int) -> dict[
     }
 
 
-def captioned_splits(opened: Any) -> dict[str, Pictures]:
+def captioned_splits(opened: PreparedData | StoredSet) -> dict[str, Pictures]:
     """fit, val and test of pairs, each picture with its first caption: arrays as experiments/lit/pair_arrays.py has
-    them, or an opened set whose ``splits`` have pictures by row and captions.
+    them, or stored files.
     """
     if not isinstance(opened, PreparedData):
         return {

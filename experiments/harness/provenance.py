@@ -31,7 +31,7 @@ def sources_digest(task: str) -> str:
     ``experiments/study`` and ``experiments/report`` read finished runs only, so they are left out.
     """
     digest = hashlib.sha256(repr(sorted(package_versions().items())).encode())
-    folders = ("lion", "experiments/harness", "experiments/metrics", "experiments/pretrained", f"experiments/{task}")
+    folders = ("lion", *(f"experiments/{name}" for name in ("data", "harness", "metrics", "pretrained", task)))
     files = (path for folder in folders for path in (ROOT / folder).rglob("*"))
     for path in sorted(path for path in files if path.suffix in (".py", ".cpp")):
         digest.update(str(path.relative_to(ROOT)).encode() + path.read_bytes())

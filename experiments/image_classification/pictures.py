@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from experiments.data.stored import StoredSplit
 from experiments.harness.errors import ConfigError
 from experiments.harness.seeds import derive_seed
-from experiments.harness.stored_images import StoredSplit
 from experiments.image_classification.config import ImageClassificationConfig
 from experiments.image_classification.stored_sets import StoredSet
 

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as vision
 
+from experiments.data.stored import StoredSet, StoredSplit
 from experiments.harness.prepared_data import PreparedData
 from experiments.lit.pair_arrays import SPLITS
-from experiments.lit.stored_pairs import StoredSet, StoredSplit
 
 
 class Pictures(Protocol):
@@ -43,7 +43,7 @@ class StoredPictures:
         self._split = split
 
     def __len__(self) -> int:
-        return len(self._split.pictures)
+        return len(self._split)
 
     def __getitem__(self, number: int) -> Tensor:
         return vision.pil_to_tensor(self._split.picture(number))

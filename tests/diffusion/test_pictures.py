@@ -9,12 +9,11 @@ import pytest
 import torch
 from PIL import Image
 
+from experiments.data.stored import open_stored
 from experiments.diffusion.pictures import captioned_splits, centre, labelled_splits
-from experiments.diffusion.sets import open_stored
 from experiments.diffusion.task import build
 from experiments.harness.entry import locate
 from experiments.harness.errors import DataError
-from experiments.lit.stored_pairs import open_stored as open_stored_pairs
 from tests.conftest import MakeConfig
 from tests.image_classification.small_imagenet import encoded, photo, write_parquet
 
@@ -54,7 +53,7 @@ def test_stored_files_are_split_like_arrays(tmp_path: Path) -> None:
 
 
 def test_another_version_of_stored_files_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"data\.images=small has the fingerprint [0-9a-f]{64} here"):
+    with pytest.raises(DataError, match=r"data=small has the fingerprint [0-9a-f]{64} here"):
         open_stored(stored(tmp_path, "0" * 64), tmp_path)
 
 
@@ -69,7 +68,7 @@ def test_pairs_of_the_hub_s_layout_give_pictures_with_their_first_caption(tmp_pa
                 tar.addfile(member, io.BytesIO(content))
     splits = {"train": "train[:-4]", "val": "train[-4:-2]", "test": "train[-2:]"}
     place = {"kind": "local", "path": str(tmp_path / "set"), "splits": splits, "image": "jpg", "caption": "txt"}
-    opened = open_stored_pairs({"name": "small", "fingerprint": None, "places": [place]}, tmp_path)
+    opened = open_stored({"name": "small", "fingerprint": None, "places": [place]}, tmp_path)
     found = captioned_splits(opened)
     assert {name: len(split) for name, split in found.items()} == {"fit": 6, "val": 2, "test": 2}
     assert found["test"].conditions == ["picture 8", "picture 9"]

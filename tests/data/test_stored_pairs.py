@@ -1,18 +1,25 @@
 """Sets of the hub's layouts, read by the real library from small local copies."""
 
 import io
+import re
 import tarfile
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import datasets  # type: ignore[import-untyped]
 import numpy as np
+import pyarrow as pa  # type: ignore[import-untyped]
+import pyarrow.parquet as pq  # type: ignore[import-untyped]
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
+from experiments.data.stored import open_stored
+from experiments.data.text import folded
 from experiments.harness.errors import DataError
 from experiments.lit.splits import labelled_splits, pair_splits
-from experiments.lit.stored_pairs import open_stored
 
 SPLITS = {"train": "train[:-4]", "val": "train[-4:-2]", "test": "train[-2:]"}
 
@@ -38,11 +45,6 @@ def config(path: Path, **more: Any) -> dict[str, Any]:
     return {"name": "small", "fingerprint": None, "places": [place]}
 
 
-@pytest.fixture(autouse=True)
-def library_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "datasets-cache")
-
-
 def test_conceptual_captions_layout(tmp_path: Path) -> None:
     write_webdataset(tmp_path / "cc" / "cc12m-train-0000.tar", [f"caption {number}" for number in range(12)])
     splits = pair_splits(open_stored(config(tmp_path / "cc"), tmp_path))
@@ -52,12 +54,23 @@ def test_conceptual_captions_layout(tmp_path: Path) -> None:
     assert abs(int(splits["val"].pictures[0][0, 5, 5]) - 8) <= 2
 
 
-def test_what_is_held_out_shares_no_caption_with_training(tmp_path: Path) -> None:
-    captions = [f"caption {number}" for number in range(10)] + ["Caption  3", "caption 11"]
+def test_what_is_held_out_shares_no_caption_with_training_and_how_much_is_left_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    captions = [f"caption {number}" for number in range(10)] + ["Caption  3", "cap\u200btion 4\ufeff", "café 11", "12"]
     write_webdataset(tmp_path / "cc" / "cc-train-0000.tar", captions)
-    splits = pair_splits(open_stored(config(tmp_path / "cc"), tmp_path))
-    assert splits["test"].texts() == ["caption 11"]
-    assert splits["test"].pictures[0].shape == (3, 30, 31)
+    splits = {"train": "train[:8]", "test": "train[8:]"}
+    found = pair_splits(open_stored(config(tmp_path / "cc", splits=splits), tmp_path))["test"]
+    assert found.texts() == ["caption 8", "caption 9", "café 11", "12"]
+    assert found.pictures[2].shape == (3, 30, 32)
+    assert "2 of 6 pairs of small/test have a caption of the training split and are left out" in caplog.text
+
+
+def test_a_split_that_the_filter_nearly_empties_is_refused(tmp_path: Path) -> None:
+    captions = [f"caption {number % 4}" for number in range(20)] + ["another"]
+    write_webdataset(tmp_path / "cc" / "cc-train-0000.tar", captions)
+    with pytest.raises(DataError, match="3 of 4 pairs of small/test have a caption of the training split, such as row"):
+        open_stored(config(tmp_path / "cc", splits={"train": "train[:-4]", "test": "train[-4:]"}), tmp_path)
 
 
 def test_retrieval_layout_with_several_captions_a_picture(tmp_path: Path) -> None:
@@ -122,3 +135,73 @@ def test_odd_rows_are_left_out_or_read_as_far_as_they_go_and_are_named(
     assert np.asarray(split.picture(3))[4, 4, 0] < 50, "the first frame"
     damaged = [record.getMessage() for record in caplog.records if "is damaged" in record.getMessage()]
     assert ["row 1" in damaged[0], "row 2" in damaged[1], len(damaged)] == [True, True, 2]
+
+
+def write_table(path: Path, captions: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pictures = [{"bytes": jpeg(number), "path": None} for number in range(len(captions))]
+    pq.write_table(pa.table({"jpg": pictures, "txt": captions}), path)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.text(max_size=12), min_size=1, max_size=5))
+def test_any_captions_are_the_lines_of_their_rows_or_a_row_is_named(texts: list[str]) -> None:
+    """Lines end at newlines alone: not at U+2028, a form feed or NEL, which str.splitlines would cut at."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        write_table(folder / "train.parquet", texts)
+        expected = []
+        for text in texts:
+            own = [
+                line
+                for line in io.StringIO(text.removeprefix("\ufeff"), newline=None).read().split("\n")
+                if line.strip()
+            ]
+            if own and any(folded(line) for line in own):
+                expected.append([line for line in own if folded(line)])
+        try:
+            found = open_stored(config(folder, splits={"train": "train"}), folder).splits["train"].captions
+        except DataError as error:
+            named = re.search(r"row \d+ of small/train holds the character NUL", f"{error}")
+            assert named if "\0" in "".join(texts) else not expected
+            return
+        assert found == expected
+
+
+def test_captions_that_are_no_texts_are_refused_with_their_row(tmp_path: Path) -> None:
+    write_table(tmp_path / "numbers" / "train.parquet", [1, 2])
+    with pytest.raises(DataError, match="row 0 of small/train has the caption 1, which is no text"):
+        open_stored(config(tmp_path / "numbers", splits={"train": "train"}), tmp_path)
+    write_table(tmp_path / "nulls" / "train.parquet", [None, "a", None])
+    splits = open_stored(config(tmp_path / "nulls", splits={"train": "train"}), tmp_path).splits
+    assert (splits["train"].captions, splits["train"].rows.tolist()) == ([["a"]], [1])
+    write_table(tmp_path / "lists" / "train.parquet", [["a", None, "b c"], [], None])
+    splits = open_stored(config(tmp_path / "lists", splits={"train": "train"}), tmp_path).splits
+    assert splits["train"].captions == [["a", "b c"]]
+
+
+def test_pictures_with_a_table_of_captions_beside_them(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        for number in range(3):
+            path = tmp_path / "set" / split / "validation of test" / f"{number}.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(jpeg(number))
+        rows = [f"validation of test/{number}.jpg,{split} {number}" for number in (2, 0, 1)]
+        (tmp_path / "set" / split / "metadata.csv").write_text("\n".join(["file_name,text", *rows]))
+    data = config(tmp_path / "set", splits={"train": "train", "test": "test"}, image="image", caption="text")
+    for name, found in open_stored(data, tmp_path).splits.items():
+        for row in range(3):
+            assert found.captions[row] == [f"{name} {found.picture(row).width - 20}"]
+
+
+def test_the_fingerprint_tells_other_pictures_with_the_same_captions_apart(tmp_path: Path) -> None:
+    found = []
+    for number in range(2):
+        image = Image.new("RGB", (8, 8), (number, 0, 0))
+        buffer = io.BytesIO()
+        image.save(buffer, "BMP")  # every picture of a size has the same length
+        rows = {"jpg": [{"bytes": buffer.getvalue(), "path": None}], "txt": ["a"]}
+        (tmp_path / str(number)).mkdir()
+        pq.write_table(pa.table(rows), tmp_path / str(number) / "train.parquet")
+        found.append(open_stored(config(tmp_path / str(number), splits={"train": "train"}), tmp_path).fingerprint)
+    assert found[0] != found[1]
