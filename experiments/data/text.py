@@ -9,6 +9,7 @@ from experiments.harness.errors import DataError
 _INVISIBLE = {code: None for code in range(sys.maxunicode + 1) if unicodedata.category(chr(code)) == "Cf"}
 _INVISIBLE |= dict.fromkeys(range(0xFE00, 0xFE10))
 """Byte-order mark, zero-width spaces and joiners, soft hyphens, marks of direction; and which form an emoji has"""
+_CONTROLS = {code: None for code in range(32) if not chr(code).isspace()}
 _NEWLINE = re.compile("\r\n|\r|\n")
 
 
@@ -29,10 +30,11 @@ def lines(text: str) -> list[str]:
 
 
 def check_text(text: str, where: str) -> str:
-    """The text itself. Raises DataError if NUL is in it, as in UTF-16 that was read as UTF-8."""
-    if "\0" in text:
+    """The text itself. Raises DataError if more than a tenth of it are control characters, as in UTF-16 that was read
+    as UTF-8.
+    """
+    if 10 * (len(text) - len(text.translate(_CONTROLS))) > len(text):
         raise DataError(
-            f"{where} holds the character NUL (number {text.index(chr(0))}), which no text does: if it is UTF-16, "
-            "convert it to UTF-8 (iconv -f UTF-16 -t UTF-8)."
+            f"{where} is no text, it is full of control characters: if it is UTF-16, convert it to UTF-8 (iconv)."
         )
     return text
