@@ -137,12 +137,22 @@ def _rows(table: Any, task: str, split: str) -> GlueRows:
         if not all(isinstance(text, str) for text in texts[-1]):
             row = next(row for row, text in enumerate(texts[-1]) if not isinstance(text, str))
             raise DataError(f"{name}, column {column}, has no text in row {row}.")
-    labels = table.data.column("label").to_numpy().astype(np.float64)  # a missing one is not a number
-    most = len(TASKS[task].answers) - 1 if TASKS[task].answers else 5
+    try:
+        labels = table.data.column("label").to_numpy().astype(np.float64)  # a missing one is not a number
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{name} has labels that are no numbers ({error}).") from error
+    answers, theirs = TASKS[task].answers, getattr(table.features["label"], "names", None)
+    most = len(answers) - 1 if answers else 5
     wrong = ~((labels >= 0) & (labels <= most))
+    if answers:
+        wrong |= labels != np.floor(labels)
     if len(labels) == 0 or wrong.any():
         found = f"the label {labels[wrong][0]} in row {np.argmax(wrong)}" if len(labels) else "no rows"
         raise DataError(f"{name} has {found}; labels are from 0 to {most}.")
+    if answers and theirs and list(theirs) != list(answers):
+        if sorted(theirs) != sorted(answers):
+            raise DataError(f"{name} has the classes {', '.join(theirs)}, but its answers are {', '.join(answers)}.")
+        labels = np.array([answers.index(word) for word in theirs], np.float64)[labels.astype(int)]
     return GlueRows(task, tuple(texts), labels)
 
 
