@@ -11,9 +11,10 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 from torchvision.transforms import InterpolationMode, v2
 
-from experiments.harness.errors import ConfigError
+from experiments.data.sample import sample
+from experiments.harness.errors import ConfigError, DataError
 from experiments.harness.prepared_data import cached_arrays
-from experiments.lit.class_names import class_names, templates
+from experiments.lit.class_names import class_names, prompt_numbers, templates
 from experiments.lit.config import LitConfig
 from experiments.lit.evaluation import (
     PairInputs,
@@ -28,6 +29,7 @@ from experiments.lit.loss import check_batch, contrastive_loss
 from experiments.lit.sets import Sets
 from experiments.lit.splits import Pairs, Pictures, labelled_splits, pair_splits
 from experiments.lit.two_towers import TwoTowers, build_locked_tower, build_two_towers
+from experiments.metrics.retrieval import RANKS
 from experiments.metrics.zero_shot import prompts
 from experiments.pretrained.locked import Inputs, LockedPart, rows_of
 
@@ -50,8 +52,13 @@ class Lit:
         if cfg.flatness.samples > self.num_train:
             raise ConfigError(f"flatness.samples={cfg.flatness.samples}, but there are {self.num_train} to train on.")
         self._train_pictures = splits["train"].pictures
+        for name, pairs in splits.items():
+            _check_size(pairs, f"split {name} of data={cfg.data.name}")
         self.pair_inputs = {name: self._pair_inputs(pairs) for name, pairs in splits.items()}
-        self._retrieval = {name: self._pair_inputs(pair_splits(one)["test"]) for name, one in sets.retrieval.items()}
+        retrieved = {name: pair_splits(one)["test"] for name, one in sets.retrieval.items()}
+        for name, pairs in retrieved.items():
+            _check_size(pairs, f"data.retrieval.{name}")
+        self._retrieval = {name: self._pair_inputs(pairs) for name, pairs in retrieved.items()}
         self._zero_shot = {name: self._zero_shot_inputs(name) for name in sets.zero_shot}
         self._crop = None
         if cfg.data.crop_area is not None:
@@ -86,23 +93,20 @@ class Lit:
         """
         assert isinstance(model, TwoTowers)
         share = process, num_processes
-        images = self._cfg.flatness.samples if split == "train" else None
         sums: dict[str, Tensor] = {}
         if split in self.pair_inputs:
-            sums |= self._pair_sums(model, self.pair_inputs[split], images, share)
+            inputs = self.pair_inputs[split]
+            if split == "train":
+                inputs = inputs.chosen(sample(self.num_train, self._cfg.flatness.samples))
+            sums |= pair_sums(model, inputs, *share)
         named = {
-            name: zero_shot_sums(model, inputs[split], *share)
-            for name, inputs in self._zero_shot.items()
-            if split in inputs
+            name: zero_shot_sums(model, zero_shot[split], *share)
+            for name, zero_shot in self._zero_shot.items()
+            if split in zero_shot
         }
         if split == "test":
-            named |= {name: self._pair_sums(model, inputs, None, share) for name, inputs in self._retrieval.items()}
+            named |= {name: pair_sums(model, inputs, *share) for name, inputs in self._retrieval.items()}
         return sums | {f"{name}/{key}": value for name, one in named.items() for key, value in one.items()}
-
-    def _pair_sums(
-        self, model: TwoTowers, inputs: PairInputs, images: int | None, share: tuple[int, int]
-    ) -> dict[str, Tensor]:
-        return pair_sums(model, inputs, len(inputs.starts) - 1 if images is None else images, *share)
 
     def metrics(self, sums: dict[str, float]) -> dict[str, float]:
         """Of the pairs loss (nats), logit_scale, recalls (percent) and their mean; of a labelled set ``<set>_top1`` and
@@ -169,13 +173,21 @@ class Lit:
         return {
             split: ZeroShotInputs(
                 self._image_inputs(labelled.pictures, labelled.fingerprint),
-                labelled.labels,
+                prompt_numbers(labelled.labels, labelled.class_names, name),
                 prompt_inputs,
                 len(texts),
                 len(names),
             )
             for split, labelled in labelled_splits(self._sets.zero_shot[name], data.val_size).items()
         }
+
+
+def _check_size(pairs: Pairs, where: str) -> None:
+    if len(pairs.captions) <= max(RANKS):
+        raise DataError(
+            f"{where} has {len(pairs.captions)} pictures with captions of their own: among so few, each is within the "
+            f"first {max(RANKS)} whatever a model says. Hold more out."
+        )
 
 
 def build(cfg: LitConfig, data: Sets) -> Lit:
