@@ -114,5 +114,15 @@ def check_classes(splits: Mapping[str, np.ndarray], num_classes: int, name: str)
             )
 
 
+def check_order(numbers: np.ndarray, name: str) -> None:
+    """Raise DataError for labels int64 [rows] of arrays that are sorted by class, of which no part is a sample."""
+    steps = np.diff(numbers)
+    if len(np.unique(steps)) > 1 and ((steps >= 0).all() or (steps <= 0).all()) and steps.any():
+        raise DataError(
+            f"data={name}: the rows are sorted by class, but a part of them is held out: let its decoder put them into "
+            "the order that experiments/image_classification/decode.py gives."
+        )
+
+
 def _shown(names: Sequence[str]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more classes" if len(names) > 3 else "")

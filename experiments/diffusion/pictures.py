@@ -4,6 +4,8 @@ fit    what training draws its batches from, and generated images are compared w
 train  the first ``flatness.samples`` of these, to be evaluated
 val    images of the training split that are not trained on
 test
+
+All of them are in an order that has nothing to do with what they show, so the first n are a sample of n.
 """
 
 from collections.abc import Callable
@@ -14,10 +16,15 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from experiments.data.stored import StoredSet
+from experiments.data.labels import check_order
+from experiments.data.sample import sample
+from experiments.data.stored import StoredSet, StoredSplit
 from experiments.harness.errors import ConfigError
 from experiments.harness.prepared_data import PreparedData
 from experiments.harness.seeds import derive_seed
+
+SPLITS = {"train": "fit", "val": "val", "test": "test"}
+"""Our names of a set's splits"""
 
 
 @dataclass(frozen=True)
@@ -50,14 +57,14 @@ def centre(picture: Image.Image, size: int) -> np.ndarray:
     return np.asarray(picture.crop((left, top, left + size, top + size)))
 
 
-def labelled_splits(opened: PreparedData | StoredSet, val_size: int) -> dict[str, Pictures]:
+def labelled_splits(opened: PreparedData | StoredSet, val_size: int, name: str = "images") -> dict[str, Pictures]:
     """fit, val and test of a labelled set. Held out are the last ``val_size`` training images of an array set, whose
-    order a hash of their content has given, and as many drawn ones of stored files, which may be sorted by class.
+    order a hash of their content has given, and as many drawn ones of stored files.
     """
     if isinstance(opened, StoredSet):
         train, test = opened.splits["train"], opened.splits["test"]
         rows = np.random.default_rng(derive_seed("validation split")).permutation(len(train))
-        kept = _kept(len(rows), val_size)
+        kept, drawn = _kept(len(rows), val_size), sample(len(test), len(test))
 
         def of_train(own: np.ndarray) -> Pictures:
             return Pictures(lambda number: train.picture(own[number]), train.labels[own])
@@ -65,10 +72,11 @@ def labelled_splits(opened: PreparedData | StoredSet, val_size: int) -> dict[str
         return {
             "fit": of_train(rows[:kept]),
             "val": of_train(rows[kept:]),
-            "test": Pictures(test.picture, test.labels),
+            "test": Pictures(lambda number: test.picture(drawn[number]), test.labels[drawn]),
         }
     arrays = opened.load()
     images, labels = arrays["train_images"], arrays["train_labels"]
+    check_order(labels, name)
     kept = _kept(len(images), val_size)
     return {
         "fit": _array_pictures(images[:kept], labels[:kept]),
@@ -81,21 +89,25 @@ def captioned_splits(opened: PreparedData | StoredSet) -> dict[str, Pictures]:
     """fit, val and test of pairs, each picture with its first caption: arrays as experiments/lit/pair_arrays.py has
     them, or stored files.
     """
-    if not isinstance(opened, PreparedData):
-        return {
-            name: Pictures(opened.splits[theirs].picture, [texts[0] for texts in opened.splits[theirs].captions])
-            for name, theirs in (("fit", "train"), ("val", "val"), ("test", "test"))
-        }
+    if isinstance(opened, StoredSet):
+        return {name: _captioned(opened.splits[theirs]) for theirs, name in SPLITS.items()}
     arrays = opened.load()
     texts = arrays["captions"].tobytes().decode().split("\n")
     firsts = np.unique(arrays["caption_images"], return_index=True)[1]
 
     def split(number: int) -> Pictures:
         rows = np.nonzero(arrays["splits"] == number)[0]
+        rows = rows[sample(len(rows), len(rows))]
         captions = [texts[firsts[row]] for row in rows]
         return Pictures(lambda place: Image.fromarray(arrays["images"][rows[place]]), captions)
 
-    return {name: split(number) for number, name in enumerate(("fit", "val", "test"))}
+    return {name: split(number) for number, name in enumerate(SPLITS.values())}
+
+
+def _captioned(split: StoredSplit) -> Pictures:
+    drawn = sample(len(split), len(split))
+    captions = [split.captions[row][0] for row in drawn]
+    return Pictures(lambda number: split.picture(drawn[number]), captions)
 
 
 def _array_pictures(images: np.ndarray, labels: np.ndarray) -> Pictures:

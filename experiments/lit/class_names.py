@@ -66,8 +66,8 @@ def prompt_numbers(labels: np.ndarray, names: Sequence[str] | None, data_set: st
         if len(number_of) == len(known) and all(theirs[number] in number_of for number in np.unique(labels)):
             table = np.array([number_of.get(name, -1) for name in theirs], np.int64)
             return table[labels]
-    known = {_plain(name) for name in ours}
-    wrong = next((names[number] for number in np.unique(labels) if theirs[number] not in known), names[0])
+    plain = {_plain(name) for name in ours}
+    wrong = next((names[number] for number in np.unique(labels) if theirs[number] not in plain), names[0])
     raise DataError(
         f"data.zero_shot.{data_set} has the class {wrong!r}, which is none of the {len(ours)} that its prompts are of, "
         f"such as {ours[0]!r}: give its classes these names, or their numbers from 0 in the order of "
