@@ -1,13 +1,15 @@
 """Image classification: images in, class logits out."""
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from hydra.utils import instantiate
+from omegaconf import DictConfig
 from torch import Tensor, nn
 
+from experiments.data.labels import check_classes
 from experiments.harness.errors import ConfigError
 from experiments.harness.prepared_data import PreparedData
 from experiments.harness.provenance import ROOT
@@ -20,6 +22,7 @@ from experiments.image_classification.augmentation import (
 )
 from experiments.image_classification.config import ImageClassificationConfig
 from experiments.image_classification.initial_weights import load_initial_weights
+from experiments.image_classification.meta import meta_model, meta_output
 from experiments.image_classification.pictures import Pictures, array_splits, evaluation_batches, stored_splits
 from experiments.image_classification.reassessed_labels import reassessed_sums
 from experiments.image_classification.stored_sets import StoredSet
@@ -53,6 +56,17 @@ class ImageClassification:
         cfg = self._cfg
         if cfg.flatness.samples > self.num_train:
             raise ConfigError(f"flatness.samples={cfg.flatness.samples}, but there are {self.num_train} to train on.")
+        labels = {name: split.labels for name, split in self._splits.items() if name != "train"}
+        labels["train"] = np.concatenate([labels.pop("fit"), labels["val"]])
+        check_classes(labels, cfg.data.num_classes, cfg.data.name)
+        try:
+            meta_output(meta_model(cast(DictConfig, cfg)), cast(DictConfig, cfg), 1)
+        except Exception as error:  # whatever the model's modules raise
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise ConfigError(
+                f"The model cannot take pictures of data.image_size={cfg.data.image_size} and data.channels="
+                f"{cfg.data.channels}: {reason}"
+            ) from error
         if cfg.loss not in ("softmax", "sigmoid"):
             raise ConfigError(f"loss must be softmax or sigmoid, but it is {cfg.loss!r}.")
         if cfg.loss == "sigmoid" and cfg.label_smoothing:

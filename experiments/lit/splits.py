@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as vision
 
+from experiments.data.labels import check_order
 from experiments.data.stored import StoredSet, StoredSplit
 from experiments.harness.errors import ConfigError
 from experiments.harness.prepared_data import PreparedData
@@ -109,6 +110,8 @@ def labelled_splits(opened: PreparedData | StoredSet, val_size: int) -> dict[str
         }
     arrays = opened.load()
     images, labels = arrays["train_images"], arrays["train_labels"]
+    if val_size:
+        check_order(labels, "zero_shot")
     if not 0 <= val_size <= len(images):
         raise ConfigError(f"data.zero_shot has val_size={val_size}, but there are {len(images)} training images.")
     val, test = np.arange(len(images) - val_size, len(images)), np.arange(len(arrays["test_images"]))
