@@ -13,6 +13,8 @@ from experiments.harness.errors import DataError
 _FAULTS = (OSError, SyntaxError, ValueError, LookupError, EOFError, zlib.error, struct.error)
 _FAULTS += (Image.DecompressionBombError,)  # type: ignore[assignment]
 
+UNREADABLE = Image.new("RGB", (64, 64), (128, 128, 128))
+"""What stands for a picture of which nothing can be decoded"""
 _EIGHT_BITS = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB", "HSV"}
 """Modes that Pillow converts right. It clips those of more bits at 255."""
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339
@@ -35,7 +37,7 @@ def decode_rgb(encoded: bytes) -> tuple[Image.Image, bool]:
     try:
         return _decode(encoded), False
     except _FAULTS:
-        return Image.new("RGB", (64, 64), (128, 128, 128)), False
+        return UNREADABLE.copy(), False
     finally:
         ImageFile.LOAD_TRUNCATED_IMAGES = False
 

@@ -37,6 +37,9 @@ class Pictures:
     def __len__(self) -> int:
         return len(self.conditions)
 
+    def __getitem__(self, number: int) -> Image.Image:
+        return self.picture(number)
+
     def pixels(self, numbers: np.ndarray, size: int) -> Tensor:
         """Their centres, uint8 ``[N, 3, size, size]``."""
         return torch.from_numpy(np.stack([centre(self.picture(int(number)), size) for number in numbers])).movedim(3, 1)

@@ -13,6 +13,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
+from experiments.data.copies import warn_of_copies
 from experiments.data.labels import check_classes
 from experiments.diffusion.conditions import ClassConditions, Conditions, TextConditions, predict
 from experiments.diffusion.config import DiffusionConfig
@@ -57,6 +58,10 @@ class Diffusion:
             fit, val, test = (np.asarray(splits[name].conditions) for name in ("fit", "val", "test"))
             check_classes({"train": np.concatenate([fit, val]), "test": test}, images["num_classes"], images["name"])
             self._conditions = ClassConditions(images["num_classes"], cfg.sampling.batch_size)
+        held_out = {name: split for name, split in splits.items() if name != "fit"}
+        identity, workers = f"{sets.images.fingerprint} {cfg.data.images.get('val_size')} drawn", cfg.run.num_workers
+        name = cfg.data.images["name"]
+        warn_of_copies(name, splits["fit"], held_out, identity, sets.cache_dir, workers)
         self._splits = splits | {"train": splits["fit"]}
         self._numbers = {name: self._conditions.numbers(split) for name, split in self._splits.items()}
         self._numbers["samples"] = self._conditions.of_samples(splits["test"], cfg.sampling.num_samples)

@@ -10,6 +10,7 @@ from hydra.utils import get_method
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
+from experiments.data.copies import warn_of_same_texts
 from experiments.data.labels import check_classes
 from experiments.data.sample import sample
 from experiments.finetuning.classifier import Classifier, build_classifier
@@ -48,6 +49,8 @@ class TextClassification:
         self._locked = self._locked_part() if cfg.model.locked else None
         texts = labelled_splits(data.texts.load())
         check_classes({name: split.labels for name, split in texts.items()}, self._num_classes, cfg.data.name)
+        held_out = {name: split.texts for name, split in texts.items() if name != "train"}
+        warn_of_same_texts(cfg.data.name, texts["train"].texts, held_out)
         self.splits = {name: self._classified(name, split) for name, split in texts.items()}
         self.num_train = len(self.splits["train"].labels)
         if cfg.flatness.samples > self.num_train:

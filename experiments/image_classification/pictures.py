@@ -42,6 +42,19 @@ class Pictures(Protocol):
 
 
 @dataclass(frozen=True)
+class Numbered:
+    """Pictures without their labels, as experiments/data/copies.py takes them."""
+
+    pictures: Pictures
+
+    def __len__(self) -> int:
+        return len(self.pictures.labels)
+
+    def __getitem__(self, number: int) -> Any:
+        return self.pictures.picture(number)
+
+
+@dataclass(frozen=True)
 class ArrayPictures:
     """Decoded pictures, uint8 ``[pictures, H, W, C]``, mapped read-only from disk."""
 
@@ -98,9 +111,7 @@ def array_splits(cfg: ImageClassificationConfig, arrays: dict[str, np.ndarray]) 
 def stored_splits(cfg: ImageClassificationConfig, data: StoredSet) -> dict[str, Pictures]:
     """The splits of a stored set; its rows may be sorted by class, so ``val`` is drawn, with a seed of its own."""
     if cfg.augmentation.crop_area is None:
-        raise ConfigError(
-            f"The pictures of data={cfg.data.name} are of any size: set augmentation.crop_area."
-        )
+        raise ConfigError(f"The pictures of data={cfg.data.name} are of any size: set augmentation.crop_area.")
     count = _fit_size(cfg, len(data.train))
     rows = np.random.default_rng(derive_seed("validation split")).permutation(len(data.train))
     splits: dict[str, Pictures] = {

@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 from torchvision.transforms import InterpolationMode, v2
 
+from experiments.data.copies import warn_of_copies
 from experiments.data.sample import sample
 from experiments.harness.errors import ConfigError, DataError
 from experiments.harness.prepared_data import cached_arrays
@@ -52,6 +53,9 @@ class Lit:
         if cfg.flatness.samples > self.num_train:
             raise ConfigError(f"flatness.samples={cfg.flatness.samples}, but there are {self.num_train} to train on.")
         self._train_pictures = splits["train"].pictures
+        held_out = {name: pairs.pictures for name, pairs in splits.items() if name != "train"}
+        cache, workers = sets.cache_dir, cfg.run.num_workers
+        warn_of_copies(cfg.data.name, self._train_pictures, held_out, sets.pairs.fingerprint, cache, workers)
         for name, pairs in splits.items():
             _check_size(pairs, f"split {name} of data={cfg.data.name}")
         self.pair_inputs = {name: self._pair_inputs(pairs) for name, pairs in splits.items()}
