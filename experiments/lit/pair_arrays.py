@@ -14,6 +14,8 @@ from PIL import Image
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from experiments.data.text import folded
+
 SPLITS = ("train", "val", "test")
 HELD_OUT_PERCENT = 10
 """of the groups, for val and for test each"""
@@ -58,7 +60,7 @@ def groups(images: np.ndarray, captions: Sequence[Sequence[str]]) -> np.ndarray:
     left, right = np.nonzero(near_duplicates(images))
     first_with: dict[str, int] = {}
     shared = [
-        (image, first_with.setdefault(" ".join(text.lower().split()), image))
+        (image, first_with.setdefault(folded(text), image))
         for image, texts in enumerate(captions)
         for text in texts
     ]
