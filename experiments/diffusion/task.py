@@ -116,6 +116,8 @@ class Diffusion:
             "sampling.num_samples": ("test", cfg.sampling.num_samples),
         }
         for key, (split, count) in wanted.items():
+            if count < (key != "flatness.samples"):
+                raise ConfigError(f"{key}={count}, but it must be at least 1.")
             if count > len(self._splits[split]):
                 raise ConfigError(f"{key}={count}, but {split} has {len(self._splits[split])} images.")
 

@@ -60,9 +60,7 @@ def groups(images: np.ndarray, captions: Sequence[Sequence[str]]) -> np.ndarray:
     left, right = np.nonzero(near_duplicates(images))
     first_with: dict[str, int] = {}
     shared = [
-        (image, first_with.setdefault(folded(text), image))
-        for image, texts in enumerate(captions)
-        for text in texts
+        (image, first_with.setdefault(folded(text), image)) for image, texts in enumerate(captions) for text in texts
     ]
     rows = np.concatenate([left, [image for image, _ in shared]])
     columns = np.concatenate([right, [first for _, first in shared]])

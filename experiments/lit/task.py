@@ -40,6 +40,8 @@ class Lit:
 
     def __init__(self, cfg: LitConfig, sets: Sets) -> None:
         check_batch(cfg.train.batch_size, cfg.train.micro_batch_size)
+        if not cfg.model.image.locked and not cfg.model.text.locked:
+            _check_image_size(cfg)
         self._cfg, self._sets = cfg, sets
         self._weights = {name: opened.load() for name, opened in sets.weights.items()}
         # Where training sees a picture in many crops, a locked image tower has to see them too.
@@ -184,6 +186,17 @@ class Lit:
             )
             for split, labelled in labelled_splits(self._sets.zero_shot[name], data.val_size).items()
         }
+
+
+def _check_image_size(cfg: LitConfig) -> None:
+    """Raise ConfigError where the trained image tower cannot take the pictures."""
+    size, cached = cfg.model.image_size, {"image": False, "text": False}
+    try:
+        with torch.device("meta"):
+            build_two_towers(cfg.model, {}, cached).embed_images(torch.zeros(1, 3, size, size, dtype=torch.uint8))
+    except Exception as error:  # whatever the tower's modules raise
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ConfigError(f"The image tower cannot take pictures of model.image_size={size}: {reason}") from error
 
 
 def _check_size(pairs: Pairs, where: str) -> None:

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from experiments.data.stored import open_stored
+from experiments.harness.entry import locate
 from experiments.harness.errors import ConfigError, DataError
 from experiments.harness.prepared_data import PreparedData
 from experiments.lit.class_names import CIFAR10, class_names, prompt_numbers
@@ -72,8 +73,6 @@ def test_a_table_s_names_reach_the_run(make_lit: MakeConfig, tmp_path: Path) -> 
     place = f"{{kind: local, path: '{tmp_path}/set', splits: {{test: test}}, image: image, label: label}}"
     cfg = make_lit("+data.zero_shot.cifar10.access=experiments.data.stored.open_stored",
                    f"data.zero_shot.cifar10.places=[{place}]")  # fmt: skip
-    from experiments.harness.entry import locate
-
     found = build(cfg, locate(cfg)[1])._zero_shot["cifar10"]["test"].labels.tolist()
     assert found == [CIFAR10.index(name) for name in names]
 
@@ -97,8 +96,6 @@ def test_the_held_out_part_of_arrays_is_there_or_left_out_or_refused() -> None:
 
 
 def test_too_few_pairs_for_recall_are_refused(make_lit: MakeConfig, tmp_path: Path) -> None:
-    from experiments.harness.entry import locate
-
     place = f"{{kind: local, path: '{tmp_path}', decode: tests.lit.test_class_names.few_shapes}}"
     cfg = make_lit("data.name=few", f"data.places=[{place}]")
     with pytest.raises(DataError, match=r"split test of data=few has 10 pictures .* Hold more out"):
@@ -111,3 +108,9 @@ def few_shapes(folder: Path) -> dict[str, np.ndarray]:
     arrays = decode_shapes(folder)
     arrays["splits"] = np.where(np.arange(80) < 56, 0, np.where(np.arange(80) < 70, 1, 2)).astype(np.uint8)
     return arrays
+
+
+def test_pictures_that_the_tower_cannot_take_are_refused(make_lit: MakeConfig) -> None:
+    cfg = make_lit("model.image_size=17")
+    with pytest.raises(ConfigError, match=r"image tower cannot take pictures of model\.image_size=17"):
+        build(cfg, locate(cfg)[1])
