@@ -18,7 +18,7 @@ import hashlib
 import json
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -149,6 +149,15 @@ def open_stored(data: Mapping[str, Any], cache_dir: Path) -> StoredSet:
     return StoredSet(splits, fingerprint)
 
 
+def check_splits(splits: Collection[str], needed: Sequence[str], name: str) -> None:
+    """Raise DataError for a set without one of the splits that a task needs."""
+    if absent := [split for split in needed if split not in splits]:
+        raise DataError(
+            f"data={name} has no split {absent[0]}, only {', '.join(splits)}: say in its places' key splits which part "
+            f'of it is {absent[0]}, such as {absent[0]}: "train[-1000:]".'
+        )
+
+
 def check_fingerprint(data: Mapping[str, Any], found: str) -> None:
     """Raise DataError if the config group ``data`` declares another one."""
     if data.get("fingerprint") not in (None, found):
@@ -272,10 +281,25 @@ def _local_tables(place: Mapping[str, Any], wanted: Sequence[str]) -> dict[str, 
             features = {"image": datasets.Image(decode=False), "label": datasets.Value("string")}
             tables[theirs] = datasets.Dataset.from_dict(columns, datasets.Features(features))
         else:
+            if kind == "parquet":
+                _check_same_names(files, place.get("label"))
             more = {"drop_labels": True} if kind == PICTURES_WITH_METADATA else {}
             paths = {"train": [str(path) for path in files]}
             tables[theirs] = datasets.load_dataset(kind, data_files=paths, split="train", **more)
     return tables
+
+
+def _check_same_names(files: Sequence[Path], label: str | None) -> None:
+    """Raise DataError for files of a split whose class numbers mean different names: the library takes the first's."""
+    import pyarrow.parquet as pq  # type: ignore[import-untyped]
+
+    first: list[str] | None = None
+    for path in files:
+        written = json.loads((pq.read_schema(path).metadata or {}).get(b"huggingface", b"{}"))
+        names = written.get("info", {}).get("features", {}).get(label, {}).get("names")
+        first = first or names
+        if names != first:
+            raise DataError(f"{path.name} numbers its classes otherwise than {files[0].name}.")
 
 
 def _read(where: str, rows: Any, place: Mapping[str, Any]) -> StoredSplit:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from experiments.data.labels import check_order
 from experiments.data.sample import sample
-from experiments.data.stored import StoredSet, StoredSplit
+from experiments.data.stored import StoredSet, StoredSplit, check_splits
 from experiments.harness.errors import ConfigError
 from experiments.harness.prepared_data import PreparedData
 from experiments.harness.seeds import derive_seed
@@ -65,6 +65,7 @@ def labelled_splits(opened: PreparedData | StoredSet, val_size: int, name: str =
     order a hash of their content has given, and as many drawn ones of stored files.
     """
     if isinstance(opened, StoredSet):
+        check_splits(opened.splits, ("train", "test"), name)
         train, test = opened.splits["train"], opened.splits["test"]
         rows = np.random.default_rng(derive_seed("validation split")).permutation(len(train))
         kept, drawn = _kept(len(rows), val_size), sample(len(test), len(test))
@@ -93,6 +94,7 @@ def captioned_splits(opened: PreparedData | StoredSet) -> dict[str, Pictures]:
     them, or stored files.
     """
     if isinstance(opened, StoredSet):
+        check_splits(opened.splits, tuple(SPLITS), "images")
         return {name: _captioned(opened.splits[theirs]) for theirs, name in SPLITS.items()}
     arrays = opened.load()
     texts = arrays["captions"].tobytes().decode().split("\n")

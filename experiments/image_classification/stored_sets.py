@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.data.stored import StoredSplit, check_fingerprint, open_splits
+from experiments.data.stored import StoredSplit, check_fingerprint, check_splits, open_splits
 from experiments.harness.errors import DataError
 from experiments.harness.provenance import ROOT
 from experiments.image_classification.reassessed_labels import read_reassessed_labels
@@ -42,6 +42,7 @@ def open_stored(data: Mapping[str, Any], cache_dir: Path) -> StoredSet:
     the config says.
     """
     splits = open_splits(data["name"], data["places"], data["num_classes"])
+    check_splits(splits, ("train", "test"), data["name"])
     train, test = splits["train"], splits["test"]
     if data["train_images"] not in (None, len(train)):
         raise DataError(
@@ -50,7 +51,9 @@ def open_stored(data: Mapping[str, Any], cache_dir: Path) -> StoredSet:
         )
     v2 = None
     if data["v2_places"]:
-        v2 = open_splits(f"{data['name']}/v2", data["v2_places"], data["num_classes"], train.class_names)["test"]
+        of_v2 = open_splits(f"{data['name']}/v2", data["v2_places"], data["num_classes"], train.class_names)
+        check_splits(of_v2, ("test",), f"{data['name']}/v2")
+        v2 = of_v2["test"]
     real_file = _first_file(data["name"], data["real_places"]) if data["real_places"] else None
     initial_run = _find_run(data["initial_run"]) if data["initial_run"] else None
     content = {

@@ -13,6 +13,7 @@ from torchvision.transforms import InterpolationMode, v2
 
 from experiments.data.copies import warn_of_copies
 from experiments.data.sample import sample
+from experiments.data.stored import check_splits
 from experiments.harness.errors import ConfigError, DataError
 from experiments.harness.prepared_data import cached_arrays
 from experiments.lit.class_names import class_names, prompt_numbers, templates
@@ -51,6 +52,7 @@ class Lit:
         }
         self._locked = {name: self._locked_part(name) for name in ("image", "text") if self._cached[name]}
         splits = pair_splits(sets.pairs)
+        check_splits(splits, ("train", "val", "test"), cfg.data.name)
         self.num_train = len(splits["train"].captions)
         if cfg.flatness.samples > self.num_train:
             raise ConfigError(f"flatness.samples={cfg.flatness.samples}, but there are {self.num_train} to train on.")
@@ -61,7 +63,11 @@ class Lit:
         for name, pairs in splits.items():
             _check_size(pairs, f"split {name} of data={cfg.data.name}")
         self.pair_inputs = {name: self._pair_inputs(pairs) for name, pairs in splits.items()}
-        retrieved = {name: pair_splits(one)["test"] for name, one in sets.retrieval.items()}
+        retrieved = {}
+        for name, one in sets.retrieval.items():
+            of_set = pair_splits(one)
+            check_splits(of_set, ("test",), f"retrieval.{name}")
+            retrieved[name] = of_set["test"]
         for name, pairs in retrieved.items():
             _check_size(pairs, f"data.retrieval.{name}")
         self._retrieval = {name: self._pair_inputs(pairs) for name, pairs in retrieved.items()}

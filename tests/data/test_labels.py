@@ -85,6 +85,13 @@ def test_splits_that_number_their_classes_differently_are_brought_together_by_na
         opened(tmp_path, train="train", test="test")
 
 
+def test_files_of_a_split_that_number_their_classes_differently_are_refused(tmp_path: Path) -> None:
+    write_table(tmp_path / "train-0.parquet", [0, 1], ["cat", "dog"])
+    write_table(tmp_path / "train-1.parquet", [0, 1], ["dog", "cat"])
+    with pytest.raises(DataError, match=r"train-1\.parquet numbers its classes otherwise than train-0\.parquet"):
+        opened(tmp_path, train="train")
+
+
 def test_words_are_numbered_as_in_training(tmp_path: Path) -> None:
     write_table(tmp_path / "train.parquet", ["b", "a", "c"])
     write_table(tmp_path / "test.parquet", ["c", "b"])
