@@ -132,7 +132,10 @@ def _named(folder: Path, files: list[Path], split: str) -> tuple[Path, list[Path
         return folder, files
     there = sorted({path.relative_to(folder).parts[0] for path in files})
     shown = ", ".join(there[:10]) + (f" and {len(there) - 10} more" if len(there) > 10 else "")
-    raise DataError(f"it has no split {split}, neither a folder nor a table; it holds {shown or 'nothing'}.")
+    raise DataError(
+        f"it has no split {split}, neither a folder nor a table (the key files can say what it is); it holds "
+        f"{shown or 'nothing'}."
+    )
 
 
 def _split_folders(folder: Path, files: list[Path]) -> list[Path]:

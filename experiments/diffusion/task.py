@@ -34,7 +34,7 @@ from experiments.diffusion.sampler import (
 )
 from experiments.diffusion.sets import Sets
 from experiments.diffusion.super_resolution import augmented, clean
-from experiments.harness.errors import ConfigError
+from experiments.harness.errors import ConfigError, refused_as
 from experiments.harness.seeds import derive_seed
 from experiments.metrics.clip_score import ClipScorer
 
@@ -90,14 +90,8 @@ class Diffusion:
                 f"model.num_class_embeds={embedded} must be at least {classes + hides}: {classes} classes"
                 + (", and one that says none, for noise.condition_dropout and guidance." if hides else ".")
             )
-        try:
+        with refused_as(f"The model cannot take images of data.image_size={cfg.data.image_size} and its conditions"):
             meta_output(meta_model(cast(DictConfig, cfg)), cast(DictConfig, cfg), 1)
-        except Exception as error:  # whatever the model's modules raise
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise ConfigError(
-                f"The model cannot take images of data.image_size={cfg.data.image_size} with its conditions: {reason}. "
-                "An edge has to be halved by each of its levels but the last."
-            ) from error
         named = {cfg.study.primary_metric, *cfg.study.secondary_metrics}
         places = list(cfg.data.inception_places)
         if named & {"samples/fid", "samples/kid"} and not found_inception(places):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from experiments.data.copies import warn_of_copies
 from experiments.data.labels import check_classes
-from experiments.harness.errors import ConfigError
+from experiments.harness.errors import ConfigError, refused_as
 from experiments.harness.prepared_data import PreparedData
 from experiments.harness.provenance import ROOT
 from experiments.harness.seeds import derive_seed
@@ -67,14 +67,8 @@ class ImageClassification:
         labels = {name: split.labels for name, split in self._splits.items() if name != "train"}
         labels["train"] = np.concatenate([labels.pop("fit"), labels["val"]])
         check_classes(labels, cfg.data.num_classes, cfg.data.name)
-        try:
+        with refused_as(f"The model cannot take pictures of data.image_size={cfg.data.image_size}"):
             meta_output(meta_model(cast(DictConfig, cfg)), cast(DictConfig, cfg), 1)
-        except Exception as error:  # whatever the model's modules raise
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise ConfigError(
-                f"The model cannot take pictures of data.image_size={cfg.data.image_size} and data.channels="
-                f"{cfg.data.channels}: {reason}"
-            ) from error
         if cfg.loss not in ("softmax", "sigmoid"):
             raise ConfigError(f"loss must be softmax or sigmoid, but it is {cfg.loss!r}.")
         if cfg.loss == "sigmoid" and cfg.label_smoothing:

@@ -14,7 +14,7 @@ from torchvision.transforms import InterpolationMode, v2
 from experiments.data.copies import warn_of_copies
 from experiments.data.sample import sample
 from experiments.data.stored import check_splits
-from experiments.harness.errors import ConfigError, DataError
+from experiments.harness.errors import ConfigError, DataError, refused_as
 from experiments.harness.prepared_data import cached_arrays
 from experiments.lit.class_names import class_names, prompt_numbers, templates
 from experiments.lit.config import LitConfig
@@ -42,7 +42,10 @@ class Lit:
     def __init__(self, cfg: LitConfig, sets: Sets) -> None:
         check_batch(cfg.train.batch_size, cfg.train.micro_batch_size)
         if not cfg.model.image.locked and not cfg.model.text.locked:
-            _check_image_size(cfg)
+            size = cfg.model.image_size
+            with refused_as(f"The image tower cannot take pictures of model.image_size={size}"), torch.device("meta"):
+                towers = build_two_towers(cfg.model, {}, {"image": False, "text": False})
+                towers.embed_images(torch.zeros(1, 3, size, size, dtype=torch.uint8))
         self._cfg, self._sets = cfg, sets
         self._weights = {name: opened.load() for name, opened in sets.weights.items()}
         # Where training sees a picture in many crops, a locked image tower has to see them too.
@@ -58,8 +61,12 @@ class Lit:
             raise ConfigError(f"flatness.samples={cfg.flatness.samples}, but there are {self.num_train} to train on.")
         self._train_pictures = splits["train"].pictures
         held_out = {name: pairs.pictures for name, pairs in splits.items() if name != "train"}
+        for name, one in sets.zero_shot.items():
+            labelled = labelled_splits(one, 0)
+            check_splits(labelled, ("test",), f"zero_shot.{name}")
+            held_out[f"zero_shot.{name}"] = labelled["test"].pictures
         cache, workers = sets.cache_dir, cfg.run.num_workers
-        warn_of_copies(cfg.data.name, self._train_pictures, held_out, sets.pairs.fingerprint, cache, workers)
+        warn_of_copies(cfg.data.name, self._train_pictures, held_out, sets.fingerprint, cache, workers)
         for name, pairs in splits.items():
             _check_size(pairs, f"split {name} of data={cfg.data.name}")
         self.pair_inputs = {name: self._pair_inputs(pairs) for name, pairs in splits.items()}
@@ -192,17 +199,6 @@ class Lit:
             )
             for split, labelled in labelled_splits(self._sets.zero_shot[name], data.val_size).items()
         }
-
-
-def _check_image_size(cfg: LitConfig) -> None:
-    """Raise ConfigError where the trained image tower cannot take the pictures."""
-    size, cached = cfg.model.image_size, {"image": False, "text": False}
-    try:
-        with torch.device("meta"):
-            build_two_towers(cfg.model, {}, cached).embed_images(torch.zeros(1, 3, size, size, dtype=torch.uint8))
-    except Exception as error:  # whatever the tower's modules raise
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ConfigError(f"The image tower cannot take pictures of model.image_size={size}: {reason}") from error
 
 
 def _check_size(pairs: Pairs, where: str) -> None:
