@@ -89,6 +89,11 @@ def _checked(data: Mapping[str, Any], tasks: Mapping[str, Mapping[str, GlueRows]
     for task, splits in tasks.items():
         rows = splits["train"]
         count = min(data["val_rows"], int(MOST_HELD_OUT * len(rows)))
+        if count < 1:
+            raise DataError(
+                f"data={data['name']}: of the {len(rows)} training rows of {task} at most {MOST_HELD_OUT:.0%} are held "
+                f"out (data.val_rows={data['val_rows']}), which is none: tuning needs some."
+            )
         order = np.random.default_rng(derive_seed("glue", task, "val")).permutation(len(rows))
         train.append(rows.chosen(np.sort(order[count:])))
         test = {f"{task}{part}": splits[name] for part, name in TASKS[task].test_splits.items()}

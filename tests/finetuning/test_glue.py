@@ -67,6 +67,12 @@ def test_labels_that_are_no_numbers_of_answers_are_refused(tmp_path: Path) -> No
             open_glue(changed(tmp_path / folder, {"sentence": ["a", "b"] * 20, "label": values}), tmp_path)
 
 
+def test_a_task_of_which_nothing_can_be_held_out_is_refused(tmp_path: Path) -> None:
+    few = changed(tmp_path, {"sentence": [f"s {number}" for number in range(19)], "label": [0] * 19})
+    with pytest.raises(DataError, match=r"of the 19 training rows of cola at most 5% are held out .*, which is none"):
+        open_glue(few, tmp_path)
+
+
 def write_named(folder: Path, names: list[str]) -> None:
     features = datasets.Features({"sentence": datasets.Value("string"), "label": datasets.ClassLabel(names=names)})
     columns = {"sentence": [f"sentence {number}" for number in range(40)], "label": [0, 1] * 20}
