@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from experiments.data.folders import CLASS_FOLDERS, PICTURES_WITH_METADATA, split_files
+from experiments.data.folders import CLASS_FOLDERS, PICTURES_WITH_METADATA, is_picture, split_files, warn_of_unread
 from experiments.data.labels import Labels, check_classes, check_labels, column_labels, same_numbers
 from experiments.data.pixels import decode_rgb
 from experiments.data.text import check_text, folded, lines
@@ -289,7 +289,12 @@ def _local_tables(place: Mapping[str, Any], wanted: Sequence[str]) -> dict[str, 
                 _check_same_names(files, place.get("label"))
             more = {"drop_labels": True} if kind == PICTURES_WITH_METADATA else {}
             paths = {"train": [str(path) for path in files]}
-            tables[theirs] = datasets.load_dataset(kind, data_files=paths, split="train", **more)
+            rows = datasets.load_dataset(kind, data_files=paths, split="train", **more)
+            if kind == PICTURES_WITH_METADATA:
+                stored = rows.cast_column("image", datasets.Image(decode=False))["image"]
+                listed = {one["path"] for one in stored if one is not None}
+                warn_of_unread(root, [path for path in files if is_picture(path) and str(path) not in listed])
+            tables[theirs] = rows
     return tables
 
 
@@ -408,7 +413,10 @@ def _slice_of(split: StoredSplit, bounds: str, theirs: str) -> StoredSplit:
         (part,) = datasets.ReadInstruction.from_spec(f"train{bounds}").to_absolute({"train": len(split)})
     except (ValueError, AssertionError) as error:
         raise DataError(f"its split {theirs}{bounds} cannot be cut out of {len(split)} rows ({error}).") from error
-    chosen = split.chosen(range(part.from_ or 0, len(split) if part.to is None else part.to))
+    rows = range(len(split))[part.from_ : part.to]
+    if not rows:
+        raise DataError(f"its split {theirs}{bounds} has no rows: {theirs} has {len(split)}.")
+    chosen = split.chosen(rows)
     if absent := set(split.labels.tolist()) - set(chosen.labels.tolist()):
         raise DataError(
             f"its split {theirs}{bounds} lacks {len(absent)} of the {len(set(split.labels.tolist()))} classes of "

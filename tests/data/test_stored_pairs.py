@@ -194,6 +194,30 @@ def test_pictures_with_a_table_of_captions_beside_them(tmp_path: Path) -> None:
             assert found.captions[row] == [f"{name} {found.picture(row).width - 20}"]
 
 
+def test_pictures_that_the_table_beside_them_does_not_list_are_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "set" / "train").mkdir(parents=True)
+    for number in range(3):
+        (tmp_path / "set" / "train" / f"{number}.jpg").write_bytes(jpeg(number))
+    metadata = tmp_path / "set" / "train" / "metadata.csv"
+    metadata.write_text("file_name,text\n0.jpg,zero\n2.jpg,two\n")
+    data = config(tmp_path / "set", splits={"train": "train"}, image="image", caption="text")
+    assert open_stored(data, tmp_path).splits["train"].captions == [["zero"], ["two"]]
+    assert "1 files of" in caplog.text
+    assert "are not read: 1.jpg" in caplog.text
+    metadata.write_text("file_name,text\n0.jpg,zero\n3.jpg,three\n")
+    with pytest.raises(DataError, match=r"small/train has no picture in row 1: it is '.*3\.jpg'"):
+        open_stored(data, tmp_path)
+
+
+def test_a_slice_beyond_the_rows_is_refused(tmp_path: Path) -> None:
+    write_table(tmp_path / "train.parquet", ["a", "b"])
+    for bounds in ("[5:]", "[:0]", "[-1:-2]"):
+        with pytest.raises(DataError, match=r"its split train\[.*\] has no rows: train has 2"):
+            open_stored(config(tmp_path, splits={"train": f"train{bounds}"}), tmp_path)
+
+
 def test_the_fingerprint_tells_other_pictures_with_the_same_captions_apart(tmp_path: Path) -> None:
     found = []
     for number in range(2):
