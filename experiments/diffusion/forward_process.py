@@ -9,6 +9,7 @@ from torch import Tensor
 from experiments.diffusion.config import NoiseConfig
 from experiments.harness.errors import ConfigError
 
+SCHEDULES = ("linear", "squaredcos_cap_v2")
 IMAGE_VARIANCE = 0.05
 """Of pixels from -1 to 1 around what their surroundings tell: a guess, which sets where importance sampling looks most.
 It changes only the variance of the gradient, never its mean."""
@@ -39,11 +40,8 @@ class ForwardProcess:
     """Images float ``[N, ...]`` from -1 to 1, noise of that shape, timesteps int64 ``[N]`` from 0."""
 
     def __init__(self, cfg: NoiseConfig) -> None:
-        for key, choices in (
-            ("schedule", SCHEDULES),
-            ("target", ("epsilon", "v_prediction")),
-            ("timesteps", ("uniform", "importance")),
-        ):
+        offered = {"schedule": SCHEDULES, "target": ("epsilon", "v_prediction"), "timesteps": ("uniform", "importance")}
+        for key, choices in offered.items():
             if getattr(cfg, key) not in choices:
                 raise ConfigError(f"noise.{key} must be {' or '.join(choices)}, but it is {getattr(cfg, key)!r}.")
         if not 0 <= cfg.condition_dropout < 1:

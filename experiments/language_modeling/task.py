@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
+from experiments.data.sample import sample
 from experiments.harness.errors import ConfigError
 from experiments.language_modeling.config import LanguageModelingConfig
 from experiments.language_modeling.models import build_model
@@ -61,12 +62,12 @@ class LanguageModeling:
         return loss
 
     def evaluate(self, model: nn.Module, split: str, process: int, num_processes: int) -> dict[str, Tensor]:
-        """Sums over this process's share of all documents of the split; of "train" its first flatness.samples
+        """Sums over this process's share of all documents of the split; of "train" flatness.samples drawn
         documents.
         """
         documents = self._tokens.splits[split]
         if split == "train":
-            documents = _first_documents(documents, self._cfg.flatness.samples)
+            documents = _some_documents(documents, self._cfg.flatness.samples)
         sums: dict[str, Tensor] = self._objective.sums(
             model, documents, self._cfg.context_length, self._cfg.data.vocab_size, process, num_processes
         )
@@ -90,14 +91,15 @@ def spaces_part_words(splits: Sequence[TokenSplit]) -> bool:
     return bool(num_bytes[wordless].sum() <= MOST_WORDLESS * num_bytes.sum())
 
 
-def _first_documents(split: TokenSplit, count: int) -> TokenSplit:
-    starts = split.starts[: count + 1]
+def _some_documents(split: TokenSplit, count: int) -> TokenSplit:
+    numbers = sample(len(split.num_bytes), count)  # all of them, where there are fewer
+    tokens = [split.tokens[split.starts[number] : split.starts[number + 1]] for number in numbers]
     return replace(
         split,
-        tokens=split.tokens[: starts[-1]],
-        starts=starts,
-        num_bytes=split.num_bytes[:count],
-        num_words=split.num_words[:count],
+        tokens=np.concatenate(tokens),
+        starts=np.cumsum([0, *map(len, tokens)], dtype=np.int64),
+        num_bytes=split.num_bytes[numbers],
+        num_words=split.num_words[numbers],
     )
 
 
