@@ -195,3 +195,12 @@ def test_a_picture_of_numbers_that_are_no_colours_is_named(tmp_path: Path) -> No
     (tmp_path / "train" / "a" / "x.tif").write_bytes(buffer.getvalue())
     with pytest.raises(DataError, match=r"row 1 of tree/train \(x\.tif\) cannot be used: .* floats"):
         opened(tmp_path)["train"].picture(1)
+
+
+def test_class_folders_of_a_hub_s_repository_are_not_guessed_at(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        for name in ("lorry", "train"):
+            write(tmp_path / split / name / "0.png", 0)
+    place = {"kind": "hub", "repo": str(tmp_path), "revision": "main", "splits": SPLITS}
+    with pytest.raises(DataError, match="whose splits the library guesses from the names of classes too"):
+        open_splits("tree", [{**place, "image": "image", "label": "label"}])

@@ -12,7 +12,8 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from PIL import Image
 
-from experiments.data.stored import StoredSplit, check_place, open_splits
+from experiments.data.stored import StoredSplit, open_splits
+from experiments.data.stored_places import check_place
 from experiments.harness.config import resolved
 from experiments.harness.errors import DataError
 from experiments.harness.provenance import ROOT
