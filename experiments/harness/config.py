@@ -82,12 +82,12 @@ class StudyConfig:
     reference: str = "adamw"
     primary_metric: str = MISSING
     validation_metric: str = MISSING
-    better: str = MISSING
-    """higher or lower, for primary and validation metric alike"""
-    secondary_metrics: dict[str, str] = MISSING
-    """other metrics that get an interval and no verdict, each with higher or lower"""
+    secondary_metrics: list[str] = MISSING
+    """other metrics that get an interval and no verdict; the direction of each is declared by the task's metrics.py"""
     margin: float = MISSING
     """differences inside +-margin (units of the primary metric) are a tie"""
+    margin_of: str = MISSING
+    """the metric that margin was chosen for: the primary one, or the study is refused"""
     margin_reason: str = MISSING
     tune_seeds: list[int] = field(default_factory=lambda: [1000])
     confirm_seeds: list[int] = MISSING

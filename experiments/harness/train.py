@@ -109,6 +109,11 @@ def train(cfg: Config, data: Any, directory: Path, record: RunRecord | None, tra
         with evaluation_mode(optimizer):
             metrics = evaluate_split(task, evaluated_model(), split, accelerator)
         row = {f"{split}/{name}": value for name, value in metrics.items()}
+        if split == "val" and cfg.study.validation_metric not in row:
+            raise ConfigError(
+                f"study.validation_metric={cfg.study.validation_metric} is not among what this run measures: "
+                f"{', '.join(row)}."
+            )
         for name in (f"{split}/loss", cfg.study.validation_metric, cfg.study.primary_metric):
             if name in row and not math.isfinite(row[name]):
                 raise Diverged(state.step, name)

@@ -10,6 +10,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from experiments.harness.errors import SuiteError
+from experiments.harness.metric import FLATNESS
 from experiments.harness.provenance import ROOT
 from experiments.harness.record import read_metrics, write_aside
 from experiments.study.looks import judged
@@ -17,8 +18,6 @@ from experiments.study.paper import PaperCell, paper_cell
 from experiments.study.statistics import Better, agrees, paired_difference, speedup, verdict
 
 PAPER = ROOT / "results" / "paper.yaml"
-FLATNESS: dict[str, Better] = {"flatness/perturbed_loss": "lower", "flatness/train_loss": "lower"}
-"""Secondary metrics of every study whose runs measure them (``flatness.draws``)."""
 
 
 class RunFiles:
@@ -82,7 +81,8 @@ def summarize(directory: Path) -> dict[str, Any]:
     secondary = {
         name: better for name, better in study["secondary_metrics"].items() if name in recorded or not complete
     }
-    secondary |= {name: better for name, better in FLATNESS.items() if name in recorded}
+    flatness = {f"flatness/{name}": declared.better for name, declared in FLATNESS.items()}
+    secondary |= {name: better for name, better in flatness.items() if name in recorded}
     metrics = {study["primary_metric"]: study["better"], **secondary}
     once = [len(study["confirm_seeds"])]
     looks = judged(described.get("looks", {"declared": once, "taken": once}))  # records of before this key have none
@@ -202,7 +202,8 @@ def _comparison(
             validation = study["validation_metric"]
             both = [(x, y) for x, y in zip(runs_a, runs_b, strict=True) if not (x.diverged or y.diverged)]
             curves_a, curves_b = [x.curve(validation) for x, _ in both], [y.curve(validation) for _, y in both]
-            row["speedup"] = asdict(speedup(curves_a, curves_b, better=better))
+            # Records of before this key have one direction for both.
+            row["speedup"] = asdict(speedup(curves_a, curves_b, better=study.get("validation_better", better)))
     if study["paper"] and (cell := paper_cell(PAPER, study["paper"], metric)):
         row["paper"] = _paper(study["paper"], cell, a, b, row["verdict"], study["margin"])
     return row

@@ -140,3 +140,11 @@ def test_weights_that_overflow_are_a_divergence_and_no_traceback(make_config: Ma
     status = read_status(locate(cfg)[2])
     assert status is not None
     assert status["status"] == "diverged"
+
+
+def test_a_validation_metric_that_the_objective_lacks_is_found_at_the_first_evaluation(
+    make_lm: MakeConfig,
+) -> None:
+    masked = make_lm("experiment=language_modeling/smoke_masked", "study.validation_metric=val/bits_per_byte")
+    with pytest.raises(ConfigError, match=r"study\.validation_metric=val/bits_per_byte is not among .*: val/loss"):
+        execute(masked)
