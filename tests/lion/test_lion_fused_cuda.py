@@ -20,7 +20,7 @@ from lion.fused import KERNELS, _kernel
 
 DTYPES = (torch.float32, torch.bfloat16)
 SCALARS: dict[str, Any] = {"lr": 0.1, "decay": 0.9, "beta1": 0.9, "beta2": 0.99, "sign": 1}
-BLOCK, TENSORS = fused_cuda.BLOCK, fused_cuda.TENSORS_PER_LAUNCH
+BLOCK, CHUNK = fused_cuda.BLOCK, fused_cuda.CHUNK
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +122,7 @@ def test_the_optimizer_leaves_what_the_kernel_cannot_take_to_the_operators(
     assert memory.sum() == -0.5 * (9 + 16)
 
 
-@pytest.mark.parametrize("tensors", [TENSORS - 1, TENSORS, TENSORS + 1, 2 * TENSORS + 3])
+@pytest.mark.parametrize("tensors", [1, 2, 31, 70])
 def test_any_number_of_tensors_is_stepped(interpreted: ModuleType, tensors: int) -> None:
     assert_bits_are_the_loops(interpreted.step, random_rows(0, [5 + 400 * (index % 4) for index in range(tensors)]))
 
