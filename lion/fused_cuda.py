@@ -65,7 +65,7 @@ class Table:
 
 
 _tables: dict[tuple[int, ...], Table] = {}
-"""The table of the last step by device, stream, number of columns and tensors, and address of the first parameter.
+"""The table of the last step by device, stream, address of the first parameter, and lengths of the columns.
 
 By stream, because memory that is freed may be taken at once for what its stream does next. No table is ever changed, so
 threads may share them.
@@ -98,6 +98,8 @@ def step(
             return True
         if isinstance(lr, Tensor) and isinstance(decay, Tensor):
             lr, decay = (lr.item(), decay.item()) if lr.is_cpu else (_on(device, lr), _on(device, decay))
+        else:
+            lr, decay = float(lr), float(decay)
         _update[(table.programs,)](
             table.on_device,
             len(columns[0]),
@@ -144,7 +146,7 @@ def _table(columns: Columns, device: torch.device) -> Table | None:
     facts = [[*map(fact, tensors)] for fact in FACTS]
     addresses = [*map(Tensor.data_ptr, tensors)]
     stream = torch.cuda.current_stream(device).cuda_stream if on_gpu else 0
-    key = (device.index or 0, stream, len(columns), len(columns[0]), addresses[0])
+    key = (device.index or 0, stream, addresses[0], *map(len, columns))
     last = _tables.get(key)
     captured = on_gpu and torch.cuda.is_current_stream_capturing()
     layout = None
@@ -243,13 +245,14 @@ def _update(  # type: ignore[no-untyped-def]
 
     # Only without a mask does Triton load 16 bytes at once.
     whole = remaining // block * block
-    for first in range(0, whole, block):
+    first = 0
+    while first < whole:  # the interpreter of Triton 3.6 has no range() up to a scalar, given NumPy 2.5
         _update_entries(
             param,
             grad,
             exp_avg,
             compensation,
-            first + tl.arange(0, block),
+            tl.multiple_of(first, block) + tl.arange(0, block),
             None,
             lr,
             decay,
@@ -260,6 +263,7 @@ def _update(  # type: ignore[no-untyped-def]
             sign,
             inverse_scale,
         )
+        first += block
     if whole < remaining:
         entries = whole + tl.arange(0, block)
         _update_entries(

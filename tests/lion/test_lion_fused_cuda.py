@@ -132,13 +132,10 @@ def test_tensors_that_moved_since_the_last_step_are_found(interpreted: ModuleTyp
     rows = random_rows(0, [1, CHUNK + 1, 0, 5])
     assert_bits_are_the_loops(interpreted.step, rows)
     assert_bits_are_the_loops(interpreted.step, rows)
-    for column in range(3):  # the last time all three
+    for column in (1, 2, 0):
         for row in rows:
-            for moved in range(column + 1):
-                row[moved] = torch.randn_like(row[moved])
-        before = [tensor.clone() for tensor in rows[1]]
+            row[column] = torch.randn_like(row[column])
         assert_bits_are_the_loops(interpreted.step, rows)
-        assert not torch.equal(rows[1][0], before[0])
 
 
 def test_two_optimizers_that_step_in_turn_have_a_table_each_until_there_are_too_many(
@@ -174,7 +171,7 @@ def test_what_changed_in_place_since_the_last_step_is_seen(
 ) -> None:
     columns = [[torch.ones(4, 4), torch.ones(4, 4)] for _ in range(3)]
     assert interpreted.step(columns, **SCALARS)
-    change(columns[0][0])
+    change(columns[0][1])
     assert not interpreted.step(columns, **SCALARS)
 
 
@@ -262,7 +259,7 @@ def compiled(monkeypatch: pytest.MonkeyPatch) -> Compiled:
 
 def test_one_compiled_kernel_serves_every_model(compiled: Compiled) -> None:
     for seed, sizes in enumerate([[1], [16, 17], [2**20], [5] * 16, [5] * 70]):
-        fused_cuda.step(columns(random_rows(seed, sizes)), **{**SCALARS, "lr": 1.0 / (seed + 1), "beta1": 0.0})
+        fused_cuda.step(columns(random_rows(seed, sizes)), **{**SCALARS, "lr": seed or 0.5, "beta1": 0.0})
     assert len(compiled) == 5
     assert len({id(kernel) for kernel in compiled}) == 1
 
