@@ -260,8 +260,10 @@ def check_quantisation(make: Make, allowed: float) -> Iterator[Finding]:
         return
     generator = torch.Generator().manual_seed(0)
     size = 10 ** torch.empty(50_000).uniform_(-2, 1, generator=generator)  # each entry's own, so that momentum matters
-    gradients = [[size * (1 + 3 * torch.randn(50_000, generator=generator))] for _ in range(50)]
-    share = share_off_the_rule(Trial(make, Problem([torch.ones(50_000)], [*gradients], [SETTINGS] * 50)).run())
+    gradients: list[list[Tensor | None]] = [
+        [size * (1 + 3 * torch.randn(50_000, generator=generator))] for _ in range(50)
+    ]
+    share = share_off_the_rule(Trial(make, Problem([torch.ones(50_000)], gradients, [SETTINGS] * 50)).run())
     yield Finding(f"Its momentum of 8 bits sends {share:.2%} of the updates another way.", is_fault=share > allowed)
 
 
