@@ -20,8 +20,8 @@ from lion.fused import KERNELS, _kernel
 
 DTYPES = (torch.float32, torch.bfloat16)
 SCALARS: dict[str, Any] = {"lr": 0.1, "decay": 0.9, "beta1": 0.9, "beta2": 0.99, "sign": 1}
-BLOCK, CHUNK = fused_cuda.BLOCK, fused_cuda.CHUNK
-SIZES = [0, 1, 16, 17, BLOCK - 1, BLOCK, BLOCK + 1, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK + BLOCK + 5]
+BLOCK = fused_cuda.BLOCK
+SIZES = [0, 1, 16, 17, BLOCK - 1, BLOCK, BLOCK + 1, 2 * BLOCK, 3 * BLOCK + 5]
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +129,7 @@ def test_any_number_of_tensors_is_stepped(interpreted: ModuleType, tensors: int)
 
 
 def test_tensors_that_moved_since_the_last_step_are_found(interpreted: ModuleType) -> None:
-    rows = random_rows(0, [1, CHUNK + 1, 0, 5])
+    rows = random_rows(0, [1, BLOCK + 1, 0, 5])
     assert_bits_are_the_loops(interpreted.step, rows)
     assert_bits_are_the_loops(interpreted.step, rows)
     for column in (1, 2, 0):
