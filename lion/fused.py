@@ -180,7 +180,7 @@ def _kernel(
     try:
         kernel = import_module(KERNELS[device.type])
         # Triton compiles for each kind of argument, a second each: all of them for whoever asked for the kernel.
-        scalings = ({}, {"found_inf": one}, {"grad_scale": one, "found_inf": one})
+        scalings: tuple[dict[str, Tensor], ...] = ({}, {"found_inf": one}, {"grad_scale": one, "found_inf": one})
         for lr in (0.0, one)[: 1 + asked_for]:
             for scaling in scalings if asked_for else scalings[:1]:
                 example = [[torch.zeros(1, dtype=dtype, device=device)] for dtype in dtypes]
