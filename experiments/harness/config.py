@@ -246,6 +246,11 @@ def same_numbers(value: Any) -> Any:
 
 def run_id(plain: dict[str, Any], fingerprint: str) -> str:
     """``<optimizer>-s<seed>-<10 hex>``: the same content has the same name, wherever and whenever it runs."""
-    content = json.dumps(same_numbers(result_config(plain, fingerprint)), sort_keys=True)
+    return name_of(result_config(plain, fingerprint))
+
+
+def name_of(recorded: dict[str, Any]) -> str:
+    """The same for what ``result_config`` gave, as config.yaml of the run holds it."""
+    content = json.dumps(same_numbers(recorded), sort_keys=True)
     digest = hashlib.sha256(content.encode()).hexdigest()[:10]
-    return f"{plain['optimizer']['name']}-s{plain['seed']}-{digest}"
+    return f"{recorded['optimizer']['name']}-s{recorded['seed']}-{digest}"

@@ -17,9 +17,10 @@ from omegaconf import DictConfig
 
 from experiments.harness.arithmetic import pin_instruction_set
 from experiments.harness.config import Config, check, resolved, result_config, run_id
+from experiments.harness.damage import find_damage
 from experiments.harness.errors import DISK_FULL, RunError, SuiteError
 from experiments.harness.interrupt import EXIT_CODE, leave_when_asked
-from experiments.harness.record import FINISHED, RunRecord, read_metrics, read_status, set_aside
+from experiments.harness.record import FINISHED, RunRecord, last_values, read_status, set_aside, take_lock
 from experiments.harness.sources import ROOT, sources_digest
 from experiments.harness.tracking import Tracker
 
@@ -86,19 +87,28 @@ def locate(cfg: DictConfig) -> tuple[dict[str, Any], Any, Path]:
 def usable_status(directory: Path, plain: dict[str, Any]) -> dict[str, Any] | None:
     """The run's status, or None where none has started.
 
-    A run that other sources than this checkout's have made is a RunError, or with ``run.fresh`` is set aside.
+    A run that other sources than this checkout's have made is a RunError, or with ``run.fresh`` is set aside. A finished
+    one whose record is damaged is not finished any more: it continues from the last checkpoint that fits its record.
     """
     status, digest = read_status(directory), sources_digest(plain)
-    if status is None or status["sources_digest"] == digest:
-        return status
-    if not plain["run"]["fresh"]:
-        raise RunError(
-            f"The run {directory} was made by other sources (digest {status['sources_digest']}, here "
-            f"{digest}). FRESH=1 (run.fresh=true) sets it aside and starts anew."
-        )
-    if IS_MAIN_PROCESS:
-        set_aside(directory, status)
-    return None
+    if status is None:
+        return None
+    if status.get("sources_digest") != digest:
+        if not plain["run"]["fresh"]:
+            raise RunError(
+                f"The run {directory} was made by other sources (digest {status.get('sources_digest')}, here "
+                f"{digest}). FRESH=1 (run.fresh=true) sets it aside and starts anew."
+            )
+        if IS_MAIN_PROCESS:
+            set_aside(directory, digest)
+        return None
+    if status["status"] in FINISHED and (damage := find_damage(directory, status)):
+        if IS_MAIN_PROCESS:
+            print(f"The record of the finished run {directory} is damaged ({damage}): its end is computed again.")
+            with take_lock(directory):
+                (directory / "status.json").unlink(missing_ok=True)
+        return None
+    return status
 
 
 def summary_line(name: str, status: dict[str, Any]) -> str:
@@ -115,20 +125,22 @@ def _train_and_record(cfg: Config, plain: dict[str, Any], data: Any, directory: 
     from experiments.harness.divergence import Diverged
     from experiments.harness.train import train
 
-    record = None
+    digest, record = sources_digest(plain), None
     if IS_MAIN_PROCESS:
-        record = RunRecord(directory, sources_digest(plain), result_config(plain, data.fingerprint))
+        record = RunRecord(directory, digest, result_config(plain, data.fingerprint))
     with record or nullcontext():
+        if record and record.finished:
+            return
         tracker = Tracker(directory, plain["run"]["wandb"] if record else "disabled", plain)
 
         def finish(status: str, **details: Any) -> None:
             if record:
-                metrics = {key: value for row in read_metrics(directory) for key, value in row.items()}
+                metrics = last_values(directory)
                 record.set_status(status, metrics=metrics, **details)
                 tracker.finish(status, metrics)
 
         try:
-            train(cfg, data, directory, record, tracker)
+            train(cfg, data, directory, digest, record, tracker)
         except Diverged as divergence:
             finish("diverged", step=divergence.step, reason=str(divergence))
         except (SystemExit, KeyboardInterrupt):  # it was asked to leave
