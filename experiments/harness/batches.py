@@ -15,6 +15,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from experiments.harness.config import TrainConfig
+from experiments.harness.interrupt import shielded
 from experiments.harness.seeds import derive_seed
 
 MakeBatch = Callable[[np.ndarray, list[int]], dict[str, Any]]
@@ -62,6 +63,14 @@ class MicroBatchKeys(Sampler[tuple[int, int]]):
         return len(self._steps) * len(self._micro_batches)
 
 
+class ShieldedLoader(DataLoader[dict[str, Any]]):
+    """A loader whose workers outlive a signal to the process group, so that the run can still finish its step."""
+
+    def __iter__(self) -> Any:
+        with shielded():
+            return super().__iter__()
+
+
 def micro_batch_loader(
     dataset: MicroBatches, first_step: int, process: int, num_processes: int, num_workers: int, device: torch.device
 ) -> DataLoader[dict[str, Any]]:
@@ -69,4 +78,4 @@ def micro_batch_loader(
     train = dataset.train
     micro_batches = train.batch_size // train.micro_batch_size
     keys = MicroBatchKeys(range(first_step, train.steps), range(process, micro_batches, num_processes))
-    return DataLoader(dataset, batch_size=None, sampler=keys, num_workers=num_workers, pin_memory=device.type == "cuda")
+    return ShieldedLoader(dataset, batch_size=None, sampler=keys, num_workers=num_workers, pin_memory=device.type == "cuda")

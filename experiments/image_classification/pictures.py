@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from experiments.harness.batches import ShieldedLoader
 from experiments.harness.errors import ConfigError
 from experiments.harness.seeds import derive_seed
 from experiments.harness.stored_images import StoredSplit
@@ -133,4 +134,4 @@ def evaluation_batches(
     """
     starts = range(process * EVALUATION_BATCH_SIZE, len(pictures.labels), num_processes * EVALUATION_BATCH_SIZE)
     dataset = _EvaluationBatches(pictures, transform)
-    return DataLoader(dataset, batch_size=None, sampler=starts, num_workers=num_workers)
+    return ShieldedLoader(dataset, batch_size=None, sampler=starts, num_workers=num_workers)
