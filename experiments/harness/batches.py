@@ -78,4 +78,5 @@ def micro_batch_loader(
     train = dataset.train
     micro_batches = train.batch_size // train.micro_batch_size
     keys = MicroBatchKeys(range(first_step, train.steps), range(process, micro_batches, num_processes))
-    return ShieldedLoader(dataset, batch_size=None, sampler=keys, num_workers=num_workers, pin_memory=device.type == "cuda")
+    pinned = device.type == "cuda"
+    return ShieldedLoader(dataset, batch_size=None, sampler=keys, num_workers=num_workers, pin_memory=pinned)

@@ -46,8 +46,8 @@ def save_checkpoint(directory: Path, step: int, state: dict[str, Any], keep: int
     except pickle.UnpicklingError as error:
         aside.unlink()
         raise ConfigError(
-            "The optimizer keeps more in its state than tensors and plain data, which is all that a checkpoint may hold "
-            f"({_first_line(error)}): let it keep a tensor, or a number of Python's own such as float(x)."
+            "The optimizer keeps more in its state than tensors and plain data, which is all that a checkpoint may "
+            f"hold ({_first_line(error)}): let it keep a tensor, or a number of Python's own such as float(x)."
         ) from error
     for old in _checkpoints(directory)[:-keep]:
         old.unlink()
@@ -69,8 +69,8 @@ def load_checkpoint(directory: Path, sources_digest: str | None = None) -> dict[
                 state: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
             except pickle.UnpicklingError as error:
                 raise RunError(
-                    f"The checkpoint {path} holds objects that only unsafe unpickling would load, which this suite never "
-                    f"does (weights_only=True; {_first_line(error)}): delete it."
+                    f"The checkpoint {path} holds objects that only unsafe unpickling would load, which this suite "
+                    f"never does (weights_only=True; {_first_line(error)}): delete it."
                 ) from error
             if sources_digest not in (None, state.get("sources_digest")):
                 reason = "was made by other sources"

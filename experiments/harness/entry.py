@@ -87,8 +87,8 @@ def locate(cfg: DictConfig) -> tuple[dict[str, Any], Any, Path]:
 def usable_status(directory: Path, plain: dict[str, Any]) -> dict[str, Any] | None:
     """The run's status, or None where none has started.
 
-    A run that other sources than this checkout's have made is a RunError, or with ``run.fresh`` is set aside. A finished
-    one whose record is damaged is not finished any more: it continues from the last checkpoint that fits its record.
+    A run that other sources than this checkout's have made is a RunError, or with ``run.fresh`` is set aside. One
+    whose record was damaged after its end is not finished any more: it continues from the last checkpoint that fits.
     """
     status, digest = read_status(directory), sources_digest(plain)
     if status is None:

@@ -187,8 +187,8 @@ class RunRecord:
         self._lock.close()
 
     def set_status(self, status: str, **details: Any) -> None:
-        """Write status.json; ``details`` are the last metrics, the step of a divergence, a reason. That of a result also
-        says what metrics.jsonl holds, so that damage to it shows.
+        """Write status.json; ``details`` are the last metrics, the step of a divergence, a reason. That of a result
+        also says what metrics.jsonl holds, so that damage to it shows.
         """
         os.fsync(self._metrics.fileno())
         if status in FINISHED:

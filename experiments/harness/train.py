@@ -36,12 +36,11 @@ from experiments.harness.tracking import Tracker
 from lion import measure_step
 
 
-def train(
-    cfg: Config, data: Any, directory: Path, digest: str, record: RunRecord | None, tracker: Tracker
-) -> None:
+def train(cfg: Config, data: Any, directory: Path, digest: str, record: RunRecord | None, tracker: Tracker) -> None:
     """Train to the last step, from the newest checkpoint if there is one, and evaluate.
 
-    ``digest`` is that of the sources. ``record`` writes to the run's ``directory``; the main process holds it (None in the others of a distributed run).
+    ``digest`` is that of the sources. ``record`` writes to the run's ``directory``; the main process holds it (None in
+    the others of a distributed run).
     Raises Diverged, or SystemExit where a signal asked it to leave and it has saved; whatever else is raised is a
     SuiteError or a bug.
     """

@@ -125,6 +125,6 @@ def test_no_pickle_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     path = tmp_path / "step-00000005-x.pt"
     torch.save({"step": 5, "metrics_bytes": 0, "payload": Payload()}, path)
     path.rename(tmp_path / f"step-00000005-{checkpoint._digest(path)}.pt")
-    with pytest.raises(RunError, match="holds objects that only unsafe unpickling would load.*delete it"):
+    with pytest.raises(RunError, match=r"holds objects that only unsafe unpickling would load.*delete it"):
         load_checkpoint(tmp_path)
     assert not (tmp_path / "owned").exists()
