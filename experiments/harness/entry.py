@@ -6,7 +6,8 @@ torch is imported only once a run really has to train: a run that is complete al
 import importlib
 import os
 import sys
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, cast
 
@@ -32,8 +33,11 @@ def main(task: str) -> None:
     """Read the command line with Hydra and execute what it says: a run, a sweep or a study of ``task``."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_DEDUP_LOGS", "0")  # two runs that say the same are not one
+    os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"  # under `uv run`, workers would write to a copy of the checkout
     # Ray's own name for it: a Ray that is started here listens on 127.0.0.1 alone.
     os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+    if str(ROOT) not in sys.path:
+        sys.path.append(str(ROOT))  # where Hydra looks for hydra_plugins, whatever folder one types in
     leave_when_asked()
     try:
         hydra.main(config_path=str(ROOT / "conf"), config_name=task, version_base="1.3")(run)()
@@ -47,14 +51,21 @@ def run(cfg: DictConfig) -> float | None:
     """Hydra's job: ``execute``, with a SuiteError as one sentence and exit code 2. Inside a sweep it is raised, for the
     sweep to report.
     """
-    try:
+    if HydraConfig.get().mode == RunMode.MULTIRUN:
         return execute(cfg)
+    with one_sentence():
+        return execute(cfg)
+
+
+@contextmanager
+def one_sentence(after: str = "") -> Iterator[None]:
+    """A SuiteError, or a full disk, as a sentence on stderr and exit code 2, also where Ray hands it on."""
+    try:
+        yield
     except (SuiteError, OSError) as error:
         if isinstance(error, OSError) and error.errno not in DISK_FULL:
             raise
-        if HydraConfig.get().mode == RunMode.MULTIRUN:
-            raise
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {getattr(error, 'cause', error)}{after}", file=sys.stderr)
         sys.exit(2)
 
 

@@ -14,9 +14,13 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signal
 
 
 def leave_when_asked() -> None:
-    """From now on a signal ends this process with EXIT_CODE, by way of SystemExit."""
+    """From now on a signal ends this process with EXIT_CODE, by way of SystemExit. Further ones change nothing: an
+    impatient second Ctrl-C would abort Ray half way.
+    """
 
     def leave(number: int, frame: FrameType | None) -> None:
+        for further in SIGNALS:
+            signal.signal(further, signal.SIG_IGN)
         sys.exit(EXIT_CODE)
 
     for number in _heeded():
