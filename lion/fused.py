@@ -20,7 +20,7 @@ from torch.autograd import forward_ad
 from lion.arithmetic import LOW_PRECISION
 from lion.fusible import GRADS, Columns, are_fusible
 from lion.plain import _multi_tensor_lion, _single_tensor_lion
-from lion.settings import check_shapes
+from lion.settings import check_rows
 from lion.state import momentum_dtype
 
 log = logging.getLogger(__name__)
@@ -91,7 +91,7 @@ def _fused_lion(
             return
 
     # Tensors of several kinds, or some that the kernel cannot take.
-    check_shapes(params, grads, exp_avgs, compensations)
+    check_rows(params, grads, exp_avgs, compensations)
     kinds: dict[tuple[Any, ...], list[Row]] = {}
     for row in zip(params, grads, exp_avgs, compensations, strict=True):
         kinds.setdefault(_kind(row), []).append(row)

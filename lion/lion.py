@@ -15,8 +15,8 @@ from lion.settings import (
     as_saved,
     check_back_end,
     check_capture,
+    check_rows,
     check_settings,
-    check_shapes,
     warn_of_low_precision,
 )
 from lion.state import match_compensation, momentum_dtype, register_exact_loading
@@ -256,7 +256,7 @@ def lion(
     if not fused_here and (grad_scale is not None or found_inf is not None):
         raise ValueError("grad_scale and found_inf are for the fused step: let GradScaler unscale the gradients.")
     if not fused_here:
-        check_shapes(params, grads, exp_avgs, compensations)
+        check_rows(params, grads, exp_avgs, compensations)
     if foreach is None and fused is not False and not fused_here:
         _, foreach = _default_to_fused_or_foreach(params, differentiable, use_fused=False)
         foreach = foreach and (capturable or not isinstance(lr, Tensor))

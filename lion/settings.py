@@ -59,24 +59,23 @@ def _dtype_name(dtype: torch.dtype | str | None) -> str | None:
     return str(dtype).removeprefix("torch.") if isinstance(dtype, torch.dtype) else dtype
 
 
-def check_shapes(
+def check_rows(
     params: Sequence[Tensor],
     grads: Sequence[Tensor],
     exp_avgs: Sequence[Tensor],
     compensations: Sequence[Tensor | None],
 ) -> None:
-    """Raise RuntimeError where shapes differ: operators would repeat a 1, and a kernel write beyond the end."""
-    if all(p.shape == g.shape == m.shape for p, g, m in zip(params, grads, exp_avgs, strict=True)) and all(
-        kept is None or kept.shape == param.shape for kept, param in zip(compensations, params, strict=True)
-    ):
-        return
-    columns = {"gradient": grads, "momentum": exp_avgs, "compensation": compensations}
-    for name, column in columns.items():
-        for param, tensor in zip(params, column, strict=True):
-            if tensor is not None and tensor.shape != param.shape:
+    """Raise RuntimeError where a row's shapes or devices differ, which the operators let pass for tensors of one entry.
+
+    A kernel would write beyond the end of the smaller one.
+    """
+    for param, *operands in zip(params, grads, exp_avgs, compensations, strict=True):
+        for name, tensor in zip(("gradient", "momentum", "compensation"), operands, strict=True):
+            if tensor is not None and (tensor.shape != param.shape or tensor.device != param.device):
                 raise RuntimeError(
-                    f"A parameter of shape {tuple(param.shape)} has a {name} of shape {tuple(tensor.shape)}. After "
-                    "a change of its shape, delete its state: `del optimizer.state[param]`."
+                    f"A parameter of shape {tuple(param.shape)} on {param.device} has a {name} of shape "
+                    f"{tuple(tensor.shape)} on {tensor.device}. After a change of its shape, delete its state: `del "
+                    "optimizer.state[param]`; after a change of its device, move its state along."
                 )
 
 

@@ -1,5 +1,9 @@
 """Fixtures of all tests: a small labelled image set on disk, and runs of the smoke scale on it."""
 
+from experiments.harness.arithmetic import pin_instruction_set  # isort: skip
+
+pin_instruction_set("avx2")  # as smoke runs do, before NumPy and PyTorch are loaded
+
 import gzip
 import json
 import struct
@@ -13,13 +17,10 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
-from experiments.harness.arithmetic import pin_instruction_set
 from experiments.harness.provenance import ROOT
 from experiments.image_classification import config as config  # registers the schema
 
 MakeConfig = Callable[..., Any]
-
-pin_instruction_set("avx2")  # as smoke runs do, before a test module loads PyTorch
 
 
 def write_idx(path: Path, array: np.ndarray) -> None:

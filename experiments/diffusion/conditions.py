@@ -9,6 +9,7 @@ import torch
 from hydra.utils import get_method
 from torch import Tensor, nn
 
+from experiments.data.sample import sample
 from experiments.diffusion.config import DiffusionConfig
 from experiments.diffusion.pictures import Pictures
 from experiments.diffusion.sets import Sets
@@ -35,16 +36,22 @@ class Conditions(Protocol):
 class ClassConditions:
     """Class numbers, for UNet2DModel; the number after the last class means none."""
 
-    def __init__(self, num_classes: int) -> None:
-        self._num_classes = num_classes
+    def __init__(self, num_classes: int, batch_size: int) -> None:
+        """``batch_size`` samples, from the first, are a subset of their own for the kernel distance."""
+        self._num_classes, self._batch_size = num_classes, batch_size
 
     def numbers(self, pictures: Pictures) -> np.ndarray:
         """The classes, int64 ``[pictures]``."""
         return np.asarray(pictures.conditions, np.int64)
 
     def of_samples(self, test: Pictures, count: int) -> np.ndarray:
-        """Each class in its turn, int64 ``[count]``."""
-        return np.arange(count) % self._num_classes
+        """Each class in its turn, int64 ``[count]``; drawn classes where a batch has not room for all: neighbours in
+        the order of classes are alike (ImageNet's dogs), and a batch stands for the whole.
+        """
+        if self._batch_size >= self._num_classes:
+            return np.arange(count) % self._num_classes
+        rows = max(count, self._num_classes)
+        return sample(rows, rows)[:count] % self._num_classes
 
     def hidden(self, numbers: Tensor) -> Tensor:
         """No class."""

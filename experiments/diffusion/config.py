@@ -42,6 +42,7 @@ class NoiseConfig:
     schedule: str = MISSING
     """linear or squaredcos_cap_v2, as ``diffusers`` names them"""
     steps: int = 1000
+    """timesteps; the schedule goes from image to noise in them, however many they are"""
     target: str = "epsilon"
     """epsilon (the noise) or v_prediction"""
     timesteps: str = "uniform"
@@ -57,6 +58,7 @@ class SamplingConfig:
     sampler: str = MISSING
     """ddpm or ddim"""
     steps: int = MISSING
+    """divides noise.steps"""
     guidance: float = 1.0
     """weight of the conditional prediction against the unconditional one; 1: no guidance"""
     num_samples: int = MISSING

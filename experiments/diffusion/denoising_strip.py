@@ -16,6 +16,7 @@ from PIL import Image
 
 from experiments.diffusion import config  # noqa: F401  # registers the schema
 from experiments.diffusion.task import build
+from experiments.harness.averages import evaluated_weights
 from experiments.harness.finished_run import data_and_checkpoint, draw
 
 SHOWN_STEPS = 10
@@ -27,8 +28,7 @@ def write_strip(directory: Path, cfg: Any) -> Path:
     data, saved = data_and_checkpoint(directory, cfg, same=("model", "data", "noise", "text"))
     task = build(cfg, data)
     model = task.model()
-    averaged = {name.removeprefix("module."): value for name, value in (saved["ema"] or {}).items()}
-    model.load_state_dict({name: averaged.get(name, value) for name, value in saved["model"].items()})
+    model.load_state_dict(evaluated_weights(saved))
     with torch.no_grad():
         states = list(task.denoised(model.eval(), range(cfg.sampling.shown)))
     chosen = torch.linspace(0, len(states) - 1, min(SHOWN_STEPS, len(states))).round().long()

@@ -4,21 +4,27 @@ fit    what training draws its batches from, and generated images are compared w
 train  the first ``flatness.samples`` of these, to be evaluated
 val    images of the training split that are not trained on
 test
+
+All of them are in an order that has nothing to do with what they show, so the first n are a sample of n.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from experiments.diffusion.sets import StoredImages
+from experiments.data.labels import check_order
+from experiments.data.sample import sample
+from experiments.data.stored import StoredSet, StoredSplit, check_splits
 from experiments.harness.errors import ConfigError
 from experiments.harness.prepared_data import PreparedData
 from experiments.harness.seeds import derive_seed
+
+SPLITS = {"train": "fit", "val": "val", "test": "test"}
+"""Our names of a set's splits"""
 
 
 @dataclass(frozen=True)
@@ -30,6 +36,9 @@ class Pictures:
 
     def __len__(self) -> int:
         return len(self.conditions)
+
+    def __getitem__(self, number: int) -> Image.Image:
+        return self.picture(number)
 
     def pixels(self, numbers: np.ndarray, size: int) -> Tensor:
         """Their centres, uint8 ``[N, 3, size, size]``."""
@@ -51,14 +60,15 @@ def centre(picture: Image.Image, size: int) -> np.ndarray:
     return np.asarray(picture.crop((left, top, left + size, top + size)))
 
 
-def labelled_splits(opened: PreparedData | StoredImages, val_size: int) -> dict[str, Pictures]:
+def labelled_splits(opened: PreparedData | StoredSet, val_size: int, name: str = "images") -> dict[str, Pictures]:
     """fit, val and test of a labelled set. Held out are the last ``val_size`` training images of an array set, whose
-    order a hash of their content has given, and as many drawn ones of stored files, which may be sorted by class.
+    order a hash of their content has given, and as many drawn ones of stored files.
     """
-    if isinstance(opened, StoredImages):
+    if isinstance(opened, StoredSet):
+        check_splits(opened.splits, ("train", "test"), name)
         train, test = opened.splits["train"], opened.splits["test"]
         rows = np.random.default_rng(derive_seed("validation split")).permutation(len(train))
-        kept = _kept(len(rows), val_size)
+        kept, drawn = _kept(len(rows), val_size), sample(len(test), len(test))
 
         def of_train(own: np.ndarray) -> Pictures:
             return Pictures(lambda number: train.picture(own[number]), train.labels[own])
@@ -66,10 +76,11 @@ def labelled_splits(opened: PreparedData | StoredImages, val_size: int) -> dict[
         return {
             "fit": of_train(rows[:kept]),
             "val": of_train(rows[kept:]),
-            "test": Pictures(test.picture, test.labels),
+            "test": Pictures(lambda number: test.picture(drawn[number]), test.labels[drawn]),
         }
     arrays = opened.load()
     images, labels = arrays["train_images"], arrays["train_labels"]
+    check_order(labels, name)
     kept = _kept(len(images), val_size)
     return {
         "fit": _array_pictures(images[:kept], labels[:kept]),
@@ -78,25 +89,30 @@ def labelled_splits(opened: PreparedData | StoredImages, val_size: int) -> dict[
     }
 
 
-def captioned_splits(opened: Any) -> dict[str, Pictures]:
+def captioned_splits(opened: PreparedData | StoredSet) -> dict[str, Pictures]:
     """fit, val and test of pairs, each picture with its first caption: arrays as experiments/lit/pair_arrays.py has
-    them, or an opened set whose ``splits`` have pictures by row and captions.
+    them, or stored files.
     """
-    if not isinstance(opened, PreparedData):
-        return {
-            name: Pictures(opened.splits[theirs].picture, [texts[0] for texts in opened.splits[theirs].captions])
-            for name, theirs in (("fit", "train"), ("val", "val"), ("test", "test"))
-        }
+    if isinstance(opened, StoredSet):
+        check_splits(opened.splits, tuple(SPLITS), "images")
+        return {name: _captioned(opened.splits[theirs]) for theirs, name in SPLITS.items()}
     arrays = opened.load()
     texts = arrays["captions"].tobytes().decode().split("\n")
     firsts = np.unique(arrays["caption_images"], return_index=True)[1]
 
     def split(number: int) -> Pictures:
         rows = np.nonzero(arrays["splits"] == number)[0]
+        rows = rows[sample(len(rows), len(rows))]
         captions = [texts[firsts[row]] for row in rows]
         return Pictures(lambda place: Image.fromarray(arrays["images"][rows[place]]), captions)
 
-    return {name: split(number) for number, name in enumerate(("fit", "val", "test"))}
+    return {name: split(number) for number, name in enumerate(SPLITS.values())}
+
+
+def _captioned(split: StoredSplit) -> Pictures:
+    drawn = sample(len(split), len(split))
+    captions = [split.captions[row][0] for row in drawn]
+    return Pictures(lambda number: split.picture(drawn[number]), captions)
 
 
 def _array_pictures(images: np.ndarray, labels: np.ndarray) -> Pictures:

@@ -4,20 +4,23 @@ import json
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from diffusers.utils.torch_utils import randn_tensor
 from hydra.utils import instantiate
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
+from experiments.data.copies import warn_of_copies
+from experiments.data.labels import check_classes
 from experiments.diffusion.conditions import ClassConditions, Conditions, TextConditions, predict
 from experiments.diffusion.config import DiffusionConfig
 from experiments.diffusion.feature_nets import INCEPTION_FILE, feature_nets, found_inception
 from experiments.diffusion.forward_process import ForwardProcess
 from experiments.diffusion.generated import GeneratedImages, ScoreTexts
+from experiments.diffusion.meta import meta_model, meta_output
 from experiments.diffusion.pictures import captioned_splits, labelled_splits
 from experiments.diffusion.reference import ImageSources, reference
 from experiments.diffusion.sample_sheet import write_row
@@ -31,7 +34,7 @@ from experiments.diffusion.sampler import (
 )
 from experiments.diffusion.sets import Sets
 from experiments.diffusion.super_resolution import augmented, clean
-from experiments.harness.errors import ConfigError
+from experiments.harness.errors import ConfigError, refused_as
 from experiments.harness.seeds import derive_seed
 from experiments.metrics.clip_score import ClipScorer
 
@@ -53,8 +56,15 @@ class Diffusion:
         if cfg.text.encoder:
             splits, self._conditions = captioned_splits(sets.images), TextConditions(cfg, sets)
         else:
-            splits = labelled_splits(sets.images, cfg.data.images["val_size"])
-            self._conditions = ClassConditions(cfg.data.images["num_classes"])
+            images = cfg.data.images
+            splits = labelled_splits(sets.images, images["val_size"], images["name"])
+            fit, val, test = (np.asarray(splits[name].conditions) for name in ("fit", "val", "test"))
+            check_classes({"train": np.concatenate([fit, val]), "test": test}, images["num_classes"], images["name"])
+            self._conditions = ClassConditions(images["num_classes"], cfg.sampling.batch_size)
+        held_out = {name: split for name, split in splits.items() if name != "fit"}
+        identity, workers = f"{sets.images.fingerprint} {cfg.data.images.get('val_size')} drawn", cfg.run.num_workers
+        name = cfg.data.images["name"]
+        warn_of_copies(name, splits["fit"], held_out, identity, sets.cache_dir, workers)
         self._splits = splits | {"train": splits["fit"]}
         self._numbers = {name: self._conditions.numbers(split) for name, split in self._splits.items()}
         self._numbers["samples"] = self._conditions.of_samples(splits["test"], cfg.sampling.num_samples)
@@ -71,6 +81,21 @@ class Diffusion:
                 f"model.sample_size={cfg.model['sample_size']} generates images of another resolution than those that "
                 f"they are compared with, data.image_size={cfg.data.image_size}: make them equal."
             )
+        small = cfg.data.low_resolution
+        if small is not None and not (0 < small < cfg.data.image_size and cfg.data.image_size % small == 0):
+            raise ConfigError(
+                f"data.low_resolution={small} must divide data.image_size={cfg.data.image_size} and be less: otherwise "
+                "the small image shows the network its target."
+            )
+        classes, embedded = cfg.data.images.get("num_classes") or 0, cfg.model.get("num_class_embeds")
+        hides = bool(cfg.noise.condition_dropout) or cfg.sampling.guidance != 1
+        if not cfg.text.encoder and embedded is not None and embedded < classes + hides:
+            raise ConfigError(
+                f"model.num_class_embeds={embedded} must be at least {classes + hides}: {classes} classes"
+                + (", and one that says none, for noise.condition_dropout and guidance." if hides else ".")
+            )
+        with refused_as(f"The model cannot take images of data.image_size={cfg.data.image_size} and its conditions"):
+            meta_output(meta_model(cast(DictConfig, cfg)), cast(DictConfig, cfg), 1)
         named = {cfg.study.primary_metric, *cfg.study.secondary_metrics}
         places = list(cfg.data.inception_places)
         if named & {"samples/fid", "samples/kid"} and not found_inception(places):
@@ -89,6 +114,8 @@ class Diffusion:
             "sampling.num_samples": ("test", cfg.sampling.num_samples),
         }
         for key, (split, count) in wanted.items():
+            if count < (key != "flatness.samples"):
+                raise ConfigError(f"{key}={count}, but it must be at least 1.")
             if count > len(self._splits[split]):
                 raise ConfigError(f"{key}={count}, but {split} has {len(self._splits[split])} images.")
 
@@ -200,7 +227,7 @@ class Diffusion:
                 test=lambda numbers: self._pixels("test", numbers),
                 noise=lambda numbers: to_bytes(start_noise(numbers.tolist(), size, torch.device("cpu"))),
                 num_compared=cfg.sampling.num_samples,
-                identity=f"{self._sets.images.fingerprint} {cfg.data.images.get('val_size')} {size}",
+                identity=f"{self._sets.images.fingerprint} {cfg.data.images.get('val_size')} {size}{self._order()}",
             )
             nets = feature_nets(self._sets.weights["features"], cfg.data.inception_places, device)
             judges = [(net, reference(net, sources, self._sets.cache_dir, device, self.frozen_outputs)) for net in nets]
@@ -210,6 +237,10 @@ class Diffusion:
                 cfg.sampling, self._generate, judges, self._score_texts(device), identity, self._sets.cache_dir
             )
         return self._samples
+
+    def _order(self) -> str:
+        """Part of what tells the images: those with captions have been in another order."""
+        return " drawn" if self._cfg.text.encoder else ""
 
     def _score_texts(self, device: torch.device) -> ScoreTexts | None:
         text = self._cfg.text

@@ -10,6 +10,9 @@ from hydra.utils import get_method
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
+from experiments.data.copies import warn_of_same_texts
+from experiments.data.labels import check_classes
+from experiments.data.sample import sample
 from experiments.finetuning.classifier import Classifier, build_classifier
 from experiments.finetuning.config import FinetuningConfig
 from experiments.finetuning.sets import TextSet
@@ -45,9 +48,11 @@ class TextClassification:
         assert cfg.data.num_classes is not None, "labelled texts have data.num_classes"
         self._num_classes = cfg.data.num_classes
         self._locked = self._locked_part() if cfg.model.locked else None
-        self.splits = {
-            name: self._classified(name, split) for name, split in labelled_splits(data.texts.load()).items()
-        }
+        texts = labelled_splits(data.texts.load())
+        check_classes({name: split.labels for name, split in texts.items()}, self._num_classes, cfg.data.name)
+        held_out = {name: split.texts for name, split in texts.items() if name != "train"}
+        warn_of_same_texts(cfg.data.name, texts["train"].texts, held_out)
+        self.splits = {name: self._classified(name, split) for name, split in texts.items()}
         self.num_train = len(self.splits["train"].labels)
         if cfg.flatness.samples > self.num_train:
             raise ConfigError(f"flatness.samples={cfg.flatness.samples}, but there are {self.num_train} to train on.")
@@ -68,7 +73,9 @@ class TextClassification:
         """Sums over this process's share: loss, count, and the confusion matrix."""
         texts = self.splits[split]
         device = next(model.parameters()).device
-        numbers = np.arange(self._cfg.flatness.samples if split == "train" else len(texts.labels))
+        numbers = np.arange(len(texts.labels))
+        if split == "train":
+            numbers = sample(len(numbers), self._cfg.flatness.samples)
         by_length = numbers[np.argsort(texts.lengths[numbers], kind="stable")][process::num_processes]
         classes = self._num_classes
         sums = {name: torch.zeros((), dtype=torch.float64, device=device) for name in ("loss", "count")}

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from experiments.data.folders import is_hidden, visible_files, warn_of_unread
+from experiments.data.text import check_text
 from experiments.finetuning.text_arrays import text_arrays
 
 RATINGS = {"rotten": 0, "fresh": 1}
@@ -34,13 +36,16 @@ def bbc_news(folder: Path) -> dict[str, np.ndarray]:
     A file that is no UTF-8 is read as Windows-1252 (one is, for its pound signs), which leaves no byte out. Raises
     ValueError for a byte that is neither, or an empty file.
     """
-    classes = sorted(path.name for path in folder.iterdir() if path.is_dir())
-    paths = [(label, path) for label, name in enumerate(classes) for path in sorted((folder / name).glob("*.txt"))]
+    classes = sorted(path.name for path in folder.iterdir() if path.is_dir() and not is_hidden(path.name))
+    files = list(visible_files(folder))
+    paths = [path for path in files if path.parent.parent == folder and path.suffix.lower() == ".txt"]
+    warn_of_unread(folder, [path for path in files if path not in set(paths)])
     texts = []
-    for _, path in paths:
+    for path in paths:
         content = path.read_bytes()
         try:
-            texts.append(content.decode())
+            text = content.decode()
         except UnicodeDecodeError:
-            texts.append(content.decode("cp1252"))
-    return text_arrays(texts, [label for label, _ in paths], texts)
+            text = content.decode("cp1252")
+        texts.append(check_text(text, str(path)))
+    return text_arrays(texts, [classes.index(path.parent.name) for path in paths], texts)

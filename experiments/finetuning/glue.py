@@ -80,9 +80,12 @@ def prompt(name: str, texts: Sequence[str]) -> str:
 
 
 def answer(name: str, label: float) -> str:
-    """What the model should write: the label's name, or the similarity rounded to the nearest 0.2."""
+    """What the model should write: the label's name, or the similarity rounded to the nearest 0.2.
+
+    In 32 bits, as T5's preparation does: 0.1 is midway between two answers there, and goes to the even fifth, 0.0.
+    """
     answers = TASKS[name].answers
-    return answers[int(label)] if answers else f"{np.round(label * 5) / 5:.1f}"
+    return answers[int(label)] if answers else f"{np.round(np.float32(label) * np.float32(5)) / np.float32(5):.1f}"
 
 
 def possible_answers(name: str) -> tuple[str, ...]:

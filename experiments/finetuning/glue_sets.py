@@ -89,6 +89,11 @@ def _checked(data: Mapping[str, Any], tasks: Mapping[str, Mapping[str, GlueRows]
     for task, splits in tasks.items():
         rows = splits["train"]
         count = min(data["val_rows"], int(MOST_HELD_OUT * len(rows)))
+        if count < 1:
+            raise DataError(
+                f"data={data['name']}: of the {len(rows)} training rows of {task} at most {MOST_HELD_OUT:.0%} are held "
+                f"out (data.val_rows={data['val_rows']}), which is none: tuning needs some."
+            )
         order = np.random.default_rng(derive_seed("glue", task, "val")).permutation(len(rows))
         train.append(rows.chosen(np.sort(order[count:])))
         test = {f"{task}{part}": splits[name] for part, name in TASKS[task].test_splits.items()}
@@ -137,12 +142,22 @@ def _rows(table: Any, task: str, split: str) -> GlueRows:
         if not all(isinstance(text, str) for text in texts[-1]):
             row = next(row for row, text in enumerate(texts[-1]) if not isinstance(text, str))
             raise DataError(f"{name}, column {column}, has no text in row {row}.")
-    labels = table.data.column("label").to_numpy().astype(np.float64)  # a missing one is not a number
-    most = len(TASKS[task].answers) - 1 if TASKS[task].answers else 5
+    try:
+        labels = table.data.column("label").to_numpy().astype(np.float64)  # a missing one is not a number
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{name} has labels that are no numbers ({error}).") from error
+    answers, theirs = TASKS[task].answers, getattr(table.features["label"], "names", None)
+    most = len(answers) - 1 if answers else 5
     wrong = ~((labels >= 0) & (labels <= most))
+    if answers:
+        wrong |= labels != np.floor(labels)
     if len(labels) == 0 or wrong.any():
         found = f"the label {labels[wrong][0]} in row {np.argmax(wrong)}" if len(labels) else "no rows"
         raise DataError(f"{name} has {found}; labels are from 0 to {most}.")
+    if answers and theirs and list(theirs) != list(answers):
+        if sorted(theirs) != sorted(answers):
+            raise DataError(f"{name} has the classes {', '.join(theirs)}, but its answers are {', '.join(answers)}.")
+        labels = np.array([answers.index(word) for word in theirs], np.float64)[labels.astype(int)]
     return GlueRows(task, tuple(texts), labels)
 
 

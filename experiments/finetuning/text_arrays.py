@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from experiments.data.text import folded
+
 SPLITS = ("train", "val", "test")
 VAL_PERCENT = 15
 TEST_PERCENT = 25
@@ -29,15 +31,15 @@ class LabelledTexts:
 def text_arrays(texts: Sequence[str], labels: Sequence[int], groups: Sequence[str]) -> dict[str, np.ndarray]:
     """The arrays of texts that each belong to a group, such as the film that they are about.
 
-    A hash of the group's name decides on the split. Of texts that are the same but for case and spaces, the first one
-    stays, so that none is in two splits. Raises ValueError for a text without any character to read.
+    A hash of the group's name decides on the split. Of texts that experiments/data/text.py calls the same, the first
+    one stays, so that none is in two splits. Raises ValueError for a text without any character to read.
     """
     first: dict[str, int] = {}
     flat = [" ".join(text.split()) for text in texts]
     for number, text in enumerate(flat):
-        if not text:
+        if not folded(text):
             raise ValueError(f"text {number} (of the group {groups[number]!r}) is empty")
-        first.setdefault(text.lower(), number)
+        first.setdefault(folded(text), number)
     kept = sorted(first.values())
     return {
         "texts": np.frombuffer("\n".join(flat[number] for number in kept).encode(), np.uint8),

@@ -8,6 +8,7 @@ from hydra.utils import instantiate
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
+from experiments.data.copies import warn_of_same_texts
 from experiments.finetuning.config import FinetuningConfig
 from experiments.finetuning.glue import NO_ANSWER, TASKS, possible_answers, read_answer
 from experiments.finetuning.glue_sets import GlueSet
@@ -30,6 +31,11 @@ class TextToText:
         assert cfg.model.answer_length is not None, "a model that writes has model.answer_length"
         self._answer_length = cfg.model.answer_length
         self._check()
+        for task in data.train:
+            parts = [part for split in data.parts.values() for part in split.items() if part[1].task == task.task]
+            held_out = {name: [rows.prompt(row) for row in range(len(rows))] for name, rows in parts}
+            # Published sets are what they are: it is only said.
+            warn_of_same_texts(cfg.data.name, (task.prompt(row) for row in range(len(task))), held_out, most=1)
 
     def _check(self) -> None:
         if self._cfg.flatness.draws:

@@ -22,9 +22,10 @@ PINS = {
         "ONEDNN_MAX_CPU_ISA": "AVX2",
         "MKL_ENABLE_INSTRUCTIONS": "AVX2",
         "MKL_CBWR": "AVX2",
+        "OPENBLAS_CORETYPE": "Haswell",
     }
 }
-"""What PyTorch's own kernels, oneDNN and MKL (twice) read when they are loaded, by instruction set."""
+"""What PyTorch's own kernels, oneDNN, MKL (twice) and NumPy's OpenBLAS read when they are loaded."""
 
 MKL_BRANCHES = {1: "off", 2: "auto", 3: "compatible", 4: "SSE2", 8: "SSE4.2", 9: "AVX", 10: "AVX2", 12: "AVX512"}
 """mkl_types.h. Another maker's processor than Intel's gets "auto" for any instruction set that is asked for."""
@@ -64,6 +65,7 @@ def check_instruction_set(instruction_set: str | None) -> None:
 def describe_arithmetic(device: "torch.device") -> dict[str, Any]:
     """What decides the bits of a computation on ``device`` by this process, as the libraries say it."""
     import torch
+    from threadpoolctl import threadpool_info
 
     return {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
@@ -71,6 +73,7 @@ def describe_arithmetic(device: "torch.device") -> dict[str, Any]:
         "aten": torch.backends.cpu.get_cpu_capability(),
         "onednn_limit": os.environ.get("ONEDNN_MAX_CPU_ISA"),
         "mkl_branch": _mkl_branch(),
+        "openblas": sorted({pool["architecture"] for pool in threadpool_info() if pool["internal_api"] == "openblas"}),
         "threads": torch.get_num_threads(),
     }
 

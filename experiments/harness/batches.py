@@ -47,7 +47,14 @@ class MicroBatches(Dataset[dict[str, Any]]):
         step, g = key
         size = self.train.micro_batch_size
         indices = sample_indices(self.num_samples, self.seed, step * self.train.batch_size + g * size, size)
-        return self.make_batch(indices, [derive_seed(self.seed, "sample", step, g, place) for place in range(size)])
+        seeds = [derive_seed(self.seed, "sample", step, g, place) for place in range(size)]
+        # Loader workers have one thread each, and a mean over a large picture has other bits on two.
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            return self.make_batch(indices, seeds)
+        finally:
+            torch.set_num_threads(threads)
 
 
 class MicroBatchKeys(Sampler[tuple[int, int]]):

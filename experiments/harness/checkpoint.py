@@ -12,6 +12,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
 
+from experiments.harness.averages import enter_training, evaluation_mode
 from experiments.harness.errors import ConfigError, RunError
 from experiments.harness.record import RunRecord, metrics_sha256
 from experiments.harness.timing import TrainingClock
@@ -108,23 +109,29 @@ class TrainingState:
         return self.ema.module if self.ema else self.model
 
     def save(self, record: RunRecord, keep: int) -> None:
-        """Write a checkpoint that also remembers the sources and what metrics.jsonl holds now."""
-        saved = {
-            "step": self.step,
-            "sources_digest": record.digest,
-            "train_s": self.clock.seconds,
-            "metrics_bytes": record.metrics_bytes(),
-            "metrics_sha256": metrics_sha256(record.directory),
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "ema": self.ema.state_dict() if self.ema else None,
-        }
-        save_checkpoint(record.directory, self.step, saved, keep)
+        """Write a checkpoint that also remembers the sources and what metrics.jsonl holds now.
+
+        Its "model" is what is evaluated; what an optimizer with a training mode trains instead stands beside it.
+        """
+        with evaluation_mode(self.optimizer) as trained:
+            saved = {
+                "step": self.step,
+                "sources_digest": record.digest,
+                "train_s": self.clock.seconds,
+                "metrics_bytes": record.metrics_bytes(),
+                "metrics_sha256": metrics_sha256(record.directory),
+                "model": self.model.state_dict(),
+                "trained": trained,
+                "optimizer": self.optimizer.state_dict(),
+                "ema": self.ema.state_dict() if self.ema else None,
+            }
+            save_checkpoint(record.directory, self.step, saved, keep)
 
     def restore(self, saved: dict[str, Any]) -> None:
         """Become what was saved."""
         self.step, self.clock.seconds = saved["step"], saved["train_s"]
         self.model.load_state_dict(saved["model"])
         self.optimizer.load_state_dict(saved["optimizer"])
+        enter_training(self.optimizer, saved["trained"])
         if self.ema:
             self.ema.load_state_dict(saved["ema"])

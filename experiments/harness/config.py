@@ -54,8 +54,8 @@ class TrainConfig:
     tf32: bool = False
     deterministic: bool = True
     compile: bool = False
-    threads: int | None = None
-    """CPU threads of one process; null leaves PyTorch's own choice"""
+    threads: int = 1
+    """CPU threads of one process: a number at every scale, since sums over another number of threads have other bits"""
     instruction_set: str | None = None
     """avx2 pins what a CPU computes with, so that rows do not depend on the machine; null: the processor's best. See
     experiments/harness/arithmetic.py"""
@@ -82,12 +82,12 @@ class StudyConfig:
     reference: str = "adamw"
     primary_metric: str = MISSING
     validation_metric: str = MISSING
-    better: str = MISSING
-    """higher or lower, for primary and validation metric alike"""
-    secondary_metrics: dict[str, str] = MISSING
-    """other metrics that get an interval and no verdict, each with higher or lower"""
+    secondary_metrics: list[str] = MISSING
+    """other metrics that get an interval and no verdict; the direction of each is declared by the task's metrics.py"""
     margin: float = MISSING
     """differences inside +-margin (units of the primary metric) are a tie"""
+    margin_of: str = MISSING
+    """the metric that margin was chosen for: the primary one, or the study is refused"""
     margin_reason: str = MISSING
     tune_seeds: list[int] = field(default_factory=lambda: [1000])
     confirm_seeds: list[int] = MISSING
@@ -177,7 +177,7 @@ def register(name: str, config_class: type) -> None:
 def check(cfg: DictConfig) -> None:
     """Raise ConfigError, naming the key, for values that the types let through and that would fail late or silently."""
     train = cfg.train
-    for key in ("steps", "batch_size", "micro_batch_size", "log_every", "evaluate_every"):
+    for key in ("steps", "batch_size", "micro_batch_size", "log_every", "evaluate_every", "threads"):
         if train[key] < 1:
             raise ConfigError(f"train.{key} must be at least 1, but it is {train[key]}.")
     if train.batch_size % train.micro_batch_size:

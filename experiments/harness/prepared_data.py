@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 CONFIGS = Path(__file__).resolve().parents[2] / "conf" / "data"
 # What a decoder raises on files that are not what it expects: they are missing, short, corrupt, or of another format.
-_DECODING_FAULTS = (OSError, ValueError, LookupError, EOFError, zlib.error)
+_DECODING_FAULTS = (OSError, ValueError, TypeError, LookupError, EOFError, zlib.error)
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,14 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from experiments.harness.arithmetic import describe_arithmetic
+from experiments.harness.averages import (
+    STATISTICS_SAMPLES,
+    enter_training,
+    estimating_statistics,
+    evaluation_mode,
+    has_modes,
+    tracked_layers,
+)
 from experiments.harness.batches import MicroBatches, micro_batch_loader
 from experiments.harness.checkpoint import TrainingState, drop_checkpoints_after, load_checkpoint
 from experiments.harness.config import Config
@@ -26,7 +34,7 @@ from experiments.harness.errors import ConfigError
 from experiments.harness.flatness import measure_flatness
 from experiments.harness.interrupt import EXIT_CODE, stop_requests
 from experiments.harness.optimizer import build_optimizer, decay_groups, state_bytes
-from experiments.harness.process import compile_and_warm_up, make_accelerator
+from experiments.harness.process import compile_and_warm_up, make_accelerator, seed_generators
 from experiments.harness.record import RunRecord
 from experiments.harness.schedule import lr_factor
 from experiments.harness.seeds import derive_seed
@@ -56,7 +64,7 @@ def train(cfg: Config, data: Any, directory: Path, digest: str, record: RunRecor
     mine = range(accelerator.process_index, micro_batches, processes)
 
     task: Task = importlib.import_module(f"experiments.{cfg.task}.task").build(cfg, data)
-    torch.manual_seed(derive_seed(cfg.seed, "init"))
+    seed_generators(derive_seed(cfg.seed, "init"))
     bare_model = task.model()
     model: nn.Module = accelerator.prepare(bare_model)
     optimizer = build_optimizer(bare_model, cfg.optimizer)
@@ -76,21 +84,42 @@ def train(cfg: Config, data: Any, directory: Path, digest: str, record: RunRecor
         state.restore(saved)
         if record:
             print(f"{directory.name}: continuing from step {state.step} of {cfg.train.steps}", flush=True)
+    else:
+        enter_training(optimizer, [])
     if record:
         drop_checkpoints_after(directory, state.step)
         tracker.skip(rows=record.cut_back(saved["metrics_bytes"] if saved else 0))
 
     def write(row: dict[str, float]) -> None:
         if record:
-            row = {"step": state.step, "samples": state.step * cfg.train.batch_size, **row}
+            # What decides about the run has been looked at; a number for display that overflows is left out.
+            finite = {name: value for name, value in row.items() if math.isfinite(value)}
+            row = {"step": state.step, "samples": state.step * cfg.train.batch_size, **finite}
             record.append(row)
             tracker.log(row)
 
+    def evaluated_model() -> nn.Module:
+        evaluated = state.evaluated_model()
+        if (ema or has_modes(optimizer)) and (layers := tracked_layers(bare_model)):
+            with estimating_statistics(evaluated, layers), accelerator.autocast():
+                for number in range(-(-STATISTICS_SAMPLES // cfg.train.micro_batch_size)):
+                    seed_generators(derive_seed(cfg.seed, "statistics", number))
+                    task.loss(evaluated, to_device(dataset[divmod(number, micro_batches)], device))
+        return evaluated
+
     def evaluate(split: str) -> None:
-        metrics = evaluate_split(task, state.evaluated_model(), split, accelerator)
-        if not all(math.isfinite(value) for value in metrics.values()):
-            raise Diverged(state.step, f"a {split} metric")
-        write({f"{split}/{name}": value for name, value in metrics.items()})
+        with evaluation_mode(optimizer):
+            metrics = evaluate_split(task, evaluated_model(), split, accelerator)
+        row = {f"{split}/{name}": value for name, value in metrics.items()}
+        if split == "val" and cfg.study.validation_metric not in row:
+            raise ConfigError(
+                f"study.validation_metric={cfg.study.validation_metric} is not among what this run measures: "
+                f"{', '.join(row)}."
+            )
+        for name in (f"{split}/loss", cfg.study.validation_metric, cfg.study.primary_metric):
+            if name in row and not math.isfinite(row[name]):
+                raise Diverged(state.step, name)
+        write(row)
 
     # --------------------------------------------------------------------------------------------------------- loop
     dataset = MicroBatches(task.batch, task.num_train, cfg.seed, cfg.train)
@@ -114,7 +143,7 @@ def train(cfg: Config, data: Any, directory: Path, digest: str, record: RunRecor
             loss = torch.zeros((), device=device)
             for g in mine:
                 batch = to_device(next(batches), device)
-                torch.manual_seed(derive_seed(cfg.seed, "forward", state.step, g))  # dropout, noise, timesteps
+                seed_generators(derive_seed(cfg.seed, "forward", state.step, g))  # dropout, noise, timesteps
                 with nullcontext() if g == mine[-1] else accelerator.no_sync(model):
                     micro_loss = task.loss(model, batch) / len(mine)
                     accelerator.backward(micro_loss)
@@ -145,7 +174,8 @@ def train(cfg: Config, data: Any, directory: Path, digest: str, record: RunRecor
                     optimizer.step()
             if ema:
                 assert cfg.train.ema_decay is not None
-                update_average(ema, bare_model, cfg.train.ema_decay)
+                with evaluation_mode(optimizer):
+                    update_average(ema, bare_model, cfg.train.ema_decay)
             state.step = done
             progress.update(bar, completed=done)
             if not (logs or evaluates or samples or saves):
@@ -178,8 +208,9 @@ def train(cfg: Config, data: Any, directory: Path, digest: str, record: RunRecor
     if cfg.test:
         evaluate("test")
         if cfg.flatness.draws:
-            final = state.evaluated_model()
-            write(measure_flatness(final, lambda: evaluate_split(task, final, "train", accelerator)["loss"], cfg))
+            with evaluation_mode(optimizer):
+                final = evaluated_model()
+                write(measure_flatness(final, lambda: evaluate_split(task, final, "train", accelerator)["loss"], cfg))
     if record:
         record.add_environment("arithmetic", frozen_outputs=task.frozen_outputs)
 

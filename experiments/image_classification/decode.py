@@ -18,6 +18,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from experiments.data.labels import column_labels
+
 Split = tuple[np.ndarray, np.ndarray]
 """Images, uint8 [samples, height, width, channels], and labels, int64 [samples]."""
 
@@ -99,10 +101,13 @@ def hub_images(splits: Any, image: str, label: str) -> dict[str, np.ndarray]:
 
 def _hub_split(split: Any, image: str, label: str) -> Split:
     pictures = list(split[image])
+    if None in pictures:
+        raise ValueError(f"column {image} has no picture in row {pictures.index(None)}")
     if modes := {picture.mode for picture in pictures} - {"RGB", "L"}:
         raise ValueError(f"column {image} has pictures of mode {', '.join(sorted(modes))}, neither RGB nor grey")
     images = np.stack([np.asarray(picture) for picture in pictures])
-    return images if images.ndim == 4 else images[..., None], np.array(split[label], np.int64)
+    labels = column_labels(list(split[label]), None, f"column {label}")
+    return images if images.ndim == 4 else images[..., None], labels.numbers
 
 
 def _image_set(train: Split, test: Split) -> dict[str, np.ndarray]:

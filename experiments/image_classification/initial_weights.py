@@ -5,6 +5,7 @@ from typing import Any
 
 from timm.models.vision_transformer import checkpoint_filter_fn
 
+from experiments.harness.averages import evaluated_weights
 from experiments.harness.checkpoint import load_checkpoint
 from experiments.harness.errors import RunError
 
@@ -20,11 +21,7 @@ def load_initial_weights(model: Any, run_directory: Path) -> None:
         raise RunError(
             f"The run {run_directory} that data.initial_run names has no checkpoint: training cannot start from it."
         )
-    weights = saved["model"]
-    if saved["ema"]:
-        averaged = saved["ema"].items()
-        weights = {name.removeprefix("module."): value for name, value in averaged if name.startswith("module.")}
-    kept = {name: value for name, value in weights.items() if not name.startswith("head.")}
+    kept = {name: value for name, value in evaluated_weights(saved).items() if not name.startswith("head.")}
     try:
         mismatch = model.load_state_dict(checkpoint_filter_fn(kept, model), strict=False)
         missing = [name for name in mismatch.missing_keys if not name.startswith("head.")]

@@ -15,10 +15,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from experiments.data.labels import check_order
+from experiments.data.stored import StoredSplit
 from experiments.harness.batches import ShieldedLoader
 from experiments.harness.errors import ConfigError
 from experiments.harness.seeds import derive_seed
-from experiments.harness.stored_images import StoredSplit
 from experiments.image_classification.config import ImageClassificationConfig
 from experiments.image_classification.stored_sets import StoredSet
 
@@ -39,6 +40,19 @@ class Pictures(Protocol):
 
     def picture(self, index: int) -> Any:
         """Picture number ``index``, as torchvision's transforms take it: PIL, or uint8 ``[C, H, W]``."""
+
+
+@dataclass(frozen=True)
+class Numbered:
+    """Pictures without their labels, as experiments/data/copies.py takes them."""
+
+    pictures: Pictures
+
+    def __len__(self) -> int:
+        return len(self.pictures.labels)
+
+    def __getitem__(self, number: int) -> Any:
+        return self.pictures.picture(number)
 
 
 @dataclass(frozen=True)
@@ -76,6 +90,16 @@ def array_splits(cfg: ImageClassificationConfig, arrays: dict[str, np.ndarray]) 
     hash of their content.
     """
     images, labels = arrays["train_images"], arrays["train_labels"]
+    check_order(labels, cfg.data.name)
+    declared = (cfg.data.image_size, cfg.data.image_size, cfg.data.channels)
+    for name in ("train", "test"):
+        shape = arrays[f"{name}_images"].shape[1:]
+        if shape[2] != declared[2] or (cfg.augmentation.crop_area is None and shape != declared):
+            raise ConfigError(
+                f"data.image_size={declared[0]} and data.channels={declared[2]}, but the {name} pictures of "
+                f"data={cfg.data.name} are of height, width and channels {shape}: they are only resized with "
+                "augmentation.crop_area."
+            )
     count = _fit_size(cfg, len(images))
     return {
         "fit": ArrayPictures(images[:count], labels[:count]),
@@ -87,6 +111,8 @@ def array_splits(cfg: ImageClassificationConfig, arrays: dict[str, np.ndarray]) 
 
 def stored_splits(cfg: ImageClassificationConfig, data: StoredSet) -> dict[str, Pictures]:
     """The splits of a stored set; its rows may be sorted by class, so ``val`` is drawn, with a seed of its own."""
+    if cfg.augmentation.crop_area is None:
+        raise ConfigError(f"The pictures of data={cfg.data.name} are of any size: set augmentation.crop_area.")
     count = _fit_size(cfg, len(data.train))
     rows = np.random.default_rng(derive_seed("validation split")).permutation(len(data.train))
     splits: dict[str, Pictures] = {

@@ -24,7 +24,13 @@ def read_reassessed_labels(path: Path, file_names: Sequence[str]) -> np.ndarray:
     in the file name, because copies of ImageNet store the images in different orders. Raises DataError for a name
     without a number, a number without an entry, and a file without any label.
     """
-    entries: list[list[int]] = json.loads(path.read_text())
+    try:
+        entries: list[list[int]] = json.loads(path.read_text())
+    except ValueError as error:
+        raise DataError(f"{path} is no JSON ({error}).") from error
+    for number, entry in enumerate(entries, 1):
+        if not isinstance(entry, list) or not all(isinstance(label, int) and label >= 0 for label in entry):
+            raise DataError(f"{path}: entry {number} is {entry!r}, but has to be a list of class numbers.")
     chosen = []
     for name in file_names:
         match = _NUMBER.match(name)

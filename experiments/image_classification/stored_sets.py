@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from experiments.data.stored import StoredSplit, check_fingerprint, check_splits, open_splits
 from experiments.harness.errors import DataError
 from experiments.harness.provenance import ROOT
-from experiments.harness.stored_images import StoredSplit, open_splits
 from experiments.image_classification.reassessed_labels import read_reassessed_labels
 
 
@@ -42,15 +42,18 @@ def open_stored(data: Mapping[str, Any], cache_dir: Path) -> StoredSet:
     the config says.
     """
     splits = open_splits(data["name"], data["places"], data["num_classes"])
+    check_splits(splits, ("train", "test"), data["name"])
     train, test = splits["train"], splits["test"]
     if data["train_images"] not in (None, len(train)):
         raise DataError(
             f"data={data['name']} has {len(train)} training images here, but data.train_images={data['train_images']}: "
             f"complete it, or set data.train_images={len(train)} to train on these and count epochs in them."
         )
-    v2 = (
-        open_splits(f"{data['name']}/v2", data["v2_places"], data["num_classes"])["test"] if data["v2_places"] else None
-    )
+    v2 = None
+    if data["v2_places"]:
+        of_v2 = open_splits(f"{data['name']}/v2", data["v2_places"], data["num_classes"], train.class_names)
+        check_splits(of_v2, ("test",), f"{data['name']}/v2")
+        v2 = of_v2["test"]
     real_file = _first_file(data["name"], data["real_places"]) if data["real_places"] else None
     initial_run = _find_run(data["initial_run"]) if data["initial_run"] else None
     content = {
@@ -59,11 +62,7 @@ def open_stored(data: Mapping[str, Any], cache_dir: Path) -> StoredSet:
         "initial_run": initial_run,
     }
     fingerprint = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-    if data["fingerprint"] not in (None, fingerprint):
-        raise DataError(
-            f"data={data['name']} has the fingerprint {fingerprint} here, but its config declares "
-            f"{data['fingerprint']}; another version, or another order of rows, is another config."
-        )
+    check_fingerprint(data, fingerprint)
     real_labels = read_reassessed_labels(real_file, test.file_names()) if real_file else None
     return StoredSet(train, test, v2, real_labels, initial_run, fingerprint)
 

@@ -1,14 +1,18 @@
 """Image classification: images in, class logits out."""
 
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from hydra.utils import instantiate
+from omegaconf import DictConfig
 from torch import Tensor, nn
 
-from experiments.harness.errors import ConfigError
+from experiments.data.copies import warn_of_copies
+from experiments.data.labels import check_classes
+from experiments.harness.errors import ConfigError, refused_as
 from experiments.harness.prepared_data import PreparedData
 from experiments.harness.provenance import ROOT
 from experiments.harness.seeds import derive_seed
@@ -20,7 +24,14 @@ from experiments.image_classification.augmentation import (
 )
 from experiments.image_classification.config import ImageClassificationConfig
 from experiments.image_classification.initial_weights import load_initial_weights
-from experiments.image_classification.pictures import Pictures, array_splits, evaluation_batches, stored_splits
+from experiments.image_classification.meta import meta_model, meta_output
+from experiments.image_classification.pictures import (
+    Numbered,
+    Pictures,
+    array_splits,
+    evaluation_batches,
+    stored_splits,
+)
 from experiments.image_classification.reassessed_labels import reassessed_sums
 from experiments.image_classification.stored_sets import StoredSet
 from experiments.metrics.classification import classification_metrics, classification_sums
@@ -54,6 +65,11 @@ class ImageClassification:
         cfg = self._cfg
         if cfg.flatness.samples > self.num_train:
             raise ConfigError(f"flatness.samples={cfg.flatness.samples}, but there are {self.num_train} to train on.")
+        labels = {name: split.labels for name, split in self._splits.items() if name != "train"}
+        labels["train"] = np.concatenate([labels.pop("fit"), labels["val"]])
+        check_classes(labels, cfg.data.num_classes, cfg.data.name)
+        with refused_as(f"The model cannot take pictures of data.image_size={cfg.data.image_size}"):
+            meta_output(meta_model(cast(DictConfig, cfg)), cast(DictConfig, cfg), 1)
         if cfg.loss not in ("softmax", "sigmoid"):
             raise ConfigError(f"loss must be softmax or sigmoid, but it is {cfg.loss!r}.")
         if cfg.loss == "sigmoid" and cfg.label_smoothing:
@@ -64,6 +80,14 @@ class ImageClassification:
                     f"study.secondary_metrics names test/{name}_top1, but data.{name}_places is empty: fill it, or "
                     "use data=imagenet_alone, which has neither."
                 )
+
+    def warn_of_copies(self, fingerprint: str) -> None:
+        """Look for held-out pictures in the training set, once for the data of this ``fingerprint``."""
+        cfg = self._cfg
+        held_out = {name: Numbered(split) for name, split in self._splits.items() if name not in ("fit", "train")}
+        identity = f"{fingerprint} {cfg.data.val_size}"
+        cache_dir, workers = Path(cfg.run.cache_dir), cfg.run.num_workers
+        warn_of_copies(cfg.data.name, Numbered(self._splits["fit"]), held_out, identity, cache_dir, workers)
 
     def model(self) -> nn.Module:
         """The model of ``cfg.model``, initialised from PyTorch's global generator or with an earlier run's weights."""
@@ -141,5 +165,8 @@ class ImageClassification:
 def build(cfg: ImageClassificationConfig, data: PreparedData | StoredSet) -> ImageClassification:
     """The task over decoded arrays, or over encoded files."""
     if isinstance(data, StoredSet):
-        return ImageClassification(cfg, stored_splits(cfg, data), data.real_labels, data.initial_run)
-    return ImageClassification(cfg, array_splits(cfg, data.load()))
+        task = ImageClassification(cfg, stored_splits(cfg, data), data.real_labels, data.initial_run)
+    else:
+        task = ImageClassification(cfg, array_splits(cfg, data.load()))
+    task.warn_of_copies(data.fingerprint)
+    return task

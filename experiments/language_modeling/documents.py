@@ -1,9 +1,12 @@
 """Documents: texts that are read in pieces, so that a book is never in memory whole, and the splits they belong to."""
 
 import hashlib
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
+
+from experiments.data.text import folded
 
 
 @dataclass(frozen=True)
@@ -32,11 +35,28 @@ def text_document(where: str, text: str) -> Document:
 
 
 def folded_key(document: Document) -> bytes:
-    """16 bytes that two documents share if they differ in nothing but white space and case: of SHA-256."""
+    """16 bytes of SHA-256 that two documents share if they differ in nothing but white space and what
+    experiments/data/text.py calls the same, however they are cut into pieces.
+    """
+    digest = hashlib.sha256()
+    rest = ""
+    for piece in document.pieces():
+        text = rest + piece
+        end = len(text)
+        while end and unicodedata.combining(text[end - 1]):  # accents have an order, which the next piece may change
+            end -= 1
+        digest.update(folded(text[:end]).replace(" ", "").encode())
+        rest = text[end:]
+    digest.update(folded(rest).encode())
+    return digest.digest()[:16]
+
+
+def _place(document: Document) -> float:
+    """Where a document lies between 0 and 1, by its text. Committed sets depend on it: it stays as it is."""
     digest = hashlib.sha256()
     for piece in document.pieces():
         digest.update("".join(piece.split()).casefold().encode())
-    return digest.digest()[:16]
+    return int.from_bytes(digest.digest()[:8]) / 2**64
 
 
 def hold_out(source: Source, share: float) -> Corpus:
@@ -46,7 +66,7 @@ def hold_out(source: Source, share: float) -> Corpus:
     """
 
     def split(document: Document) -> str:
-        place = int.from_bytes(folded_key(document)[:8]) / 2**64
+        place = _place(document)
         return "val" if place < share else "test" if place < 2 * share else "train"
 
     def part(name: str) -> Source:

@@ -1,13 +1,15 @@
 """Texts in the tables of the Hugging Face hub, or in a copy of its files: streamed, never downloaded whole."""
 
 import glob
-from collections.abc import Callable, Iterator, Mapping
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from experiments.harness.errors import DataError
 from experiments.language_modeling.documents import Corpus, Document, Source, text_document
 
-_BUILDERS = {".parquet": "parquet", ".json.gz": "json"}
+Block = tuple[int, Callable[[], Sequence[Any]]]
+"""How many rows, and what reads their cells"""
 
 
 def table_sources(
@@ -22,25 +24,73 @@ def table_sources(
         to_text: Turns a cell into plain text; a ValueError of it is reported with the row.
 
     Raises:
-        DataError: A pattern matches no file; while reading: a row cannot be read, or has no text.
+        DataError: A pattern matches no file; while reading: a row cannot be read, or has no text. It says which row of
+            all files it is, from 0, and which of its own.
     """
     return {split: _source(root, pattern, column, to_text) for split, pattern in patterns.items()}
 
 
 def _source(root: str, pattern: str, column: str, to_text: Callable[[str], str]) -> Source:
-    files = _matching_files(root, pattern)
-    builder = next((builder for ending, builder in _BUILDERS.items() if pattern.endswith(ending)), None)
-    assert builder, f"{pattern} ends with none of {', '.join(_BUILDERS)}"
+    blocks = next((blocks for ending, blocks in _READERS.items() if pattern.endswith(ending)), None)
+    assert blocks, f"{pattern} ends with none of {', '.join(_READERS)}"
+    file_system, files = _matching_files(root, pattern)
 
     def documents(skip: int) -> Iterator[Document]:
-        for number, row in enumerate(_rows(builder, files, skip, f"{root}/{pattern}"), skip):
-            where = f"row {number} of {root}/{pattern}"
-            yield text_document(where, _text(row, column, to_text, where))
+        number = 0
+        for path in files:
+            first, name = number, path.rsplit("/", 1)[-1]
+            try:
+                for count, read in blocks(file_system, path, column):
+                    rows = read() if number + count > skip else ()
+                    for row in range(count):
+                        if number >= skip:
+                            yield text_document(f"row {number - first} of {path}", _text(rows[row], column, to_text))
+                        number += 1
+            except _BadRowError as fault:
+                where = f"row {number} of {root}/{pattern}"
+                raise DataError(f"{where} {fault} (row {number - first} of {name}).") from fault
+            except Exception as error:  # the file system of the hub and its HTTP client each raise their own
+                where = f"{root}/{pattern} cannot be read at row {number}"
+                raise DataError(f"{where} ({_sentence(error)}): row {number - first} of {name}.") from error
 
     return documents
 
 
-def _matching_files(root: str, pattern: str) -> list[str]:
+class _BadRowError(Exception):
+    """What is wrong with a row, without its number."""
+
+
+def _parquet_blocks(file_system: Any, path: str, column: str) -> Iterator[Block]:
+    import pyarrow.parquet as pq  # type: ignore[import-untyped]
+
+    with file_system.open(path) as file:
+        table = pq.ParquetFile(file)
+        names = table.schema_arrow.names
+        if column not in names:
+            raise _BadRowError(f"has no column {column}, only {', '.join(names)}")
+        for group in range(table.num_row_groups):
+            count = table.metadata.row_group(group).num_rows
+            yield count, lambda group=group: table.read_row_group(group, [column]).column(0)  # type: ignore[misc]
+
+
+def _json_blocks(file_system: Any, path: str, column: str) -> Iterator[Block]:
+    def cell(line: bytes) -> Any:
+        row = json.loads(line)
+        if not isinstance(row, dict) or column not in row:
+            has = f"only {', '.join(row)}" if isinstance(row, dict) else f"but is {row!r}"
+            raise _BadRowError(f"has no column {column}, {has}")
+        return row[column]
+
+    with file_system.open(path, compression="infer") as file:
+        for line in file:
+            if line.strip():
+                yield 1, lambda line=line: (cell(line),)  # type: ignore[misc]
+
+
+_READERS = {".parquet": _parquet_blocks, ".json.gz": _json_blocks}
+
+
+def _matching_files(root: str, pattern: str) -> tuple[Any, list[str]]:
     from fsspec.core import url_to_fs  # type: ignore[import-untyped]
 
     try:
@@ -52,31 +102,22 @@ def _matching_files(root: str, pattern: str) -> list[str]:
     if not found:
         names = ", ".join(name.rsplit("/", 1)[-1] for name in others)
         raise DataError(f"there is no file {pattern} in {root}, which holds {names or 'nothing'}.")
-    return [file_system.unstrip_protocol(name) for name in found]
+    return file_system, found
 
 
-def _rows(builder: str, files: list[str], skip: int, where: str) -> Iterator[dict[str, Any]]:
-    import datasets  # type: ignore[import-untyped]  # here, because it takes a second to import
-
-    number = skip
-    try:
-        for row in datasets.load_dataset(builder, data_files=files, split="train", streaming=True).skip(skip):
-            yield row
-            number += 1
-    except Exception as error:  # the library, its file systems and its HTTP client each raise their own
-        raise DataError(f"{where} cannot be read at row {number} ({_sentence(error)}).") from error
-
-
-def _text(row: Mapping[str, Any], column: str, to_text: Callable[[str], str], where: str) -> str:
-    if column not in row:
-        raise DataError(f"{where} has no column {column}, only {', '.join(row)}.")
-    cell = row[column]
+def _text(cell: Any, column: str, to_text: Callable[[str], str]) -> str:
+    if hasattr(cell, "as_py"):
+        cell = cell.as_py()
     if cell is None:
-        raise DataError(f"{where} has no text: its {column} is null.")
+        raise _BadRowError(f"has no text: its {column} is null")
     try:
-        return to_text(cell.decode() if isinstance(cell, bytes) else cell)
+        if isinstance(cell, bytes):
+            cell = cell.decode()
+        if not isinstance(cell, str):
+            raise _BadRowError(f"has no text: its {column} is {cell!r}")
+        return to_text(cell)
     except ValueError as error:
-        raise DataError(f"{where} cannot be decoded ({_sentence(error)}).") from error
+        raise _BadRowError(f"cannot be decoded ({_sentence(error)})") from error
 
 
 def _sentence(error: Exception) -> str:

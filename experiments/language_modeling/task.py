@@ -1,5 +1,6 @@
 """Language modelling, autoregressive or masked, on packed tokens."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from importlib import import_module
 from typing import Any
@@ -7,11 +8,18 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
+from experiments.data.sample import sample
 from experiments.harness.errors import ConfigError
 from experiments.language_modeling.config import LanguageModelingConfig
 from experiments.language_modeling.models import build_model
 from experiments.language_modeling.token_files import TokenSet, TokenSplit
 from experiments.metrics.perplexity import perplexity_metrics
+
+MOST_BYTES_A_WORD = 35
+"""Between two spaces, in UTF-8. Languages that part words by spaces stay below, also where a letter has 3 bytes (Hindi
+14, Tamil 28); Chinese, Japanese, Thai, Khmer have whole clauses or paragraphs there."""
+MOST_WORDLESS = 0.1
+"""Share of the text in documents above that, for which metrics by words are still given."""
 
 
 class LanguageModeling:
@@ -28,6 +36,14 @@ class LanguageModeling:
         self._sequences = self._objective.sequences(tokens.splits["train"].tokens, cfg.context_length)
         self.num_train = len(self._sequences)
         self.frozen_outputs: dict[str, str] = {}
+        self._has_words = spaces_part_words([tokens.splits["val"], tokens.splits["test"]])
+        study = cfg.study
+        for key, named in (("primary", study.primary_metric), ("validation", study.validation_metric)):
+            if "/word_" in named and not self._has_words:
+                raise ConfigError(
+                    f"study.{key}_metric={named} goes by words, but spaces do not part words in data={cfg.data.name}: "
+                    f"choose {named.partition('/')[0]}/log_perplexity or bits_per_byte."
+                )
 
     def model(self) -> nn.Module:
         """A transformer drawn from PyTorch's global generator."""
@@ -46,30 +62,44 @@ class LanguageModeling:
         return loss
 
     def evaluate(self, model: nn.Module, split: str, process: int, num_processes: int) -> dict[str, Tensor]:
-        """Sums over this process's share of all documents of the split; of "train" its first flatness.samples
+        """Sums over this process's share of all documents of the split; of "train" flatness.samples drawn
         documents.
         """
         documents = self._tokens.splits[split]
         if split == "train":
-            documents = _first_documents(documents, self._cfg.flatness.samples)
+            documents = _some_documents(documents, self._cfg.flatness.samples)
         sums: dict[str, Tensor] = self._objective.sums(
             model, documents, self._cfg.context_length, self._cfg.data.vocab_size, process, num_processes
         )
+        if not self._has_words:
+            sums.pop("words", None)
         return sums
 
     def metrics(self, sums: dict[str, float]) -> dict[str, float]:
-        """Perplexities and their kin; see experiments/metrics/perplexity.py."""
+        """Perplexities and their kin; see experiments/metrics/perplexity.py. Those by words where spaces part words."""
         return perplexity_metrics(sums)
 
 
-def _first_documents(split: TokenSplit, count: int) -> TokenSplit:
-    starts = split.starts[: count + 1]
+def spaces_part_words(splits: Sequence[TokenSplit]) -> bool:
+    """Whether white space stands between the words of these texts, as it does not in Chinese or Thai; told by how much
+    text stands between two spaces.
+    """
+    num_bytes, num_words = (
+        np.concatenate([getattr(split, sizes) for split in splits]) for sizes in ("num_bytes", "num_words")
+    )
+    wordless = num_bytes > MOST_BYTES_A_WORD * num_words
+    return bool(num_bytes[wordless].sum() <= MOST_WORDLESS * num_bytes.sum())
+
+
+def _some_documents(split: TokenSplit, count: int) -> TokenSplit:
+    numbers = sample(len(split.num_bytes), count)  # all of them, where there are fewer
+    tokens = [split.tokens[split.starts[number] : split.starts[number + 1]] for number in numbers]
     return replace(
         split,
-        tokens=split.tokens[: starts[-1]],
-        starts=starts,
-        num_bytes=split.num_bytes[:count],
-        num_words=split.num_words[:count],
+        tokens=np.concatenate(tokens),
+        starts=np.cumsum([0, *map(len, tokens)], dtype=np.int64),
+        num_bytes=split.num_bytes[numbers],
+        num_words=split.num_words[numbers],
     )
 
 

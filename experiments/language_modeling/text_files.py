@@ -4,6 +4,8 @@ import codecs
 from collections.abc import Iterator
 from pathlib import Path
 
+from experiments.data.folders import visible_files, warn_of_unread
+from experiments.data.text import check_text
 from experiments.harness.errors import DataError
 from experiments.language_modeling.documents import PUBLISHED_SPLITS, Corpus, Document, Source
 
@@ -16,8 +18,18 @@ def file_document(path: Path) -> Document:
 
 
 def folder_source(folder: Path) -> Source:
-    """The .txt files of a folder in the order of their names."""
-    return lambda skip: map(file_document, sorted(folder.glob("*.txt"))[skip:])
+    """The .txt files of a folder in the order of their names. What else lies there is counted and named in a warning.
+
+    Raises DataError where there is no such folder, or no such file in it.
+    """
+    if not folder.is_dir():
+        raise DataError(f"there is no folder {folder}.")
+    files = list(visible_files(folder))
+    texts = [path for path in files if path.parent == folder and path.suffix.lower() == ".txt"]
+    warn_of_unread(folder, [path for path in files if path not in set(texts)])
+    if not texts:
+        raise DataError(f"the folder {folder} holds no .txt file.")
+    return lambda skip: map(file_document, texts[skip:])
 
 
 def split_folders(root: Path) -> Corpus:
@@ -37,6 +49,8 @@ def _pieces(path: Path) -> Iterator[str]:
             except UnicodeDecodeError as error:
                 offset = decoded_bytes - held_back + error.start
                 raise DataError(f"{path} is not UTF-8: {error.reason} at byte {offset}.") from error
+            if text and decoded_bytes == 0:
+                check_text(text, str(path))
             decoded_bytes += len(chunk)
             if text:
                 yield text

@@ -2,6 +2,15 @@
 
 from collections.abc import Sequence
 
+import numpy as np
+
+from experiments.data.labels import check_labels
+from experiments.data.text import folded
+from experiments.harness.errors import DataError
+
+SAME_NAMES = 0.9
+"""Share of a set's class names, in the order of ours, that shows that it is this order"""
+
 PLAIN_TEMPLATES = ("a {}", "a picture of a {}", "a photo of a {}", "a drawing of a {}")
 
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -34,6 +43,49 @@ def class_names(data_set: str) -> Sequence[str]:
         return tuple(IMAGENET_CLASSNAMES)
     names = {"cifar10": CIFAR10, "cifar100": CIFAR100, "pets": PETS}[data_set]
     return tuple(name.strip() for name in names)
+
+
+def prompt_numbers(labels: np.ndarray, names: Sequence[str] | None, data_set: str) -> np.ndarray:
+    """Class numbers int64 [rows], whose order ``names`` tells where the set has names, in the order of class_names.
+
+    Names are compared without case, hyphens and underscores; ImageNet's may be the ids of WordNet or its full titles.
+    Raises DataError for a number that is no class, and for names that are not the classes' that the prompts are of.
+    """
+    ours = class_names(data_set)
+    if names is None:
+        check_labels(labels, len(ours), f"data.zero_shot.{data_set}")
+        return labels
+    theirs = [_plain(name) for name in names]
+    for known in (ours, *_other_names(data_set)):
+        number_of = {_plain(name): number for number, name in enumerate(known)}
+        # In the same order, where a few names are worded otherwise and none is another class's:
+        same = [name == _plain(own) for name, own in zip(theirs, known, strict=False)]
+        strange = [name not in number_of for name, equal in zip(theirs, same, strict=False) if not equal]
+        if len(theirs) == len(known) and sum(same) >= SAME_NAMES * len(known) and all(strange):
+            return labels
+        if len(number_of) == len(known) and all(theirs[number] in number_of for number in np.unique(labels)):
+            table = np.array([number_of.get(name, -1) for name in theirs], np.int64)
+            return table[labels]
+    plain = {_plain(name) for name in ours}
+    wrong = next((names[number] for number in np.unique(labels) if theirs[number] not in plain), names[0])
+    raise DataError(
+        f"data.zero_shot.{data_set} has the class {wrong!r}, which is none of the {len(ours)} that its prompts are of, "
+        f"such as {ours[0]!r}: give its classes these names, or their numbers from 0 in the order of "
+        "experiments/lit/class_names.py."
+    )
+
+
+def _plain(name: str) -> str:
+    return " ".join(folded(name).replace("_", " ").replace("-", " ").split())
+
+
+def _other_names(data_set: str) -> list[list[str]]:
+    if data_set != "imagenet":
+        return []
+    from timm.data import ImageNetInfo
+
+    known = ImageNetInfo()
+    return [known.label_names(), [known.index_to_description(number) for number in range(1000)]]
 
 
 def templates(kind: str) -> Sequence[str]:

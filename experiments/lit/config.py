@@ -14,7 +14,7 @@ class PairDataConfig(DataConfig):
 
     access: str = "experiments.lit.sets.open_sets"
     pair_access: str = "experiments.harness.prepared_data.prepare"
-    """the function that opens the pairs: this one for arrays, experiments.lit.stored_pairs.open_stored for files"""
+    """the function that opens the pairs: this one for arrays, experiments.data.stored.open_stored for files"""
     crop_area: list[float] | None = None
     """least and greatest share of a picture's area in a random resized crop; null: the whole picture, so that a locked
     image tower sees each picture once in all"""

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from experiments.data.pixels import converted
 from experiments.lit.pair_arrays import pair_arrays
 
 Pair = tuple[Path, list[str]]
@@ -53,7 +54,7 @@ def _opened(path: Path) -> Image.Image | None:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path) as image:
-                return image.convert("RGBA")
+                return converted(image, "RGBA")
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         return None
 

@@ -27,6 +27,12 @@ class PairInputs:
     starts: np.ndarray
     """int64 [images + 1]; see Pairs.starts"""
 
+    def chosen(self, numbers: np.ndarray) -> "PairInputs":
+        """The images with these numbers, in this order, and their captions."""
+        captions = np.concatenate([np.arange(self.starts[number], self.starts[number + 1]) for number in numbers])
+        starts = np.cumsum([0, *(self.starts[numbers + 1] - self.starts[numbers])], dtype=np.int64)
+        return PairInputs(lambda own: self.images(numbers[own]), lambda own: self.texts(captions[own]), starts)
+
 
 @dataclass(frozen=True)
 class ZeroShotInputs:
@@ -50,15 +56,15 @@ def zero_shot_sums(model: TwoTowers, split: ZeroShotInputs, process: int, num_pr
     return {name: sums[name] for name in ("top1", "top5", "count")}
 
 
-def pair_sums(model: TwoTowers, split: PairInputs, images: int, process: int, num_processes: int) -> dict[str, Tensor]:
-    """Sums over this process's share of the first ``images`` images and of their captions, as queries to all others:
-    recalls in both directions, the loss over the whole split with each image's first caption, and the counts.
+def pair_sums(model: TwoTowers, split: PairInputs, process: int, num_processes: int) -> dict[str, Tensor]:
+    """Sums over this process's share of the images and of their captions, as queries to all others: recalls in both
+    directions, the loss over the whole split with each image's first caption, and the counts.
 
     Every process embeds everything, which costs little beside training.
     """
     device = model.logit_scale.device
-    starts = torch.from_numpy(split.starts[: images + 1]).to(device)
-    captions = int(starts[-1])
+    starts = torch.from_numpy(split.starts).to(device)
+    images, captions = len(starts) - 1, int(starts[-1])
     owners = torch.repeat_interleave(torch.arange(images, device=device), starts.diff(), output_size=captions)
     image_vectors = embedded(model.embed_images, split.images, images, device)
     text_vectors = embedded(model.embed_texts, split.texts, captions, device)

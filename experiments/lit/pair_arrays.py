@@ -14,6 +14,9 @@ from PIL import Image
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from experiments.data.pixels import converted
+from experiments.data.text import folded
+
 SPLITS = ("train", "val", "test")
 HELD_OUT_PERCENT = 10
 """of the groups, for val and for test each"""
@@ -29,8 +32,9 @@ def pair_arrays(pictures: Sequence[Image.Image], captions: Sequence[Sequence[str
 
     Pictures are put on white, padded to a square and resized. Raises ValueError for a picture without a caption.
     """
-    if not all(captions):
-        raise ValueError(f"picture {[bool(texts) for texts in captions].index(False)} has no caption")
+    for number, texts in enumerate(captions):
+        if not texts or not all(isinstance(text, str) and folded(text) for text in texts):
+            raise ValueError(f"picture {number} has no caption: {texts!r}")
     images = np.stack([square(picture, size) for picture in pictures])
     owners = np.repeat(np.arange(len(captions)), [len(texts) for texts in captions])
     flat = [" ".join(text.split()) for texts in captions for text in texts]
@@ -44,7 +48,7 @@ def pair_arrays(pictures: Sequence[Image.Image], captions: Sequence[Sequence[str
 
 def square(picture: Image.Image, size: int) -> np.ndarray:
     """uint8 [size, size, 3]: the whole picture in the middle of a white square."""
-    picture = picture.convert("RGBA")
+    picture = converted(picture, "RGBA")
     side = max(picture.size)
     canvas = Image.new("RGBA", (side, side), "white")
     canvas.alpha_composite(picture, ((side - picture.width) // 2, (side - picture.height) // 2))
@@ -58,9 +62,7 @@ def groups(images: np.ndarray, captions: Sequence[Sequence[str]]) -> np.ndarray:
     left, right = np.nonzero(near_duplicates(images))
     first_with: dict[str, int] = {}
     shared = [
-        (image, first_with.setdefault(" ".join(text.lower().split()), image))
-        for image, texts in enumerate(captions)
-        for text in texts
+        (image, first_with.setdefault(folded(text), image)) for image, texts in enumerate(captions) for text in texts
     ]
     rows = np.concatenate([left, [image for image, _ in shared]])
     columns = np.concatenate([right, [first for _, first in shared]])

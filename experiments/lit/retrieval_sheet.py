@@ -17,6 +17,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2.functional import to_pil_image
 
+from experiments.harness.averages import evaluated_weights
 from experiments.harness.finished_run import data_and_checkpoint, draw
 from experiments.lit import config  # noqa: F401  # registers the schema
 from experiments.lit.evaluation import embedded
@@ -87,7 +88,7 @@ def write_sheet(directory: Path, cfg: Any) -> Path:
     data, saved = data_and_checkpoint(directory, cfg, same=("model", "data"))
     task = build(cfg, data)
     model = task.model()
-    model.load_state_dict(saved["model"])
+    model.load_state_dict(evaluated_weights(saved))
     path = directory / "sheet.html"
     path.write_text(retrieval_sheet(task, model, pair_splits(data.pairs)["test"]), encoding="utf-8")
     return path

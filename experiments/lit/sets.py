@@ -8,8 +8,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from experiments.data.stored import StoredSet
 from experiments.harness.prepared_data import PreparedData, prepare
-from experiments.lit.stored_pairs import StoredSet
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,11 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as vision
 
+from experiments.data.labels import check_order
+from experiments.data.stored import StoredSet, StoredSplit
+from experiments.harness.errors import ConfigError
 from experiments.harness.prepared_data import PreparedData
 from experiments.lit.pair_arrays import SPLITS
-from experiments.lit.stored_pairs import StoredSet, StoredSplit
 
 
 class Pictures(Protocol):
@@ -43,7 +45,7 @@ class StoredPictures:
         self._split = split
 
     def __len__(self) -> int:
-        return len(self._split.pictures)
+        return len(self._split)
 
     def __getitem__(self, number: int) -> Tensor:
         return vision.pil_to_tensor(self._split.picture(number))
@@ -73,6 +75,8 @@ class Labelled:
     pictures: Pictures
     labels: np.ndarray
     """int64 [pictures]"""
+    class_names: tuple[str, ...] | None
+    """by class number, where the set says them"""
     fingerprint: str
 
 
@@ -96,22 +100,24 @@ def pair_splits(opened: PreparedData | StoredSet) -> dict[str, Pairs]:
 
 
 def labelled_splits(opened: PreparedData | StoredSet, val_size: int) -> dict[str, Labelled]:
-    """Val and test; val is the last ``val_size`` training images of an array set, as for image classification."""
+    """Val and test, as far as the set has them; val is the last ``val_size`` training images of an array set, as for
+    image classification.
+    """
     if isinstance(opened, StoredSet):
         return {
-            name: Labelled(StoredPictures(split), split.labels, f"{opened.fingerprint}/{name}")
+            name: Labelled(StoredPictures(split), split.labels, split.class_names, f"{opened.fingerprint}/{name}")
             for name, split in opened.splits.items()
         }
     arrays = opened.load()
-    count = len(arrays["train_images"])
-    val, test = np.arange(count - val_size, count), np.arange(len(arrays["test_images"]))
-    return {
-        "val": Labelled(
-            ArrayPictures(arrays["train_images"], val),
-            arrays["train_labels"][val],
-            f"{opened.fingerprint}/val/{val_size}",
-        ),
-        "test": Labelled(
-            ArrayPictures(arrays["test_images"], test), arrays["test_labels"], f"{opened.fingerprint}/test"
-        ),
-    }
+    images, labels = arrays["train_images"], arrays["train_labels"]
+    if val_size:
+        check_order(labels, "zero_shot")
+    if not 0 <= val_size <= len(images):
+        raise ConfigError(f"data.zero_shot has val_size={val_size}, but there are {len(images)} training images.")
+    val, test = np.arange(len(images) - val_size, len(images)), np.arange(len(arrays["test_images"]))
+    of_test = ArrayPictures(arrays["test_images"], test)
+    splits = {"test": Labelled(of_test, arrays["test_labels"], None, f"{opened.fingerprint}/test")}
+    if val_size:
+        name = f"{opened.fingerprint}/val/{val_size}"
+        splits["val"] = Labelled(ArrayPictures(images, val), labels[val], None, name)
+    return splits

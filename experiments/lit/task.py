@@ -11,9 +11,12 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 from torchvision.transforms import InterpolationMode, v2
 
-from experiments.harness.errors import ConfigError
+from experiments.data.copies import warn_of_copies
+from experiments.data.sample import sample
+from experiments.data.stored import check_splits
+from experiments.harness.errors import ConfigError, DataError, refused_as
 from experiments.harness.prepared_data import cached_arrays
-from experiments.lit.class_names import class_names, templates
+from experiments.lit.class_names import class_names, prompt_numbers, templates
 from experiments.lit.config import LitConfig
 from experiments.lit.evaluation import (
     PairInputs,
@@ -28,6 +31,7 @@ from experiments.lit.loss import check_batch, contrastive_loss
 from experiments.lit.sets import Sets
 from experiments.lit.splits import Pairs, Pictures, labelled_splits, pair_splits
 from experiments.lit.two_towers import TwoTowers, build_locked_tower, build_two_towers
+from experiments.metrics.retrieval import RANKS
 from experiments.metrics.zero_shot import prompts
 from experiments.pretrained.locked import Inputs, LockedPart, rows_of
 
@@ -37,6 +41,11 @@ class Lit:
 
     def __init__(self, cfg: LitConfig, sets: Sets) -> None:
         check_batch(cfg.train.batch_size, cfg.train.micro_batch_size)
+        if not cfg.model.image.locked and not cfg.model.text.locked:
+            size = cfg.model.image_size
+            with refused_as(f"The image tower cannot take pictures of model.image_size={size}"), torch.device("meta"):
+                towers = build_two_towers(cfg.model, {}, {"image": False, "text": False})
+                towers.embed_images(torch.zeros(1, 3, size, size, dtype=torch.uint8))
         self._cfg, self._sets = cfg, sets
         self.frozen_outputs: dict[str, str] = {}
         self._weights = {name: opened.load() for name, opened in sets.weights.items()}
@@ -47,12 +56,29 @@ class Lit:
         }
         self._locked = {name: self._locked_part(name) for name in ("image", "text") if self._cached[name]}
         splits = pair_splits(sets.pairs)
+        check_splits(splits, ("train", "val", "test"), cfg.data.name)
         self.num_train = len(splits["train"].captions)
         if cfg.flatness.samples > self.num_train:
             raise ConfigError(f"flatness.samples={cfg.flatness.samples}, but there are {self.num_train} to train on.")
         self._train_pictures = splits["train"].pictures
+        held_out = {name: pairs.pictures for name, pairs in splits.items() if name != "train"}
+        for name, one in sets.zero_shot.items():
+            labelled = labelled_splits(one, 0)
+            check_splits(labelled, ("test",), f"zero_shot.{name}")
+            held_out[f"zero_shot.{name}"] = labelled["test"].pictures
+        cache, workers = sets.cache_dir, cfg.run.num_workers
+        warn_of_copies(cfg.data.name, self._train_pictures, held_out, sets.fingerprint, cache, workers)
+        for name, pairs in splits.items():
+            _check_size(pairs, f"split {name} of data={cfg.data.name}")
         self.pair_inputs = {name: self._pair_inputs(pairs) for name, pairs in splits.items()}
-        self._retrieval = {name: self._pair_inputs(pair_splits(one)["test"]) for name, one in sets.retrieval.items()}
+        retrieved = {}
+        for name, one in sets.retrieval.items():
+            of_set = pair_splits(one)
+            check_splits(of_set, ("test",), f"retrieval.{name}")
+            retrieved[name] = of_set["test"]
+        for name, pairs in retrieved.items():
+            _check_size(pairs, f"data.retrieval.{name}")
+        self._retrieval = {name: self._pair_inputs(pairs) for name, pairs in retrieved.items()}
         self._zero_shot = {name: self._zero_shot_inputs(name) for name in sets.zero_shot}
         self._crop = None
         if cfg.data.crop_area is not None:
@@ -87,23 +113,20 @@ class Lit:
         """
         assert isinstance(model, TwoTowers)
         share = process, num_processes
-        images = self._cfg.flatness.samples if split == "train" else None
         sums: dict[str, Tensor] = {}
         if split in self.pair_inputs:
-            sums |= self._pair_sums(model, self.pair_inputs[split], images, share)
+            inputs = self.pair_inputs[split]
+            if split == "train":
+                inputs = inputs.chosen(sample(self.num_train, self._cfg.flatness.samples))
+            sums |= pair_sums(model, inputs, *share)
         named = {
-            name: zero_shot_sums(model, inputs[split], *share)
-            for name, inputs in self._zero_shot.items()
-            if split in inputs
+            name: zero_shot_sums(model, zero_shot[split], *share)
+            for name, zero_shot in self._zero_shot.items()
+            if split in zero_shot
         }
         if split == "test":
-            named |= {name: self._pair_sums(model, inputs, None, share) for name, inputs in self._retrieval.items()}
+            named |= {name: pair_sums(model, inputs, *share) for name, inputs in self._retrieval.items()}
         return sums | {f"{name}/{key}": value for name, one in named.items() for key, value in one.items()}
-
-    def _pair_sums(
-        self, model: TwoTowers, inputs: PairInputs, images: int | None, share: tuple[int, int]
-    ) -> dict[str, Tensor]:
-        return pair_sums(model, inputs, len(inputs.starts) - 1 if images is None else images, *share)
 
     def metrics(self, sums: dict[str, float]) -> dict[str, float]:
         """Of the pairs loss (nats), logit_scale, recalls (percent) and their mean; of a labelled set ``<set>_top1`` and
@@ -171,13 +194,21 @@ class Lit:
         return {
             split: ZeroShotInputs(
                 self._image_inputs(labelled.pictures, labelled.fingerprint),
-                labelled.labels,
+                prompt_numbers(labelled.labels, labelled.class_names, name),
                 prompt_inputs,
                 len(texts),
                 len(names),
             )
             for split, labelled in labelled_splits(self._sets.zero_shot[name], data.val_size).items()
         }
+
+
+def _check_size(pairs: Pairs, where: str) -> None:
+    if len(pairs.captions) <= max(RANKS):
+        raise DataError(
+            f"{where} has {len(pairs.captions)} pictures with captions of their own: among so few, each is within the "
+            f"first {max(RANKS)} whatever a model says. Hold more out."
+        )
 
 
 def build(cfg: LitConfig, data: Sets) -> Lit:

@@ -1,7 +1,8 @@
-"""Names and numbers as a reader sees them: optimizers, tasks, metrics with units, and how many digits each gets."""
+"""Names and numbers as a reader sees them: optimizers, tasks, and metrics as their declarations have them."""
 
-from dataclasses import dataclass
 from typing import Any
+
+from experiments.harness.metric import Metric, all_metrics, find
 
 Summary = dict[str, Any]
 """The content of a study's summary.json"""
@@ -24,60 +25,6 @@ OPTIMIZERS = {
 TASKS = {"lit": "LiT", "finetuning": "fine-tuning"}
 
 
-@dataclass(frozen=True)
-class Metric:
-    """How a metric is written."""
-
-    label: str
-    decimals: int
-    unit: str = ""
-    difference_unit: str = ""
-    """differences of percentages are points"""
-
-
-def _percent(label: str) -> Metric:
-    return Metric(label, decimals=2, unit="%", difference_unit="points")
-
-
-METRICS = {
-    "top1": _percent("top-1 accuracy"),
-    "top5": _percent("top-5 accuracy"),
-    "real_top1": _percent("ReaL accuracy"),
-    "v2_top1": _percent("ImageNetV2 top-1 accuracy"),
-    "accuracy": _percent("accuracy"),
-    "f1": _percent("F1"),
-    "average": _percent("GLUE average"),
-    "cola": _percent("CoLA Matthews correlation"),
-    "sst2": _percent("SST-2 accuracy"),
-    "mrpc_f1": _percent("MRPC F1"),
-    "mrpc_accuracy": _percent("MRPC accuracy"),
-    "stsb_pearson": _percent("STS-B Pearson correlation"),
-    "stsb_spearman": _percent("STS-B Spearman correlation"),
-    "qqp_f1": _percent("QQP F1"),
-    "qqp_accuracy": _percent("QQP accuracy"),
-    "mnli_matched": _percent("MNLI matched accuracy"),
-    "mnli_mismatched": _percent("MNLI mismatched accuracy"),
-    "qnli": _percent("QNLI accuracy"),
-    "rte": _percent("RTE accuracy"),
-    "zero_shot_top1": _percent("zero-shot top-1 accuracy"),
-    "zero_shot_top5": _percent("zero-shot top-5 accuracy"),
-    "mean_recall": _percent("mean retrieval recall"),
-    "loss": Metric("loss", decimals=4),
-    "train_loss": Metric("training loss", decimals=4),
-    "perturbed_loss": Metric("training loss under weight noise", decimals=4),
-    "log_perplexity": Metric("log-perplexity", decimals=4, unit="nats", difference_unit="nats"),
-    "perplexity": Metric("perplexity", decimals=2),
-    "word_log_perplexity": Metric("word-level log-perplexity", decimals=4, unit="nats", difference_unit="nats"),
-    "word_perplexity": Metric("word-level perplexity", decimals=2),
-    "bits_per_byte": Metric("bits per byte", decimals=4),
-    "fid": Metric("FID", decimals=2),
-    "kid": Metric("KID", decimals=4),
-    "fd_efficientnet_lite0": Metric("Fréchet distance (EfficientNet-Lite0)", decimals=0),
-    "kid_efficientnet_lite0": Metric("kernel distance (EfficientNet-Lite0)", decimals=2),
-    "clip_score": Metric("CLIP score", decimals=4),
-}
-"""By the last part of the recorded name; a metric that is not here is shown under its recorded name."""
-
 SPLITS = {"samples": "sample", "val": "validation", "test": "test", "train": "training", "flatness": "final"}
 
 
@@ -99,8 +46,9 @@ def task_name(task: str) -> str:
 
 
 def metric_of(name: str) -> Metric:
-    """How ``test/top1`` is written."""
-    return METRICS.get(name.rpartition("/")[2], Metric(name.rpartition("/")[2], decimals=4))
+    """How ``test/top1`` is written; one that no task declares, under its recorded name."""
+    found = find(all_metrics(), name)
+    return found[0] if found else Metric(name.rpartition("/")[2], "lower")  # its direction is asked of none
 
 
 def metric_label(name: str) -> str:

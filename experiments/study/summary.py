@@ -10,6 +10,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from experiments.harness.errors import SuiteError
+from experiments.harness.metric import FLATNESS
 from experiments.harness.provenance import ROOT
 from experiments.harness.record import read_metrics, write_aside
 from experiments.study.looks import judged
@@ -17,8 +18,6 @@ from experiments.study.paper import PaperCell, paper_cell
 from experiments.study.statistics import Better, agrees, paired_difference, speedup, verdict
 
 PAPER = ROOT / "results" / "paper.yaml"
-FLATNESS: dict[str, Better] = {"flatness/perturbed_loss": "lower", "flatness/train_loss": "lower"}
-"""Secondary metrics of every study whose runs measure them (``flatness.draws``)."""
 
 
 class RunFiles:
@@ -76,9 +75,15 @@ def summarize(directory: Path) -> dict[str, Any]:
 
     confirmed = {name: [runs[id] for id in contestant["confirmation"]] for name, contestant in contestants.items()}
     reference = study["reference"]
-    metrics = {study["primary_metric"]: study["better"], **study["secondary_metrics"]}
-    recorded = {name for run in runs.values() for row in run.rows for name in row}
-    metrics |= {name: better for name, better in FLATNESS.items() if name in recorded}
+    complete = [run for of_one in confirmed.values() for run in of_one if not run.diverged]
+    recorded = {name for run in complete for row in run.rows for name in row}
+    # A data set may not offer a metric: words where spaces do not part them.
+    secondary = {
+        name: better for name, better in study["secondary_metrics"].items() if name in recorded or not complete
+    }
+    flatness = {f"flatness/{name}": declared.better for name, declared in FLATNESS.items()}
+    secondary |= {name: better for name, better in flatness.items() if name in recorded}
+    metrics = {study["primary_metric"]: study["better"], **secondary}
     once = [len(study["confirm_seeds"])]
     looks = judged(described.get("looks", {"declared": once, "taken": once}))  # records of before this key have none
     comparisons = [
@@ -166,11 +171,12 @@ def _comparison(
     alpha: float,
 ) -> dict[str, Any]:
     """One metric of optimizer a against the reference b, paired by seed; pairs in which a run diverged are left out of
-    the numbers and counted in the verdict.
+    the numbers and counted in the verdict. So are, of a secondary metric, those in which it was too large to be shown.
     """
     primary = metric == study["primary_metric"]
-    pairs = [(x, y) for x, y in zip(runs_a, runs_b, strict=True) if not (x.diverged or y.diverged)]
-    values_a, values_b = [x.last(metric) for x, _ in pairs], [y.last(metric) for _, y in pairs]
+    per_seed = {a: _per_seed(runs_a, metric), b: _per_seed(runs_b, metric)}
+    pairs = [(x, y) for x, y in zip(per_seed[a], per_seed[b], strict=True) if x is not None and y is not None]
+    values_a, values_b = [x for x, _ in pairs], [y for _, y in pairs]
     difference = paired_difference(values_a, values_b, alpha) if len(pairs) > 1 else None
     row: dict[str, Any] = {
         "a": a,
@@ -179,7 +185,7 @@ def _comparison(
         "primary": primary,
         "better": better,
         "mean": {a: fmean(values_a), b: fmean(values_b)} if pairs else None,
-        "per_seed": {a: _per_seed(runs_a, metric), b: _per_seed(runs_b, metric)},
+        "per_seed": per_seed,
         "difference": asdict(difference) if difference else None,
         "margin": None,
         "verdict": None,
@@ -194,16 +200,18 @@ def _comparison(
         )
         if pairs:
             validation = study["validation_metric"]
-            curves_a, curves_b = [x.curve(validation) for x, _ in pairs], [y.curve(validation) for _, y in pairs]
-            row["speedup"] = asdict(speedup(curves_a, curves_b, better=better))
+            both = [(x, y) for x, y in zip(runs_a, runs_b, strict=True) if not (x.diverged or y.diverged)]
+            curves_a, curves_b = [x.curve(validation) for x, _ in both], [y.curve(validation) for _, y in both]
+            # Records of before this key have one direction for both.
+            row["speedup"] = asdict(speedup(curves_a, curves_b, better=study.get("validation_better", better)))
     if study["paper"] and (cell := paper_cell(PAPER, study["paper"], metric)):
         row["paper"] = _paper(study["paper"], cell, a, b, row["verdict"], study["margin"])
     return row
 
 
 def _per_seed(runs: Sequence[RunFiles], metric: str) -> list[float | None]:
-    """One value a seed; None where the run diverged."""
-    return [None if run.diverged else run.last(metric) for run in runs]
+    """One value a seed; None where the run diverged, or the value was too large to be shown."""
+    return [None if run.diverged or not run.curve(metric) else run.last(metric) for run in runs]
 
 
 def _paper(key: str, cell: PaperCell, a: str, b: str, outcome: str | None, margin: float) -> dict[str, Any] | None:

@@ -21,6 +21,7 @@ from experiments.harness.entry import locate, usable_status
 from experiments.harness.errors import ConfigError, SuiteError
 from experiments.harness.record import FINISHED, read_status
 from experiments.harness.sources import ROOT, sources_digest
+from experiments.study.directions import with_directions
 from experiments.study.identity import check_folder, study_identity, study_name
 from experiments.study.plan import Settings, at_edge, best, extended, grid
 
@@ -74,7 +75,7 @@ class Study:
         located = {name: locate(compose([*overrides, f"optimizer={name}"])) for name in optimizers}
         configs = {name: plain for name, (plain, _, _) in located.items()}
         self.config, data, _ = located[optimizers[0]]
-        self.settings: dict[str, Any] = self.config["study"]
+        self.settings = with_directions(self.config)
         if self.settings["reference"] not in optimizers or len(optimizers) < 2:
             raise ConfigError(
                 f"A study compares optimizers with study.reference={self.settings['reference']}, but optimizer="
@@ -115,7 +116,7 @@ class Study:
         for contestant in self.contestants:
             if contestant.tuning:
                 values = {point: self._value(runs) for point, runs in contestant.tuning.items()}
-                contestant.winner = best(values, self.settings["better"])
+                contestant.winner = best(values, self.settings["validation_better"])
             if contestant.winner is None:
                 name = contestant.name
                 raise SuiteError(f"Every tuning run of {name} in {self.name} diverged: lower settings.{name}.lr.")

@@ -202,9 +202,9 @@ def main() -> None:
             name = f"{waiting[done].parents[1].relative_to(arguments.results)} {waiting[done].name}"
             try:
                 print(f"{name}: {done.result()}", flush=True)
-            except Different as difference:
+            except Exception as fault:  # whatever a run may raise: the others go on
                 different += 1
-                print(f"{name}: {difference}", flush=True)
+                print(f"{name}: {fault if isinstance(fault, Different) else repr(fault)}", flush=True)
     if different:
         sys.exit(
             f"{different} of {len(directories)} do not agree with their records. What they gave here is in {folder}."

@@ -7,7 +7,10 @@ import torch
 from omegaconf import OmegaConf
 
 from experiments.diffusion.meta import meta_model, meta_output
+from experiments.diffusion.task import build
 from experiments.harness.config import check, resolved, result_config
+from experiments.harness.entry import locate
+from experiments.harness.errors import ConfigError, SuiteError
 from experiments.harness.provenance import ROOT
 from experiments.study.paper import paper_cell
 from tests.conftest import MakeConfig
@@ -132,3 +135,34 @@ def test_a_paper_cell_stands_beside_its_published_number(make_plain_diffusion: M
         assert ours.lr == settings[optimizer].lr
         assert ours.weight_decay == (settings[optimizer].weight_decay or 0)
         assert list(ours.betas) == list(settings[optimizer].betas)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["noise.schedule=lineer"], "noise.schedule must be linear or squaredcos_cap_v2, but it is 'lineer'"),
+        (["data.image_size=17", "model.sample_size=17"], "cannot take images of data.image_size=17"),
+        (["model.num_class_embeds=10"], "model.num_class_embeds=10 must be at least 11: 10 classes, and one that says"),
+        (
+            ["model.num_class_embeds=9", "sampling.guidance=1", "noise.condition_dropout=0"],
+            "must be at least 10: 10 cl",
+        ),
+        (["data.images.num_classes=11"], r"no training sample of 1 of the 11 classes .* such as number 10"),
+        (["data.num_val=0"], "data.num_val=0, but it must be at least 1"),
+        (["data.num_reference=-1"], "data.num_reference=-1, but it must be at least 1"),
+        (["data.images.num_classes=9"], "split train has labels from 0 to 9, but there are 9 classes"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused_at_once(
+    make_diffusion: MakeConfig, overrides: list[str], message: str
+) -> None:
+    cfg = make_diffusion(*overrides)
+    with pytest.raises(SuiteError, match=message):
+        build(cfg, locate(cfg)[1])
+
+
+@pytest.mark.parametrize("size", [12, 16, 20, 0, -4, 5])
+def test_a_small_image_that_would_show_the_target_is_refused(make_text_to_image: MakeConfig, size: int) -> None:
+    cfg = make_text_to_image("experiment=diffusion/smoke_sr", f"data.low_resolution={size}")
+    with pytest.raises(ConfigError, match=f"data.low_resolution={size} must divide data.image_size=16 and be less"):
+        build(cfg, locate(cfg)[1])

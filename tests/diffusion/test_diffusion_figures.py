@@ -53,7 +53,7 @@ def test_runs_stand_side_by_side_and_the_strip_ends_with_the_samples(
 
     path = write_strip(runs[1], make_diffusion("optimizer=adamw"))
     with Image.open(path) as strip, Image.open(runs[1] / "samples.png") as sheet:
-        assert strip.size == (3 * 16, 4 * 16)  # three steps, four samples
+        assert strip.size == (4 * 16, 4 * 16)  # four steps, four samples
         last = np.asarray(strip)[:, -16:].reshape(4, 16, 16, 3)
         samples = np.asarray(sheet)[-16:].reshape(16, 4, 16, 3).transpose(1, 0, 2, 3)
     assert np.abs(last.astype(int) - samples.astype(int)).max() <= 1

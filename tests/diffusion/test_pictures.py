@@ -9,23 +9,28 @@ import pytest
 import torch
 from PIL import Image
 
+from experiments.data.stored import open_stored
+from experiments.diffusion.conditions import ClassConditions
 from experiments.diffusion.pictures import captioned_splits, centre, labelled_splits
-from experiments.diffusion.sets import open_stored
 from experiments.diffusion.task import build
 from experiments.harness.entry import locate
 from experiments.harness.errors import DataError
-from experiments.lit.stored_pairs import open_stored as open_stored_pairs
+from experiments.harness.prepared_data import PreparedData
 from tests.conftest import MakeConfig
 from tests.image_classification.small_imagenet import encoded, photo, write_parquet
+
+
+def stored_place(folder: Path, fingerprint: str | None = None) -> dict[str, object]:
+    splits = {"train": "train", "test": "validation"}
+    place = {"kind": "local", "path": str(folder), "splits": splits, "image": "image", "label": "label"}
+    return {"name": "small", "places": [place], "num_classes": 10, "fingerprint": fingerprint}
 
 
 def stored(folder: Path, fingerprint: str | None = None) -> dict[str, object]:
     rows = [(f"{number}.jpg", encoded(photo(number)), number % 10) for number in range(30)]
     write_parquet(folder, "train", [rows[:12], rows[12:20]])
     write_parquet(folder, "validation", [rows[20:]])
-    splits = {"train": "train", "test": "validation"}
-    place = {"kind": "local", "path": str(folder), "splits": splits, "image": "image", "label": "label"}
-    return {"name": "small", "places": [place], "num_classes": 10, "fingerprint": fingerprint}
+    return stored_place(folder, fingerprint)
 
 
 def test_twice_the_size_is_averaged_and_the_middle_is_kept() -> None:
@@ -49,12 +54,14 @@ def test_stored_files_are_split_like_arrays(tmp_path: Path) -> None:
     labels = np.concatenate([np.asarray(splits[name].conditions) for name in ("fit", "val")])
     assert np.array_equal(np.sort(labels), np.sort(np.arange(20) % 10))
     assert splits["test"].pixels(np.arange(3), 16).shape == (3, 3, 16, 16)
-    expected = centre(Image.open(io.BytesIO(encoded(photo(22)))), 16)
-    assert np.array_equal(splits["test"].pixels(np.array([2]), 16)[0].movedim(0, 2).numpy(), expected)
+    pixels = splits["test"].pixels(np.arange(10), 16).movedim(1, 3).numpy()
+    for place, label in enumerate(np.asarray(splits["test"].conditions)):
+        expected = centre(Image.open(io.BytesIO(encoded(photo(20 + label)))), 16)
+        assert np.array_equal(pixels[place], expected), "a picture keeps its label"
 
 
 def test_another_version_of_stored_files_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"data\.images=small has the fingerprint [0-9a-f]{64} here"):
+    with pytest.raises(DataError, match=r"data=small has the fingerprint [0-9a-f]{64} here"):
         open_stored(stored(tmp_path, "0" * 64), tmp_path)
 
 
@@ -69,11 +76,50 @@ def test_pairs_of_the_hub_s_layout_give_pictures_with_their_first_caption(tmp_pa
                 tar.addfile(member, io.BytesIO(content))
     splits = {"train": "train[:-4]", "val": "train[-4:-2]", "test": "train[-2:]"}
     place = {"kind": "local", "path": str(tmp_path / "set"), "splits": splits, "image": "jpg", "caption": "txt"}
-    opened = open_stored_pairs({"name": "small", "fingerprint": None, "places": [place]}, tmp_path)
+    opened = open_stored({"name": "small", "fingerprint": None, "places": [place]}, tmp_path)
     found = captioned_splits(opened)
     assert {name: len(split) for name, split in found.items()} == {"fit": 6, "val": 2, "test": 2}
-    assert found["test"].conditions == ["picture 8", "picture 9"]
+    assert sorted(found["test"].conditions) == ["picture 8", "picture 9"]
     assert found["test"].pixels(np.array([1]), 16).shape == (1, 3, 16, 16)
+
+
+def test_the_first_pictures_of_a_set_that_is_sorted_by_class_are_a_sample(tmp_path: Path) -> None:
+    for split, count in (("train", 12), ("val", 10)):
+        for number in range(10 * count):
+            path = tmp_path / split / f"class {number // count}" / f"{number:03d}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(encoded(photo(number), "PNG"))
+    opened = open_stored(stored_place(tmp_path), tmp_path)
+    splits = labelled_splits(opened, 20)
+    for name in ("fit", "val", "test"):
+        first = np.asarray(splits[name].conditions)[:20]
+        assert len(set(first.tolist())) >= 7, "20 of 10 classes are 8.8 of them in the mean"
+
+
+def test_arrays_that_are_sorted_by_class_are_refused() -> None:
+    class Sorted(PreparedData):
+        def load(self, mmap: bool = True) -> dict[str, np.ndarray]:
+            images = np.zeros((20, 4, 4, 3), np.uint8)
+            return {"train_images": images, "train_labels": np.repeat([0, 1], 10)}
+
+    with pytest.raises(DataError, match="data=digits: the rows are sorted by class"):
+        labelled_splits(Sorted(Path(), "0", {}), 5, "digits")
+
+
+@pytest.mark.parametrize(
+    ("classes", "count", "batch_size"), [(1000, 64, 32), (1000, 5000, 250), (10, 512, 128), (7, 9, 3)]
+)
+def test_samples_are_of_classes_that_stand_for_all(classes: int, count: int, batch_size: int) -> None:
+    made = ClassConditions(classes, batch_size).of_samples(None, count)  # type: ignore[arg-type]
+    numbers = np.bincount(made, minlength=classes)
+    assert numbers.max() - numbers.min() <= 1
+    assert len(made) == count
+    if batch_size < classes:
+        batches = made[: count // batch_size * batch_size].reshape(-1, batch_size)
+        spread = np.abs(batches.mean(1) - (classes - 1) / 2).max() / (classes / 12**0.5 / batch_size**0.5)
+        assert spread < 4, "the mean class of each batch is that of a sample, within 4 standard errors"
+    else:
+        assert made.tolist() == [number % classes for number in range(count)]
 
 
 def test_no_text_and_padding_do_not_reach_the_network(make_text_to_image: MakeConfig) -> None:

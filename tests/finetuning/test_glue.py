@@ -3,10 +3,12 @@
 from pathlib import Path
 from typing import Any
 
+import datasets  # type: ignore[import-untyped]
 import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 import pytest
+import torch
 
 from experiments.finetuning.glue import NO_ANSWER, TASKS, answer, possible_answers, prompt, read_answer
 from experiments.finetuning.glue_sets import open_glue
@@ -36,6 +38,48 @@ EXAMPLES: list[tuple[str, list[str], float, str, str]] = [
 def test_prompts_and_answers_are_t5s(task: str, texts: list[str], label: float, read: str, written: str) -> None:
     assert prompt(task, texts) == read
     assert answer(task, label) == written
+
+
+def test_similarities_are_rounded_in_32_bits_as_in_t5s_preparation() -> None:
+    """T5 has tf.as_string(tf.round(x * 5) / 5, precision=1) of float32, and tf.round goes to the even number."""
+    for label in np.arange(0, 5.0001, 0.001):
+        stored = np.float64(np.float32(label))  # the hub's column is of 32 bits
+        fifths = torch.round(torch.tensor(stored, dtype=torch.float32) * 5) / 5
+        assert answer("stsb", stored) == f"{fifths.item():.1f}"
+    ties = [answer("stsb", np.float64(np.float32(label))) for label in (0.1, 0.3, 0.7, 1.7)]
+    assert ties == ["0.0", "0.4", "0.8", "1.6"]
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"), [(["unacceptable", "acceptable"], [0, 1]), (["acceptable", "unacceptable"], [1, 0])]
+)
+def test_labels_are_joined_to_answers_by_name(tmp_path: Path, names: list[str], expected: list[int]) -> None:
+    write_named(tmp_path, names)
+    assert open_glue(data(tmp_path, tasks=["cola"]), tmp_path).parts["test"]["cola"].labels[:2].tolist() == expected
+
+
+def test_labels_that_are_no_numbers_of_answers_are_refused(tmp_path: Path) -> None:
+    write_named(tmp_path / "names", ["bad", "good"])
+    with pytest.raises(DataError, match="has the classes bad, good, but its answers are unacceptable, acceptable"):
+        open_glue(data(tmp_path / "names", tasks=["cola"]), tmp_path)
+    for folder, values in (("half", [0.5, 1.0] * 20), ("word", ["yes", "no"] * 20)):
+        with pytest.raises(DataError, match=r"label 0\.5 in row 0|labels that are no numbers"):
+            open_glue(changed(tmp_path / folder, {"sentence": ["a", "b"] * 20, "label": values}), tmp_path)
+
+
+def test_a_task_of_which_nothing_can_be_held_out_is_refused(tmp_path: Path) -> None:
+    few = changed(tmp_path, {"sentence": [f"s {number}" for number in range(19)], "label": [0] * 19})
+    with pytest.raises(DataError, match=r"of the 19 training rows of cola at most 5% are held out .*, which is none"):
+        open_glue(few, tmp_path)
+
+
+def write_named(folder: Path, names: list[str]) -> None:
+    features = datasets.Features({"sentence": datasets.Value("string"), "label": datasets.ClassLabel(names=names)})
+    columns = {"sentence": [f"sentence {number}" for number in range(40)], "label": [0, 1] * 20}
+    (folder / "cola").mkdir(parents=True)
+    for split in ("train", "validation"):
+        rows = datasets.Dataset.from_dict(columns, features)
+        rows.to_parquet(folder / "cola" / f"{split}-00000-of-00001.parquet")
 
 
 def test_every_task_has_an_example() -> None:

@@ -90,3 +90,32 @@ def test_articles_keep_every_byte_and_get_their_folders_number(tmp_path: Path) -
     splits = labelled_splits(bbc_news(tmp_path))
     found = {text: label for split in splits.values() for text, label in zip(split.texts, split.labels, strict=True)}
     assert found == {"A £15.8m sign": 0, "Headline Café": 1}
+
+
+def test_twins_are_one_text_and_what_cannot_be_seen_is_no_text() -> None:
+    texts = ["A café.", "\ufeffA cafe\u0301.", "a ca\u200bFÉ.", "another"]
+    splits = labelled_splits(text_arrays(texts, [0] * 4, ["a", "b", "c", "d"]))
+    assert sorted(text for split in splits.values() for text in split.texts) == ["A café.", "another"]
+    with pytest.raises(ValueError, match="text 1"):
+        text_arrays(["a", "\u200b\ufeff"], [0, 0], ["a", "b"])
+
+
+def test_hidden_files_and_folders_are_no_articles(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name in (
+        "tech/1.txt",
+        "tech/._1.txt",
+        ".git/1.txt",
+        "__MACOSX/1.txt",
+        "tech/notes.md",
+        "art/2.TXT",
+        "art/a/3.txt",
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(f"of {name}".encode())
+    splits = labelled_splits(bbc_news(tmp_path))
+    found = {text: label for split in splits.values() for text, label in zip(split.texts, split.labels, strict=True)}
+    assert found == {"of art/2.TXT": 0, "of tech/1.txt": 1}
+    assert "2 files of" in caplog.text
+    (tmp_path / "art" / "4.txt").write_bytes("A plain text".encode("utf-16-le"))
+    with pytest.raises(DataError, match=r"art/4\.txt is no text"):
+        bbc_news(tmp_path)

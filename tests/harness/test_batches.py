@@ -56,6 +56,26 @@ def test_batches_do_not_depend_on_the_number_of_workers(dataset: MicroBatches, w
     assert_same(batches(dataset, workers=workers), batches(dataset))
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_batch_does_not_depend_on_the_threads_of_the_process_that_makes_it(workers: int) -> None:
+    """The contrast of a large picture hangs on a mean, whose last bits hang on the threads that share it."""
+
+    def mean(indices: np.ndarray, seeds: list[int]) -> dict[str, Any]:
+        values = torch.rand(10**6, generator=torch.Generator().manual_seed(0))
+        return {"mean": values.mean(), "threads": torch.get_num_threads()}
+
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        expected = mean(np.arange(4), [0] * 4)
+        torch.set_num_threads(2)
+        found = batches(MicroBatches(mean, 100, seed=0, train=TRAIN), workers=workers)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert found == [expected] * 18
+
+
 @pytest.mark.parametrize("workers", [0, 3])
 def test_a_resumed_run_sees_the_batches_that_it_would_have_seen(dataset: MicroBatches, workers: int) -> None:
     torch.rand(17)  # what was drawn before does not matter

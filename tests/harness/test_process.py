@@ -1,14 +1,201 @@
-"""Settings that a process cannot fulfil are refused, and averages of weights are PyTorch's."""
+"""What stands outside a run's name does not change its numbers: accelerate's environment, and what the process has had
+before.
+"""
 
+import random
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
+from threadpoolctl import threadpool_info
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from experiments.harness.entry import execute
+from experiments.harness.entry import execute, locate
 from experiments.harness.errors import ConfigError
+from experiments.harness.process import compile_and_warm_up, make_accelerator
 from experiments.harness.train import update_average
-from tests.conftest import MakeConfig
+from experiments.image_classification.convnet import ConvNet
+from tests.conftest import MakeConfig, rows
+
+LAUNCH = ("--gradient_accumulation_steps", "4", "--dynamo_backend", "inductor", "--mixed_precision", "bf16")
+
+
+class DrawingNet(nn.Module):
+    """Draws its weights from NumPy's generator, and dropout from Python's own: what libraries do now and then."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(28 * 28, 10)
+        with torch.no_grad():
+            self.linear.weight.copy_(torch.from_numpy(np.random.normal(size=(10, 28 * 28)) / 28))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        kept = random.random() if self.training else 1.0
+        return kept * self.linear(images.flatten(1))
+
+
+DRAWING = ["~model.widths", "~model.in_channels", "~model.num_classes", f"model._target_={__name__}.DrawingNet"]
+
+
+def metrics(make_config: MakeConfig, runs_dir: Path, *overrides: str) -> list[dict]:
+    """The rows of a run of that config, which is made anew."""
+    cfg = make_config("optimizer=adamw", f"run.runs_dir={runs_dir}", "train.log_every=1", *overrides)
+    execute(cfg)
+    return rows(locate(cfg)[2])
+
+
+def in_a_fresh_process(
+    command_line: list[str], runs_dir: Path, *overrides: str, launcher: tuple[str, ...] = ()
+) -> list:
+    command = [
+        sys.executable, *launcher, *command_line[1:], "optimizer=adamw", f"run.runs_dir={runs_dir}",
+        "train.log_every=1", *overrides,
+    ]  # fmt: skip
+    subprocess.run(command, check=True, capture_output=True)
+    (directory,) = (runs_dir / "image_classification").glob("adamw-*")
+    return rows(directory)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4"),
+        ("ACCELERATE_DYNAMO_BACKEND", "INDUCTOR"),
+        ("ACCELERATE_MIXED_PRECISION", "bf16"),
+        ("ACCELERATE_USE_CPU", "true"),
+        ("ACCELERATE_DOWNCAST_BF16", "true"),
+    ],
+)
+def test_accelerates_environment_changes_no_number(
+    make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    expected = metrics(make_config, tmp_path / "without")
+    monkeypatch.setenv(name, value)
+    assert metrics(make_config, tmp_path / "with") == expected
+
+
+def test_the_flags_of_accelerate_launch_change_no_number(
+    make_config: MakeConfig, command_line: list[str], tmp_path: Path
+) -> None:
+    launcher = ("-m", "accelerate.commands.launch", "--num_processes", "1", "--cpu", *LAUNCH)
+    found = in_a_fresh_process(command_line, tmp_path / "launched", launcher=launcher)
+    assert found == metrics(make_config, tmp_path / "without")
+
+
+@pytest.mark.parametrize("engine", ["FSDP", "DEEPSPEED", "MEGATRON_LM", "PARALLELISM_CONFIG"])
+def test_another_way_to_compute_a_step_is_refused(
+    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, engine: str
+) -> None:
+    monkeypatch.setenv(f"ACCELERATE_USE_{engine}", "true")
+    with pytest.raises(ConfigError, match=f"ACCELERATE_USE_{engine} is set"):
+        make_accelerator(make_config())
+
+
+@pytest.fixture
+def used_process() -> Iterator[None]:
+    """A process in which others have set all that there is to set, and which is itself again afterwards."""
+    precision, threads = torch.get_float32_matmul_precision(), torch.get_num_threads()
+    torch.set_default_dtype(torch.float64)
+    torch.set_default_device("meta")
+    torch.set_grad_enabled(False)
+    torch.set_flush_denormal(True)
+    torch.set_num_threads(2)
+    torch.set_float32_matmul_precision("medium")
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.backends.cudnn.enabled = False
+    for generator in (torch.manual_seed, np.random.seed, random.seed):
+        generator(5)
+    yield
+    torch.set_default_dtype(torch.float32)
+    torch.set_default_device(None)
+    torch.set_grad_enabled(True)
+    torch.set_flush_denormal(False)
+    torch.set_num_threads(threads)
+    torch.set_float32_matmul_precision(precision)
+    torch.backends.cudnn.enabled = True
+
+
+@pytest.mark.parametrize("model", [[], DRAWING])
+@pytest.mark.usefixtures("used_process")
+def test_a_run_in_a_used_process_is_the_run_in_a_fresh_one(
+    make_config: MakeConfig, command_line: list[str], tmp_path: Path, model: list[str]
+) -> None:
+    expected = in_a_fresh_process(command_line, tmp_path / "fresh", *model)
+    assert metrics(make_config, tmp_path / "used", *model) == expected
+
+
+def test_numpy_too_computes_on_as_many_threads_as_the_config_says(make_config: MakeConfig) -> None:
+    for threads in (2, 1):
+        make_accelerator(make_config(f"train.threads={threads}"))
+        assert torch.get_num_threads() == threads
+        assert {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"} == {threads}
+
+
+@pytest.mark.parametrize("threads", ["0", "-1"])
+def test_a_number_of_threads_that_there_cannot_be_is_refused(make_config: MakeConfig, threads: str) -> None:
+    with pytest.raises(ConfigError, match=r"train\.threads must be at least 1"):
+        execute(make_config(f"train.threads={threads}"))
+
+
+@pytest.mark.parametrize("scale", ["smoke", "mini", "gpu", "paper"])
+def test_every_scale_says_on_how_many_threads(make_config: MakeConfig, scale: str) -> None:
+    assert make_config(f"scale={scale}", "experiment=image_classification/vit_b16_aug").train.threads >= 1
+
+
+def test_a_run_after_many_compiled_shapes_is_compiled_all_the_same(
+    make_config: MakeConfig, command_line: list[str], tmp_path: Path
+) -> None:
+    compiled = "train.compile=true"
+    expected = in_a_fresh_process(command_line, tmp_path / "fresh", compiled)
+    torch._dynamo.reset()
+    network = torch.compile(ConvNet([4, 8, 8], 1, 10), dynamic=False, backend="eager")
+    for size in range(1, 12):
+        network(torch.zeros(size, 1, 28, 28))
+    assert metrics(make_config, tmp_path / "used", compiled) == expected
+    eager = metrics(make_config, tmp_path / "eager")
+    assert [row["train/loss"] for row in eager if "train/loss" in row] != [
+        row["train/loss"] for row in expected if "train/loss" in row
+    ], "else the test would not see it"
+
+
+def test_every_shape_of_one_run_is_compiled(make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sentences are cut to the longest of their batch, so that a run of them has many shapes."""
+    cfg = make_config("train.compile=true")
+    graphs = []
+
+    def count(module: torch.fx.GraphModule, _: list[torch.Tensor]) -> torch.fx.GraphModule:
+        graphs.append(module)
+        return module
+
+    class OneShape:
+        num_train = 4
+
+        def batch(self, indices: np.ndarray, seeds: list[int]) -> dict[str, torch.Tensor]:
+            return {"images": torch.zeros(4, 3)}
+
+        def loss(self, model: nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+            return model(batch["images"]).sum()
+
+    real_compile = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda model, dynamic: real_compile(model, dynamic=dynamic, backend=count))
+    accelerator = make_accelerator(cfg)
+    network = compile_and_warm_up(nn.Linear(3, 2), OneShape(), accelerator, cfg)  # type: ignore[arg-type]
+    for size in range(5, 25):
+        network(torch.zeros(size, 3))
+    assert len(graphs) == 21
+
+
+def test_an_environment_that_keeps_pytorch_from_compiling_is_refused(
+    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch._dynamo.config.disable", True)
+    with pytest.raises(ConfigError, match="TORCHDYNAMO_DISABLE"):
+        execute(make_config("train.compile=true"))
 
 
 def test_more_gpus_than_processes_are_refused(make_config: MakeConfig) -> None:

@@ -49,3 +49,13 @@ def test_an_image_without_an_entry_is_named(real_json: Path, name: str) -> None:
 def test_a_file_without_any_label_is_refused(real_json: Path) -> None:
     with pytest.raises(DataError, match="has no label for any test image"):
         read_reassessed_labels(real_json, ["ILSVRC2012_val_00000002.JPEG"])
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [("[[1], 2]", "entry 2 is 2, but"), ('[["a"]]', "entry 1 is"), ("[[-1]]", "entry 1 is"), ("{", "is no JSON")],
+)
+def test_a_file_that_is_no_list_of_labels_is_refused(tmp_path: Path, content: str, message: str) -> None:
+    (tmp_path / "real.json").write_text(content)
+    with pytest.raises(DataError, match=message):
+        read_reassessed_labels(tmp_path / "real.json", ["ILSVRC2012_val_00000001.JPEG"])

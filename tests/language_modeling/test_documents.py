@@ -1,14 +1,19 @@
 """Where documents come from: text files, tables, registry sets; and to which split they go."""
 
 import csv
+import gzip
 import io
 import re
+import unicodedata
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa  # type: ignore[import-untyped]
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from experiments.harness.errors import DataError
 from experiments.language_modeling import text_files
@@ -16,7 +21,7 @@ from experiments.language_modeling.documents import Document, Source, folded_key
 from experiments.language_modeling.pg19 import books
 from experiments.language_modeling.registry_sets import news_articles
 from experiments.language_modeling.tables import table_sources
-from experiments.language_modeling.text_files import file_document
+from experiments.language_modeling.text_files import file_document, folder_source
 from tests.language_modeling.conftest import write_books
 from tests.language_modeling.tables_on_disk import write_json_lines, write_parquet
 
@@ -135,6 +140,78 @@ def test_keys_see_neither_white_space_nor_case_nor_pieces() -> None:
     assert len(key) == 16
     assert key == folded_key(Document("", lambda: ("the gro", "SSE\t\u00a0stra", "", "sse ")))
     assert key != folded_key(text_document("", "The große Strase"))
+
+
+@pytest.mark.parametrize(
+    "twin",
+    [
+        "\ufeffCafé Ångström ﬁne",
+        "Cafe\u0301 A\u030angstro\u0308m fine",
+        "Ca\u200bfé Ång\u00adström\u2060 fi\u200dne",
+        "CAFÉ\r\nÅNGSTRÖM\u2028\u3000fine",
+    ],
+)
+def test_texts_that_look_the_same_are_the_same(twin: str) -> None:
+    key = folded_key(text_document("", "Café Ångström fine"))
+    assert folded_key(text_document("", twin)) == key
+    assert folded_key(Document("", lambda: list(twin))) == key
+    assert folded_key(text_document("", "Cafe Angstrom fine")) != key
+
+
+@given(st.text(st.sampled_from("aeiİß\u017f ﬁ\u0301\u0327\u0323\u200b\ufeff가ㄱ\n")), st.data())
+def test_a_key_depends_neither_on_pieces_nor_on_the_form_of_unicode(text: str, data: st.DataObject) -> None:
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=4)))
+    pieces = [text[start:end] for start, end in zip([0, *cuts], [*cuts, len(text)], strict=True)]
+    key = folded_key(text_document("", text))
+    assert folded_key(Document("", lambda: pieces)) == key
+    for form in ("NFC", "NFD"):
+        assert folded_key(text_document("", unicodedata.normalize(form, text))) == key
+
+
+def test_files_that_are_no_texts_are_left_out_and_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name, content in (("b.txt", b"b"), ("A.TXT", b"a"), ("._b.txt", b"\0\5\x16\7"), (".DS_Store", b"x")):
+        (tmp_path / name).write_bytes(content)
+    (tmp_path / "more").mkdir()
+    for name in ("more/c.txt", "d.txt.gz", "e.text"):
+        (tmp_path / name).write_bytes(b"x")
+    assert texts(folder_source(tmp_path)) == ["a", "b"]
+    assert "3 files of" in caplog.text
+    assert all(name in caplog.text for name in ("more/c.txt", "d.txt.gz", "e.text"))
+    with pytest.raises(DataError, match="there is no folder"):
+        folder_source(tmp_path / "nowhere")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match=r"empty holds no \.txt file"):
+        folder_source(tmp_path / "empty")
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32-le", "utf-16"])
+@pytest.mark.parametrize("text", ["A plain English text, long enough.", "Простой русский текст."])
+def test_other_encodings_are_refused(tmp_path: Path, encoding: str, text: str) -> None:
+    (tmp_path / "a.txt").write_bytes(text.encode(encoding))
+    with pytest.raises(DataError, match=r"a\.txt is n"):
+        list(file_document(tmp_path / "a.txt").pieces())
+
+
+def test_a_bad_row_is_named_with_its_file(tmp_path: Path) -> None:
+    for shard in range(2):
+        write_json_lines(tmp_path / f"c4.{shard}.json.gz", [f"page {shard} {row}" for row in range(30)])
+    for line in (b'{"text": "cut', b"[1]", b'{"text": null}', b'{"text": 5}', b'{"txt": "a"}', b'{"text": "\xff"}'):
+        lines = gzip.decompress((tmp_path / "c4.0.json.gz").read_bytes()).splitlines(keepends=True)
+        (tmp_path / "c4.1.json.gz").write_bytes(gzip.compress(b"".join([*lines[:17], line + b"\n", *lines[17:]])))
+        source = table_sources(str(tmp_path), {"train": "c4.*.json.gz"})["train"]
+        read = []
+        with pytest.raises(DataError, match=r"row 47\b.*row 17 of c4\.1\.json\.gz"):  # noqa: PT012
+            for document in source(40):
+                read.append("".join(document.pieces()))
+        assert len(read) == 7, "all rows before it"
+
+
+def test_a_file_that_is_cut_is_named_with_its_row(tmp_path: Path) -> None:
+    write_json_lines(tmp_path / "c4.0.json.gz", [f"{row} {zlib.crc32(b'%d' % row)}" for row in range(5000)])
+    content = (tmp_path / "c4.0.json.gz").read_bytes()
+    (tmp_path / "c4.0.json.gz").write_bytes(content[: len(content) // 2])
+    with pytest.raises(DataError, match=r"cannot be read at row \d+ \(EOFError: .*\): row \d+ of c4\.0\.json\.gz"):
+        texts(table_sources(str(tmp_path), {"train": "c4.*.json.gz"})["train"])
 
 
 def test_a_document_s_split_depends_on_its_text_alone() -> None:

@@ -1,5 +1,6 @@
 """Sharded parameters (DTensor, FSDP2): two processes take the steps that one takes on the whole tensors."""
 
+import copy
 import os
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,13 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
+import torch.distributed.checkpoint as dcp
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_optimizer_state_dict,
+    get_state_dict,
+    set_state_dict,
+)
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor
@@ -30,6 +38,7 @@ def check_on_one_process(rank: int, store: str) -> None:
     for settings in SETTINGS:
         check_sharded_tensor(mesh, settings)
     check_fully_shard(mesh)
+    check_checkpoint(mesh, Path(store).parent / "checkpoint")
     dist.barrier()
     # Gloo's threads outlive the process group, and Python's own end aborts now and then where one of them still holds a
     # tensor (github.com/pytorch/pytorch/issues/190489).
@@ -69,6 +78,51 @@ def check_fully_shard(mesh: Any) -> None:
             optimizer.step()
     assert isinstance(sharded.weight, DTensor)
     torch.testing.assert_close(sharded.weight.full_tensor(), whole.weight)
+
+
+def check_checkpoint(mesh: Any, folder: Path) -> None:
+    """Saved by both processes in the middle, sharded and whole, training ends as if it had not been."""
+    settings: dict[str, Any] = {"lr": 0.01, "weight_decay": 0.1, "momentum_dtype": torch.bfloat16, "kahan_sum": True}
+
+    def make() -> tuple[Linear, Lion]:
+        torch.manual_seed(0)
+        model = Linear(6, 3)
+        fully_shard(model, mesh=mesh)
+        return model, Lion(model.parameters(), **settings)
+
+    def train(model: Linear, optimizer: Lion, steps: range) -> None:
+        for seed in steps:
+            torch.manual_seed(seed)
+            model(torch.randn(8, 6)).square().sum().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+
+    model, optimizer = make()
+    train(model, optimizer, range(6))
+    assert isinstance(model.weight, DTensor)
+    expected = model.weight.full_tensor()
+
+    model, optimizer = make()
+    train(model, optimizer, range(3))
+    saved_model, saved = get_state_dict(model, optimizer)
+    dcp.save({"model": saved_model, "optimizer": saved}, checkpoint_id=folder)
+    full = StateDictOptions(full_state_dict=True)
+    whole_model, whole = copy.deepcopy(get_state_dict(model, optimizer, options=full))
+    offloaded = StateDictOptions(full_state_dict=True, cpu_offload=True)  # to the first process alone
+    assert bool(get_optimizer_state_dict(model, optimizer, options=offloaded)) == (dist.get_rank() == 0)
+
+    for sharded in (True, False):
+        model, optimizer = make()
+        if sharded:
+            saved_model, saved = get_state_dict(model, optimizer)
+            dcp.load({"model": saved_model, "optimizer": saved}, checkpoint_id=folder)
+            set_state_dict(model, optimizer, model_state_dict=saved_model, optim_state_dict=saved)
+        else:
+            set_state_dict(model, optimizer, model_state_dict=whole_model, optim_state_dict=whole, options=full)
+        train(model, optimizer, range(3, 6))
+        assert isinstance(model.weight, DTensor)
+        assert torch.equal(model.weight.full_tensor(), expected)
+        assert optimizer.state[model.weight]["exp_avg"].dtype == torch.bfloat16
 
 
 @pytest.mark.skipif(not dist.is_available(), reason="this torch is built without torch.distributed")

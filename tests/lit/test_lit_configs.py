@@ -84,7 +84,7 @@ def test_a_paper_cell_reports_every_metric_under_the_papers_name(make_plain_lit:
 def test_every_place_can_be_tried(path: Path) -> None:
     data: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
     assert data["name"] == path.stem
-    stored = "stored_pairs" in data.get("access", data.get("pair_access", ""))
+    stored = "stored" in data.get("access", data.get("pair_access", ""))
     for place in data["places"]:
         if stored:
             assert {"splits", "image"} <= set(place)

@@ -12,10 +12,11 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from PIL import Image
 
+from experiments.data.stored import StoredSplit, open_splits
+from experiments.data.stored_places import check_place
 from experiments.harness.config import resolved
 from experiments.harness.errors import DataError
 from experiments.harness.provenance import ROOT
-from experiments.harness.stored_images import StoredSplit, check_place, open_splits
 from tests.image_classification.conftest import V2_KEYS
 from tests.image_classification.small_imagenet import (
     CLASSES,
@@ -45,7 +46,7 @@ def test_rows_of_all_shards_are_in_reach_by_number(tmp_path: Path) -> None:
     for row in (39, 0, 20, 26, 19, 27):  # first and last of each shard
         expected = Image.open(io.BytesIO(stored[row][1])).convert("RGB")
         np.testing.assert_array_equal(np.asarray(splits["train"].picture(row)), np.asarray(expected))
-        assert splits["train"].encoded_bytes()[row] == len(stored[row][1])
+        assert splits["train"].lengths[row] == len(stored[row][1])
 
 
 def test_the_number_of_shards_does_not_enter_the_fingerprint_and_every_row_does(tmp_path: Path) -> None:
@@ -77,7 +78,7 @@ def test_a_folder_of_class_folders_is_read_in_the_order_of_their_names(tmp_path:
     assert splits["train"].labels.tolist() == [int(name[1:9]) for name in names]
     assert len(splits["test"]) == 9
     expected = encoded(photo(int(names[4].split("_")[1])))
-    assert splits["train"].encoded_bytes()[4] == len(expected)
+    assert splits["train"].lengths[4] == len(expected)
     assert splits["train"].picture(4).size == (60, 44)
 
 

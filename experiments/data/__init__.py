@@ -1,0 +1,1 @@
+"""The one way in for data: readers and what they check, whatever the task."""

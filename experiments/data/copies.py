@@ -1,0 +1,157 @@
+"""Are test pictures or texts in the training set too? One guard for all tasks, which says what it found.
+
+Looked for are pictures of the same size that are equal, or so alike as one that was encoded again: their thumbnails
+differ by little, and their brightness correlates. Pictures that were cropped, resized or turned are not.
+"""
+
+import json
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms.v2.functional import to_pil_image
+
+from experiments.data.pixels import UNREADABLE
+from experiments.data.text import folded
+from experiments.harness.errors import DataError
+from experiments.harness.prepared_data import cached_arrays
+
+log = logging.getLogger(__name__)
+
+MOST_COPIES = 0.1
+"""Share of a held-out split above which its metric says nothing of new data. CIFAR-10 has none."""
+MOST_PICTURES = 2_000_000
+"""Training pictures that are looked at; of larger sets this would take hours."""
+THUMBNAIL = 4
+ALIKE = 3.0
+"""Root mean square difference of two thumbnails, in levels of 255, up to which the pictures are compared"""
+SAME_CORRELATION = 0.7
+BLOCK = 256
+TRAIN_BLOCK = 65_536
+
+
+class Pictures(Protocol):
+    """Pictures by number."""
+
+    def __len__(self) -> int:
+        """How many there are."""
+
+    def __getitem__(self, number: int) -> Any:
+        """PIL, or uint8 ``[C, H, W]``."""
+
+
+def warn_of_copies(
+    name: str, train: Pictures, held_out: Mapping[str, Pictures], identity: str, cache_dir: Path, num_workers: int = 0
+) -> None:
+    """Say in a warning how many pictures of each held-out split are in ``train`` too; above MOST_COPIES it is a
+    DataError. Computed once, under ``identity``, which tells the pictures.
+    """
+    if len(train) > MOST_PICTURES:
+        log.info("data=%s: copies of its %d training pictures in the test are not looked for", name, len(train))
+        return
+    sizes = [len(train), *(len(split) for split in held_out.values())]
+    found = cached_arrays(
+        "copies", json.dumps([identity, sizes, list(held_out)]), cache_dir, lambda: _find(train, held_out, num_workers)
+    ).load()
+    for split, originals in found.items():
+        copies = np.flatnonzero(originals >= 0).tolist()
+        _say(
+            name, split, copies, len(originals), "pictures", MOST_COPIES, lambda number, own=originals: int(own[number])
+        )
+
+
+def warn_of_same_texts(
+    name: str, train: Iterable[str], held_out: Mapping[str, Sequence[str]], most: float = MOST_COPIES
+) -> None:
+    """The same of texts, by what experiments/data/text.py calls the same; above ``most`` it is a DataError."""
+    first: dict[str, int] = {}
+    for number, text in enumerate(train):
+        first.setdefault(folded(text), number)
+    for split, texts in held_out.items():
+        copies = [number for number, text in enumerate(texts) if folded(text) in first]
+        _say(name, split, copies, len(texts), "texts", most, lambda number, own=texts: first[folded(own[number])])
+
+
+def _say(name: str, split: str, copies: list[int], count: int, what: str, most: float, original: Any) -> None:
+    if not copies:
+        return
+    found = (
+        f"data={name}: {len(copies)} of the {count} {what} of {split} are in the training set too, such as number "
+        f"{copies[0]}, which is number {original(copies[0])} of it"
+    )
+    if len(copies) > most * count:
+        raise DataError(f"{found}: what is measured on them says nothing of new data. Take them out of one of the two.")
+    log.warning("%s", found)
+
+
+def _find(train: Pictures, held_out: Mapping[str, Pictures], num_workers: int) -> dict[str, np.ndarray]:
+    """Of each held-out picture the number of the training picture that it is a copy of, or -1, int64 [pictures]."""
+    own = _thumbnails(train, num_workers)
+    return {
+        split: _originals(pictures, _thumbnails(pictures, num_workers), train, own)
+        for split, pictures in held_out.items()
+    }
+
+
+def _originals(pictures: Pictures, thumbnails: torch.Tensor, train: Pictures, own: torch.Tensor) -> np.ndarray:
+    originals = np.full(len(pictures), -1, np.int64)
+    for start in range(0, len(pictures), BLOCK):
+        queries = thumbnails[start : start + BLOCK].float() - 128
+        best, nearest = torch.full((len(queries),), torch.inf), torch.zeros(len(queries), dtype=torch.int64)
+        for first in range(0, len(train), TRAIN_BLOCK):
+            keys = own[first : first + TRAIN_BLOCK].float() - 128
+            distances = torch.cdist(queries, keys)
+            values, places = distances.min(1)
+            nearest = torch.where(values < best, places + first, nearest)
+            best = torch.minimum(values, best)
+        alike = torch.nonzero(best <= ALIKE * own.shape[1] ** 0.5).flatten().tolist()
+        for place in alike:
+            if _same(pictures[start + place], train[int(nearest[place])]):
+                originals[start + place] = nearest[place]
+    return originals
+
+
+def _same(first: Any, second: Any) -> bool:
+    one, two = (np.asarray(_image(picture)) for picture in (first, second))
+    if one.shape != two.shape or np.array_equal(one, np.asarray(UNREADABLE)):
+        return False
+    if np.array_equal(one, two):
+        return True
+    grey = [np.asarray(_image(picture).convert("L"), np.float64).ravel() for picture in (first, second)]
+    deviations = [values - values.mean() for values in grey]
+    norm = np.sqrt((deviations[0] ** 2).sum() * (deviations[1] ** 2).sum())
+    return bool(norm > 0 and deviations[0] @ deviations[1] >= SAME_CORRELATION * norm)
+
+
+def _image(picture: Any) -> Any:
+    return to_pil_image(picture) if isinstance(picture, torch.Tensor) else picture
+
+
+@dataclass(frozen=True)
+class _Blocks(Dataset[torch.Tensor]):
+    pictures: Pictures
+
+    def __getitem__(self, start: int) -> torch.Tensor:
+        numbers = range(start, min(start + BLOCK, len(self.pictures)))
+        small = (THUMBNAIL, THUMBNAIL)
+        made = [
+            np.asarray(_image(self.pictures[number]).convert("RGB").resize(small, Image.Resampling.BOX))
+            for number in numbers
+        ]
+        return torch.from_numpy(np.stack(made)).flatten(1)
+
+
+def _thumbnails(pictures: Pictures, num_workers: int) -> torch.Tensor:
+    """uint8 [pictures, values]."""
+    starts = range(0, len(pictures), BLOCK)
+    # A generator of its own: a loader draws from the global one, from which a run's weights come.
+    blocks = DataLoader(
+        _Blocks(pictures), batch_size=None, sampler=starts, num_workers=num_workers, generator=torch.Generator()
+    )
+    return torch.cat([torch.zeros(0, 3 * THUMBNAIL**2, dtype=torch.uint8), *blocks])

@@ -1,0 +1,336 @@
+"""Picture sets too large to decode beforehand: encoded files, decoded when a batch needs them.
+
+``datasets`` fetches tables once and maps them into memory, so every row of every shard is in reach by its number and a
+batch stays a function of (seed, step): nothing is streamed, nothing is shuffled in a buffer. A config lists places,
+alternatives for the same content, tried in order:
+
+    kind      hub (with repo, revision) or local (with path: parquet files, tar archives in WebDataset form, or a folder
+              of class folders for each split; folders.py says which files are whose)
+    files     only these files of it: a pattern, or one for each of its splits
+    splits    what is read, by its name there, perhaps a slice: {train: train, val: "validation[:5000]"}
+    image     the column of pictures; of class folders it is image
+    label     the column of classes; of class folders it is label. Or, instead,
+    caption   the column of captions: a text, one caption a line, or a list of texts. What is held out loses the rows
+              that share a caption with the training split
+"""
+
+import hashlib
+import json
+import logging
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from experiments.data.labels import Labels, check_classes, check_labels, column_labels, same_numbers
+from experiments.data.pixels import decode_rgb
+from experiments.data.stored_places import check_place, describe, gate_advice, hub_tables, local_tables
+from experiments.data.text import check_text, folded, lines
+from experiments.harness.errors import DataError
+
+log = logging.getLogger(__name__)
+
+MOST_DAMAGED_SHARE = 0.01
+"""Of all pictures decoded by a process, once it has met 100 damaged ones: more means that the set is not usable."""
+HASHED_BYTES = 2**28
+"""Of a split: up to so many, a fingerprint is of the pictures' content, above of their lengths (ImageNet: 150 GB)."""
+NO_LABELS = np.zeros(0, np.int64)
+
+
+@dataclass
+class StoredSplit:
+    """Encoded pictures with their labels or captions, by row number."""
+
+    name: str
+    table: Any
+    """a ``datasets.Dataset`` with one column, of {bytes, path}"""
+    rows: np.ndarray
+    """int64 [rows]: their numbers where they are stored, for messages"""
+    lengths: np.ndarray
+    """int64 [rows]: bytes of each encoded picture"""
+    labels: np.ndarray = field(default_factory=lambda: NO_LABELS)
+    """int64 [rows]; of pairs empty"""
+    class_names: tuple[str, ...] | None = None
+    """by class number, where the set says them"""
+    captions: list[list[str]] = field(default_factory=list)
+    """of each row; of a labelled set empty"""
+    decoded: int = field(default=0, init=False)
+    damaged: int = field(default=0, init=False)
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def file_names(self) -> list[str]:
+        """The name under which each row was stored, without its folder; empty where there was none."""
+        import pyarrow.compute as pc  # type: ignore[import-untyped]
+
+        rows = self.table.with_format("arrow")  # its slices are not read, so no picture is
+        blocks = (rows[start : start + 1000].column(0) for start in range(0, len(self), 1000))
+        paths = (pc.struct_field(chunk, "path").to_pylist() for block in blocks for chunk in block.chunks)
+        return [Path(path or "").name for own in paths for path in own]
+
+    def encoded(self, row: int) -> bytes:
+        """The file of row number ``row``."""
+        (stored,) = self.table[int(row)].values()
+        content: bytes = stored["bytes"] if stored["bytes"] is not None else Path(stored["path"]).read_bytes()
+        return content
+
+    def picture(self, row: int) -> Image.Image:
+        """Row number ``row``, in RGB. A damaged one is decoded as far as it goes, counted, and reported by name: a long
+        run does not end over it. A set with many of them, or one that is no picture of colours, is a DataError.
+        """
+        try:
+            image, whole = decode_rgb(self.encoded(row))
+        except DataError as fault:
+            raise DataError(f"{self.where(row)} cannot be used: {fault}") from fault
+        self.decoded += 1
+        if not whole:
+            self.damaged += 1
+            log.warning(
+                "%s is damaged: decoded as far as it goes; number %d in this process", self.where(row), self.damaged
+            )
+            if self.damaged >= 100 and self.damaged > MOST_DAMAGED_SHARE * self.decoded:
+                raise DataError(
+                    f"{self.damaged} of {self.decoded} pictures are damaged, the last being {self.where(row)}: fetch "
+                    "the data set again, or correct the columns image and label of its config."
+                )
+        return image
+
+    def where(self, row: int) -> str:
+        """What a message calls row number ``row``."""
+        (stored,) = self.table[int(row)].values()
+        return f"row {self.rows[row]} of {self.name} ({Path(stored['path'] or 'no name').name})"
+
+    def fingerprint(self) -> str:
+        """SHA-256 over the number of rows, their labels or captions, the encoded lengths, and of a split of at most
+        HASHED_BYTES the pictures, in order.
+        """
+        digest = hashlib.sha256(json.dumps([len(self), self.captions, self.class_names]).encode())
+        digest.update(self.labels.astype("<i8").tobytes() + self.lengths.astype("<i8").tobytes())
+        if self.lengths.sum() <= HASHED_BYTES:
+            for row in range(len(self)):
+                digest.update(self.encoded(row))
+        return digest.hexdigest()
+
+    def chosen(self, rows: Sequence[int]) -> "StoredSplit":
+        """The rows with these numbers, in this order."""
+        return replace(
+            self,
+            table=self.table.select(rows),
+            rows=self.rows[list(rows)],
+            lengths=self.lengths[list(rows)],
+            labels=self.labels[list(rows)] if len(self.labels) else self.labels,
+            captions=[self.captions[row] for row in rows] if self.captions else [],
+        )
+
+
+@dataclass(frozen=True)
+class StoredSet:
+    """Splits by name (train, val, test), and what tells their content."""
+
+    splits: Mapping[str, StoredSplit]
+    fingerprint: str
+
+
+def open_stored(data: Mapping[str, Any], cache_dir: Path) -> StoredSet:
+    """The set that ``data`` declares, from the first of its places that has it.
+
+    Its fingerprint tells two orders of the same rows apart, so a hub's and a folder's runs have different names.
+    ``cache_dir`` stays unused: the ``datasets`` library has a cache of its own.
+    """
+    splits = open_splits(data["name"], data["places"], data.get("num_classes"))
+    if data.get("num_classes") is not None:
+        check_classes({name: split.labels for name, split in splits.items()}, data["num_classes"], data["name"])
+    content = {name: split.fingerprint() for name, split in splits.items()}
+    fingerprint = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    check_fingerprint(data, fingerprint)
+    return StoredSet(splits, fingerprint)
+
+
+def check_splits(splits: Collection[str], needed: Sequence[str], name: str) -> None:
+    """Raise DataError for a set without one of the splits that a task needs."""
+    if absent := [split for split in needed if split not in splits]:
+        raise DataError(
+            f"data={name} has no split {absent[0]}, only {', '.join(splits)}: say in its places' key splits which part "
+            f'of it is {absent[0]}, such as {absent[0]}: "train[-1000:]".'
+        )
+
+
+def check_fingerprint(data: Mapping[str, Any], found: str) -> None:
+    """Raise DataError if the config group ``data`` declares another one."""
+    if data.get("fingerprint") not in (None, found):
+        raise DataError(
+            f"data={data['name']} has the fingerprint {found} here, but its config declares {data['fingerprint']}; "
+            "another version, or another order of rows, is another config."
+        )
+
+
+def open_splits(
+    name: str,
+    places: Sequence[Mapping[str, Any]],
+    num_classes: int | None = None,
+    class_names: Sequence[str] | None = None,
+) -> dict[str, StoredSplit]:
+    """The splits of the data set ``name`` from the first of its ``places`` that has it.
+
+    Classes are checked against ``num_classes``, and numbered as in ``class_names``, where these are given. When no
+    place has the set, one DataError says why for each.
+    """
+    for place in places:
+        check_place(name, place)
+    reasons = []
+    for place in places:
+        try:
+            return _open_place(name, place, num_classes, class_names)
+        except Exception as error:  # the library, its file systems and its HTTP client each raise their own
+            cause = error.__cause__ if error.__cause__ and not isinstance(error, DataError) else error
+            first_line = (str(cause).strip().splitlines() or [""])[0]
+            reason = first_line if isinstance(error, DataError) else f"{type(cause).__name__}: {first_line}"
+            reasons.append(f"  {describe(place)}: {reason}{gate_advice(place, str(error))}")
+    local = [place["path"] for place in places if place["kind"] == "local"]
+    way_out = f"\nPut its files at {' or '.join(local)}." if local else ""
+    opening = f"data={name} cannot be opened, because each of its places failed."
+    raise DataError("\n".join([opening, *reasons]) + way_out)
+
+
+def _open_place(
+    name: str, place: Mapping[str, Any], num_classes: int | None, class_names: Sequence[str] | None
+) -> dict[str, StoredSplit]:
+    asked = {ours: _sliced(theirs) for ours, theirs in place["splits"].items()}
+    wanted = list(dict.fromkeys(theirs for theirs, _ in asked.values()))
+    tables = hub_tables(place, wanted) if place["kind"] == "hub" else local_tables(place, wanted)
+    whole = {theirs: _read(f"{name}/{theirs}", tables[theirs], place) for theirs in wanted}
+    if "caption" in place:
+        whole = {theirs: _captioned(split) for theirs, split in whole.items()}
+    else:
+        whole = _numbered(whole, asked["train"][0] if "train" in asked else wanted[0], class_names)
+        if num_classes is not None:
+            for theirs, split in whole.items():
+                check_labels(split.labels, num_classes, f"split {theirs}")
+    opened = {ours: _slice_of(whole[theirs], bounds, theirs) for ours, (theirs, bounds) in asked.items()}
+    for ours, split in opened.items():
+        split.name = f"{name}/{ours}"
+        if not len(split):
+            raise DataError(f"its split {place['splits'][ours]} has no rows.")
+    if "caption" in place and "train" in opened:
+        seen = {folded(text) for texts in opened["train"].captions for text in texts}
+        opened |= {ours: _unseen(split, seen) for ours, split in opened.items() if ours != "train"}
+    return opened
+
+
+def _read(where: str, rows: Any, place: Mapping[str, Any]) -> StoredSplit:
+    """The pictures and labels or captions of a table, each row of which is looked at."""
+    import datasets  # type: ignore[import-untyped]  # here, because it takes a second to import
+
+    key = "label" if "label" in place else "caption"
+    image, column = place["image"], place[key]
+    if absent := {image, column} - set(rows.column_names):
+        raise DataError(f"it has no column {', '.join(sorted(absent))}, only {', '.join(rows.column_names)}.")
+    try:
+        table = rows.select_columns([image]).cast_column(image, datasets.Image(decode=False))
+    except Exception as error:  # pyarrow's own, and the library's
+        raise DataError(f"its column {image} ({rows.features[image]}) holds no pictures.") from error
+    split = StoredSplit(where, table, np.arange(len(table)), _lengths(table, where))
+    values = rows.data.column(column).to_pylist()
+    if key == "caption":
+        split.captions = [_captions(text, f"row {row} of {where}") for row, text in enumerate(values)]
+    else:
+        names = getattr(rows.features[column], "names", None)
+        labels = column_labels(values, names, f"split {where.rpartition('/')[2]}")
+        split.labels, split.class_names = labels.numbers, labels.names
+    return split
+
+
+def _lengths(table: Any, where: str) -> np.ndarray:
+    """Length of each encoded picture, int64 [rows]. Raises DataError for a row without one."""
+    import pyarrow.compute as pc
+
+    lengths: list[np.ndarray] = [NO_LABELS]
+    start = 0
+    for chunk in table.data.column(0).chunks:
+        content, path = pc.struct_field(chunk, "bytes"), pc.struct_field(chunk, "path")
+        if content.null_count:  # a local folder: the table holds the paths alone
+            paths = zip(content.to_pylist(), path.to_pylist(), strict=True)
+            for row, (own, name) in enumerate(paths, start):
+                if own is None and (name is None or not Path(name).is_file()):
+                    raise DataError(f"{where} has no picture in row {row}: it is {name!r}.")
+                lengths.append(np.array([Path(name).stat().st_size if own is None else len(own)]))
+        else:
+            lengths.append(pc.binary_length(content).to_numpy(zero_copy_only=False))
+        start += len(chunk)
+    return np.concatenate(lengths).astype(np.int64)
+
+
+def _captions(value: Any, where: str) -> list[str]:
+    texts = value if isinstance(value, list) else [value]
+    for text in texts:
+        if text is not None and not isinstance(text, str):
+            raise DataError(f"{where} has the caption {text!r}, which is no text.")
+    own = [text for text in texts if text is not None]
+    return [check_text(line, where) for text in own for line in (lines(text) if isinstance(value, str) else [text])]
+
+
+def _numbered(
+    whole: Mapping[str, StoredSplit], first: str, class_names: Sequence[str] | None
+) -> dict[str, StoredSplit]:
+    labels = {theirs: Labels(split.labels, split.class_names) for theirs, split in whole.items()}
+    return {
+        theirs: replace(whole[theirs], labels=own.numbers, class_names=own.names)
+        for theirs, own in same_numbers(labels, first, class_names).items()
+    }
+
+
+def _captioned(split: StoredSplit) -> StoredSplit:
+    rows = [row for row, texts in enumerate(split.captions) if any(folded(text) for text in texts)]
+    if len(rows) < len(split):
+        without = len(split) - len(rows)
+        log.warning("%s: %d of %d rows have no caption and are left out", split.name, without, len(split))
+    split.captions = [[text for text in texts if folded(text)] for texts in split.captions]
+    return split.chosen(rows) if len(rows) < len(split) else split
+
+
+def _unseen(split: StoredSplit, seen: set[str]) -> StoredSplit:
+    rows = [row for row, texts in enumerate(split.captions) if not any(folded(text) in seen for text in texts)]
+    if len(rows) == len(split):
+        return split
+    known = f"{len(split) - len(rows)} of {len(split)} pairs of {split.name} have a caption of the training split"
+    if 2 * len(rows) < len(split):
+        raise DataError(
+            f"{known}, such as row {split.rows[min(set(range(len(split))) - set(rows))]}: what is left says nothing of "
+            "the whole. Choose another split (the place's key splits), or captions that tell pictures apart."
+        )
+    log.warning("%s and are left out", known)
+    return split.chosen(rows)
+
+
+def _sliced(spec: str) -> tuple[str, str]:
+    """A split's name and its slice, such as ``[:5000]``, or nothing."""
+    match = re.fullmatch(r"([^\[]*)(\[.*\])?", spec)
+    if not match:
+        raise DataError(f"its split {spec!r} is neither a name nor a name with a slice, such as train[:-1000].")
+    return match[1], match[2] or ""
+
+
+def _slice_of(split: StoredSplit, bounds: str, theirs: str) -> StoredSplit:
+    if not bounds:
+        return replace(split)
+    import datasets
+
+    try:
+        (part,) = datasets.ReadInstruction.from_spec(f"train{bounds}").to_absolute({"train": len(split)})
+    except (ValueError, AssertionError) as error:
+        raise DataError(f"its split {theirs}{bounds} cannot be cut out of {len(split)} rows ({error}).") from error
+    rows = range(len(split))[part.from_ : part.to]
+    if not rows:
+        raise DataError(f"its split {theirs}{bounds} has no rows: {theirs} has {len(split)}.")
+    chosen = split.chosen(rows)
+    if absent := set(split.labels.tolist()) - set(chosen.labels.tolist()):
+        raise DataError(
+            f"its split {theirs}{bounds} lacks {len(absent)} of the {len(set(split.labels.tolist()))} classes of "
+            f"{theirs}, such as number {min(absent)}: rows that are sorted by class cannot be cut into splits."
+        )
+    return chosen

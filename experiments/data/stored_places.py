@@ -1,0 +1,109 @@
+"""Where stored pictures lie, and their tables: a hub's, or a folder's. stored.py says what a place is."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from experiments.data.folders import (
+    CLASS_FOLDERS,
+    PICTURES_WITH_METADATA,
+    is_picture,
+    split_files,
+    warn_of_unread,
+)
+from experiments.harness.errors import DataError
+
+_KEYS = {"hub": {"repo", "revision"}, "local": {"path"}}
+_COMMON_KEYS = {"kind", "splits", "image"}
+
+
+def check_place(name: str, place: Mapping[str, Any]) -> None:
+    """Raise DataError for a place of unknown kind, with a key missing, or with one that its kind does not have."""
+    kind = place.get("kind")
+    if kind not in _KEYS:
+        raise DataError(f"A place of {name} has kind={kind!r}; the kinds are {', '.join(_KEYS)}.")
+    required = _KEYS[kind] | _COMMON_KEYS
+    if missing := sorted(required - set(place)):
+        raise DataError(f"A {kind} place of {name} lacks the key {', '.join(missing)}.")
+    if ("label" in place) == ("caption" in place):
+        fault = "has both keys, label and caption" if "label" in place else "lacks the key label, or caption"
+        raise DataError(f"A {kind} place of {name} {fault}.")
+    if unknown := sorted(set(place) - required - {"files", "label", "caption"}):
+        raise DataError(f"A {kind} place of {name} has no key {', '.join(unknown)}.")
+
+
+def describe(place: Mapping[str, Any]) -> str:
+    """A place in a few words."""
+    return f"hub {place['repo']} at {place['revision']}" if place["kind"] == "hub" else f"local {place['path']}"
+
+
+def gate_advice(place: Mapping[str, Any], message: str) -> str:
+    """What to do where the hub has refused, if ``message`` says that it has."""
+    if place["kind"] == "hub" and any(word in message.lower() for word in ("gated", "401", "403", "authenticated")):
+        return (
+            f" (the terms of {place['repo']} must be accepted on its page on the hub, once, by the account whose token "
+            "`hf auth login` or the variable HF_TOKEN gives)"
+        )
+    return ""
+
+
+def hub_tables(place: Mapping[str, Any], wanted: Sequence[str]) -> dict[str, Any]:
+    """The ``datasets.Dataset`` of each wanted split of a hub's repository."""
+    import datasets  # type: ignore[import-untyped]  # here, because it takes a second to import
+
+    # The library would compare with the whole repository, of which ``files`` may be a part; the task counts the rows.
+    splits = datasets.load_dataset(
+        place["repo"], revision=place["revision"], data_files=place.get("files"), verification_mode="no_checks"
+    )
+    if absent := [theirs for theirs in wanted if theirs not in splits]:
+        raise DataError(f"it has no split {absent[0]}, only {', '.join(splits)}.")
+    if any(splits[theirs].info.builder_name == "imagefolder" for theirs in wanted):
+        raise DataError(
+            "it is a folder of pictures, whose splits the library guesses from the names of classes too: fetch it (hf "
+            "download --repo-type dataset) and give the folder as a place of kind local."
+        )
+    return {theirs: splits[theirs] for theirs in wanted}
+
+
+def local_tables(place: Mapping[str, Any], wanted: Sequence[str]) -> dict[str, Any]:
+    """The same of a folder; class folders are a table of paths and names."""
+    import datasets
+
+    folder = Path(place["path"]).expanduser().absolute()
+    if not folder.is_dir():
+        raise DataError(f"there is no folder {folder}.")
+    tables = {}
+    for theirs, (kind, root, files) in split_files(folder, wanted, place.get("files")).items():
+        if kind == CLASS_FOLDERS:
+            columns = {
+                "image": [{"bytes": None, "path": str(path)} for path in files],
+                "label": [path.relative_to(root).parts[0] for path in files],
+            }
+            features = {"image": datasets.Image(decode=False), "label": datasets.Value("string")}
+            tables[theirs] = datasets.Dataset.from_dict(columns, datasets.Features(features))
+        else:
+            if kind == "parquet":
+                _check_same_names(files, place.get("label"))
+            more = {"drop_labels": True} if kind == PICTURES_WITH_METADATA else {}
+            paths = {"train": [str(path) for path in files]}
+            rows = datasets.load_dataset(kind, data_files=paths, split="train", **more)
+            if kind == PICTURES_WITH_METADATA:
+                stored = rows.cast_column("image", datasets.Image(decode=False))["image"]
+                listed = {one["path"] for one in stored if one is not None}
+                warn_of_unread(root, [path for path in files if is_picture(path) and str(path) not in listed])
+            tables[theirs] = rows
+    return tables
+
+
+def _check_same_names(files: Sequence[Path], label: str | None) -> None:
+    """Raise DataError for files of a split whose class numbers mean different names: the library takes the first's."""
+    import pyarrow.parquet as pq  # type: ignore[import-untyped]
+
+    first: list[str] | None = None
+    for path in files:
+        written = json.loads((pq.read_schema(path).metadata or {}).get(b"huggingface", b"{}"))
+        names = written.get("info", {}).get("features", {}).get(label, {}).get("names")
+        first = first or names
+        if names != first:
+            raise DataError(f"{path.name} numbers its classes otherwise than {files[0].name}.")

@@ -1,0 +1,22 @@
+"""The metrics of fine-tuning: of labelled texts, and of GLUE, whose scores go by the names of glue.py's tasks."""
+
+from experiments.harness.metric import Metric, percent
+
+METRICS = {
+    "accuracy": percent("accuracy"),
+    "f1": percent("F1"),
+    "average": percent("GLUE average"),
+    "cola": percent("CoLA Matthews correlation"),
+    "sst2": percent("SST-2 accuracy"),
+    "mrpc_f1": percent("MRPC F1"),
+    "mrpc_accuracy": percent("MRPC accuracy"),
+    "stsb_pearson": percent("STS-B Pearson correlation"),
+    "stsb_spearman": percent("STS-B Spearman correlation"),
+    "qqp_f1": percent("QQP F1"),
+    "qqp_accuracy": percent("QQP accuracy"),
+    "mnli_matched": percent("MNLI matched accuracy"),
+    "mnli_mismatched": percent("MNLI mismatched accuracy"),
+    "qnli": percent("QNLI accuracy"),
+    "rte": percent("RTE accuracy"),
+    "invalid_answers": Metric("answers that are none", "lower", decimals=2, unit="%"),
+}

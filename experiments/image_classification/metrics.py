@@ -1,0 +1,10 @@
+"""The metrics of image classification."""
+
+from experiments.harness.metric import percent
+
+METRICS = {
+    "top1": percent("top-1 accuracy"),
+    "top5": percent("top-5 accuracy"),
+    "real_top1": percent("ReaL accuracy", splits=("test",)),
+    "v2_top1": percent("ImageNetV2 top-1 accuracy", splits=("test",)),
+}

@@ -1,0 +1,53 @@
+"""The metrics that a study goes by, with their directions, which are those of their declarations."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from experiments.harness.errors import ConfigError
+from experiments.harness.metric import Metric, find, metrics_of
+
+
+def with_directions(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a study from a run's resolved config, with ``better`` and ``validation_better`` (higher or lower)
+    and its secondary metrics with a direction each.
+
+    Raises ConfigError for a metric that the task does not declare, that is measured on no such split or set, and for a
+    margin that was chosen for another metric.
+    """
+    study = config["study"]
+    validation = _declared(config, "validation_metric", study["validation_metric"])
+    if not study["validation_metric"].startswith("val/"):
+        raise ConfigError(
+            f"study.validation_metric={study['validation_metric']} is not measured while settings are chosen, which is "
+            "done by the split val alone."
+        )
+    primary = _declared(config, "primary_metric", study["primary_metric"])
+    secondary = {name: _declared(config, "secondary_metrics", name).better for name in study["secondary_metrics"]}
+    if study["margin_of"] != study["primary_metric"]:
+        raise ConfigError(
+            f"study.margin={study['margin']} was chosen for {study['margin_of']}, but study.primary_metric is "
+            f"{study['primary_metric']}: say what difference in it is a tie, and why, by study.margin, "
+            f"study.margin_reason and study.margin_of={study['primary_metric']}."
+        )
+    if not 0 <= study["margin"] < math.inf:
+        raise ConfigError(f"study.margin must be at least 0, but it is {study['margin']}.")
+    secondary.pop(study["primary_metric"], None)
+    directions = {"better": primary.better, "validation_better": validation.better, "secondary_metrics": secondary}
+    return {**study, **directions}
+
+
+def _declared(config: Mapping[str, Any], key: str, name: str) -> Metric:
+    metrics = metrics_of(config["task"])
+    found = find(metrics, name)
+    split = name.partition("/")[0]
+    if found is None or "/" not in name:
+        known = ", ".join(sorted(metrics))
+        raise ConfigError(f"study.{key} names {name}, but {config['task']} declares no such metric: {known}.")
+    metric, of_set = found
+    if of_set and of_set not in config["data"].get(metric.sets, {}):
+        there = ", ".join(config["data"].get(metric.sets, {})) or "none"
+        raise ConfigError(f"study.{key} names {name}, but data.{metric.sets} has no {of_set}: {there}.")
+    if split not in metric.splits:
+        raise ConfigError(f"study.{key} names {name}, which is measured on {' and '.join(metric.splits)} alone.")
+    return metric

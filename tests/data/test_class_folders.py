@@ -1,0 +1,206 @@
+"""Trees of class folders give the rows that a loop over the files gives, whatever their names are, or a DataError."""
+
+import io
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from experiments.data.stored import StoredSplit, open_splits
+from experiments.harness.errors import DataError
+
+SPLITS = {"train": "train", "test": "validation"}
+SPLIT_WORDS = ["train", "training", "valid", "val", "validation", "dev", "test", "eval", "Train", "bullet train"]
+NAMES = st.one_of(
+    st.sampled_from([*SPLIT_WORDS, "bus", "car", "1", "2", "10", "007", "a.b", "-", "é", "e\u0301", "data", "0.jpg"]),
+    st.text(st.characters(exclude_characters="/\0", exclude_categories=["Cs"]), min_size=1, max_size=12),
+)
+
+
+def write(path: Path, shade: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (4, 4), (shade, 0, 0)).save(path, "PNG")
+
+
+def opened(folder: Path, splits: dict[str, str] = SPLITS, **more: Any) -> dict[str, StoredSplit]:
+    place = {"kind": "local", "path": str(folder), "splits": splits, "image": "image", "label": "label", **more}
+    return open_splits("tree", [place])
+
+
+def found_rows(split: StoredSplit) -> dict[int, int]:
+    """The label of each picture, by its shade of red."""
+    shades = [np.asarray(split.picture(row))[0, 0, 0].item() for row in range(len(split))]
+    assert len(set(shades)) == len(shades)
+    return dict(zip(shades, split.labels.tolist(), strict=True))
+
+
+CLASSES_LIKE_SPLITS = ["bus|car|train", "lorry|train", "invalid|valid", "cat|test", "bird|eval", "dev|ops"]
+CLASSES_LIKE_SPLITS += ["bullet train|bus", "train|validation"]
+
+
+@pytest.mark.parametrize("names", [tuple(names.split("|")) for names in CLASSES_LIKE_SPLITS])
+def test_a_class_may_be_called_like_a_split(tmp_path: Path, names: tuple[str, ...]) -> None:
+    shade = 0
+    expected: dict[str, dict[int, int]] = {"train": {}, "test": {}}
+    for ours, theirs, count in (("train", "train", 8), ("test", "val", 3)):
+        for label, name in enumerate(names):
+            for number in range(count):
+                write(tmp_path / theirs / name / f"{number}.png", shade)
+                expected[ours][shade] = label
+                shade += 1
+    splits = opened(tmp_path)
+    assert {name: found_rows(split) for name, split in splits.items()} == expected
+
+
+@pytest.mark.parametrize("names", [("bus", "car", "train"), ("0", "1", "test"), ("valid",)])
+def test_class_folders_without_splits_are_one_split(tmp_path: Path, names: tuple[str, ...]) -> None:
+    for label, name in enumerate(names):
+        write(tmp_path / name / "a.png", label)
+    assert found_rows(opened(tmp_path, {"test": "train"})["test"]) == {label: label for label in range(len(names))}
+
+
+def test_a_split_that_is_not_there_is_named_with_what_is(tmp_path: Path) -> None:
+    write(tmp_path / "train" / "a" / "a.png", 0)
+    with pytest.raises(
+        DataError, match=r"it has no split validation, neither a folder nor a table .*; it holds train\."
+    ):
+        opened(tmp_path)
+    write(tmp_path / "val" / "a" / "a.png", 0)
+    write(tmp_path / "dev" / "a" / "a.png", 0)
+    with pytest.raises(DataError, match="its split validation is dev or val: leave one of them"):
+        opened(tmp_path)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    train=st.lists(NAMES, min_size=1, max_size=5, unique=True),
+    test=st.lists(NAMES, min_size=1, max_size=3, unique=True),
+    same=st.booleans(),
+)
+def test_any_class_names_give_the_rows_of_a_loop_or_a_data_error(train: list[str], test: list[str], same: bool) -> None:
+    with tempfile.TemporaryDirectory() as temporary:
+        root = Path(temporary)
+        files = {"train": [(name, shade) for shade, name in enumerate(train)]}
+        files["val"] = [(name, 100 + shade) for shade, name in enumerate(train if same else test)]
+        try:
+            for split, rows in files.items():
+                for name, shade in rows:
+                    write(root / split / name / f"{shade}.png", shade)
+        except OSError:
+            return  # no folder can have this name
+        visible = {
+            split: sorted(name for name in os.listdir(root / split) if not name.startswith(".")) for split in files
+        }
+        numeric = all(name.isascii() and name.isdigit() for names in visible.values() for name in names)
+        try:
+            splits = opened(root)
+        except DataError:
+            numbers = [int(name) for name in visible["train"]] if numeric else []
+            strange = set(visible["val"]) - set(visible["train"])
+            assert strange or not visible["train"] or not visible["val"] or len(set(numbers)) < len(numbers)
+            return
+        for ours, theirs in (("train", "train"), ("test", "val")):
+            expected = {}
+            for name, shade in files[theirs]:
+                if not name.startswith("."):
+                    expected[shade] = int(name) if numeric else visible["train"].index(name)
+            assert found_rows(splits[ours]) == expected
+
+
+def test_a_class_of_the_test_alone_is_refused(tmp_path: Path) -> None:
+    for path in ("train/a/0.png", "train/c/1.png", "val/a/2.png", "val/b/3.png"):
+        write(tmp_path / path, int(Path(path).stem))
+    with pytest.raises(DataError, match="split validation has the class 'b', which is none of a, c"):
+        opened(tmp_path)
+
+
+@pytest.mark.parametrize("path", ["train/group/a/9.png", "train/9.png", "train/a/more/9.png"])
+def test_pictures_that_lie_elsewhere_than_in_a_class_folder_are_named(tmp_path: Path, path: str) -> None:
+    for number, split in enumerate(("train", "val")):
+        write(tmp_path / split / "a" / f"{number}.png", number)
+    write(tmp_path / path, 9)
+    with pytest.raises(DataError, match=f"the picture {path.removeprefix('train/')} does not lie in a class folder"):
+        opened(tmp_path)
+
+
+def test_what_is_left_out_is_counted_and_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for number, name in enumerate(("0.png", "1.Png", "2.PNG", "3.JpG", "4.jpeg.png")):
+        write(tmp_path / "train" / "a" / name, number)
+    write(tmp_path / "val" / "a" / "a.png", 0)
+    for name in ("train/a/notes.txt", "train/a/5.png.bak", "train/a/noending", "LICENSE"):
+        (tmp_path / name).write_bytes(b"x")
+    for name in ("train/a/._0.png", "train/a/.DS_Store", ".git/0.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    splits = opened(tmp_path)
+    assert len(splits["train"]) == 5
+    assert "4 files of" in caplog.text
+    for name in ("LICENSE", "train/a/notes.txt", "train/a/5.png.bak", "train/a/noending"):
+        assert name in caplog.text
+    (tmp_path / "train" / "empty").mkdir()
+    with pytest.raises(DataError, match=r"the class folder .*/train/empty holds no picture: remove it, or fill it"):
+        opened(tmp_path)
+
+
+@pytest.mark.parametrize("suffix", ["avif", "AVIF", "webp", "bmp", "tif", "TIFF", "gif", "jp2", "ppm", "jfif", "tga"])
+def test_every_format_of_pillow_is_found(tmp_path: Path, suffix: str) -> None:
+    image = Image.new("RGB", (16, 16), (200, 40, 40))
+    formats = {"tif": "TIFF", "jp2": "JPEG2000", "jfif": "JPEG"}
+    for split in ("train", "val"):
+        (tmp_path / split / "a").mkdir(parents=True)
+        image.save(tmp_path / split / "a" / f"x.{suffix}", formats.get(suffix.lower(), suffix.upper()))
+    picture = opened(tmp_path)["train"].picture(0)
+    assert abs(int(np.asarray(picture)[8, 8, 0]) - 200) < 8
+
+
+def test_links_are_followed_but_not_in_circles(tmp_path: Path) -> None:
+    write(tmp_path / "set" / "train" / "a" / "0.png", 0)
+    write(tmp_path / "elsewhere" / "1.png", 1)
+    (tmp_path / "set" / "train" / "b").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "set" / "train" / "a" / "2.png").symlink_to(tmp_path / "elsewhere" / "1.png")
+    (tmp_path / "set" / "val").symlink_to(tmp_path / "set" / "train")
+    assert opened(tmp_path / "set")["test"].labels.tolist() == [0, 0, 1]
+    (tmp_path / "set" / "train" / "a" / "3.png").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(DataError, match=r"3\.png is a link that leads to no file"):
+        opened(tmp_path / "set")
+    (tmp_path / "set" / "train" / "a" / "3.png").unlink()
+    (tmp_path / "set" / "train" / "up").symlink_to(tmp_path / "set")
+    with pytest.raises(DataError, match="leads back to a folder that it lies in"):
+        opened(tmp_path / "set")
+
+
+def test_patterns_choose_the_files_of_a_split(tmp_path: Path) -> None:
+    for number, path in enumerate(("one/a/0.png", "one/b/1.png", "two/a/2.png", "three/a/3.png")):
+        write(tmp_path / path, number)
+    files = {"train": "one/**", "validation": ["two/*/*.png"]}
+    splits = opened(tmp_path, files=files)
+    assert [found_rows(splits[name]) for name in ("train", "test")] == [{0: 0, 1: 1}, {2: 0}]
+    with pytest.raises(DataError, match=r"no file of it matches four/\*, its split validation"):
+        opened(tmp_path, files={**files, "validation": "four/*"})
+    with pytest.raises(DataError, match="its key files has no pattern for the split validation, only for train"):
+        opened(tmp_path, files="one/**")
+
+
+def test_a_picture_of_numbers_that_are_no_colours_is_named(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        write(tmp_path / split / "a" / "0.png", 0)
+    buffer = io.BytesIO()
+    Image.fromarray(np.zeros((4, 4), np.float32)).save(buffer, "TIFF")
+    (tmp_path / "train" / "a" / "x.tif").write_bytes(buffer.getvalue())
+    with pytest.raises(DataError, match=r"row 1 of tree/train \(x\.tif\) cannot be used: .* floats"):
+        opened(tmp_path)["train"].picture(1)
+
+
+def test_class_folders_of_a_hub_s_repository_are_not_guessed_at(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        for name in ("lorry", "train"):
+            write(tmp_path / split / name / "0.png", 0)
+    place = {"kind": "hub", "repo": str(tmp_path), "revision": "main", "splits": SPLITS}
+    with pytest.raises(DataError, match="whose splits the library guesses from the names of classes too"):
+        open_splits("tree", [{**place, "image": "image", "label": "label"}])

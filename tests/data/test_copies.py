@@ -1,0 +1,90 @@
+"""Pictures and texts of the test that are in training too are found, whatever they were encoded with."""
+
+import io
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from experiments.data.copies import warn_of_copies, warn_of_same_texts
+from experiments.data.pixels import UNREADABLE
+from experiments.harness.errors import DataError
+from tests.image_classification.small_imagenet import photo
+
+
+def noise(seed: int, size: int, levels: int = 256) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(seed).integers(0, levels, (size, size, 3), np.uint8))
+
+
+def again(image: Image.Image, file_format: str, **options: int) -> Image.Image:
+    buffer = io.BytesIO()
+    image.save(buffer, file_format, **options)
+    return Image.open(buffer).convert("RGB")
+
+
+def look(train: list[Image.Image], test: list[Image.Image], folder: Path) -> None:
+    warn_of_copies("set", train, {"test": test}, "identity", folder)
+
+
+MAKERS = {
+    "noise of 32 pixels": lambda seed: noise(seed, 32),
+    "noise of 224 pixels": lambda seed: noise(seed, 224),
+    "photos": lambda seed: photo(seed, (60, 44)),
+    "dark noise": lambda seed: noise(seed, 64, 60),
+}
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+def test_other_pictures_of_the_same_kind_are_no_copies(
+    kind: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    look([MAKERS[kind](seed) for seed in range(100)], [MAKERS[kind](seed) for seed in range(100, 130)], tmp_path)
+    assert "training set too" not in caplog.text
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+@pytest.mark.parametrize(
+    ("file_format", "options"), [("PNG", {}), ("JPEG", {"quality": 90}), ("WEBP", {"quality": 90})]
+)
+def test_a_copy_that_was_encoded_again_is_found_and_named(
+    kind: str, file_format: str, options: dict[str, int], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    train = [MAKERS[kind](seed) for seed in range(40)]
+    test = [MAKERS[kind](seed) for seed in range(100, 130)]
+    test[17] = again(train[23], file_format, **options)
+    look(train, test, tmp_path)
+    assert (
+        "1 of the 30 pictures of test are in the training set too, such as number 17, which is number 23" in caplog.text
+    )
+
+
+def test_a_test_of_copies_is_refused_every_time(tmp_path: Path) -> None:
+    train = [noise(seed, 16) for seed in range(40)]
+    for _ in range(2):  # the second time from the cache
+        with pytest.raises(DataError, match="30 of the 30 pictures of test are in the training set too"):
+            look(train, train[5:35], tmp_path)
+
+
+def test_pictures_that_cannot_be_read_are_no_copies_of_each_other(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    look([UNREADABLE] * 3, [UNREADABLE] * 3, tmp_path)
+    assert "training set too" not in caplog.text
+
+
+def test_looking_draws_nothing_from_the_global_generator(tmp_path: Path) -> None:
+    state = torch.random.get_rng_state()
+    look([noise(seed, 16) for seed in range(4)], [noise(9, 16)], tmp_path)
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_texts_that_are_in_training_too(caplog: pytest.LogCaptureFixture) -> None:
+    train = [f"text {number}" for number in range(20)]
+    with caplog.at_level(logging.WARNING):
+        warn_of_same_texts("set", train, {"test": [*(f"other {number}" for number in range(19)), " TEXT\u200b  3"]})
+    assert "1 of the 20 texts of test are in the training set too, such as number 19, which is number 3" in caplog.text
+    with pytest.raises(DataError, match="20 of the 20 texts of val are in the training set too"):
+        warn_of_same_texts("set", train, {"val": train})

@@ -1,0 +1,231 @@
+"""Sets of the hub's layouts, read by the real library from small local copies."""
+
+import io
+import re
+import tarfile
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import datasets  # type: ignore[import-untyped]
+import numpy as np
+import pyarrow as pa  # type: ignore[import-untyped]
+import pyarrow.parquet as pq  # type: ignore[import-untyped]
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from experiments.data.stored import open_stored
+from experiments.data.text import folded
+from experiments.harness.errors import DataError
+from experiments.lit.splits import labelled_splits, pair_splits
+
+SPLITS = {"train": "train[:-4]", "val": "train[-4:-2]", "test": "train[-2:]"}
+
+
+def jpeg(colour: int) -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (20 + colour, 30), (colour, 0, 0)).save(file, "JPEG")
+    return file.getvalue()
+
+
+def write_webdataset(path: Path, captions: list[str]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as tar:
+        for number, caption in enumerate(captions):
+            for extension, content in (("jpg", jpeg(number)), ("txt", caption.encode())):
+                member = tarfile.TarInfo(f"{number:09d}.{extension}")
+                member.size = len(content)
+                tar.addfile(member, io.BytesIO(content))
+
+
+def config(path: Path, **more: Any) -> dict[str, Any]:
+    place = {"kind": "local", "path": str(path), "splits": SPLITS, "image": "jpg", "caption": "txt", **more}
+    return {"name": "small", "fingerprint": None, "places": [place]}
+
+
+def test_conceptual_captions_layout(tmp_path: Path) -> None:
+    write_webdataset(tmp_path / "cc" / "cc12m-train-0000.tar", [f"caption {number}" for number in range(12)])
+    splits = pair_splits(open_stored(config(tmp_path / "cc"), tmp_path))
+    assert {name: len(split.captions) for name, split in splits.items()} == {"train": 8, "val": 2, "test": 2}
+    assert splits["test"].texts() == ["caption 10", "caption 11"]
+    assert splits["test"].pictures[1].shape == (3, 30, 31)
+    assert abs(int(splits["val"].pictures[0][0, 5, 5]) - 8) <= 2
+
+
+def test_what_is_held_out_shares_no_caption_with_training_and_how_much_is_left_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    captions = [f"caption {number}" for number in range(10)] + ["Caption  3", "cap\u200btion 4\ufeff", "café 11", "12"]
+    write_webdataset(tmp_path / "cc" / "cc-train-0000.tar", captions)
+    splits = {"train": "train[:8]", "test": "train[8:]"}
+    found = pair_splits(open_stored(config(tmp_path / "cc", splits=splits), tmp_path))["test"]
+    assert found.texts() == ["caption 8", "caption 9", "café 11", "12"]
+    assert found.pictures[2].shape == (3, 30, 32)
+    assert "2 of 6 pairs of small/test have a caption of the training split and are left out" in caplog.text
+
+
+def test_a_split_that_the_filter_nearly_empties_is_refused(tmp_path: Path) -> None:
+    captions = [f"caption {number % 4}" for number in range(20)] + ["another"]
+    write_webdataset(tmp_path / "cc" / "cc-train-0000.tar", captions)
+    with pytest.raises(DataError, match="3 of 4 pairs of small/test have a caption of the training split, such as row"):
+        open_stored(config(tmp_path / "cc", splits={"train": "train[:-4]", "test": "train[-4:]"}), tmp_path)
+
+
+def test_retrieval_layout_with_several_captions_a_picture(tmp_path: Path) -> None:
+    for split, count in (("train", 5), ("test", 3)):
+        write_webdataset(tmp_path / "coco" / split / "0.tar", [f"a {number}\nb {number}" for number in range(count)])
+    files = {"test": "test/*.tar"}
+    splits = pair_splits(open_stored(config(tmp_path / "coco", files=files, splits={"test": "test"}), tmp_path))
+    assert list(splits) == ["test"]
+    assert splits["test"].captions == [["a 0", "b 0"], ["a 1", "b 1"], ["a 2", "b 2"]]
+    assert splits["test"].starts().tolist() == [0, 2, 4, 6]
+
+
+def test_labelled_parquet_layout(tmp_path: Path) -> None:
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["a", "b"])})
+    rows = {"image": [{"bytes": jpeg(n), "path": None} for n in range(4)], "label": [0, 1, 1, 0]}
+    (tmp_path / "pets" / "data").mkdir(parents=True)
+    datasets.Dataset.from_dict(rows, features).to_parquet(tmp_path / "pets" / "data" / "test-00000-of-00001.parquet")
+    place = {"kind": "local", "path": str(tmp_path / "pets"), "splits": {"test": "test"}}
+    data = {"name": "pets", "fingerprint": None, "places": [{**place, "image": "image", "label": "label"}]}
+    split = labelled_splits(open_stored(data, tmp_path), val_size=0)["test"]
+    np.testing.assert_array_equal(split.labels, [0, 1, 1, 0])
+    assert split.pictures[2].shape == (3, 30, 22)
+
+
+def test_the_fingerprint_tells_other_captions_apart(tmp_path: Path) -> None:
+    found = []
+    for name in ("a", "b"):
+        write_webdataset(tmp_path / name / "cc-train-0000.tar", [f"{name} {number}" for number in range(12)])
+        found.append(open_stored(config(tmp_path / name), tmp_path).fingerprint)
+    assert found[0] != found[1]
+    with pytest.raises(DataError, match=f"{found[0]} here, but its config declares {found[1]}"):
+        open_stored({**config(tmp_path / "a"), "fingerprint": found[1]}, tmp_path)
+
+
+def test_when_no_place_has_it_each_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="data=small cannot be opened") as caught:
+        open_stored(config(tmp_path / "nowhere"), tmp_path)
+    assert "nowhere" in str(caught.value)
+
+
+def test_odd_rows_are_left_out_or_read_as_far_as_they_go_and_are_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    animated = io.BytesIO()
+    frames = [Image.new("RGB", (8, 8), (shade, 0, 0)) for shade in (10, 200)]
+    frames[0].save(animated, "GIF", save_all=True, append_images=frames[1:])
+    noise = io.BytesIO()
+    Image.effect_noise((200, 200), 90).convert("RGB").save(noise, "JPEG")
+    pictures = [jpeg(0), noise.getvalue()[: len(noise.getvalue()) // 2], b"no picture", animated.getvalue(), jpeg(4)]
+    rows = {
+        "jpg": [{"bytes": picture, "path": None} for picture in pictures],
+        "txt": ["whole", "cut", "broken", "moving " * 1500, " \n"],
+    }
+    features = datasets.Features({"jpg": datasets.Image(), "txt": datasets.Value("string")})
+    (tmp_path / "odd").mkdir()
+    datasets.Dataset.from_dict(rows, features=features).to_parquet(tmp_path / "odd" / "train.parquet")
+    split = open_stored(config(tmp_path / "odd", splits={"train": "train"}), tmp_path).splits["train"]
+    assert [own[0].split()[0] for own in split.captions] == ["whole", "cut", "broken", "moving"]
+    assert "1 of 5 rows have no caption and are left out" in caplog.text
+    sizes = [split.picture(row).size for row in range(4)]
+    assert (sizes[0], sizes[1], sizes[3]) == ((20, 30), (200, 200), (8, 8))
+    assert np.asarray(split.picture(3))[4, 4, 0] < 50, "the first frame"
+    damaged = [record.getMessage() for record in caplog.records if "is damaged" in record.getMessage()]
+    assert ["row 1" in damaged[0], "row 2" in damaged[1], len(damaged)] == [True, True, 2]
+
+
+def write_table(path: Path, captions: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pictures = [{"bytes": jpeg(number), "path": None} for number in range(len(captions))]
+    pq.write_table(pa.table({"jpg": pictures, "txt": captions}), path)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.text(max_size=12), min_size=1, max_size=5))
+def test_any_captions_are_the_lines_of_their_rows_or_a_row_is_named(texts: list[str]) -> None:
+    """Lines end at newlines alone: not at U+2028, a form feed or NEL, which str.splitlines would cut at."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        write_table(folder / "train.parquet", texts)
+        expected = []
+        for text in texts:
+            own = [
+                line
+                for line in io.StringIO(text.removeprefix("\ufeff"), newline=None).read().split("\n")
+                if line.strip()
+            ]
+            if own and any(folded(line) for line in own):
+                expected.append([line for line in own if folded(line)])
+        try:
+            found = open_stored(config(folder, splits={"train": "train"}), folder).splits["train"].captions
+        except DataError as error:
+            named = re.search(r"row (\d+) of small/train is no text", f"{error}")
+            assert re.search(r"[\x00-\x1f]", texts[int(named[1])]) if named else not expected
+            return
+        assert found == expected
+
+
+def test_captions_that_are_no_texts_are_refused_with_their_row(tmp_path: Path) -> None:
+    write_table(tmp_path / "numbers" / "train.parquet", [1, 2])
+    with pytest.raises(DataError, match="row 0 of small/train has the caption 1, which is no text"):
+        open_stored(config(tmp_path / "numbers", splits={"train": "train"}), tmp_path)
+    write_table(tmp_path / "nulls" / "train.parquet", [None, "a", None])
+    splits = open_stored(config(tmp_path / "nulls", splits={"train": "train"}), tmp_path).splits
+    assert (splits["train"].captions, splits["train"].rows.tolist()) == ([["a"]], [1])
+    write_table(tmp_path / "lists" / "train.parquet", [["a", None, "b c"], [], None])
+    splits = open_stored(config(tmp_path / "lists", splits={"train": "train"}), tmp_path).splits
+    assert splits["train"].captions == [["a", "b c"]]
+
+
+def test_pictures_with_a_table_of_captions_beside_them(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        for number in range(3):
+            path = tmp_path / "set" / split / "validation of test" / f"{number}.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(jpeg(number))
+        rows = [f"validation of test/{number}.jpg,{split} {number}" for number in (2, 0, 1)]
+        (tmp_path / "set" / split / "metadata.csv").write_text("\n".join(["file_name,text", *rows]))
+    data = config(tmp_path / "set", splits={"train": "train", "test": "test"}, image="image", caption="text")
+    for name, found in open_stored(data, tmp_path).splits.items():
+        for row in range(3):
+            assert found.captions[row] == [f"{name} {found.picture(row).width - 20}"]
+
+
+def test_pictures_that_the_table_beside_them_does_not_list_are_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "set" / "train").mkdir(parents=True)
+    for number in range(3):
+        (tmp_path / "set" / "train" / f"{number}.jpg").write_bytes(jpeg(number))
+    metadata = tmp_path / "set" / "train" / "metadata.csv"
+    metadata.write_text("file_name,text\n0.jpg,zero\n2.jpg,two\n")
+    data = config(tmp_path / "set", splits={"train": "train"}, image="image", caption="text")
+    assert open_stored(data, tmp_path).splits["train"].captions == [["zero"], ["two"]]
+    assert "1 files of" in caplog.text
+    assert "are not read: 1.jpg" in caplog.text
+    metadata.write_text("file_name,text\n0.jpg,zero\n3.jpg,three\n")
+    with pytest.raises(DataError, match=r"small/train has no picture in row 1: it is '.*3\.jpg'"):
+        open_stored(data, tmp_path)
+
+
+def test_a_slice_beyond_the_rows_is_refused(tmp_path: Path) -> None:
+    write_table(tmp_path / "train.parquet", ["a", "b"])
+    for bounds in ("[5:]", "[:0]", "[-1:-2]"):
+        with pytest.raises(DataError, match=r"its split train\[.*\] has no rows: train has 2"):
+            open_stored(config(tmp_path, splits={"train": f"train{bounds}"}), tmp_path)
+
+
+def test_the_fingerprint_tells_other_pictures_with_the_same_captions_apart(tmp_path: Path) -> None:
+    found = []
+    for number in range(2):
+        image = Image.new("RGB", (8, 8), (number, 0, 0))
+        buffer = io.BytesIO()
+        image.save(buffer, "BMP")  # every picture of a size has the same length
+        rows = {"jpg": [{"bytes": buffer.getvalue(), "path": None}], "txt": ["a"]}
+        (tmp_path / str(number)).mkdir()
+        pq.write_table(pa.table(rows), tmp_path / str(number) / "train.parquet")
+        found.append(open_stored(config(tmp_path / str(number), splits={"train": "train"}), tmp_path).fingerprint)
+    assert found[0] != found[1]

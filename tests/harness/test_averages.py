@@ -1,0 +1,265 @@
+"""Averaged weights are evaluated with statistics of their own, and optimizers that average in what they average."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from omegaconf import DictConfig
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.swa_utils import update_bn
+
+from experiments.harness import record
+from experiments.harness.averages import (
+    estimating_statistics,
+    evaluated_weights,
+    evaluation_mode,
+    tracked_layers,
+)
+from experiments.harness.batches import sample_indices
+from experiments.harness.entry import execute, locate
+from experiments.harness.seeds import derive_seed
+from experiments.image_classification.task import build
+from tests.conftest import MakeConfig, rows
+
+PLAIN = ["data.crop_padding=0", "train.steps=60", "train.evaluate_every=60", "flatness.draws=0"]
+
+
+def newest_checkpoint(directory: Path) -> dict[str, Any]:
+    return torch.load(max(directory.glob("step-*.pt")), weights_only=True)
+
+
+def whole(data: Any, cfg: DictConfig, split: str) -> tuple[Tensor, Tensor]:
+    """All images and labels of a split, as the network takes them."""
+    arrays = data.load()
+    pixels = torch.tensor(arrays[f"{split}_images"]).movedim(-1, 1).float() / 255
+    return (pixels - cfg.data.mean[0]) / cfg.data.std[0], torch.tensor(arrays[f"{split}_labels"])
+
+
+def right(model: nn.Module, images: Tensor, labels: Tensor) -> float:
+    """Percent."""
+    model.eval()
+    with torch.no_grad():
+        return 100 * (model(images).argmax(1) == labels).float().mean().item()
+
+
+@pytest.mark.parametrize("decay", [0.9, 0.99, 0.995])
+def test_averaged_weights_are_right_as_often_as_with_statistics_of_the_whole_training_set(
+    make_config: MakeConfig, decay: float
+) -> None:
+    cfg = make_config(*PLAIN, "optimizer=adamw", f"train.ema_decay={decay}", "train.steps=240")
+    execute(cfg)
+    _, data, directory = locate(cfg)
+    saved = newest_checkpoint(directory)
+    model = build(cfg, data).model()
+    model.load_state_dict(evaluated_weights(saved))
+    micro_batches = whole(data, cfg, "train")[0].split(16)
+    update_bn([(images, None) for images in micro_batches], model)
+    expected = right(model, *whole(data, cfg, "test"))
+    reported = rows(directory)[-1]["test/top1"]
+    assert reported == pytest.approx(expected, abs=3)
+
+    last = {name: value for name, value in saved["model"].items() if "running" in name}
+    model.load_state_dict(evaluated_weights(saved) | last)
+    assert decay < 0.99 or right(model, *whole(data, cfg, "test")) < expected - 10, "else the test would not see it"
+
+
+@pytest.mark.parametrize("momentum", [0.1, None])
+def test_the_mean_over_the_batches_is_what_is_estimated(momentum: float | None) -> None:
+    each: Any = nn.InstanceNorm2d(3, track_running_stats=True)
+    model: Any = nn.Sequential(nn.BatchNorm2d(3, momentum=momentum), nn.Dropout(0.5), each)
+    model[0].running_mean += 3
+    batches = torch.randn(5, 8, 3, 4, 4, generator=torch.Generator().manual_seed(0)) * 3 + 1
+    with estimating_statistics(model, tracked_layers(model)):
+        for batch in batches:
+            model(batch)
+    torch.testing.assert_close(model[0].running_mean, batches.mean((0, 1, 3, 4)))
+    torch.testing.assert_close(model[0].running_var, torch.stack([batch.var((0, 2, 3)) for batch in batches]).mean(0))
+    normed = F.batch_norm(batches.flatten(0, 1), model[0].running_mean, model[0].running_var)
+    torch.testing.assert_close(each.running_mean, normed.mean((0, 2, 3)), rtol=0, atol=0.1)
+    assert each.running_var.min() > 0.8
+    assert model.training
+    assert model[0].momentum == momentum
+
+
+def test_a_locked_layer_keeps_its_statistics() -> None:
+    model: Any = nn.Sequential(nn.BatchNorm1d(2), nn.BatchNorm1d(2), nn.BatchNorm1d(2, track_running_stats=False))
+    model[0].eval()
+    assert tracked_layers(model) == ["1"]
+    with estimating_statistics(model, ["1"]):
+        model(torch.randn(8, 2) + 5)
+    assert model[0].running_mean.tolist() == [0, 0]
+    assert model[1].running_mean.abs().min() > 1
+
+
+class ScheduleFree(Optimizer):
+    """SGD of Defazio et al. 2024, which holds the point of the gradients while it trains and its average otherwise; the
+    mode is part of the saved state, as in the authors' own code.
+    """
+
+    def __init__(self, params: Any, lr: float, weight_decay: float) -> None:
+        super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "k": 0, "train_mode": False})
+
+    def _in_training(self) -> bool:
+        return all(group["train_mode"] for group in self.param_groups)
+
+    def _note(self, mode: bool) -> None:
+        for group in self.param_groups:
+            group["train_mode"] = mode
+
+    def _move(self, share: float) -> None:
+        for group in self.param_groups:
+            for weight in group["params"]:
+                if "z" in self.state[weight]:
+                    weight.lerp_(self.state[weight]["z"], share)
+
+    @torch.no_grad()
+    def eval(self) -> None:
+        if self._in_training():
+            self._move(1 - 1 / 0.9)
+            self._note(False)
+
+    @torch.no_grad()
+    def train(self) -> None:
+        if not self._in_training():
+            self._move(1 - 0.9)
+            self._note(True)
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        assert self._in_training(), "a step outside training mode"
+        for group in self.param_groups:
+            share, lr = 1 / (group["k"] + 1), group["lr"]
+            for weight in group["params"]:
+                state = self.state[weight]
+                z = state.setdefault("z", weight.clone())
+                weight.lerp_(z, share)
+                weight.add_(weight.grad, alpha=lr * (0.9 * (1 - share) - 1))
+                z.sub_(weight.grad, alpha=lr)
+            group["k"] += 1
+
+
+class Forgetful(ScheduleFree):
+    """Keeps its mode to itself, so that no saved state holds it."""
+
+    in_training = False
+
+    def _in_training(self) -> bool:
+        return self.in_training
+
+    def _note(self, mode: bool) -> None:
+        self.in_training = mode
+
+
+MODES = ["ScheduleFree", "Forgetful"]
+
+
+def free(make_config: MakeConfig, name: str, *overrides: str) -> Any:
+    return make_config(
+        "optimizer=sgd", "~optimizer.momentum", "~optimizer.fused", f"optimizer._target_={__name__}.{name}",
+        *PLAIN, "train.clip_norm=null", "train.ema_decay=null", "train.evaluate_every=7", "train.steps=24",
+        "train.log_every=5", "run.checkpoint_every=5", *overrides,
+    )  # fmt: skip
+
+
+LINEAR = [
+    "~model.widths",
+    "~model.in_channels",
+    "~model.num_classes",
+    "model._target_=tests.harness.test_run.linear_model",
+]
+
+
+@pytest.mark.parametrize("name", MODES)
+@pytest.mark.parametrize("ema_decay", [None, 0.8])
+def test_what_is_evaluated_and_saved_is_the_average_of_a_schedule_free_optimizer(
+    make_config: MakeConfig, name: str, ema_decay: float | None
+) -> None:
+    cfg = free(make_config, name, *LINEAR, "train.micro_batch_size=32", f"train.ema_decay={ema_decay or 'null'}")
+    execute(cfg)
+    _, data, directory = locate(cfg)
+    task = build(cfg, data)
+
+    # Equations 7 to 9 of the paper, in three sets of weights.
+    torch.manual_seed(derive_seed(cfg.seed, "init"))
+    model = task.model()
+    x = [weight.detach().clone() for weight in model.parameters()]
+    z = copy.deepcopy(x)
+    averaged: list[Tensor] = []
+    for step in range(cfg.train.steps):
+        for weight, z_, x_ in zip(model.parameters(), z, x, strict=True):
+            weight.data = 0.1 * z_ + 0.9 * x_
+        indices = sample_indices(task.num_train, cfg.seed, step * 32, 32)
+        batch = task.batch(indices, [derive_seed(cfg.seed, "sample", step, 0, place) for place in range(32)])
+        gradients = torch.autograd.grad(
+            F.cross_entropy(model(batch["images"]), batch["labels"]), list(model.parameters())
+        )
+        warmup, steps = cfg.schedule.warmup_steps, cfg.train.steps
+        progress = torch.tensor(torch.pi * (step - warmup) / (steps - warmup))
+        lr = cfg.optimizer.lr * ((step + 1) / warmup if step < warmup else 0.5 * (1 + torch.cos(progress).item()))
+        z = [z_ - lr * gradient for z_, gradient in zip(z, gradients, strict=True)]
+        x = [(1 - 1 / (step + 1)) * x_ + z_ / (step + 1) for x_, z_ in zip(x, z, strict=True)]
+        averaged = [0.8 * old + 0.2 * new for old, new in zip(averaged, x, strict=True)] if averaged else x
+    for weight, value in zip(model.parameters(), averaged if ema_decay else x, strict=True):
+        weight.data = value
+    for key, value in evaluated_weights(newest_checkpoint(directory)).items():
+        torch.testing.assert_close(value, model.state_dict()[key], rtol=1e-3, atol=1e-5)
+    with torch.no_grad():
+        images, labels = whole(data, cfg, "test")
+        assert rows(directory)[-1]["test/loss"] == pytest.approx(
+            F.cross_entropy(model(images), labels).item(), rel=1e-4
+        )
+
+
+@pytest.mark.parametrize("name", MODES)
+def test_neither_checkpoints_nor_a_crash_change_a_run_with_modes(
+    make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    seldom = free(make_config, name, f"run.runs_dir={tmp_path}/seldom", "run.checkpoint_every=100")
+    execute(seldom)
+    expected = rows(locate(seldom)[2])
+
+    cfg = free(make_config, name)
+    original, calls = record.RunRecord.append, iter(range(100))
+
+    def crashing(self: record.RunRecord, row: dict[str, float]) -> None:
+        if next(calls) == 5:
+            raise KeyboardInterrupt
+        original(self, row)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(record.RunRecord, "append", crashing)
+        with pytest.raises(KeyboardInterrupt):
+            execute(cfg)
+    execute(cfg)
+    assert rows(locate(cfg)[2]) == expected
+
+
+def test_batch_norm_of_an_optimizer_with_modes_has_the_statistics_of_its_average(make_config: MakeConfig) -> None:
+    cfg = free(make_config, "ScheduleFree", "train.steps=80")
+    execute(cfg)
+    _, data, directory = locate(cfg)
+    model = build(cfg, data).model()
+    model.load_state_dict(newest_checkpoint(directory)["model"])
+    update_bn([(part, None) for part in whole(data, cfg, "train")[0].split(16)], model)
+    assert rows(directory)[-1]["test/top1"] == pytest.approx(right(model, *whole(data, cfg, "test")), abs=3)
+
+
+@pytest.mark.parametrize("name", MODES)
+def test_evaluation_mode_gives_the_weights_back_to_the_last_bit(name: str) -> None:
+    torch.manual_seed(0)
+    model = nn.Linear(50, 50)
+    optimizer = globals()[name](model.parameters(), lr=0.1, weight_decay=0.0)
+    optimizer.train()
+    for _ in range(5):
+        model(torch.randn(8, 50)).square().sum().backward()
+        optimizer.step()
+    before = [weight.detach().clone() for weight in model.parameters()]
+    for _ in range(20):
+        with evaluation_mode(optimizer):
+            assert not torch.equal(model.weight, before[0])
+    assert all(torch.equal(weight, old) for weight, old in zip(model.parameters(), before, strict=True))
+    optimizer.step()

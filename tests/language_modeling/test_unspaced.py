@@ -1,0 +1,150 @@
+"""Languages without spaces: a run goes by its tokens and bytes, and no number that is only shown ends it."""
+
+import math
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from experiments.harness.entry import execute, locate
+from experiments.harness.errors import ConfigError
+from experiments.harness.record import read_status
+from experiments.language_modeling.task import LanguageModeling
+from tests.conftest import MakeConfig
+from tests.language_modeling.tables_on_disk import write_parquet
+
+ALPHABETS = {
+    "zh-cn": "的一是不了人我在有他这为之大来以个中上们到说国和地也子时道出而要于就下得可你年生自会那后能对着事",
+    "ja": "のにはをたがでてとしれさあるいなかこれもらんきくつおくりけそみよまえうせすわ日本年月大学人中国",
+    "th": "กขคงจชซญดตถทนบปผพฟมยรลวศสหอะาิีึืุูเแโใไ่้๊็์",
+}
+SPACED = {
+    "hi": "अआइईउऊएऐओऔकखगघचछजझटठडढणतथदधनपफबभमयरलवशषसहािीुूेैोौ्",
+    "ko": "가각간갈감갑강개거건걸검겁게겨고곡공과관광구국군권귀그근글금기김나날남내너네노녹논누는니다",
+    "en": "etaoinshrdlucmfwypvbgkjqxz",
+    "ta": "அஆஇஈஉஊஎஏகஙசஞடணதநபமயரலவழளறனாிீுூெேைொோௌ்",
+}
+LETTERS_A_WORD = {"hi": 4, "ko": 3, "en": 5, "ta": 8}
+
+
+def paragraph(language: str, rng: random.Random) -> str:
+    if language in ALPHABETS:
+        return "".join(rng.choices(ALPHABETS[language], k=rng.randint(60, 260)))
+    length = LETTERS_A_WORD[language]
+    words = ("".join(rng.choices(SPACED[language], k=rng.randint(length - 2, length + 2))) for _ in range(20))
+    return " ".join(words)
+
+
+def article(language: str, name: str) -> str:
+    rng = random.Random(name)
+    return "\n".join(paragraph(language, rng) for _ in range(rng.randint(3, 6)))
+
+
+def write_wiki(folder: Path, language: str) -> Path:
+    for split, count in (("train", 12), ("validation", 3), ("test", 3)):
+        texts = [article(language, f"{split} {number}") for number in range(count)]
+        marked = [
+            f"\n_START_ARTICLE_\n{text[:4]}\n_START_PARAGRAPH_\n" + text.replace("\n", "_NEWLINE_") for text in texts
+        ]
+        columns = {"wikidata_id": ["Q1"] * count, "text": marked, "version_id": ["1"] * count}
+        write_parquet(folder / language / f"{split}-00000-of-00001.parquet", columns)
+    return folder
+
+
+def write_own(folder: Path, language: str) -> Path:
+    for split, count in (("train", 12), ("validation", 3), ("test", 3)):
+        (folder / split).mkdir(parents=True)
+        for number in range(count):
+            (folder / split / f"{number}.txt").write_text(article(language, f"{split} {number}"))
+    return folder
+
+
+@pytest.fixture
+def make(make_plain_lm: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setenv("LION_DATA", str(tmp_path / "data"))
+
+    def config(language: str, *more: str, own: bool = False) -> Any:
+        if own:
+            write_own(tmp_path / "data" / "text", language)
+            data = ["data=lm_folder", "data.vocab_size=512"]
+        else:
+            write_wiki(tmp_path / "data" / "wiki40b", language)
+            data = ["data=lm_wiki40b", f"data.language={language}", "data.vocab_size=1024"]
+        common = [
+            f"run.cache_dir={tmp_path}/cache",
+            f"run.runs_dir={tmp_path}/runs",
+            f"run.results_dir={tmp_path}/results",
+        ]
+        return make_plain_lm("scale=smoke", "optimizer=adamw", *data, *common, *more)
+
+    return config
+
+
+@pytest.mark.parametrize("own", [False, True])
+@pytest.mark.parametrize("language", [*ALPHABETS, *SPACED])
+def test_words_are_reported_where_spaces_part_them_and_nowhere_else(make: Any, language: str, own: bool) -> None:
+    cfg = make(language, own=own)
+    execute(cfg)
+    directory = locate(cfg)[2]
+    status = read_status(directory)
+    assert status is not None
+    assert status["status"] == "complete"
+    for split in ("val", "test"):
+        by_words = {name for name in status["metrics"] if name.startswith(f"{split}/word_")}
+        assert {f"{split}/log_perplexity", f"{split}/bits_per_byte"} <= status["metrics"].keys()
+        assert by_words == (
+            {f"{split}/word_log_perplexity", f"{split}/word_perplexity"} if language in SPACED else set()
+        )
+
+
+def test_a_study_by_words_is_refused_for_texts_without(make: Any) -> None:
+    for key, split in (("primary", "test"), ("validation", "val")):
+        with pytest.raises(ConfigError, match=rf"study\.{key}_metric={split}/word_log_perplexity goes by words"):
+            execute(make("zh-cn", f"study.{key}_metric={split}/word_log_perplexity", own=key == "primary"))
+
+
+def test_a_perplexity_that_overflows_is_left_out_and_ends_nothing(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    cfg = make("en")
+    metrics = LanguageModeling.metrics
+    monkeypatch.setattr(
+        LanguageModeling, "metrics", lambda self, sums: metrics(self, {**sums, "words": sums["nats"] / 800})
+    )
+    execute(cfg)
+    directory = locate(cfg)[2]
+    status = read_status(directory)
+    assert status is not None
+    assert status["status"] == "complete"
+    assert "test/word_perplexity" not in status["metrics"]
+    assert status["metrics"]["test/word_log_perplexity"] == pytest.approx(800)
+
+
+@pytest.mark.parametrize("name", ["loss", "log_perplexity"])
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_what_decides_still_ends_a_run(make: Any, monkeypatch: pytest.MonkeyPatch, name: str, value: float) -> None:
+    cfg = make("en")
+    metrics = LanguageModeling.metrics
+    monkeypatch.setattr(LanguageModeling, "metrics", lambda self, sums: {**metrics(self, sums), name: value})
+    execute(cfg)
+    status = read_status(locate(cfg)[2])
+    assert status is not None
+    assert (status["status"], status["reason"]) == ("diverged", f"val/{name} is not finite at step 3")
+
+
+def test_weights_that_overflow_are_a_divergence_and_no_traceback(make_config: MakeConfig) -> None:
+    """The norm of a step, which is only shown, is infinite a step before the loss is."""
+    cfg = make_config(
+        "optimizer=sgd", "optimizer.lr=1e38", "schedule.warmup_steps=0", "train.clip_norm=null", "train.log_every=1",
+    )  # fmt: skip
+    execute(cfg)
+    status = read_status(locate(cfg)[2])
+    assert status is not None
+    assert status["status"] == "diverged"
+
+
+def test_a_validation_metric_that_the_objective_lacks_is_found_at_the_first_evaluation(
+    make_lm: MakeConfig,
+) -> None:
+    masked = make_lm("experiment=language_modeling/smoke_masked", "study.validation_metric=val/bits_per_byte")
+    with pytest.raises(ConfigError, match=r"study\.validation_metric=val/bits_per_byte is not among .*: val/loss"):
+        execute(masked)

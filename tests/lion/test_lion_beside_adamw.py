@@ -1,0 +1,222 @@
+"""PyTorch's own inputs for optimizer tests, shipped with it, put to Lion and to AdamW alike."""
+
+import copy
+import io
+import pickle
+from collections.abc import Iterator
+from typing import Any, cast
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import Parameter
+from torch.testing._internal.common_optimizers import (
+    ErrorOptimizerInput,
+    OptimizerErrorEnum,
+    OptimizerInfo,
+    OptimizerInput,
+    _get_optim_inputs_including_global_cliquey_kwargs,
+    optim_db,
+    optim_error_inputs_func_adamw,
+    optim_inputs_func_adamw,
+)
+
+from lion import Lion
+
+CPU = torch.device("cpu")
+OWN_SETTINGS: list[dict[str, Any]] = [
+    {"cautious": True},
+    {"momentum_dtype": torch.bfloat16, "weight_decay": 0.1},
+    {"kahan_sum": True, "betas": (0.95, 0.98)},
+]
+
+
+def lion_inputs(device: str) -> list[OptimizerInput]:
+    """AdamW's, without what AdamW alone has, and Lion's own settings."""
+    shared = [given for given in optim_inputs_func_adamw(device) if "amsgrad" not in given.kwargs]
+    return shared + [OptimizerInput(params=cast(Any, None), kwargs=kwargs, desc=str(kwargs)) for kwargs in OWN_SETTINGS]
+
+
+ADAMW: Any = next(info for info in optim_db if info.optim_cls == cast(Any, torch.optim.AdamW))
+LION: Any = OptimizerInfo(
+    cast(Any, Lion),
+    optim_inputs_func=lion_inputs,
+    scheduler_inputs=ADAMW.scheduler_inputs,
+    supported_impls=ADAMW.supported_impls,
+    not_og_supported_flags=ADAMW.not_og_supported_flags,
+    has_capturable_arg=True,
+    optim_error_inputs_func=optim_error_inputs_func_adamw,
+    supports_fused_on=("cpu", "cuda"),
+)
+
+
+def inputs(dtype: torch.dtype = torch.float32) -> Iterator[Any]:
+    """Both optimizers with every setting of theirs and every back end, as far as they may be combined."""
+    for info in (ADAMW, LION):
+        for given in _get_optim_inputs_including_global_cliquey_kwargs("cpu", dtype, info):
+            excluded = given.kwargs.get("cautious") and (given.kwargs.get("fused"))
+            if not excluded and not given.kwargs.get("differentiable"):
+                kwargs = {"lr": 1e-3} | given.kwargs
+                yield pytest.param(info.optim_cls, kwargs, id=f"{info.optim_cls.__name__}-{given.desc}")
+
+
+ALL_INPUTS = pytest.mark.parametrize(("optimizer_class", "kwargs"), list(inputs()))
+
+
+def make_problem(dtype: torch.dtype = torch.float32, seed: int = 0) -> tuple[Parameter, Parameter, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    shapes = ((10, 5), (10,), (5,))
+    weight, bias, given = (torch.randn(shape, generator=generator, dtype=dtype) for shape in shapes)
+    return Parameter(weight), Parameter(bias), given
+
+
+def train(optimizer: Any, problem: tuple[Parameter, Parameter, Tensor], steps: int) -> list[float]:
+    weight, bias, given = problem
+    losses = []
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss: Tensor = (weight.mv(given) + bias).abs().pow(2).sum()
+        if optimizer.param_groups[0].get("maximize"):
+            (-loss).backward()
+        else:
+            loss.backward()
+        return loss
+
+    for _ in range(steps):
+        losses.append(optimizer.step(closure).item())
+    return losses
+
+
+@ALL_INPUTS
+@pytest.mark.parametrize("scheduled", [False, True])
+def test_it_goes_the_right_way(optimizer_class: Any, kwargs: dict[str, Any], scheduled: bool) -> None:
+    problem = make_problem()
+    optimizer = optimizer_class(problem[:2], **kwargs)
+    if scheduled:
+        schedulers = [make(optimizer) for make in ADAMW.scheduler_inputs[0]]
+    losses = []
+    for _ in range(20):
+        losses += train(optimizer, problem, 1)
+        if scheduled:
+            schedulers[0].step()
+            schedulers[1].step(losses[-1])
+    assert losses[-1] < losses[0]
+
+
+@ALL_INPUTS
+def test_every_back_end_steps_as_the_loop(optimizer_class: Any, kwargs: dict[str, Any]) -> None:
+    results = []
+    loop = {"foreach": False, "fused": False}
+    for settings in (kwargs, kwargs | loop):
+        problem = make_problem()
+        train(optimizer_class(problem[:2], **settings), problem, 7)
+        results.append(torch.cat([problem[0].flatten(), problem[1]]))
+    if optimizer_class is Lion:
+        assert torch.equal(*results)
+    torch.testing.assert_close(*results)
+
+
+COPIES = {
+    "deepcopy": copy.deepcopy,
+    "pickle": lambda given: pickle.loads(pickle.dumps(given)),
+}
+
+
+@ALL_INPUTS
+@pytest.mark.parametrize("copier", COPIES)
+def test_a_copy_goes_on_the_same(copier: str, optimizer_class: Any, kwargs: dict[str, Any]) -> None:
+    problem = make_problem()
+    optimizer = optimizer_class(problem[:2], **kwargs)
+    train(optimizer, problem, 3)
+    other_optimizer, *other_problem = COPIES[copier]((optimizer, *problem))
+    assert train(optimizer, problem, 5) == train(other_optimizer, tuple(other_problem), 5)
+
+
+@ALL_INPUTS
+def test_a_saved_state_goes_on_the_same(optimizer_class: Any, kwargs: dict[str, Any]) -> None:
+    problem = make_problem()
+    optimizer = optimizer_class(problem[:2], **kwargs)
+    train(optimizer, problem, 3)
+    file = io.BytesIO()
+    torch.save(optimizer.state_dict(), file)
+    file.seek(0)
+    other_problem = copy.deepcopy(problem)
+    other_optimizer = optimizer_class(other_problem[:2], **kwargs)
+    other_optimizer.load_state_dict(torch.load(file, weights_only=True))
+    assert train(optimizer, problem, 5) == train(other_optimizer, other_problem, 5)
+
+
+@ALL_INPUTS
+def test_older_state_dicts_load(optimizer_class: Any, kwargs: dict[str, Any]) -> None:
+    problem = make_problem()
+    optimizer = optimizer_class(problem[:2], **kwargs)
+    train(optimizer, problem, 3)
+    state_dict = copy.deepcopy(optimizer.state_dict())
+    for group in state_dict["param_groups"]:
+        for flag in ADAMW.not_og_supported_flags:
+            group.pop(flag, None)
+    optimizer.load_state_dict(state_dict)
+    train(optimizer, problem, 1)
+
+
+@ALL_INPUTS
+def test_parameters_without_a_gradient_and_groups_without_a_rate_stay(
+    optimizer_class: Any, kwargs: dict[str, Any]
+) -> None:
+    weight, bias, given = make_problem()
+    idle = Parameter(torch.ones(3))
+    groups = [{"params": [weight]}, {"params": [bias, idle], "lr": 0.0}]
+    before = [tensor.detach().clone() for tensor in (weight, bias, idle)]
+    optimizer = optimizer_class(groups, **kwargs)
+    train(optimizer, (weight, bias, given), 2)
+    unchanged = [torch.equal(now, then) for now, then in zip((weight, bias, idle), before, strict=True)]
+    assert unchanged == [False, True, True]
+    assert idle not in optimizer.state
+
+
+@ALL_INPUTS
+def test_hooks_run_around_the_step(optimizer_class: Any, kwargs: dict[str, Any]) -> None:
+    problem = make_problem()
+    optimizer = optimizer_class(problem[:2], **kwargs)
+    calls: list[str] = []
+    optimizer.register_step_pre_hook(lambda *_: calls.append("before"))
+    optimizer.register_step_post_hook(lambda *_: calls.append("after"))
+    optimizer.register_state_dict_pre_hook(lambda _: calls.append("saving"))
+    optimizer.register_load_state_dict_post_hook(lambda _: calls.append("loaded"))
+    train(optimizer, problem, 1)
+    optimizer.load_state_dict(optimizer.state_dict())
+    assert calls == ["before", "after", "saving", "loaded"]
+
+
+@ALL_INPUTS
+def test_a_complex_parameter_steps_as_its_parts(optimizer_class: Any, kwargs: dict[str, Any]) -> None:
+    if kwargs.get("momentum_dtype") or kwargs.get("cautious") or (kwargs.get("fused") and optimizer_class is not Lion):
+        pytest.skip("refused, or of the whole tensor, or not for complex parameters in PyTorch")
+    torch.manual_seed(0)
+    whole = Parameter(torch.randn(7, dtype=torch.complex64))
+    parts = Parameter(torch.view_as_real(whole.detach()).clone())
+    optimizers = [optimizer_class([param], **kwargs) for param in (whole, parts)]
+    for _ in range(3):
+        whole.grad = torch.randn_like(whole)
+        parts.grad = torch.view_as_real(whole.grad).clone()
+        for optimizer in optimizers:
+            optimizer.step()
+    torch.testing.assert_close(torch.view_as_real(whole.detach()), parts.detach())
+
+
+@pytest.mark.parametrize(
+    "given", optim_error_inputs_func_adamw("cpu", torch.float32), ids=lambda given: given.optimizer_error_input.desc
+)
+def test_what_adamw_refuses_is_refused(given: ErrorOptimizerInput) -> None:
+    error_input = given.optimizer_error_input
+    assert given.error_on == OptimizerErrorEnum.CONSTRUCTION_ERROR
+    params = error_input.params if error_input.params is not None else [Parameter(torch.zeros(1))]
+    # Lion has tensors for betas never, and says so by a sentence of its own.
+    regex = "betas must be two floats" if "betas" in error_input.desc else given.error_regex
+    if issubclass(given.error_type, Warning):
+        with pytest.warns(given.error_type, match=regex):
+            Lion(params, **error_input.kwargs)
+    else:
+        with pytest.raises(given.error_type, match=regex):
+            Lion(params, **error_input.kwargs)

@@ -1,0 +1,245 @@
+"""Tensors of all kinds that change between steps: every back end takes the same steps or raises, and none crashes."""
+
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn import Parameter
+
+from lion import Lion, rule
+
+BACK_ENDS: list[dict[str, Any]] = [{"foreach": False}, {"foreach": True}, {}, {"fused": True}]
+DTYPES = [torch.float32, torch.bfloat16, torch.float16, torch.float64]
+UNIT = {torch.float32: 2**-24, torch.bfloat16: 2**-8, torch.float16: 2**-11, torch.float64: 2**-53}
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Lion got bfloat16 or float16 parameters"),
+    pytest.mark.filterwarnings("ignore:optimizer contains a parameter group with duplicate parameters"),
+]
+
+LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
+    "contiguous": lambda tensor: tensor.contiguous(),
+    "transposed": lambda tensor: tensor.transpose(0, -1).contiguous().transpose(0, -1) if tensor.ndim else tensor,
+    "channels_last": lambda tensor: tensor.contiguous(
+        memory_format=torch.channels_last if tensor.ndim == 4 else torch.contiguous_format
+    ),
+    "every second": lambda tensor: torch.stack([tensor, tensor], -1)[..., 0],
+    "misaligned": lambda tensor: torch.cat([tensor.new_zeros(1), tensor.flatten()])[1:].view(tensor.shape),
+}
+
+
+# What may happen to a parameter between two steps: each takes the optimizer and the parameter.
+
+
+def change_dtype(dtype: torch.dtype) -> Callable[[Lion, Parameter], None]:
+    def change(_: Lion, param: Parameter) -> None:
+        param.data = param.data.to(dtype)
+
+    return change
+
+
+def change_layout(layout: str) -> Callable[[Lion, Parameter], None]:
+    def change(_: Lion, param: Parameter) -> None:
+        param.data = LAYOUTS[layout](param.data)
+
+    return change
+
+
+def grow(_: Lion, param: Parameter) -> None:
+    param.data = torch.cat([param.data.flatten(), param.data.new_ones(9)])
+
+
+def shrink(_: Lion, param: Parameter) -> None:
+    param.data = param.data.flatten()[:1].clone()
+
+
+def flatten(_: Lion, param: Parameter) -> None:
+    param.data = param.data.flatten()
+
+
+def change_momentum_dtype(dtype: torch.dtype) -> Callable[[Lion, Parameter], None]:
+    def change(optimizer: Lion, param: Parameter) -> None:
+        if "exp_avg" in optimizer.state[param]:
+            optimizer.state[param]["exp_avg"] = optimizer.state[param]["exp_avg"].to(dtype)
+
+    return change
+
+
+def shorten_momentum(optimizer: Lion, param: Parameter) -> None:
+    if "exp_avg" in optimizer.state[param]:
+        optimizer.state[param]["exp_avg"] = optimizer.state[param]["exp_avg"].flatten()[:1].clone()
+
+
+def move_momentum_away(optimizer: Lion, param: Parameter) -> None:
+    if "exp_avg" in optimizer.state[param]:
+        optimizer.state[param]["exp_avg"] = optimizer.state[param]["exp_avg"].to("meta")
+
+
+def forget(optimizer: Lion, param: Parameter) -> None:
+    optimizer.state.pop(param, None)
+
+
+def freeze(_: Lion, param: Parameter) -> None:
+    param.requires_grad_(False)
+    param.grad = None
+
+
+def nothing(_: Lion, param: Parameter) -> None:
+    del param
+
+
+CHANGES: dict[str, Callable[[Lion, Parameter], None]] = {
+    **{f"to {dtype}": change_dtype(dtype) for dtype in DTYPES},
+    **{f"momentum to {dtype}": change_momentum_dtype(dtype) for dtype in DTYPES},
+    **{f"to {layout}": change_layout(layout) for layout in LAYOUTS},
+    **{change.__name__: change for change in (grow, shrink, flatten, shorten_momentum, move_momentum_away)},
+    **{change.__name__: change for change in (forget, freeze, nothing)},
+}
+
+GRADIENTS: dict[str, Callable[[Tensor], Tensor]] = {
+    **LAYOUTS,
+    "expanded": lambda tensor: (
+        tensor.flatten()[:1].expand(tensor.numel()).view(tensor.shape) if tensor.numel() else tensor
+    ),
+    "negated": lambda tensor: torch.complex(tensor.float(), tensor.float()).conj().imag.to(tensor.dtype),
+    "zero": lambda tensor: torch._efficientzerotensor(tensor.shape, dtype=tensor.dtype, device=tensor.device),
+}
+
+TENSORS = st.fixed_dictionaries(
+    {
+        "shape": st.sampled_from([(), (1,), (7,), (5, 3), (2, 3, 4, 4), (0,), (3, 0), (1, 6, 1, 1), (70_000,)]),
+        "dtype": st.sampled_from(DTYPES),
+        "layout": st.sampled_from(list(LAYOUTS)),
+    }
+)
+STEPS = st.lists(
+    st.tuples(st.integers(0, 3), st.sampled_from(list(CHANGES)), st.sampled_from(list(GRADIENTS))),
+    min_size=1,
+    max_size=4,
+)
+
+
+class Scenario:
+    """One optimizer over its tensors, which the same seeds make the same for every back end."""
+
+    def __init__(self, tensors: list[dict[str, Any]], device: str, shared: bool, seed: int, **options: Any) -> None:
+        self.generator = torch.Generator().manual_seed(seed)
+        self.device = device
+        starts = [LAYOUTS[given["layout"]](self.random(given["shape"], given["dtype"])) for given in tensors]
+        self.params = [Parameter(start) for start in starts]
+        if shared:
+            self.params.append(Parameter(starts[0].view_as(starts[0])))
+        self.optimizer = Lion(self.params, **options)
+
+    def random(self, shape: Any, dtype: torch.dtype) -> Tensor:
+        # Multiples of a quarter, exact in every dtype, so that no change of dtype costs a bit.
+        values = torch.randint(-8, 9, tuple(shape), generator=self.generator) / 4
+        return values.to(dtype).to("meta" if self.device == "meta" else "cpu")
+
+    def step(self, index: int, change: str, gradient: str) -> str:
+        """The kind of error, if any."""
+        for param in self.params:
+            if param.requires_grad:
+                param.grad = None
+        CHANGES[change](self.optimizer, self.params[index % len(self.params)])
+        for param in self.params:
+            if param.requires_grad:
+                param.grad = GRADIENTS[gradient](self.random(param.shape, param.dtype))
+        try:
+            self.optimizer.step()
+        except (RuntimeError, ValueError) as error:
+            return type(error).__name__
+        return ""
+
+    def values(self) -> list[Tensor]:
+        """Parameters and all of their state."""
+        state = [self.optimizer.state.get(param, {}) for param in self.params]
+        return [*(param.detach() for param in self.params), *(tensor for kept in state for tensor in kept.values())]
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    tensors=st.lists(TENSORS, min_size=1, max_size=3),
+    steps=STEPS,
+    device=st.sampled_from(["cpu", "cpu", "cpu", "meta", "fake"]),
+    shared=st.booleans(),
+    seed=st.integers(0, 2**20),
+    lr=st.sampled_from([0.25, 0.0, 1e-3]),
+    weight_decay=st.sampled_from([0.0, 0.5]),
+    momentum_dtype=st.sampled_from([None, *DTYPES]),
+    kahan_sum=st.booleans(),
+    maximize=st.booleans(),
+)
+def test_all_back_ends_take_the_same_steps_or_raise(
+    tensors: list[dict[str, Any]],
+    steps: list[tuple[int, str, str]],
+    device: str,
+    shared: bool,
+    seed: int,
+    **options: Any,
+) -> None:
+    back_ends = [
+        back_end
+        for back_end in BACK_ENDS
+        if not (shared and back_end.get("foreach")) and not (device == "meta" and back_end.get("fused"))
+    ]  # foreach decays all before it updates any, as torch.optim's does, and the kernel is for devices with memory
+    with FakeTensorMode() if device == "fake" else contextlib.nullcontext():
+        scenarios = [Scenario(tensors, device, shared, seed, **options, **back_end) for back_end in back_ends]
+        for index, change, gradient in steps:
+            # Memory shared by tensors of two kinds, which are stepped one kind after the other, is left out.
+            step = (index, "nothing" if shared else change, gradient)
+            errors = {scenario.step(*step) for scenario in scenarios}
+            assert len(errors) == 1, errors
+            if errors != {""}:
+                break
+            values = [scenario.values() for scenario in scenarios]
+            for others in values[1:]:
+                for ours, theirs in zip(values[0], others, strict=True):
+                    if device == "cpu" and not ours.is_meta:
+                        torch.testing.assert_close(ours, theirs, rtol=0, atol=0, equal_nan=True)
+                    else:
+                        assert (ours.shape, ours.dtype) == (theirs.shape, theirs.dtype)
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    tensors=st.lists(TENSORS, min_size=1, max_size=3),
+    gradient=st.sampled_from(list(GRADIENTS)),
+    back_end=st.sampled_from(BACK_ENDS),
+    seed=st.integers(0, 2**20),
+    lr=st.sampled_from([0.25, 1e-3]),
+    betas=st.tuples(st.sampled_from([0.0, 0.5, 0.9]), st.sampled_from([0.0, 0.75, 0.99])),
+    weight_decay=st.sampled_from([0.0, 0.5]),
+    momentum_dtype=st.sampled_from([None, *DTYPES]),
+    maximize=st.booleans(),
+)
+def test_each_step_is_the_rules_to_its_rounding(
+    tensors: list[dict[str, Any]],
+    gradient: str,
+    back_end: dict[str, Any],
+    seed: int,
+    momentum_dtype: torch.dtype | None,
+    **options: Any,
+) -> None:
+    scenario = Scenario(tensors, "cpu", False, seed, momentum_dtype=momentum_dtype, **options, **back_end)
+    for _ in range(3):
+        before = [param.detach().clone() for param in scenario.params]
+        zeros = [torch.zeros_like(param) for param in scenario.params]
+        state = scenario.optimizer.state
+        momenta = [state[p].get("exp_avg", zero).clone() for p, zero in zip(scenario.params, zeros, strict=True)]
+        assert scenario.step(0, "nothing", gradient) == ""
+        for param, weight, momentum in zip(scenario.params, before, momenta, strict=True):
+            assert param.grad is not None
+            expected, expected_momentum, beyond_doubt = rule.step(weight, param.grad, momentum, **options)
+            unit = max(UNIT[param.dtype], UNIT[torch.float32]) if param.dtype != torch.float64 else 2**-24
+            taken = param.detach().double()
+            assert ((taken - expected).abs()[beyond_doubt] <= 4 * unit * (expected.abs() + 1)[beyond_doubt]).all()
+            kept = state[param]["exp_avg"]
+            bound = 4 * max(UNIT[kept.dtype], 2**-24) * (expected_momentum.abs() + 1)
+            assert ((kept.double() - expected_momentum).abs() <= bound).all()

@@ -1,0 +1,116 @@
+"""A labelled set's classes and the prompts' are joined by their names, where the set says them."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from experiments.data.stored import open_stored
+from experiments.harness.entry import locate
+from experiments.harness.errors import ConfigError, DataError
+from experiments.harness.prepared_data import PreparedData
+from experiments.lit.class_names import CIFAR10, class_names, prompt_numbers
+from experiments.lit.splits import labelled_splits
+from experiments.lit.task import build
+from tests.conftest import MakeConfig
+from tests.data.test_class_folders import write
+from tests.data.test_labels import write_table
+from tests.lit.conftest import decode_labelled
+
+
+@given(st.permutations(range(10)), st.lists(st.integers(0, 9), min_size=1))
+def test_names_in_any_order_give_the_prompts_numbers(order: list[int], labels: list[int]) -> None:
+    names = [CIFAR10[number].upper() for number in order]
+    assert prompt_numbers(np.array(labels), names, "cifar10").tolist() == [order[label] for label in labels]
+
+
+def test_names_may_be_written_with_underscores_and_be_some_of_the_classes() -> None:
+    pets = class_names("pets")
+    names = [name.lower().replace(" ", "_") for name in pets][::-1][:5]
+    assert prompt_numbers(np.arange(5), names, "pets").tolist() == [36, 35, 34, 33, 32]
+
+
+def test_imagenet_s_folders_and_titles_are_known() -> None:
+    from timm.data import ImageNetInfo
+
+    known = ImageNetInfo()
+    ids, titles = known.label_names(), [known.index_to_description(number) for number in range(1000)]
+    titles[517] = "crane2"  # as on the hub, where no two names are equal
+    for names in (ids, titles):
+        assert prompt_numbers(np.arange(1000), names, "imagenet").tolist() == list(range(1000))
+    assert prompt_numbers(np.arange(2), ids[998:], "imagenet").tolist() == [998, 999]
+    swapped = [titles[1], titles[0], *titles[2:]]
+    with pytest.raises(DataError, match="which is none of the 1000 that its prompts are of"):
+        prompt_numbers(np.arange(1000), swapped, "imagenet")
+
+
+@pytest.mark.parametrize("labels", [[0, 10], [-1, 0], [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]])
+def test_numbers_that_are_no_classes_are_refused(labels: list[int]) -> None:
+    with pytest.raises(DataError, match=r"data\.zero_shot\.cifar10 has labels from"):
+        prompt_numbers(np.array(labels), None, "cifar10")
+
+
+def test_other_names_are_refused() -> None:
+    with pytest.raises(DataError, match=r"data\.zero_shot\.cifar10 has the class 'zebra', which is none of the 10"):
+        prompt_numbers(np.array([0, 1]), ["cat", "zebra"], "cifar10")
+
+
+def test_a_hundred_folders_named_by_numbers_mean_these_numbers(tmp_path: Path) -> None:
+    for number in range(100):
+        write(tmp_path / str(number) / f"{number}.png", number)
+    place = {"kind": "local", "path": str(tmp_path), "splits": {"test": "train"}, "image": "image", "label": "label"}
+    opened = open_stored({"name": "numbers", "fingerprint": None, "places": [place]}, tmp_path)
+    split = labelled_splits(opened, 0)["test"]
+    shades = [int(split.pictures[row][0, 0, 0]) for row in range(100)]
+    assert prompt_numbers(split.labels, split.class_names, "cifar100").tolist() == shades
+
+
+def test_a_table_s_names_reach_the_run(make_lit: MakeConfig, tmp_path: Path) -> None:
+    names = sorted(CIFAR10, reverse=True)
+    write_table(tmp_path / "set" / "test.parquet", list(range(10)), names)
+    place = f"{{kind: local, path: '{tmp_path}/set', splits: {{test: test}}, image: image, label: label}}"
+    cfg = make_lit("+data.zero_shot.cifar10.access=experiments.data.stored.open_stored",
+                   f"data.zero_shot.cifar10.places=[{place}]")  # fmt: skip
+    found = build(cfg, locate(cfg)[1])._zero_shot["cifar10"]["test"].labels.tolist()
+    assert found == [CIFAR10.index(name) for name in names]
+
+
+class Arrays(PreparedData):
+    """A labelled set in memory."""
+
+    def __init__(self) -> None:
+        super().__init__(Path(), "0", {})
+
+    def load(self, mmap: bool = True) -> dict[str, np.ndarray]:
+        return decode_labelled(Path())
+
+
+def test_the_held_out_part_of_arrays_is_there_or_left_out_or_refused() -> None:
+    assert sorted(labelled_splits(Arrays(), 0)) == ["test"]
+    np.testing.assert_array_equal(labelled_splits(Arrays(), 3)["val"].labels, [7, 8, 9])
+    for val_size in (-1, 41):
+        with pytest.raises(ConfigError, match=f"val_size={val_size}, but there are 40 training images"):
+            labelled_splits(Arrays(), val_size)
+
+
+def test_too_few_pairs_for_recall_are_refused(make_lit: MakeConfig, tmp_path: Path) -> None:
+    place = f"{{kind: local, path: '{tmp_path}', decode: tests.lit.test_class_names.few_shapes}}"
+    cfg = make_lit("data.name=few", f"data.places=[{place}]")
+    with pytest.raises(DataError, match=r"split test of data=few has 10 pictures .* Hold more out"):
+        build(cfg, locate(cfg)[1])
+
+
+def few_shapes(folder: Path) -> dict[str, np.ndarray]:
+    from tests.lit.conftest import decode_shapes
+
+    arrays = decode_shapes(folder)
+    arrays["splits"] = np.where(np.arange(80) < 56, 0, np.where(np.arange(80) < 70, 1, 2)).astype(np.uint8)
+    return arrays
+
+
+def test_pictures_that_the_tower_cannot_take_are_refused(make_lit: MakeConfig) -> None:
+    cfg = make_lit("model.image_size=17")
+    with pytest.raises(ConfigError, match=r"image tower cannot take pictures of model\.image_size=17"):
+        build(cfg, locate(cfg)[1])

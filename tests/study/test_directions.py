@@ -1,0 +1,169 @@
+"""The direction of a metric is its declaration's, whatever the command line says, and a margin is one metric's."""
+
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+
+from experiments.diffusion import config as diffusion
+from experiments.finetuning import config as finetuning
+from experiments.harness.config import resolved
+from experiments.harness.errors import ConfigError
+from experiments.harness.metric import find, metrics_of
+from experiments.harness.provenance import ROOT
+from experiments.image_classification import config as image_classification
+from experiments.language_modeling import config as language_modeling
+from experiments.lit import config as lit
+from experiments.report.labels import metric_of
+from experiments.study.directions import with_directions
+from tests.study.test_study import run_study, studies
+
+REGISTERED = (diffusion, finetuning, image_classification, language_modeling, lit)
+TASKS = sorted(path.parent.name for path in (ROOT / "experiments").glob("*/task.py") if path.parent.name != "harness")
+EXPERIMENTS = sorted(
+    f"{path.parent.name}/{path.stem}" for path in (ROOT / "conf/experiment").glob("*/*.yaml") if path.stem != "_"
+)
+# By hand, from what each number is: an error or a distance is better when low, a share of what is right when high.
+LOW = {
+    "loss", "log_perplexity", "perplexity", "word_log_perplexity", "word_perplexity", "bits_per_byte", "fid", "kid",
+    "fd_efficientnet_lite0", "kid_efficientnet_lite0", "perturbed_loss", "train_loss", "invalid_answers",
+}  # fmt: skip
+MARGIN = ["study.margin=0.1", "study.margin_reason=a guess"]
+
+
+@pytest.fixture(autouse=True)
+def hydra() -> Iterator[None]:
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        yield
+    GlobalHydra.instance().clear()
+
+
+def study_of(task: str, *overrides: str) -> dict[str, Any]:
+    return with_directions(resolved(compose(task, overrides=["optimizer=adamw", *overrides])))
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_every_direction_is_the_one_that_the_number_has(task: str) -> None:
+    for name, metric in metrics_of(task).items():
+        assert metric.better == ("lower" if name in LOW else "higher"), name
+
+
+def test_one_name_means_one_thing_in_all_tasks() -> None:
+    for one, other in pairwise(TASKS):
+        ours, theirs = metrics_of(one), metrics_of(other)
+        assert {name: ours[name] for name in ours if name in theirs} == {
+            name: theirs[name] for name in theirs if name in ours
+        }
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_experiment_goes_by_declared_metrics_and_a_margin_of_its_own(experiment: str) -> None:
+    task = experiment.partition("/")[0]
+    study = study_of(task, f"experiment={experiment}", f"scale={'smoke' if 'smoke' in experiment else 'paper'}")
+    assert study["margin_reason"]
+    assert study["better"] in ("higher", "lower")
+
+
+def test_the_papers_numbers_have_the_directions_of_the_metrics() -> None:
+    cells = yaml.safe_load((ROOT / "results/paper.yaml").read_text())["cells"]
+    compared = 0
+    for task, named in cells.items():
+        for cell in named.values():
+            for name, entry in cell["metrics"].items():
+                if found := find(metrics_of(task), f"test/{name}"):
+                    assert entry["better"] == found[0].better, (task, name)
+                    compared += 1
+    assert compared > 50
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            ["study.validation_metric=val/lose"],
+            r"study\.validation_metric names val/lose, but .* declares no",
+        ),
+        (["study.validation_metric=loss"], r"study\.validation_metric names loss, but"),
+        (["study.validation_metric=train/loss"], r"train/loss is not measured while settings are chosen"),
+        (["study.validation_metric=test/top1"], r"test/top1 is not measured while settings are chosen"),
+        (
+            ["study.primary_metric=test/bits_per_byte"],
+            r"study\.primary_metric names test/bits_per_byte, but image",
+        ),
+        (
+            ["study.primary_metric=val/real_top1"],
+            r"primary_metric names val/real_top1, which is measured on test",
+        ),
+        (["study.secondary_metrics=[test/top5,test/top3]"], r"study\.secondary_metrics names test/top3"),
+        (
+            ["study.secondary_metrics=[samples/loss]"],
+            r"samples/loss, which is measured on train and val and test",
+        ),
+        (
+            ["study.primary_metric=val/loss"],
+            r"study\.margin=1\.0 was chosen for test/top1, .*\.margin_of=val/loss",
+        ),
+        (["study.primary_metric=val/top1", *MARGIN], r"study\.margin=0\.1 was chosen for test/top1"),
+        (["study.margin_of=test/loss"], r"study\.margin=1\.0 was chosen for test/loss"),
+        (["study.margin=-1"], r"study\.margin must be at least 0"),
+        (["study.margin=nan"], r"study\.margin must be at least 0"),
+    ],
+)
+def test_what_nobody_declared_is_refused(overrides: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        study_of("image_classification", "scale=smoke", *overrides)
+
+
+def test_a_metric_of_a_set_is_one_of_the_configs_sets() -> None:
+    study = study_of("lit", "scale=smoke", "study.secondary_metrics=[test/cifar10_top1,test/loss]")
+    assert study["secondary_metrics"] == {"test/cifar10_top1": "higher", "test/loss": "lower"}
+    with pytest.raises(ConfigError, match=r"names test/cfiar10_top1, but data\.zero_shot has no cfiar10: cifar10\."):
+        study_of("lit", "scale=smoke", "study.secondary_metrics=[test/cfiar10_top1]")
+    with pytest.raises(ConfigError, match=r"names test/coco_i2t_recall1, but data\.retrieval has no coco: none\."):
+        study_of("lit", "scale=smoke", "study.secondary_metrics=[test/coco_i2t_recall1]")
+    assert metric_of("test/cifar10_top1").label == "cifar10 zero-shot top-1 accuracy"
+
+
+def test_validation_and_primary_metric_have_a_direction_each() -> None:
+    study = study_of("image_classification", "scale=smoke", "study.validation_metric=val/loss")
+    assert (study["better"], study["validation_better"]) == ("higher", "lower")
+
+
+def test_each_optimizer_is_tuned_to_its_lowest_validation_loss(command_line: list[str], tmp_path: Path) -> None:
+    result = run_study(
+        command_line, "optimizer=lion,adamw", "study=four_rates", "study.validation_metric=val/loss",
+        "study.confirm_seeds=[0]",
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    (summary,) = studies(tmp_path)
+    for optimizer in summary["optimizers"].values():
+        losses = {trial["lr"]: trial["value"] for trial in optimizer["trials_table"]}
+        assert len(set(losses.values())) == 4
+        assert optimizer["settings"]["lr"] == min(losses, key=losses.__getitem__)
+
+
+def test_a_primary_loss_is_won_by_the_lower_one(command_line: list[str], tmp_path: Path) -> None:
+    result = run_study(
+        command_line, "optimizer=lion,adamw", "study.lr_multipliers=[1.0]", "settings.lion.lr=1e-6",
+        "study.primary_metric=val/loss", "study.margin_of=val/loss", "study.margin=0", "study.margin_reason=a test",
+        "study.confirm_seeds=[0,1,2]", "train.steps=60", "schedule.warmup_steps=1",
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    (summary,) = studies(tmp_path)
+    (primary,) = [row for row in summary["comparisons"] if row["primary"]]
+    assert primary["better"] == "lower"
+    assert primary["mean"]["lion"] > primary["mean"]["adamw"]
+    assert primary["verdict"] == "adamw"
+
+
+def test_a_refused_study_has_computed_nothing(command_line: list[str], tmp_path: Path) -> None:
+    result = run_study(command_line, "optimizer=lion,adamw", "study.primary_metric=val/loss")
+    assert result.returncode == 2
+    assert "study.margin=1.0 was chosen for test/top1" in result.stderr
+    assert not list(tmp_path.rglob("metrics.jsonl"))
