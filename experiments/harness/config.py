@@ -175,11 +175,8 @@ def register(name: str, config_class: type) -> None:
 
 
 def check(cfg: DictConfig) -> None:
-    """Raise ConfigError, naming the key, for values that the types let through and that would fail late or silently."""
+    """Raise ConfigError, naming the key, for values that do not go together; limits.py has those of a single key."""
     train = cfg.train
-    for key in ("steps", "batch_size", "micro_batch_size", "log_every", "evaluate_every", "threads"):
-        if train[key] < 1:
-            raise ConfigError(f"train.{key} must be at least 1, but it is {train[key]}.")
     if train.batch_size % train.micro_batch_size:
         raise ConfigError(
             f"train.batch_size={train.batch_size} is not a multiple of train.micro_batch_size="
@@ -190,8 +187,6 @@ def check(cfg: DictConfig) -> None:
             f"schedule.warmup_steps={cfg.schedule.warmup_steps} leaves no step of train.steps={train.steps} "
             "at the peak learning rate: shorten the warm-up."
         )
-    if train.precision not in ("fp32", "bf16"):
-        raise ConfigError(f"train.precision must be fp32 or bf16, but it is {train.precision!r}.")
     if missing := {"name", "_target_", "lr"} - set(cfg.optimizer):
         raise ConfigError(f"optimizer lacks {', '.join(sorted(missing))}; conf/optimizer/lion.yaml shows how.")
     flatness = cfg.flatness
@@ -216,6 +211,9 @@ def resolved(cfg: DictConfig) -> dict[str, Any]:
             f"The config cannot be resolved: {first_line}. (experiment={cfg.get('experiment')})"
         ) from error
     assert isinstance(plain, dict)
+    if gone := set(Config.__dataclass_fields__) - set(plain):
+        name = min(gone)
+        raise ConfigError(f"{name} was taken out of the config (~{name}), but every run has it: leave it as it is.")
     return {str(key): value for key, value in plain.items()}
 
 

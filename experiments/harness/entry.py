@@ -13,6 +13,7 @@ from typing import Any, cast
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
@@ -21,6 +22,7 @@ from experiments.harness.config import Config, check, resolved, result_config, r
 from experiments.harness.damage import find_damage
 from experiments.harness.errors import DISK_FULL, RunError, SuiteError
 from experiments.harness.interrupt import EXIT_CODE, leave_when_asked
+from experiments.harness.limits import check_limits
 from experiments.harness.record import FINISHED, RunRecord, last_values, read_status, set_aside, take_lock
 from experiments.harness.sources import ROOT, sources_digest
 from experiments.harness.tracking import Tracker
@@ -62,7 +64,7 @@ def one_sentence(after: str = "") -> Iterator[None]:
     """A SuiteError, or a full disk, as a sentence on stderr and exit code 2, also where Ray hands it on."""
     try:
         yield
-    except (SuiteError, OSError) as error:
+    except (SuiteError, HydraException, OSError) as error:
         if isinstance(error, OSError) and error.errno not in DISK_FULL:
             raise
         print(f"error: {getattr(error, 'cause', error)}{after}", file=sys.stderr)
@@ -87,11 +89,12 @@ def execute(cfg: DictConfig) -> float | None:
 def locate(cfg: DictConfig) -> tuple[dict[str, Any], Any, Path]:
     """The resolved config, its data (fetched if they are not there yet), and the run's directory."""
     plain = resolved(cfg)
+    check_limits(plain)
     check(cfg)
     pin_instruction_set(plain["train"]["instruction_set"])  # before anything loads PyTorch
     module, _, function = plain["data"]["access"].rpartition(".")
     access = getattr(importlib.import_module(module), function)
-    data = access(plain["data"], Path(plain["run"]["cache_dir"]).expanduser())
+    data = access(plain["data"], ROOT / Path(plain["run"]["cache_dir"]).expanduser())
     return plain, data, ROOT / plain["run"]["runs_dir"] / plain["task"] / run_id(plain, data.fingerprint)
 
 

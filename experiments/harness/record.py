@@ -21,7 +21,7 @@ from typing import Any, Self, TextIO
 
 from omegaconf import OmegaConf
 
-from experiments.harness.errors import RunError
+from experiments.harness.errors import DISK_FULL, RunError
 from experiments.harness.provenance import environment
 
 FINISHED = ("complete", "diverged")
@@ -55,7 +55,7 @@ def read_status(directory: Path) -> dict[str, Any] | None:
     """The run's status; None where no run has started, or where the file is damaged: the run is then not finished."""
     try:
         status = json.loads((directory / "status.json").read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
+    except (FileNotFoundError, NotADirectoryError, ValueError):
         return None
     return status if isinstance(status, dict) and isinstance(status.get("status"), str) else None
 
@@ -111,9 +111,14 @@ def take_lock(directory: Path) -> TextIO:
     deadline = time.monotonic() + LOCK_WAIT_S
     told = False
     while True:
-        directory.mkdir(parents=True, exist_ok=True)
         path = directory / "lock"
-        lock = path.open("a+")
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            lock = path.open("a+")
+        except OSError as error:
+            if error.errno in DISK_FULL:
+                raise
+            raise RunError(f"The run {directory} cannot be written ({error.strerror}): set run.runs_dir.") from error
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

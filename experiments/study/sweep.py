@@ -179,6 +179,8 @@ def split_sweep(overrides: Sequence[Override]) -> tuple[list[str], list[list[str
         if key.lstrip("+~") in given:
             raise ConfigError(f"{key} is given twice: only one of its values would count. Give it once.")
         given.add(key.lstrip("+~"))
+        if override.is_interval_sweep():
+            raise ConfigError(f"{override.input_line} has no end of values: name them, as in {key}=1,2.")
         values = (
             list(override.sweep_string_iterator())
             if override.is_sweep_override()
