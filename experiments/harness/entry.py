@@ -25,7 +25,7 @@ from experiments.harness.interrupt import EXIT_CODE, leave_when_asked
 from experiments.harness.limits import check_limits
 from experiments.harness.record import FINISHED, RunRecord, last_values, read_status, set_aside, take_lock
 from experiments.harness.sources import ROOT, sources_digest
-from experiments.harness.tracking import Tracker
+from experiments.harness.tracking import Tracker, description_of
 
 IS_MAIN_PROCESS = os.environ.get("RANK", "0") == "0"
 """The process of a distributed run (accelerate launch, torchrun) that holds the record."""
@@ -145,7 +145,7 @@ def _train_and_record(cfg: Config, plain: dict[str, Any], data: Any, directory: 
     with record or nullcontext():
         if record and record.finished:
             return
-        tracker = Tracker(directory, plain["run"]["wandb"] if record else "disabled", plain)
+        tracker = Tracker(directory, plain["run"]["wandb"] if record else "disabled", description_of(plain))
 
         def finish(status: str, **details: Any) -> None:
             if record:
