@@ -32,7 +32,7 @@ def cached_kernel(capability: str) -> Path:
     Raises:
         OSError, subprocess.CalledProcessError: there is no C++ compiler, or it fails, or no folder to write to.
     """
-    version = subprocess.run([*_compiler(), "--version"], capture_output=True, check=True).stdout
+    version = subprocess.run([*compiler(), "--version"], capture_output=True, check=True).stdout
     name = f"{platform.machine()}-{_digest(SOURCE.read_bytes(), version, ' '.join(_command(capability)).encode())}"
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lion-optimizer"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -63,15 +63,16 @@ def compile_kernel(capability: str, target: Path) -> None:
     """
     subprocess.run([*_command(capability), str(SOURCE), "-o", str(target)], capture_output=True, check=True)
     if not target.exists():
-        raise FileNotFoundError(f"{shlex.join(_compiler())} compiled without an error and wrote nothing")
+        raise FileNotFoundError(f"{shlex.join(compiler())} compiled without an error and wrote nothing")
 
 
-def _compiler() -> list[str]:
+def compiler() -> list[str]:
+    """The command of the C++ compiler: CXX, or c++."""
     return shlex.split(os.environ.get("CXX", "c++"))
 
 
 def _command(capability: str) -> list[str]:
-    return [*_compiler(), *_flags(capability)]
+    return [*compiler(), *_flags(capability)]
 
 
 def _flags(capability: str) -> list[str]:

@@ -35,9 +35,10 @@ KERNELS = {"cpu": "lion.fused_cpu", "cuda": "lion.fused_cuda"}
 def takes_fused(
     params: Sequence[Tensor], *, fused: bool | None, foreach: bool | None, differentiable: bool, cautious: bool
 ) -> bool:
-    """Whether a step over these parameters goes to `_fused_lion`: if asked for, and on a CPU if nothing else is."""
+    """Whether a step over these parameters goes to `_fused_lion`: if asked for, and if nothing else is."""
     if fused is None:
-        return foreach is None and not differentiable and not cautious and all(param.is_cpu for param in params)
+        other = foreach is not None or differentiable or cautious
+        return not other and all(param.device.type in KERNELS for param in params)
     return fused
 
 
@@ -178,8 +179,10 @@ def _kernel(
     one = torch.ones((), device=device)
     try:
         kernel = import_module(KERNELS[device.type])
-        for lr in (0.0, one):  # Triton compiles for each kind of argument
-            for scaling in ({}, {"found_inf": one}, {"grad_scale": one, "found_inf": one}):
+        # Triton compiles for each kind of argument, a second each: all of them for whoever asked for the kernel.
+        scalings: tuple[dict[str, Tensor], ...] = ({}, {"found_inf": one}, {"grad_scale": one, "found_inf": one})
+        for lr in (0.0, one)[: 1 + asked_for]:
+            for scaling in scalings if asked_for else scalings[:1]:
                 example = [[torch.zeros(1, dtype=dtype, device=device)] for dtype in dtypes]
                 if not kernel.step(example, lr=lr, decay=1 - lr, beta1=0.0, beta2=0.0, sign=1, **scaling):
                     raise RuntimeError("the kernel refused tensors of one entry")

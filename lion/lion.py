@@ -56,18 +56,18 @@ class Lion(Optimizer):
         cautious: drop the entries of the update whose sign is not the gradient's and scale the others by
             size / (kept + 1) (Cautious Optimizers, arXiv:2411.16085; github.com/kyleliang919/C-Optim).
         maximize: ascend.
-        foreach: multi-tensor kernels, faster on a GPU, for two temporary copies of the parameters. None chooses as
-            torch.optim does: where all parameters are plain tensors on a GPU.
+        foreach: multi-tensor kernels, for two temporary copies of the parameters. None chooses as torch.optim does
+            where the kernel is not the choice.
         capturable: may be captured in a CUDA graph, after a first step outside of it.
         differentiable: autograd may run through the step.
-        fused: a compiled kernel, see below. None chooses it on a CPU alone, since it was not measured on a GPU. False
-            chooses the loop where `foreach` is None, as in torch.optim.
+        fused: a compiled kernel, see below. None chooses it on CPUs and CUDA devices, unless another back end was asked
+            for. False chooses the loop where `foreach` is None, as in torch.optim.
 
     Back ends, with the same bits on one device:
         loop: PyTorch's operators on one tensor after the other. Does all that Lion does.
-        foreach: the same operators on lists of tensors. The choice on a GPU.
-        fused: one kernel for all dense float32 and bfloat16 tensors, the loop for others. The choice on a CPU: the
-            constructor compiles it in a second by a C++ compiler (on a GPU by Triton), and later processes find it.
+        foreach: the same operators on lists of tensors.
+        fused: one kernel for all dense float32 and bfloat16 tensors, the others for the rest. The choice: the
+            constructor compiles it in a second by a C++ compiler, on a GPU by Triton, and later processes find it.
 
     Raises:
         ValueError: a setting is out of range, or excluded by another; the message quotes it.

@@ -120,6 +120,7 @@ def test_a_step_off_the_log_steps_never_waits_for_the_gpu(
 
     monkeypatch.setattr(train, "lr_factor", watched)
     every = [f"train.{key}={steps}" for key in ("steps", "log_every", "evaluate_every")]
+    every += [f"train.sample_every={steps}"] * (make().task == "diffusion")
     try:
         finished(make(DEVICE, f"optimizer={optimizer}", "train.precision=bf16", "run.checkpoint_every=100", *every))
     finally:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import Parameter
 
-from lion import Lion, lion, measure_step
+from lion import Lion, fused_cuda, lion, measure_step
 
 pytestmark = [
     pytest.mark.gpu,
@@ -163,6 +163,105 @@ def test_replayed_cuda_graph_follows_a_changing_lr(fused: bool | None) -> None:
         eager_optimizer.step()
     for param, eager_param in zip(captured, eager, strict=True):
         assert torch.equal(param, eager_param)
+
+
+def make_pair(shapes: list[tuple[int, ...]], **settings: Any) -> tuple[Lion, Lion, list[tuple[Parameter, Parameter]]]:
+    """A fused and a foreach optimizer of equal parameters."""
+    starts = [torch.randn(shape, device="cuda") for shape in shapes]
+    fused, foreach = ([Parameter(start.clone()) for start in starts] for _ in range(2))
+    settings = {"lr": 0.01, "weight_decay": 0.1, **settings}
+    pairs = list(zip(fused, foreach, strict=True))
+    return Lion(fused, fused=True, **settings), Lion(foreach, foreach=True, **settings), pairs
+
+
+def test_gradients_that_move_are_found_and_no_step_waits_for_the_gpu() -> None:
+    fused, foreach, pairs = make_pair([(1 + index % 7, 9) for index in range(1000)])
+    kept = []  # so that no gradient comes to lie where an older one does
+    slope = torch.arange(9.0, device="cuda") - 4
+    for step in range(4):
+        # The GPU is behind from here on, and would read a table that the next step has written over.
+        torch.cuda._sleep(50_000_000)
+        for ours, theirs in pairs:
+            ours.grad = theirs.grad = (-1) ** step * slope.expand_as(ours).contiguous()
+            kept.append(ours.grad)
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            fused.step()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    assert len({grad.data_ptr() for grad in kept}) == 4000
+    for step in range(4):
+        for (_, theirs), grad in zip(pairs, kept[1000 * step : 1000 * step + 1000], strict=True):
+            theirs.grad = grad
+        foreach.step()
+    assert all(torch.equal(ours, theirs) for ours, theirs in pairs)
+
+
+def test_steps_on_several_streams_follow_one_another() -> None:
+    fused, foreach, pairs = make_pair([(1000, 1000), (7,)])
+    streams = [torch.cuda.Stream() for _ in range(2)]
+    kept = []
+    for step in range(6):
+        torch.cuda.synchronize()
+        with torch.cuda.stream(streams[step % 2]):
+            for ours, theirs in pairs:
+                ours.grad = theirs.grad = torch.randn_like(ours)
+                kept.append(ours.grad)
+            torch.cuda._sleep(10_000_000)
+            fused.step()
+            foreach.step()
+            if step % 3 == 0:
+                kept.clear()
+    torch.cuda.synchronize()
+    assert all(torch.equal(ours, theirs) for ours, theirs in pairs)
+
+
+@torch.no_grad()
+def test_a_graph_is_replayed_rightly_after_other_steps_and_when_their_tables_are_gone() -> None:
+    lr = torch.tensor(0.01, device="cuda")
+    fused, foreach, pairs = make_pair([(1 + index % 7, 9) for index in range(200)], lr=lr, capturable=True)
+    grads = [torch.ones_like(ours) for ours, _ in pairs]
+    for (ours, theirs), grad in zip(pairs, grads, strict=True):
+        ours.grad, theirs.grad = torch.zeros_like(grad), grad
+    fused.step()
+    for (ours, _), grad in zip(pairs, grads, strict=True):
+        ours.grad = grad
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        fused.step()
+    for _ in range(3):  # by other tables
+        for ours, _ in pairs:
+            ours.grad = torch.zeros_like(ours)
+        fused.step()
+    for ours, theirs in pairs:
+        ours.copy_(theirs)
+        fused.state[ours]["exp_avg"].zero_()
+    fused_cuda._tables.clear()
+    # What was freed is written over.
+    littered = [torch.full((2 ** (4 + index % 12),), -1, device="cuda") for index in range(500)]
+    littered += [torch.full((2 ** (4 + index % 12),), -1).pin_memory() for index in range(50)]
+    for step in range(5):
+        lr.fill_(0.01 / (step + 1))
+        for grad in grads:
+            grad.normal_()
+        graph.replay()
+        foreach.step()
+    assert all(torch.equal(ours, theirs) for ours, theirs in pairs)
+    assert littered
+
+
+@torch.no_grad()
+def test_a_tensor_may_have_more_entries_than_int32_counts() -> None:
+    if torch.cuda.mem_get_info()[0] < 16 * 2**30:
+        pytest.skip("needs 16 GiB")
+    entries = 2**31 + 2**13 + 5
+    param, grad, exp_avg = (torch.zeros(entries, dtype=torch.bfloat16, device="cuda") for _ in range(3))
+    grad[-(2**13) - 8 :] = 1
+    settings: dict[str, Any] = {"lr": 0.5, "beta1": 0.5, "beta2": 0.5, "weight_decay": 0.0}
+    lion([param], [grad], [exp_avg], **settings, fused=True)
+    assert param[-(2**13) - 8 :].unique().tolist() == [-0.5]
+    assert exp_avg[-(2**13) - 8 :].unique().tolist() == [0.5]
+    assert not param[: -(2**13) - 8].any()
 
 
 def test_foreach_holds_two_copies_of_the_parameters_at_most() -> None:

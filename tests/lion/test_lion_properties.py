@@ -12,7 +12,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import Parameter
 
-from lion import Lion, rule
+from lion import Lion, doctor_rule
 
 BACK_ENDS: list[dict[str, Any]] = [{"foreach": False}, {"foreach": True}, {}, {"fused": True}]
 DTYPES = [torch.float32, torch.bfloat16, torch.float16, torch.float64]
@@ -236,7 +236,7 @@ def test_each_step_is_the_rules_to_its_rounding(
         assert scenario.step(0, "nothing", gradient) == ""
         for param, weight, momentum in zip(scenario.params, before, momenta, strict=True):
             assert param.grad is not None
-            expected, expected_momentum, beyond_doubt = rule.step(weight, param.grad, momentum, **options)
+            expected, expected_momentum, beyond_doubt = doctor_rule.step(weight, param.grad, momentum, **options)
             unit = max(UNIT[param.dtype], UNIT[torch.float32]) if param.dtype != torch.float64 else 2**-24
             taken = param.detach().double()
             assert ((taken - expected).abs()[beyond_doubt] <= 4 * unit * (expected.abs() + 1)[beyond_doubt]).all()

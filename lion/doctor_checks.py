@@ -1,0 +1,301 @@
+"""What `lion.doctor` checks: each check yields its findings, a fault where a Lion is wrong and a note on taste."""
+
+import copy
+import inspect
+import io
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import Parameter
+
+from lion.doctor_rule import MISTAKES
+from lion.doctor_trial import SETTINGS, Make, Problem, Trial, clone, random_problem, same, share_off_the_rule
+
+EXACT, QUANTISED = 1e-4, 0.04
+"""Shares of the updates that may go another way than the rule's: in float32, and with a momentum in 8 bits."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One sentence, and whether it is a fault or a note."""
+
+    sentence: str
+    is_fault: bool = True
+
+
+Check = Callable[[Make, float], Iterator[Finding]]
+
+
+def check_rule(make: Make, allowed: float) -> Iterator[Finding]:
+    """The order of decay and update, the roles of the betas, every shape, and many steps."""
+    problems = [
+        random_problem(),
+        random_problem(betas=(0.5, 0.75)),
+        random_problem(betas=(0.95, 0.98), weight_decay=0.0),
+        random_problem(shapes=((41,),), steps=300, lr=2**-9),
+    ]
+    for problem in problems:
+        trial = Trial(make, problem).run()
+        share = share_off_the_rule(trial)
+        if share <= allowed:
+            continue
+        for mistake in MISTAKES:
+            if share_off_the_rule(trial, mistake) <= min(allowed, share / 4):
+                yield Finding(mistake)
+                return
+        settings = ", ".join(f"{name} {value}" for name, value in problem.settings[0].items())
+        yield Finding(f"{share:.2%} of its updates are not the rule's (float32, {settings}).")
+        return
+
+
+def check_numbers(make: Make, allowed: float) -> Iterator[Finding]:
+    """Zero, the smallest and the largest numbers, and none."""
+    names = ["0", "-0", "1e-30", "-1e30", "inf", "-inf", "nan", "1"]
+    gradient = torch.tensor([float(name) for name in names])
+    problem = Problem([torch.ones(8)], [[gradient]], [{"lr": 0.25, "betas": (0.9, 0.99), "weight_decay": 0.0}])
+    moved = (Trial(make, problem).run().params[0].detach() - 1).tolist()
+    for name, expected, actual in zip(names, (0, 0, -0.25, 0.25, -0.25, 0.25, None, -0.25), moved, strict=True):
+        if expected is None:
+            meaning = "stays, so that a NaN never shows in it" if actual == 0 else f"moves by {actual}"
+            yield Finding(f"A weight whose gradient is NaN {meaning}.", is_fault=False)
+        elif not abs(actual - expected) < 1e-6:
+            yield Finding(f"A gradient of {name} moves a weight by {actual}, not by {expected}, at a rate of 0.25.")
+
+
+def check_schedules(make: Make, allowed: float) -> Iterator[Finding]:
+    """Settings that change in the group, as schedulers change them."""
+    changes: dict[str, list[Any]] = {
+        "lr": [2**-4, 2**-5, 0.0, 0.0, 2**-6, 2**-3],
+        "weight_decay": [0.5, 0.0, 0.25, 1.0, 0.0, 0.5],
+        "betas": [(0.9, 0.99), (0.5, 0.75), (0.0, 0.5), (0.9, 0.5), (0.95, 0.98), (0.5, 0.99)],
+    }
+    for name, values in changes.items():
+        problem = random_problem(steps=len(values))
+        problem = replace(problem, settings=[SETTINGS | {name: value} for value in values])
+        if name not in Trial(make, problem).optimizer.param_groups[0]:
+            yield Finding(f"Its groups have no {name}, so that a scheduler of {name} cannot reach it.", is_fault=False)
+            continue
+        if share_off_the_rule(Trial(make, problem).run()) > allowed:
+            yield Finding(f"It does not step by the rule where {name} changes in its group.")
+
+
+def check_groups(make: Make, allowed: float) -> Iterator[Finding]:
+    """Two groups, one of them added later, step as two optimizers would."""
+    changes: dict[str, Any] = {"lr": 2**-6, "weight_decay": 0.0, "betas": (0.5, 0.75)}
+    known = make([Parameter(torch.ones(1))], **SETTINGS).param_groups[0]
+    for name, value in changes.items():
+        for later in (False, True) if name in known else ():
+            first, second = (
+                random_problem(shapes=((70, 3), (9,))),
+                random_problem(shapes=((5,), (4, 4)), **{name: value}),
+            )
+            alone = [Trial(make, first).run(), Trial(make, second).run(range(2, 12) if later else None)]
+            params = [[Parameter(clone(start)) for start in problem.starts] for problem in (first, second)]
+            groups = [
+                {"params": of_group, **problem.settings[0]}
+                for of_group, problem in zip(params, (first, second), strict=True)
+            ]
+            optimizer = make(groups[:1] if later else groups, **SETTINGS)
+            for index in range(12):
+                if later and index == 2:
+                    optimizer.add_param_group(groups[1])
+                for of_group, problem in zip(params, (first, second), strict=True):
+                    for param, gradient in zip(of_group, problem.gradients[index], strict=True):
+                        param.grad = None if gradient is None else clone(gradient)
+                optimizer.step()
+            expected = [param for trial in alone for param in trial.params]
+            if any((a - b).abs().max() > 1e-5 for a, b in zip(params[0] + params[1], expected, strict=True)):
+                added = ", one of them added later," if later else ""
+                yield Finding(f"Parameter groups of different {name}{added} do not step as two optimizers would.")
+                break
+
+
+def check_idle(make: Make, allowed: float) -> Iterator[Finding]:
+    """A parameter without a gradient keeps weight and momentum."""
+    problem = random_problem(shapes=((8, 8), (5000,)), steps=6)
+    problem.gradients[0][1] = problem.gradients[3][1] = problem.gradients[4][1] = None
+    if share_off_the_rule(Trial(make, problem).run()) > allowed:
+        yield Finding("A parameter without a gradient in some steps does not wait for the next, unchanged.")
+
+
+LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
+    "transposed": lambda tensor: tensor.t().contiguous().t(),
+    "of which only every second entry counts": lambda tensor: torch.stack([tensor, -tensor], -1)[..., 0],
+}
+
+
+def check_layouts(make: Make, allowed: float) -> Iterator[Finding]:
+    """Tensors whose entries lie in memory otherwise."""
+    problem = random_problem(shapes=((80, 70),))
+    plain = Trial(make, problem).run()
+    for words, lay_out in LAYOUTS.items():
+        for of_what in ("parameter", "gradient"):
+            other = copy.copy(problem)
+            if of_what == "parameter":
+                other.starts = [lay_out(start) for start in problem.starts]
+            else:
+                other.gradients = [[lay_out(g) for g in step if g is not None] for step in problem.gradients]
+            if allowed == EXACT and not same(Trial(make, other).run(), plain):
+                yield Finding(f"It misreads a {of_what} {words}.")
+
+
+def check_gradients(make: Make, allowed: float) -> Iterator[Finding]:
+    """The gradients are the caller's."""
+    problem = random_problem()
+    trial = Trial(make, problem).run()
+    for param, gradient in zip(trial.params, problem.gradients[-1], strict=True):
+        if param.grad is None or gradient is None or not torch.equal(param.grad, gradient):
+            yield Finding("It writes to the gradients.")
+            return
+
+
+def check_closure(make: Make, allowed: float) -> Iterator[Finding]:
+    """A closure is called once, with gradients recorded, and its loss returned."""
+    param = Parameter(torch.ones(3))
+    optimizer = make([param], **SETTINGS)
+    calls = []
+
+    def closure() -> float:
+        calls.append(torch.is_grad_enabled())
+        param.sum().backward()
+        return 7.0
+
+    if optimizer.step(closure) != 7.0 or calls != [True]:
+        yield Finding("It does not call a closure once with gradients recorded and return its loss.")
+
+
+def check_low_precision(make: Make, allowed: float) -> Iterator[Finding]:
+    """Updates of bfloat16 and float16 weights, and in what their momentum is kept."""
+    for dtype, tolerance in ((torch.bfloat16, 2**-6), (torch.float16, 2**-9)):
+        problem = random_problem(shapes=((4000,),), dtype=dtype, magnitudes=2)
+        try:
+            trial = Trial(make, problem).run()
+        except Exception as error:
+            yield Finding(f"It does not take {dtype} parameters: {_first_line(error)}.", is_fault=False)
+            continue
+        share = share_off_the_rule(trial, tolerance=tolerance)
+        if share > 1e-4:
+            yield Finding(f"Of {dtype} weights {share:.2%} of the updates are not the rule's.", is_fault=share > 0.02)
+        kept = {value.dtype for value in _tensors_of(trial)}
+        if dtype in kept:
+            yield Finding(
+                f"It keeps the momentum of {dtype} weights in {dtype}, where small gradients get lost.", is_fault=False
+            )
+
+
+def check_loading(make: Make, allowed: float) -> Iterator[Finding]:
+    """Saved, loaded and continued, it trains as if it had not been; and the state keeps its dtype."""
+    for dtype in (torch.float32, torch.bfloat16):
+        problem = random_problem(shapes=((33, 17), (5000,)), dtype=dtype)
+
+        def reload(trial: Trial, index: int) -> None:
+            if index == 6:
+                file = io.BytesIO()
+                torch.save(trial.optimizer.state_dict(), file)
+                file.seek(0)
+                trial.optimizer = make(trial.params, **SETTINGS | {"lr": 1.0, "weight_decay": 0.0})
+                trial.optimizer.load_state_dict(torch.load(file, weights_only=False))
+
+        try:
+            plain = Trial(make, problem).run()
+        except Exception:
+            continue  # what check_low_precision has noted
+        reloaded = Trial(make, problem).run(between=reload)
+        if [value.dtype for value in _tensors_of(plain)] != [value.dtype for value in _tensors_of(reloaded)]:
+            yield Finding(f"Loading its own state dict changes the dtype of the state of {dtype} weights.")
+        elif any(not torch.equal(*pair) for pair in zip(plain.params, reloaded.params, strict=True)):
+            yield Finding(
+                f"Saved and loaded in the middle, training of {dtype} weights does not go on as it would have."
+            )
+        trial = Trial(make, problem)
+        state_dict = trial.optimizer.state_dict()
+        other = make(trial.params, lr=1.0, betas=(0.5, 0.5), weight_decay=0.1)
+        other.load_state_dict(state_dict)
+        for name in SETTINGS.keys() & other.param_groups[0].keys():
+            if torch.tensor(other.param_groups[0][name]).ne(torch.tensor(SETTINGS[name])).any():
+                yield Finding(f"Loading its own state dict does not restore {name}.")
+
+
+def check_copies(make: Make, allowed: float) -> Iterator[Finding]:
+    """A deep copy of model and optimizer trains on as the original does."""
+
+    def copied(trial: Trial, index: int) -> None:
+        if index == 6:
+            trial.optimizer, trial.params = copy.deepcopy((trial.optimizer, trial.params))
+
+    problem = random_problem()
+    if any(
+        not torch.equal(*pair)
+        for pair in zip(Trial(make, problem).run().params, Trial(make, problem).run(between=copied).params, strict=True)
+    ):
+        yield Finding("A deep copy of it and of the parameters does not go on as the original does.")
+
+
+def check_back_ends(make: Make, allowed: float) -> Iterator[Finding]:
+    """Its several ways to take the same step, and the way up."""
+    known = inspect.signature(make).parameters
+    problem = random_problem()
+    flags: list[dict[str, Any]] = [{}, *({"maximize": True} for _ in known.keys() & {"maximize"})]
+    for flag in flags:
+        negated = replace(problem, gradients=[[None if g is None else -g for g in step] for step in problem.gradients])
+        plain = Trial(make, negated if flag else problem).run()
+        for name in ["", *sorted(known.keys() & {"foreach", "fused", "triton", "use_triton"})]:
+            for value in (True, False) if name else (None,):
+                try:
+                    trial = Trial(make, problem, **flag, **({name: value} if name else {})).run()
+                except Exception as error:
+                    yield Finding(f"{name}={value} cannot be had here: {_first_line(error)}.", is_fault=False)
+                    continue
+                if not same(trial, plain):
+                    words = [f"{key}={setting}" for key, setting in {**flag, name: value}.items() if key]
+                    yield Finding(f"With {' and '.join(words)} it takes other steps.")
+
+
+def check_quantisation(make: Make, allowed: float) -> Iterator[Finding]:
+    """How many updates a momentum of 8 bits turns round."""
+    if allowed == EXACT:
+        return
+    generator = torch.Generator().manual_seed(0)
+    size = 10 ** torch.empty(50_000).uniform_(-2, 1, generator=generator)  # each entry's own, so that momentum matters
+    gradients: list[list[Tensor | None]] = [
+        [size * (1 + 3 * torch.randn(50_000, generator=generator))] for _ in range(50)
+    ]
+    share = share_off_the_rule(Trial(make, Problem([torch.ones(50_000)], gradients, [SETTINGS] * 50)).run())
+    yield Finding(f"Its momentum of 8 bits sends {share:.2%} of the updates another way.", is_fault=share > allowed)
+
+
+OF_THE_RULE: list[Check] = [check_numbers, check_schedules, check_idle, check_low_precision, check_quantisation]
+"""Those that compare with the rule, which is no use where the rule itself is broken."""
+
+OF_ITSELF: list[Check] = [
+    check_groups,
+    check_layouts,
+    check_gradients,
+    check_closure,
+    check_loading,
+    check_copies,
+    check_back_ends,
+]
+
+
+def _tensors_of(trial: Trial) -> list[Tensor]:
+    """Tensors of the state with as many entries as their parameter, in order."""
+    return [
+        value
+        for param in trial.params
+        for value in trial.optimizer.state.get(param, {}).values()
+        if isinstance(value, Tensor) and value.numel() == param.numel() > 1
+    ]
+
+
+def is_quantised(make: Make) -> bool:
+    """Whether it keeps the momentum of a large tensor in 8 bits."""
+    state = _tensors_of(Trial(make, random_problem(shapes=((10_007,),), steps=1)).run())
+    return any(value.dtype.itemsize == 1 for value in state)
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__} {error}".strip().partition("\n")[0].rstrip(".")
