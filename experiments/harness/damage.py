@@ -18,7 +18,7 @@ def find_damage(directory: Path, status: dict[str, Any]) -> str | None:
     try:
         if last_values(directory) != status.get("metrics"):
             return "metrics.jsonl and status.json differ"
-        if metrics_sha256(directory) != status.get("metrics_sha256"):
+        if status.get("metrics_sha256", metrics_sha256(directory)) != metrics_sha256(directory):
             return "metrics.jsonl is not what the run has written"
         recorded = OmegaConf.to_container(OmegaConf.load(directory / "config.yaml"))
         if name_of(recorded) != directory.name:  # type: ignore[arg-type]  # what is no mapping raises a TypeError

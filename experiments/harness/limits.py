@@ -24,12 +24,12 @@ CHOICES = {
     "run.wandb": ("auto", "online", "offline", "disabled"),
 }
 NAMES = {
-    "optimizer.name": re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}"),
-    "data.name": re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}"),
-    "scale": re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}"),
-    "run.wandb_project": re.compile(r"[^/\\#?%:]{1,128}"),
+    "optimizer.name": (r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", "up to 64 letters, digits, '.', '_' and '-'"),
+    "data.name": (r"[^/.\0][^/\0]{0,63}", "up to 64 characters without '/'"),
+    "scale": (r"[A-Za-z0-9_-]{1,64}", "up to 64 letters, digits, '_' and '-'"),
+    "run.wandb_project": (r"[^/\\#?%:]{1,128}", "a name that W&B takes, without / \\ # ? % :"),
 }
-"""Parts of folders' names or of W&B's, which takes 64 characters of a tag; the last is W&B's own rule."""
+"""Parts of folders' names or of W&B's, which takes 64 characters of a tag."""
 SEEDS = ("study.tune_seeds", "study.confirm_seeds", "study.looks")
 GRIDS = ("study.lr_multipliers", "study.decay_multipliers")
 
@@ -43,12 +43,9 @@ def check_limits(plain: Mapping[str, Any]) -> None:
     for key, choices in CHOICES.items():
         if (value := _at(plain, key)) not in choices:
             raise ConfigError(f"{key} must be one of {', '.join(choices)}, but it is {value!r}.")
-    for key, pattern in NAMES.items():
-        if not pattern.fullmatch(str(_at(plain, key))):
-            what = (
-                "up to 64 letters, digits, '.', '_' and '-'" if key != "run.wandb_project" else "a name that W&B takes"
-            )
-            raise ConfigError(f"{key} must be {what}, but it is {_at(plain, key)!r}.")
+    for key, (pattern, rule) in NAMES.items():
+        if not re.fullmatch(pattern, str(_at(plain, key))):
+            raise ConfigError(f"{key} must be {rule}, but it is {_at(plain, key)!r}.")
     if (clip := plain["train"]["clip_norm"]) is not None and not 0 < clip < math.inf:
         raise ConfigError(f"train.clip_norm must be above 0, or null for no clipping, but it is {clip}.")
     if (decay := plain["train"]["ema_decay"]) is not None and not 0 <= decay < 1:

@@ -91,12 +91,18 @@ def check_folder(directory: Path, identity: Mapping[str, Any]) -> None:
         if directory.exists() and any(directory.iterdir()):
             raise ConfigError(f"{directory} holds something else than a study: move it, or set run.results_dir.")
         return
-    published = json.loads(path.read_text())
-    # Studies of before this key tell their contestants and settings alone.
-    theirs = published.get("identity") or {
-        "contestants": dict.fromkeys(published["contestants"]),
-        "study": published["study"],
-    }
+    try:
+        published = json.loads(path.read_bytes())
+        # Studies of before this key tell their contestants and settings alone.
+        theirs = published.get("identity") or {
+            "contestants": dict.fromkeys(published["contestants"]),
+            "study": published["study"],
+        }
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise ConfigError(
+            f"{path} is damaged, so which study is published there is not known: delete the folder, or publish this "
+            "one elsewhere (run.results_dir=<folder>)."
+        ) from error
     differences = list(_differences(theirs, identity))
     if differences:
         raise ConfigError(

@@ -1,5 +1,7 @@
 """``hydra/sweeper=study``: Hydra's door to experiments/study."""
 
+import re
+import shlex
 import sys
 from dataclasses import dataclass
 
@@ -52,8 +54,9 @@ class StudySweeper(Sweeper):
                 optimizers, combinations = split_sweep(self.parser.parse_overrides(arguments))
                 studies = [Study(self.compose, combination, optimizers) for combination in combinations]
                 run_studies(studies, self.launcher)
-                # Without run.*: where something ran is no part of what a reader types to make it again.
-                shown = " ".join(argument for argument in arguments if not argument.startswith("run."))
+                # Where something ran, or had its data from, is no part of what a reader types to make it again.
+                here = re.compile(r"[+~]*(run\.|hydra|data\.(\w+\.)*\w*places\b)")
+                shown = shlex.join(argument for argument in arguments if not here.match(argument))
                 command = f"python -m experiments.{self.task} --multirun hydra/sweeper=study {shown}"
                 summaries = []
                 for study in studies:
