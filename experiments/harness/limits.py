@@ -25,7 +25,7 @@ CHOICES = {
 }
 NAMES = {
     "optimizer.name": (r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", "up to 64 letters, digits, '.', '_' and '-'"),
-    "data.name": (r"[^/.\0][^/\0]{0,63}", "up to 64 characters without '/'"),
+    "data.name": (r"[^/.\0][^/\0]{0,199}", "up to 200 characters without '/'"),
     "scale": (r"[A-Za-z0-9_-]{1,64}", "up to 64 letters, digits, '_' and '-'"),
     "run.wandb_project": (r"[^/\\#?%:]{1,128}", "a name that W&B takes, without / \\ # ? % :"),
 }

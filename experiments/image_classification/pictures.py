@@ -160,4 +160,4 @@ def evaluation_batches(
     """
     starts = range(process * EVALUATION_BATCH_SIZE, len(pictures.labels), num_processes * EVALUATION_BATCH_SIZE)
     dataset = _EvaluationBatches(pictures, transform)
-    return ShieldedLoader(dataset, batch_size=None, sampler=starts, num_workers=num_workers)
+    return ShieldedLoader(dataset, starts, num_workers, pin=False)

@@ -32,8 +32,17 @@ class RunFiles:
             self.rows = read_metrics(directory)
             self.status: dict[str, Any] = json.loads((directory / "status.json").read_bytes())
             self.environment: dict[str, Any] = json.loads((directory / "environment.json").read_bytes())
-            whole = {"status", "sources_digest"} <= self.status.keys() and "task" in self.config
-        except (OSError, ValueError, AttributeError, TypeError, RunError, YAMLError, OmegaConfBaseException) as error:
+            whole = {"status", "sources_digest"} <= self.status.keys() and self.config["task"]
+        except (
+            OSError,
+            ValueError,
+            LookupError,
+            AttributeError,
+            TypeError,
+            RunError,
+            YAMLError,
+            OmegaConfBaseException,
+        ) as error:
             raise DataError(f"The record {directory} cannot be read: {error}") from error
         if not whole:
             raise DataError(f"The record {directory} is damaged: status.json or config.yaml lacks what every run has.")

@@ -114,7 +114,7 @@ def test_an_unknown_optimizer_is_refused_with_the_choices() -> None:
         ("run.cache_dir=''", r"run\.cache_dir is empty \(LION_CACHE\)"),
         ("optimizer.name='a/../../x'", r"optimizer\.name must be up to 64 letters"),
         (f"optimizer.name={'x' * 300}", r"optimizer\.name must be up to 64 letters"),
-        ("data.name='../x'", r"data\.name must be up to 64 characters without"),
+        ("data.name='../x'", r"data\.name must be up to 200 characters without"),
         ("~flatness", r"flatness was taken out .* leave it as it is"),
         ("~settings.lion", r"settings\.lion\.lr"),
         ("data.val_size=300", r"data\.val_size=300"),

@@ -40,7 +40,7 @@ def test_a_study_ends_the_same_after_its_records_and_those_of_others_were_damage
     assert second.returncode == 0, second.stdout + second.stderr
     assert "Left out of" in second.stdout
     assert {run.name: rows(run) for run in runs} == before
-    again = [study for study in studies_that_can_be_read(tmp_path / "results")]
+    again = studies_that_can_be_read(tmp_path / "results")
     assert [study["comparisons"] for study in again] == [summary["comparisons"]]
     assert len(published_studies(tmp_path / "results")) == 1
     assert open_studies(tmp_path / "runs", []) != []
