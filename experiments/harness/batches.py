@@ -5,7 +5,6 @@ run, any number of loader workers, any number of processes and every optimizer s
 with the same augmentation.
 """
 
-import itertools
 import multiprocessing.queues
 import os
 import shutil
@@ -74,7 +73,7 @@ class MicroBatchKeys(Sampler[tuple[int, int]]):
         self._steps, self._micro_batches = steps, micro_batches
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        return itertools.product(self._steps, self._micro_batches)
+        return ((step, g) for step in self._steps for g in self._micro_batches)
 
     def __len__(self) -> int:
         return len(self._steps) * len(self._micro_batches)

@@ -28,11 +28,11 @@ class RunFiles:
     def __init__(self, directory: Path) -> None:
         self.id = directory.name
         try:
-            self.config: Any = OmegaConf.to_container(OmegaConf.load(directory / "config.yaml"))
+            self.config: dict[str, Any] = dict(OmegaConf.to_container(OmegaConf.load(directory / "config.yaml")))  # type: ignore[arg-type]
             self.rows = read_metrics(directory)
             self.status: dict[str, Any] = json.loads((directory / "status.json").read_bytes())
             self.environment: dict[str, Any] = json.loads((directory / "environment.json").read_bytes())
-            whole = {"status", "sources_digest"} <= self.status.keys() and self.config["task"]
+            whole = {"status", "sources_digest"} <= self.status.keys() and "task" in self.config
         except (
             OSError,
             ValueError,

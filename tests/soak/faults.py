@@ -85,7 +85,11 @@ def killed(rng: random.Random, below: Path) -> Prepare:
 def killed_any_time(rng: random.Random, below: Path) -> Prepare:
     """The end without a word at a random time: SIGALRM, which nothing handles."""
     seconds = rng.uniform(0.1, 4.0)
-    return lambda: signal.setitimer(signal.ITIMER_REAL, seconds)  # type: ignore[func-returns-value]
+
+    def set_timer() -> None:
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+
+    return set_timer
 
 
 def asked_to_leave(rng: random.Random, below: Path) -> Prepare:

@@ -25,7 +25,7 @@ from experiments.harness.record import write_aside
 from tests.conftest import rows
 from tests.soak.faults import IN_A_PROCESS, LONGEST_S, damage, end, start
 
-SMALL = ["scale=smoke", "run.checkpoint_every=2", "run.device=cpu"]
+SMALL = ["scale=smoke", "run.checkpoint_every=2"]
 STUDY = ["--multirun", "hydra/sweeper=study", "optimizer=lion,adamw", "study.lr_multipliers=[1.0]"]
 DAMAGED, TWO, FRESH, WANDB = (
     "files cut, flipped, emptied, deleted",
@@ -79,9 +79,10 @@ class Trial:
         elif kind == FRESH:
             old = start(self.task, arguments, self.log, lambda: setattr(entry, "sources_digest", lambda config: "0-0"))
             time.sleep(self.rng.uniform(0, 2))
-            new = start(self.task, [*arguments, "run.fresh=true"], self.log)
+            fresh = "run.fresh=true"
+            new = start(self.task, [*(argument for argument in arguments if argument != fresh), fresh], self.log)
             self.note(f"the old run ended with {end(old)}, the new one with {end(new)}")
-            self.arguments.append("run.fresh=true")
+            self.arguments = [*(argument for argument in self.arguments if argument != fresh), fresh]
         elif kind == WANDB:
             end(start(self.task, [*arguments, "run.wandb=offline"], self.log, self.kill_wandb))
 
@@ -94,7 +95,7 @@ class Trial:
                 subprocess.run(["pkill", "-9", "-s", str(os.getpid()), "wandb-core"], check=False)
             log(tracker, values)
 
-        tracking.Tracker.log = killing  # type: ignore[method-assign]
+        setattr(tracking.Tracker, "log", killing)  # noqa: B010  # mypy wants the names of the parameters to be the same
 
     def note(self, what: str) -> None:
         with self.log.open("a") as file:
