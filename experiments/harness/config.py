@@ -14,6 +14,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from experiments.harness.errors import ConfigError
+from experiments.harness.sources import ROOT
 
 # What cannot change a run's result: where it runs and is written, what it is compared with, and under which name.
 NOT_IN_RUN_ID = ("run", "study", "settings", "scale", "experiment")
@@ -166,6 +167,7 @@ class Config:
     run: RunConfig = field(default_factory=RunConfig)
 
 
+OmegaConf.register_new_resolver("from_root", lambda folder: str(ROOT / folder), replace=True)
 OmegaConf.register_new_resolver("rounded_up", math.ceil, replace=True)  # for the launchers that know no shares
 
 

@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, cast
 
@@ -40,6 +41,9 @@ def main(task: str) -> None:
     os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     if str(ROOT) not in sys.path:
         sys.path.append(str(ROOT))  # where Hydra looks for hydra_plugins, whatever folder one types in
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that lacks a character is no reason to end with a fault
     leave_when_asked()
     try:
         hydra.main(config_path=str(ROOT / "conf"), config_name=task, version_base="1.3")(run)()
