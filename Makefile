@@ -15,7 +15,7 @@ STUDY = scale=$(SCALE) optimizer=$(OPTIMIZERS) hydra/sweeper=study $(if $(FRESH)
 
 .DEFAULT_GOAL := help
 .PHONY: help install reproduce report verify dashboard statistics plan golden bench-optimizer wandb-sync wandb-workspaces test test-slow \
-	test-gpu test-network lint $(TASKS:%=reproduce-%) $(TASKS:%=pilot-%)
+	test-gpu test-network soak lint $(TASKS:%=reproduce-%) $(TASKS:%=pilot-%)
 
 help:  ## print this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-34s %s\n", $$1, $$2}'
@@ -80,6 +80,10 @@ test-gpu: $(READY)  ## the tests that need a CUDA device
 
 test-network: $(READY)  ## the tests that fetch from the package registries
 	$(BIN)/python -m pytest -m network
+
+soak: $(READY)  ## faults at random into runs and studies for SECONDS=60, compared with undisturbed ones; SEED= PAGE=<file>
+	SOAK_SECONDS=$(or $(SECONDS),60) $(if $(SEED),SOAK_SEED=$(SEED)) $(if $(PAGE),SOAK_PAGE=$(PAGE)) OMP_NUM_THREADS=1 \
+		$(BIN)/python -m pytest -s tests/soak
 
 lint: $(READY)  ## ruff and mypy
 	$(BIN)/ruff check

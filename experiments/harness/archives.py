@@ -1,14 +1,19 @@
 """Unpacking of downloaded archives that trusts nothing inside them."""
 
+import lzma
 import shutil
 import stat
+import struct
 import subprocess
 import tarfile
 import zipfile
+import zlib
 from pathlib import Path, PurePosixPath
 
 from experiments.harness.errors import DataError
 
+_FAULTS = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error)
+_FAULTS += (EOFError, ValueError, OSError, RuntimeError)  # a RuntimeError for a member that is encrypted
 MAX_UNPACKED_BYTES = 8 * 2**30
 """The largest set that the suite fetches from a registry unpacks to 0.2 GiB; what is far beyond is a bomb."""
 
@@ -27,7 +32,7 @@ def unpack(archive: Path, folder: Path) -> None:
         else:
             with tarfile.open(archive) as tar:
                 _unpack_tar(tar, archive.name, folder)
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError, NotImplementedError) as error:
+    except _FAULTS as error:
         raise DataError(f"{archive.name} cannot be unpacked: {error}.") from error
 
 

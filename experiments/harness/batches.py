@@ -5,9 +5,13 @@ run, any number of loader workers, any number of processes and every optimizer s
 with the same augmentation.
 """
 
-import itertools
-from collections.abc import Callable, Iterator
+import multiprocessing.queues
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +19,13 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from experiments.harness.config import TrainConfig
+from experiments.harness.errors import ConfigError
+from experiments.harness.interrupt import shielded
 from experiments.harness.seeds import derive_seed
+
+SHARED_MEMORY = Path("/dev/shm")
+"""Where PyTorch's workers leave batches for the run."""
+LONGEST_BATCH_S = 1800
 
 MakeBatch = Callable[[np.ndarray, list[int]], dict[str, Any]]
 
@@ -63,10 +73,51 @@ class MicroBatchKeys(Sampler[tuple[int, int]]):
         self._steps, self._micro_batches = steps, micro_batches
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        return itertools.product(self._steps, self._micro_batches)
+        return ((step, g) for step in self._steps for g in self._micro_batches)
 
     def __len__(self) -> int:
         return len(self._steps) * len(self._micro_batches)
+
+
+class ShieldedLoader(DataLoader[dict[str, Any]]):
+    """A loader whose workers outlive a signal to the process group, so that the run can still finish its step, and
+    whose faults end the run: a worker that cannot hand over a batch, or takes LONGEST_BATCH_S, is a RuntimeError.
+    """
+
+    def __init__(self, dataset: Dataset[dict[str, Any]], sampler: Iterable[Any], num_workers: int, pin: bool) -> None:
+        timeout = LONGEST_BATCH_S if num_workers else 0
+        super().__init__(
+            dataset, batch_size=None, sampler=sampler, num_workers=num_workers, pin_memory=pin, timeout=timeout,
+            worker_init_fn=_end_with_the_queue,
+        )  # fmt: skip
+
+    def __iter__(self) -> Any:
+        """Raises ConfigError where the batches on their way would not fit into shared memory: all would stand still."""
+        first = next(iter(self.sampler), None)
+        if self.num_workers and first is not None:
+            size = sum(getattr(value, "nbytes", 0) for value in self.dataset[first].values())
+            needed = self.num_workers * (self.prefetch_factor or 2) * size
+            free = shutil.disk_usage(SHARED_MEMORY).free if SHARED_MEMORY.exists() else needed
+            if needed > free:
+                raise ConfigError(
+                    f"run.num_workers={self.num_workers} may have {needed / 1e6:.0f} MB of batches on their way, but "
+                    f"{SHARED_MEMORY} has {free / 1e6:.0f} MB free: lower it, or give {SHARED_MEMORY} more (docker run "
+                    "--shm-size)."
+                )
+        with shielded():
+            return super().__iter__()
+
+
+def _end_with_the_queue(worker: int) -> None:
+    """Have this worker die where the thread that hands its batches over fails; Python's own drops the batch and goes
+    on, and the run would wait for it for ever.
+    """
+
+    def end(error: Exception, batch: Any) -> None:
+        print(f"A data worker cannot hand over a batch: {error}", file=sys.stderr, flush=True)
+        os._exit(1)
+
+    multiprocessing.queues.Queue._on_queue_feeder_error = staticmethod(end)  # type: ignore[attr-defined]
 
 
 def micro_batch_loader(
@@ -76,4 +127,4 @@ def micro_batch_loader(
     train = dataset.train
     micro_batches = train.batch_size // train.micro_batch_size
     keys = MicroBatchKeys(range(first_step, train.steps), range(process, micro_batches, num_processes))
-    return DataLoader(dataset, batch_size=None, sampler=keys, num_workers=num_workers, pin_memory=device.type == "cuda")
+    return ShieldedLoader(dataset, keys, num_workers, pin=device.type == "cuda")

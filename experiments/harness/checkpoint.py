@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import pickle
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,8 @@ from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
 
 from experiments.harness.averages import enter_training, evaluation_mode
-from experiments.harness.errors import RunError
-from experiments.harness.record import RunRecord
+from experiments.harness.errors import ConfigError, RunError
+from experiments.harness.record import RunRecord, metrics_sha256
 from experiments.harness.timing import TrainingClock
 
 
@@ -43,27 +44,54 @@ def save_checkpoint(directory: Path, step: int, state: dict[str, Any], keep: int
             f"The checkpoint of step {step} cannot be written to {directory} ({error}). Make room on the disk and run "
             "the same command again: it continues from the checkpoint before."
         ) from error
+    except pickle.UnpicklingError as error:
+        aside.unlink()
+        raise ConfigError(
+            "The optimizer keeps more in its state than tensors and plain data, which is all that a checkpoint may "
+            f"hold ({_first_line(error)}): let it keep a tensor, or a number of Python's own such as float(x)."
+        ) from error
     for old in _checkpoints(directory)[:-keep]:
         old.unlink()
 
 
-def load_checkpoint(directory: Path) -> dict[str, Any] | None:
+def load_checkpoint(directory: Path, sources_digest: str | None = None) -> dict[str, Any] | None:
     """The newest intact checkpoint, on the CPU, or None.
 
-    One that is corrupt, or remembers more metrics than metrics.jsonl holds, is passed over, saying so.
+    One that is corrupt, that remembers other metrics than metrics.jsonl holds, or that was made by other sources than
+    ``sources_digest`` where that is given, is passed over, saying so. A RunError for one that holds pickled objects.
     """
-    metrics = directory / "metrics.jsonl"
-    metrics_bytes = metrics.stat().st_size if metrics.exists() else 0
+    path = directory / "metrics.jsonl"
+    metrics = path.read_bytes() if path.exists() else b""
     for path in reversed(_checkpoints(directory)):
         if _digest(path) != path.stem.rsplit("-", 1)[1]:
             reason = "is corrupt"
         else:
-            state: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
-            if state["metrics_bytes"] <= metrics_bytes:
+            try:
+                state: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
+            except pickle.UnpicklingError as error:
+                raise RunError(
+                    f"The checkpoint {path} holds objects that only unsafe unpickling would load, which this suite "
+                    f"never does (weights_only=True; {_first_line(error)}): delete it."
+                ) from error
+            if sources_digest not in (None, state.get("sources_digest")):
+                reason = "was made by other sources"
+            elif hashlib.sha256(metrics[: state["metrics_bytes"]]).hexdigest() != state.get("metrics_sha256"):
+                reason = "remembers other metrics than metrics.jsonl holds"
+            else:
                 return state
-            reason = "remembers more metrics than metrics.jsonl holds"
         print(f"The checkpoint {path} {reason}: falling back to the one before.", flush=True)
     return None
+
+
+def drop_checkpoints_after(directory: Path, step: int) -> None:
+    """Delete those that ``load_checkpoint`` passed over, which would count as the newest for ever."""
+    for path in _checkpoints(directory):
+        if int(path.name.split("-")[1]) > step:
+            path.unlink()
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]
 
 
 @dataclass
@@ -81,15 +109,17 @@ class TrainingState:
         return self.ema.module if self.ema else self.model
 
     def save(self, record: RunRecord, keep: int) -> None:
-        """Write a checkpoint that also remembers how long metrics.jsonl is now.
+        """Write a checkpoint that also remembers the sources and what metrics.jsonl holds now.
 
         Its "model" is what is evaluated; what an optimizer with a training mode trains instead stands beside it.
         """
         with evaluation_mode(self.optimizer) as trained:
             saved = {
                 "step": self.step,
+                "sources_digest": record.digest,
                 "train_s": self.clock.seconds,
                 "metrics_bytes": record.metrics_bytes(),
+                "metrics_sha256": metrics_sha256(record.directory),
                 "model": self.model.state_dict(),
                 "trained": trained,
                 "optimizer": self.optimizer.state_dict(),

@@ -14,6 +14,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from experiments.harness.errors import ConfigError
+from experiments.harness.sources import ROOT
 
 # What cannot change a run's result: where it runs and is written, what it is compared with, and under which name.
 NOT_IN_RUN_ID = ("run", "study", "settings", "scale", "experiment")
@@ -166,6 +167,7 @@ class Config:
     run: RunConfig = field(default_factory=RunConfig)
 
 
+OmegaConf.register_new_resolver("from_root", lambda folder: str(ROOT / folder), replace=True)
 OmegaConf.register_new_resolver("rounded_up", math.ceil, replace=True)  # for the launchers that know no shares
 
 
@@ -175,11 +177,8 @@ def register(name: str, config_class: type) -> None:
 
 
 def check(cfg: DictConfig) -> None:
-    """Raise ConfigError, naming the key, for values that the types let through and that would fail late or silently."""
+    """Raise ConfigError, naming the key, for values that do not go together; limits.py has those of a single key."""
     train = cfg.train
-    for key in ("steps", "batch_size", "micro_batch_size", "log_every", "evaluate_every", "threads"):
-        if train[key] < 1:
-            raise ConfigError(f"train.{key} must be at least 1, but it is {train[key]}.")
     if train.batch_size % train.micro_batch_size:
         raise ConfigError(
             f"train.batch_size={train.batch_size} is not a multiple of train.micro_batch_size="
@@ -190,8 +189,6 @@ def check(cfg: DictConfig) -> None:
             f"schedule.warmup_steps={cfg.schedule.warmup_steps} leaves no step of train.steps={train.steps} "
             "at the peak learning rate: shorten the warm-up."
         )
-    if train.precision not in ("fp32", "bf16"):
-        raise ConfigError(f"train.precision must be fp32 or bf16, but it is {train.precision!r}.")
     if missing := {"name", "_target_", "lr"} - set(cfg.optimizer):
         raise ConfigError(f"optimizer lacks {', '.join(sorted(missing))}; conf/optimizer/lion.yaml shows how.")
     flatness = cfg.flatness
@@ -216,6 +213,9 @@ def resolved(cfg: DictConfig) -> dict[str, Any]:
             f"The config cannot be resolved: {first_line}. (experiment={cfg.get('experiment')})"
         ) from error
     assert isinstance(plain, dict)
+    if gone := set(Config.__dataclass_fields__) - set(plain):
+        name = min(gone)
+        raise ConfigError(f"{name} was taken out of the config (~{name}), but every run has it: leave it as it is.")
     return {str(key): value for key, value in plain.items()}
 
 
@@ -246,6 +246,11 @@ def same_numbers(value: Any) -> Any:
 
 def run_id(plain: dict[str, Any], fingerprint: str) -> str:
     """``<optimizer>-s<seed>-<10 hex>``: the same content has the same name, wherever and whenever it runs."""
-    content = json.dumps(same_numbers(result_config(plain, fingerprint)), sort_keys=True)
+    return name_of(result_config(plain, fingerprint))
+
+
+def name_of(recorded: dict[str, Any]) -> str:
+    """The same for what ``result_config`` gave, as config.yaml of the run holds it."""
+    content = json.dumps(same_numbers(recorded), sort_keys=True)
     digest = hashlib.sha256(content.encode()).hexdigest()[:10]
-    return f"{plain['optimizer']['name']}-s{plain['seed']}-{digest}"
+    return f"{recorded['optimizer']['name']}-s{recorded['seed']}-{digest}"

@@ -6,22 +6,27 @@ torch is imported only once a run really has to train: a run that is complete al
 import importlib
 import os
 import sys
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, cast
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from experiments.harness.arithmetic import pin_instruction_set
 from experiments.harness.config import Config, check, resolved, result_config, run_id
+from experiments.harness.damage import find_damage
 from experiments.harness.errors import DISK_FULL, RunError, SuiteError
 from experiments.harness.interrupt import EXIT_CODE, leave_when_asked
-from experiments.harness.record import FINISHED, RunRecord, read_metrics, read_status, set_aside
+from experiments.harness.limits import check_limits
+from experiments.harness.record import FINISHED, RunRecord, last_values, read_status, set_aside, take_lock
 from experiments.harness.sources import ROOT, sources_digest
-from experiments.harness.tracking import Tracker
+from experiments.harness.tracking import Tracker, description_of
 
 IS_MAIN_PROCESS = os.environ.get("RANK", "0") == "0"
 """The process of a distributed run (accelerate launch, torchrun) that holds the record."""
@@ -31,8 +36,14 @@ def main(task: str) -> None:
     """Read the command line with Hydra and execute what it says: a run, a sweep or a study of ``task``."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_DEDUP_LOGS", "0")  # two runs that say the same are not one
+    os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"  # under `uv run`, workers would write to a copy of the checkout
     # Ray's own name for it: a Ray that is started here listens on 127.0.0.1 alone.
     os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+    if str(ROOT) not in sys.path:
+        sys.path.append(str(ROOT))  # where Hydra looks for hydra_plugins, whatever folder one types in
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that lacks a character is no reason to end with a fault
     leave_when_asked()
     try:
         hydra.main(config_path=str(ROOT / "conf"), config_name=task, version_base="1.3")(run)()
@@ -46,14 +57,21 @@ def run(cfg: DictConfig) -> float | None:
     """Hydra's job: ``execute``, with a SuiteError as one sentence and exit code 2. Inside a sweep it is raised, for the
     sweep to report.
     """
-    try:
+    if HydraConfig.get().mode == RunMode.MULTIRUN:
         return execute(cfg)
-    except (SuiteError, OSError) as error:
+    with one_sentence():
+        return execute(cfg)
+
+
+@contextmanager
+def one_sentence(after: str = "") -> Iterator[None]:
+    """A SuiteError, or a full disk, as a sentence on stderr and exit code 2, also where Ray hands it on."""
+    try:
+        yield
+    except (SuiteError, HydraException, OSError) as error:
         if isinstance(error, OSError) and error.errno not in DISK_FULL:
             raise
-        if HydraConfig.get().mode == RunMode.MULTIRUN:
-            raise
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {getattr(error, 'cause', error)}{after}", file=sys.stderr)
         sys.exit(2)
 
 
@@ -75,30 +93,40 @@ def execute(cfg: DictConfig) -> float | None:
 def locate(cfg: DictConfig) -> tuple[dict[str, Any], Any, Path]:
     """The resolved config, its data (fetched if they are not there yet), and the run's directory."""
     plain = resolved(cfg)
+    check_limits(plain)
     check(cfg)
     pin_instruction_set(plain["train"]["instruction_set"])  # before anything loads PyTorch
     module, _, function = plain["data"]["access"].rpartition(".")
     access = getattr(importlib.import_module(module), function)
-    data = access(plain["data"], Path(plain["run"]["cache_dir"]).expanduser())
+    data = access(plain["data"], ROOT / Path(plain["run"]["cache_dir"]).expanduser())
     return plain, data, ROOT / plain["run"]["runs_dir"] / plain["task"] / run_id(plain, data.fingerprint)
 
 
 def usable_status(directory: Path, plain: dict[str, Any]) -> dict[str, Any] | None:
     """The run's status, or None where none has started.
 
-    A run that other sources than this checkout's have made is a RunError, or with ``run.fresh`` is set aside.
+    A run that other sources than this checkout's have made is a RunError, or with ``run.fresh`` is set aside. One
+    whose record was damaged after its end is not finished any more: it continues from the last checkpoint that fits.
     """
     status, digest = read_status(directory), sources_digest(plain)
-    if status is None or status["sources_digest"] == digest:
-        return status
-    if not plain["run"]["fresh"]:
-        raise RunError(
-            f"The run {directory} was made by other sources (digest {status['sources_digest']}, here "
-            f"{digest}). FRESH=1 (run.fresh=true) sets it aside and starts anew."
-        )
-    if IS_MAIN_PROCESS:
-        set_aside(directory, status)
-    return None
+    if status is None:
+        return None
+    if status.get("sources_digest") != digest:
+        if not plain["run"]["fresh"]:
+            raise RunError(
+                f"The run {directory} was made by other sources (digest {status.get('sources_digest')}, here "
+                f"{digest}). FRESH=1 (run.fresh=true) sets it aside and starts anew."
+            )
+        if IS_MAIN_PROCESS:
+            set_aside(directory, digest)
+        return None
+    if status["status"] in FINISHED and (damage := find_damage(directory, status)):
+        if IS_MAIN_PROCESS:
+            print(f"The record of the finished run {directory} is damaged ({damage}): its end is computed again.")
+            with take_lock(directory):
+                (directory / "status.json").unlink(missing_ok=True)
+        return None
+    return status
 
 
 def summary_line(name: str, status: dict[str, Any]) -> str:
@@ -115,20 +143,22 @@ def _train_and_record(cfg: Config, plain: dict[str, Any], data: Any, directory: 
     from experiments.harness.divergence import Diverged
     from experiments.harness.train import train
 
-    record = None
+    digest, record = sources_digest(plain), None
     if IS_MAIN_PROCESS:
-        record = RunRecord(directory, sources_digest(plain), result_config(plain, data.fingerprint))
+        record = RunRecord(directory, digest, result_config(plain, data.fingerprint))
     with record or nullcontext():
-        tracker = Tracker(directory, plain["run"]["wandb"] if record else "disabled", plain)
+        if record and record.finished:
+            return
+        tracker = Tracker(directory, plain["run"]["wandb"] if record else "disabled", description_of(plain))
 
         def finish(status: str, **details: Any) -> None:
             if record:
-                metrics = {key: value for row in read_metrics(directory) for key, value in row.items()}
+                metrics = last_values(directory)
                 record.set_status(status, metrics=metrics, **details)
                 tracker.finish(status, metrics)
 
         try:
-            train(cfg, data, directory, record, tracker)
+            train(cfg, data, directory, digest, record, tracker)
         except Diverged as divergence:
             finish("diverged", step=divergence.step, reason=str(divergence))
         except (SystemExit, KeyboardInterrupt):  # it was asked to leave

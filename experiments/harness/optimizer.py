@@ -46,7 +46,11 @@ def build_optimizer(model: nn.Module, config: Mapping[str, Any]) -> Optimizer:
         raise ConfigError(f"optimizer={config['name']} cannot be built from {arguments}: {error}") from error
     covered = [id(parameter) for group in optimizer.param_groups for parameter in group["params"]]
     trained = [id(parameter) for parameter in model.parameters() if parameter.requires_grad]
-    assert sorted(covered) == sorted(trained), "every trained parameter belongs to exactly one group"
+    if sorted(covered) != sorted(trained):
+        raise ConfigError(
+            f"optimizer={config['name']} does not keep to the parameter groups that it is given: every trained "
+            "parameter belongs to exactly one, and no other tensor to any."
+        )
     return optimizer
 
 

@@ -157,4 +157,8 @@ def _run(command: Sequence[str], directory: Path) -> None:
         # pip, npm and apt-get put warnings and bare codes before, and advice after, the line that says what is wrong.
         telling = re.compile(r"error:|npm err(?:or|!)(?! code| syscall| errno)|e:", re.IGNORECASE)
         line = next((line for line in lines if telling.match(line)), lines[-1])
+        if line == "ERROR: Exception:":  # pip's head of a traceback
+            line = lines[-1]
+        if retries := [line for line in lines if "connection broken by" in line]:  # pip then says: no such version
+            line = f"there is no connection to the registry: {retries[-1]}"
         raise DataError(line + _ADVICE.get(command[0], ""))

@@ -31,8 +31,6 @@ RECOMPILE_LIMIT = 2**16
 def make_accelerator(cfg: Config) -> Accelerator:
     """Apply the settings that change bits, and find the device; raises ConfigError where there is no such device."""
     train = cfg.train
-    if cfg.run.device not in ("auto", "cpu", "cuda"):
-        raise ConfigError(f"run.device must be auto, cpu or cuda, but it is {cfg.run.device!r}.")
     if cfg.run.device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("run.device=cuda, but PyTorch finds no CUDA device here: use run.device=cpu or auto.")
     check_instruction_set(train.instruction_set)

@@ -10,16 +10,18 @@ lock              held by the process that writes here
 """
 
 import fcntl
+import hashlib
 import json
 import os
+import re
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TextIO
 
 from omegaconf import OmegaConf
 
-from experiments.harness.errors import RunError
+from experiments.harness.errors import DISK_FULL, RunError
 from experiments.harness.provenance import environment
 
 FINISHED = ("complete", "diverged")
@@ -31,24 +33,61 @@ killed run, which share its lock, until PyTorch's next look at their parent (5 s
 """
 
 
+LEFT_BEHIND = re.compile(r"\..+\.\d+")
+"""Names of what a process was writing aside when it was killed: a dot, the file, the process."""
+
+
 def write_aside(path: Path, text: str) -> None:
     """Replace ``path`` by ``text`` so that a reader, or a crash, sees the old or the new file and nothing between."""
     aside = path.with_name(f".{path.name}.{os.getpid()}")
-    aside.write_text(text)
-    os.replace(aside, path)
+    try:
+        with aside.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+    except OSError:
+        aside.unlink(missing_ok=True)
+        raise
 
 
 def read_status(directory: Path) -> dict[str, Any] | None:
-    """The run's status, or None where no run has started."""
-    path = directory / "status.json"
-    return json.loads(path.read_text()) if path.exists() else None
+    """The run's status; None where no run has started, or where the file is damaged: the run is then not finished."""
+    try:
+        status = json.loads((directory / "status.json").read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return None
+    return status if isinstance(status, dict) and isinstance(status.get("status"), str) else None
 
 
 def read_metrics(directory: Path) -> list[dict[str, Any]]:
-    """All whole rows of metrics.jsonl; a last line that a crash has torn is left out."""
+    """All whole rows of metrics.jsonl; a last line that a crash has torn is left out.
+
+    Raises RunError, naming the line, where one is no row.
+    """
     path = directory / "metrics.jsonl"
-    text = path.read_text() if path.exists() else ""
-    return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
+    content = path.read_bytes() if path.exists() else b""
+    rows = []
+    for number, line in enumerate(content[: content.rfind(b"\n") + 1].splitlines(), start=1):
+        try:
+            row = json.loads(line)
+        except ValueError:
+            row = None
+        if not isinstance(row, dict) or "step" not in row:
+            raise RunError(f"{path} is damaged: its line {number} is no row of metrics. Delete the folder {directory}.")
+        rows.append(row)
+    return rows
+
+
+def last_values(directory: Path) -> dict[str, Any]:
+    """The last value of every metric that the run has recorded."""
+    return {key: value for row in read_metrics(directory) for key, value in row.items()}
+
+
+def metrics_sha256(directory: Path) -> str:
+    """SHA-256 of metrics.jsonl as it is now."""
+    with (directory / "metrics.jsonl").open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def is_held(directory: Path) -> bool:
@@ -64,52 +103,84 @@ def is_held(directory: Path) -> bool:
     return False
 
 
-def set_aside(directory: Path, status: dict[str, Any]) -> None:
-    """Move a run of other sources out of the way, keeping it."""
-    number = 0
-    while (
-        aside := directory.parent / ".superseded" / f"{directory.name}-{status['sources_digest']}-{number}"
-    ).exists():
-        number += 1
-    aside.parent.mkdir(exist_ok=True)
-    directory.rename(aside)
+def take_lock(directory: Path) -> TextIO:
+    """Hold the run's ``directory``, made if need be, until the file that is returned is closed, or the process dies.
+
+    A RunError if another process still holds it after LOCK_WAIT_S.
+    """
+    deadline = time.monotonic() + LOCK_WAIT_S
+    told = False
+    while True:
+        path = directory / "lock"
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            lock = path.open("a+")
+        except OSError as error:
+            if error.errno in DISK_FULL:
+                raise
+            raise RunError(f"The run {directory} cannot be written ({error.strerror}): set run.runs_dir.") from error
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            lock.seek(0)
+            holder = lock.read().strip() or "unknown"
+            lock.close()
+            if time.monotonic() > deadline:
+                raise RunError(
+                    f"The run {directory} is held by another process (pid {holder}): wait for it or stop it."
+                ) from error
+            if not told:
+                print(f"{directory.name}: held by process {holder}, waiting for it to leave", flush=True)
+                told = True
+            time.sleep(0.1)
+            continue
+        if path.exists() and os.path.samestat(os.fstat(lock.fileno()), path.stat()):
+            lock.truncate(0)
+            lock.write(f"{os.getpid()}\n")
+            lock.flush()
+            return lock
+        lock.close()  # the folder was set aside between the two: what is locked is not the run any more
+
+
+def set_aside(directory: Path, digest: str) -> None:
+    """Move a run of other sources than ``digest`` out of the way, keeping it; RunError while a process works on it."""
+    with take_lock(directory):
+        status = read_status(directory)
+        if status is None or status.get("sources_digest") == digest:
+            return  # another process was first
+        number = 0
+        while (
+            aside := directory.parent / ".superseded" / f"{directory.name}-{status.get('sources_digest')}-{number}"
+        ).exists():
+            number += 1
+        aside.parent.mkdir(exist_ok=True)
+        directory.rename(aside)
 
 
 class RunRecord:
     """The one writer of a run directory. A second process that opens the same directory gets a RunError."""
 
     def __init__(self, directory: Path, digest: str, result_config: dict[str, Any]) -> None:
-        """``digest`` is that of the sources that the run is made by."""
+        """``digest`` is that of the sources that the run is made by.
+
+        ``finished`` says that another process has ended the run before this one held it; nothing is written then.
+        """
         self.directory, self.digest = directory, digest
-        directory.mkdir(parents=True, exist_ok=True)
-        self._lock = (directory / "lock").open("a+")
-        self._take_lock()
-        self._lock.truncate(0)
-        self._lock.write(f"{os.getpid()}\n")
-        self._lock.flush()
+        self._lock = take_lock(directory)
+        self._metrics = (directory / "metrics.jsonl").open("ab")
+        found = read_status(directory)
+        if found and found.get("sources_digest") != digest:
+            self.__exit__(None, None, None)
+            raise RunError(f"The run {directory} was taken by other sources meanwhile: run the same command again.")
+        self.finished = found is not None and found["status"] in FINISHED
+        if self.finished:
+            return
+        for path in directory.iterdir():
+            if LEFT_BEHIND.fullmatch(path.name):
+                path.unlink()
         write_aside(directory / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(result_config), sort_keys=True))
         write_aside(directory / "environment.json", json.dumps(environment(digest), indent=1) + "\n")
-        self._metrics = (directory / "metrics.jsonl").open("ab")
         self.set_status("running")
-
-    def _take_lock(self) -> None:
-        deadline = time.monotonic() + LOCK_WAIT_S
-        told = False
-        while True:
-            try:
-                return fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                self._lock.seek(0)
-                holder = self._lock.read().strip() or "unknown"
-                if time.monotonic() > deadline:
-                    self._lock.close()
-                    raise RunError(
-                        f"The run {self.directory} is held by another process (pid {holder}): wait for it or stop it."
-                    ) from error
-            if not told:
-                print(f"{self.directory.name}: held by process {holder}, waiting for it to leave", flush=True)
-                told = True
-            time.sleep(0.1)
 
     def __enter__(self) -> Self:
         return self
@@ -121,7 +192,12 @@ class RunRecord:
         self._lock.close()
 
     def set_status(self, status: str, **details: Any) -> None:
-        """Write status.json; ``details`` are the last metrics, the step of a divergence, a reason."""
+        """Write status.json; ``details`` are the last metrics, the step of a divergence, a reason. That of a result
+        also says what metrics.jsonl holds, so that damage to it shows.
+        """
+        os.fsync(self._metrics.fileno())
+        if status in FINISHED:
+            details["metrics_sha256"] = metrics_sha256(self.directory)
         content = {"status": status, "sources_digest": self.digest, **details}
         write_aside(self.directory / "status.json", json.dumps(content, indent=1, allow_nan=False) + "\n")
 

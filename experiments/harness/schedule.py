@@ -5,9 +5,6 @@ reciprocal square root; section 4 of the paper).
 import math
 
 from experiments.harness.config import ScheduleConfig
-from experiments.harness.errors import ConfigError
-
-SHAPES = ("cosine", "linear", "constant", "rsqrt")
 
 
 def lr_factor(step: int, steps: int, schedule: ScheduleConfig) -> float:
@@ -17,8 +14,6 @@ def lr_factor(step: int, steps: int, schedule: ScheduleConfig) -> float:
     learning rate of zero. ``cosine`` and ``linear`` then fall to ``end_factor``, which the step after the last would
     have; ``rsqrt`` falls with the root of the step, ``constant`` stays.
     """
-    if schedule.shape not in SHAPES:
-        raise ConfigError(f"schedule.shape must be one of {', '.join(SHAPES)}, but it is {schedule.shape!r}.")
     assert 0 <= step < steps, f"step {step} outside 0..{steps - 1}"
     warmup = schedule.warmup_steps
     if step < warmup:
@@ -30,4 +25,5 @@ def lr_factor(step: int, steps: int, schedule: ScheduleConfig) -> float:
         return 1 + (schedule.end_factor - 1) * progress
     if schedule.shape == "rsqrt":
         return math.sqrt(max(warmup, 1) / (step + 1))
+    assert schedule.shape == "constant", schedule.shape
     return 1.0

@@ -1,15 +1,29 @@
-"""W&B as a view of metrics.jsonl: the same rows, and no fault of W&B stops a run."""
+"""W&B as a view of metrics.jsonl: the same rows, and no fault of W&B stops a run or keeps it waiting."""
 
+import json
 import netrc
 import os
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from experiments.harness.record import FINISHED, write_aside
+import psutil
+
+from experiments.harness.record import FINISHED, read_metrics, write_aside
 
 STEP = "trainer/step"
 """The x axis of every chart. W&B's own step is never passed: it drops rows silently once it has to go back."""
+MODES = ("online", "offline", "disabled")
+FINISH_TIMEOUT_S = 60
+"""What a run waits for its upload at its end; what stays behind is uploaded by ``make wandb-sync``."""
+LONGEST_CALL_S = {"start": 60.0, "log a row": 30.0, "finish": FINISH_TIMEOUT_S + 30.0}
+"""Seconds after which W&B's service is taken for dead. W&B itself waits for a service that hangs without any limit."""
+LEFT_OVER = ("SERVICE", "RUN_ID", "SWEEP_ID", "RESUME", "RESUME_FROM", "FORK_FROM", "RUN_GROUP", "NAME", "JOB_TYPE")
+"""WANDB_* variables of another program or sweep, which W&B would put before what a run says about itself."""
 
 
 def has_key() -> bool:
@@ -17,10 +31,14 @@ def has_key() -> bool:
     if os.environ.get("WANDB_API_KEY"):
         return True
     try:
-        host = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
-        return netrc.netrc().authenticators(host) is not None
+        return netrc.netrc().authenticators(urlsplit(base_url()).hostname or "") is not None
     except (OSError, netrc.NetrcParseError):
         return False
+
+
+def base_url() -> str:
+    """The address of the server that rows go to."""
+    return os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")
 
 
 def study_of(config: dict[str, Any]) -> str:
@@ -30,57 +48,97 @@ def study_of(config: dict[str, Any]) -> str:
     )
 
 
+def description_of(config: dict[str, Any]) -> dict[str, Any]:
+    """What W&B is told about a run besides its id, as plain data, from its whole resolved config.
+
+    The run's group is named like the folder of its study's results; its job type is tune or confirm.
+    """
+    return {
+        "project": config["run"]["wandb_project"],
+        "name": f"{config['optimizer']['name']}-s{config['seed']}",
+        "group": study_of(config),
+        "job_type": "confirm" if config["test"] else "tune",
+        "tags": [config["task"], config["scale"], config["optimizer"]["name"]],
+        "config": {key: value for key, value in config.items() if key != "run"},
+    }
+
+
 class Tracker:
     """One W&B run under the run's own id. With ``mode="disabled"``, or after a fault, every call does nothing."""
 
-    def __init__(self, directory: Path, mode: str, config: dict[str, Any]) -> None:
-        """``config`` is the whole resolved config.
-
-        The run's group is named like the folder of its study's results; its job type is tune or confirm.
+    def __init__(self, directory: Path, mode: str, description: dict[str, Any], add_all: bool = False) -> None:
+        """``mode`` is auto or one of MODES; ``description`` is what ``description_of`` gives. It is kept beside the
+        run, from where ``make wandb-sync`` adds rows that W&B never got, with ``add_all``: whatever was sent before.
         """
         if mode == "auto":
             mode = os.environ.get("WANDB_MODE") or ("online" if has_key() else "offline")
+        if mode not in MODES:
+            print(f"WANDB_MODE={mode} is none of {', '.join(MODES)}: the run is logged offline.", flush=True)
+            mode = os.environ["WANDB_MODE"] = "offline"
         self._sent_path = directory / "wandb_rows_sent"
         self._rows_seen = 0
-        self._rows_sent = int(self._sent_path.read_text()) if self._sent_path.exists() else 0
+        self._rows_sent = 0 if add_all else _rows_sent(self._sent_path)
         self._run: Any = None
-        if mode != "disabled":
-            self._guard("start", lambda: self._start(directory, mode, config))
+        if mode == "disabled":
+            return
+        write_aside(directory / "wandb_run.json", json.dumps(description, indent=1) + "\n")
+        self._guard("start", lambda: self._start(directory, mode, description))
+        if self._run is None and mode == "online":
+            self._guard("start", lambda: self._start(directory, "offline", description))
 
-    def _start(self, directory: Path, mode: str, config: dict[str, Any]) -> None:
+    def _start(self, directory: Path, mode: str, description: dict[str, Any]) -> None:
+        for name in LEFT_OVER:
+            os.environ.pop(f"WANDB_{name}", None)
         import wandb
+        from wandb.sdk.lib.import_hooks import unregister_all_post_import_hooks
 
-        self._run = wandb.init(
-            project=config["run"]["wandb_project"],
+        run = wandb.init(
+            **description,
             id=directory.name,
-            name=f"{config['optimizer']['name']}-s{config['seed']}",
-            group=study_of(config),
-            job_type="confirm" if config["test"] else "tune",
-            tags=[config["task"], config["scale"], config["optimizer"]["name"]],
-            config={key: value for key, value in config.items() if key != "run"},
             dir=str(directory),
-            mode=mode,  # type: ignore[arg-type]  # a plain str from the config; W&B names the choices if it is another
+            mode=mode,  # type: ignore[arg-type]  # a plain str
             resume="allow",
             reinit="finish_previous",
             settings=wandb.Settings(
                 console="off",
                 silent=True,
                 init_timeout=30,
+                finish_timeout=FINISH_TIMEOUT_S,
+                finish_timeout_raises=True,
                 save_code=False,
                 disable_git=True,
                 host="",
                 x_disable_machine_info=True,
             ),
         )
-        self._run.define_metric(STEP, hidden=True)
-        self._run.define_metric("*", step_metric=STEP)
+        # They tell W&B's service about later imports, and would raise out of these once it is dead.
+        unregister_all_post_import_hooks()
+        run.define_metric(STEP, hidden=True)
+        run.define_metric("*", step_metric=STEP)
+        self._run = run
 
-    def _guard(self, what: str, action: Any) -> None:
-        try:
-            action()
-        except Exception as error:  # whatever W&B raises: the run goes on, its truth is metrics.jsonl
-            print(f"W&B could not {what} ({error}); the run goes on without it.", flush=True)
+    def _guard(self, what: str, action: Callable[[], None]) -> bool:
+        """Carry out ``action`` and return whether it went well. Whatever W&B does, the run goes on after a while: its
+        truth is metrics.jsonl.
+        """
+        faults: list[str] = []
+
+        def attempt() -> None:
+            try:
+                action()
+            except BaseException as error:  # W&B also raises KeyboardInterrupt and SystemExit of its own
+                faults.append(str(error) or type(error).__name__)
+
+        thread = threading.Thread(target=attempt, daemon=True)
+        thread.start()
+        thread.join(LONGEST_CALL_S[what])
+        if thread.is_alive():
+            faults.append(f"no answer within {LONGEST_CALL_S[what]:.0f} s")
+        if faults:
+            _end_service()
+            print(f"W&B could not {what} ({faults[0]}); the run goes on without it.", flush=True)
             self._run = None
+        return not faults
 
     def skip(self, rows: int) -> None:
         """Count the ``rows`` that metrics.jsonl already held when a run resumed."""
@@ -92,15 +150,44 @@ class Tracker:
         if self._run is None or self._rows_seen <= self._rows_sent:
             return
         # Counted before it is sent: a kill between the two loses one row of the view, never doubles one.
-        write_aside(self._sent_path, str(self._rows_seen))
+        self._sent_path.write_text(str(self._rows_seen))
         values = {key: value for key, value in row.items() if key != "step"}
         self._guard("log a row", lambda: self._run.log({STEP: row["step"], **values}))
 
     def finish(self, status: str, summary: dict[str, float]) -> None:
         """Close the run: results (complete, diverged) end with exit code 0, all else (failed, interrupted) with 1."""
-        if self._run is not None:
-            self._guard("finish", lambda: self._finish(status, summary))
+        if self._run is None:
+            return
+        run = self._run
+        log = None if run.settings.mode == "offline" else Path(run.settings.sync_file)
+        if self._guard("finish", lambda: self._finish(status, summary)) and log:
+            Path(f"{log}.synced").touch()  # W&B's own mark, which it leaves out for runs that it uploads itself
 
     def _finish(self, status: str, summary: dict[str, float]) -> None:
         self._run.summary.update({"status": status, **summary})
         self._run.finish(exit_code=int(status not in FINISHED))
+
+
+def _rows_sent(path: Path) -> int:
+    """What the file says; where a crash has left it empty, all rows that there are, so that none is doubled."""
+    if not path.exists():
+        return 0
+    try:
+        return int(path.read_text())
+    except ValueError:
+        return len(read_metrics(path.parent))
+
+
+def _end_service() -> None:
+    """Have the next run of this process start a service anew, and the process not wait for this one at its end."""
+    for child in psutil.Process().children(recursive=True):
+        if child.name().startswith("wandb"):
+            child.kill()
+
+    def say_goodbye() -> None:
+        with suppress(BaseException):  # there is nobody to say it to, which W&B ends with SystemExit
+            sys.modules["wandb"].teardown()
+
+    thread = threading.Thread(target=say_goodbye, daemon=True)
+    thread.start()
+    thread.join(LONGEST_CALL_S["log a row"])

@@ -27,7 +27,7 @@ from experiments.harness.averages import (
     tracked_layers,
 )
 from experiments.harness.batches import MicroBatches, micro_batch_loader
-from experiments.harness.checkpoint import TrainingState, load_checkpoint
+from experiments.harness.checkpoint import TrainingState, drop_checkpoints_after, load_checkpoint
 from experiments.harness.config import Config
 from experiments.harness.divergence import Diverged, FiniteWatch
 from experiments.harness.errors import ConfigError
@@ -44,10 +44,11 @@ from experiments.harness.tracking import Tracker
 from lion import measure_step
 
 
-def train(cfg: Config, data: Any, directory: Path, record: RunRecord | None, tracker: Tracker) -> None:
+def train(cfg: Config, data: Any, directory: Path, digest: str, record: RunRecord | None, tracker: Tracker) -> None:
     """Train to the last step, from the newest checkpoint if there is one, and evaluate.
 
-    ``record`` writes to the run's ``directory``; the main process holds it (None in the others of a distributed run).
+    ``digest`` is that of the sources. ``record`` writes to the run's ``directory``; the main process holds it (None in
+    the others of a distributed run).
     Raises Diverged, or SystemExit where a signal asked it to leave and it has saved; whatever else is raised is a
     SuiteError or a bug.
     """
@@ -78,7 +79,7 @@ def train(cfg: Config, data: Any, directory: Path, record: RunRecord | None, tra
             record.add_environment("hardware", gpu=torch.cuda.get_device_name(device), gpu_count=processes)
 
     # ------------------------------------------------------------------------------------------------------- resume
-    saved = load_checkpoint(directory)
+    saved = load_checkpoint(directory, digest)
     if saved:
         state.restore(saved)
         if record:
@@ -86,6 +87,7 @@ def train(cfg: Config, data: Any, directory: Path, record: RunRecord | None, tra
     else:
         enter_training(optimizer, [])
     if record:
+        drop_checkpoints_after(directory, state.step)
         tracker.skip(rows=record.cut_back(saved["metrics_bytes"] if saved else 0))
 
     def write(row: dict[str, float]) -> None:

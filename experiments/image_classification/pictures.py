@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from experiments.data.labels import check_order
 from experiments.data.stored import StoredSplit
+from experiments.harness.batches import ShieldedLoader
 from experiments.harness.errors import ConfigError
 from experiments.harness.seeds import derive_seed
 from experiments.image_classification.config import ImageClassificationConfig
@@ -159,4 +160,4 @@ def evaluation_batches(
     """
     starts = range(process * EVALUATION_BATCH_SIZE, len(pictures.labels), num_processes * EVALUATION_BATCH_SIZE)
     dataset = _EvaluationBatches(pictures, transform)
-    return DataLoader(dataset, batch_size=None, sampler=starts, num_workers=num_workers)
+    return ShieldedLoader(dataset, starts, num_workers, pin=False)

@@ -1,6 +1,7 @@
 """The page of one study, ``results/<task>/<scale>/<experiment>/README.md``."""
 
 from collections.abc import Sequence
+from html import escape
 from typing import Any
 
 from experiments.report.labels import (
@@ -84,7 +85,7 @@ def how_decided(summary: Summary, comparison: dict[str, Any]) -> str:
     margin = amount(comparison["margin"], comparison["metric"])
     lines = [
         f"The {metric_label(comparison['metric'])} was declared to decide; {comparison['better']} is better. "
-        f"Differences within {margin} count as a tie: {summary['margin_reason'].rstrip('.')}.",
+        f"Differences within {margin} count as a tie: {escape(summary['margin_reason'].rstrip('.'), quote=False)}.",
     ]
     looks = summary["looks"]
     if len(looks["declared"]) > 1:

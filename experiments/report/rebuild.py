@@ -17,8 +17,12 @@ SUMMARY_SCHEMA = 1
 
 def read_summary(directory: Path) -> Summary:
     """The summary.json of a study. Raises DataError if it is not what this report can read."""
-    summary: Summary = json.loads((directory / "summary.json").read_text(encoding="utf-8"))
-    if summary["schema"] != SUMMARY_SCHEMA or "looks" not in summary:
+    try:
+        summary: Summary = json.loads((directory / "summary.json").read_text(encoding="utf-8"))
+        known = summary["schema"] == SUMMARY_SCHEMA and "looks" in summary
+    except (ValueError, LookupError, TypeError) as error:
+        raise DataError(f"{directory / 'summary.json'} is damaged ({error}): make report makes it again.") from error
+    if not known:
         raise DataError(
             f"{directory / 'summary.json'} has schema {summary['schema']}, but this report reads {SUMMARY_SCHEMA} with "
             "looks: make the study's summary again with this version of the suite."
@@ -51,8 +55,12 @@ def write_report(results: Path) -> list[Path]:
 
 def write_overview(results: Path) -> None:
     """Write the page over all studies under ``results``, and the table of the project's front page if it is theirs."""
-    directories = study_folders(results)
-    studies = {directory.relative_to(results).as_posix(): read_summary(directory) for directory in directories}
+    studies = {}
+    for directory in study_folders(results):
+        try:
+            studies[directory.relative_to(results).as_posix()] = read_summary(directory)
+        except DataError as fault:  # that of one study is no reason to keep the page from the others
+            print(f"Left out of {results / 'README.md'}: {fault}", flush=True)
     write_aside(results / "README.md", overview_page(studies))
     if results.resolve() == ROOT / "results":
         write_between_marks(ROOT / "README.md", headline_table(studies))

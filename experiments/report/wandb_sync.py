@@ -1,30 +1,41 @@
-"""Upload what runs have logged to W&B offline, each piece once, however often this is called.
+"""Upload what W&B has not got of any run, each piece once, however often this is called.
 
 python -m experiments.report.wandb_sync [runs folder]
 
-A run that was stopped and continued leaves several pieces, ``<run>/wandb/offline-run-<start>-<run id>``. ``wandb sync``
-appends a piece to what the server has of its run (wandb 0.31, for runs started with resume="allow"), so pieces go up
-one by one in the order of their start, and where one fails the later ones of its run wait. What is done bears W&B's own
-mark, so that ``wandb sync`` and ``wandb clean`` by hand go together with this.
+A run that was stopped and continued leaves several pieces, ``<run>/wandb/offline-run-<start>-<run id>``, or without
+"offline-" where it was online and lost the server. Rows of metrics.jsonl that are in no piece, because W&B could not
+start or was killed, are made a piece of first. ``wandb sync`` appends a piece to what the server has of its run (wandb
+0.31, for runs started with resume="allow"), so pieces go up one by one in the order of their start, and where one fails
+the later ones of its run wait. What is done bears W&B's own mark, so that ``wandb sync`` and ``wandb clean`` by hand go
+together with this.
 """
 
 import argparse
 import fcntl
+import json
 import os
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 from experiments.harness.errors import SuiteError
 from experiments.harness.provenance import ROOT
-from experiments.harness.tracking import has_key
+from experiments.harness.record import last_values, read_metrics, read_status
+from experiments.harness.tracking import STEP, Tracker, base_url, has_key
 
 LOG_HEADER_BYTES = 7
 """All that W&B's log holds if a run was killed before its first flush; ``wandb sync`` refuses such a log."""
 TORN = "the file ends with an incomplete record"
 """What W&B says, having uploaded the rest, of a log that a kill has torn: there will never be more of it."""
 SYNC = [sys.executable, "-m", "wandb", "sync"]
+INSPECT = [str(Path(sys.executable).with_name("wandb")), "leet", "inspect", "--json"]
+LONGEST_UPLOAD_S = 900
+CONNECTION_TIMEOUT_S = 20
+COMPLETE = "wandb_rows_complete"
+"""Of a run whose pieces hold all its rows: how many, so that they are not read again."""
 
 
 def marker_of(log: Path) -> Path:
@@ -42,34 +53,76 @@ def is_being_written(run: Path) -> bool:
     return False
 
 
+def logs_of(run: Path) -> list[Path]:
+    """The logs of all pieces of a run, in the order of their start, which their folders' names tell."""
+    logs = [log for log in run.glob("wandb/*run-*/*.wandb") if log.stat().st_size > LOG_HEADER_BYTES]
+    return sorted(logs, key=lambda log: log.parent.name.removeprefix("offline-"))
+
+
 def pending(runs: Path) -> Iterator[tuple[Path, list[Path]]]:
     """Each run below ``runs`` (<task>/<run id>) with pieces to upload, and their logs in the order of their start."""
-    for run in sorted(path.parent for path in runs.glob("*/*/wandb")):
-        # The folders' names start with the time. Listed before the lock is tried: what appears later is not among them.
-        logs = [
-            log
-            for log in sorted(run.glob("wandb/offline-run-*/*.wandb"))
-            if log.stat().st_size > LOG_HEADER_BYTES and not marker_of(log).exists()
-        ]
-        if logs and is_being_written(run):
-            print(f"{run.name}: is being written; call again when it has ended")
-        elif logs:
+    for run in sorted({path.parent for pattern in ("wandb", "wandb_run.json") for path in runs.glob(f"*/*/{pattern}")}):
+        # Listed before the lock is tried: what appears later is not among them.
+        before = logs_of(run)
+        if is_being_written(run):
+            if any(not marker_of(log).exists() for log in before):
+                print(f"{run.name}: is being written; call again when it has ended")
+            continue
+        add_missing_rows(run, before)
+        logs = [log for log in logs_of(run) if not marker_of(log).exists()]
+        if logs:
             yield run, logs
+
+
+def add_missing_rows(run: Path, logs: list[Path]) -> None:
+    """Make a piece of the rows of metrics.jsonl that no piece holds."""
+    rows = read_metrics(run) if (run / "wandb_run.json").exists() else []
+    complete = run / COMPLETE
+    if not rows or (complete.exists() and complete.read_text() == str(len(rows))):
+        return
+    held: set[str] = set()
+    for log in logs:
+        found = subprocess.run([*INSPECT, str(log.parent)], capture_output=True, text=True, check=False, timeout=300)
+        if found.returncode:
+            print(f"{run.name}: {log.parent.name} cannot be read, so nothing is added to it")
+            return
+        records = [json.loads(line) for line in found.stdout.splitlines()]
+        held |= {_key(record["history"]["item"]) for record in records if record["type"] == "history"}
+    missing = [row for row in rows if _key({**row, STEP: row["step"]}) not in held]
+    if missing:
+        tracker = Tracker(run, "offline", json.loads((run / "wandb_run.json").read_text()), add_all=True)
+        for row in missing:
+            tracker.log(row)
+        status = read_status(run)
+        tracker.finish(status["status"] if status else "failed", last_values(run))
+        (run / "wandb_rows_sent").write_text(str(len(rows)))
+        print(f"{run.name}: {len(missing)} of {len(rows)} rows were in no piece and are in one now", flush=True)
+    complete.write_text(str(len(rows)))
+
+
+def _key(item: dict[str, float]) -> str:
+    """A row by its step and the names of its metrics, of which a run has one each."""
+    return json.dumps([item[STEP], sorted(name for name in item if name[0] != "_" and name not in (STEP, "step"))])
 
 
 def upload(log: Path) -> str | None:
     """Upload one piece and mark it; returns None, or what W&B said where it did not go through as a whole."""
     run = log.parents[2]
-    result = subprocess.run(
-        [*SYNC, str(log.relative_to(run))],
-        cwd=run,  # it keeps its own log in ./wandb, which every run has
-        env={**os.environ, "WANDB_SILENT": "false"},  # silent, it would keep its errors to itself
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    said = result.stdout + result.stderr
     marker = marker_of(log)
+    try:
+        result = subprocess.run(
+            [*SYNC, str(log.relative_to(run))],
+            cwd=run,  # it keeps its own log in ./wandb, which every run has
+            env={**os.environ, "WANDB_SILENT": "false"},  # silent, it would keep its errors to itself
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=LONGEST_UPLOAD_S,
+        )
+    except subprocess.TimeoutExpired:
+        marker.unlink(missing_ok=True)
+        return f"it took more than {LONGEST_UPLOAD_S} s"
+    said = result.stdout + result.stderr
     # W&B ends with 0 even if the account is refused, and sets its marker even if the connection broke half way.
     errors = [line for line in said.splitlines() if "ERROR" in line and TORN not in line]
     if result.returncode == 0 and not errors and (marker.exists() or TORN in said):
@@ -88,6 +141,15 @@ def sync(runs: Path) -> bool:
         raise SuiteError("There is no W&B account to upload to: set WANDB_API_KEY, or call wandb login, and try again.")
     if not runs.is_dir():
         raise SuiteError(f"There is no folder {runs}: name the one that holds <task>/<run id>.")
+    print(f"Uploading what is below {runs} to {base_url()}", flush=True)
+    try:
+        urllib.request.urlopen(base_url(), timeout=CONNECTION_TIMEOUT_S).close()
+    except urllib.error.HTTPError:
+        pass  # it answers
+    except (OSError, ValueError) as error:
+        raise SuiteError(
+            f"W&B at {base_url()} cannot be reached ({error}): nothing was uploaded. Try later."
+        ) from error
     uploaded = failed = 0
     for run, logs in pending(runs):
         for log in logs:

@@ -6,6 +6,7 @@ replaced only by the same study.
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -82,17 +83,26 @@ def study_identity(configs: Mapping[str, Mapping[str, Any]], fingerprint: str) -
 
 def check_folder(directory: Path, identity: Mapping[str, Any]) -> None:
     """Raise ConfigError if another study than that of ``identity`` is published in ``directory``."""
+    existing = next(folder for folder in (directory, *directory.parents) if folder.exists())
+    if not (existing.is_dir() and os.access(existing, os.W_OK)):
+        raise ConfigError(f"{existing} cannot be written, so no study could be published: set run.results_dir.")
     path = directory / "study.json"
     if not path.exists():
         if directory.exists() and any(directory.iterdir()):
             raise ConfigError(f"{directory} holds something else than a study: move it, or set run.results_dir.")
         return
-    published = json.loads(path.read_text())
-    # Studies of before this key tell their contestants and settings alone.
-    theirs = published.get("identity") or {
-        "contestants": dict.fromkeys(published["contestants"]),
-        "study": published["study"],
-    }
+    try:
+        published = json.loads(path.read_bytes())
+        # Studies of before this key tell their contestants and settings alone.
+        theirs = published.get("identity") or {
+            "contestants": dict.fromkeys(published["contestants"]),
+            "study": published["study"],
+        }
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise ConfigError(
+            f"{path} is damaged, so which study is published there is not known: delete the folder, or publish this "
+            "one elsewhere (run.results_dir=<folder>)."
+        ) from error
     differences = list(_differences(theirs, identity))
     if differences:
         raise ConfigError(

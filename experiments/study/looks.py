@@ -19,10 +19,12 @@ def looks_at(folder: Path, description: Mapping[str, Any]) -> dict[str, list[int
     seeds = description["study"]["confirm_seeds"]
     declared, taken = sorted({*description["study"]["looks"]}) or [len(seeds)], {len(seeds)}
     for path in sorted(folder.glob("*/study.json"), key=lambda path: path.stat().st_mtime_ns, reverse=True):
-        before = json.loads(path.read_text())
-        if _identity(before) == _identity(description) and {*seeds} & {*before["study"]["confirm_seeds"]}:
-            declared = before["looks"]["declared"]
-            taken |= {*before["looks"]["taken"]}
+        try:
+            before = json.loads(path.read_bytes())
+            if _identity(before) == _identity(description) and {*seeds} & {*before["study"]["confirm_seeds"]}:
+                declared, taken = before["looks"]["declared"], taken | {*before["looks"]["taken"]}
+        except (ValueError, LookupError, TypeError, AttributeError):
+            print(f"{path} is damaged: whether the study was looked at there is not known.", flush=True)
     return {"declared": declared, "taken": sorted(taken)}
 
 

@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from experiments.harness.damage import find_damage
+from experiments.harness.errors import RunError
 from experiments.harness.record import write_aside
 from experiments.study.identity import check_folder
 from experiments.study.looks import looks_at
@@ -64,6 +66,10 @@ def _write_records(study: Study, command: str, directory: Path) -> None:
             copied.mkdir(parents=True, exist_ok=True)
             for name in RECORD_FILES:
                 shutil.copyfile(run.directory / name, copied / name)
+            if damage := find_damage(copied, run.status()):
+                raise RunError(
+                    f"The record of {run.directory} is damaged ({damage}). The same command computes its end again."
+                )
             if (run.directory / "samples.png").exists():
                 shutil.copyfile(run.directory / "samples.png", copied / "samples.png")
     config = study.config

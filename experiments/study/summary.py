@@ -8,8 +8,10 @@ from statistics import fmean, median
 from typing import Any
 
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
-from experiments.harness.errors import SuiteError
+from experiments.harness.errors import DataError, RunError, SuiteError
 from experiments.harness.metric import FLATNESS
 from experiments.harness.provenance import ROOT
 from experiments.harness.record import read_metrics, write_aside
@@ -25,10 +27,25 @@ class RunFiles:
 
     def __init__(self, directory: Path) -> None:
         self.id = directory.name
-        self.config: Any = OmegaConf.to_container(OmegaConf.load(directory / "config.yaml"))
-        self.rows = read_metrics(directory)
-        self.status: dict[str, Any] = json.loads((directory / "status.json").read_text())
-        self.environment: dict[str, Any] = json.loads((directory / "environment.json").read_text())
+        try:
+            self.config: dict[str, Any] = dict(OmegaConf.to_container(OmegaConf.load(directory / "config.yaml")))  # type: ignore[arg-type]
+            self.rows = read_metrics(directory)
+            self.status: dict[str, Any] = json.loads((directory / "status.json").read_bytes())
+            self.environment: dict[str, Any] = json.loads((directory / "environment.json").read_bytes())
+            whole = {"status", "sources_digest"} <= self.status.keys() and "task" in self.config
+        except (
+            OSError,
+            ValueError,
+            LookupError,
+            AttributeError,
+            TypeError,
+            RunError,
+            YAMLError,
+            OmegaConfBaseException,
+        ) as error:
+            raise DataError(f"The record {directory} cannot be read: {error}") from error
+        if not whole:
+            raise DataError(f"The record {directory} is damaged: status.json or config.yaml lacks what every run has.")
 
     @property
     def diverged(self) -> bool:

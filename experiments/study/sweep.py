@@ -5,6 +5,7 @@ the launcher, so a study that is started again after any accident finds everythi
 """
 
 import itertools
+import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +19,6 @@ from omegaconf import DictConfig
 
 from experiments.harness.entry import locate, usable_status
 from experiments.harness.errors import ConfigError, SuiteError
-from experiments.harness.interrupt import leave_when_asked
 from experiments.harness.record import FINISHED, read_status
 from experiments.harness.sources import ROOT, sources_digest
 from experiments.study.directions import with_directions
@@ -144,7 +144,8 @@ class Study:
         ]
 
     def _runs(self, name: str, point: Settings, seeds: str, test: bool) -> list[Run]:
-        told = [f"run.study='{self.name}'"]  # W&B's group; no part of what the run is
+        # No part of what the run is: W&B's group, and the folder, which a worker elsewhere must not derive anew.
+        told = [f"run.study='{self.name}'", f"run.runs_dir={quoted(ROOT / self.config['run']['runs_dir'])}"]
         common = [*self._overrides, f"optimizer={name}", *point.overrides(), f"test={str(test).lower()}", *told]
         runs = []
         for seed in self.settings[seeds]:
@@ -161,6 +162,11 @@ class Study:
         return fmean(status["metrics"][self.settings["validation_metric"]] for status in statuses)
 
 
+def quoted(value: object) -> str:
+    """A value as Hydra's command line takes it, whatever characters it has."""
+    return "'" + re.sub(r"(\\*)'", r"\1\1\'", str(value)) + "'"
+
+
 def split_sweep(overrides: Sequence[Override]) -> tuple[list[str], list[list[str]]]:
     """The contestants, and the override lists of all studies: a swept ``optimizer`` names contestants, and every
     combination of the other swept values is a study of its own.
@@ -173,6 +179,8 @@ def split_sweep(overrides: Sequence[Override]) -> tuple[list[str], list[list[str
         if key.lstrip("+~") in given and not key.startswith("run."):
             raise ConfigError(f"{key} is given twice: only one of its values would count. Give it once.")
         given.add(key.lstrip("+~"))
+        if override.is_interval_sweep():
+            raise ConfigError(f"{override.input_line} has no end of values: name them, as in {key}=1,2.")
         values = (
             list(override.sweep_string_iterator())
             if override.is_sweep_override()
@@ -219,10 +227,10 @@ def launch(launcher: Launcher, phase: str, runs: list[Run]) -> None:
             flush=True,
         )
         try:
-            if hasattr(launcher, "ray_cfg"):
-                _start_ray(launcher.ray_cfg.init)
             launcher.launch([run.overrides for run in waiting], initial_job_idx=0)
             break
+        except ConfigError:
+            raise
         except Exception as error:  # whatever a launcher raises when it loses a worker
             print(
                 f"The launcher broke ({type(error).__name__}: {error}); launching again what is not finished.",
@@ -238,14 +246,3 @@ def launch(launcher: Launcher, phase: str, runs: list[Run]) -> None:
         raise SuiteError(
             f"{len(failed)} of {len(runs)} runs did not finish:\n{reasons}\nThe same command continues the study."
         )
-
-
-def _start_ray(settings: DictConfig) -> None:
-    """What Hydra's launcher for Ray would do, before it does: ray.init puts a handler of its own in place of ours for
-    SIGTERM, which aborts the study 3 s later, while it still ends its workers.
-    """
-    import ray
-
-    if not ray.is_initialized():
-        ray.init(**{str(key): value for key, value in settings.items()})
-        leave_when_asked()

@@ -1,5 +1,7 @@
 """``hydra/sweeper=study``: Hydra's door to experiments/study."""
 
+import re
+import shlex
 import sys
 from dataclasses import dataclass
 
@@ -38,7 +40,7 @@ class StudySweeper(Sweeper):
         """``arguments`` are the command line's overrides; each study that they span is run, published and shown."""
         from rich.console import Console
 
-        from experiments.harness.errors import DISK_FULL, SuiteError
+        from experiments.harness.entry import one_sentence
         from experiments.harness.interrupt import EXIT_CODE
         from experiments.harness.sources import ROOT
         from experiments.report.rebuild import write_overview, write_study
@@ -48,30 +50,24 @@ class StudySweeper(Sweeper):
         from experiments.study.sweep import Study, run_studies, split_sweep
 
         try:
-            optimizers, combinations = split_sweep(self.parser.parse_overrides(arguments))
-            studies = [Study(self.compose, combination, optimizers) for combination in combinations]
-            run_studies(studies, self.launcher)
-            # Without run.*: where something ran is no part of what a reader types to make it again.
-            shown = " ".join(argument for argument in arguments if not argument.startswith("run."))
-            command = f"python -m experiments.{self.task} --multirun hydra/sweeper=study {shown}"
-            summaries = []
-            for study in studies:
-                with publishing(study, command) as directory:
-                    summaries.append(write_study(directory))
-            for study in studies:
-                if study.settings["writes_centres"]:
-                    print(f"centres: {write_centres(study, ROOT / 'conf')}")
-            write_overview(studies[0].results.parents[2])
-        except SuiteError as error:
-            print(f"error: {error}", file=sys.stderr)
-            sys.exit(2)
-        except OSError as error:
-            if error.errno not in DISK_FULL:
-                raise
-            print(f"error: {error}. What was published before is unchanged.", file=sys.stderr)
-            sys.exit(2)
-        except SystemExit:  # a signal; Ray makes another exit code of it
-            sys.exit(EXIT_CODE)
+            with one_sentence():
+                optimizers, combinations = split_sweep(self.parser.parse_overrides(arguments))
+                studies = [Study(self.compose, combination, optimizers) for combination in combinations]
+                run_studies(studies, self.launcher)
+                # Where something ran, or had its data from, is no part of what a reader types to make it again.
+                here = re.compile(r"[+~]*(run\.|hydra|data\.(\w+\.)*\w*places\b)")
+                shown = shlex.join(argument for argument in arguments if not here.match(argument))
+                command = f"python -m experiments.{self.task} --multirun hydra/sweeper=study {shown}"
+                summaries = []
+                for study in studies:
+                    with publishing(study, command) as directory:
+                        summaries.append(write_study(directory))
+                for study in studies:
+                    if study.settings["writes_centres"]:
+                        print(f"centres: {write_centres(study, ROOT / 'conf')}")
+                write_overview(studies[0].results.parents[2])
+        except SystemExit as request:
+            sys.exit(request.code if request.code == 2 else EXIT_CODE)  # a signal; Ray makes another exit code of it
         for study, summary in zip(studies, summaries, strict=True):
             print_verdict(summary, Console())
             print(f"{study.results}/README.md")

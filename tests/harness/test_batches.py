@@ -1,13 +1,17 @@
 import itertools
+import shutil
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import Dataset
 
-from experiments.harness.batches import MicroBatches, MicroBatchKeys, micro_batch_loader, sample_indices
+from experiments.harness.batches import MicroBatches, MicroBatchKeys, ShieldedLoader, micro_batch_loader, sample_indices
 from experiments.harness.config import TrainConfig
 from experiments.harness.entry import locate
+from experiments.harness.errors import ConfigError
 from experiments.image_classification.task import build
 from tests.conftest import MakeConfig
 
@@ -98,3 +102,30 @@ def test_keys_are_counted_and_not_listed() -> None:
     keys = MicroBatchKeys(range(3, 10**9), range(1, 8, 4))
     assert len(keys) == 2 * (10**9 - 3)
     assert list(itertools.islice(keys, 3)) == [(3, 1), (3, 5), (4, 1)]
+
+
+class Unsendable:
+    def __reduce__(self) -> Any:
+        raise OSError("no space left in shared memory")
+
+
+class OneBatch(Dataset[dict[str, Any]]):
+    def __init__(self, batch: dict[str, Any]) -> None:
+        self.batch = batch
+
+    def __getitem__(self, key: int) -> dict[str, Any]:
+        return self.batch
+
+
+def test_a_worker_that_cannot_hand_over_a_batch_ends_the_run_instead_of_keeping_it_waiting() -> None:
+    loader = ShieldedLoader(OneBatch({"images": Unsendable()}), range(4), num_workers=1, pin=False)
+    with pytest.raises(RuntimeError, match="exited unexpectedly"):
+        next(iter(loader))
+
+
+def test_batches_that_would_not_fit_into_shared_memory_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    loader = ShieldedLoader(OneBatch({"images": torch.zeros(1_500_000)}), range(4), num_workers=2, pin=False)
+    assert next(iter(loader))["images"].shape == (1_500_000,)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=8_000_000))
+    with pytest.raises(ConfigError, match=r"run\.num_workers=2 may have 24 MB of batches .* has 8 MB free"):
+        iter(loader)

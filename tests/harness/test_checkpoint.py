@@ -1,19 +1,26 @@
+import hashlib
 import os
 import resource
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from experiments.harness import checkpoint
 from experiments.harness.checkpoint import load_checkpoint, save_checkpoint
 from experiments.harness.entry import execute, locate
-from experiments.harness.errors import RunError
+from experiments.harness.errors import ConfigError, RunError
 from tests.conftest import MakeConfig, rows
 
 
 def state(step: int) -> dict:
-    return {"step": step, "metrics_bytes": 0, "weights": torch.arange(2000.0) + step}
+    return {**remembering(b""), "step": step, "weights": torch.arange(2000.0) + step}
+
+
+def remembering(metrics: bytes, sources_digest: str = "ours") -> dict:
+    sha256 = hashlib.sha256(metrics).hexdigest()
+    return {"metrics_bytes": len(metrics), "metrics_sha256": sha256, "sources_digest": sources_digest}
 
 
 def steps(directory: Path) -> list[int]:
@@ -45,13 +52,42 @@ def test_a_corrupt_checkpoint_falls_back_to_the_one_before_and_says_so(
     assert f"The checkpoint {newest} is corrupt: falling back to the one before." in capsys.readouterr().out
 
 
-def test_a_checkpoint_ahead_of_the_metrics_is_not_used(tmp_path: Path) -> None:
+@pytest.mark.parametrize("metrics", [b'{"step": 1}\n{"ste', b'{"step": 2}\n{"step": 3}\n', b""])
+def test_a_checkpoint_of_other_metrics_is_not_used(tmp_path: Path, metrics: bytes) -> None:
     save_checkpoint(tmp_path, 5, state(5), keep=2)
-    save_checkpoint(tmp_path, 10, {**state(10), "metrics_bytes": 100}, keep=2)
-    (tmp_path / "metrics.jsonl").write_text("x" * 99)
+    save_checkpoint(tmp_path, 10, {**state(10), **remembering(b'{"step": 1}\n{"step": 3}\n')}, keep=2)
+    (tmp_path / "metrics.jsonl").write_bytes(metrics)
     loaded = load_checkpoint(tmp_path)
     assert loaded is not None
     assert loaded["step"] == 5
+
+
+def test_a_checkpoint_of_other_sources_is_not_used(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save_checkpoint(tmp_path, 5, state(5), keep=2)
+    save_checkpoint(tmp_path, 10, {**state(10), **remembering(b"", "theirs")}, keep=2)
+    loaded = load_checkpoint(tmp_path, "ours")
+    assert loaded is not None
+    assert loaded["step"] == 5
+    assert "was made by other sources: falling back" in capsys.readouterr().out
+
+
+def test_what_was_passed_over_does_not_push_out_what_is_new(make_config: MakeConfig) -> None:
+    cfg = make_config("run.checkpoint_every=2", "run.keep_checkpoints=1")
+    execute(cfg)
+    directory = locate(cfg)[2]
+    before = rows(directory)
+    (newest,) = directory.glob("step-*.pt")
+    newest.rename(directory / "step-99999999-0123456789abcdef.pt")
+    (directory / "status.json").unlink()
+    execute(cfg)
+    assert rows(directory) == before
+    assert steps(directory) == [cfg.train.steps]
+
+
+def test_a_state_that_a_checkpoint_cannot_hold_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="keeps more in its state than tensors and plain data"):
+        save_checkpoint(tmp_path, 5, {**state(5), "optimizer": {"state": {0: {"gain": np.float64(1)}}}}, keep=2)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_run_whose_checkpoints_are_all_corrupt_starts_anew_and_ends_the_same(make_config: MakeConfig) -> None:
@@ -89,6 +125,6 @@ def test_no_pickle_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     path = tmp_path / "step-00000005-x.pt"
     torch.save({"step": 5, "metrics_bytes": 0, "payload": Payload()}, path)
     path.rename(tmp_path / f"step-00000005-{checkpoint._digest(path)}.pt")
-    with pytest.raises(Exception, match="weights_only"):
+    with pytest.raises(RunError, match=r"holds objects that only unsafe unpickling would load.*delete it"):
         load_checkpoint(tmp_path)
     assert not (tmp_path / "owned").exists()

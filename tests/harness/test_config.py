@@ -8,10 +8,12 @@ import torch
 from hydra.errors import ConfigCompositionException
 from hydra.utils import instantiate
 
+from experiments.harness import entry
 from experiments.harness.config import resolved, run_id
 from experiments.harness.entry import execute, locate
-from experiments.harness.errors import ConfigError
+from experiments.harness.errors import ConfigError, RunError
 from experiments.harness.provenance import ROOT
+from experiments.study.identity import check_folder
 from tests.conftest import MakeConfig
 
 OPTIMIZERS = sorted((ROOT / "conf/optimizer").glob("*.yaml"))
@@ -84,10 +86,36 @@ def test_an_unknown_optimizer_is_refused_with_the_choices() -> None:
         ("train.micro_batch_size=12", r"train\.batch_size=32 is not a multiple of train\.micro_batch_size=12"),
         ("train.steps=0", r"train\.steps must be at least 1"),
         ("schedule.warmup_steps=8", r"schedule\.warmup_steps=8 leaves no step of train\.steps=8"),
-        ("train.precision=fp16", r"train\.precision must be fp32 or bf16, but it is 'fp16'"),
-        ("run.device=tpu", r"run\.device must be auto, cpu or cuda, but it is 'tpu'"),
+        ("train.precision=fp16", r"train\.precision must be one of fp32, bf16, but it is 'fp16'"),
+        ("run.device=tpu", r"run\.device must be one of auto, cpu, cuda, but it is 'tpu'"),
         ("schedule.shape=cosin", r"schedule\.shape must be one of"),
         ("study.tune_seeds=[1]", r"study\.tune_seeds and study\.confirm_seeds share \[1\]"),
+        ("study.confirm_seeds=[0,0,0,0]", r"study\.confirm_seeds=\[0, 0, 0, 0\] names a value twice"),
+        ("study.lr_multipliers=[]", r"study\.lr_multipliers must be one or more numbers above 0"),
+        ("study.lr_multipliers=[0,1]", r"study\.lr_multipliers must be one or more numbers above 0"),
+        ("study.decay_multipliers=[-1]", r"study\.decay_multipliers must be numbers from 0 up"),
+        ("study.tune_seeds=[]", r"study\.tune_seeds is empty, but there are settings to choose from"),
+        ("study.looks=[0]", r"study\.looks must be numbers from 1 up"),
+        ("train.clip_norm=-1", r"train\.clip_norm must be above 0, or null"),
+        ("train.clip_norm=nan", r"train\.clip_norm must be above 0, or null"),
+        ("train.ema_decay=2", r"train\.ema_decay must be from 0 to below 1"),
+        ("train.sample_every=0", r"train\.sample_every must be at least 1"),
+        ("train.threads=0", r"train\.threads must be at least 1"),
+        ("schedule.warmup_steps=-1", r"schedule\.warmup_steps must be at least 0"),
+        ("schedule.end_factor=-0.1", r"schedule\.end_factor must be at least 0"),
+        ("optimizer.lr=-0.1", r"optimizer\.lr must be at least 0"),
+        ("optimizer.lr=nan", r"optimizer\.lr must be at least 0"),
+        ("run.checkpoint_every=0", r"run\.checkpoint_every must be at least 1"),
+        ("run.keep_checkpoints=-1", r"run\.keep_checkpoints must be at least 1"),
+        ("run.num_workers=-1", r"run\.num_workers must be at least 0"),
+        ("run.gpus=-1", r"run\.gpus must be at least 0"),
+        ("run.wandb=ofline", r"run\.wandb must be one of auto, online, offline, disabled, but it is 'ofline'"),
+        ("run.wandb_project='a:b'", r"run\.wandb_project must be a name that W&B takes"),
+        ("run.cache_dir=''", r"run\.cache_dir is empty \(LION_CACHE\)"),
+        ("optimizer.name='a/../../x'", r"optimizer\.name must be up to 64 letters"),
+        (f"optimizer.name={'x' * 300}", r"optimizer\.name must be up to 64 letters"),
+        ("data.name='../x'", r"data\.name must be up to 200 characters without"),
+        ("~flatness", r"flatness was taken out .* leave it as it is"),
         ("~settings.lion", r"settings\.lion\.lr"),
         ("data.val_size=300", r"data\.val_size=300"),
         ("+optimizer.nesterov=true", r"optimizer=lion cannot be built .*nesterov"),
@@ -125,3 +153,24 @@ def test_the_same_content_from_another_place_is_the_same_run(make_config: MakeCo
     elsewhere = {**plain, "data": {**plain["data"], "places": []}}
     assert run_id(plain, "f" * 64) == run_id(elsewhere, "f" * 64)
     assert run_id(plain, "f" * 64) != run_id(plain, "e" * 64)
+
+
+def test_a_folder_that_cannot_be_written_is_one_sentence(
+    make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(RunError, match=r"cannot be written .*: set run\.runs_dir"):
+        execute(make_config(f"run.runs_dir={tmp_path}/file/runs"))
+    with pytest.raises(ConfigError, match=r"file cannot be written, .* set run\.results_dir"):
+        check_folder(tmp_path / "file" / "results", {})
+
+
+def test_a_relative_cache_is_the_same_from_everywhere(
+    make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(entry, "ROOT", tmp_path)
+    cfg = make_config("run.cache_dir=cache", "run.runs_dir=runs")
+    directory = locate(cfg)[2]
+    monkeypatch.chdir(tmp_path.parent)
+    assert locate(cfg)[2] == directory
+    assert (tmp_path / "cache").is_dir()

@@ -2,14 +2,18 @@ import json
 import multiprocessing
 import os
 import subprocess
+import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from experiments.harness import entry, provenance, record
+from experiments.harness.damage import find_damage
 from experiments.harness.entry import execute, locate
 from experiments.harness.errors import RunError
-from experiments.harness.record import RunRecord, is_held, read_metrics
+from experiments.harness.record import RunRecord, is_held, read_metrics, read_status, take_lock
 from experiments.harness.sources import sources_digest
 from tests.conftest import MakeConfig, rows
 
@@ -98,3 +102,89 @@ def test_a_run_directory_of_another_process_is_one_sentence_on_the_command_line(
         result = subprocess.run(command_line, capture_output=True, text=True, check=False)
     assert result.returncode == 2
     assert result.stderr.strip().splitlines()[-1].startswith(f"error: The run {directory} is held by another process")
+
+
+def test_fresh_does_not_pull_the_folder_from_under_a_live_run(
+    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(record, "LOCK_WAIT_S", 0.2)
+    cfg = make_config("run.fresh=true")
+    directory = locate(cfg)[2]
+    with RunRecord(directory, "other sources", {}), pytest.raises(RunError, match="held by another process"):
+        execute(cfg)
+    assert not (directory.parent / ".superseded").exists()
+    execute(cfg)
+    assert len(list((directory.parent / ".superseded").iterdir())) == 1
+
+
+def test_who_waits_for_a_folder_that_is_set_aside_holds_the_new_one(tmp_path: Path) -> None:
+    directory = tmp_path / "run"
+    holder = take_lock(directory)
+
+    def set_aside_and_let_go() -> None:
+        time.sleep(0.3)
+        directory.rename(tmp_path / "aside")
+        holder.close()
+
+    threading.Thread(target=set_aside_and_let_go).start()
+    with take_lock(directory):
+        assert is_held(directory)
+        assert not is_held(tmp_path / "aside")
+
+
+def test_a_run_that_another_process_has_finished_meanwhile_is_not_opened_again(make_config: MakeConfig) -> None:
+    cfg = make_config()
+    execute(cfg)
+    plain, _, directory = locate(cfg)
+    before = {path.name: path.read_bytes() for path in directory.iterdir() if path.name != "lock"}
+    with RunRecord(directory, sources_digest(plain), {}) as late:
+        assert late.finished
+    assert {path.name: path.read_bytes() for path in directory.iterdir() if path.name != "lock"} == before
+
+
+def test_what_a_killed_process_left_goes_when_the_run_is_opened(tmp_path: Path) -> None:
+    for name in (".checkpoint.123", ".status.json.99", ".hidden"):
+        (tmp_path / name).touch()
+    with RunRecord(tmp_path, "digest", {}):
+        assert {path.name for path in tmp_path.glob(".*")} == {".hidden"}
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "empty status": lambda run: (run / "status.json").write_text(""),
+    "status of another shape": lambda run: (run / "status.json").write_text("[]"),
+    "no metrics": lambda run: (run / "metrics.jsonl").unlink(),
+    "cut metrics": lambda run: os.truncate(run / "metrics.jsonl", 100),
+    "flipped metrics": lambda run: flip(run / "metrics.jsonl"),
+    "more metrics": lambda run: (run / "metrics.jsonl").open("a").write('{"step": 1, "val/top1": 99.0}\n'),
+    "edited config": lambda run: (run / "config.yaml").write_text(
+        (run / "config.yaml").read_text().replace("seed: 0", "seed: 7")
+    ),
+    "config of another shape": lambda run: (run / "config.yaml").write_text("- 1\n"),
+    "no config": lambda run: (run / "config.yaml").unlink(),
+    "cut environment": lambda run: os.truncate(run / "environment.json", 9),
+    "no parameter groups": lambda run: (run / "parameter_groups.json").unlink(),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_finished_run_whose_record_is_damaged_ends_again_in_the_same_bits(
+    make_config: MakeConfig, damage: str
+) -> None:
+    cfg = make_config()
+    execute(cfg)
+    directory = locate(cfg)[2]
+    before, config = rows(directory), (directory / "config.yaml").read_text()
+    DAMAGES[damage](directory)
+    execute(cfg)
+    assert rows(directory) == before
+    assert (directory / "config.yaml").read_text() == config
+    assert (directory / "parameter_groups.json").exists()
+    status = read_status(directory)
+    assert status is not None
+    assert find_damage(directory, status) is None

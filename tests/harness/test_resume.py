@@ -1,5 +1,6 @@
 """A run that is stopped at any moment, and started again, ends in the same bits."""
 
+import os
 import signal
 import subprocess
 import time
@@ -137,3 +138,31 @@ def test_a_run_that_failed_continues_once_its_fault_is_gone(
     assert status is not None
     assert (status["status"], status["reason"]) == ("failed", "ZeroDivisionError: division by zero")
     assert_same_end(end_of(cfg), uninterrupted)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR2])
+def test_a_signal_to_the_process_group_finds_the_data_workers_still_serving(
+    make_config: MakeConfig, command_line: list[str], number: signal.Signals
+) -> None:
+    longer = ["train.steps=4000", "train.log_every=1", "run.checkpoint_every=4000", "run.num_workers=2"]
+    directory = locate(make_config(*longer))[2]
+    process = subprocess.Popen([*command_line, *longer], stderr=subprocess.PIPE, start_new_session=True)
+    wait_for_row(directory, 3, process)
+    os.killpg(process.pid, number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == EXIT_CODE, errors
+    assert list(directory.glob("step-*.pt")), errors
+    with pytest.raises(ProcessLookupError):
+        os.killpg(process.pid, 0)  # no worker is left
+
+
+def test_a_terminal_that_closes_does_not_stop_what_was_started_to_outlive_it(
+    make_config: MakeConfig, command_line: list[str]
+) -> None:
+    directory = locate(make_config(*LONGER))[2]
+    process = subprocess.Popen(
+        [*command_line, *LONGER], preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    )
+    wait_for_row(directory, 3, process)
+    process.send_signal(signal.SIGHUP)
+    assert process.wait(60) == 0

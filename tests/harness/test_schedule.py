@@ -6,7 +6,6 @@ import torch
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, SequentialLR
 
 from experiments.harness.config import ScheduleConfig
-from experiments.harness.errors import ConfigError
 from experiments.harness.schedule import lr_factor
 
 
@@ -46,8 +45,3 @@ def test_warmup_and_cosine_match_torchs_schedulers() -> None:
 def test_no_update_is_made_at_a_learning_rate_of_zero() -> None:
     for shape in ("constant", "linear", "cosine", "rsqrt"):
         assert min(factors(50, shape=shape, warmup_steps=10)) > 0
-
-
-def test_an_unknown_shape_is_named_with_the_choices() -> None:
-    with pytest.raises(ConfigError, match=r"schedule\.shape must be one of cosine, linear, constant, rsqrt.*'cosin'"):
-        lr_factor(0, 1, ScheduleConfig(shape="cosin"))

@@ -2,19 +2,24 @@
 
 import json
 import math
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
 import wandb
 
-from experiments.harness import checkpoint
+from experiments.harness import checkpoint, tracking
 from experiments.harness.entry import execute, locate
 from experiments.harness.record import read_metrics, read_status
-from experiments.harness.tracking import Tracker
+from experiments.harness.tracking import Tracker, description_of
 from experiments.image_classification.task import ImageClassification
+from experiments.report import wandb_sync
 from tests.conftest import MakeConfig
 
 OFFLINE = "run.wandb=offline"
@@ -87,7 +92,7 @@ def test_a_tuning_run_has_the_job_type_tune(make_config: MakeConfig) -> None:
 
 
 def test_a_diverged_run_ends_as_a_result(make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ImageClassification, "metrics", lambda self, sums: {"loss": math.nan})
+    monkeypatch.setattr(ImageClassification, "metrics", lambda self, sums: {"loss": math.nan, "top1": 0.0})
     cfg = make_config(OFFLINE)
     execute(cfg)
     summary = json.loads(inspect(pieces(locate(cfg)[2])[0], "--summary"))
@@ -147,14 +152,97 @@ def test_auto_is_online_with_a_key_and_offline_without(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, key: str, mode: str
 ) -> None:
     seen = {}
-    monkeypatch.setattr(wandb, "init", lambda **settings: seen.update(settings))
+    run = SimpleNamespace(define_metric=lambda *arguments, **settings: None)
+    monkeypatch.setattr(wandb, "init", lambda **settings: seen.update(settings) or run)
     monkeypatch.setenv("WANDB_API_KEY", key)
     monkeypatch.setenv("NETRC", str(tmp_path / "none"))
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("WANDB_MODE", raising=False)
     config = {
         "task": "t", "scale": "s", "experiment": "t/e", "seed": 0, "test": True,
-        "optimizer": {"name": "lion"}, "run": {"wandb_project": "p"},
+        "optimizer": {"name": "lion"}, "run": {"wandb_project": "p", "study": ""},
     }  # fmt: skip
-    Tracker(tmp_path, "auto", config)
+    Tracker(tmp_path, "auto", description_of(config))
     assert seen["mode"] == mode
+
+
+def services() -> list[psutil.Process]:
+    return [
+        child
+        for child in psutil.Process().children(recursive=True)
+        if "wandb" in child.name() and child.status() != "zombie"
+    ]
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP], ids=["dies", "hangs"])
+def test_a_service_that_is_lost_before_the_first_row_costs_the_rows_of_the_view_alone(
+    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], number: signal.Signals
+) -> None:
+    original = Tracker._start
+
+    def start(self: Tracker, *arguments: Any) -> None:
+        original(self, *arguments)
+        for service in services():
+            service.send_signal(number)
+
+    monkeypatch.setattr(Tracker, "_start", start)
+    monkeypatch.setattr(tracking, "LONGEST_CALL_S", {"start": 60.0, "log a row": 2.0, "finish": 2.0})
+    cfg = make_config(OFFLINE)
+    execute(cfg)
+    status = read_status(locate(cfg)[2])
+    assert status is not None
+    assert status["status"] == "complete"
+    assert "W&B could not" in capsys.readouterr().out
+    assert services() == []
+
+
+def test_a_count_that_a_crash_has_left_empty_doubles_no_row(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n{"step": 2}\n')
+    (tmp_path / "wandb_rows_sent").touch()
+    assert tracking._rows_sent(tmp_path / "wandb_rows_sent") == 2
+
+
+def test_where_the_server_cannot_be_used_rows_are_kept_offline_whatever_variables_are_left_over(
+    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = wandb.init
+    monkeypatch.setenv("WANDB_RUN_ID", "another")
+    monkeypatch.setenv("WANDB_SWEEP_ID", "sweep")
+    monkeypatch.setenv("WANDB_SERVICE", "4-1-unix-/nowhere")
+
+    def refusing(**settings: Any) -> Any:
+        if settings["mode"] == "online":
+            raise wandb.errors.AuthenticationError("a bad key")
+        return original(**settings)
+
+    monkeypatch.setattr(wandb, "init", refusing)
+    cfg = make_config("run.wandb=online")
+    execute(cfg)
+    directory = locate(cfg)[2]
+    assert sent_rows(directory) == read_metrics(directory)
+    (run,) = records(pieces(directory)[0], "run")
+    assert run["run_id"] == directory.name
+    assert not run.get("sweep_id")
+    assert "WANDB_RUN_ID" not in os.environ
+
+
+@pytest.mark.parametrize("lost", ["all", "last"])
+def test_the_sync_makes_a_piece_of_the_rows_that_wandb_never_got(
+    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, lost: str
+) -> None:
+    cfg = make_config(OFFLINE)
+    with monkeypatch.context() as patch:
+        if lost == "all":
+            patch.setattr(Tracker, "_start", lambda self, *arguments: 1 / 0)
+        else:
+            logged = Tracker.log
+            patch.setattr(Tracker, "log", lambda self, row: logged(self, row) if row["step"] < 8 else None)
+        execute(cfg)
+    directory = locate(cfg)[2]
+    for _ in range(2):  # the second call has nothing to add
+        ((run, logs),) = wandb_sync.pending(directory.parents[1])
+        assert run == directory
+        assert len(logs) == (1 if lost == "all" else 2)
+        assert sorted(sent_rows(directory), key=lambda row: (row["step"], sorted(row))) == sorted(
+            read_metrics(directory), key=lambda row: (row["step"], sorted(row))
+        )

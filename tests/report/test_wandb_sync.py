@@ -4,7 +4,10 @@ import fcntl
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -64,17 +67,31 @@ def stand_in(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    """A server that answers whatever it is asked with "not found"."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as listening:
+        threading.Thread(target=listening.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{listening.server_port}"
+        listening.shutdown()
+
+
 @pytest.fixture
-def sync(stand_in: Path, tmp_path: Path) -> Callable[..., tuple[int, str, list[str]]]:
+def sync(stand_in: Path, tmp_path: Path, server: str) -> Callable[..., tuple[int, str, list[str]]]:
     """``sync("refused", ...)``: exit code, output, and the pieces that were given to ``wandb sync``, in order; the
     outcomes are those of its calls one after the other, and afterwards all is fine.
     """
 
-    def call(*outcomes: str, key: str = "x" * 40) -> tuple[int, str, list[str]]:
+    def call(*outcomes: str, key: str = "x" * 40, url: str = server) -> tuple[int, str, list[str]]:
         (stand_in / "outcomes").write_text(" ".join(outcomes))
         (stand_in / "calls").write_text("")
         environment = {**os.environ, "PYTHONPATH": str(stand_in.parent), "WANDB_API_KEY": key}
-        environment |= {"HOME": str(tmp_path), "NETRC": str(tmp_path / "none"), "WANDB_SILENT": "true"}
+        environment |= {
+            "HOME": str(tmp_path),
+            "NETRC": str(tmp_path / "none"),
+            "WANDB_SILENT": "true",
+            "WANDB_BASE_URL": url,
+        }
         result = subprocess.run(
             [sys.executable, "-m", "experiments.report.wandb_sync", str(tmp_path / "runs")],
             env=environment, capture_output=True, text=True, check=False,
@@ -166,3 +183,13 @@ def test_a_real_offline_run_is_found_and_its_log_is_one_that_wandb_would_take(
     command = [sys.executable, "-m", "wandb", "sync", "--dry-run", f"wandb/{calls[0]}"]
     result = subprocess.run(command, cwd=directory, capture_output=True, text=True, check=True)
     assert "Skipped 1 synced run(s)" in result.stderr, "the marker is the one that W&B itself reads"
+
+
+def test_a_server_that_cannot_be_reached_is_one_sentence_at_once(sync: Sync, tmp_path: Path) -> None:
+    add_piece(tmp_path / "runs/task/lion", FIRST)
+    started = time.monotonic()
+    code, output, calls = sync(url="http://127.0.0.1:9")
+    assert (code, calls) == (1, [])
+    assert time.monotonic() - started < 30
+    assert f"Uploading what is below {tmp_path}/runs to http://127.0.0.1:9" in output
+    assert "error: W&B at http://127.0.0.1:9 cannot be reached" in output

@@ -20,7 +20,8 @@ from tests.conftest import MakeConfig
 
 def study_command(command_line: list[str], *overrides: str) -> list[str]:
     python, module, task, *common = command_line
-    return [python, module, task, "--multirun", "hydra/sweeper=study", *common, *overrides]
+    once = {override.partition("=")[0]: override for override in (*common, *overrides)}  # the last of a key counts
+    return [python, module, task, "--multirun", "hydra/sweeper=study", *once.values()]
 
 
 def run_study(command_line: list[str], *overrides: str) -> subprocess.CompletedProcess[str]:

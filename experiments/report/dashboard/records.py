@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from experiments.harness.errors import DataError
 from experiments.harness.record import is_held
 from experiments.report.labels import Summary, task_name
 from experiments.report.rebuild import read_summary
@@ -58,8 +60,9 @@ def published_studies(results: Path) -> list[PublishedStudy]:
     """Every study below ``results``, by name."""
     studies = []
     for directory in study_folders(results):
-        runs = {run.name: RunFiles(run) for run in sorted((directory / "runs").iterdir())}
-        studies.append(PublishedStudy(directory.relative_to(results).as_posix(), read_summary(directory), runs))
+        with left_out_if_damaged():
+            runs = {run.name: RunFiles(run) for run in sorted((directory / "runs").iterdir())}
+            studies.append(PublishedStudy(directory.relative_to(results).as_posix(), read_summary(directory), runs))
     return studies
 
 
@@ -68,7 +71,10 @@ def open_studies(runs: Path, published: Iterable[PublishedStudy]) -> list[OpenSt
     # A published run that starts anew with other sources (FRESH=1) has its old id, and is open again.
     known = {(run.id, run.status["sources_digest"]) for study in published for run in study.runs.values()}
     groups: dict[tuple[str, str], list[Path]] = {}
-    records = {path.parent: RunFiles(path.parent) for path in sorted(runs.glob("*/*/status.json"))}
+    records = {}
+    for path in sorted(runs.glob("*/*/status.json")):
+        with left_out_if_damaged():
+            records[path.parent] = RunFiles(path.parent)
     for directory, run in records.items():
         if run.status["status"] == "running" and not is_held(directory):
             run.status["status"] = "interrupted"
@@ -86,6 +92,15 @@ def open_studies(runs: Path, published: Iterable[PublishedStudy]) -> list[OpenSt
         )
         for (task, digest), directories in sorted(groups.items())
     ]
+
+
+@contextmanager
+def left_out_if_damaged() -> Iterator[None]:
+    """What cannot be read is no reason to keep the rest from the reader."""
+    try:
+        yield
+    except DataError as fault:
+        print(f"Left out: {fault}", flush=True)
 
 
 def _title(config: dict[str, Any]) -> str:

@@ -1,0 +1,69 @@
+"""``hydra/launcher=ray_local`` and ``ray_cluster``: Hydra's launcher for Ray, started so that it leaves nothing behind
+and refuses what could only be waited for.
+"""
+
+import atexit
+import os
+import secrets
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from hydra.core.utils import JobReturn
+from hydra_plugins.hydra_ray_launcher.ray_launcher import RayLauncher
+from omegaconf import OmegaConf
+
+LONGEST_TEMPORARY_FOLDER = 30
+"""Characters of $TMPDIR up to which Ray's sockets below it (75 more) keep to the 107 bytes that Linux allows."""
+
+
+class SuiteRayLauncher(RayLauncher):
+    """Hydra's, with Ray's start and a look at what the cluster has."""
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        """Raises ConfigError for runs that no node of a Ray of our own can ever hold; else as Hydra's does."""
+        settings: Any = OmegaConf.to_container(self.ray_cfg.init, resolve=True)
+        is_ours = settings.get("address") == "local"
+        if is_ours:  # Ray reads these when it is imported; else it keeps one token in ~/.ray, readable by everyone
+            os.environ.setdefault("RAY_AUTH_MODE", "token")
+            os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        import ray
+
+        if not ray.is_initialized():
+            _start(settings, is_ours)
+        request: Any = OmegaConf.to_container(self.ray_cfg.remote, resolve=True)
+        _check(request, [node["Resources"] for node in ray.nodes() if node["Alive"]], is_ours)
+        results: Sequence[JobReturn] = super().launch(job_overrides, initial_job_idx)
+        return results
+
+
+def _start(settings: Mapping[str, Any], is_ours: bool) -> None:
+    """What Hydra's launcher would do, with our handlers of signals: Ray's own for SIGTERM aborts the study 3 s later,
+    while it still ends its workers.
+    """
+    import ray
+
+    from experiments.harness.interrupt import leave_when_asked
+
+    if is_ours:
+        place = tempfile.gettempdir()
+        folder = tempfile.mkdtemp(prefix="lion-", dir=place if len(place) <= LONGEST_TEMPORARY_FOLDER else "/tmp")
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        settings = {**settings, "_temp_dir": folder}
+    ray.init(**settings)
+    atexit.register(ray.shutdown)  # before its folder goes
+    leave_when_asked()
+
+
+def _check(request: Mapping[str, float], nodes: Sequence[Mapping[str, float]], is_ours: bool) -> None:
+    """Compare what one run asks for with the largest node; a cluster that is not ours may still grow."""
+    from experiments.harness.errors import ConfigError
+
+    for key, resource in (("num_cpus", "CPU"), ("num_gpus", "GPU")):
+        asked, largest = request.get(key, 0), max((node.get(resource, 0) for node in nodes), default=0)
+        if asked > largest:
+            what = f"run.{key[4:]}={asked:g}, but the largest node here has {largest:g} {resource}s"
+            if is_ours:
+                raise ConfigError(f"{what}: no run would ever start. Lower it, or use hydra/launcher=ray_cluster.")
+            print(f"{what}: the runs wait until the cluster grows by such a node.", flush=True)

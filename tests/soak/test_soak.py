@@ -1,0 +1,173 @@
+"""``make soak``: faults at random, for as long as it is told, into runs and studies of every task; whatever happens,
+the same command afterwards ends with the rows and the weights of one that nothing disturbed.
+
+SOAK_SECONDS (60), SOAK_SEED (drawn, and printed), SOAK_PAGE (a file that gets the table).
+"""
+
+import json
+import os
+import platform
+import random
+import shutil
+import subprocess
+import time
+from collections import Counter
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from experiments.harness import entry, tracking
+from experiments.harness.provenance import ROOT
+from experiments.harness.record import write_aside
+from tests.conftest import rows
+from tests.soak.faults import IN_A_PROCESS, LONGEST_S, damage, end, start
+
+SMALL = ["scale=smoke", "run.checkpoint_every=2"]
+STUDY = ["--multirun", "hydra/sweeper=study", "optimizer=lion,adamw", "study.lr_multipliers=[1.0]"]
+DAMAGED, TWO, FRESH, WANDB = (
+    "files cut, flipped, emptied, deleted",
+    "two processes",
+    "FRESH on a live run",
+    "W&B killed",
+)
+KINDS = [*IN_A_PROCESS, DAMAGED, TWO, FRESH, WANDB]
+
+End = dict[str, Any]
+
+
+def end_of(folder: Path) -> End:
+    """The rows and the weights of all runs below a folder, and what studies say of them."""
+    ends: End = {}
+    for run in sorted(path.parent for path in folder.glob("runs/*/*/status.json")):
+        state = torch.load(max(run.glob("step-*.pt")), weights_only=True)
+        tensors = {name: value.numpy().tobytes() for name, value in state["model"].items()}
+        status = json.loads((run / "status.json").read_text())["status"]
+        ends[run.name] = (status, rows(run), tensors, repr(state["optimizer"]))
+    for path in sorted(folder.glob("results/*/*/*/summary.json")):
+        ends[path.parent.name] = json.loads(path.read_text())["comparisons"]
+    return ends
+
+
+class Trial:
+    """One command in a folder of its own, with faults, to its end."""
+
+    def __init__(self, rng: random.Random, task: str, arguments: list[str], folder: Path, study: bool) -> None:
+        self.rng, self.task, self.folder, self.study = rng, task, folder, study
+        self.log = folder / "log"
+        folder.mkdir()
+        self.arguments = [*(STUDY if study else []), *SMALL, *arguments]
+        self.arguments += [f"run.runs_dir={folder}/runs", f"run.results_dir={folder}/results"]
+
+    def disturb(self, kind: str) -> None:
+        """One fault of a kind, while the command runs or after it was killed."""
+        workers = self.rng.choice([0, 0, 0, 2])
+        arguments = [*self.arguments, f"run.num_workers={workers}"]
+        if kind in IN_A_PROCESS:
+            end(start(self.task, arguments, self.log, IN_A_PROCESS[kind](self.rng, self.folder / "runs")))
+        elif kind == DAMAGED:
+            interrupted = IN_A_PROCESS["kill -9 at a file operation"](self.rng, self.folder / "runs")
+            end(start(self.task, arguments, self.log, interrupted))
+            self.note(damage(self.rng, self.folder / "runs"))
+        elif kind == TWO:
+            first = start(self.task, arguments, self.log)
+            time.sleep(self.rng.uniform(0, 1))
+            second = start(self.task, arguments, self.log)
+            self.note(f"two processes ended with {end(first)} and {end(second)}")
+        elif kind == FRESH:
+            old = start(self.task, arguments, self.log, lambda: setattr(entry, "sources_digest", lambda config: "0-0"))
+            time.sleep(self.rng.uniform(0, 2))
+            fresh = "run.fresh=true"
+            new = start(self.task, [*(argument for argument in arguments if argument != fresh), fresh], self.log)
+            self.note(f"the old run ended with {end(old)}, the new one with {end(new)}")
+            self.arguments = [*(argument for argument in self.arguments if argument != fresh), fresh]
+        elif kind == WANDB:
+            end(start(self.task, [*arguments, "run.wandb=offline"], self.log, self.kill_wandb))
+
+    def kill_wandb(self) -> None:
+        """Have W&B's service die at a random row."""
+        log, row = tracking.Tracker.log, self.rng.randrange(6)
+
+        def killing(tracker: tracking.Tracker, values: dict[str, float]) -> None:
+            if tracker._rows_seen == row:
+                subprocess.run(["pkill", "-9", "-s", str(os.getpid()), "wandb-core"], check=False)
+            log(tracker, values)
+
+        setattr(tracking.Tracker, "log", killing)  # noqa: B010  # mypy wants the names of the parameters to be the same
+
+    def note(self, what: str) -> None:
+        with self.log.open("a") as file:
+            file.write(f"--- {what}\n")
+
+    def finish(self) -> int | None:
+        """The command once more, undisturbed; its exit code."""
+        return end(start(self.task, self.arguments, self.log))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_whatever_happens_every_end_is_the_undisturbed_one(data: dict[str, list[str]], tmp_path: Path) -> None:
+    seconds, seed = (
+        float(os.environ.get("SOAK_SECONDS", "60")),
+        os.environ.get("SOAK_SEED", str(random.randrange(10**6))),
+    )
+    print(f"\nsoak: seed {seed}, {seconds:.0f} s")
+    for task in data:
+        import_module(f"experiments.{task}.config")
+        import_module(f"experiments.{task}.task")
+    references: dict[tuple[str, bool], End] = {}
+    faults, lost = Counter[str](), Counter[str]()
+    started, number = time.monotonic(), 0
+    while time.monotonic() - started < seconds:
+        number += 1
+        rng = random.Random(f"{seed}-{number}")
+        task, study = list(data)[number % len(data)], rng.random() < 0.1
+        if (task, study) not in references:
+            undisturbed = Trial(rng, task, data[task], tmp_path / f"{task}-{study}", study)
+            assert undisturbed.finish() == 0, undisturbed.log.read_text()
+            references[task, study] = end_of(undisturbed.folder)
+        trial = Trial(rng, task, data[task], tmp_path / str(number), study)
+        kinds = [rng.choice(KINDS) for _ in range(rng.choice([1, 2, 3]))]
+        for kind in kinds:
+            trial.disturb(kind)
+        faults.update(kinds)
+        code = trial.finish()
+        if code == 0 and end_of(trial.folder) == references[task, study]:
+            shutil.rmtree(trial.folder)
+        else:
+            lost.update(kinds)
+            print(f"trial {number}, {task}{', a study' if study else ''}: {', '.join(kinds)}: exit code {code}")
+            print(trial.log.read_text()[-3000:], flush=True)
+    table = page(faults, lost, number, time.monotonic() - started, seed)
+    print(table)
+    if where := os.environ.get("SOAK_PAGE"):
+        write_aside(Path(where), table)
+    assert not lost, f"repeat with SOAK_SEED={seed}"
+
+
+def page(faults: Counter[str], lost: Counter[str], trials: int, seconds: float, seed: str) -> str:
+    """docs/reliability.md."""
+    commit = subprocess.run(["git", "-C", ROOT, "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout
+    table = "\n".join(f"| {kind} | {faults[kind]} | {faults[kind] - lost[kind]} | {lost[kind]} |" for kind in KINDS)
+    return f"""\
+# What runs and studies survive
+
+Faults at random into smoke runs, and now and then whole studies, of all five tasks, each disturbed by one to three in a
+row. Then the same command runs once more, and every row (without times), every bit of the weights and of the
+optimizer's state, and every comparison of a study is compared with those of a command that nothing disturbed. A fault
+counts as lost if its trial ends in anything else, or does not end within {LONGEST_S:.0f} s a command.
+
+    make soak SECONDS={seconds:.0f} SEED={seed} PAGE=docs/reliability.md
+
+Commit {commit.strip()}, {os.cpu_count()} cores ({platform.machine()}): {trials} trials, {sum(faults.values())} faults,
+{sum(lost.values())} of them in trials that were lost.
+
+| fault | times | end identical | lost |
+| :-- | --: | --: | --: |
+{table}
+
+A signal finds a run with no or with two data workers. Not in this table: Ray's parts killed, which
+`tests/study/test_launchers.py` does, and a W&B service that hangs or refuses (`tests/harness/test_tracking.py`).
+"""

@@ -1,0 +1,59 @@
+"""What is damaged is named or made again, and never published; what others have left broken stops nobody."""
+
+import shlex
+from pathlib import Path
+
+import pytest
+
+from experiments.harness.errors import ConfigError
+from experiments.report.dashboard.records import open_studies, published_studies
+from experiments.report.rebuild import write_overview
+from experiments.study.identity import check_folder
+from tests.conftest import rows
+from tests.study.test_study import run_study, studies
+
+
+def test_a_study_ends_the_same_after_its_records_and_those_of_others_were_damaged(
+    command_line: list[str], tmp_path: Path
+) -> None:
+    overrides = ["optimizer=lion,adamw", "study.lr_multipliers=[1.0]", "label_smoothing=0.0"]
+    first = run_study(command_line, *overrides)
+    assert first.returncode == 0, first.stderr
+    (summary,) = studies(tmp_path / "results")
+    (folder,) = (path.parent for path in (tmp_path / "results").rglob("summary.json"))
+    runs = sorted(path.parent for path in (tmp_path / "runs").rglob("status.json"))
+    before = {run.name: rows(run) for run in runs}
+
+    (runs[0] / "status.json").write_text("")
+    (runs[1] / "config.yaml").write_text((runs[1] / "config.yaml").read_text().replace("steps: 8", "steps: 9"))
+    (runs[2] / "metrics.jsonl").write_text("")
+    (runs[3] / "parameter_groups.json").unlink()
+    foreign = folder.parent / "foreign"
+    foreign.mkdir()
+    for name in ("summary.json", "study.json"):
+        (foreign / name).write_text("{")
+    garbage = runs[0].parent / "lion-s9-0123456789"
+    garbage.mkdir()
+    (garbage / "status.json").write_text('{"status": 3}')
+
+    second = run_study(command_line, *overrides)
+    assert second.returncode == 0, second.stdout + second.stderr
+    assert "Left out of" in second.stdout
+    assert {run.name: rows(run) for run in runs} == before
+    again = studies_that_can_be_read(tmp_path / "results")
+    assert [study["comparisons"] for study in again] == [summary["comparisons"]]
+    assert len(published_studies(tmp_path / "results")) == 1
+    assert open_studies(tmp_path / "runs", []) != []
+
+    # The command on its page can be pasted, and says nothing of this machine.
+    command = shlex.split(summary["generated"])
+    assert "study.lr_multipliers=[1.0]" in command
+    assert not [word for word in command if str(tmp_path) in word or word.startswith(("run.", "data.places"))]
+    with pytest.raises(ConfigError, match="is damaged, so which study is published there"):
+        check_folder(foreign, {})
+
+
+def studies_that_can_be_read(results: Path) -> list[dict]:
+    (results / "image_classification/smoke/foreign/summary.json").unlink()
+    write_overview(results)
+    return studies(results)
