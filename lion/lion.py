@@ -180,7 +180,11 @@ class Lion(Optimizer):
     @_use_grad_for_differentiable
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
         """Perform one step; a closure computes loss and gradients anew before it, and its loss is returned."""
-        if not torch.compiler.is_compiling() and torch.cuda.is_available() and torch.cuda.is_current_stream_capturing():
+        if (
+            not torch.compiler.is_compiling()
+            and torch.cuda.is_initialized()
+            and torch.cuda.is_current_stream_capturing()
+        ):
             check_capture(self)
 
         loss = None

@@ -54,7 +54,8 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 @pytest.fixture
 def overrides(digits: list[str], tmp_path: Path) -> list[str]:
     """A smoke run on the small image set that writes below ``tmp_path``."""
-    return ["scale=smoke", *digits, f"run.runs_dir={tmp_path}/runs", f"run.results_dir={tmp_path}/results"]
+    places = [f"run.runs_dir={tmp_path}/runs", f"run.results_dir={tmp_path}/results"]
+    return ["scale=smoke", *digits, *places, "run.wandb=disabled"]
 
 
 @pytest.fixture

@@ -176,7 +176,7 @@ def split_sweep(overrides: Sequence[Override]) -> tuple[list[str], list[list[str
     given: set[str] = set()
     for override in overrides:
         key = override.get_key_element()
-        if key.lstrip("+~") in given:
+        if key.lstrip("+~") in given and not key.startswith("run."):
             raise ConfigError(f"{key} is given twice: only one of its values would count. Give it once.")
         given.add(key.lstrip("+~"))
         if override.is_interval_sweep():

@@ -23,6 +23,9 @@ from torch.testing._internal.common_optimizers import (
 
 from lion import Lion
 
+# That import lets nobody set a flag of a back end any more, which all runs of other tests in this process do.
+vars(torch.backends)["__allow_nonbracketed_mutation_flag"] = True
+
 CPU = torch.device("cpu")
 OWN_SETTINGS: list[dict[str, Any]] = [
     {"cautious": True},

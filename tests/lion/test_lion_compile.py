@@ -54,7 +54,7 @@ def test_step_with_a_changing_tensor_lr_compiles_to_at_most_two_graphs(settings:
 
 def capture(optimizer: Lion, monkeypatch: pytest.MonkeyPatch) -> None:
     """Step as if a CUDA graph were being captured."""
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
     optimizer.step()
 

@@ -14,6 +14,7 @@ from experiments.harness.errors import ConfigError, SuiteError
 from experiments.study import sweep
 from experiments.study.summary import summarize
 from experiments.study.sweep import Run, Study, run_studies, split_sweep
+from tests import forked
 from tests.conftest import MakeConfig
 
 
@@ -24,7 +25,7 @@ def study_command(command_line: list[str], *overrides: str) -> list[str]:
 
 
 def run_study(command_line: list[str], *overrides: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(study_command(command_line, *overrides), capture_output=True, text=True, check=False)
+    return forked.run(study_command(command_line, *overrides))
 
 
 def studies(results: Path) -> list[dict[str, Any]]:
