@@ -12,8 +12,7 @@ from pathlib import Path, PurePosixPath
 
 from experiments.harness.errors import DataError
 
-_FAULTS = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error)
-_FAULTS += (EOFError, ValueError, OSError, RuntimeError)  # a RuntimeError for a member that is encrypted
+_FORMAT_FAULTS = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, ValueError)
 MAX_UNPACKED_BYTES = 8 * 2**30
 """The largest set that the suite fetches from a registry unpacks to 0.2 GiB; what is far beyond is a bomb."""
 
@@ -32,7 +31,7 @@ def unpack(archive: Path, folder: Path) -> None:
         else:
             with tarfile.open(archive) as tar:
                 _unpack_tar(tar, archive.name, folder)
-    except _FAULTS as error:
+    except (*_FORMAT_FAULTS, OSError, RuntimeError) as error:  # a RuntimeError for a member that is encrypted
         raise DataError(f"{archive.name} cannot be unpacked: {error}.") from error
 
 

@@ -164,7 +164,9 @@ class Study:
 
 def quoted(value: object) -> str:
     """A value as Hydra's command line takes it, whatever characters it has."""
-    return "'" + re.sub(r"(\\*)'", r"\1\1\'", str(value)) + "'"
+    # A backslash is doubled where a quotation mark follows, that at the end included.
+    escaped = re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + (r"\'" if found[2] else ""), str(value))
+    return f"'{escaped}'"
 
 
 def split_sweep(overrides: Sequence[Override]) -> tuple[list[str], list[list[str]]]:

@@ -188,3 +188,9 @@ def test_a_finished_run_whose_record_is_damaged_ends_again_in_the_same_bits(
     status = read_status(directory)
     assert status is not None
     assert find_damage(directory, status) is None
+
+
+def test_without_git_it_is_not_known_whether_the_sources_were_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    found = provenance.environment("digest")
+    assert (found["git_sha"], found["git_dirty"]) == (None, None)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.harness import entry
+from experiments.harness.record import FINISHED, read_status
 
 FILE_EVENTS = ("open", "os.rename", "os.remove", "os.truncate", "os.mkdir")
 """Audit events (docs.python.org, table of audit events) of operations on files; os.replace is a rename."""
@@ -125,8 +126,12 @@ def clock_set_back(rng: random.Random, below: Path) -> Prepare:
 
 
 def damage(rng: random.Random, below: Path) -> str:
-    """Cut, flip, empty or delete a random file that a run has written, and give it a random date."""
-    files = [path for path in below.rglob("*") if path.is_file() and path.name != "lock" and ".lock" not in path.name]
+    """Cut, flip, empty or delete a random file that a run has written, and give it a random date. Checkpoints of a run
+    that has ended are spared: nothing of the run reads them again.
+    """
+    files = [path for path in below.rglob("*") if path.is_file() and path.name != "lock"]
+    ended = {path.parent for path in files if (status := read_status(path.parent)) and status["status"] in FINISHED}
+    files = [path for path in files if not (path.suffix == ".pt" and path.parent in ended)]
     if not files:
         return "nothing to damage"
     path, how = rng.choice(sorted(files)), rng.choice(["cut", "flip", "empty", "delete"])
