@@ -14,6 +14,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from experiments.harness.errors import ConfigError
+from experiments.harness.metric import metrics_of
 
 # What cannot change a run's result: where it runs and is written, what it is compared with, and under which name.
 NOT_IN_RUN_ID = ("run", "study", "settings", "scale", "experiment")
@@ -168,6 +169,15 @@ class Config:
 
 OmegaConf.register_new_resolver("rounded_up", math.ceil, replace=True)  # for the launchers that know no shares
 
+LEAST = {
+    **dict.fromkeys(("train.steps", "train.batch_size", "train.micro_batch_size", "train.threads"), 1),
+    **dict.fromkeys(("train.log_every", "train.evaluate_every", "train.sample_every"), 1),
+    **dict.fromkeys(("run.checkpoint_every", "run.keep_checkpoints"), 1),
+    **dict.fromkeys(("schedule.warmup_steps", "schedule.init_factor", "schedule.end_factor", "flatness.draws"), 0),
+    **dict.fromkeys(("run.num_workers", "study.extensions"), 0),
+}
+"""The lowest value of settings that are not null"""
+
 
 def register(name: str, config_class: type) -> None:
     """Make a schema known to Hydra as ``base_<name>``, for the defaults list of conf/<name>.yaml."""
@@ -177,9 +187,20 @@ def register(name: str, config_class: type) -> None:
 def check(cfg: DictConfig) -> None:
     """Raise ConfigError, naming the key, for values that the types let through and that would fail late or silently."""
     train = cfg.train
-    for key in ("steps", "batch_size", "micro_batch_size", "log_every", "evaluate_every", "threads"):
-        if train[key] < 1:
-            raise ConfigError(f"train.{key} must be at least 1, but it is {train[key]}.")
+    for key, least in LEAST.items():
+        value = OmegaConf.select(cfg, key)
+        if value is not None and not value >= least:
+            raise ConfigError(f"{key} must be at least {least}, but it is {value}.")
+    if train.clip_norm is not None and not train.clip_norm > 0:
+        raise ConfigError(f"train.clip_norm must be above 0, but it is {train.clip_norm}; null clips nothing.")
+    if train.ema_decay is not None and not 0 <= train.ema_decay < 1:
+        raise ConfigError(
+            f"train.ema_decay must be at least 0 and below 1, but it is {train.ema_decay}; null averages nothing."
+        )
+    if train.sample_every and not any("samples" in metric.splits for metric in metrics_of(cfg.task).values()):
+        raise ConfigError(
+            f"train.sample_every={train.sample_every}, but {cfg.task} generates no samples: set it to null."
+        )
     if train.batch_size % train.micro_batch_size:
         raise ConfigError(
             f"train.batch_size={train.batch_size} is not a multiple of train.micro_batch_size="
@@ -201,6 +222,12 @@ def check(cfg: DictConfig) -> None:
             f"{flatness.std} and {flatness.samples}."
         )
     study = cfg.study
+    for key in ("tune_seeds", "confirm_seeds"):
+        if twice := sorted(seed for seed in {*study[key]} if list(study[key]).count(seed) > 1):
+            raise ConfigError(f"study.{key} has {twice[0]} twice: the same run is no second one. Name each seed once.")
+    for key in ("lr_multipliers", "decay_multipliers"):
+        if not all(0 < multiplier < math.inf for multiplier in study[key]):
+            raise ConfigError(f"study.{key} must be above 0, but one is {min(study[key])}.")
     if shared := set(study.tune_seeds) & set(study.confirm_seeds):
         raise ConfigError(f"study.tune_seeds and study.confirm_seeds share {sorted(shared)}: report on fresh seeds.")
 
