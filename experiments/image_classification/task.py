@@ -80,9 +80,9 @@ class ImageClassification:
         if cfg.loss == "sigmoid" and cfg.label_smoothing:
             raise ConfigError(f"label_smoothing={cfg.label_smoothing} is for loss=softmax: set one or the other.")
         for name, there in (("real", self._real_labels is not None), ("v2", "v2" in self._splits)):
-            if f"test/{name}_top1" in cfg.study.secondary_metrics and not there:
+            if f"test/{name}_top1" in {cfg.study.primary_metric, *cfg.study.secondary_metrics} and not there:
                 raise ConfigError(
-                    f"study.secondary_metrics names test/{name}_top1, but data.{name}_places is empty: fill it, or "
+                    f"study names test/{name}_top1, but data.{name}_places is empty: fill it, or "
                     "use data=imagenet_alone, which has neither."
                 )
 
