@@ -1,9 +1,10 @@
 """Are test pictures or texts in the training set too? One guard for all tasks, which says what it found.
 
-Looked for are pictures of the same size that are equal, or so alike as one that was encoded again: their thumbnails
-differ by little, and their brightness correlates. Pictures that were cropped, resized or turned are not.
+Looked for are pictures that are equal, and pictures of the same size so alike as one that was encoded again: their
+thumbnails differ by little, and their brightness correlates. Pictures that were cropped, resized or turned are not.
 """
 
+import hashlib
 import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
@@ -29,6 +30,7 @@ MOST_COPIES = 0.1
 MOST_PICTURES = 2_000_000
 """Training pictures that are looked at; of larger sets this would take hours."""
 THUMBNAIL = 4
+DIGEST_BYTES = 16
 ALIKE = 3.0
 """Root mean square difference of two thumbnails, in levels of 255, up to which the pictures are compared"""
 SAME_CORRELATION = 0.7
@@ -57,7 +59,10 @@ def warn_of_copies(
         return
     sizes = [len(train), *(len(split) for split in held_out.values())]
     found = cached_arrays(
-        "copies", json.dumps([identity, sizes, list(held_out)]), cache_dir, lambda: _find(train, held_out, num_workers)
+        "copies",
+        json.dumps(["equal or alike", identity, sizes, list(held_out)]),
+        cache_dir,
+        lambda: _find(train, held_out, num_workers),
     ).load()
     for split, originals in found.items():
         copies = np.flatnonzero(originals >= 0).tolist()
@@ -92,41 +97,54 @@ def _say(name: str, split: str, copies: list[int], count: int, what: str, most: 
 
 def _find(train: Pictures, held_out: Mapping[str, Pictures], num_workers: int) -> dict[str, np.ndarray]:
     """Of each held-out picture the number of the training picture that it is a copy of, or -1, int64 [pictures]."""
-    own = _thumbnails(train, num_workers)
+    own = _looks(train, num_workers)
     return {
-        split: _originals(pictures, _thumbnails(pictures, num_workers), train, own)
-        for split, pictures in held_out.items()
+        split: _originals(pictures, _looks(pictures, num_workers), train, own) for split, pictures in held_out.items()
     }
 
 
-def _originals(pictures: Pictures, thumbnails: torch.Tensor, train: Pictures, own: torch.Tensor) -> np.ndarray:
-    originals = np.full(len(pictures), -1, np.int64)
+@dataclass(frozen=True)
+class _Looks:
+    thumbnails: torch.Tensor
+    """uint8 [pictures, 3 * THUMBNAIL**2]"""
+    digests: list[bytes]
+    """of the size and all pixels of each picture"""
+
+
+def _originals(pictures: Pictures, looks: _Looks, train: Pictures, own: _Looks) -> np.ndarray:
+    first_with: dict[bytes, int] = {}
+    for number, digest in enumerate(own.digests):
+        first_with.setdefault(digest, number)
+    first_with.pop(_digest(np.asarray(UNREADABLE)), None)
+    originals = np.array([first_with.get(digest, -1) for digest in looks.digests], np.int64)
     for start in range(0, len(pictures), BLOCK):
-        queries = thumbnails[start : start + BLOCK].float() - 128
+        queries = looks.thumbnails[start : start + BLOCK].float() - 128
         best, nearest = torch.full((len(queries),), torch.inf), torch.zeros(len(queries), dtype=torch.int64)
         for first in range(0, len(train), TRAIN_BLOCK):
-            keys = own[first : first + TRAIN_BLOCK].float() - 128
+            keys = own.thumbnails[first : first + TRAIN_BLOCK].float() - 128
             distances = torch.cdist(queries, keys)
             values, places = distances.min(1)
             nearest = torch.where(values < best, places + first, nearest)
             best = torch.minimum(values, best)
-        alike = torch.nonzero(best <= ALIKE * own.shape[1] ** 0.5).flatten().tolist()
+        alike = torch.nonzero(best <= ALIKE * queries.shape[1] ** 0.5).flatten().tolist()
         for place in alike:
-            if _same(pictures[start + place], train[int(nearest[place])]):
+            if originals[start + place] < 0 and _alike(pictures[start + place], train[int(nearest[place])]):
                 originals[start + place] = nearest[place]
     return originals
 
 
-def _same(first: Any, second: Any) -> bool:
-    one, two = (np.asarray(_image(picture)) for picture in (first, second))
-    if one.shape != two.shape or np.array_equal(one, np.asarray(UNREADABLE)):
+def _alike(first: Any, second: Any) -> bool:
+    one, two = _image(first), _image(second)
+    if one.size != two.size:
         return False
-    if np.array_equal(one, two):
-        return True
-    grey = [np.asarray(_image(picture).convert("L"), np.float64).ravel() for picture in (first, second)]
+    grey = [np.asarray(image.convert("L"), np.float64).ravel() for image in (one, two)]
     deviations = [values - values.mean() for values in grey]
     norm = np.sqrt((deviations[0] ** 2).sum() * (deviations[1] ** 2).sum())
     return bool(norm > 0 and deviations[0] @ deviations[1] >= SAME_CORRELATION * norm)
+
+
+def _digest(pixels: np.ndarray) -> bytes:
+    return hashlib.blake2b(f"{pixels.shape}".encode() + pixels.tobytes(), digest_size=DIGEST_BYTES).digest()
 
 
 def _image(picture: Any) -> Any:
@@ -139,19 +157,19 @@ class _Blocks(Dataset[torch.Tensor]):
 
     def __getitem__(self, start: int) -> torch.Tensor:
         numbers = range(start, min(start + BLOCK, len(self.pictures)))
-        small = (THUMBNAIL, THUMBNAIL)
-        made = [
-            np.asarray(_image(self.pictures[number]).convert("RGB").resize(small, Image.Resampling.BOX))
-            for number in numbers
-        ]
-        return torch.from_numpy(np.stack(made)).flatten(1)
+        rows = []
+        for number in numbers:
+            image = _image(self.pictures[number]).convert("RGB")
+            thumbnail = np.asarray(image.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX)).ravel()
+            rows.append(np.concatenate([thumbnail, np.frombuffer(_digest(np.asarray(image)), np.uint8)]))
+        return torch.from_numpy(np.stack(rows))
 
 
-def _thumbnails(pictures: Pictures, num_workers: int) -> torch.Tensor:
-    """uint8 [pictures, values]."""
+def _looks(pictures: Pictures, num_workers: int) -> _Looks:
     starts = range(0, len(pictures), BLOCK)
     # A generator of its own: a loader draws from the global one, from which a run's weights come.
     blocks = DataLoader(
         _Blocks(pictures), batch_size=None, sampler=starts, num_workers=num_workers, generator=torch.Generator()
     )
-    return torch.cat([torch.zeros(0, 3 * THUMBNAIL**2, dtype=torch.uint8), *blocks])
+    rows = torch.cat([torch.zeros(0, 3 * THUMBNAIL**2 + DIGEST_BYTES, dtype=torch.uint8), *blocks])
+    return _Looks(rows[:, :-DIGEST_BYTES], [row.tobytes() for row in rows[:, -DIGEST_BYTES:].numpy()])

@@ -25,15 +25,15 @@ class Labels:
 
 def column_labels(values: Sequence[Any], names: Sequence[str] | None, where: str) -> Labels:
     """Labels out of a column: class numbers, with their ``names`` or without, or names, or paths such as
-    ``.../<class>/<file>`` all of them; names are numbered in alphabetical order. Raises DataError with the row for a
-    label that is null, no whole number, or not among the names.
+    ``.../<class>/<file>``, all of them, each another one; names are numbered in alphabetical order. Raises DataError
+    with the row for a label that is null, blank, no whole number, or not among the names.
     """
     text = bool(values) and isinstance(values[0], str)
     for row, value in enumerate(values):
-        if value is None or isinstance(value, str) != text or not (text or _is_whole(value)):
+        if isinstance(value, str) != text or not (value.strip() if text else _is_whole(value)):
             raise DataError(f"{where} has the label {value!r} in row {row}: a label is a whole number or a name.")
     if text:
-        paths = all("/" in value for value in values)
+        paths = all("/" in value for value in values) and len({*values}) == len(values)
         classes = [PurePosixPath(value).parent.name if paths else value for value in values]
         names = sorted(set(classes))
         number_of = {name: number for number, name in enumerate(names)}

@@ -17,8 +17,9 @@ UNREADABLE = Image.new("RGB", (64, 64), (128, 128, 128))
 """What stands for a picture of which nothing can be decoded"""
 _EIGHT_BITS = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB", "HSV"}
 """Modes that Pillow converts right. It clips those of more bits at 255."""
-_BITS_PER_SAMPLE, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339
-"""Tags of TIFF; a photometric interpretation of 0 means that 0 is white, a sample format of 1 unsigned numbers."""
+_BITS_PER_SAMPLE, _PHOTOMETRIC, _PLANAR, _SAMPLE_FORMAT = 258, 262, 284, 339
+"""Tags of TIFF: photometric interpretation 0 means that 0 is white, planar configuration 2 that a colour comes behind
+the other, sample format 1 that numbers are unsigned."""
 
 
 def decode_rgb(encoded: bytes) -> tuple[Image.Image, bool]:
@@ -56,6 +57,9 @@ def converted(image: Image.Image, mode: str) -> Image.Image:
     numbers = tags.get(_SAMPLE_FORMAT, (1,))
     if any(number != 1 for number in (numbers if isinstance(numbers, tuple) else (numbers,))):
         raise DataError(f"its pixels are signed numbers or floats (mode {image.mode}): {_ADVICE}")
+    bits = tags.get(_BITS_PER_SAMPLE, (16,))[0]
+    if tags.get(_PLANAR) == 2 and bits > 8:  # of which Pillow takes single bytes for whole numbers
+        raise DataError(f"its colours lie one behind the other in {bits} bits, which cannot be read: write a PNG.")
     if image.mode == "La":  # grey that is multiplied by its transparency already
         return image.convert("LA").convert(mode)
     if image.mode in _EIGHT_BITS:
@@ -63,7 +67,6 @@ def converted(image: Image.Image, mode: str) -> Image.Image:
     # Pillow brings a PGM of more than 8 bits to 16, in a mode of 32.
     if not image.mode.startswith("I;16") and (image.mode, image.format) != ("I", "PPM"):
         raise DataError(f"its pixels are of mode {image.mode}, which has no fixed black and white: {_ADVICE}")
-    bits = tags.get(_BITS_PER_SAMPLE, (16,))[0]
     grey = (np.asarray(image).astype(np.int64) >> (bits - 8)).clip(0, 255).astype(np.uint8)
     return Image.fromarray(255 - grey if tags.get(_PHOTOMETRIC) == 0 else grey).convert(mode)
 

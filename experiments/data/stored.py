@@ -34,8 +34,9 @@ from experiments.harness.errors import DataError
 
 log = logging.getLogger(__name__)
 
-MOST_DAMAGED_SHARE = 0.01
-"""Of all pictures decoded by a process, once it has met 100 damaged ones: more means that the set is not usable."""
+MOST_DAMAGED = {100: 0.01, 10: 0.5}
+"""Share of all pictures decoded by a process, once it has met so many damaged ones: more means that the set is not
+usable."""
 HASHED_BYTES = 2**28
 """Of a split: up to so many, a fingerprint is of the pictures' content, above of their lengths (ImageNet: 150 GB)."""
 NO_LABELS = np.zeros(0, np.int64)
@@ -93,7 +94,7 @@ class StoredSplit:
             log.warning(
                 "%s is damaged: decoded as far as it goes; number %d in this process", self.where(row), self.damaged
             )
-            if self.damaged >= 100 and self.damaged > MOST_DAMAGED_SHARE * self.decoded:
+            if any(self.damaged >= met and self.damaged > most * self.decoded for met, most in MOST_DAMAGED.items()):
                 raise DataError(
                     f"{self.damaged} of {self.decoded} pictures are damaged, the last being {self.where(row)}: fetch "
                     "the data set again, or correct the columns image and label of its config."

@@ -14,10 +14,8 @@ IMAGE_VARIANCE = 0.05
 """Of pixels from -1 to 1 around what their surroundings tell: a guess, which sets where importance sampling looks most.
 It changes only the variance of the gradient, never its mean."""
 
-
 FEWEST_STEPS = 25
 """With fewer, linear betas that are scaled to them reach 1, and nothing of an image is left to predict it from."""
-SCHEDULES = ("linear", "squaredcos_cap_v2")
 
 
 def make_scheduler(kind: Any, cfg: NoiseConfig) -> Any:

@@ -14,6 +14,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from experiments.harness.errors import ConfigError
+from experiments.harness.metric import metrics_of
 from experiments.harness.sources import ROOT
 
 # What cannot change a run's result: where it runs and is written, what it is compared with, and under which name.
@@ -179,6 +180,10 @@ def register(name: str, config_class: type) -> None:
 def check(cfg: DictConfig) -> None:
     """Raise ConfigError, naming the key, for values that do not go together; limits.py has those of a single key."""
     train = cfg.train
+    if train.sample_every and not any("samples" in metric.splits for metric in metrics_of(cfg.task).values()):
+        raise ConfigError(
+            f"train.sample_every={train.sample_every}, but {cfg.task} generates no samples: set it to null."
+        )
     if train.batch_size % train.micro_batch_size:
         raise ConfigError(
             f"train.batch_size={train.batch_size} is not a multiple of train.micro_batch_size="
@@ -198,6 +203,12 @@ def check(cfg: DictConfig) -> None:
             f"{flatness.std} and {flatness.samples}."
         )
     study = cfg.study
+    for key in ("tune_seeds", "confirm_seeds"):
+        if twice := sorted(seed for seed in {*study[key]} if list(study[key]).count(seed) > 1):
+            raise ConfigError(f"study.{key} has {twice[0]} twice: the same run is no second one. Name each seed once.")
+    for key in ("lr_multipliers", "decay_multipliers"):
+        if not all(0 < multiplier < math.inf for multiplier in study[key]):
+            raise ConfigError(f"study.{key} must be above 0, but one is {min(study[key])}.")
     if shared := set(study.tune_seeds) & set(study.confirm_seeds):
         raise ConfigError(f"study.tune_seeds and study.confirm_seeds share {sorted(shared)}: report on fresh seeds.")
 

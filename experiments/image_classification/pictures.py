@@ -113,6 +113,8 @@ def stored_splits(cfg: ImageClassificationConfig, data: StoredSet) -> dict[str, 
     """The splits of a stored set; its rows may be sorted by class, so ``val`` is drawn, with a seed of its own."""
     if cfg.augmentation.crop_area is None:
         raise ConfigError(f"The pictures of data={cfg.data.name} are of any size: set augmentation.crop_area.")
+    if cfg.data.channels != 3:
+        raise ConfigError(f"data.channels={cfg.data.channels}, but stored pictures are read in colour: set it to 3.")
     count = _fit_size(cfg, len(data.train))
     rows = np.random.default_rng(derive_seed("validation split")).permutation(len(data.train))
     splits: dict[str, Pictures] = {

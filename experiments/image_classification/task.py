@@ -70,14 +70,19 @@ class ImageClassification:
         check_classes(labels, cfg.data.num_classes, cfg.data.name)
         with refused_as(f"The model cannot take pictures of data.image_size={cfg.data.image_size}"):
             meta_output(meta_model(cast(DictConfig, cfg)), cast(DictConfig, cfg), 1)
+        if {len(cfg.data.mean), len(cfg.data.std)} != {cfg.data.channels} or not min(cfg.data.std) > 0:
+            raise ConfigError(
+                f"data.mean={cfg.data.mean} and data.std={cfg.data.std} must be {cfg.data.channels} numbers each "
+                "(data.channels), and those of data.std above 0."
+            )
         if cfg.loss not in ("softmax", "sigmoid"):
             raise ConfigError(f"loss must be softmax or sigmoid, but it is {cfg.loss!r}.")
         if cfg.loss == "sigmoid" and cfg.label_smoothing:
             raise ConfigError(f"label_smoothing={cfg.label_smoothing} is for loss=softmax: set one or the other.")
         for name, there in (("real", self._real_labels is not None), ("v2", "v2" in self._splits)):
-            if f"test/{name}_top1" in cfg.study.secondary_metrics and not there:
+            if f"test/{name}_top1" in {cfg.study.primary_metric, *cfg.study.secondary_metrics} and not there:
                 raise ConfigError(
-                    f"study.secondary_metrics names test/{name}_top1, but data.{name}_places is empty: fill it, or "
+                    f"study names test/{name}_top1, but data.{name}_places is empty: fill it, or "
                     "use data=imagenet_alone, which has neither."
                 )
 

@@ -43,11 +43,13 @@ def folded_key(document: Document) -> bytes:
     for piece in document.pieces():
         text = rest + piece
         end = len(text)
-        while end and unicodedata.combining(text[end - 1]):  # accents have an order, which the next piece may change
+        # Accents are put in order together with the letter that they stand on, also those in the next piece.
+        while end and unicodedata.category(text[end - 1]) in ("Mn", "Mc", "Me", "Cf"):
             end -= 1
+        end = max(end - 1, 0)
         digest.update(folded(text[:end]).replace(" ", "").encode())
         rest = text[end:]
-    digest.update(folded(rest).encode())
+    digest.update(folded(rest).replace(" ", "").encode())
     return digest.digest()[:16]
 
 

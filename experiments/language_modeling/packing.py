@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from experiments.data.text import folded
 from experiments.harness.errors import DataError
 from experiments.harness.record import write_aside
 from experiments.language_modeling.documents import Source, folded_key
@@ -34,7 +35,7 @@ class Counts:
     documents_read: int = 0
     documents: int = 0
     empty_documents: int = 0
-    """left out: they hold nothing but white space"""
+    """left out: they hold nothing but white space and invisible characters"""
     duplicates: int = 0
     """left out of train: val or test has the same text, but for white space and case"""
     tokens: int = 0
@@ -96,7 +97,7 @@ def pack_split(
     safe_bytes = counts.bytes
     for document in source(counts.documents_read):
         counts.documents_read += 1
-        if not any(piece.strip() for piece in document.pieces()):
+        if not any(folded(piece) for piece in document.pieces()):
             counts.empty_documents += 1
         elif held_out and folded_key(document) in held_out:
             counts.duplicates += 1

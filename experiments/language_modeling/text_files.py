@@ -48,7 +48,7 @@ def _pieces(path: Path) -> Iterator[str]:
                 text = decoder.decode(chunk, final=not chunk)
             except UnicodeDecodeError as error:
                 offset = decoded_bytes - held_back + error.start
-                raise DataError(f"{path} is not UTF-8: {error.reason} at byte {offset}.") from error
+                raise DataError(f"{path} is not UTF-8: {error.reason} at byte {offset}. Convert it (iconv).") from error
             if text and decoded_bytes == 0:
                 check_text(text, str(path))
             decoded_bytes += len(chunk)

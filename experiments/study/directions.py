@@ -50,4 +50,8 @@ def _declared(config: Mapping[str, Any], key: str, name: str) -> Metric:
         raise ConfigError(f"study.{key} names {name}, but data.{metric.sets} has no {of_set}: {there}.")
     if split not in metric.splits:
         raise ConfigError(f"study.{key} names {name}, which is measured on {' and '.join(metric.splits)} alone.")
+    if split == "flatness" and not config["flatness"]["draws"]:
+        raise ConfigError(f"study.{key} names {name}, but flatness.draws=0 measures none.")
+    if split == "samples" and not config["train"]["sample_every"]:
+        raise ConfigError(f"study.{key} names {name}, but train.sample_every=null generates none.")
     return metric

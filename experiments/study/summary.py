@@ -94,6 +94,11 @@ def summarize(directory: Path) -> dict[str, Any]:
     reference = study["reference"]
     complete = [run for of_one in confirmed.values() for run in of_one if not run.diverged]
     recorded = {name for run in complete for row in run.rows for name in row}
+    if complete and study["primary_metric"] not in recorded:
+        raise SuiteError(
+            f"{directory} has no verdict: its runs do not measure study.primary_metric={study['primary_metric']}. They "
+            "stay as they are; choose another metric."
+        )
     # A data set may not offer a metric: words where spaces do not part them.
     secondary = {
         name: better for name, better in study["secondary_metrics"].items() if name in recorded or not complete

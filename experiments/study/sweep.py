@@ -72,6 +72,8 @@ class Study:
         self._compose, self._overrides = compose, overrides
         cfg = compose(overrides)
         optimizers = optimizers or list(cfg.study.contestants)
+        if len({*optimizers}) < len(optimizers):
+            raise ConfigError(f"optimizer={','.join(optimizers)} names a contestant twice: name each once.")
         located = {name: locate(compose([*overrides, f"optimizer={name}"])) for name in optimizers}
         configs = {name: plain for name, (plain, _, _) in located.items()}
         self.config, data, _ = located[optimizers[0]]
@@ -189,8 +191,6 @@ def split_sweep(overrides: Sequence[Override]) -> tuple[list[str], list[list[str
             else [override.get_value_element_as_str()]
         )
         if key == "optimizer":
-            if len({*values}) < len(values):
-                raise ConfigError(f"optimizer={','.join(values)} names a contestant twice: name each once.")
             optimizers = values
         elif key in ("seed", "test"):
             raise ConfigError(

@@ -88,3 +88,13 @@ def test_texts_that_are_in_training_too(caplog: pytest.LogCaptureFixture) -> Non
     assert "1 of the 20 texts of test are in the training set too, such as number 19, which is number 3" in caplog.text
     with pytest.raises(DataError, match="20 of the 20 texts of val are in the training set too"):
         warn_of_same_texts("set", train, {"val": train})
+
+
+def test_all_copies_are_found_where_many_pictures_look_the_same_from_afar(tmp_path: Path) -> None:
+    dots = []
+    for place in np.random.default_rng(0).permutation(64 * 64)[:300]:
+        pixels = np.zeros((64, 64, 3), np.uint8)
+        pixels.reshape(-1, 3)[place] = 255
+        dots.append(Image.fromarray(pixels))
+    with pytest.raises(DataError, match="40 of the 300 pictures of test are in the training set too"):
+        look(dots[:150], [*dots[110:150], *dots[150:], *[noise(seed, 64) for seed in range(110)]], tmp_path)

@@ -124,6 +124,25 @@ def test_numbers_without_a_fixed_white_are_refused(content: bytes) -> None:
         decode_rgb(content)
 
 
+@pytest.mark.parametrize("byte_order", ["<", ">"])
+def test_colours_of_16_bits_that_lie_one_behind_the_other_are_refused(byte_order: str) -> None:
+    shades = np.repeat(np.array([30000, 10000, 60000]), 16).astype(f"{byte_order}u2")  # 4 x 4 of red, then of green
+    tags = [(256, 4, [4]), (257, 4, [4]), (258, 3, [16] * 3), (259, 3, [1]), (262, 3, [2]), (273, 4, [300, 332, 364])]
+    tags += [(277, 3, [3]), (278, 4, [4]), (279, 4, [32] * 3), (284, 3, [2])]
+    body, beside = b"", b""
+    for tag, kind, values in tags:
+        content = b"".join(struct.pack(f"{byte_order}{'H' if kind == 3 else 'I'}", value) for value in values)
+        if len(content) > 4:
+            content, beside = struct.pack(f"{byte_order}I", 200 + len(beside)), beside + content
+        body += struct.pack(f"{byte_order}HHI", tag, kind, len(values)) + content.ljust(4, b"\0")
+    head = (b"II" if byte_order == "<" else b"MM") + struct.pack(f"{byte_order}HIH", 42, 8, len(tags))
+    content = ((head + body + bytes(4)).ljust(200, b"\0") + beside).ljust(300, b"\0") + shades.tobytes()
+    with Image.open(io.BytesIO(content)) as opened:
+        assert len(np.unique(np.asarray(opened))) > 3, "Pillow reads them right by now: so should we"
+    with pytest.raises(DataError, match="one behind the other in 16 bits"):
+        decode_rgb(content)
+
+
 MODES = ["1", "L", "P", "LA", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB", "HSV"]
 
 

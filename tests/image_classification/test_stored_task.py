@@ -154,6 +154,7 @@ def test_training_over_damaged_pictures_goes_on(compose_small: ComposeSmall) -> 
         ({"fingerprint": "0" * 64}, DataError, "has the fingerprint .* here, but its config declares 0000"),
         ({"real_places": ["/nowhere/real.json"]}, DataError, r"put real\.json of .* at /nowhere/real\.json"),
         ({"real_places": []}, ConfigError, r"names test/real_top1, but data\.real_places is empty"),
+        ({"channels": 1}, ConfigError, r"data\.channels=1, but stored pictures are read in colour: set it to 3"),
         ({"v2_places": []}, ConfigError, r"names test/v2_top1, but data\.v2_places is empty"),
         ({"val_size": 40}, ConfigError, r"data\.val_size=40 of imagenet's 40 training images leave none"),
     ],
@@ -164,6 +165,13 @@ def test_a_set_that_is_not_what_the_config_says_is_refused_at_once(
     cfg = compose_small("vit_b16")
     cfg.data.update(change)
     with pytest.raises(error, match=message):
+        small_task(cfg)
+
+
+def test_what_a_study_goes_by_must_be_measured(compose_small: ComposeSmall) -> None:
+    cfg = compose_small("vit_b16", "data=imagenet_alone", "study.primary_metric=test/v2_top1")
+    cfg.data.update({"real_places": [], "v2_places": []})
+    with pytest.raises(ConfigError, match=r"study names test/v2_top1, but data\.v2_places is empty"):
         small_task(cfg)
 
 

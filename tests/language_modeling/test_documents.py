@@ -158,6 +158,14 @@ def test_texts_that_look_the_same_are_the_same(twin: str) -> None:
     assert folded_key(text_document("", "Cafe Angstrom fine")) != key
 
 
+@pytest.mark.parametrize("text", ["İ\u0323", "İ\u200b\u0323a", "ẛ\ufe0f\u0323"])
+def test_accents_have_one_order_also_where_a_letter_brings_one(text: str) -> None:
+    key = folded_key(text_document("", text))
+    assert folded_key(Document("", lambda: list(text))) == key
+    assert folded_key(text_document("", unicodedata.normalize("NFC", text))) == key
+    assert folded_key(text_document("", unicodedata.normalize("NFD", text))) == key
+
+
 @given(st.text(st.sampled_from("aeiİß\u017f ﬁ\u0301\u0327\u0323\u200b\ufeff가ㄱ\n")), st.data())
 def test_a_key_depends_neither_on_pieces_nor_on_the_form_of_unicode(text: str, data: st.DataObject) -> None:
     cuts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=4)))

@@ -194,7 +194,7 @@ def pairs(rng: np.random.Generator) -> tuple[Values, Values]:
     images = _units(rng, 120)
     captions = _units(rng, len(owners), images[owners])
     inputs = PairInputs(lambda n: torch.from_numpy(images[n]), lambda n: torch.from_numpy(captions[n]), starts)
-    ours = pair_metrics(_sums(pair_sums(Towers(), inputs, 120, 0, 1)))  # type: ignore[arg-type]
+    ours = pair_metrics(_sums(pair_sums(Towers(), inputs, 0, 1)))  # type: ignore[arg-type]
     del ours["logit_scale"]
 
     cosines = images.astype(np.float64) @ captions.astype(np.float64).T

@@ -100,6 +100,10 @@ def test_the_papers_numbers_have_the_directions_of_the_metrics() -> None:
             ["study.primary_metric=val/real_top1"],
             r"primary_metric names val/real_top1, which is measured on test",
         ),
+        (
+            ["study.primary_metric=flatness/perturbed_loss", "flatness.draws=0"],
+            r"primary_metric names flatness/perturbed_loss, but flatness\.draws=0 measures none",
+        ),
         (["study.secondary_metrics=[test/top5,test/top3]"], r"study\.secondary_metrics names test/top3"),
         (
             ["study.secondary_metrics=[samples/loss]"],

@@ -137,8 +137,6 @@ def test_the_command_line_names_contestants_and_studies() -> None:
         parse("optimizer=lion,adamw", "seed=1,2")
     with pytest.raises(ConfigError, match=r"train\.batch_size is given twice"):
         parse("optimizer=lion,adamw", "train.batch_size=16,32", "train.batch_size=64")
-    with pytest.raises(ConfigError, match="optimizer=adamw,adamw names a contestant twice"):
-        parse("optimizer=adamw,adamw")
 
 
 def test_swept_values_that_are_equal_are_refused(make_config: MakeConfig) -> None:
@@ -146,6 +144,14 @@ def test_swept_values_that_are_equal_are_refused(make_config: MakeConfig) -> Non
     of_both = [Study(lambda more: make_config(*more), overrides, ["lion", "adamw"]) for overrides in equal]
     with pytest.raises(ConfigError, match="make one and the same study"):
         run_studies(of_both, FlakyLauncher(0))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "optimizers"), [([], ["adamw", "adamw"]), (["study.contestants=[lion,adamw,lion]"], [])]
+)
+def test_a_contestant_is_named_once(make_config: MakeConfig, overrides: list[str], optimizers: list[str]) -> None:
+    with pytest.raises(ConfigError, match="names a contestant twice: name each once"):
+        Study(lambda more: make_config(*more), overrides, optimizers)
 
 
 def test_a_study_without_its_reference_is_refused(make_config: MakeConfig) -> None:
