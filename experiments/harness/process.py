@@ -102,10 +102,14 @@ def compile_and_warm_up(model: nn.Module, task: Task, accelerator: Accelerator, 
     no compilation is left for the training clock.
     """
     import torch._dynamo.config as dynamo
+    import torch._inductor.config as inductor
 
     if dynamo.disable:
         raise ConfigError("train.compile=true, but the environment (TORCHDYNAMO_DISABLE) keeps PyTorch from compiling.")
     dynamo.recompile_limit = dynamo.accumulated_recompile_limit = RECOMPILE_LIMIT
+    # What Inductor makes for AVX2 under ATEN_CPU_CAPABILITY reads memory that nobody wrote (PyTorch 2.15: one of two
+    # equal runs diverged at its second step), so code for pinned instructions is left to the C++ compiler.
+    inductor.cpp.simdlen = None if cfg.train.instruction_set is None else 1
     compiled: nn.Module = torch.compile(model, dynamic=False)  # type: ignore[assignment]
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     size = cfg.train.micro_batch_size

@@ -54,8 +54,8 @@ def verify(directory: Path, folder: Path) -> str:
     try:
         recorded = RunFiles(directory)
         config = config_of(recorded, folder)
-    except (OSError, ValueError, LookupError) as error:
-        raise Different(f"the record cannot be read: {type(error).__name__}: {error}") from error
+    except (SuiteError, OSError, ValueError, LookupError) as error:
+        raise Different(f"the record cannot be read: {error}") from error
     if differences := other_arithmetic(recorded.environment, environment_here(config)):
         print(f"{directory.name}: {'; '.join(differences)}", flush=True)
     try:

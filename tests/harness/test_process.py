@@ -190,11 +190,8 @@ def test_every_shape_of_one_run_is_compiled(make_config: MakeConfig, monkeypatch
     assert len(graphs) == 21
 
 
-def test_an_environment_that_keeps_pytorch_from_compiling_is_refused(
-    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("torch._dynamo.config.disable", True)
-    with pytest.raises(ConfigError, match="TORCHDYNAMO_DISABLE"):
+def test_an_environment_that_keeps_pytorch_from_compiling_is_refused(make_config: MakeConfig) -> None:
+    with torch._dynamo.config.patch(disable=True), pytest.raises(ConfigError, match="TORCHDYNAMO_DISABLE"):
         execute(make_config("train.compile=true"))
 
 
