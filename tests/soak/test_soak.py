@@ -177,7 +177,8 @@ Commit {commit.strip()}, {os.cpu_count()} cores ({platform.machine()}): {trials}
 | :-- | --: | --: | --: |
 {table}
 
-Only faults that struck before their command had ended are counted. A signal finds a run with no or with two data workers. Checkpoints of a run that has ended are not damaged: nothing of
-the run reads them again. Not in this table: Ray's parts killed, which
-`tests/study/test_launchers.py` does, and a W&B service that hangs or refuses (`tests/harness/test_tracking.py`).
+Only faults that struck before their command had ended are counted. A signal finds a run with no or with two data
+workers. Checkpoints of a run that has ended are not damaged: nothing of the run reads them again. Not in this table:
+Ray's parts killed, which `tests/study/test_launchers.py` does, and a W&B service that hangs or refuses
+(`tests/harness/test_tracking.py`).
 """
