@@ -16,6 +16,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 
@@ -61,16 +62,20 @@ class Trial:
         self.arguments = [*(STUDY if study else []), *SMALL, *arguments]
         self.arguments += [f"run.runs_dir={folder}/runs", f"run.results_dir={folder}/results"]
 
-    def disturb(self, kind: str) -> None:
-        """One fault of a kind, while the command runs or after it was killed."""
+    def disturb(self, kind: str) -> bool:
+        """One fault of a kind, while the command runs or after it was killed; whether it struck, since the command may
+        end before it does.
+        """
         workers = self.rng.choice([0, 0, 0, 2])
         arguments = [*self.arguments, f"run.num_workers={workers}"]
         if kind in IN_A_PROCESS:
-            end(start(self.task, arguments, self.log, IN_A_PROCESS[kind](self.rng, self.folder / "runs")))
+            return end(start(self.task, arguments, self.log, IN_A_PROCESS[kind](self.rng, self.folder / "runs"))) != 0
         elif kind == DAMAGED:
             interrupted = IN_A_PROCESS["kill -9 at a file operation"](self.rng, self.folder / "runs")
             end(start(self.task, arguments, self.log, interrupted))
-            self.note(damage(self.rng, self.folder / "runs"))
+            damaged = damage(self.rng, self.folder / "runs")
+            self.note(damaged)
+            return damaged != "nothing to damage"
         elif kind == TWO:
             first = start(self.task, arguments, self.log)
             time.sleep(self.rng.uniform(0, 1))
@@ -85,6 +90,8 @@ class Trial:
             self.arguments = [*(argument for argument in self.arguments if argument != fresh), fresh]
         elif kind == WANDB:
             end(start(self.task, [*arguments, "run.wandb=offline"], self.log, self.kill_wandb))
+            return "--- W&B killed" in self.log.read_text()
+        return True
 
     def kill_wandb(self) -> None:
         """Have W&B's service die at a random row."""
@@ -92,7 +99,10 @@ class Trial:
 
         def killing(tracker: tracking.Tracker, values: dict[str, float]) -> None:
             if tracker._rows_seen == row:
-                subprocess.run(["pkill", "-9", "-s", str(os.getpid()), "wandb-core"], check=False)
+                for service in psutil.Process().children():
+                    if service.name().startswith("wandb"):
+                        service.kill()
+                        self.note("W&B killed")
             log(tracker, values)
 
         setattr(tracking.Tracker, "log", killing)  # noqa: B010  # mypy wants the names of the parameters to be the same
@@ -129,16 +139,15 @@ def test_whatever_happens_every_end_is_the_undisturbed_one(data: dict[str, list[
             assert undisturbed.finish() == 0, undisturbed.log.read_text()
             references[task, study] = end_of(undisturbed.folder)
         trial = Trial(rng, task, data[task], tmp_path / str(number), study)
-        kinds = [rng.choice(KINDS) for _ in range(rng.choice([1, 2, 3]))]
-        for kind in kinds:
-            trial.disturb(kind)
+        drawn = [rng.choice(KINDS) for _ in range(rng.choice([1, 2, 3]))]
+        kinds = [kind for kind in drawn if trial.disturb(kind)]
         faults.update(kinds)
         code = trial.finish()
         if code == 0 and end_of(trial.folder) == references[task, study]:
             shutil.rmtree(trial.folder)
         else:
-            lost.update(kinds)
-            print(f"trial {number}, {task}{', a study' if study else ''}: {', '.join(kinds)}: exit code {code}")
+            lost.update(kinds or drawn)
+            print(f"trial {number}, {task}{', a study' if study else ''}: {', '.join(drawn)}: exit code {code}")
             print(trial.log.read_text()[-3000:], flush=True)
     table = page(faults, lost, number, time.monotonic() - started, seed)
     print(table)
@@ -168,7 +177,8 @@ Commit {commit.strip()}, {os.cpu_count()} cores ({platform.machine()}): {trials}
 | :-- | --: | --: | --: |
 {table}
 
-A signal finds a run with no or with two data workers. Checkpoints of a run that has ended are not damaged: nothing of
-the run reads them again. Not in this table: Ray's parts killed, which
-`tests/study/test_launchers.py` does, and a W&B service that hangs or refuses (`tests/harness/test_tracking.py`).
+Only faults that struck before their command had ended are counted. A signal finds a run with no or with two data
+workers. Checkpoints of a run that has ended are not damaged: nothing of the run reads them again. Not in this table:
+Ray's parts killed, which `tests/study/test_launchers.py` does, and a W&B service that hangs or refuses
+(`tests/harness/test_tracking.py`).
 """
