@@ -36,12 +36,15 @@ def make_accelerator(cfg: Config) -> Accelerator:
     if cfg.run.device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("run.device=cuda, but PyTorch finds no CUDA device here: use run.device=cpu or auto.")
     check_instruction_set(train.instruction_set)
-    for engine in ENGINES:
-        if os.environ.get(f"ACCELERATE_USE_{engine}", "false").lower() == "true":
-            raise ConfigError(
-                f"ACCELERATE_USE_{engine} is set, which computes other results than the run's name stands for: launch "
-                "it by accelerate launch with --multi_gpu or --num_processes alone."
-            )
+    engines = [f"ACCELERATE_USE_{engine}" for engine in ENGINES]
+    asked = [name for name in engines if os.environ.get(name, "false").lower() == "true"]
+    if os.environ.get("ACCELERATE_FP8_BACKEND", "NO").upper() != "NO":
+        asked.append("ACCELERATE_FP8_BACKEND")
+    if asked:
+        raise ConfigError(
+            f"{asked[0]} is set, which computes other results than the run's name stands for: launch it by accelerate "
+            "launch with --multi_gpu or --num_processes alone."
+        )
     if train.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     # One worker process may have many runs, each with its own settings; accelerate keeps the first run's otherwise.
