@@ -87,12 +87,22 @@ def test_the_flags_of_accelerate_launch_change_no_number(
     assert found == metrics(make_config, tmp_path / "without")
 
 
-@pytest.mark.parametrize("engine", ["FSDP", "DEEPSPEED", "MEGATRON_LM", "PARALLELISM_CONFIG"])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("ACCELERATE_USE_FSDP", "true"),
+        ("ACCELERATE_USE_DEEPSPEED", "true"),
+        ("ACCELERATE_USE_MEGATRON_LM", "true"),
+        ("ACCELERATE_USE_PARALLELISM_CONFIG", "true"),
+        ("ACCELERATE_FP8_BACKEND", "TE"),
+        ("ACCELERATE_FP8_BACKEND", "msamp"),
+    ],
+)
 def test_another_way_to_compute_a_step_is_refused(
-    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, engine: str
+    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, name: str, value: str
 ) -> None:
-    monkeypatch.setenv(f"ACCELERATE_USE_{engine}", "true")
-    with pytest.raises(ConfigError, match=f"ACCELERATE_USE_{engine} is set"):
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError, match=f"{name} is set"):
         make_accelerator(make_config())
 
 
