@@ -119,7 +119,6 @@ def test_an_unknown_optimizer_is_refused_with_the_choices() -> None:
         ("~settings.lion", r"settings\.lion\.lr"),
         ("study.confirm_seeds=[3,4,3]", r"study\.confirm_seeds=\[3, 4, 3\] names a value twice"),
         ("study.tune_seeds=[7,7]", r"study\.tune_seeds=\[7, 7\] names a value twice"),
-        ("study.lr_multipliers=[0,1]", r"study\.lr_multipliers must be one or more numbers above 0"),
         ("train.clip_norm=0", r"train\.clip_norm must be above 0, or null for no clipping, but it is 0"),
         ("train.ema_decay=1", r"train\.ema_decay must be from 0 to below 1, or null, but it is 1"),
         ("train.ema_decay=-0.5", r"train\.ema_decay must be from 0 to below 1, or null, but it is -0\.5"),
