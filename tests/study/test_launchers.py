@@ -125,6 +125,7 @@ def leaves_nothing_behind(process: "subprocess.Popen[str]") -> str:
     return output + errors
 
 
+@pytest.mark.slow
 def test_a_study_in_one_process_leaves_when_asked_and_continues(
     start: Start, command_line: list[str], tmp_path: Path, undisturbed: dict[str, Any]
 ) -> None:
@@ -157,6 +158,7 @@ def test_ray_replaces_workers_that_are_killed_or_asked_to_leave(
     assert_ends_like_one_that_was_not_disturbed(command_line, tmp_path / "results", undisturbed)
 
 
+@pytest.mark.slow
 def test_a_study_on_ray_that_is_killed_or_asked_to_leave_continues_at_once(
     start: Start, command_line: list[str], tmp_path: Path, undisturbed: dict[str, Any]
 ) -> None:
@@ -185,6 +187,7 @@ def listening_addresses(leader: int) -> set[str]:
     return {line.split()[3].rpartition(":")[0] for line in own}
 
 
+@pytest.mark.slow
 def test_submitit_requeues_a_run_that_has_saved_before_its_time_limit(
     start: Start, command_line: list[str], tmp_path: Path, undisturbed: dict[str, Any]
 ) -> None:

@@ -91,6 +91,7 @@ def test_every_other_swept_key_makes_a_study_of_its_own(command_line: list[str],
     assert [summary["batch_size"] for summary in studies(tmp_path)] in ([16, 32], [32, 16])
 
 
+@pytest.mark.slow
 def test_a_killed_study_continues_and_ends_like_one_that_was_not(command_line: list[str], tmp_path: Path) -> None:
     overrides = ["optimizer=lion,adamw", "train.steps=40", "run.checkpoint_every=5"]
     process = subprocess.Popen(study_command(command_line, *overrides), stdout=subprocess.PIPE, text=True)
