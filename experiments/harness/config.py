@@ -77,34 +77,35 @@ class FlatnessConfig:
 
 @dataclass
 class StudyConfig:
-    """What a study tunes, confirms and decides; see experiments/study/."""
+    """What a study searches, draws and decides; see experiments/study/."""
 
     contestants: list[str] = field(default_factory=lambda: ["lion", "adamw"])
     """who competes where the command line sweeps no optimizer; others make a study of another name"""
     reference: str = "adamw"
+    replicates: int = MISSING
+    """how many give the verdict: those numbered from 0; a study of another number is exploratory"""
+    numbers: str = "next"
+    """which of them to run: ``3``, ``0-3``, or the first after those that give the verdict"""
+    stages: list[int] = MISSING
+    """trials of an optimizer in each stage of its search; none: the experiment's settings are not searched"""
+    confirm: int = MISSING
+    """fresh seeds that a winner is run on, in each replicate"""
+    lengths: list[float] = field(default_factory=list)
+    """multiples of the run's steps that the reference's winner is also run for, so that a difference is told in steps"""
+    nuisance: dict[str, Any] = field(default_factory=dict)
+    """what is drawn anew in each replicate, the same for all optimizers: by config key either ``{choices: [...]}``, or
+    ``{low: ..., high: ...}`` with ``log: true`` (log-uniform) and ``integer: true`` where it is so"""
     primary_metric: str = MISSING
+    primary_reason: str = MISSING
+    """why this metric decides"""
     validation_metric: str = MISSING
     secondary_metrics: list[str] = MISSING
     """other metrics that get an interval and no verdict; the direction of each is declared by the task's metrics.py"""
-    margin: float = MISSING
-    """differences inside +-margin (units of the primary metric) are a tie"""
-    margin_of: str = MISSING
-    """the metric that margin was chosen for: the primary one, or the study is refused"""
+    margin_percent: float = 10.0
+    """a difference that so many per cent of steps would make up for, either way, is a tie"""
+    margin: float | None = None
+    """the same in units of the primary metric, for a study that runs no other lengths"""
     margin_reason: str = MISSING
-    tune_seeds: list[int] = field(default_factory=lambda: [1000])
-    confirm_seeds: list[int] = MISSING
-    looks: list[int] = field(default_factory=list)
-    """the numbers of confirm seeds at which the study is to be judged, if at more than one; they share the 5 %"""
-    lr_multipliers: list[float] = MISSING
-    """the tuning grid, as multiples of the experiment's learning rate; lr * weight_decay is held constant"""
-    decay_multipliers: list[float] = field(default_factory=lambda: [1.0])
-    """a second grid axis: multiples of lr * weight_decay"""
-    writes_centres: bool = False
-    """a pilot: its winners become the experiment's settings; see experiments/study/centres.py"""
-    extensions: int = 0
-    """how often the grid may grow, by the same number of trials for all, while a winner sits at its edge"""
-    settings_from: str | None = None
-    """for a study that tunes nothing: the experiment whose tuning its settings come from, which its page then says"""
     paper: str | None = None
     """the published cell that stands beside ours: a key of results/paper.yaml"""
 
@@ -202,15 +203,6 @@ def check(cfg: DictConfig) -> None:
             f"flatness.draws={flatness.draws} needs flatness.std and flatness.samples above 0, but they are "
             f"{flatness.std} and {flatness.samples}."
         )
-    study = cfg.study
-    for key in ("tune_seeds", "confirm_seeds"):
-        if twice := sorted(seed for seed in {*study[key]} if list(study[key]).count(seed) > 1):
-            raise ConfigError(f"study.{key} has {twice[0]} twice: the same run is no second one. Name each seed once.")
-    for key in ("lr_multipliers", "decay_multipliers"):
-        if not all(0 < multiplier < math.inf for multiplier in study[key]):
-            raise ConfigError(f"study.{key} must be above 0, but one is {min(study[key])}.")
-    if shared := set(study.tune_seeds) & set(study.confirm_seeds):
-        raise ConfigError(f"study.tune_seeds and study.confirm_seeds share {sorted(shared)}: report on fresh seeds.")
 
 
 def resolved(cfg: DictConfig) -> dict[str, Any]:

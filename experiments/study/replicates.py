@@ -1,0 +1,150 @@
+"""The replicates of a study, as they are published: one Parquet file each, a row a run."""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from experiments.harness.errors import DataError
+
+Phase = Literal["search", "confirm", "length"]
+"""search: a trial of tuning; confirm: the winner on a fresh seed; length: the reference's winner, shorter or longer"""
+
+METADATA = b"lion_replicate"
+COLUMNS = {
+    "run_id": pa.string(),
+    "optimizer": pa.string(),
+    "phase": pa.string(),
+    "stage": pa.int16(),
+    "trial": pa.int16(),
+    "length": pa.float64(),
+    "seed": pa.int64(),
+    "unit": pa.list_(pa.float64()),
+    "config": pa.string(),
+    "status": pa.string(),
+    "metrics": pa.string(),
+    "parameter_groups": pa.string(),
+}
+
+
+@dataclass(frozen=True)
+class ReplicateRun:
+    """One run of a replicate, with all that its record said."""
+
+    run_id: str
+    optimizer: str
+    phase: Phase
+    stage: int
+    """of a trial, from 1; else 0"""
+    trial: int
+    """of this optimizer in this replicate, from 1 over all stages; else 0"""
+    length: float
+    """the run's steps, as a multiple of the experiment's"""
+    seed: int
+    unit: tuple[float, ...]
+    """where the settings lie in the optimizer's search space, each from 0 to 1; empty where nothing is searched"""
+    config: str
+    """JSON: what decides the run's result, the hash of which is in ``run_id``"""
+    status: str
+    """JSON: its status.json"""
+    metrics: str
+    """its metrics.jsonl, to the byte"""
+    parameter_groups: str
+    """JSON: its parameter_groups.json"""
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """The resolved config."""
+        settings: dict[str, Any] = json.loads(self.config)
+        return settings
+
+    @cached_property
+    def rows(self) -> list[dict[str, float]]:
+        """Of metrics.jsonl."""
+        return [json.loads(line) for line in self.metrics.splitlines()]
+
+    @property
+    def diverged(self) -> bool:
+        """Whether it ended so; published runs are complete or diverged."""
+        return bool(json.loads(self.status)["status"] == "diverged")
+
+    def curve(self, metric: str) -> list[tuple[int, float]]:
+        """(step, value) of every evaluation."""
+        return [(int(row["step"]), row[metric]) for row in self.rows if metric in row]
+
+    def last(self, metric: str) -> float | None:
+        """The last value; None where the run diverged, or the value was too large to be written."""
+        curve = self.curve(metric)
+        return None if self.diverged or not curve else curve[-1][1]
+
+
+@dataclass(frozen=True)
+class Replicate:
+    """Searches of all optimizers under one draw of what is not theirs, and their winners on fresh seeds."""
+
+    number: int
+    environment: Mapping[str, Any]
+    """environment.json of its runs: versions, hardware, digest of the sources"""
+    nuisance: Mapping[str, Any]
+    """what was drawn for this replicate and is the same for all optimizers, by config key"""
+    runs: tuple[ReplicateRun, ...]
+
+    def of(self, optimizer: str, phase: Phase) -> list[ReplicateRun]:
+        """Runs of one optimizer and phase, in the order in which they were asked for."""
+        return [run for run in self.runs if run.optimizer == optimizer and run.phase == phase]
+
+
+def replicate_path(directory: Path, number: int) -> Path:
+    """The file of a replicate in a study's published folder."""
+    return directory / "replicates" / f"{number}.parquet"
+
+
+def write_replicate(path: Path, replicate: Replicate) -> None:
+    """Write the file; equal replicates give equal bytes."""
+    columns = {
+        name: pa.array([getattr(run, name) for run in replicate.runs], type=kind) for name, kind in COLUMNS.items()
+    }
+    about = {
+        "schema": 2,
+        "number": replicate.number,
+        "environment": replicate.environment,
+        "nuisance": replicate.nuisance,
+    }
+    table = pa.table(columns).replace_schema_metadata({METADATA: json.dumps(about, sort_keys=True).encode()})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(table, path, compression="zstd", compression_level=19)
+
+
+def read_replicate(path: Path) -> Replicate:
+    """The replicate of a file; DataError, naming it, for one that is damaged or none."""
+    try:
+        table = pq.read_table(path)
+        about = json.loads((table.schema.metadata or {})[METADATA])
+        runs = tuple(
+            ReplicateRun(**{**row, "unit": tuple(row["unit"])}) for row in table.select(list(COLUMNS)).to_pylist()
+        )
+        return Replicate(about["number"], about["environment"], about["nuisance"], runs)
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise DataError(f"The replicate {path} cannot be read: {error}") from error
+
+
+def read_replicates(directory: Path) -> list[Replicate]:
+    """All that are published in a study's folder, by their numbers."""
+    paths = [path for path in (directory / "replicates").glob("*.parquet") if re.fullmatch(r"\d+", path.stem)]
+    return [read_replicate(path) for path in sorted(paths, key=lambda path: int(path.stem))]
+
+
+def numbers_of(text: str) -> Sequence[int]:
+    """``3`` or ``0-3`` as replicate numbers; ValueError for anything else."""
+    if not (found := re.fullmatch(r"(\d+)(?:-(\d+))?", text)):
+        raise ValueError(f"{text!r} is neither a number nor a range such as 0-3.")
+    first, last = int(found[1]), int(found[2] or found[1])
+    if last < first:
+        raise ValueError(f"{text!r} ends before it begins.")
+    return range(first, last + 1)

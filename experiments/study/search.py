@@ -1,0 +1,137 @@
+"""The search of one optimizer in one replicate: its space, in units that transfer, and the points of each stage.
+
+A point lies in the unit cube, one coordinate a dimension; a space turns it into an optimizer's arguments.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import qmc
+
+from experiments.harness.errors import ConfigError
+
+MOST_DIMENSIONS = 8
+"""Points are drawn with so many coordinates, and a space takes the first: optimizers with spaces of different sizes
+share the values of the dimensions that both have.
+"""
+SHRINK = 0.4
+"""The box of a stage, as a share of the one before in every dimension; docs/statistics.md compares others."""
+SHORTEST_MEMORY = 2.0
+"""steps"""
+DIGITS = 4
+"""of a value; more would not be read"""
+KINDS = ("rate", "memory", "decay", "log")
+
+
+@dataclass(frozen=True)
+class Dimension:
+    """One number that a search chooses, log-uniform from ``low`` to ``high``."""
+
+    argument: str
+    """of the optimizer"""
+    kind: str
+    """rate: the peak learning rate. memory: of a beta b, 1 / (1 - b) steps, up to the run's length. decay: the sum of
+    lr * weight_decay over the run. log: the argument itself"""
+    low: float
+    high: float
+    zero: float = 0.0
+    """the share of the dimension, at its lower end, that stands for the value 0"""
+    copies: int = 1
+    """elements of the argument that the one value fills"""
+
+
+@dataclass(frozen=True)
+class Space:
+    """What a search may choose for one optimizer."""
+
+    version: int
+    source: str
+    """published ranges that it goes by"""
+    dimensions: tuple[Dimension, ...]
+    lists: Mapping[str, int]
+    """arguments that are lists, with their lengths"""
+
+    def arguments(self, unit: Sequence[float], *, steps: int, factor_sum: float) -> dict[str, Any]:
+        """The optimizer's arguments at a point; ``factor_sum`` is the sum over the run's steps of the learning rate's
+        share of its peak.
+        """
+        chosen: dict[str, Any] = {}
+        for dimension, position in zip(self.dimensions, unit, strict=True):
+            high = float(steps) if dimension.kind == "memory" else dimension.high
+            if position < dimension.zero:
+                value = 0.0
+            else:
+                share = (position - dimension.zero) / (1 - dimension.zero)
+                value = dimension.low * (high / dimension.low) ** share
+            if dimension.kind == "memory":
+                value = float(f"{1 - _rounded(1 / value):.12g}")
+            if dimension.argument in self.lists:
+                chosen.setdefault(dimension.argument, []).extend([value] * dimension.copies)
+            else:
+                chosen[dimension.argument] = value
+        for dimension in self.dimensions:
+            if dimension.kind == "decay":
+                chosen[dimension.argument] /= factor_sum * chosen["lr"]
+        # A beta has the digits of its memory, and so one more 9 for every tenfold.
+        return {name: value if name in self.memories else _rounded(value) for name, value in chosen.items()}
+
+    @property
+    def memories(self) -> set[str]:
+        """Arguments that are betas."""
+        return {dimension.argument for dimension in self.dimensions if dimension.kind == "memory"}
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.{DIGITS}g}")
+
+
+def space_of(optimizer: Mapping[str, Any]) -> Space:
+    """The space of an optimizer's config (its key ``space``); ConfigError where there is none, or an unclear one."""
+    name, given = optimizer["name"], optimizer.get("space")
+    if not given:
+        raise ConfigError(
+            f"optimizer={name} has no search space, so a study cannot tune it beside others: give its file a key space "
+            "as conf/optimizer/adamw.yaml has, with the low and high end of every argument that matters."
+        )
+    dimensions, lists = [], {}
+    for argument, described in given["arguments"].items():
+        kind, number, copies = described["kind"], described.get("number"), described.get("copies", 1)
+        if unknown := {*described} - {"kind", "low", "high", "zero", "number", "copies"}:
+            raise ConfigError(f"optimizer.space.arguments.{argument} has the unknown key {min(unknown)}.")
+        if kind not in KINDS:
+            raise ConfigError(
+                f"optimizer.space.arguments.{argument}.kind must be one of {', '.join(KINDS)}, but it is {kind!r}."
+            )
+        low = SHORTEST_MEMORY if kind == "memory" else described["low"]
+        high, zero = described.get("high", math.inf), described.get("zero", 0.0)
+        if not (0 < low < high and 0 <= zero < 1):
+            raise ConfigError(f"optimizer.space.arguments.{argument} needs 0 < low < high, and zero from 0 to below 1.")
+        if number or copies > 1:
+            lists[argument] = (number or 1) * copies
+        dimensions += [Dimension(argument, kind, low, high, zero, copies)] * (number or 1)
+    if [dimension.argument for dimension in dimensions if dimension.kind == "rate"] != ["lr"]:
+        raise ConfigError(f"optimizer={name}: its space must have lr, and no other argument, of kind rate.")
+    if len(dimensions) > MOST_DIMENSIONS:
+        raise ConfigError(
+            f"optimizer={name}: its space has {len(dimensions)} dimensions, at most {MOST_DIMENSIONS} go."
+        )
+    return Space(int(given["version"]), str(given["source"]), tuple(dimensions), lists)
+
+
+def stage_points(
+    dimensions: int, stage: int, trials: int, centre: Sequence[float] | None, seed: Sequence[int]
+) -> NDArray[np.float64]:
+    """Points ``[trials, dimensions]`` of stage number ``stage`` (from 0): a Latin hypercube, scrambled by ``seed``,
+    over the whole cube, or over a box around ``centre`` that lies inside it.
+    """
+    rng = np.random.default_rng([*seed, stage])
+    points = qmc.LatinHypercube(MOST_DIMENSIONS, optimization="random-cd", rng=rng).random(trials)[:, :dimensions]
+    if centre is None:
+        return points
+    width = SHRINK**stage
+    low = np.clip(np.asarray(centre) - width / 2, 0, 1 - width)
+    return np.asarray(low + width * points)
