@@ -5,25 +5,26 @@ TASK ?= image_classification
 SCALE ?= mini
 CELL ?= $(SCALE)
 OPTIMIZERS ?= lion,adamw
+REPLICATES ?=
 FRESH ?=
 ARGS ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-STUDY = scale=$(SCALE) optimizer=$(OPTIMIZERS) hydra/sweeper=study $(if $(FRESH),run.fresh=true) $(ARGS)
+STUDY = scale=$(SCALE) optimizer=$(OPTIMIZERS) hydra/sweeper=study $(if $(REPLICATES),study.numbers=$(REPLICATES)) \
+	$(if $(FRESH),run.fresh=true) $(ARGS)
 
 .DEFAULT_GOAL := help
 .PHONY: help install reproduce report verify dashboard statistics plan golden bench-optimizer wandb-sync wandb-workspaces test test-slow \
-	test-gpu test-network soak lint $(TASKS:%=reproduce-%) $(TASKS:%=pilot-%)
+	test-gpu test-network soak lint $(TASKS:%=reproduce-%)
 
 help:  ## print this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-34s %s\n", $$1, $$2}'
 	@for task in $(TASKS); do \
-		printf '%-34s %s\n' "reproduce-$$task" "tune, confirm and compare the optimizers on this task" \
-			"pilot-$$task" "a coarse search, of equal effort for all, that writes the task's centres of tuning"; done
+		printf '%-34s %s\n' "reproduce-$$task" "run one more replicate of this task's study, and compare"; done
 	@echo
-	@echo "variables: SCALE=smoke|mini|gpu|paper  CELL=<experiment>  OPTIMIZERS=lion,adamw  FRESH=1  ARGS='train.steps=400 ...'"
+	@echo "variables: SCALE=smoke|mini|gpu|paper  CELL=<experiment>  OPTIMIZERS=lion,adamw  REPLICATES=0-3  FRESH=1  ARGS='train.steps=400 ...'"
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -32,14 +33,10 @@ $(READY): pyproject.toml constraints.txt
 
 install: $(READY)  ## make .venv with everything that the suite and its tests need
 
-reproduce: $(TASKS:%=reproduce-%)  ## every task's study at SCALE (default mini)
+reproduce: $(TASKS:%=reproduce-%)  ## one more replicate of every task's study at SCALE (default mini)
 
 $(TASKS:%=reproduce-%): reproduce-%: $(READY)
 	$(BIN)/python -m experiments.$(subst -,_,$*) --multirun experiment=$(subst -,_,$*)/$(CELL) $(STUDY)
-
-$(TASKS:%=pilot-%): pilot-%: $(READY)
-	$(BIN)/python -m experiments.$(subst -,_,$*) --multirun experiment=$(subst -,_,$*)/$(CELL) $(STUDY) \
-		study=pilot 'study.confirm_seeds=[]' 'study.tune_seeds=[2000]'
 
 plan: $(READY)  ## what the experiment CELL of TASK would cost: parameters, FLOPs, samples, memory
 	$(BIN)/python -m experiments.harness.plan $(TASK) experiment=$(TASK)/$(CELL) scale=$(SCALE) $(ARGS)

@@ -17,7 +17,8 @@ from experiments.harness.errors import ConfigError
 from experiments.harness.metric import metrics_of
 from experiments.harness.sources import ROOT
 
-# What cannot change a run's result: where it runs and is written, what it is compared with, and under which name.
+# What cannot change a run's result: where it runs and is written, what it is compared with, and under which name. Nor
+# can optimizer.space, which a study searches.
 NOT_IN_RUN_ID = ("run", "study", "settings", "scale", "experiment")
 
 
@@ -91,7 +92,7 @@ class StudyConfig:
     confirm: int = MISSING
     """fresh seeds that a winner is run on, in each replicate"""
     lengths: list[float] = field(default_factory=list)
-    """multiples of the run's steps that the reference's winner is also run for, so that a difference is told in steps"""
+    """multiples of the run's steps that the reference's winner is run for too, so that a difference is told in steps"""
     nuisance: dict[str, Any] = field(default_factory=dict)
     """what is drawn anew in each replicate, the same for all optimizers: by config key either ``{choices: [...]}``, or
     ``{low: ..., high: ...}`` with ``log: true`` (log-uniform) and ``integer: true`` where it is so"""
@@ -226,7 +227,8 @@ def result_config(plain: dict[str, Any], fingerprint: str) -> dict[str, Any]:
     """The part of a resolved config that decides a run's result: what its name is a hash of, and what is saved."""
     kept = {key: value for key, value in plain.items() if key not in NOT_IN_RUN_ID}
     data = _without_places(plain["data"])
-    return {**kept, "data": {**data, "fingerprint": fingerprint}}
+    optimizer = {key: value for key, value in plain["optimizer"].items() if key != "space"}
+    return {**kept, "data": {**data, "fingerprint": fingerprint}, "optimizer": optimizer}
 
 
 def _without_places(data: dict[str, Any]) -> dict[str, Any]:

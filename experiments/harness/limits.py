@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from experiments.harness.errors import ConfigError
@@ -12,7 +12,7 @@ AT_LEAST = {
     **dict.fromkeys(("train.steps", "train.batch_size", "train.micro_batch_size", "train.threads"), 1),
     **dict.fromkeys(("train.log_every", "train.evaluate_every", "train.sample_every"), 1),
     **dict.fromkeys(("schedule.warmup_steps", "schedule.init_factor", "schedule.end_factor"), 0),
-    **dict.fromkeys(("optimizer.lr", "optimizer.weight_decay", "flatness.draws", "study.extensions"), 0),
+    **dict.fromkeys(("optimizer.lr", "optimizer.weight_decay", "flatness.draws", "study.replicates"), 0),
     **dict.fromkeys(("run.checkpoint_every", "run.keep_checkpoints", "run.cpus"), 1),
     **dict.fromkeys(("run.num_workers", "run.gpus"), 0),
 }
@@ -23,6 +23,8 @@ CHOICES = {
     "run.device": ("auto", "cpu", "cuda"),
     "run.wandb": ("auto", "online", "offline", "disabled"),
 }
+MOST_CONFIRM_SEEDS = 100
+"""A replicate's share of the seeds, one of which is for its search."""
 NAMES = {
     "optimizer.name": (r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", "up to 64 letters, digits, '.', '_' and '-'"),
     "data.name": (r"[^/.\0][^/\0]{0,199}", "up to 200 characters without '/'"),
@@ -30,8 +32,6 @@ NAMES = {
     "run.wandb_project": (r"[^/\\#?%:]{1,128}", "a name that W&B takes, without / \\ # ? % :"),
 }
 """Parts of folders' names or of W&B's, which takes 64 characters of a tag."""
-SEEDS = ("study.tune_seeds", "study.confirm_seeds", "study.looks")
-GRIDS = ("study.lr_multipliers", "study.decay_multipliers")
 
 
 def check_limits(plain: Mapping[str, Any]) -> None:
@@ -50,16 +50,7 @@ def check_limits(plain: Mapping[str, Any]) -> None:
         raise ConfigError(f"train.clip_norm must be above 0, or null for no clipping, but it is {clip}.")
     if (decay := plain["train"]["ema_decay"]) is not None and not 0 <= decay < 1:
         raise ConfigError(f"train.ema_decay must be from 0 to below 1, or null, but it is {decay}.")
-    for key in SEEDS:
-        _check_list(key, _at(plain, key), least=1 if key == "study.looks" else 0)
-    for key in GRIDS:
-        values = _at(plain, key)
-        _check_list(key, values, least=0)
-        if not values or 0 in values:
-            raise ConfigError(f"{key} must be one or more numbers above 0, but it is {values}.")
-    study = plain["study"]
-    if not study["tune_seeds"] and len(study["lr_multipliers"]) * len(study["decay_multipliers"]) > 1:
-        raise ConfigError("study.tune_seeds is empty, but there are settings to choose from: name a seed.")
+    _check_study(plain["study"])
     for key in ("runs_dir", "results_dir", "cache_dir"):
         if not plain["run"][key].strip():
             raise ConfigError(f"run.{key} is empty{' (LION_CACHE)' if key == 'cache_dir' else ''}: name a folder.")
@@ -72,8 +63,21 @@ def _at(plain: Mapping[str, Any], key: str) -> Any:
     return value
 
 
-def _check_list(key: str, values: Sequence[float], least: int) -> None:
-    if len({*values}) < len(values):
-        raise ConfigError(f"{key}={values} names a value twice: each counts once.")
-    if not all(least <= value < math.inf for value in values):
-        raise ConfigError(f"{key} must be numbers from {least} up, but it is {values}.")
+def _check_study(study: Mapping[str, Any]) -> None:
+    if not all(trials >= 1 for trials in study["stages"]):
+        raise ConfigError(f"study.stages must be numbers of trials from 1 up, but it is {study['stages']}.")
+    if not 1 <= study["confirm"] < MOST_CONFIRM_SEEDS:
+        raise ConfigError(f"study.confirm must be from 1 to {MOST_CONFIRM_SEEDS - 1}, but it is {study['confirm']}.")
+    if not all(0 < length < math.inf and length != 1 for length in study["lengths"]):
+        raise ConfigError(
+            f"study.lengths must be above 0 and not 1, which runs anyway, but they are {study['lengths']}."
+        )
+    if not 0 < study["margin_percent"] < 100:
+        raise ConfigError(f"study.margin_percent must be between 0 and 100, but it is {study['margin_percent']}.")
+    if (margin := study["margin"]) is not None and not 0 <= margin < math.inf:
+        raise ConfigError(f"study.margin must be at least 0, or null, but it is {margin}.")
+    for key, drawn in study["nuisance"].items():
+        if not isinstance(drawn, Mapping) or not (drawn.get("choices") or {"low", "high"} <= drawn.keys()):
+            raise ConfigError(f"study.nuisance.{key} needs choices, or low and high, but it is {drawn}.")
+        if drawn.get("log") and not 0 < drawn["low"] <= drawn["high"]:
+            raise ConfigError(f"study.nuisance.{key} is log-uniform, so that it needs 0 < low <= high.")

@@ -39,7 +39,7 @@ def build_optimizer(model: nn.Module, config: Mapping[str, Any]) -> Optimizer:
         {"params": [parameters[name] for name in names], **({"weight_decay": 0.0} if group == "no_decay" else {})}
         for group, names in decay_groups(model).items()
     ]
-    arguments = {key: value for key, value in config.items() if key != "name"}
+    arguments = {key: value for key, value in config.items() if key not in ("name", "space")}
     try:
         optimizer: Optimizer = instantiate(arguments, _partial_=True, _convert_="all")(groups)
     except Exception as error:

@@ -75,6 +75,9 @@ def train(cfg: Config, data: Any, directory: Path, digest: str, record: RunRecor
     if record:
         record.write_parameter_groups(decay_groups(bare_model))
         record.add_environment("arithmetic", **describe_arithmetic(device))
+        trained = sum(parameter.numel() for parameter in bare_model.parameters() if parameter.requires_grad)
+        name = cfg.model.get("model_name") or type(bare_model).__name__
+        record.add_environment("model", name=name, trained_parameters=trained, train_samples=task.num_train)
         if device.type == "cuda":
             record.add_environment("hardware", gpu=torch.cuda.get_device_name(device), gpu_count=processes)
 

@@ -1,6 +1,5 @@
 """The metrics that a study goes by, with their directions, which are those of their declarations."""
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,8 +11,7 @@ def with_directions(config: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of a study from a run's resolved config, with ``better`` and ``validation_better`` (higher or lower)
     and its secondary metrics with a direction each.
 
-    Raises ConfigError for a metric that the task does not declare, that is measured on no such split or set, and for a
-    margin that was chosen for another metric.
+    Raises ConfigError for a metric that the task does not declare, or that is measured on no such split or set.
     """
     study = config["study"]
     validation = _declared(config, "validation_metric", study["validation_metric"])
@@ -24,14 +22,6 @@ def with_directions(config: Mapping[str, Any]) -> dict[str, Any]:
         )
     primary = _declared(config, "primary_metric", study["primary_metric"])
     secondary = {name: _declared(config, "secondary_metrics", name).better for name in study["secondary_metrics"]}
-    if study["margin_of"] != study["primary_metric"]:
-        raise ConfigError(
-            f"study.margin={study['margin']} was chosen for {study['margin_of']}, but study.primary_metric is "
-            f"{study['primary_metric']}: say what difference in it is a tie, and why, by study.margin, "
-            f"study.margin_reason and study.margin_of={study['primary_metric']}."
-        )
-    if not 0 <= study["margin"] < math.inf:
-        raise ConfigError(f"study.margin must be at least 0, but it is {study['margin']}.")
     secondary.pop(study["primary_metric"], None)
     directions = {"better": primary.better, "validation_better": validation.better, "secondary_metrics": secondary}
     return {**study, **directions}

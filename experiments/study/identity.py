@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from experiments.harness.config import result_config, same_numbers
 from experiments.harness.errors import ConfigError
 
-NOT_IN_NAME = ("scale", "experiment", "data.places")
+NOT_IN_NAME = ("scale", "experiment", "data.places", "study.numbers")
 """Overrides that have a folder of their own or say where the data are to be had; so have the groups run and hydra."""
 LONGEST_NAME = 100
 """Characters of a folder's name that still read well; beyond, a hash stands for the overrides."""
@@ -26,16 +26,17 @@ ROUNDING = ("threads", "instruction_set")
 """Settings of ``train`` that decide how a run rounds, and so its last bits, but not what a study compares."""
 DECISIONS = (
     "reference",
+    "replicates",
+    "stages",
+    "confirm",
+    "lengths",
+    "nuisance",
     "primary_metric",
     "validation_metric",
+    "margin_percent",
     "margin",
-    "tune_seeds",
-    "confirm_seeds",
-    "lr_multipliers",
-    "decay_multipliers",
-    "extensions",
 )
-"""What of the group ``study`` decides the search, the seeds and the verdict."""
+"""What of the group ``study`` decides the search, the draws and the verdict."""
 
 
 def study_name(cfg: DictConfig, plain: DictConfig, overrides: Sequence[str], contestants: Sequence[str]) -> str:
@@ -69,13 +70,13 @@ def _written(value: Any) -> str:
 
 
 def study_identity(configs: Mapping[str, Mapping[str, Any]], fingerprint: str) -> dict[str, Any]:
-    """What is compared and how, as plain data. ``configs`` are the contestants' resolved configs at their centres."""
+    """What is compared and how, as plain data. ``configs`` are the contestants' resolved configs."""
     first = next(iter(configs.values()))
     decides = result_config(dict(first), fingerprint)
     shared = {key: value for key, value in decides.items() if key not in ("optimizer", "seed", "test")}
     shared["train"] = {key: value for key, value in shared["train"].items() if key not in ROUNDING}
     return {
-        "contestants": {name: config["optimizer"] for name, config in configs.items()},
+        "contestants": {name: config["optimizer"] for name, config in configs.items()},  # with their search spaces
         "study": {key: first["study"][key] for key in DECISIONS},
         "config": shared,
     }

@@ -1,4 +1,4 @@
-"""From runs/ to results/: the records of a study's runs without their checkpoints, and what the study was."""
+"""From runs/ to results/: each finished replicate as one file, and what the study was."""
 
 import ctypes
 import errno
@@ -6,31 +6,34 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from experiments.harness.damage import find_damage
-from experiments.harness.errors import RunError
-from experiments.harness.record import write_aside
-from experiments.study.identity import check_folder
-from experiments.study.looks import looks_at
-from experiments.study.plan import at_edge
-from experiments.study.summary import write_summary
-from experiments.study.sweep import Contestant, Study
+import yaml
 
-RECORD_FILES = ("config.yaml", "metrics.jsonl", "status.json", "environment.json", "parameter_groups.json")
+from experiments.harness.damage import find_damage
+from experiments.harness.errors import RunError, SuiteError
+from experiments.harness.record import write_aside
+from experiments.study.course import Course, Run
+from experiments.study.identity import check_folder
+from experiments.study.replicates import Replicate, ReplicateRun, read_replicates, replicate_path, write_replicate
+from experiments.study.search import Space
+from experiments.study.sweep import Study
+
 AT_FDCWD, RENAME_EXCHANGE = -100, 2
 """Of fcntl.h and linux/fs.h."""
 
 
 @contextmanager
 def publishing(study: Study, command: str) -> Iterator[Path]:
-    """A folder with study.json, runs/<run id>/ and summary.json, to which the block adds pages and figures; afterwards
-    it takes the place of ``study.results``, whole or, if anything goes wrong, not at all.
+    """A folder with study.json, samples and the replicates, those of before and those that the study has just run, to
+    which the block adds pages and figures; afterwards it takes the place of ``study.results``, whole or, if anything
+    goes wrong, not at all.
 
-    ``command`` is what a reader types to make the study again.
+    ``command`` is what a reader types to add a replicate.
     """
     target = study.results
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -60,33 +63,95 @@ def _held(folder: Path) -> Iterator[None]:
 
 
 def _write_records(study: Study, command: str, directory: Path) -> None:
-    for contestant in study.contestants:
-        for run in [*(run for runs in contestant.tuning.values() for run in runs), *contestant.confirmation]:
-            copied = directory / "runs" / run.directory.name
-            copied.mkdir(parents=True, exist_ok=True)
-            for name in RECORD_FILES:
-                shutil.copyfile(run.directory / name, copied / name)
-            if damage := find_damage(copied, run.status()):
-                raise RunError(
-                    f"The record of {run.directory} is damaged ({damage}). The same command computes its end again."
-                )
-            if (run.directory / "samples.png").exists():
-                shutil.copyfile(run.directory / "samples.png", copied / "samples.png")
-    config = study.config
-    description: dict[str, Any] = {
-        "schema": 1,
-        "task": config["task"],
-        "scale": config["scale"],
+    for name in ("replicates", "samples"):
+        if (study.results / name).exists():
+            shutil.copytree(study.results / name, directory / name)
+    directory.mkdir(exist_ok=True)
+    for course in study.courses:
+        write_replicate(replicate_path(directory, course.number), _replicate(course))
+    replicates = read_replicates(directory)
+    for course in study.courses:
+        if course.number == replicates[0].number:
+            _copy_samples(course, directory)
+    described = {
+        "schema": 2,
+        "task": study.config["task"],
+        "scale": study.config["scale"],
         "experiment": study.name,
         "command": command,
         "study": study.settings,
-        "contestants": {contestant.name: _described(contestant) for contestant in study.contestants},
         "identity": study.identity,
-        "sources_digest": study.suite_digest,
+        "spaces": {name: _described(space) for name, space in study.spaces.items() if space},
+        "regime": _regime(study.config, replicates[0].environment),
     }
-    description["looks"] = looks_at(study.results.parent, description)
-    write_aside(directory / "study.json", json.dumps(description, indent=1) + "\n")
-    write_summary(directory)
+    write_aside(directory / "study.json", json.dumps(described, indent=1) + "\n")
+
+
+def _replicate(course: Course) -> Replicate:
+    runs = tuple(_published(run) for run in course.runs)
+    environments = [json.loads((run.directory / "environment.json").read_bytes()) for run in course.runs]
+    first = environments[0]
+    first["sources_digest"] = first["sources_digest"].partition("-")[0]  # the part that all optimizers share
+    for run, environment in zip(course.runs, environments, strict=True):
+        for key in ("hardware", "packages", "sources_digest"):
+            theirs = environment[key].partition("-")[0] if key == "sources_digest" else environment[key]
+            if theirs != first[key]:
+                raise SuiteError(
+                    f"Replicate {course.number} is split: {run.directory} was made with {key} {theirs}, its first run "
+                    f"with {first[key]}. A replicate is run in one place; FRESH=1 runs it anew."
+                )
+    return Replicate(course.number, first, course.nuisance, runs)
+
+
+def _published(run: Run) -> ReplicateRun:
+    directory = run.directory
+    if damage := find_damage(directory, run.status()):
+        raise RunError(f"The record of {directory} is damaged ({damage}). The same command computes its end again.")
+    return ReplicateRun(
+        run_id=directory.name,
+        optimizer=run.optimizer,
+        phase=run.phase,
+        stage=run.stage,
+        trial=run.trial,
+        length=run.length,
+        seed=run.seed,
+        unit=run.unit,
+        config=json.dumps(yaml.safe_load((directory / "config.yaml").read_bytes())),
+        status=(directory / "status.json").read_text(),
+        metrics=(directory / "metrics.jsonl").read_text(),
+        parameter_groups=(directory / "parameter_groups.json").read_text(),
+    )
+
+
+def _copy_samples(course: Course, directory: Path) -> None:
+    """What each optimizer's first confirmed run has generated, where the task generates anything."""
+    shutil.rmtree(directory / "samples", ignore_errors=True)
+    for run in reversed(course.confirmation):
+        if run.phase == "confirm" and (run.directory / "samples.png").exists():
+            (directory / "samples").mkdir(exist_ok=True)
+            shutil.copyfile(run.directory / "samples.png", directory / "samples" / f"{run.optimizer}.png")
+
+
+def _described(space: Space) -> list[dict[str, Any]]:
+    """One entry for each coordinate of a point, named as a reader would."""
+    arguments = [dimension.argument for dimension in space.dimensions]
+    described = []
+    for number, dimension in enumerate(space.dimensions):
+        several = arguments.count(dimension.argument) > 1
+        place = f" {number - arguments.index(dimension.argument) + 1}" if several else ""
+        described.append({"name": f"{dimension.argument}{place}", **asdict(dimension)})
+    return described
+
+
+def _regime(config: Mapping[str, Any], environment: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "model": environment["model"]["name"],
+        "parameters": environment["model"]["trained_parameters"],
+        "batch_size": config["train"]["batch_size"],
+        "tokens_per_sample": config.get("context_length"),
+        "steps": config["train"]["steps"],
+        "train_samples": environment["model"]["train_samples"],
+    }
 
 
 def _swap_in(aside: Path, target: Path, old: Path) -> None:
@@ -104,16 +169,3 @@ def _swap_in(aside: Path, target: Path, old: Path) -> None:
         target.rename(old)
         aside.rename(target)
         shutil.rmtree(old)
-
-
-def _described(contestant: Contestant) -> dict[str, Any]:
-    assert contestant.winner is not None
-    return {
-        "tuning": [
-            {"lr": point.lr, "weight_decay": point.weight_decay, "runs": [run.directory.name for run in runs]}
-            for point, runs in contestant.tuning.items()
-        ],
-        "winner": {"lr": contestant.winner.lr, "weight_decay": contestant.winner.weight_decay},
-        "at_grid_edge": at_edge(contestant.winner, list(contestant.tuning)),
-        "confirmation": [run.directory.name for run in contestant.confirmation],
-    }

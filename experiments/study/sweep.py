@@ -1,4 +1,4 @@
-"""The course of a study: tune every optimizer on the same budget, confirm the winners on fresh paired seeds, report.
+"""The course of a study: its replicates search, stage by stage, and confirm what they found, all of them side by side.
 
 The sweeper owns *what* runs; any Hydra launcher decides *where*. What a run gave is read from its record and never from
 the launcher, so a study that is started again after any accident finds everything that is finished.
@@ -7,58 +7,23 @@ the launcher, so a study that is started again after any accident finds everythi
 import itertools
 import re
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
-from statistics import fmean
-from typing import Any
 
 from hydra.core.override_parser.types import Override
 from hydra.plugins.launcher import Launcher
-from omegaconf import DictConfig
 
-from experiments.harness.entry import locate, usable_status
+from experiments.harness.entry import locate
 from experiments.harness.errors import ConfigError, SuiteError
-from experiments.harness.record import FINISHED, read_status
-from experiments.harness.sources import ROOT, sources_digest
+from experiments.harness.sources import ROOT
+from experiments.study.course import Compose, Course, Run
 from experiments.study.directions import with_directions
 from experiments.study.identity import check_folder, study_identity, study_name
-from experiments.study.plan import Settings, at_edge, best, extended, grid
+from experiments.study.replicates import numbers_of, replicate_path
+from experiments.study.search import space_of
 
 LAUNCHES = 3
 """A launch that broke (a lost worker, a lost node) is repeated for what is not finished, at most twice."""
-
-Compose = Callable[[list[str]], DictConfig]
-"""Overrides to a run's config, as the launcher's jobs will see it."""
-
-
-@dataclass(frozen=True)
-class Run:
-    """One run of a study: what the launcher gets, and where the record lies."""
-
-    overrides: list[str]
-    directory: Path
-
-    def status(self) -> dict[str, Any]:
-        """Its status.json; ``{"status": "missing"}`` before it has started."""
-        return read_status(self.directory) or {"status": "missing"}
-
-    def is_finished(self) -> bool:
-        """Complete or diverged: a result."""
-        return self.status()["status"] in FINISHED
-
-
-@dataclass
-class Contestant:
-    """One optimizer of a study."""
-
-    name: str
-    centre: Settings
-    lr_multipliers: list[float]
-    tuning: dict[Settings, list[Run]] = field(default_factory=dict)
-    """one run a tuning seed for each grid point; empty where there is nothing to choose"""
-    winner: Settings | None = None
-    confirmation: list[Run] = field(default_factory=list)
 
 
 class Study:
@@ -69,7 +34,6 @@ class Study:
 
         Raises ConfigError, before anything is computed, if the study is none or its folder holds another one.
         """
-        self._compose, self._overrides = compose, overrides
         cfg = compose(overrides)
         optimizers = optimizers or list(cfg.study.contestants)
         if len({*optimizers}) < len(optimizers):
@@ -83,14 +47,37 @@ class Study:
                 f"A study compares optimizers with study.reference={self.settings['reference']}, but optimizer="
                 f"{','.join(optimizers)}: name it and at least one other, as in optimizer=lion,adamw."
             )
+        is_tuned = bool(self.settings["stages"])
+        for name in optimizers if not is_tuned else []:
+            if name not in self.config["settings"]:
+                raise ConfigError(
+                    f"{self.config['experiment']} has no settings for {name}, and study.stages=[] searches none: give "
+                    f"it settings.{name} with lr, weight_decay and betas, or search with study=staged."
+                )
+        self.spaces = {name: space_of(config["optimizer"]) if is_tuned else None for name, config in configs.items()}
         chosen = [override for override in overrides if override.startswith(("scale=", "experiment="))]
         self.name = study_name(cfg, compose(chosen), overrides, optimizers)
         self.identity = study_identity(configs, data.fingerprint)
         check_folder(self.results, self.identity)
-        self.contestants = []
-        for name, config in configs.items():
-            centre = Settings(config["optimizer"]["lr"], config["optimizer"].get("weight_decay"))
-            self.contestants.append(Contestant(name, centre, list(self.settings["lr_multipliers"])))
+        # No part of what a run is: W&B's group, and the folder, which a worker elsewhere must not derive anew.
+        told = [f"run.study='{self.name}'", f"run.runs_dir={quoted(ROOT / self.config['run']['runs_dir'])}"]
+        self.courses = [
+            Course(number, compose, [*overrides, *told], self.spaces, self.settings) for number in self._numbers()
+        ]
+
+    def _numbers(self) -> list[int]:
+        """Replicates to run: those that are asked for and not published yet, or with ``run.fresh`` all of them."""
+        asked, declared = self.settings["numbers"], self.settings["replicates"]
+        published = [number for number in range(declared) if replicate_path(self.results, number).exists()]
+        # One more than what was declared reproduces it; where there is nothing to reproduce, a study begins.
+        following = declared if len(published) > 1 else 0
+        try:
+            numbers = [following] if asked == "next" else list(numbers_of(asked))
+        except ValueError as error:
+            raise ConfigError(f"study.numbers={asked} (make's REPLICATES): {error}") from error
+        if self.config["run"]["fresh"]:
+            return numbers
+        return [number for number in numbers if not replicate_path(self.results, number).exists()]
 
     @property
     def results(self) -> Path:
@@ -98,70 +85,10 @@ class Study:
         return ROOT / self.config["run"]["results_dir"] / self.config["task"] / self.config["scale"] / self.name
 
     @property
-    def suite_digest(self) -> str:
-        """The part of the sources' digest that all runs of the study share."""
-        return sources_digest(self.config).partition("-")[0]
-
-    def tune(self) -> list[Run]:
-        """The runs of every contestant's grid; a grid of one point needs none."""
-        for contestant in self.contestants:
-            points = grid(contestant.centre, contestant.lr_multipliers, self.settings["decay_multipliers"])
-            if len(points) == 1:
-                contestant.winner = points[0]
-            for point in points if len(points) > 1 else []:
-                if point not in contestant.tuning:
-                    contestant.tuning[point] = self._runs(contestant.name, point, "tune_seeds", test=False)
-        return [run for contestant in self.contestants for runs in contestant.tuning.values() for run in runs]
-
-    def choose(self) -> bool:
-        """Find the winners; True if one sits at the edge of its grid."""
-        for contestant in self.contestants:
-            if contestant.tuning:
-                values = {point: self._value(runs) for point, runs in contestant.tuning.items()}
-                contestant.winner = best(values, self.settings["validation_better"])
-            if contestant.winner is None:
-                name = contestant.name
-                raise SuiteError(f"Every tuning run of {name} in {self.name} diverged: lower settings.{name}.lr.")
-        return any(
-            at_edge(contestant.winner, list(contestant.tuning)) for contestant in self.contestants if contestant.winner
-        )
-
-    def extend(self) -> None:
-        """One more learning rate for every contestant, so that all have had the same number of trials."""
-        for contestant in self.contestants:
-            rates = sorted({point.lr for point in contestant.tuning})
-            assert contestant.winner is not None
-            contestant.lr_multipliers = extended(contestant.lr_multipliers, rates.index(contestant.winner.lr))
-
-    def confirm(self) -> list[Run]:
-        """The winners on the paired seeds, each evaluated on the test split once."""
-        for contestant in self.contestants:
-            assert contestant.winner is not None
-            contestant.confirmation = self._runs(contestant.name, contestant.winner, "confirm_seeds", test=True)
-        # Seed by seed, so that a study that is stopped early has whole pairs.
-        return [
-            run
-            for pair in zip(*(contestant.confirmation for contestant in self.contestants), strict=True)
-            for run in pair
-        ]
-
-    def _runs(self, name: str, point: Settings, seeds: str, test: bool) -> list[Run]:
-        # No part of what the run is: W&B's group, and the folder, which a worker elsewhere must not derive anew.
-        told = [f"run.study='{self.name}'", f"run.runs_dir={quoted(ROOT / self.config['run']['runs_dir'])}"]
-        common = [*self._overrides, f"optimizer={name}", *point.overrides(), f"test={str(test).lower()}", *told]
-        runs = []
-        for seed in self.settings[seeds]:
-            plain, _, directory = locate(self._compose([*common, f"seed={seed}"]))
-            usable_status(directory, plain)  # refuses, or with FRESH=1 sets aside, what other sources made
-            runs.append(Run([*common, f"seed={seed}"], directory))
-        return runs
-
-    def _value(self, runs: list[Run]) -> float | None:
-        """Mean validation metric over a point's seeds; None if one of them diverged."""
-        statuses = [run.status() for run in runs]
-        if any(status["status"] == "diverged" for status in statuses):
-            return None
-        return fmean(status["metrics"][self.settings["validation_metric"]] for status in statuses)
+    def cost(self) -> int:
+        """Runs a replicate."""
+        confirmed = self.settings["confirm"] * (len(self.spaces) + len(self.settings["lengths"]))
+        return sum(self.settings["stages"]) * len(self.spaces) + confirmed
 
 
 def quoted(value: object) -> str:
@@ -193,27 +120,24 @@ def split_sweep(overrides: Sequence[Override]) -> tuple[list[str], list[list[str
         if key == "optimizer":
             optimizers = values
         elif key in ("seed", "test"):
-            raise ConfigError(
-                f"A study chooses {key} itself: leave it out, or set study.tune_seeds and study.confirm_seeds."
-            )
+            raise ConfigError(f"A study chooses {key} itself: leave it out, or set study.numbers and study.confirm.")
         else:
             choices.append([f"{key}={value}" for value in values])
     return optimizers, [list(combination) for combination in itertools.product(*choices)]
 
 
 def run_studies(studies: list[Study], launcher: Launcher) -> None:
-    """Bring all studies to the end of their confirmation, sharing each launch between them."""
+    """Bring all replicates of all studies to their end, sharing each launch between them."""
     names = [study.name for study in studies]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ConfigError(f"Several of the swept values make one and the same study, {twice[0]}: name each value once.")
-    launch(launcher, "tuning", [run for study in studies for run in study.tune()])
-    at_edge = [study for study in studies if study.choose()]
-    for _ in range(max(study.settings["extensions"] for study in studies)):
-        for study in at_edge:
-            study.extend()
-        launch(launcher, "tuning, extended", [run for study in at_edge for run in study.tune()])
-        at_edge = [study for study in at_edge if study.choose()]
-    launch(launcher, "confirmation", [run for study in studies for run in study.confirm()])
+    most = max(len(study.settings["stages"]) for study in studies)
+    for stage in range(most):
+        searching = [study for study in studies if stage < len(study.settings["stages"])]
+        runs = [run for study in searching for course in study.courses for run in course.search(stage)]
+        launch(launcher, f"search, stage {stage + 1} of {most}", runs)
+    runs = [run for study in studies for course in study.courses for run in course.confirm()]
+    launch(launcher, "confirmation", runs)
 
 
 def launch(launcher: Launcher, phase: str, runs: list[Run]) -> None:

@@ -6,7 +6,7 @@
 A run is made by its recorded config and data in a folder of its own; runs/ and results/ are not touched. In the
 arithmetic of the record every row has to be the same to the bit, but for times and memory. In another one rounding
 grows like any disturbance of training; there the first logged row has to agree within FIRST_ROW_TOLERANCE, and the
-final metrics within the spread over the study's seeds. Exit code 0 says that all agree.
+final metrics within the spread over what the study has confirmed. Exit code 0 says that all agree.
 """
 
 import argparse
@@ -30,8 +30,9 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from experiments.harness.arithmetic import describe_arithmetic, pin_instruction_set
 from experiments.harness.entry import execute, locate
 from experiments.harness.errors import SuiteError
+from experiments.harness.record import read_metrics, read_status
 from experiments.harness.sources import ROOT, package_versions
-from experiments.study.summary import RunFiles, study_folders
+from experiments.study.replicates import Replicate, ReplicateRun, read_replicate, read_replicates
 
 UNTIMED = ("time/", "cost/")
 """Beginnings of the metrics that tell what a run took, which no two runs share."""
@@ -39,63 +40,63 @@ FIRST_ROW_TOLERANCE = 0.05
 """Relative, of loss and gradient norm in the first logged row. Between AVX2 and AVX-512 the gradient norm of image
 classification at mini differs by 1.2 % at step 10, its loss by 0.1 %."""
 SPREAD = 3.0
-"""Standard deviations over the study's seeds that a final metric may lie from the recorded one."""
+"""Standard deviations over the study's confirmed runs that a final metric may lie from the recorded one."""
 
 
 class Different(Exception):
     """The run does not agree with its record; the message says where."""
 
 
-def verify(directory: Path, folder: Path) -> str:
-    """Run the published run in ``directory`` again below ``folder``; returns how it agrees, in a few words.
+def verify(path: Path, run_id: str, folder: Path) -> str:
+    """Run the run of the published replicate at ``path`` again below ``folder``; returns how it agrees, in a few words.
 
     Raises Different.
     """
     try:
-        recorded = RunFiles(directory)
-        config = config_of(recorded, folder)
+        replicate = read_replicate(path)
+        recorded = next(run for run in replicate.runs if run.run_id == run_id)
+        config = config_of(recorded, replicate, folder)
     except (SuiteError, OSError, ValueError, LookupError) as error:
         raise Different(f"the record cannot be read: {error}") from error
-    if differences := other_arithmetic(recorded.environment, environment_here(config)):
-        print(f"{directory.name}: {'; '.join(differences)}", flush=True)
+    if differences := other_arithmetic(replicate.environment, environment_here(config)):
+        print(f"{run_id}: {'; '.join(differences)}", flush=True)
     try:
         _, data, again = locate(config)
-        if data.fingerprint != recorded.config["data"]["fingerprint"]:
+        if data.fingerprint != recorded.settings["data"]["fingerprint"]:
             raise Different(f"the data here are others, with the fingerprint {data.fingerprint}")
         execute(config)
     except SuiteError as error:
         raise Different(f"cannot be run again: {error}") from error
-    made = RunFiles(again)
-    if recorded.status["status"] != made.status["status"]:
-        raise Different(f"is {made.status['status']}, recorded {recorded.status['status']}")
-    difference = first_difference(recorded.rows, made.rows)
+    status, rows = read_status(again), read_metrics(again)
+    assert status
+    if (status["status"] == "diverged") != recorded.diverged:
+        raise Different(f"is {status['status']}, recorded {'diverged' if recorded.diverged else 'complete'}")
+    difference = first_difference(recorded.rows, rows)
     if difference is None:
-        return f"identical, {len(made.rows)} rows"
-    if not (differences and all_differ(recorded.rows, made.rows)):
+        return f"identical, {len(rows)} rows"
+    if not (differences and all_differ(recorded.rows, rows)):
         raise Different(difference)
-    others = [RunFiles(path) for path in directory.parent.iterdir() if path != directory]
-    check_as_chaos_allows(
-        recorded, made, [run for run in others if run.config["optimizer"] == recorded.config["optimizer"]]
-    )
+    confirmed = [run for other in read_replicates(path.parents[1]) for run in other.of(recorded.optimizer, "confirm")]
+    check_as_chaos_allows(recorded, rows, confirmed)
     return (
         f"in another arithmetic: {difference}; the first row agrees within {FIRST_ROW_TOLERANCE:.0%}, the end within "
-        f"{SPREAD:.0f} standard deviations of the seeds"
+        f"{SPREAD:.0f} standard deviations of what was confirmed"
     )
 
 
-def config_of(recorded: RunFiles, folder: Path) -> DictConfig:
+def config_of(recorded: ReplicateRun, replicate: Replicate, folder: Path) -> DictConfig:
     """The config of a record, with the sources of its data, for a run below ``folder`` that W&B does not hear of."""
-    task = recorded.config["task"]
+    task = recorded.settings["task"]
     import_module(f"experiments.{task}.config")  # registers the schema
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         cfg = compose(task, overrides=["scale=smoke", "run.wandb=disabled", f"run.runs_dir='{folder}'"])
     with open_dict(cfg):
-        for key, recorded_value in recorded.config.items():
+        for key, recorded_value in recorded.settings.items():
             value = with_places(recorded_value) if key == "data" else recorded_value
             schema = OmegaConf.get_type(cfg, key)
             # Keys that came after the record have their schema's defaults, which is what was done before them.
             cfg[key] = OmegaConf.merge(OmegaConf.structured(schema), value) if is_dataclass(schema) else value
-        cfg.run.device = "cuda" if "gpu" in recorded.environment["hardware"] else "cpu"
+        cfg.run.device = "cuda" if "gpu" in replicate.environment["hardware"] else "cpu"
     return cfg
 
 
@@ -153,29 +154,36 @@ def all_differ(theirs: Sequence[Mapping[str, Any]], ours: Sequence[Mapping[str, 
     return bool(pairs) and all(recorded != made for recorded, made in pairs)
 
 
-def check_as_chaos_allows(recorded: RunFiles, made: RunFiles, of_other_seeds: Sequence[RunFiles]) -> None:
-    """Raise Different if another arithmetic alone does not explain how the runs differ."""
+def check_as_chaos_allows(
+    recorded: ReplicateRun, made: Sequence[Mapping[str, Any]], confirmed: Sequence[ReplicateRun]
+) -> None:
+    """Raise Different if another arithmetic alone does not explain how the rows ``made`` differ."""
     for key in ("train/loss", "train/grad_norm"):
-        (_, expected), (_, found) = recorded.curve(key)[0], made.curve(key)[0]
+        (_, expected), found = recorded.curve(key)[0], next(row[key] for row in made if key in row)
         if abs(found - expected) > FIRST_ROW_TOLERANCE * abs(expected):
             by = f"more than {FIRST_ROW_TOLERANCE:.0%}"
             raise Different(f"differs in its first row by {by}: {key} is {found}, recorded {expected}")
-    finals = [run for run in of_other_seeds if not run.diverged and run.config["test"]]
-    for key in (key for key in recorded.status["metrics"] if key.startswith("test/") and len(finals) > 1):
-        expected, found = recorded.last(key), made.last(key)
-        if abs(found - expected) > SPREAD * stdev(run.last(key) for run in finals):
-            by = f"more than {SPREAD:.0f} standard deviations of the seeds"
+    ends = {key: value for row in made for key, value in row.items() if key.startswith("test/")}
+    for key, found in ends.items():
+        expected = recorded.curve(key)[-1][1]
+        values = [value for run in confirmed if (value := run.last(key)) is not None]
+        if len(values) > 1 and abs(found - expected) > SPREAD * stdev(values):
+            by = f"more than {SPREAD:.0f} standard deviations of what was confirmed"
             raise Different(f"differs at its end by {by}: {key} is {found}, recorded {expected}")
 
 
-def drawn(results: Path, run: str | None, number: int, seed: int) -> list[Path]:
-    """The records to verify: those of ``run``, or a sample of all that are published."""
-    published = sorted(path.parent for study in study_folders(results) for path in study.glob("runs/*/status.json"))
+def drawn(results: Path, run: str | None, number: int, seed: int) -> list[tuple[Path, str]]:
+    """The records to verify, each as its replicate's file and its run id: ``run``, or a sample of all published."""
+    published = [
+        (path, recorded.run_id)
+        for path in sorted(results.glob("*/*/[!.]*/replicates/*.parquet"))
+        for recorded in read_replicate(path).runs
+    ]
     if run is None:
         return random.Random(seed).sample(published, min(number, len(published)))
-    found = [directory for directory in published if directory.name == run]
+    found = [(path, run_id) for path, run_id in published if run_id == run]
     if not found:
-        sys.exit(f"error: There is no run {run} under {results}; a study's folder runs/ holds them by their ids.")
+        sys.exit(f"error: There is no run {run} under {results}; the tables of a study's replicates name its runs.")
     return found[:1]
 
 
@@ -187,28 +195,28 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=int.from_bytes(os.urandom(3), "big"), help="of the draw")
     parser.add_argument("--results", type=Path, default=ROOT / "results", help="the folder of all results")
     arguments = parser.parse_args()
-    directories = drawn(arguments.results, arguments.run, arguments.number, arguments.seed)
-    print(f"{len(directories)} runs, drawn with SEED={arguments.seed}" if arguments.run is None else arguments.run)
+    records = drawn(arguments.results, arguments.run, arguments.number, arguments.seed)
+    print(f"{len(records)} runs, drawn with SEED={arguments.seed}" if arguments.run is None else arguments.run)
     folder = Path(tempfile.mkdtemp(prefix="lion-verify-"))
     # A process a run: which instructions PyTorch computes with is settled when it is loaded.
-    workers = min(len(directories), os.cpu_count() or 1)
+    workers = max(1, min(len(records), os.cpu_count() or 1))
     different = 0
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, context, max_tasks_per_child=1) as pool:
         waiting = {
-            pool.submit(verify, directory, folder / str(i)): directory for i, directory in enumerate(directories)
+            pool.submit(verify, path, run_id, folder / str(i)): (path, run_id)
+            for i, (path, run_id) in enumerate(records)
         }
         for done in as_completed(waiting):
-            name = f"{waiting[done].parents[1].relative_to(arguments.results)} {waiting[done].name}"
+            path, run_id = waiting[done]
+            name = f"{path.relative_to(arguments.results)} {run_id}"
             try:
                 print(f"{name}: {done.result()}", flush=True)
             except Exception as fault:  # whatever a run may raise: the others go on
                 different += 1
                 print(f"{name}: {fault if isinstance(fault, Different) else repr(fault)}", flush=True)
     if different:
-        sys.exit(
-            f"{different} of {len(directories)} do not agree with their records. What they gave here is in {folder}."
-        )
+        sys.exit(f"{different} of {len(records)} do not agree with their records. What they gave here is in {folder}.")
     shutil.rmtree(folder)
 
 

@@ -42,10 +42,8 @@ class StudySweeper(Sweeper):
 
         from experiments.harness.entry import one_sentence
         from experiments.harness.interrupt import EXIT_CODE
-        from experiments.harness.sources import ROOT
         from experiments.report.rebuild import write_overview, write_study
         from experiments.report.tables import print_verdict
-        from experiments.study.centres import write_centres
         from experiments.study.publish import publishing
         from experiments.study.sweep import Study, run_studies, split_sweep
 
@@ -54,17 +52,14 @@ class StudySweeper(Sweeper):
                 optimizers, combinations = split_sweep(self.parser.parse_overrides(arguments))
                 studies = [Study(self.compose, combination, optimizers) for combination in combinations]
                 run_studies(studies, self.launcher)
-                # Where something ran, or had its data from, is no part of what a reader types to make it again.
-                here = re.compile(r"[+~]*(run\.|hydra|data\.(\w+\.)*\w*places\b)")
+                # Where something ran, had its data from, or which part it was, is no part of what a reader types.
+                here = re.compile(r"[+~]*(run\.|hydra|study\.numbers\b|data\.(\w+\.)*\w*places\b)")
                 shown = shlex.join(argument for argument in arguments if not here.match(argument))
                 command = f"python -m experiments.{self.task} --multirun hydra/sweeper=study {shown}"
                 summaries = []
                 for study in studies:
                     with publishing(study, command) as directory:
                         summaries.append(write_study(directory))
-                for study in studies:
-                    if study.settings["writes_centres"]:
-                        print(f"centres: {write_centres(study, ROOT / 'conf')}")
                 write_overview(studies[0].results.parents[2])
         except SystemExit as request:
             sys.exit(request.code if request.code == 2 else EXIT_CODE)  # a signal; Ray makes another exit code of it

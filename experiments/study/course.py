@@ -1,0 +1,179 @@
+"""One replicate of a study, as it is run: what is drawn for it, which runs it asks for next, and what they gave."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from omegaconf import DictConfig
+
+from experiments.harness.config import ScheduleConfig
+from experiments.harness.entry import locate, usable_status
+from experiments.harness.limits import MOST_CONFIRM_SEEDS
+from experiments.harness.record import FINISHED, read_status
+from experiments.harness.schedule import lr_factor
+from experiments.study.replicates import Phase
+from experiments.study.search import Space, stage_points
+
+Compose = Callable[[list[str]], DictConfig]
+"""Overrides to a run's config, as the launcher's jobs will see it."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of a replicate: what the launcher gets, where the record lies, and what it is for (see ReplicateRun)."""
+
+    overrides: list[str]
+    directory: Path
+    optimizer: str
+    phase: Phase
+    seed: int
+    stage: int = 0
+    trial: int = 0
+    length: float = 1.0
+    unit: tuple[float, ...] = ()
+
+    def status(self) -> dict[str, Any]:
+        """Its status.json; ``{"status": "missing"}`` before it has started."""
+        return read_status(self.directory) or {"status": "missing"}
+
+    def is_finished(self) -> bool:
+        """Complete or diverged: a result."""
+        return self.status()["status"] in FINISHED
+
+
+@dataclass
+class Search:
+    """The search of one optimizer in one replicate."""
+
+    space: Space | None
+    """None where the experiment's own settings are not searched"""
+    trials: list[Run] = field(default_factory=list)
+
+    def winner(self, metric: str, better: str) -> Run | None:
+        """The trial with the best last validation value so far; one that diverged is worse than all that did not. None
+        before the first.
+        """
+        sign = 1 if better == "higher" else -1
+
+        def score(trial: Run) -> float:
+            status = trial.status()
+            return sign * status["metrics"][metric] if status["status"] == "complete" else -np.inf
+
+        return max(self.trials, key=score, default=None)
+
+
+class Course:
+    """Replicate ``number`` of a study. All its optimizers share seeds, what is drawn, and the points of a stage."""
+
+    def __init__(
+        self,
+        number: int,
+        compose: Compose,
+        overrides: Sequence[str],
+        spaces: Mapping[str, Space | None],
+        settings: Mapping[str, Any],
+    ) -> None:
+        """``overrides`` are those that all runs of the study share, ``settings`` those of the study."""
+        self.number, self._compose, self._settings = number, compose, settings
+        self.nuisance = draw(settings["nuisance"], overrides, number)
+        self._overrides = [*overrides, *(f"{key}={written(value)}" for key, value in self.nuisance.items())]
+        self.searches = {name: Search(space) for name, space in spaces.items()}
+        self.confirmation: list[Run] = []
+        self._seed = MOST_CONFIRM_SEEDS * number  # for the search; those that follow confirm
+        cfg = compose(self._overrides)
+        self._steps, self._warmup_steps = cfg.train.steps, cfg.schedule.warmup_steps
+        schedule = ScheduleConfig(**cfg.schedule)
+        self._factor_sum = sum(lr_factor(step, self._steps, schedule) for step in range(self._steps))
+
+    @property
+    def runs(self) -> list[Run]:
+        """All so far."""
+        return [run for search in self.searches.values() for run in search.trials] + self.confirmation
+
+    def search(self, stage: int) -> list[Run]:
+        """The runs of a stage (from 0), whose box lies around the winners of those before."""
+        trials, found = self._settings["stages"][stage], []
+        for name, search in self.searches.items():
+            assert search.space, name
+            best = self.winner(name)
+            centre = best.unit if best and best.status()["status"] == "complete" else None
+            points = stage_points(len(search.space.dimensions), stage, trials, centre, (self.number,))
+            for point in points.tolist():
+                of_point = search.space.arguments(point, steps=self._steps, factor_sum=self._factor_sum)
+                arguments = [f"optimizer.{key}={written(value)}" for key, value in of_point.items()]
+                run = self._run(name, "search", self._seed, arguments, stage=stage + 1, unit=tuple(point))
+                search.trials.append(run)
+            found += search.trials[-trials:]
+        return found
+
+    def winner(self, name: str) -> Run | None:
+        """An optimizer's best trial so far."""
+        return self.searches[name].winner(self._settings["validation_metric"], self._settings["validation_better"])
+
+    def confirm(self) -> list[Run]:
+        """The winners on fresh seeds, evaluated on the test split once, and the reference's at other lengths too."""
+        for seed in range(self._seed + 1, self._seed + 1 + self._settings["confirm"]):
+            for name in self.searches:
+                self.confirmation.append(self._run(name, "confirm", seed, self._chosen(name)))
+            for length in self._settings["lengths"]:
+                name = self._settings["reference"]
+                steps = [
+                    f"train.steps={round(self._steps * length)}",
+                    f"schedule.warmup_steps={round(self._warmup_steps * length)}",
+                ]
+                run = self._run(name, "length", seed, [*self._chosen(name), *steps], length=length)
+                self.confirmation.append(run)
+        return self.confirmation
+
+    def _chosen(self, name: str) -> list[str]:
+        winner = self.winner(name)
+        return [o for o in winner.overrides if o.startswith("optimizer.")] if winner else []
+
+    def _run(
+        self,
+        name: str,
+        phase: Phase,
+        seed: int,
+        arguments: Sequence[str],
+        *,
+        stage: int = 0,
+        length: float = 1.0,
+        unit: tuple[float, ...] = (),
+    ) -> Run:
+        test = str(phase != "search").lower()
+        overridden = {argument.partition("=")[0] for argument in arguments}  # a key that is given twice is refused
+        shared = [override for override in self._overrides if override.partition("=")[0] not in overridden]
+        overrides = [*shared, f"optimizer={name}", *arguments, f"test={test}", f"seed={seed}"]
+        plain, _, directory = locate(self._compose(overrides))
+        usable_status(directory, plain)  # refuses, or with FRESH=1 sets aside, what other sources made
+        trial = len(self.searches[name].trials) + 1 if phase == "search" else 0
+        return Run(overrides, directory, name, phase, seed, stage, trial, length, unit)
+
+
+def draw(ranges: Mapping[str, Any], overrides: Sequence[str], number: int) -> dict[str, Any]:
+    """What replicate ``number`` draws from the ranges of a study, by config key. A key that the command line sets, or a
+    group above it, keeps what it sets.
+    """
+    rng = np.random.default_rng([number, 1])
+    given = [override.lstrip("+~").partition("=")[0] for override in overrides]
+    drawn: dict[str, Any] = {}
+    for key, described in sorted(ranges.items()):
+        if "choices" in described:
+            value = described["choices"][rng.integers(len(described["choices"]))]
+        else:
+            low, high = described["low"], described["high"]
+            share = rng.random()
+            value = low * (high / low) ** share if described.get("log") else low + (high - low) * share
+            value = round(value) if described.get("integer") else float(f"{value:.3g}")
+        if not any(key == other or key.startswith(f"{other}.") for other in given):
+            drawn[key] = value
+    return drawn
+
+
+def written(value: Any) -> str:
+    """A number, a list of them, a word or None as Hydra's command line takes it."""
+    if isinstance(value, list):
+        return f"[{','.join(map(repr, value))}]"
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
