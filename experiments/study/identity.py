@@ -93,12 +93,7 @@ def check_folder(directory: Path, identity: Mapping[str, Any]) -> None:
             raise ConfigError(f"{directory} holds something else than a study: move it, or set run.results_dir.")
         return
     try:
-        published = json.loads(path.read_bytes())
-        # Studies of before this key tell their contestants and settings alone.
-        theirs = published.get("identity") or {
-            "contestants": dict.fromkeys(published["contestants"]),
-            "study": published["study"],
-        }
+        theirs = dict(json.loads(path.read_bytes())["identity"])
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise ConfigError(
             f"{path} is damaged, so which study is published there is not known: delete the folder, or publish this "

@@ -21,12 +21,12 @@ from experiments.harness.interrupt import EXIT_CODE, stop_requests
 from experiments.harness.provenance import ROOT
 from experiments.harness.record import RunRecord, read_status
 from experiments.study import sweep
-from experiments.study.sweep import Run
+from experiments.study.course import Run
 from tests.study.test_study import run_study, studies, study_command
 
 LONGER = [
     "optimizer=lion,adamw",
-    "study.lr_multipliers=[1.0]",
+    "study=fixed",
     "train.steps=200",
     "train.log_every=20",
     "train.evaluate_every=200",
@@ -243,7 +243,7 @@ def test_ray_is_shut_down_before_a_broken_launch_is_repeated(monkeypatch: pytest
             (tmp_path / "status.json").write_text('{"status": "complete"}')
 
     monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(shutdown=lambda: calls.append("shutdown")))
-    sweep.launch(Launcher(), "tuning", [Run([], tmp_path)])  # type: ignore[arg-type]
+    sweep.launch(Launcher(), "search", [Run([], tmp_path, "lion", "search", 0)])  # type: ignore[arg-type]
     assert calls == ["launch", "shutdown", "launch"]
 
 

@@ -14,11 +14,12 @@ from experiments.harness.entry import execute
 from experiments.harness.errors import ConfigError
 from experiments.study import publish
 from experiments.study.publish import publishing
+from experiments.study.replicates import read_replicates
 from experiments.study.sweep import Study
 from tests.conftest import MakeConfig
 from tests.study.test_study import run_study
 
-FIXED = "study.lr_multipliers=[1.0]"
+FIXED = "study=fixed"
 FILE_OPERATIONS = ("open", "os.rename", "os.mkdir", "os.rmdir", "os.remove", "shutil.rmtree", "shutil.copyfile")
 """Audit events of what publishing does to the file system."""
 
@@ -35,10 +36,10 @@ def runs_dir(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture
 def finished(make_config: MakeConfig, runs_dir: str) -> Study:
-    """A study without tuning whose runs are complete, published nowhere yet."""
+    """A study of one replicate that searches nothing, whose runs are complete, published nowhere yet."""
     study = make_study(make_config, FIXED, runs_dir)
-    study.tune()
-    for run in study.confirm():
+    (course,) = study.courses
+    for run in course.confirm():
         if not run.is_finished():
             execute(make_config(*run.overrides))
     return study
@@ -51,7 +52,8 @@ def test_the_name_holds_every_override_that_makes_another_study(make_config: Mak
     assert name() == name("scale=smoke", "run.fresh=true", "train.batch_size=32") == "smoke"
     assert name("train.batch_size=64", "model=convnet") == "smoke-train.batch_size=64"  # convnet is smoke's own
     assert name("study.margin=2") == "smoke-study.margin=2"
-    assert name("study.confirm_seeds=[4,5]") == "smoke-study.confirm_seeds=4,5"
+    assert name("study.numbers=2-5") == "smoke"
+    assert name("study.stages=[4,5]") == "smoke-study.stages=4,5"
     assert name(optimizers=("nadam", "adamw")) == "smoke-optimizer=nadam,adamw"
     assert name(optimizers=("adamw", "lion")) == "smoke"
     assert name("data.name='a b{c'") == "smoke-data.name=a_b_c"
@@ -68,7 +70,7 @@ def test_the_same_study_published_again_replaces_itself(finished: Study) -> None
         with publishing(finished, "command") as directory:
             (directory / "README.md").write_text(text)
     assert (finished.results / "README.md").read_text() == "second"
-    assert sorted(path.name for path in finished.results.parent.iterdir()) == ["smoke-study.lr_multipliers=1"]
+    assert sorted(path.name for path in finished.results.parent.iterdir()) == ["smoke-study=fixed"]
 
 
 def test_other_bits_make_no_other_study(finished: Study, make_config: MakeConfig) -> None:
@@ -94,10 +96,9 @@ def as_published(key: list[str], value: Any, path: Path) -> None:
     ("key", "value", "difference"),
     [
         (["identity", "config", "train", "steps"], 9, "config.train.steps: published 9, here 8"),
-        (["identity", "study", "margin"], 7.0, "study.margin: published 7.0, here 1.0"),
+        (["identity", "study", "confirm"], 7, "study.confirm: published 7, here 1"),
         (["identity", "contestants"], {"sgd": {}, "adamw": {}}, "contestants: published sgd,adamw, here lion,adamw"),
         (["identity", "contestants", "lion", "betas"], [0.5, 0.5], r"contestants.lion.betas: published \[0.5, 0.5\]"),
-        (["identity"], None, ""),
     ],
 )
 def test_another_study_of_that_name_is_refused_before_anything_is_computed_and_stays(
@@ -107,9 +108,6 @@ def test_another_study_of_that_name_is_refused_before_anything_is_computed_and_s
         pass
     path = finished.results / "study.json"
     as_published(key, value, path)
-    if value is None:  # as studies of before this key: told by contestants and settings
-        as_published(["study", "confirm_seeds"], [7], path)
-        difference = r"study.confirm_seeds: published \[7\], here \[0, 1\]"
     before = path.read_text()
     with pytest.raises(ConfigError, match=rf"{finished.results} holds another study, which differs in {difference}"):
         make_study(make_config, FIXED)
@@ -133,6 +131,24 @@ def test_a_fault_in_the_pages_leaves_the_old_study(finished: Study) -> None:
         1 / 0  # noqa: B018  # the fault
     assert json.loads((finished.results / "study.json").read_text())["command"] == "first"
     assert len(list(finished.results.parent.iterdir())) == 1
+
+
+def test_a_replicate_is_added_to_those_that_are_published(make_config: MakeConfig, runs_dir: str) -> None:
+    for number in (3, 1):
+        study = make_study(make_config, FIXED, runs_dir, f"study.numbers={number}")
+        (course,) = study.courses
+        for run in course.confirm():
+            execute(make_config(*run.overrides))
+        with publishing(study, "command"):
+            pass
+    assert [replicate.number for replicate in read_replicates(study.results)] == [1, 3]
+    assert [run.seed for replicate in read_replicates(study.results) for run in replicate.runs] == [101, 101, 301, 301]
+    asked = make_study(make_config, FIXED, runs_dir, "study.numbers=0-3")
+    assert [course.number for course in asked.courses] == [0, 2]
+    # Two of the three that give the verdict may be compared with one more.
+    assert [course.number for course in make_study(make_config, FIXED, runs_dir).courses] == [0]
+    asked = make_study(make_config, FIXED, runs_dir, "study.replicates=4")
+    assert asked.results != study.results
 
 
 def files_of(folder: Path) -> list[str]:
@@ -168,7 +184,7 @@ def test_a_kill_at_any_file_operation_leaves_the_old_or_the_new_study_complete(
                 (finished.results.parent / f".{finished.results.name}.old").rename(finished.results)
             described = json.loads((finished.results / "study.json").read_text())
             assert (finished.results / "README.md").read_text() == described["command"]
-            assert json.loads((finished.results / "summary.json").read_text())["generated"] == described["command"]
+            assert [replicate.number for replicate in read_replicates(finished.results)] == [0]
             assert files_of(finished.results) == files
             if status == 0:
                 assert operation > 50, "publishing does more to the file system than that"

@@ -12,8 +12,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from experiments.harness.errors import ConfigError, SuiteError
 from experiments.study import sweep
-from experiments.study.summary import summarize
-from experiments.study.sweep import Run, Study, run_studies, split_sweep
+from experiments.study.course import Run
+from experiments.study.replicates import Replicate, read_replicates
+from experiments.study.sweep import Study, run_studies, split_sweep
 from tests import forked
 from tests.conftest import MakeConfig
 
@@ -33,30 +34,44 @@ def studies(results: Path) -> list[dict[str, Any]]:
     return [json.loads(path.read_text()) for path in sorted(results.rglob("summary.json"))]
 
 
-def test_a_study_tunes_confirms_and_publishes_and_is_not_run_twice(command_line: list[str], tmp_path: Path) -> None:
+def replicates(results: Path) -> list[Replicate]:
+    """Those of the only study published below ``results``."""
+    (path,) = results.rglob("study.json")
+    return read_replicates(path.parent)
+
+
+def test_a_study_searches_confirms_and_publishes_and_is_not_run_twice(command_line: list[str], tmp_path: Path) -> None:
     first = run_study(command_line, "optimizer=lion,adamw")
     assert first.returncode == 0, first.stderr
-    assert "tuning: 4 runs, 0 finished, 0 to continue, 4 to start" in first.stdout
-    assert "confirmation: 4 runs, 0 finished, 0 to continue, 4 to start" in first.stdout
+    assert "search, stage 1 of 2: 4 runs, 0 finished, 0 to continue, 4 to start" in first.stdout
+    assert "search, stage 2 of 2: 2 runs, 0 finished, 0 to continue, 2 to start" in first.stdout
+    assert "confirmation: 3 runs, 0 finished, 0 to continue, 3 to start" in first.stdout
     (summary,) = studies(tmp_path)
-    assert {name: optimizer["trials"] for name, optimizer in summary["optimizers"].items()} == {"lion": 2, "adamw": 2}
-    (primary,) = [row for row in summary["comparisons"] if row["primary"]]
-    assert (primary["a"], primary["b"], primary["metric"]) == ("lion", "adamw", "test/top1")
-    assert primary["difference"]["n"] == 2
+    assert {name: optimizer["trials"] for name, optimizer in summary["optimizers"].items()} == {"lion": 3, "adamw": 3}
+    (replicate,) = replicates(tmp_path)
+    assert replicate.number == 0
 
-    # Tuning and confirmation share no seed, and only confirmation sees the test split.
-    (runs,) = tmp_path.glob("results/image_classification/smoke/*/runs")
-    for optimizer in summary["optimizers"].values():
-        for phase, tested, seeds in (("tune", False, {1000}), ("confirm", True, {0, 1})):
-            directories = [runs / name for name in optimizer["runs"][phase]]
-            assert {int(directory.name.split("-s")[1].split("-")[0]) for directory in directories} == seeds
-            assert all(
-                ("test/top1" in (directory / "metrics.jsonl").read_text()) is tested for directory in directories
-            )
-            assert not list(runs.rglob("*.pt"))
+    # Search and confirmation share no seed, and only confirmation sees the test split.
+    for run in replicate.runs:
+        assert run.seed == (0 if run.phase == "search" else 1)
+        assert bool(run.curve("test/top1")) is (run.phase != "search")
+        assert run.run_id.startswith(f"{run.optimizer}-s{run.seed}-")
 
-    # All that is published can be computed again from what is published.
-    assert json.loads(json.dumps(summarize(runs.parent))) == summary
+    # All optimizers are searched at the same points under what was drawn for all, and confirmed with what won.
+    for lion, adamw in zip(replicate.of("lion", "search"), replicate.of("adamw", "search"), strict=True):
+        if lion.stage == 1:
+            assert lion.unit == adamw.unit[: len(lion.unit)]
+    for key in ("clip_norm", "end_factor"):
+        (drawn,) = {str(run.settings["train" if key == "clip_norm" else "schedule"][key]) for run in replicate.runs}
+        assert drawn == str(next(value for name, value in replicate.nuisance.items() if name.endswith(key)))
+    for name in ("lion", "adamw"):
+        losses = {run.last("val/top1"): run for run in reversed(replicate.of(name, "search"))}
+        winner = losses[max(value for value in losses if value is not None)]
+        confirmed = [run for run in replicate.runs if run.optimizer == name and run.phase != "search"]
+        assert all(run.settings["optimizer"] == winner.settings["optimizer"] for run in confirmed)
+    (longer,) = [run for run in replicate.runs if run.phase == "length"]
+    assert (longer.optimizer, longer.length, longer.settings["train"]["steps"]) == ("adamw", 1.5, 12)
+    assert longer.settings["schedule"]["warmup_steps"] == 3
 
     started = time.monotonic()
     python, *rest = study_command(command_line, "optimizer=lion,adamw")
@@ -70,22 +85,21 @@ def test_a_study_tunes_confirms_and_publishes_and_is_not_run_twice(command_line:
     assert studies(tmp_path) == [summary]
 
 
-def test_an_optimizer_against_itself_differs_by_exactly_zero(command_line: list[str], tmp_path: Path) -> None:
-    result = run_study(
-        command_line,
-        "optimizer=adamw,adamw_twin",
-        "hydra.searchpath=[pkg://tests.study.conf]",
-        "study.lr_multipliers=[1.0]",
-    )
+def test_an_optimizer_against_itself_in_other_units_differs_by_nothing(command_line: list[str], tmp_path: Path) -> None:
+    result = run_study(command_line, "optimizer=adamw,adamw_thousandths", "hydra.searchpath=[pkg://tests.study.conf]")
     assert result.returncode == 0, result.stderr
-    (summary,) = studies(tmp_path)
-    for row in summary["comparisons"]:
-        assert (row["difference"]["mean"], row["difference"]["ci95"]) == (0.0, [0.0, 0.0])
-        assert row["verdict"] == ("tie" if row["primary"] else None)
+    (replicate,) = replicates(tmp_path)
+    for metric in ("val/loss", "test/loss"):
+        values = [
+            [run.last(metric) for run in replicate.runs if run.optimizer == name and run.phase != "length"]
+            for name in ("adamw", "adamw_thousandths")
+        ]
+        assert None not in values[0][-1:]
+        assert values[0] == pytest.approx(values[1], rel=1e-6)
 
 
 def test_every_other_swept_key_makes_a_study_of_its_own(command_line: list[str], tmp_path: Path) -> None:
-    overrides = ["optimizer=lion,adamw", "train.batch_size=16,32", "study.lr_multipliers=[1.0]"]
+    overrides = ["optimizer=lion,adamw", "train.batch_size=16,32", "study=fixed"]
     result = run_study(command_line, *overrides)
     assert result.returncode == 0, result.stderr
     assert [summary["batch_size"] for summary in studies(tmp_path)] in ([16, 32], [32, 16])
@@ -116,7 +130,7 @@ def test_a_failing_run_is_named_and_the_exit_code_is_not_zero(command_line: list
     result = run_study(command_line, "optimizer=lion,adamw", "+optimizer.nonsense=1")
     assert result.returncode == 2
     assert "4 of 4 runs did not finish" in result.stderr
-    assert "lion-s1000-" in result.stderr
+    assert "lion-s0-" in result.stderr
     assert "nonsense" in result.stderr
 
 
@@ -155,6 +169,24 @@ def test_a_contestant_is_named_once(make_config: MakeConfig, overrides: list[str
         Study(lambda more: make_config(*more), overrides, optimizers)
 
 
+def test_an_optimizer_without_a_space_is_refused_with_what_to_write(make_config: MakeConfig) -> None:
+    with pytest.raises(ConfigError, match=r"optimizer=lion has no search space, .* as conf/optimizer/adamw\.yaml has"):
+        Study(lambda more: make_config(*more), ["~optimizer.space"], [])
+
+
+def test_an_optimizer_without_settings_is_no_contestant_where_nothing_is_searched(make_config: MakeConfig) -> None:
+    with pytest.raises(
+        ConfigError, match=r"image_classification/smoke has no settings for sgd, and study\.stages=\[\]"
+    ):
+        Study(lambda more: make_config(*more), ["study=fixed"], ["sgd", "adamw"])
+
+
+@pytest.mark.parametrize("numbers", ["x", "3-1", "1.5", "-1"])
+def test_what_names_no_replicates_is_refused(make_config: MakeConfig, numbers: str) -> None:
+    with pytest.raises(ConfigError, match=r"study\.numbers=.* \(make's REPLICATES\)"):
+        Study(lambda more: make_config(*more), [f"study.numbers='{numbers}'"], [])
+
+
 def test_a_study_without_its_reference_is_refused(make_config: MakeConfig) -> None:
     with pytest.raises(ConfigError, match=r"study\.reference=adamw, but optimizer=lion"):
         Study(lambda overrides: make_config(*overrides), [], ["lion"])
@@ -180,15 +212,15 @@ class FlakyLauncher:
 
 
 def test_a_broken_launch_is_repeated_for_what_is_not_finished(tmp_path: Path) -> None:
-    runs = [Run([str(tmp_path / str(number))], tmp_path / str(number)) for number in range(4)]
+    runs = [Run([str(tmp_path / str(number))], tmp_path / str(number), "lion", "search", 0) for number in range(4)]
     launcher = FlakyLauncher(faults=2)
-    sweep.launch(launcher, "tuning", runs)  # type: ignore[arg-type]
+    sweep.launch(launcher, "search", runs)  # type: ignore[arg-type]
     assert launcher.launched == [4, 3, 2]
 
 
 def test_a_launcher_that_stays_broken_ends_the_study_and_names_the_runs(tmp_path: Path) -> None:
-    runs = [Run([str(tmp_path / str(number))], tmp_path / str(number)) for number in range(9)]
+    runs = [Run([str(tmp_path / str(number))], tmp_path / str(number), "lion", "search", 0) for number in range(9)]
     launcher = FlakyLauncher(faults=99)
     with pytest.raises(SuiteError, match=r"6 of 9 runs did not finish:\n  .*/3: missing"):
-        sweep.launch(launcher, "tuning", runs)  # type: ignore[arg-type]
+        sweep.launch(launcher, "search", runs)  # type: ignore[arg-type]
     assert launcher.launched == [9, 8, 7]
