@@ -44,6 +44,8 @@ class TrainConfig:
     """samples a step, over all processes and micro-batches"""
     micro_batch_size: int = MISSING
     """samples that share one forward pass and one random stream; divides batch_size"""
+    init_scale: float = 1.0
+    """factor on the initial values of the matrices and kernels that weight decay applies to; pretrained ones stay"""
     clip_norm: float | None = None
     ema_decay: float | None = None
     """decay of the averaged weights that evaluation then uses; null: evaluate the weights themselves"""

@@ -32,6 +32,7 @@ from experiments.harness.config import Config
 from experiments.harness.divergence import Diverged, FiniteWatch
 from experiments.harness.errors import ConfigError
 from experiments.harness.flatness import measure_flatness
+from experiments.harness.initial_scale import scale_initial_weights
 from experiments.harness.interrupt import EXIT_CODE, stop_requests
 from experiments.harness.optimizer import build_optimizer, decay_groups, state_bytes
 from experiments.harness.process import compile_and_warm_up, make_accelerator, seed_generators
@@ -66,6 +67,7 @@ def train(cfg: Config, data: Any, directory: Path, digest: str, record: RunRecor
     task: Task = importlib.import_module(f"experiments.{cfg.task}.task").build(cfg, data)
     seed_generators(derive_seed(cfg.seed, "init"))
     bare_model = task.model()
+    scale_initial_weights(bare_model, cfg.train.init_scale)
     model: nn.Module = accelerator.prepare(bare_model)
     optimizer = build_optimizer(bare_model, cfg.optimizer)
     ema = None

@@ -19,6 +19,9 @@ class TokenDataConfig(DataConfig):
     held_out_share: float | None = None
     """share of the documents, each for val and test, where a place has no such splits of its own; a document's text
     decides where it goes"""
+    split_seed: int | None = None
+    """draws other documents for validation out of those of train and val; null: the set's own. Both have to fit into
+    memory"""
     language: str | None = None
     """of Wiki-40B: a folder of its repository (en, de, zh-cn, ...); null in other sets"""
 

@@ -1,7 +1,6 @@
 """Language modelling, autoregressive or masked, on packed tokens."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from importlib import import_module
 from typing import Any
 
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 from experiments.data.sample import sample
 from experiments.harness.errors import ConfigError
 from experiments.language_modeling.config import LanguageModelingConfig
+from experiments.language_modeling.document_choice import chosen, redrawn
 from experiments.language_modeling.models import build_model
 from experiments.language_modeling.token_files import TokenSet, TokenSplit
 from experiments.metrics.perplexity import perplexity_metrics
@@ -67,7 +67,8 @@ class LanguageModeling:
         """
         documents = self._tokens.splits[split]
         if split == "train":
-            documents = _some_documents(documents, self._cfg.flatness.samples)
+            # all of them, where there are fewer
+            documents = chosen(documents, sample(len(documents.num_bytes), self._cfg.flatness.samples))
         sums: dict[str, Tensor] = self._objective.sums(
             model, documents, self._cfg.context_length, self._cfg.data.vocab_size, process, num_processes
         )
@@ -91,18 +92,6 @@ def spaces_part_words(splits: Sequence[TokenSplit]) -> bool:
     return bool(num_bytes[wordless].sum() <= MOST_WORDLESS * num_bytes.sum())
 
 
-def _some_documents(split: TokenSplit, count: int) -> TokenSplit:
-    numbers = sample(len(split.num_bytes), count)  # all of them, where there are fewer
-    tokens = [split.tokens[split.starts[number] : split.starts[number + 1]] for number in numbers]
-    return replace(
-        split,
-        tokens=np.concatenate(tokens),
-        starts=np.cumsum([0, *map(len, tokens)], dtype=np.int64),
-        num_bytes=split.num_bytes[numbers],
-        num_words=split.num_words[numbers],
-    )
-
-
 def build(cfg: LanguageModelingConfig, data: TokenSet) -> LanguageModeling:
     """The task over its packed tokens."""
-    return LanguageModeling(cfg, data)
+    return LanguageModeling(cfg, data if cfg.data.split_seed is None else redrawn(data, cfg.data.split_seed))
