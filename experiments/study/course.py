@@ -14,7 +14,7 @@ from experiments.harness.limits import MOST_CONFIRM_SEEDS
 from experiments.harness.record import FINISHED, read_status
 from experiments.harness.schedule import lr_factor
 from experiments.study.replicates import Phase
-from experiments.study.search import Space, stage_points
+from experiments.study.search import Space, first_points, next_point
 
 Compose = Callable[[list[str]], DictConfig]
 """Overrides to a run's config, as the launcher's jobs will see it."""
@@ -51,18 +51,6 @@ class Search:
     """None where the experiment's own settings are not searched"""
     trials: list[Run] = field(default_factory=list)
 
-    def winner(self, metric: str, better: str) -> Run | None:
-        """The trial with the best last validation value so far; one that diverged is worse than all that did not. None
-        before the first.
-        """
-        sign = 1 if better == "higher" else -1
-
-        def score(trial: Run) -> float:
-            status = trial.status()
-            return sign * status["metrics"][metric] if status["status"] == "complete" else -np.inf
-
-        return max(self.trials, key=score, default=None)
-
 
 class Course:
     """Replicate ``number`` of a study. All its optimizers share seeds, what is drawn, and the points of a stage."""
@@ -92,25 +80,39 @@ class Course:
         """All so far."""
         return [run for search in self.searches.values() for run in search.trials] + self.confirmation
 
-    def search(self, stage: int) -> list[Run]:
-        """The runs of a stage (from 0), whose box lies around the winners of those before."""
-        trials, found = self._settings["stages"][stage], []
-        for name, search in self.searches.items():
-            assert search.space, name
-            best = self.winner(name)
-            centre = best.unit if best and best.status()["status"] == "complete" else None
-            points = stage_points(len(search.space.dimensions), stage, trials, centre, (self.number,))
-            for point in points.tolist():
-                of_point = search.space.arguments(point, steps=self._steps, factor_sum=self._factor_sum)
-                arguments = [f"optimizer.{key}={written(value)}" for key, value in of_point.items()]
-                run = self._run(name, "search", self._seed, arguments, stage=stage + 1, unit=tuple(point))
-                search.trials.append(run)
-            found += search.trials[-trials:]
-        return found
+    def rounds(self) -> int:
+        """How often ``search`` can be asked: once for the first stage, then once for every further trial."""
+        return 1 + sum(self._settings["stages"][1:]) if self._settings["stages"] else 0
+
+    def search(self) -> list[Run]:
+        """The next runs: all of the first stage, then one of each optimizer, where those before suggest it."""
+        return [run for name, search in self.searches.items() for run in self._trials(name, search)]
+
+    def _trials(self, name: str, search: Search) -> list[Run]:
+        assert search.space, name
+        done, ends = len(search.trials), np.cumsum(self._settings["stages"])
+        if not done:
+            points = first_points(len(search.space.dimensions), int(ends[0]), self.number).tolist()
+        else:
+            losses = [-self._score(trial) for trial in search.trials]
+            points = [next_point([trial.unit for trial in search.trials], losses, seed=1000 * self.number + done)]
+        for point in points:
+            of_point = search.space.arguments(point, steps=self._steps, factor_sum=self._factor_sum)
+            arguments = [f"optimizer.{key}={written(value)}" for key, value in of_point.items()]
+            stage = int(np.searchsorted(ends, len(search.trials), side="right")) + 1
+            search.trials.append(self._run(name, "search", self._seed, arguments, stage=stage, unit=tuple(point)))
+        return search.trials[done:]
+
+    def _score(self, trial: Run) -> float:
+        """Higher is better; one that diverged is worse than all that did not."""
+        status, sign = trial.status(), 1 if self._settings["validation_better"] == "higher" else -1
+        return (
+            sign * status["metrics"][self._settings["validation_metric"]] if status["status"] == "complete" else -np.inf
+        )
 
     def winner(self, name: str) -> Run | None:
         """An optimizer's best trial so far."""
-        return self.searches[name].winner(self._settings["validation_metric"], self._settings["validation_better"])
+        return max(self.searches[name].trials, key=self._score, default=None)
 
     def confirm(self) -> list[Run]:
         """The winners on fresh seeds, evaluated on the test split once, and the reference's at other lengths too."""

@@ -1,4 +1,4 @@
-"""The search of one optimizer in one replicate: its space, in units that transfer, and the points of each stage.
+"""The search of one optimizer in one replicate: its space, in units that transfer, and the points that it tries.
 
 A point lies in the unit cube, one coordinate a dimension; a space turns it into an optimizer's arguments.
 """
@@ -18,8 +18,6 @@ MOST_DIMENSIONS = 8
 """Points are drawn with so many coordinates, and a space takes the first: optimizers with spaces of different sizes
 share the values of the dimensions that both have.
 """
-SHRINK = 0.4
-"""The box of a stage, as a share of the one before in every dimension; docs/statistics.md compares others."""
 SHORTEST_MEMORY = 2.0
 """steps"""
 DIGITS = 4
@@ -122,16 +120,34 @@ def space_of(optimizer: Mapping[str, Any]) -> Space:
     return Space(int(given["version"]), str(given["source"]), tuple(dimensions), lists)
 
 
-def stage_points(
-    dimensions: int, stage: int, trials: int, centre: Sequence[float] | None, seed: Sequence[int]
-) -> NDArray[np.float64]:
-    """Points ``[trials, dimensions]`` of stage number ``stage`` (from 0): a Latin hypercube, scrambled by ``seed``,
-    over the whole cube, or over a box around ``centre`` that lies inside it.
+def first_points(dimensions: int, trials: int, seed: int) -> NDArray[np.float64]:
+    """Points ``[trials, dimensions]`` that a search begins with: a Latin hypercube over the unit cube."""
+    return np.asarray(
+        qmc.LatinHypercube(MOST_DIMENSIONS, rng=np.random.default_rng(seed)).random(trials)[:, :dimensions]
+    )
+
+
+def next_point(tried: Sequence[Sequence[float]], losses: Sequence[float], seed: int) -> list[float]:
+    """The point of the unit cube to try next: Optuna's Gaussian process, fitted to the points that were ``tried`` and
+    their ``losses``. An infinite loss, of a run that diverged, counts as the worst of the others.
     """
-    rng = np.random.default_rng([*seed, stage])
-    points = qmc.LatinHypercube(MOST_DIMENSIONS, optimization="random-cd", rng=rng).random(trials)[:, :dimensions]
-    if centre is None:
-        return points
-    width = SHRINK**stage
-    low = np.clip(np.asarray(centre) - width / 2, 0, 1 - width)
-    return np.asarray(low + width * points)
+    import optuna
+    import torch
+
+    finite = [loss for loss in losses if math.isfinite(loss)]
+    worst = max(finite, default=0.0)
+    names = [str(number) for number in range(len(tried[0]))]
+    box: dict[str, Any] = dict.fromkeys(names, optuna.distributions.FloatDistribution(0.0, 1.0))
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    sampler = optuna.samplers.GPSampler(seed=seed, n_startup_trials=1)
+    study = optuna.create_study(sampler=sampler)
+    for point, loss in zip(tried, losses, strict=True):
+        params = dict(zip(names, point, strict=True))
+        study.add_trial(optuna.create_trial(params=params, distributions=box, value=min(loss, worst)))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # so that a search that is continued elsewhere continues with the same bits
+    try:
+        chosen = study.ask(box).params
+    finally:
+        torch.set_num_threads(threads)
+    return [chosen[name] for name in names]

@@ -131,12 +131,12 @@ def run_studies(studies: list[Study], launcher: Launcher) -> None:
     names = [study.name for study in studies]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ConfigError(f"Several of the swept values make one and the same study, {twice[0]}: name each value once.")
-    most = max(len(study.settings["stages"]) for study in studies)
-    for stage in range(most):
-        searching = [study for study in studies if stage < len(study.settings["stages"])]
-        runs = [run for study in searching for course in study.courses for run in course.search(stage)]
-        launch(launcher, f"search, stage {stage + 1} of {most}", runs)
-    runs = [run for study in studies for course in study.courses for run in course.confirm()]
+    courses = [course for study in studies for course in study.courses]
+    last = max((course.rounds() for course in courses), default=0)
+    for number in range(last):
+        runs = [run for course in courses if number < course.rounds() for run in course.search()]
+        launch(launcher, f"search, round {number + 1} of {last}", runs)
+    runs = [run for course in courses for run in course.confirm()]
     launch(launcher, "confirmation", runs)
 
 
