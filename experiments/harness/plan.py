@@ -44,7 +44,7 @@ class Plan:
     flops_per_step: int
     """forward and backward pass of a global batch; a multiplication and an addition are two"""
     runs: int
-    """confirmation runs of a study of Lion and its reference"""
+    """of all replicates of a study of Lion and its reference, searches included"""
     activation_bytes: int
     """what one micro-batch's forward pass keeps for its backward pass, in float32 and without checkpoints"""
     state_bytes: dict[str, int]
@@ -72,6 +72,8 @@ def plan(task: str, overrides: list[str]) -> Plan:
         check(contestant)
         resolved(contestant)
     model = meta.meta_model(cfg)
+    searched, confirmed = sum(cfg.study.stages), cfg.study.confirm
+    runs = len(contestants) * (searched + confirmed) + len(cfg.study.lengths) * confirmed
     samples = 2  # batch norm wants more than one
     flops, activation_bytes = one_pass(model, lambda: meta.meta_output(model, cfg, samples))
     epoch = meta.samples_per_epoch(cfg)
@@ -82,7 +84,7 @@ def plan(task: str, overrides: list[str]) -> Plan:
         batch_size=cfg.train.batch_size,
         epochs=cfg.train.steps * cfg.train.batch_size / epoch if epoch else None,
         flops_per_step=flops // samples * cfg.train.batch_size,
-        runs=len(contestants) * len(cfg.study.confirm_seeds),
+        runs=max(1, cfg.study.replicates) * runs,
         activation_bytes=activation_bytes // samples * cfg.train.micro_batch_size,
         state_bytes={name: optimizer_state_bytes(model, each.optimizer) for name, each in contestants.items()},
     )

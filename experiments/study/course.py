@@ -14,7 +14,8 @@ from experiments.harness.limits import MOST_CONFIRM_SEEDS
 from experiments.harness.record import FINISHED, read_status
 from experiments.harness.schedule import lr_factor
 from experiments.study.replicates import Phase
-from experiments.study.search import Space, first_points, next_point
+from experiments.study.search import Space, first_points
+from experiments.study.surrogate import next_trial
 
 Compose = Callable[[list[str]], DictConfig]
 """Overrides to a run's config, as the launcher's jobs will see it."""
@@ -95,7 +96,9 @@ class Course:
             points = first_points(len(search.space.dimensions), int(ends[0]), self.number).tolist()
         else:
             losses = [-self._score(trial) for trial in search.trials]
-            points = [next_point([trial.unit for trial in search.trials], losses, seed=1000 * self.number + done)]
+            worst = max((loss for loss in losses if np.isfinite(loss)), default=0.0)
+            units, tamed = [trial.unit for trial in search.trials], np.minimum(losses, worst).tolist()
+            points = [next_trial(units, tamed, first=int(ends[0]), total=int(ends[-1]), seed=self.number).tolist()]
         for point in points:
             of_point = search.space.arguments(point, steps=self._steps, factor_sum=self._factor_sum)
             arguments = [f"optimizer.{key}={written(value)}" for key, value in of_point.items()]

@@ -125,29 +125,3 @@ def first_points(dimensions: int, trials: int, seed: int) -> NDArray[np.float64]
     return np.asarray(
         qmc.LatinHypercube(MOST_DIMENSIONS, rng=np.random.default_rng(seed)).random(trials)[:, :dimensions]
     )
-
-
-def next_point(tried: Sequence[Sequence[float]], losses: Sequence[float], seed: int) -> list[float]:
-    """The point of the unit cube to try next: Optuna's Gaussian process, fitted to the points that were ``tried`` and
-    their ``losses``. An infinite loss, of a run that diverged, counts as the worst of the others.
-    """
-    import optuna
-    import torch
-
-    finite = [loss for loss in losses if math.isfinite(loss)]
-    worst = max(finite, default=0.0)
-    names = [str(number) for number in range(len(tried[0]))]
-    box: dict[str, Any] = dict.fromkeys(names, optuna.distributions.FloatDistribution(0.0, 1.0))
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    sampler = optuna.samplers.GPSampler(seed=seed, n_startup_trials=1)
-    study = optuna.create_study(sampler=sampler)
-    for point, loss in zip(tried, losses, strict=True):
-        params = dict(zip(names, point, strict=True))
-        study.add_trial(optuna.create_trial(params=params, distributions=box, value=min(loss, worst)))
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # so that a search that is continued elsewhere continues with the same bits
-    try:
-        chosen = study.ask(box).params
-    finally:
-        torch.set_num_threads(threads)
-    return [chosen[name] for name in names]

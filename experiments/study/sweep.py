@@ -84,12 +84,6 @@ class Study:
         """The folder that the study is published in."""
         return ROOT / self.config["run"]["results_dir"] / self.config["task"] / self.config["scale"] / self.name
 
-    @property
-    def cost(self) -> int:
-        """Runs a replicate."""
-        confirmed = self.settings["confirm"] * (len(self.spaces) + len(self.settings["lengths"]))
-        return sum(self.settings["stages"]) * len(self.spaces) + confirmed
-
 
 def quoted(value: object) -> str:
     """A value as Hydra's command line takes it, whatever characters it has."""

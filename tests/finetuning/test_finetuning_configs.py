@@ -45,7 +45,6 @@ def test_every_experiment_composes_with_every_optimizer(make_plain: MakeConfig, 
         plain = resolved(cfg)
         assert plain["experiment"] == f"finetuning/{name}"
         assert plain["schedule"]["shape"] == "constant"
-        assert plain["study"]["confirm_seeds"]
         assert "places" not in str(result_config(plain, "0" * 64))
 
 

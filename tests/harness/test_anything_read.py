@@ -18,10 +18,8 @@ from experiments.harness.damage import find_damage
 from experiments.harness.errors import SuiteError
 from experiments.harness.record import read_metrics, read_status
 from experiments.harness.tracking import _rows_sent
-from experiments.report.rebuild import read_summary
 from experiments.study.identity import check_folder
-from experiments.study.looks import looks_at
-from experiments.study.summary import RunFiles
+from experiments.study.replicates import read_replicate
 from experiments.study.sweep import quoted
 
 JSON = st.recursive(
@@ -30,18 +28,15 @@ JSON = st.recursive(
     max_leaves=6,
 )
 CONTENTS = st.binary(max_size=60) | JSON.map(lambda value: json.dumps(value).encode() + b"\n")
-FILES = ("status.json", "metrics.jsonl", "config.yaml", "environment.json", "parameter_groups.json", "summary.json")
-STUDY = {"study": {"confirm_seeds": [0], "looks": []}, "contestants": {}}
+FILES = ("status.json", "metrics.jsonl", "config.yaml", "environment.json", "parameter_groups.json", "0.parquet")
 
 READERS: dict[str, Callable[[Path], object]] = {
     "status": read_status,
     "metrics": read_metrics,
     "damage": lambda folder: find_damage(folder, read_status(folder) or {"status": "complete"}),
-    "published run": RunFiles,
-    "summary": read_summary,
     "checkpoint": load_checkpoint,
     "published study": lambda folder: check_folder(folder, {}),
-    "looks": lambda folder: looks_at(folder.parent, STUDY),
+    "replicate": lambda folder: read_replicate(folder / "0.parquet"),
     "rows sent": lambda folder: _rows_sent(folder / "wandb_rows_sent"),
 }
 

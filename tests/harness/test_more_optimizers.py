@@ -9,9 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from experiments.harness.config import resolved
 from experiments.harness.entry import execute, locate
-from experiments.harness.errors import ConfigError
 from experiments.harness.optimizer import build_optimizer
 from experiments.harness.provenance import ROOT
 from experiments.harness.record import read_metrics, read_status
@@ -150,8 +148,3 @@ def test_the_papers_table_7_names_its_optimizers_as_we_do() -> None:
     cell = paper_cell(ROOT / "results/paper.yaml", "image_classification.vit_b16_aug_optimizers", "test/top1")
     assert cell is not None
     assert cell.values.keys() - set(OPTIMIZERS) == {"powersign", "addsign"}, "neither torch nor timm has these two"
-
-
-def test_an_experiment_without_settings_for_an_optimizer_is_refused_by_name(make_config: MakeConfig) -> None:
-    with pytest.raises(ConfigError, match=r"settings\.nadam\.lr' not found\. \(experiment=image_classification/smoke"):
-        resolved(make_config("optimizer=nadam", "~settings.nadam"))

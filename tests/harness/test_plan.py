@@ -34,6 +34,11 @@ def test_a_vision_transformers_operations_and_memory_by_hand() -> None:
     assert planned.state_bytes["adamw"] == pytest.approx(8 * planned.parameters, rel=1e-4)
 
 
+def test_the_runs_of_a_study_are_those_of_its_searches_and_confirmations() -> None:
+    planned = plan("language_modeling", ["experiment=language_modeling/mini", "scale=mini"])
+    assert planned.runs == 11 * (2 * 30 + 2 * (2 + 2))
+
+
 def test_a_convolution_networks_operations_are_the_published_ones() -> None:
     planned = plan("image_classification", ["experiment=image_classification/resnet50", "scale=paper"])
     # 4.09 G multiplications a forward pass (torchvision's model card); the first layer has no gradient to its input.

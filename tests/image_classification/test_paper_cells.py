@@ -69,8 +69,7 @@ def test_every_cell_is_the_papers_protocol(compose_cell: ComposeCell, name: str)
     cfg = compose_cell(name)
     check(cfg)
     assert resolved(cfg)["experiment"] == f"image_classification/{name}"
-    assert cfg.study.lr_multipliers == cfg.study.decay_multipliers == [1.0], "no tuning"
-    assert len(cfg.study.confirm_seeds) == 3
+    assert (cfg.study.replicates, cfg.study.confirm, list(cfg.study.stages)) == (3, 1, [])
     assert (cfg.train.precision, cfg.train.clip_norm, cfg.schedule.shape) == ("bf16", 1.0, "cosine")
     assert (cfg.schedule.warmup_steps, cfg.schedule.end_factor) == (500 if name in FINE_TUNING else 10_000, 0)
     assert (cfg.label_smoothing, cfg.train.ema_decay) == (0, None)

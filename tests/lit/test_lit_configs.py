@@ -34,7 +34,6 @@ def test_every_experiment_composes_with_every_optimizer(make_plain_lit: MakeConf
         plain = resolved(cfg)
         assert plain["experiment"] == f"lit/{name}"
         assert callable(get_method(plain["model"]["tokenizer"]))
-        assert plain["study"]["confirm_seeds"]
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)

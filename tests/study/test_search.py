@@ -12,7 +12,7 @@ from experiments.harness.errors import ConfigError
 from experiments.harness.provenance import ROOT
 from experiments.harness.schedule import lr_factor
 from experiments.study.course import draw
-from experiments.study.search import SHRINK, space_of, stage_points
+from experiments.study.search import first_points, space_of
 
 OPTIMIZERS = sorted((ROOT / "conf/optimizer").glob("*.yaml"), key=lambda path: path.stem)
 ADAMW = {
@@ -86,20 +86,12 @@ def test_an_unclear_space_is_refused(change: dict[str, Any], message: str) -> No
         space_of({"name": "x", "space": {"version": 1, "source": "s", "arguments": arguments}})
 
 
-def test_a_stage_is_stratified_lies_around_its_centre_and_is_drawn_anew_for_each_seed() -> None:
-    first = stage_points(5, 0, 12, None, (3,))
+def test_a_search_begins_stratified_alike_for_all_optimizers_and_anew_for_each_replicate() -> None:
+    first = first_points(5, 12, 3)
     for column in first.T:  # a Latin hypercube: one point in each twelfth
         assert sorted((column * 12).astype(int)) == list(range(12))
-    assert (stage_points(4, 0, 12, None, (3,)) == first[:, :4]).all()
-    assert (stage_points(5, 0, 12, None, (4,)) != first).any()
-    centre = [0.01, 0.5, 0.9, 0.3, 1.0]
-    for stage in (1, 2):
-        points = stage_points(5, stage, 10, centre, (3,))
-        assert points.min() >= 0
-        assert points.max() <= 1
-        assert (np.ptp(points, axis=0) <= SHRINK**stage).all()
-        assert (np.abs(points - centre).max(axis=0) <= SHRINK**stage).all()
-        assert abs(points[:, 1].mean() - 0.5) < 0.1 * SHRINK**stage
+    assert (first_points(4, 12, 3) == first[:, :4]).all()
+    assert (first_points(5, 12, 4) != first).any()
 
 
 def test_what_is_drawn_for_a_replicate_spreads_over_its_range_and_gives_way_to_the_command_line() -> None:
