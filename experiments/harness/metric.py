@@ -42,6 +42,9 @@ def percent(label: str, **more: Any) -> Metric:
 
 LOSS = Metric("loss", "lower", splits=("train", "val", "test"))
 """Of every task"""
+CALIBRATED_LOSS = Metric("loss at the best temperature", "lower")
+"""Of classifiers; the temperature is fitted on the validation split. See experiments/metrics/calibration.py"""
+CALIBRATION_ERROR = Metric("calibration error", "lower", decimals=2, unit="%")
 FLATNESS = {
     "perturbed_loss": Metric("training loss under weight noise", "lower", splits=("flatness",)),
     "train_loss": Metric("training loss", "lower", splits=("flatness",)),

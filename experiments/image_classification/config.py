@@ -22,6 +22,8 @@ class ImageDataConfig(DataConfig):
     std: list[float] = MISSING
     val_size: int = MISSING
     """training images held out for tuning and for the curves"""
+    split_seed: int | None = None
+    """draws other training images to be held out; null: the set's own"""
     crop_padding: int = 4
     """pixels of padding before the random crop; without augmentation.crop_area"""
     flip: bool = True

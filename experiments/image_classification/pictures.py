@@ -3,6 +3,7 @@
 fit     what training draws its batches from
 train   the first ``flatness.samples`` of these, to be evaluated
 val     ``data.val_size`` images of the training split that are not trained on: a random choice, the same everywhere
+        unless ``data.split_seed`` draws another
 test, and perhaps v2
 """
 
@@ -57,15 +58,17 @@ class Numbered:
 
 @dataclass(frozen=True)
 class ArrayPictures:
-    """Decoded pictures, uint8 ``[pictures, H, W, C]``, mapped read-only from disk."""
+    """The rows ``rows`` of decoded pictures, uint8 ``[pictures, H, W, C]``, mapped read-only from disk."""
 
     images: np.ndarray
     labels: np.ndarray
+    """of these rows"""
+    rows: np.ndarray
     damaged: int = 0
 
     def picture(self, index: int) -> Tensor:
         """Picture number ``index``, uint8 ``[C, H, W]``."""
-        return torch.tensor(self.images[index]).movedim(-1, -3)  # copies: the arrays are mapped read-only
+        return torch.tensor(self.images[self.rows[index]]).movedim(-1, -3)  # copies: the arrays are mapped read-only
 
 
 class StoredPictures:
@@ -85,9 +88,11 @@ class StoredPictures:
         return self._split.picture(self._rows[index])
 
 
-def array_splits(cfg: ImageClassificationConfig, arrays: dict[str, np.ndarray]) -> dict[str, Pictures]:
-    """The splits of a decoded set; the last training images are ``val``, because the arrays come in an order given by a
-    hash of their content.
+def array_splits(
+    cfg: ImageClassificationConfig, arrays: dict[str, np.ndarray], seed: int | None
+) -> dict[str, Pictures]:
+    """The splits of a decoded set. Without a ``seed`` that draws ``val``, it is the last training images, because the
+    arrays come in an order given by a hash of their content.
     """
     images, labels = arrays["train_images"], arrays["train_labels"]
     check_order(labels, cfg.data.name)
@@ -101,22 +106,21 @@ def array_splits(cfg: ImageClassificationConfig, arrays: dict[str, np.ndarray]) 
                 "augmentation.crop_area."
             )
     count = _fit_size(cfg, len(images))
-    return {
-        "fit": ArrayPictures(images[:count], labels[:count]),
-        "train": ArrayPictures(images[: cfg.flatness.samples], labels[: cfg.flatness.samples]),
-        "val": ArrayPictures(images[count:], labels[count:]),
-        "test": ArrayPictures(arrays["test_images"], arrays["test_labels"]),
-    }
+    rows = np.arange(len(images)) if seed is None else _shuffled(len(images), seed)
+    parts = {"fit": rows[:count], "train": rows[: cfg.flatness.samples], "val": rows[count:]}
+    splits: dict[str, Pictures] = {name: ArrayPictures(images, labels[part], part) for name, part in parts.items()}
+    test_labels = arrays["test_labels"]
+    return {**splits, "test": ArrayPictures(arrays["test_images"], test_labels, np.arange(len(test_labels)))}
 
 
-def stored_splits(cfg: ImageClassificationConfig, data: StoredSet) -> dict[str, Pictures]:
-    """The splits of a stored set; its rows may be sorted by class, so ``val`` is drawn, with a seed of its own."""
+def stored_splits(cfg: ImageClassificationConfig, data: StoredSet, seed: int | None) -> dict[str, Pictures]:
+    """The splits of a stored set; its rows may be sorted by class, so ``val`` is drawn also without a ``seed``."""
     if cfg.augmentation.crop_area is None:
         raise ConfigError(f"The pictures of data={cfg.data.name} are of any size: set augmentation.crop_area.")
     if cfg.data.channels != 3:
         raise ConfigError(f"data.channels={cfg.data.channels}, but stored pictures are read in colour: set it to 3.")
     count = _fit_size(cfg, len(data.train))
-    rows = np.random.default_rng(derive_seed("validation split")).permutation(len(data.train))
+    rows = _shuffled(len(data.train), seed)
     splits: dict[str, Pictures] = {
         "fit": StoredPictures(data.train, rows[:count]),
         "train": StoredPictures(data.train, rows[: cfg.flatness.samples]),
@@ -126,6 +130,11 @@ def stored_splits(cfg: ImageClassificationConfig, data: StoredSet) -> dict[str, 
     if data.v2:
         splits["v2"] = StoredPictures(data.v2, np.arange(len(data.v2)))
     return splits
+
+
+def _shuffled(rows: int, seed: int | None) -> np.ndarray:
+    name = ("validation split",) if seed is None else ("validation split", seed)
+    return np.random.default_rng(derive_seed(*name)).permutation(rows)
 
 
 def _fit_size(cfg: ImageClassificationConfig, training_images: int) -> int:

@@ -1,5 +1,7 @@
 """Image classification: images in, class logits out."""
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -34,6 +36,14 @@ from experiments.image_classification.pictures import (
 )
 from experiments.image_classification.reassessed_labels import reassessed_sums
 from experiments.image_classification.stored_sets import StoredSet
+from experiments.metrics.calibration import (
+    BINS,
+    TEMPERATURES,
+    calibrated_loss,
+    calibration_error,
+    confidence_sums,
+    temperature_sums,
+)
 from experiments.metrics.classification import classification_metrics, classification_sums
 
 
@@ -86,14 +96,6 @@ class ImageClassification:
                     "use data=imagenet_alone, which has neither."
                 )
 
-    def warn_of_copies(self, fingerprint: str) -> None:
-        """Look for held-out pictures in the training set, once for the data of this ``fingerprint``."""
-        cfg = self._cfg
-        held_out = {name: Numbered(split) for name, split in self._splits.items() if name not in ("fit", "train")}
-        identity = f"{fingerprint} {cfg.data.val_size}"
-        cache_dir, workers = Path(cfg.run.cache_dir), cfg.run.num_workers
-        warn_of_copies(cfg.data.name, Numbered(self._splits["fit"]), held_out, identity, cache_dir, workers)
-
     def model(self) -> nn.Module:
         """The model of ``cfg.model``, initialised from PyTorch's global generator or with an earlier run's weights."""
         model: Any = instantiate(self._cfg.model, _convert_="all")
@@ -130,10 +132,12 @@ class ImageClassification:
         return F.binary_cross_entropy_with_logits(logits, shares, reduction="none").sum(1).mean()
 
     def evaluate(self, model: nn.Module, split: str, process: int, num_processes: int) -> dict[str, Tensor]:
-        """Sums over this process's share of the split: loss (softmax), top-1, top-5, count and damaged pictures; of the
-        test also real_top1, real_count, v2_top1 and v2_count.
+        """Sums over this process's share of the split: loss (softmax), top-1, top-5, count and damaged pictures; of val
+        and test also what calibration needs, of the test further real_top1, real_count, v2_top1 and v2_count.
         """
         sums = self._sums(model, split, process, num_processes)
+        if split == "test":
+            sums["val_nats"] = self._sums(model, "val", process, num_processes)["nats"]
         if split == "test" and "v2" in self._splits:
             v2 = self._sums(model, "v2", process, num_processes)
             sums |= {"v2_top1": v2["top1"], "v2_count": v2["count"]}
@@ -146,10 +150,16 @@ class ImageClassification:
         real_labels = self._real_labels if split == "test" else None
         names += ["real_top1", "real_count"] if real_labels is not None else []
         sums = {name: torch.zeros((), dtype=torch.float64, device=device) for name in names}
+        calibrates = split in ("val", "test")
+        if calibrates:
+            shapes = {"nats": len(TEMPERATURES), "confidence": BINS, "confident_right": BINS}
+            sums |= {name: torch.zeros(size, dtype=torch.float64, device=device) for name, size in shapes.items()}
         workers = self._cfg.run.num_workers
         for batch in evaluation_batches(self._splits[split], self._crop, process, num_processes, workers):
-            logits = model(self._normalize(batch["images"]).to(device))
-            parts = classification_sums(logits, batch["labels"].to(device))
+            logits, labels = model(self._normalize(batch["images"]).to(device)), batch["labels"].to(device)
+            parts = classification_sums(logits, labels)
+            if calibrates:
+                parts |= {"nats": temperature_sums(logits, labels), **confidence_sums(logits, labels)}
             if real_labels is not None:
                 parts |= reassessed_sums(logits, torch.from_numpy(real_labels[batch["numbers"]]).to(device))
             for name, value in parts.items():
@@ -157,11 +167,16 @@ class ImageClassification:
             sums["damaged"] += batch["damaged"]
         return sums
 
-    def metrics(self, sums: dict[str, float]) -> dict[str, float]:
-        """Loss in nats, top-1 and top-5 in percent; of the test also real_top1 and v2_top1. damaged_images, where there
-        are any, is the number that could not be decoded whole.
+    def metrics(self, sums: dict[str, Any]) -> dict[str, float]:
+        """Loss in nats, top-1 and top-5 in percent; of val and test calibrated_loss (nats) and calibration_error
+        (percent), of the test also real_top1 and v2_top1. damaged_images, where there are any, is the number that could
+        not be decoded whole.
         """
         metrics = classification_metrics(sums)
+        if "nats" in sums:
+            count = sums["count"]
+            metrics["calibrated_loss"] = calibrated_loss(sums["nats"], count, sums.get("val_nats"))
+            metrics["calibration_error"] = calibration_error(sums["confidence"], sums["confident_right"], count)
         further = [name for name in ("real", "v2") if f"{name}_count" in sums]
         metrics |= {f"{name}_top1": 100 * sums[f"{name}_top1"] / sums[f"{name}_count"] for name in further}
         return metrics | ({"damaged_images": sums["damaged"]} if sums["damaged"] else {})
@@ -169,9 +184,20 @@ class ImageClassification:
 
 def build(cfg: ImageClassificationConfig, data: PreparedData | StoredSet) -> ImageClassification:
     """The task over decoded arrays, or over encoded files."""
+    splits_of: Callable[[int | None], dict[str, Pictures]]
     if isinstance(data, StoredSet):
-        task = ImageClassification(cfg, stored_splits(cfg, data), data.real_labels, data.initial_run)
+        splits_of, further = partial(stored_splits, cfg, data), (data.real_labels, data.initial_run)
     else:
-        task = ImageClassification(cfg, array_splits(cfg, data.load()))
-    task.warn_of_copies(data.fingerprint)
+        splits_of, further = partial(array_splits, cfg, data.load()), (None, None)
+    task = ImageClassification(cfg, splits_of(cfg.data.split_seed), *further)
+    _warn_of_copies(cfg, splits_of(None), data.fingerprint)
     return task
+
+
+def _warn_of_copies(cfg: ImageClassificationConfig, splits: dict[str, Pictures], fingerprint: str) -> None:
+    """Look for held-out pictures in the training set, once for the data of this ``fingerprint``: for the set's own
+    split, since another one holds the same pictures, and would be looked through anew for every seed.
+    """
+    held_out = {name: Numbered(split) for name, split in splits.items() if name not in ("fit", "train")}
+    identity, cache_dir = f"{fingerprint} {cfg.data.val_size}", Path(cfg.run.cache_dir)
+    warn_of_copies(cfg.data.name, Numbered(splits["fit"]), held_out, identity, cache_dir, cfg.run.num_workers)

@@ -17,7 +17,7 @@ from tests.conftest import MakeConfig
 
 OPTIMIZERS = sorted((ROOT / "conf/optimizer").glob("*.yaml"))
 EXPERIMENTS = sorted(path.stem for path in (ROOT / "conf/experiment/image_classification").glob("*.yaml"))
-MILLION_PARAMETERS = {"convnet": 0.242, "vit_s4": 21.3, "resnet18": 11.2}
+MILLION_PARAMETERS = {"convnet": 0.242, "convnet_small": 0.061, "vit_s4": 21.3, "resnet18": 11.2}
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from open_clip import build_zero_shot_classifier
 from open_clip.loss import ClipLoss
-from scipy import stats
+from scipy import optimize, stats
 from torch import Tensor, nn
 from torch_fidelity.metric_fid import (  # type: ignore[import-untyped]
     fid_features_to_statistics,
@@ -42,6 +42,12 @@ from experiments.lit.evaluation import (
     pair_sums,
     zero_shot_metrics,
     zero_shot_sums,
+)
+from experiments.metrics.calibration import (
+    calibrated_loss,
+    calibration_error,
+    confidence_sums,
+    temperature_sums,
 )
 from experiments.metrics.classification import classification_metrics, classification_sums
 from experiments.metrics.clip_score import clip_scores
@@ -105,6 +111,33 @@ def classification(rng: np.random.Generator) -> tuple[Values, Values]:
         "real_top1": _share([first in right for first, right in labelled if right]),
     }
     return ours, theirs
+
+
+def calibration(rng: np.random.Generator) -> tuple[Values, Values]:
+    """Logits too large or too small, of a validation and a test split."""
+    splits, factor = [], np.exp(rng.normal())
+    for _ in range(2):
+        labels = rng.integers(0, 7, 400)
+        logits = (factor * (rng.normal(size=(400, 7)) + 2 * np.eye(7)[labels])).astype(np.float32)
+        splits.append((torch.from_numpy(logits), torch.from_numpy(labels)))
+    val_nats, nats = (temperature_sums(*split).tolist() for split in splits)
+    sums = _sums(confidence_sums(*splits[1]))
+    ours = {
+        "calibrated_loss": calibrated_loss(nats, 400, val_nats),
+        "calibration_error": calibration_error(sums["confidence"], sums["confident_right"], 400),
+    }
+
+    def loss(log_temperature: float, logits: Tensor, labels: Tensor) -> float:
+        log_p = _log_softmax(logits.double().numpy() / math.exp(log_temperature))
+        return float(-log_p[np.arange(len(labels)), labels.numpy()].mean())
+
+    fitted = optimize.minimize_scalar(loss, bounds=(-4, 4), args=splits[0], method="bounded", options={"xatol": 1e-9}).x
+    said = [(max(row), row.index(max(row))) for row in np.exp(_log_softmax(splits[1][0].double().numpy())).tolist()]
+    gap = 0.0
+    for low in range(15):  # Guo et al., equation 3
+        inside = [n for n, (confidence, _) in enumerate(said) if low / 15 <= confidence < (low + 1) / 15]
+        gap += abs(math.fsum(said[n][0] - (said[n][1] == splits[1][1][n].item()) for n in inside)) / len(said)
+    return ours, {"calibrated_loss": loss(fitted, *splits[1]), "calibration_error": 100 * gap}
 
 
 class Said(nn.Module):
@@ -330,6 +363,8 @@ _IMAGES, _TEXTS, _LANGUAGE = ("image_classification",), ("finetuning",), ("langu
 CHECKS = (
     Check(_IMAGES, ("loss",), "NumPy, float64", classification),
     Check(_IMAGES, ("top1", "top5", "v2_top1"), "sorting each row, counting", classification),
+    Check(_IMAGES, ("calibrated_loss",), "SciPy's bounded minimum, NumPy in float64", calibration),
+    Check(_IMAGES, ("calibration_error",), "Python's floats, sample by sample", calibration),
     Check(_IMAGES, ("real_top1",), "counting by sets of labels", classification),
     Check(_TEXTS, ("loss",), "NumPy, float64", texts),
     Check(_TEXTS, ("accuracy",), "counting", texts),

@@ -1,0 +1,68 @@
+"""Splits that a seed draws, and the loss at the temperature of one read on the other."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scipy import optimize
+from torch import nn
+
+from experiments.harness.entry import locate
+from experiments.image_classification.pictures import Pictures
+from experiments.image_classification.task import ImageClassification, build
+from tests.conftest import MakeConfig
+
+
+def task_of(cfg: Any) -> ImageClassification:
+    return build(cfg, locate(cfg)[1])
+
+
+def contents(split: Pictures) -> list[tuple[bytes, int]]:
+    return [(split.picture(n).numpy().tobytes(), int(label)) for n, label in enumerate(split.labels)]
+
+
+def test_a_drawn_split_holds_out_other_images_of_the_same_set(make_config: MakeConfig) -> None:
+    own, one, again, other = (task_of(make_config(f"data.split_seed={seed}"))._splits for seed in ("null", 1, 1, 2))
+    for splits in (one, other):
+        assert contents(splits["test"]) == contents(own["test"])
+        assert len(splits["val"].labels) == len(own["val"].labels)
+        assert sorted(contents(splits["fit"]) + contents(splits["val"])) == sorted(
+            contents(own["fit"]) + contents(own["val"])
+        )
+    assert contents(one["val"]) == contents(again["val"])
+    held_out = [frozenset(contents(splits["val"])) for splits in (own, one, other)]
+    assert len({*held_out}) == 3
+
+
+def test_copies_are_looked_for_once_whatever_is_drawn(make_config: MakeConfig, tmp_path: Any) -> None:
+    cfgs = [make_config(f"data.split_seed={seed}") for seed in ("null", 1, 2)]
+    for cfg in cfgs:
+        task_of(cfg)
+    cached = {path.name for path in locate(cfgs[0])[1].directory.parent.glob("copies-*") if path.is_dir()}
+    assert len(cached) == 1
+
+
+def test_the_test_is_read_at_the_temperature_that_is_best_on_the_validation_split(make_config: MakeConfig) -> None:
+    task = task_of(make_config())
+    torch.manual_seed(0)
+    model = task.model().eval()
+    nn.init.normal_(model.head.weight, std=3.0)  # type: ignore[union-attr, arg-type]
+
+    @torch.no_grad()
+    def metrics(split: str, processes: int) -> dict[str, float]:
+        shares = [task.evaluate(model, split, process, processes) for process in range(processes)]
+        return task.metrics({name: sum(share[name] for share in shares).tolist() for name in shares[0]})  # type: ignore[union-attr]
+
+    @torch.no_grad()
+    def loss(log_temperature: float, split: str) -> float:
+        pictures = task._splits[split]
+        images = torch.stack([pictures.picture(n) for n in range(len(pictures.labels))])
+        logits = model(task._normalize(images)).double() / np.exp(log_temperature)
+        return nn.functional.cross_entropy(logits, torch.from_numpy(pictures.labels)).item()
+
+    best = optimize.minimize_scalar(loss, bounds=(-3, 3), args=("val",), method="bounded").x
+    for processes in (1, 2):
+        assert metrics("test", processes)["calibrated_loss"] == pytest.approx(loss(best, "test"), rel=1e-3)
+        assert metrics("val", processes)["calibrated_loss"] == pytest.approx(loss(best, "val"), rel=1e-4)
+    assert metrics("test", 1)["loss"] == pytest.approx(loss(0.0, "test"), rel=1e-5)
