@@ -1,0 +1,159 @@
+"""The next trial of a search: where a Gaussian process, fitted to those so far, expects the largest improvement.
+
+Kernel Matern 5/2 with a length for each dimension and a constant mean; lengths and noise are the most probable of
+random draws. Expected improvement (Jones et al. 1998, J. Global Optim. 13) over a box around the best that narrows, as
+trust regions do (TuRBO, Eriksson et al. 2019, arXiv:1910.01739). docs/statistics.md measures it against other searches.
+Every function works on many searches at once, along the first axis, so that a simulation runs the very code of a study.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import ndtr
+
+Array = NDArray[np.float64]
+
+LAST_WIDTH = 0.125
+"""of the box around the best at the last trial, as a share of every dimension"""
+LOG_LENGTH = (np.log(0.7), 0.8)
+"""mean and standard deviation of the prior of a length, in shares of the dimension"""
+LOG_NOISE = (np.log(0.02), 1.5)
+"""the same of the noise's variance, as a share of the surface's"""
+DRAWS = (24, 16, 16)
+"""hyperparameters from the prior, then twice around the most probable"""
+KEPT = 6
+"""hyperparameters that proposals average over, by their probability"""
+CANDIDATES = (300, 40, 40)
+"""points in the box, then twice around the most promising"""
+STEPS = (0.08, 0.03)
+"""how far around it, as shares of the box"""
+SPREAD_BELOW = 2.0
+"""values so many times as far above the best as the median is enter by their logarithm: bad is bad, however bad"""
+
+
+class Fit(NamedTuple):
+    """Gaussian processes of ``[searches, hyperparameters]``."""
+
+    log_lengths: Array
+    """[searches, hyperparameters, dimensions]"""
+    log_noise: Array
+    inverse: Array
+    """of the kernel matrix: [searches, hyperparameters, n, n]"""
+    mean: Array
+    scale: Array
+    """variance of the surface"""
+    weights: Array
+    """inverse times residuals: [searches, hyperparameters, n]"""
+    log_posterior: Array
+
+
+def next_trial(
+    units: Sequence[Sequence[float]], values: Sequence[float], *, first: int, total: int, seed: int
+) -> Array:
+    """Where to try next ``[dimensions]``, after trials at ``units`` that gave ``values``, of which lower is better.
+
+    A search makes ``first`` trials elsewhere (a Latin hypercube) and ``total`` in all. Equal arguments give equal
+    points.
+    """
+    points, seen = np.asarray(units, dtype=float)[None], np.asarray(values, dtype=float)[None]
+    rng = np.random.default_rng([seed, len(values)])
+    return next_points(points, seen, box_width(len(values), first=first, total=total), rng)[0]
+
+
+def box_width(done: int, *, first: int, total: int) -> float:
+    """The width of the box when ``done`` trials are done: from the whole cube to LAST_WIDTH, by equal factors."""
+    return float(LAST_WIDTH ** ((done - first) / max(total - 1 - first, 1)))
+
+
+def next_points(units: Array, values: Array, width: float, rng: np.random.Generator) -> Array:
+    """The next point of each search ``[searches, dimensions]`` after ``units [searches, n, dimensions]`` and ``values
+    [searches, n]``, inside a box of ``width`` around the point that the process holds for the best.
+    """
+    searches, _, dimensions = units.shape
+    fit, share = _most_probable(units, _tamed(values), rng)
+    means, _ = _predict(units, fit, units)
+    best_mean = means.min(axis=-1)
+    centre = _of_each(units, np.einsum("sh,shn->sn", share, means).argmin(axis=1)[:, None])
+    low = np.clip(centre - width / 2, 0, 1 - width)
+    candidates = low + width * rng.random((searches, CANDIDATES[0], dimensions))
+    for step, count in zip((*STEPS, 0.0), (*CANDIDATES[1:], 0), strict=True):
+        expected = _expected_improvement(units, fit, share, best_mean, candidates)
+        chosen = _of_each(candidates, expected.argmax(axis=1)[:, None])
+        moved = chosen + step * width * rng.standard_normal((searches, count, dimensions))
+        candidates = np.concatenate([chosen, np.clip(moved, 0, 1)], axis=1)
+    return np.asarray(chosen[:, 0])
+
+
+def _tamed(values: Array) -> Array:
+    """Mean 0 and variance 1, after the upper tail, diverged trials say, was drawn in."""
+    best = values.min(axis=1, keepdims=True)
+    unit = SPREAD_BELOW * (np.median(values, axis=1, keepdims=True) - best)
+    above = (values - best) / np.maximum(unit, np.finfo(float).tiny)
+    tamed = np.where(above < 1, above, 1 + np.log(np.maximum(above, 1)))
+    return np.asarray((tamed - tamed.mean(axis=1, keepdims=True)) / np.maximum(tamed.std(axis=1, keepdims=True), 1e-12))
+
+
+def _most_probable(units: Array, values: Array, rng: np.random.Generator) -> tuple[Fit, Array]:
+    """The KEPT most probable processes and their shares ``[searches, KEPT]``."""
+    searches, _, dimensions = units.shape
+
+    def drawn(count: int, lengths: Array | float, noise: Array | float, spread: tuple[float, float]) -> Fit:
+        by_length = lengths + spread[0] * rng.standard_normal((searches, count, dimensions))
+        return _fitted(units, values, by_length, noise + spread[1] * rng.standard_normal((searches, count)))
+
+    fit = drawn(DRAWS[0], LOG_LENGTH[0], LOG_NOISE[0], (LOG_LENGTH[1], LOG_NOISE[1]))
+    for nearer, count in zip((0.6, 0.3), DRAWS[1:], strict=True):
+        top = fit.log_posterior.argmax(axis=1)[:, None]
+        around = drawn(count, _of_each(fit.log_lengths, top), _of_each(fit.log_noise, top), (nearer, 2 * nearer))
+        fit = Fit(*(np.concatenate(pair, axis=1) for pair in zip(fit, around, strict=True)))
+    order = np.argsort(-fit.log_posterior, axis=1)[:, :KEPT]
+    kept = Fit(*(_of_each(array, order) for array in fit))
+    share = np.exp(kept.log_posterior - kept.log_posterior[:, :1])
+    return kept, share / share.sum(axis=1, keepdims=True)
+
+
+def _fitted(units: Array, values: Array, log_lengths: Array, log_noise: Array) -> Fit:
+    n = values.shape[1]
+    noise = np.exp(log_noise)[..., None, None] + 1e-6
+    covariance = _kernel(units, units, log_lengths) + noise * np.eye(n)
+    inverse = np.linalg.inv(covariance)
+    mean = np.einsum("shij,sj->sh", inverse, values) / inverse.sum(axis=(-1, -2))
+    residuals = values[:, None] - mean[..., None]
+    weights = np.einsum("shij,shj->shi", inverse, residuals)
+    # The variance is integrated out under a weak prior, so that a few equal values are not taken for certainty.
+    scale = ((residuals * weights).sum(axis=-1) + 0.3) / (n + 0.3)
+    log_likelihood = -0.5 * (n + 0.3) * np.log(scale) - 0.5 * np.linalg.slogdet(covariance)[1]
+    log_prior = -0.5 * (((log_lengths - LOG_LENGTH[0]) / LOG_LENGTH[1]) ** 2).sum(axis=-1)
+    log_prior -= 0.5 * ((log_noise - LOG_NOISE[0]) / LOG_NOISE[1]) ** 2
+    return Fit(log_lengths, log_noise, inverse, np.asarray(mean), scale, weights, log_likelihood + log_prior)
+
+
+def _kernel(left: Array, right: Array, log_lengths: Array) -> Array:
+    """Matern 5/2 ``[searches, hyperparameters, l, r]`` of ``left [searches, l, dimensions]`` and ``right``."""
+    a, b = (points[:, None] / np.exp(log_lengths)[:, :, None] for points in (left, right))
+    squares = (a**2).sum(axis=-1)[..., :, None] + (b**2).sum(axis=-1)[..., None, :] - 2 * a @ b.swapaxes(-1, -2)
+    distance = np.sqrt(5 * np.maximum(squares, 0))
+    return np.asarray((1 + distance + distance**2 / 3) * np.exp(-distance))
+
+
+def _predict(units: Array, fit: Fit, points: Array) -> tuple[Array, Array]:
+    """Mean and variance of the surface, without noise, at ``points [searches, m, dimensions]``."""
+    covariance = _kernel(points, units, fit.log_lengths)
+    mean = fit.mean[..., None] + np.einsum("shmn,shn->shm", covariance, fit.weights)
+    explained = ((covariance @ fit.inverse) * covariance).sum(axis=-1)
+    return mean, fit.scale[..., None] * np.maximum(1 - explained, 1e-9)
+
+
+def _expected_improvement(units: Array, fit: Fit, share: Array, best_mean: Array, points: Array) -> Array:
+    mean, variance = _predict(units, fit, points)
+    deviation = np.sqrt(variance)
+    z = (best_mean[..., None] - mean) / deviation
+    improvement = deviation * (z * ndtr(z) + np.exp(-z * z / 2) / np.sqrt(2 * np.pi))
+    return np.asarray(np.einsum("sh,shm->sm", share, improvement))
+
+
+def _of_each(array: Array, index: NDArray[np.intp]) -> Array:
+    """``array [searches, n, ...]`` at ``index [searches, k]``, search by search."""
+    return np.take_along_axis(array, index.reshape(index.shape + (1,) * (array.ndim - 2)), axis=1)
