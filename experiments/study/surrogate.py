@@ -21,11 +21,11 @@ LOG_LENGTH = (np.log(0.7), 0.8)
 """mean and standard deviation of the prior of a length, in shares of the dimension"""
 LOG_NOISE = (np.log(0.02), 1.5)
 """the same of the noise's variance, as a share of the surface's"""
-DRAWS = (12, 6, 6)
+DRAWS = (24, 16, 16)
 """hyperparameters from the prior, then twice around the most probable"""
-KEPT = 3
+KEPT = 6
 """hyperparameters that proposals average over, by their probability"""
-CANDIDATES = (150, 20, 20)
+CANDIDATES = (300, 40, 40)
 """points in the box, then twice around the most promising"""
 STEPS = (0.08, 0.03)
 """how far around it, as shares of the box"""
