@@ -43,8 +43,8 @@ def replicates(results: Path) -> list[Replicate]:
 def test_a_study_searches_confirms_and_publishes_and_is_not_run_twice(command_line: list[str], tmp_path: Path) -> None:
     first = run_study(command_line, "optimizer=lion,adamw")
     assert first.returncode == 0, first.stderr
-    assert "search, stage 1 of 2: 4 runs, 0 finished, 0 to continue, 4 to start" in first.stdout
-    assert "search, stage 2 of 2: 2 runs, 0 finished, 0 to continue, 2 to start" in first.stdout
+    assert "search, round 1 of 2: 4 runs, 0 finished, 0 to continue, 4 to start" in first.stdout
+    assert "search, round 2 of 2: 2 runs, 0 finished, 0 to continue, 2 to start" in first.stdout
     assert "confirmation: 3 runs, 0 finished, 0 to continue, 3 to start" in first.stdout
     (summary,) = studies(tmp_path)
     assert {name: optimizer["trials"] for name, optimizer in summary["optimizers"].items()} == {"lion": 3, "adamw": 3}
