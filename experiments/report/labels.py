@@ -1,43 +1,37 @@
 """Names and numbers as a reader sees them: optimizers, tasks, and metrics as their declarations have them."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from experiments.harness.metric import Metric, all_metrics, find
+from experiments.study.names import optimizer_name as optimizer_name
 
 Summary = dict[str, Any]
 """The content of a study's summary.json"""
 
 MISSING = "n/a"
 
-OPTIMIZERS = {
-    "lion": "Lion",
-    "adamw": "AdamW",
-    "nadam": "NAdam",
-    "radam": "RAdam",
-    "amsgrad": "AMSGrad",
-    "adabelief": "AdaBelief",
-    "adafactor": "Adafactor",
-    "sgd": "SGD",
-    "signum_b9": "Signum, β 0.9",
-    "signum_b99": "Signum, β 0.99",
-    "cautious_lion": "Cautious Lion",
-}
 TASKS = {"lit": "LiT", "finetuning": "fine-tuning"}
-
 
 SPLITS = {"samples": "sample", "val": "validation", "test": "test", "train": "training", "flatness": "final"}
 
 
-def optimizer_name(name: str) -> str:
-    """``adamw`` -> ``AdamW``; an optimizer that is not listed keeps its own name."""
-    return OPTIMIZERS.get(name, name)
-
-
 def verdict_name(summary: Summary, comparison: dict[str, Any]) -> str:
-    """``AdamW``, ``tie``, ``undecided``; ``tie (exploratory)`` after a look at the results that was not declared."""
+    """``AdamW``, ``tie``, ``undecided``, ``withheld``, ``no verdict``; with what qualifies it in brackets."""
+    if not summary["declared"]:
+        return f"no verdict: {summary['scale']}"
     if comparison["verdict"] is None:
-        return MISSING
-    return optimizer_name(comparison["verdict"]) + (" (exploratory)" if summary["looks"]["exploratory"] else "")
+        return "no verdict"
+    notes = ["exploratory"] if comparison["exploratory"] else []
+    notes += ["box-limited"] if any(comparison["box_limited"].values()) else []
+    return optimizer_name(comparison["verdict"]) + (f" ({', '.join(notes)})" if notes else "")
+
+
+def dimension_label(space: dict[str, Any]) -> str:
+    """What one dimension of a search space is, from its entry in study.json."""
+    name = str(space["name"])
+    labels = {"rate": "peak learning rate", "memory": f"memory of {name.replace('betas', 'beta')}, steps"}
+    return {**labels, "decay": "decay over the run"}.get(space["kind"], name)
 
 
 def task_name(task: str) -> str:
@@ -100,6 +94,12 @@ def three_digits(value: float | None) -> str:
     return MISSING if value is None else f"{value:.3g}"
 
 
+def significant(value: float, digits: int = 2) -> str:
+    """``0.0312`` -> ``0.031``, ``41.7`` -> ``42``: settings and memories."""
+    written = f"{value:.{digits}g}"
+    return f"{float(written):g}" if "e" in written and 1e-3 <= abs(value) < 1e6 else written
+
+
 def probability(p: float | None) -> str:
     """Three decimals, or ``< 0.001``."""
     if p is None:
@@ -119,10 +119,26 @@ def means(comparison: dict[str, Any]) -> tuple[float | None, float | None]:
     return comparison["mean"][comparison["a"]], comparison["mean"][comparison["b"]]
 
 
-def pairs(summary: Summary, comparison: dict[str, Any]) -> str:
-    """``7 of 8``: the seeds with which both runs completed."""
-    both = zip(comparison["per_seed"][comparison["a"]], comparison["per_seed"][comparison["b"]], strict=True)
-    return f"{sum(None not in pair for pair in both)} of {len(summary['seeds'])}"
+def replicates(summary: Summary, comparison: dict[str, Any]) -> str:
+    """``11 of 11``: the replicates that have a difference, of those that were declared."""
+    pairs = zip(*(comparison["per_replicate"][comparison[side]] for side in "ab"), strict=True)
+    return f"{sum(None not in pair for pair in pairs)} of {summary['declared'] or len(summary['replicates'])}"
+
+
+def ranges(numbers: Sequence[int]) -> str:
+    """``0 to 3, 11``: numbers that rise."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return ", ".join(f"{run[0]} to {run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)
+
+
+def steps_words(percent: float) -> str:
+    """``12 % fewer``, ``3 % more``."""
+    return f"{abs(round(percent))} % {'fewer' if round(percent) >= 0 else 'more'}"
 
 
 def mean_difference(comparison: dict[str, Any]) -> float | None:

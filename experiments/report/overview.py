@@ -1,9 +1,10 @@
-"""The page over all studies, ``results/README.md``."""
+"""The pages over all studies: ``results/README.md``, and what the project's front page says of them."""
 
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
+from experiments.harness.provenance import ROOT
 from experiments.report.labels import (
     MISSING,
     Summary,
@@ -14,29 +15,31 @@ from experiments.report.labels import (
     metric_title,
     number,
     optimizer_name,
-    pairs,
     probability,
+    replicates,
+    steps_words,
     task_name,
     verdict_name,
 )
 from experiments.report.readme import VERDICTS
-from experiments.report.sentences import verdict_sentence
-from experiments.report.tables import agreement, markdown_table, paper_source
+from experiments.report.sentences import LEAST, steps_sentence, verdict_sentence
+from experiments.report.tables import markdown_table
 from experiments.study.statistics import holm
 
 INTRODUCTION = """\
 # Lion against AdamW: what was measured
 
 The paper "Symbolic Discovery of Optimization Algorithms" (Chen et al., 2023, arXiv:2302.06675) reports that the
-optimizer Lion trains better models than AdamW. Each study below repeats that comparison on one task. Both optimizers
-are tuned with the same number of trials; then both train with several seeds. Runs of the same seed start from the same
-weights and see the same data in the same order, so that they are compared in pairs. One metric decides, which was
-declared beforehand with the margin below which a difference does not matter. The verdict is one of these:"""
+optimizer Lion trains better models than AdamW. Each study below repeats that comparison on one task, several times
+over. One such replicate searches the settings of both optimizers in the same number of trials, over declared search
+spaces, and runs the winners on fresh seeds. What is neither optimizer's own (the split, the initial scale, clipping,
+the schedule) is drawn anew for each replicate, the same for both. One metric decides, which was declared beforehand
+with the margin below which a difference does not matter. The verdict is one of these:"""
 
 READING = """\
-Intervals and p values tell how results vary over seeds at the tuned settings, on this data and this model. They do not
-tell what other settings, data or models would give. At all scales but `paper`, the paper's values come from larger
-models and other data than ours, so that only the direction of the difference can be compared."""
+Intervals and p values tell how results vary over replicates: over searches, settings, seeds, splits and all else that
+is drawn. They do not tell what other data, models or lengths of training would give. The paper's numbers stand beside
+ours only where model, data and metric are the paper's."""
 
 SCALES = {
     "paper": "the paper's own models and settings",
@@ -59,30 +62,61 @@ def overview_page(studies: Mapping[str, Summary]) -> str:
     return "\n\n".join(sections) + "\n"
 
 
-def headline_table(studies: Mapping[str, Summary]) -> str:
-    """The tasks' default studies in a few columns, for the front page of the project; ``studies`` as above."""
-    rows = []
-    for folder, summary in studies.items():
-        for comparison in summary["comparisons"] if _is_default(folder, summary["scale"]) else []:
-            if comparison["primary"]:
-                decimals, difference = metric_of(comparison["metric"]).decimals, comparison["difference"]
-                written = interval(difference and difference["ci95"], decimals)
-                rows.append(
-                    [
-                        f"[{task_name(summary['task'])}, {summary['data']['name']}](results/{quote(folder)}/README.md)",
-                        summary["scale"],
-                        metric_title(comparison["metric"]),
-                        *(
-                            f"{optimizer_name(comparison[side])} {number(mean, decimals)}"
-                            for side, mean in zip("ab", means(comparison), strict=True)
-                        ),
-                        f"{number(mean_difference(comparison), decimals, '+')} ({written})",
-                        pairs(summary, comparison),
-                        f"**{verdict_name(summary, comparison)}**",
-                    ]
-                )
-    head = ["study", "scale", "metric", "mean", "mean", "difference (95 % interval)", "paired seeds", "verdict"]
-    return markdown_table(head, rows)
+def front_page(studies: Mapping[str, Summary]) -> str:
+    """What was shown and what was not, from the tasks' default studies, in Markdown; ``studies`` as above."""
+    shown = {
+        folder: summary
+        for folder, summary in studies.items()
+        if summary["declared"] and _is_default(folder, summary["scale"])
+    }
+    measured = {summary["task"] for summary in shown.values()}
+    tasks = sorted(path.parent.name for path in (ROOT / "experiments").glob("*/metrics.py"))
+    missing = ", ".join(task_name(task) for task in tasks if task not in measured)
+    if not shown:
+        return (
+            "**Nothing has been shown here yet: no study is committed.** A command below runs the first replicate of "
+            f"one; a verdict takes {LEAST} of them."
+        )
+    sections = [f"**{_tally(shown)}**" + (f" Not measured yet: {missing}." if missing else "")]
+    if all(summary["scale"] != "paper" for summary in shown.values()):
+        sections[0] += (
+            " None of these studies has the paper's models or lengths, so none confirms or contradicts what the paper "
+            "reports: they tell which optimizer is better when both are tuned in the regime that each names."
+        )
+    sections.append(_short_table(shown, "results/"))
+    sections += [
+        f"[{task_name(summary['task'])}](results/{quote(folder)}/README.md). Regime: {summary['regime']}. "
+        + " ".join(
+            f"**{verdict_sentence(summary, row)}** {steps_sentence(summary, row)}"
+            for row in summary["comparisons"]
+            if row["primary"]
+        )
+        for folder, summary in shown.items()
+    ]
+    return "\n\n".join(sections)
+
+
+def _tally(studies: Mapping[str, Summary]) -> str:
+    """How many studies ended how, in one sentence; what is exploratory is said first."""
+    rows = [(summary, row) for summary in studies.values() for row in summary["comparisons"] if row["primary"]]
+    sentences = []
+    for of_declared in (True, False):
+        verdicts = [row["verdict"] for _, row in rows if row["exploratory"] != of_declared]
+        counts = {verdict: verdicts.count(verdict) for verdict in dict.fromkeys(verdicts)}
+        told = ", ".join(f"{_told(verdict)} in {count}" for verdict, count in counts.items())
+        if told and of_declared:
+            sentences.append(f"With all the replicates that were declared: {told} of {len(verdicts)} comparisons.")
+        elif told:
+            sentences.append(
+                f"With other replicates than were declared, so exploratory and not final: {told} of {len(verdicts)} "
+                "comparisons."
+            )
+    return " ".join(sentences)
+
+
+def _told(verdict: str | None) -> str:
+    words = {None: "no verdict", "tie": "a tie", "undecided": "undecided", "withheld": "withheld"}
+    return words.get(verdict) or f"{optimizer_name(str(verdict))} better"
 
 
 def _is_default(folder: str, scale: str) -> bool:
@@ -90,63 +124,66 @@ def _is_default(folder: str, scale: str) -> bool:
     return folder.rpartition("/")[2] == scale
 
 
+def _short_table(studies: Mapping[str, Summary], prefix: str, adjusted: Mapping[str, float] | None = None) -> str:
+    """A row a comparison that has a verdict; with Holm's p values, by ``_key``, if they are given."""
+    rows = []
+    for folder, summary in studies.items():
+        for row in summary["comparisons"]:
+            if not row["primary"]:
+                continue
+            decimals, difference, steps = metric_of(row["metric"]).decimals, row["difference"], row["steps_percent"]
+            within = interval(difference and difference["ci95"], decimals)
+            cells = [
+                f"[{task_name(summary['task'])}, {summary['data']['name']}]({prefix}{quote(folder)}/README.md)",
+                folder.partition("/")[2],
+                f"{metric_title(row['metric'])} ({row['better']} is better)",
+                ", ".join(
+                    f"{optimizer_name(row[side])} {number(mean, decimals)}"
+                    for side, mean in zip("ab", means(row), strict=True)
+                ),
+                f"{number(mean_difference(row), decimals, '+')} ({within})",
+                steps_words(steps["mean"]) if steps else MISSING,
+                replicates(summary, row),
+                f"**{verdict_name(summary, row)}**",
+            ]
+            if adjusted is not None:
+                cells += [
+                    probability(difference and difference["p"]),
+                    probability(adjusted.get(_key(folder, row))),
+                ]
+            rows.append(cells)
+    head = ["task", "study", "metric", "means", "difference (95 % interval)", "steps", "replicates", "verdict"]
+    return markdown_table([*head, *(["p", "Holm's p"] if adjusted is not None else [])], rows)
+
+
+def _key(folder: str, row: dict[str, Any]) -> str:
+    return f"{folder}: {optimizer_name(row['a'])} - {optimizer_name(row['b'])}"
+
+
 def _scale_sections(scale: str, studies: Mapping[str, Summary]) -> list[str]:
-    comparisons = {
-        f"{folder}: {optimizer_name(comparison['a'])} - {optimizer_name(comparison['b'])}": (folder, comparison)
+    title = f"## {scale}: {SCALES[scale]}" if scale in SCALES else f"## {scale}"
+    sentences = [
+        f"- [{folder}]({quote(folder)}/README.md). Regime: {summary['regime']}. **{verdict_sentence(summary, row)}**"
         for folder, summary in studies.items()
-        for comparison in summary["comparisons"]
-        if comparison["primary"]
-    }
+        for row in summary["comparisons"]
+        if row["primary"]
+    ]
     # The family of Holm's correction: the study of each task that the scale runs by default, whose name is the scale's.
     # Ablations and single cells stand beside it with their own p.
     adjusted = holm(
         {
-            key: _p(studies[folder], comparison)
-            for key, (folder, comparison) in comparisons.items()
-            if _is_default(folder, scale)
+            _key(folder, row): _p(row)
+            for folder, summary in studies.items()
+            for row in summary["comparisons"]
+            if row["primary"] and summary["declared"] and _is_default(folder, scale)
         }
     )
-    rows, sentences = [], []
-    for key, (folder, comparison) in comparisons.items():
-        sentences.append(f"- {_link(folder)}: {verdict_sentence(studies[folder], comparison)}")
-        rows.append(_row(folder, studies[folder], comparison, adjusted.get(key)))
-    head = ["study", "verdict", "metric", "comparison", "means", "difference (95 % interval)", "pairs", "p", "Holm's p"]
-    head += ["paper", "paper's direction"]
-    title = f"## {scale}: {SCALES[scale]}" if scale in SCALES else f"## {scale}"
-    return [title, "\n".join(sentences), markdown_table(head, rows), *_holm_note(scale, adjusted)]
+    return [title, "\n".join(sentences), _short_table(studies, "", adjusted), *_holm_note(scale, adjusted)]
 
 
-def _p(summary: Summary, comparison: dict[str, Any]) -> float:
+def _p(row: dict[str, Any]) -> float:
     """The p of a comparison for Holm's correction: 1 without an interval, or where the pairs left are a selection."""
-    diverged = any(summary["optimizers"][comparison[side]]["diverged"] for side in "ab")
-    return 1.0 if diverged or not comparison["difference"] else comparison["difference"]["p"]
-
-
-def _link(folder: str) -> str:
-    return f"[{folder}]({quote(folder)}/README.md)"
-
-
-def _row(folder: str, summary: Summary, comparison: dict[str, Any], adjusted: float | None) -> list[str]:
-    difference, paper = comparison["difference"], comparison["paper"]
-    ci95, p = (difference["ci95"], difference["p"]) if difference else (None, None)
-    decimals = metric_of(comparison["metric"]).decimals
-    published = MISSING
-    if paper:
-        values = " - ".join(number(paper[comparison[side]], decimals) for side in "ab")
-        published = f"{values} ({paper_source(paper)})"
-    return [
-        _link(folder),
-        f"**{verdict_name(summary, comparison)}**",
-        f"{metric_title(comparison['metric'])} ({comparison['better']} is better)",
-        " - ".join(optimizer_name(comparison[side]) for side in "ab"),
-        " - ".join(number(mean, decimals) for mean in means(comparison)),
-        f"{number(mean_difference(comparison), decimals, '+')} ({interval(ci95, decimals)})",
-        pairs(summary, comparison),
-        probability(p),
-        probability(adjusted),
-        published,
-        agreement(paper),
-    ]
+    return 1.0 if any(row["diverged"].values()) or not row["difference"] else float(row["difference"]["p"])
 
 
 def _holm_note(scale: str, adjusted: Mapping[str, float]) -> list[str]:

@@ -4,196 +4,176 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
-from experiments.report.labels import (
-    Summary,
-    amount,
-    interval,
-    metric_label,
-    metric_of,
-    optimizer_name,
-    probability,
-    task_name,
+from experiments.report.labels import Summary, metric_label, optimizer_name, ranges, task_name
+from experiments.report.sentences import (
+    ease_sentence,
+    margin_words,
+    next_step,
+    reproduction_sentences,
+    steps_sentence,
+    verdict_sentence,
 )
-from experiments.report.sentences import verdict_sentence
 from experiments.report.tables import (
+    claims_table,
+    comparisons_of,
     cost_table,
-    other_metrics_table,
+    decided_by,
+    environments_table,
+    nuisance_table,
+    replicates_table,
     result_table,
     settings_table,
+    spaces_table,
     speedup_table,
-    tuning_table,
+    winners_table,
 )
 
 VERDICTS = """\
 - **An optimizer's name**: the 95 % interval of the paired difference does not contain 0, and the difference is not so
-  small that it is a tie. An optimizer also loses if it alone diverged, in more than half of the seeds.
+  small that it is a tie. An optimizer also loses if it alone diverged, in more than half of the replicates.
 - **tie**: the 90 % interval lies within the margin, so that both are equally good for practical purposes.
-- **undecided**: neither is shown. That is not a tie: the difference may be 0 or may matter, and more seeds would tell.
-  A study in which training diverged is undecided too, with the exception above."""
+- **undecided**: neither is shown. That is not a tie: the difference may be 0 or may matter, and more replicates would
+  tell. A study in which confirm runs diverged is undecided too, with the exception above.
+- **withheld**: a winner or a tie was found, but the searches were still moving by more than that.
+- **no verdict**: fewer than 4 replicates, or a scale whose numbers mean nothing.
+
+*Exploratory* says that other replicates were counted than those that were declared beforehand; *box-limited*, that more
+than a fifth of the winners lie in the outer 5 % of a dimension that was searched."""
 
 CAPTIONS = {
-    "samples": "Generated images of each optimizer's first seed, from the same noise, at the same steps.",
-    "sample-distances": "Distance of generated from real images: mean over the seeds, band of one standard deviation.",
-    "learning-curves": "Learning curves: mean over the seeds whose run completed, band of one standard deviation.",
-    "learning-rate-sweep": "Tuning: the validation metric of every trial against its learning rate.",
-    "paired-differences": "The difference within each pair, and its mean with the 95 % interval.",
+    "paired-differences": "The difference in each replicate, its mean with the 95 % interval, and where a new "
+    "replicate is expected.",
+    "ease-of-tuning": "The best so far after each trial of the search: median over the replicates, band of the middle "
+    "half of them.",
+    "settings": "Every trial in each dimension of its search space. Where the worst quarter would flatten the rest, it "
+    "stands at the edge; what diverged stands beyond.",
+    "learning-curves": "The winners on fresh seeds: mean over all confirm runs that completed, band of one standard "
+    "deviation.",
+    "samples": "Generated images of each optimizer's first confirm run, from the same noise, at the same steps.",
+    "sample-distances": "Distance of generated from real images: mean over the confirm runs, band of one standard "
+    "deviation.",
 }
 
 
 def study_page(summary: Summary, figures: Sequence[str]) -> str:
     """The whole page as Markdown; ``figures`` are the file names of the figures beside it."""
-    primary = [comparison for comparison in summary["comparisons"] if comparison["primary"]]
+    by_name = comparisons_of(summary)
     sections = [
         f"# {' against '.join(map(optimizer_name, summary['optimizers']))}: {task_name(summary['task'])}, "
-        f"scale {summary['scale']}, experiment {summary['experiment']}"
+        f"scale {summary['scale']}, experiment {summary['experiment']}",
+        f"Regime: {_text(summary['regime'])}.",
     ]
-    sections += [f"**{verdict_sentence(summary, comparison)}**" for comparison in primary]
-    if not primary:
-        sections.append("**No verdict: this study only tuned.**")
-    for comparison in primary:
-        sections += [
-            f"## Result: {_names(comparison)}",
-            result_table(summary, comparison),
-            how_decided(summary, comparison),
-        ]
-    sections += ["The verdict is one of these:", VERDICTS] if primary else []
-    sections += _other_metrics(summary)
-    sections += [f"![{_caption(name)}]({name})\n\n*{_caption(name)}*" for name in figures]
-    sections += ["## Settings", settings_table(summary), _budget(summary)]
-    if tuning := tuning_table(summary):
-        sections += ["### Tuning trials", tuning]
-    for comparison in primary:
-        if comparison["speedup"]:
-            sections += [f"## Speed-up: {_names(comparison)}", _SPEEDUP, speedup_table(comparison)]
-    if summary["seeds"]:
-        sections += ["## Cost", cost_table(summary), _COST]
-    sections += ["## What was run", _what_was_run(summary)]
+    for rows in by_name.values():
+        sections.append(f"**{_text(verdict_sentence(summary, rows[0]))}**")
+        if summary["declared"]:
+            sections.append(_text(steps_sentence(summary, rows[0])))
+    if sentence := next_step(summary):
+        sections.append(sentence)
+    sections += _reproductions(summary, by_name)
+    sections += _shown(figures, "paired-differences")
+    if summary["stages"]:
+        sections.append("## Ease of tuning")
+        sections += [sentence for name in by_name if (sentence := ease_sentence(summary, name))]
+        sections += _shown(figures, "ease-of-tuning")
+    for name, rows in by_name.items():
+        sections += [f"## Result: {_pair(summary, name)}", result_table(summary, rows)]
+        if claims := claims_table(rows):
+            sections += ["### The paper's claims", claims, _CLAIMS]
+        sections.append(how_decided(summary, rows[0]))
+    sections += ["The verdict is one of these:", VERDICTS]
+    sections += _shown(figures, "learning-curves", "samples", "sample-distances")
+    sections += _settings(summary, figures)
+    for name, rows in by_name.items():
+        if speedups := speedup_table(rows):
+            sections += [f"## Speed-up: {_pair(summary, name)}", speedups, _SPEEDUP]
+    sections += ["## Cost", cost_table(summary), _COST]
+    sections += ["## What was drawn anew in each replicate", nuisance_table(summary) or _NOTHING_DRAWN]
+    for name, rows in by_name.items():
+        sections += [f"## Every replicate: {_pair(summary, name)}", replicates_table(summary, rows[0])]
+    sections += ["## What it was computed with", environments_table(summary), *_what_was_run(summary)]
     return "\n\n".join(sections) + "\n"
 
 
-def _names(comparison: dict[str, Any]) -> str:
-    return f"{optimizer_name(comparison['a'])} - {optimizer_name(comparison['b'])}"
+def _text(sentence: str) -> str:
+    return escape(sentence, quote=False)
 
 
-def _caption(figure: str) -> str:
-    return next(caption for prefix, caption in CAPTIONS.items() if figure.startswith(prefix))
+def _pair(summary: Summary, name: str) -> str:
+    return f"{optimizer_name(name)} - {optimizer_name(summary['reference'])}"
+
+
+def _shown(figures: Sequence[str], *kinds: str) -> list[str]:
+    found = [(name, CAPTIONS[kind]) for kind in kinds for name in figures if name.startswith(kind)]
+    return [f"![{caption}]({name})\n\n*{caption}*" for name, caption in found]
+
+
+def _reproductions(summary: Summary, by_name: dict[str, list[dict[str, Any]]]) -> list[str]:
+    sentences = [text for rows in by_name.values() for text in reproduction_sentences(summary, rows[0])]
+    return ["\n".join(f"- {_text(sentence)}" for sentence in sentences)] if sentences else []
 
 
 def how_decided(summary: Summary, comparison: dict[str, Any]) -> str:
-    """The rule, margin, intervals and p values behind a verdict, as Markdown."""
-    decimals = metric_of(comparison["metric"]).decimals
-    margin = amount(comparison["margin"], comparison["metric"])
+    """The metric, the margin and the numbers behind a verdict, as Markdown."""
+    margin = margin_words(summary, comparison)
+    tie = f"Differences within {margin} are a tie: {_text(summary['margin_reason'].rstrip('.'))}. " if margin else ""
     lines = [
-        f"The {metric_label(comparison['metric'])} was declared to decide; {comparison['better']} is better. "
-        f"Differences within {margin} count as a tie: {escape(summary['margin_reason'].rstrip('.'), quote=False)}.",
+        f"The {metric_label(comparison['metric'])} decides, because {_text(summary['primary_reason'].rstrip('.'))}; "
+        f"{comparison['better']} is better. {tie}",
+        *(f"- {fact}" for fact in decided_by(summary, comparison)),
     ]
-    looks = summary["looks"]
-    if len(looks["declared"]) > 1:
-        share = 100 * looks["alpha"]
-        lines.append(
-            f"Looks at the results were declared beforehand for {_numbers(looks['declared'])} seeds. Each takes "
-            f"{share:.3g} % of the 5 %: for a winner the {100 - share:.3g} % interval must leave out 0, for a tie the "
-            f"{100 - 2 * share:.3g} % interval must lie within the margin."
-        )
-    if looks["exploratory"]:
-        lines.append(
-            f"**Exploratory**: this study was judged at {_numbers(looks['taken'])} seeds, and that was declared for "
-            f"{_numbers(looks['declared'])} only. Seeds that are added until a verdict comes make false verdicts more "
-            "frequent than these intervals promise."
-        )
-    if difference := comparison["difference"]:
-        details = [
-            f"90 % interval {interval(difference['ci90'], decimals)}",
-            f"two-sided paired t test p {_equals(difference['p'])}",
+    return "\n".join([lines[0].strip(), "", *lines[1:]]) if len(lines) > 1 else lines[0].strip()
+
+
+def _settings(summary: Summary, figures: Sequence[str]) -> list[str]:
+    if not summary["stages"]:
+        return [
+            "## Settings",
+            settings_table(summary),
+            "Nothing was searched: these are the experiment's own settings.",
         ]
-        if difference.get("sign_flip_p") is not None:
-            details.append(f"exact sign-flip p {_equals(difference['sign_flip_p'])} (it decides nothing)")
-        if difference.get("bootstrap95") is not None:
-            bootstrap = interval(difference["bootstrap95"], decimals)
-            details.append(f"95 % bootstrap interval {bootstrap} (it decides nothing)")
-        lines.append(f"{_names(comparison)} over {difference['n']} pairs: {'; '.join(details)}.")
-        if difference.get("variance_ratio") is not None:
-            lines.append(
-                "Runs of one seed share initial weights, batches and noise; unpaired, the variance of the difference "
-                f"would be {difference['variance_ratio']:.1f} times what it is."
-            )
-        if difference["n"] <= 3:
-            lines.append(f"With {difference['n']} pairs the interval is wide: read the direction only.")
-        lines.append(
-            "The interval tells how the result varies over seeds **at the settings below**. It does not cover how the "
-            "choice of those settings, of the data or of the model might have changed it."
-        )
-    return "\n".join(lines)
-
-
-def _numbers(values: Sequence[int]) -> str:
-    return " and ".join(map(str, values))
-
-
-def _equals(p: float) -> str:
-    return probability(p) if p < 0.001 else f"= {probability(p)}"
-
-
-def _other_metrics(summary: Summary) -> list[str]:
-    pairs: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for comparison in summary["comparisons"]:
-        if not comparison["primary"]:
-            pairs.setdefault((comparison["a"], comparison["b"]), []).append(comparison)
-    if not pairs:
-        return []
-    return [
-        "## Other metrics",
-        "For information; none of them has a verdict.",
-        *map(other_metrics_table, pairs.values()),
-    ]
-
-
-def _budget(summary: Summary) -> str:
-    budgets = {optimizer["trials"] for optimizer in summary["optimizers"].values()}
-    if summary["settings_from"]:
-        return (
-            f"Nothing was tuned here: the settings are transferred, those that won in {summary['settings_from']}. They "
-            "need not be the best ones for this data, for either optimizer."
-        )
-    if budgets == {0}:
-        return "Nothing was tuned: the settings are those that the experiment declares."
-    return (
-        "All optimizers were tuned with the same number of trials, on a validation split and on other seeds than those "
-        "reported. A winner at the edge of its grid is flagged, because better settings may lie beyond."
+    stages = " + ".join(map(str, summary["stages"]))
+    searched = (
+        f"In each replicate every optimizer was searched anew by {stages} trials, on a validation split and another "
+        f"seed than those that are reported; its best trial then ran on {summary['confirm']} fresh seeds. Each stage "
+        "draws from a box around the best so far. The first stage has the same points for all."
     )
+    units = (
+        "A memory of m steps is a beta of 1 - 1 / m. The decay is the sum of learning rate times weight decay over the "
+        "run, which tells how much of the initial weights would be left."
+    )
+    winners = f"<details><summary>The winner of every search</summary>\n\n{winners_table(summary)}\n\n</details>"
+    return ["## Search", searched, spaces_table(summary), units, *_shown(figures, "settings"), winners]
 
+
+_CLAIMS = """\
+A claimed gain is confirmed where the 95 % interval shows it, and contradicted where the 90 % interval lies below half
+of it. A claimed tie is confirmed where the 90 % interval lies within the margin, and contradicted where it lies
+outside. Else the study cannot tell. The last column says how many pairs show the claim in 80 % of studies if it is
+true."""
 
 _SPEEDUP = """\
-As the paper draws it, on the validation metric: the steps of a whole run, divided by the first step at which the other
-optimizer is as good as that run's end. The ratio cannot fall below 1, so noise alone makes it look good. The last row
-shows what one optimizer gains over itself on other seeds: a speed-up that is not clearly above it means nothing."""
+As the paper draws it: the steps of a whole run, divided by the first step at which the other optimizer is as good as
+that run's end; its median over the confirm runs, and how many of them get there. The ratio cannot fall below 1, so
+noise alone makes it look good. The last column shows what one optimizer gains over itself on other seeds: a speed-up
+that is not clearly above it means nothing."""
 
 _COST = """\
 Training time leaves out evaluation, checkpoints and warm-up of the compiler. Figures of runs that shared a machine
 compare the optimizers, but are no benchmark."""
 
+_NOTHING_DRAWN = "Nothing but the seeds: initial weights, order of the data, noise."
 
-def _what_was_run(summary: Summary) -> str:
-    environment, data = summary["environment"], summary["data"]
-    commit = f"commit `{environment['git_sha']}`" if environment["git_sha"] else "of no commit"
-    commit += ", with uncommitted changes" if environment.get("git_dirty") else ""
-    kinds = environment.get("kinds_of_hardware", 1)
-    facts = {
-        "data": f"{data['name']}, fingerprint `{data['fingerprint']}`",
-        "steps a run": str(summary["steps"]),
-        "seeds": ", ".join(map(str, summary["seeds"])) or "none",
-        "hardware": _listed(environment["hardware"]) + (f" (the first of {kinds} kinds)" if kinds > 1 else ""),
-        "packages": _listed(environment["packages"]),
-        "sources": f"{commit}, digest `{environment['sources_digest']}`",
-    }
-    lines = [f"- {name}: {fact}" for name, fact in facts.items()]
-    command = f"```\n{summary['generated']}\n```"
+
+def _what_was_run(summary: Summary) -> list[str]:
+    data = summary["data"]
+    lines = [
+        f"- data: {_text(data['name'])}, fingerprint `{data['fingerprint']}`",
+        f"- replicates: {ranges(summary['replicates'])} of {summary['declared']} declared"
+        + (f"; reproductions {ranges(summary['reproductions'])}" if summary["reproductions"] else ""),
+        f"- training time of a replicate on one core: {summary['train_min']:.0f} minutes",
+    ]
     records = (
-        "`summary.json` holds these numbers, `runs/` the config, metrics and environment of every run. "
-        "`make report` draws this page and its figures from them."
+        "`summary.json` holds these numbers, `replicates/` the config, metrics and environment of every run, one file "
+        "a replicate. `make report` draws this page and its figures from them."
     )
-    return "\n\n".join(["\n".join(lines), "Made by", command, records])
-
-
-def _listed(facts: dict[str, Any]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in sorted(facts.items()) if value is not None)
+    return ["\n".join(lines), "Made by", f"```\n{summary['generated']}\n```", records]

@@ -8,32 +8,34 @@ from experiments.harness.provenance import ROOT
 from experiments.harness.record import write_aside
 from experiments.report.figures import draw
 from experiments.report.labels import Summary
-from experiments.report.overview import headline_table, overview_page
+from experiments.report.overview import front_page, overview_page
 from experiments.report.readme import study_page
-from experiments.study.summary import study_folders, write_summary
-
-SUMMARY_SCHEMA = 1
+from experiments.study.replicates import read_replicates
+from experiments.study.summary import SCHEMA, study_folders, write_summary
 
 
 def read_summary(directory: Path) -> Summary:
     """The summary.json of a study. Raises DataError if it is not what this report can read."""
+    path = directory / "summary.json"
     try:
-        summary: Summary = json.loads((directory / "summary.json").read_text(encoding="utf-8"))
-        known = summary["schema"] == SUMMARY_SCHEMA and "looks" in summary
+        summary: Summary = json.loads(path.read_text(encoding="utf-8"))
+        schema = summary["schema"]
     except (ValueError, LookupError, TypeError) as error:
-        raise DataError(f"{directory / 'summary.json'} is damaged ({error}): make report makes it again.") from error
-    if not known:
-        raise DataError(
-            f"{directory / 'summary.json'} has schema {summary['schema']}, but this report reads {SUMMARY_SCHEMA} with "
-            "looks: make the study's summary again with this version of the suite."
-        )
+        raise DataError(f"{path} is damaged ({error}): make report makes it again.") from error
+    if schema != SCHEMA:
+        raise DataError(f"{path} has schema {schema}, but this report reads {SCHEMA}: run the study again.")
     return summary
 
 
 def write_study(directory: Path) -> Summary:
-    """Write README.md and the figures of the study in ``directory``, and return its summary."""
+    """Write summary.json, README.md and the figures of the study whose study.json and replicates lie in ``directory``;
+    returns the summary.
+    """
+    write_summary(directory)
     summary = read_summary(directory)
-    figures = draw(directory, summary)
+    for left in directory.glob("*.png"):  # of a version of the study that could draw more
+        left.unlink()
+    figures = draw(directory, summary, read_replicates(directory))
     (directory / "README.md").write_text(study_page(summary, figures), encoding="utf-8")
     return summary
 
@@ -42,15 +44,17 @@ def write_report(results: Path) -> list[Path]:
     """Write summary and page of every study under ``results`` and the page over them; returns the studies' folders."""
     if not results.is_dir():
         raise DataError(
-            f"There is no folder {results}: name the one that holds <task>/<scale>/<experiment>/summary.json."
+            f"There is no folder {results}: name the one that holds <task>/<scale>/<experiment>/study.json."
         )
-    for path in study_folders(results, "study.json"):
-        write_summary(path)
-    directories = study_folders(results)
-    for directory in directories:
-        write_study(directory)
+    written = []
+    for directory in study_folders(results, "study.json"):
+        try:
+            write_study(directory)
+            written.append(directory)
+        except DataError as fault:  # that of one study is no reason to keep the others from the reader
+            print(f"Left as it is: {fault}", flush=True)
     write_overview(results)
-    return directories
+    return written
 
 
 def write_overview(results: Path) -> None:
@@ -59,17 +63,17 @@ def write_overview(results: Path) -> None:
     for directory in study_folders(results):
         try:
             studies[directory.relative_to(results).as_posix()] = read_summary(directory)
-        except DataError as fault:  # that of one study is no reason to keep the page from the others
+        except DataError as fault:
             print(f"Left out of {results / 'README.md'}: {fault}", flush=True)
     write_aside(results / "README.md", overview_page(studies))
     if results.resolve() == ROOT / "results":
-        write_between_marks(ROOT / "README.md", headline_table(studies))
+        write_between_marks(ROOT / "README.md", front_page(studies))
 
 
-def write_between_marks(page: Path, table: str) -> None:
+def write_between_marks(page: Path, text: str) -> None:
     """Replace what stands between the two marks of the page."""
     before, begin, rest = page.read_text(encoding="utf-8").partition("<!-- results: made by `make report` -->\n")
     _, end, after = rest.partition("<!-- end of results -->\n")
     assert begin, f"{page} has no mark for the results"
     assert end, f"{page} has no mark for the end of the results"
-    write_aside(page, f"{before}{begin}\n{table}\n\n{end}{after}")
+    write_aside(page, f"{before}{begin}\n{text}\n\n{end}{after}")

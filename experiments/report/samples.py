@@ -25,22 +25,21 @@ HEIGHT = 1.0
 """inches of a row of images"""
 
 
-def sampled_steps(run: Path) -> list[int]:
-    """The steps at which a run generated images."""
-    return [int(row["step"]) for row in read_metrics(run) if COUNT in row]
+def sampled_steps(rows: Sequence[Mapping[str, float]]) -> list[int]:
+    """The steps at which a run generated images, from its rows."""
+    return [int(row["step"]) for row in rows if COUNT in row]
 
 
-def sample_sheets(runs: Mapping[str, Path]) -> Figure:
-    """The samples.png of each run, by its title, in columns; a row for each point of training."""
-    steps = sampled_steps(next(iter(runs.values())))
-    sheets = {}
-    for title, run in runs.items():
-        with Image.open(run / "samples.png") as image:
-            sheets[title] = np.asarray(image)
-    height, width, _ = next(iter(sheets.values())).shape
+def sample_sheets(sheets: Mapping[str, Path], steps: Sequence[int]) -> Figure:
+    """The samples.png of each run, by its title, in columns; a row for each of the steps."""
+    images = {}
+    for title, path in sheets.items():
+        with Image.open(path) as image:
+            images[title] = np.asarray(image)
+    height, width, _ = next(iter(images.values())).shape
     row_height = height / len(steps)
-    figure = Figure(figsize=(len(sheets) * HEIGHT * width / row_height + 0.8, HEIGHT * len(steps) + 0.4))
-    for axes, (title, sheet) in zip(figure.subplots(1, len(sheets), squeeze=False)[0], sheets.items(), strict=True):
+    figure = Figure(figsize=(len(images) * HEIGHT * width / row_height + 0.8, HEIGHT * len(steps) + 0.4))
+    for axes, (title, sheet) in zip(figure.subplots(1, len(images), squeeze=False)[0], images.items(), strict=True):
         axes.imshow(sheet, interpolation="nearest")
         axes.set_title(title)
         axes.set_xticks([])
@@ -51,24 +50,24 @@ def sample_sheets(runs: Mapping[str, Path]) -> Figure:
 
 
 def sample_distances(
-    runs: Mapping[str, Sequence[Path]], metrics: Sequence[str], titles: Sequence[str], colors: Mapping[str, str]
+    records: Mapping[str, Sequence[Sequence[Mapping[str, float]]]], titles: Mapping[str, str], colors: Mapping[str, str]
 ) -> Figure:
-    """Each of ``metrics`` against the step, of each group of runs its mean and a band of one standard deviation; with
-    the distances of real images and of noise where they were recorded.
+    """Each metric of ``titles`` against the step, of each group of runs (their rows) the mean and a band of one
+    standard deviation; with the distances of real images and of noise where they were recorded.
     """
-    figure = Figure(figsize=(4.5 * len(metrics), 3.4))
-    panels = figure.subplots(1, len(metrics), squeeze=False)[0]
-    for axes, metric, title in zip(panels, metrics, titles, strict=True):
-        for name, group in runs.items():
-            records = [[row for row in read_metrics(run) if metric in row] for run in group]
-            values = np.array([[row[metric] for row in rows] for rows in records])
-            steps, mean = [row["step"] for row in records[0]], values.mean(0)
+    figure = Figure(figsize=(4.5 * len(titles), 3.4))
+    panels = figure.subplots(1, len(titles), squeeze=False)[0]
+    for axes, (metric, title) in zip(panels, titles.items(), strict=True):
+        for name, group in records.items():
+            measured = [[row for row in rows if metric in row] for rows in group]
+            values = np.array([[row[metric] for row in rows] for rows in measured])
+            steps, mean = [row["step"] for row in measured[0]], values.mean(0)
             deviation = values.std(0, ddof=1 if len(values) > 1 else 0)
             axes.plot(steps, mean, color=colors[name], label=name)
             axes.fill_between(steps, mean - deviation, mean + deviation, color=colors[name], alpha=0.2, linewidth=0)
         for end, (label, line) in BOUNDS.items():
-            if metric + end in records[0][0]:
-                axes.axhline(records[0][0][metric + end], color="#555555", linestyle=line, label=label)
+            if metric + end in measured[0][0]:
+                axes.axhline(measured[0][0][metric + end], color="#555555", linestyle=line, label=label)
         axes.set_xlabel("step")
         axes.set_title(title)
     panels[0].legend()
@@ -86,7 +85,8 @@ def main(arguments: Sequence[str]) -> None:
             if not (run / "samples.png").exists():
                 raise RunError(f"{run} has no samples.png: it is no run with train.sample_every that was tested.")
         with figure_style():
-            sample_sheets({run.name: run for run in runs}).savefig(out[0])
+            sheets = {run.name: run / "samples.png" for run in runs}
+            sample_sheets(sheets, sampled_steps(read_metrics(runs[0]))).savefig(out[0])
     except RunError as error:
         sys.exit(f"error: {error}")
 

@@ -1,68 +1,222 @@
-"""A verdict in one sentence of plain English."""
+"""What a study says, in sentences of plain English: the verdict, its size in steps, reproductions, ease of tuning."""
 
+import math
 from typing import Any
 
 from experiments.report.labels import (
     Summary,
     amount,
+    dimension_label,
     interval,
     mean_difference,
     metric_label,
     metric_of,
+    number,
     optimizer_name,
+    ranges,
+    steps_words,
 )
+
+LEAST = 4
+"""Replicates from which on there is a verdict (experiments/study/statistics.py)."""
 
 
 def verdict_sentence(summary: Summary, comparison: dict[str, Any]) -> str:
-    """Who won by how much, or why nobody did, with the interval that decided and the number of paired seeds."""
-    sentence = _sentence(summary, comparison)
-    if not summary["looks"]["exploratory"]:
-        return sentence
-    return f"{sentence} Exploratory: the study was judged before with other seeds, which was not declared."
+    """Who won by how much, or why nobody did, with interval, replicates, margin, and all that qualifies it."""
+    if not summary["declared"]:
+        return f"No verdict: {summary['scale']}. This scale runs the code, and its numbers mean nothing."
+    sentence = _outcome(summary, comparison)
+    if comparison["exploratory"]:
+        counted = ranges(summary["replicates"])
+        sentence = f"Exploratory (replicates {counted}; declared are {summary['declared']}): {sentence}"
+    return " ".join([sentence, *_qualifiers(summary, comparison)])
 
 
-def _sentence(summary: Summary, comparison: dict[str, Any]) -> str:
-    a, b = comparison["a"], comparison["b"]
+def _outcome(summary: Summary, comparison: dict[str, Any]) -> str:
+    a, b, verdict = comparison["a"], comparison["b"], comparison["verdict"]
     name_a, name_b = optimizer_name(a), optimizer_name(b)
-    if summary["optimizers"][a]["diverged"] or summary["optimizers"][b]["diverged"]:
-        return _divergence_sentence(summary, comparison)
-
-    metric, difference = comparison["metric"], comparison["difference"]
-    decimals = metric_of(metric).decimals
-    what = f"in {metric_label(metric)}"
-    a_minus_b = f"{name_a} minus {name_b} is {amount(mean_difference(comparison), metric)}"
-    if comparison["verdict"] is None:
-        return f"No verdict: one paired seed gives no interval. {a_minus_b} {what}."
-
-    seeds = f"{difference['n']} paired seeds"
-    margin = amount(comparison["margin"], metric)
-    alpha = summary["looks"]["alpha"]
-    of_tie, of_winner = (f"{100 * (1 - share):.3g} % interval" for share in (2 * alpha, alpha))
-    if comparison["verdict"] == "tie":
+    count = len(summary["replicates"])
+    difference = comparison["difference"]
+    what = f"in {metric_label(comparison['metric'])}"
+    found = f"{name_a} minus {name_b} is {amount(mean_difference(comparison), comparison['metric'])} {what}"
+    if any(comparison["diverged"].values()):
+        return _divergence(summary, comparison, found)
+    if difference is None:
+        return f"No verdict: one replicate gives no interval, and a verdict takes {LEAST}. {found}."
+    decimals = metric_of(comparison["metric"]).decimals
+    within = f"95 % interval {interval(difference['ci95'], decimals)}, {difference['n']} replicates"
+    other = other_metrics(summary, comparison)
+    if verdict is None:
+        return f"No verdict: a verdict takes {LEAST} replicates, and there are {count}. {found} ({within})."
+    margin = margin_words(summary, comparison)
+    if verdict == "tie":
+        narrow = f"90 % interval {interval(difference['ci90'], decimals)}, {difference['n']} replicates"
+        return f"Tie: {name_a} and {name_b} differ by no more than {margin} {what} ({found}, {narrow}){other}."
+    if verdict == "undecided":
+        or_tie = f", or to call it a tie within {margin}" if margin else ""
+        return f"Undecided: {found} ({within}); that is too uncertain to name a winner{or_tie}{other}."
+    if verdict == "withheld":
+        unsettled = amount(comparison["unsettled"], comparison["metric"])
         return (
-            f"Tie: {name_a} and {name_b} differ by no more than {margin} {what} "
-            f"({a_minus_b}, {of_tie} {interval(difference['ci_tie'], decimals)}, {seeds})."
+            f"Withheld: {found} ({within}), but the searches had not settled: what their last stages gained differs by "
+            f"{unsettled} between the two{other}."
         )
-    if comparison["verdict"] == "undecided":
-        return (
-            f"Undecided: {a_minus_b} {what} ({of_winner} {interval(difference['ci_winner'], decimals)}, {seeds}); "
-            f"that is too uncertain to name a winner, or to call it a tie within {margin}."
-        )
-    winner, loser = (name_a, name_b) if comparison["verdict"] == a else (name_b, name_a)
-    low, high = sorted(abs(end) for end in difference["ci_winner"])
+    winner, loser = (name_a, name_b) if verdict == a else (name_b, name_a)
+    low, high = sorted(abs(end) for end in difference["ci95"])
     lower = "lower is better, " if comparison["better"] == "lower" else ""
+    tie = f"; margin of a tie {margin}" if margin else ""
+    by = amount(abs(difference["mean"]), comparison["metric"])
     return (
-        f"{winner} beats {loser} by {amount(abs(difference['mean']), metric)} {what} "
-        f"({lower}{of_winner} {interval((low, high), decimals)}, {seeds})."
+        f"{winner} beats {loser} by {by} {what} ({lower}95 % interval {interval((low, high), decimals)}, "
+        f"{difference['n']} replicates{tie}){other}."
     )
 
 
-def _divergence_sentence(summary: Summary, comparison: dict[str, Any]) -> str:
-    seeds = len(summary["seeds"])
-    counts = {side: summary["optimizers"][side]["diverged"] for side in (comparison["a"], comparison["b"])}
-    diverged = " and ".join(f"{optimizer_name(side)} in {count} of {seeds}" for side, count in counts.items())
+def _divergence(summary: Summary, comparison: dict[str, Any], found: str) -> str:
+    count = len(summary["replicates"])
+    told = " and ".join(f"{optimizer_name(name)} in {lost} of {count}" for name, lost in comparison["diverged"].items())
+    if comparison["verdict"] is None:
+        return (
+            f"No verdict: a verdict takes {LEAST} replicates, and in those that there are training diverged ({told})."
+        )
     if comparison["verdict"] == "undecided":
-        return f"Undecided, because training diverged: {diverged} seeds."
-    loser = max(counts, key=counts.__getitem__)
+        left = f"; in the others {found}" if comparison["mean"] else ""
+        return f"Undecided, because confirm runs diverged: {told} replicates{left}."
     winner = optimizer_name(comparison["verdict"])
-    return f"{winner} beats {optimizer_name(loser)}, whose training diverged in most seeds: {diverged}."
+    loser = next(name for name in (comparison["a"], comparison["b"]) if name != comparison["verdict"])
+    return f"{winner} beats {optimizer_name(loser)}, whose confirm runs diverged in most replicates: {told}."
+
+
+def margin_words(summary: Summary, comparison: dict[str, Any]) -> str:
+    """``0.0211 nats (10 % of steps)``; empty where nothing would be a tie."""
+    if comparison["margin"] is None:
+        return ""
+    of_steps = f" ({summary['margin_percent']:g} % of steps)" if summary["margin_percent"] is not None else ""
+    return f"{amount(comparison['margin'], comparison['metric'])}{of_steps}"
+
+
+def other_metrics(summary: Summary, comparison: dict[str, Any]) -> str:
+    """Which of the metrics beside the deciding one point elsewhere than the verdict does; empty where none does."""
+    elsewhere = []
+    for row in summary["comparisons"]:
+        if row["primary"] or row["a"] != comparison["a"] or not row["difference"]:
+            continue
+        if (side := better_side(row)) and side != comparison["verdict"]:
+            decimals = metric_of(row["metric"]).decimals
+            elsewhere.append(
+                f"{metric_label(row['metric'])} ({number(row['difference']['mean'], decimals, '+')}, 95 % interval "
+                f"{interval(row['difference']['ci95'], decimals)}) points to {optimizer_name(side)}"
+            )
+    return f"; but {' and '.join(elsewhere)}" if elsewhere else ""
+
+
+def better_side(row: dict[str, Any]) -> str | None:
+    """Whom the 95 % interval of a metric shows to be better; None where it contains 0."""
+    low, high = row["difference"]["ci95"]
+    if low <= 0 <= high:
+        return None
+    a_is_better = (low > 0) == (row["better"] == "higher")
+    return str(row["a"] if a_is_better else row["b"])
+
+
+def _qualifiers(summary: Summary, comparison: dict[str, Any]) -> list[str]:
+    said = []
+    if limited := {name: names for name, names in comparison["box_limited"].items() if names}:
+        where = [
+            f"{optimizer_name(name)}'s in {dimension_label(space)}"
+            for name, names in limited.items()
+            for space in summary["spaces"][name]
+            if space["name"] in names
+        ]
+        said.append(
+            f"Box-limited: winners crowd at an edge of their search space ({', '.join(where)}), so that better "
+            "settings may lie beyond."
+        )
+    if not summary["stages"]:
+        said.append("Nothing was searched: the settings are those that the experiment declares.")
+    if comparison["margin"] is None and comparison["verdict"] is not None:
+        said.append("No difference would be called a tie, since longer runs of the reference are not better here.")
+    return said
+
+
+def steps_sentence(summary: Summary, comparison: dict[str, Any]) -> str:
+    """The difference as a number of steps."""
+    steps, a, b = comparison["steps_percent"], *(optimizer_name(comparison[side]) for side in "ab")
+    label = metric_label(comparison["metric"])
+    if not summary["lengths"]:
+        return "The difference cannot be told in steps: no runs of other lengths were made."
+    if steps is None:
+        return (
+            f"The difference cannot be told in steps: runs of {b} at {_lengths(summary)} times the length do not show "
+            f"that {label} gets better with length."
+        )
+    ends = f" (95 % interval {' to '.join(map(steps_words, steps['ci95']))})" if steps["ci95"] else ""
+    sentence = f"In steps: {a} needs {steps_words(steps['mean'])} steps than {b} for the same {label}{ends}."
+    as_long = 1 / (1 - steps["mean"] / 100)
+    lengths = [1.0, *summary["lengths"]]
+    if not min(lengths) <= as_long <= max(lengths):
+        sentence += f" That lies beyond the lengths that {b} was run for ({_lengths(summary)}), and is extrapolated."
+    return sentence
+
+
+def _lengths(summary: Summary) -> str:
+    return ", ".join(f"{length:g}" for length in sorted({1.0, *summary["lengths"]}))
+
+
+def reproduction_sentences(summary: Summary, comparison: dict[str, Any]) -> list[str]:
+    """Each replicate beyond those that count, held against the 95 % prediction interval for one replicate."""
+    decimals = metric_of(comparison["metric"]).decimals
+    difference, prediction = comparison["difference"], comparison["prediction95"]
+    sentences = []
+    for row in comparison["reproductions"]:
+        yours = f"Yours (replicate {row['replicate']}): {number(row['difference'], decimals, '+')}"
+        if row["difference"] is None:
+            sentences.append(f"Yours (replicate {row['replicate']}): a confirm run diverged, so it has no difference.")
+        elif row["inside"] is None:
+            sentences.append(f"{yours}. Too few replicates are committed to compare it with.")
+        else:
+            where, outcome = ("inside", "reproduced") if row["inside"] else ("outside", "not reproduced")
+            sentences.append(
+                f"{yours}, {where} the 95 % prediction interval for one replicate "
+                f"({interval(prediction, decimals)}): {outcome}."
+            )
+    if sentences and difference:
+        committed = (
+            f"Committed: {optimizer_name(comparison['a'])} - {optimizer_name(comparison['b'])} = "
+            f"{number(difference['mean'], decimals, '+')} in {metric_label(comparison['metric'])} (95 % interval "
+            f"{interval(difference['ci95'], decimals)}, {difference['n']} replicates)."
+        )
+        return [committed, *sentences]
+    return sentences
+
+
+def ease_sentence(summary: Summary, name: str) -> str:
+    """How far apart the best validation values lie after each stage of the searches; empty without an interval."""
+    validation = summary["validation_metric"]
+    decimals = metric_of(validation).decimals
+    told = [
+        f"after {row['trials']} trials {number(row['difference']['mean'], decimals, '+')} "
+        f"({interval(row['difference']['ci95'], decimals)})"
+        for row in summary["ease"][name]
+        if row["difference"]
+    ]
+    if not told:
+        return ""
+    a, b = optimizer_name(name), optimizer_name(summary["reference"])
+    return (
+        f"Ease of tuning: the best {metric_label(validation)} so far, {a} - {b} with its 95 % interval, is "
+        f"{', '.join(told)}. What changes along the way is how soon each is tuned; the verdict is about the end."
+    )
+
+
+def next_step(summary: Summary) -> str:
+    """What a verdict would still cost; empty where there is one, or none to come."""
+    count = len(summary["replicates"])
+    if not summary["declared"] or count >= min(LEAST, summary["declared"]):
+        return ""
+    missing = LEAST - count
+    minutes = math.ceil(summary["train_min"])
+    return (
+        f"An interval takes 2 replicates and a verdict {LEAST}: REPLICATES=0-{LEAST - 1} runs the {missing} that are "
+        f"missing, about {minutes} minutes of training on one core each, {missing * minutes} in all."
+    )

@@ -1,14 +1,14 @@
-"""The tables of a study: Markdown for its page, and the verdict for the terminal."""
+"""The tables of a study, in Markdown."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from statistics import median
 from typing import Any
-
-from rich.console import Console
-from rich.table import Table
 
 from experiments.report.labels import (
     MISSING,
     Summary,
+    amount,
+    dimension_label,
     interval,
     mean_difference,
     means,
@@ -17,12 +17,13 @@ from experiments.report.labels import (
     metric_title,
     number,
     optimizer_name,
-    pairs,
-    scientific,
-    three_digits,
+    probability,
+    ranges,
+    replicates,
+    significant,
+    steps_words,
     verdict_name,
 )
-from experiments.report.sentences import verdict_sentence
 
 
 def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -31,120 +32,176 @@ def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
+def comparisons_of(summary: Summary) -> dict[str, list[dict[str, Any]]]:
+    """All metrics of each optimizer that is compared with the reference, the deciding one first."""
+    names = dict.fromkeys(row["a"] for row in summary["comparisons"])
+    return {name: [row for row in summary["comparisons"] if row["a"] == name] for name in names}
+
+
+def result_table(summary: Summary, rows: Sequence[dict[str, Any]]) -> str:
+    """Every metric of two optimizers; the first one decides."""
+    a, b = (optimizer_name(rows[0][side]) for side in "ab")
+    cells = []
+    for row in rows:
+        decimals, difference, steps = metric_of(row["metric"]).decimals, row["difference"], row["steps_percent"]
+        cells.append(
+            [
+                f"{metric_title(row['metric'])} ({row['better']} is better)",
+                *(number(mean, decimals) for mean in means(row)),
+                number(mean_difference(row), decimals, "+"),
+                interval(difference and difference["ci95"], decimals),
+                f"{steps_words(steps['mean'])}" if steps else MISSING,
+                replicates(summary, row),
+                f"**{verdict_name(summary, row)}**" if row["primary"] else "",
+            ]
+        )
+    head = ["metric", a, b, f"{a} - {b}", "95 % interval", f"steps that {a} needs", "replicates", "verdict"]
+    return markdown_table(head, cells)
+
+
 def paper_source(paper: dict[str, Any]) -> str:
     """``image_classification.vit_b16, Table 2, exact``; digitised values with their uncertainty."""
-    facts = [paper.get("cell"), paper["source"], paper.get("trust")]
-    uncertainty = f" within ±{paper['uncertainty']:g}" if paper.get("uncertainty") else ""
-    return ", ".join(fact for fact in facts if fact) + uncertainty
+    uncertainty = f" within ±{paper['uncertainty']:g}" if paper["uncertainty"] else ""
+    return f"{paper['cell']}, {paper['source']}, {paper['trust']}{uncertainty}"
 
 
-def agreement(paper: dict[str, Any] | None) -> str:
-    """Whether the paper's numbers point where our verdict does; ``n/a`` where there is nothing to compare."""
-    return {True: "agrees", False: "disagrees", None: MISSING}[paper["agrees"] if paper else None]
+def claims_table(rows: Sequence[dict[str, Any]]) -> str:
+    """The paper's claims, and what this study says to each; empty text where the paper has no number of them."""
+    cells = []
+    for row in rows:
+        if paper := row["paper"]:
+            decimals, difference = metric_of(row["metric"]).decimals, row["difference"]
+            within = interval(difference and difference["ci95"], decimals)
+            claim = f"{optimizer_name(paper['by'])} is better" if paper["by"] else "tie"
+            cells.append(
+                [
+                    metric_title(row["metric"]),
+                    f"{' / '.join(number(paper[row[side]], decimals) for side in 'ab')} ({paper_source(paper)})",
+                    claim,
+                    f"{number(mean_difference(row), decimals, '+')} ({within})",
+                    f"**{paper['outcome']}**" if paper["outcome"] else MISSING,
+                    str(paper["pairs_needed"]) if paper["pairs_needed"] else MISSING,
+                ]
+            )
+    a, b = (optimizer_name(rows[0][side]) for side in "ab")
+    head = ["metric", f"paper, {a} / {b}", "its claim", f"ours, {a} - {b} (95 % interval)", "outcome", "pairs it takes"]
+    return markdown_table(head, cells) if cells else ""
 
 
-def result_table(summary: Summary, comparison: dict[str, Any]) -> str:
-    """Our numbers of one comparison, and the paper's below them."""
-    a, b = comparison["a"], comparison["b"]
-    decimals = metric_of(comparison["metric"]).decimals
-    difference = comparison["difference"]
-    head = [metric_title(comparison["metric"]), *map(optimizer_name, (a, b))]
-    head += [f"{optimizer_name(a)} - {optimizer_name(b)}", "95 % interval", "pairs", "tuning trials", "verdict"]
-    rows = [
-        [
-            "this study, mean",
-            *(number(mean, decimals) for mean in means(comparison)),
-            number(mean_difference(comparison), decimals, "+"),
-            interval(difference and difference["ci95"], decimals),
-            pairs(summary, comparison),
-            " / ".join(str(summary["optimizers"][side]["trials"]) for side in (a, b)),
-            verdict_name(summary, comparison),
-        ]
-    ]
-    if paper := comparison["paper"]:
-        values = [number(paper[side], decimals) for side in (a, b)]
-        paper_difference = number(paper[a] - paper[b], decimals, "+")
-        rows.append(
-            [f"paper ({paper_source(paper)})", *values, paper_difference, MISSING, MISSING, MISSING, agreement(paper)]
-        )
+def spaces_table(summary: Summary) -> str:
+    """What was searched, and where the winners lie."""
+    rows = []
+    for name, optimizer in summary["optimizers"].items():
+        for space in summary["spaces"].get(name, []):
+            values = [value[space["name"]] for value in optimizer["values"]]
+            from_zero = "0, " if space["zero"] else ""
+            spread = f"{significant(median(values))} ({significant(min(values))} to {significant(max(values))})"
+            rows.append(
+                [
+                    optimizer_name(name),
+                    dimension_label(space),
+                    f"{from_zero}{significant(space['low'])} to {significant(space['high'])}",
+                    spread if values else MISSING,
+                    "**yes: box-limited**" if space["name"] in optimizer["box_limited"] else "no",
+                ]
+            )
+    head = ["optimizer", "searched", "range", "winners: median (lowest to highest)", "many at an edge"]
     return markdown_table(head, rows)
 
 
-def other_metrics_table(comparisons: Sequence[dict[str, Any]]) -> str:
-    """Metrics that decide nothing; all comparisons are of the same two optimizers."""
-    a, b = optimizer_name(comparisons[0]["a"]), optimizer_name(comparisons[0]["b"])
-    rows = []
-    for comparison in comparisons:
-        decimals, difference, paper = metric_of(comparison["metric"]).decimals, comparison["difference"], None
-        if comparison["paper"]:
-            values = [number(comparison["paper"][comparison[side]], decimals) for side in "ab"]
-            paper = f"{' / '.join(values)} ({paper_source(comparison['paper'])})"
-        rows.append(
-            [
-                f"{metric_title(comparison['metric'])} ({comparison['better']} is better)",
-                *(number(mean, decimals) for mean in means(comparison)),
-                number(mean_difference(comparison), decimals, "+"),
-                interval(difference and difference["ci95"], decimals),
-                paper or MISSING,
-            ]
-        )
-    return markdown_table(["metric", a, b, f"{a} - {b}", "95 % interval", f"paper, {a} / {b}"], rows)
-
-
 def settings_table(summary: Summary) -> str:
-    """The settings that the reported runs used, and how they were found."""
-    rows = []
-    for name, optimizer in summary["optimizers"].items():
-        chosen = optimizer["settings"]
-        edge = "**yes**: better settings may lie outside" if optimizer["at_grid_edge"] else "no"
-        rows.append(
-            [
-                optimizer_name(name),
-                scientific(chosen["lr"]),
-                three_digits(chosen.get("weight_decay")),
-                ", ".join(f"{beta:g}" for beta in chosen.get("betas") or []) or MISSING,
-                str(optimizer["trials"]),
-                edge if optimizer["trials"] else MISSING,
-                f"{optimizer['diverged']} of {len(summary['seeds'])}",
-            ]
-        )
-    head = ["optimizer", "learning rate", "weight decay", "betas", "tuning trials", "at the edge of its grid"]
-    return markdown_table([*head, "reported runs that diverged"], rows)
+    """The settings of a study that searched none."""
+    rows = [
+        [optimizer_name(name), ", ".join(f"{key} {value}" for key, value in settings.items() if value is not None)]
+        for name, optimizer in summary["optimizers"].items()
+        for settings in optimizer["winners"][:1]
+    ]
+    return markdown_table(["optimizer", "settings"], rows)
 
 
-def tuning_table(summary: Summary) -> str:
-    """Every tuning trial; empty text where nothing was tuned."""
-    decimals = metric_of(summary["validation_metric"]).decimals
-    rows = []
-    for name, optimizer in summary["optimizers"].items():
-        chosen = (optimizer["settings"]["lr"], optimizer["settings"].get("weight_decay"))
-        for trial in sorted(optimizer["trials_table"], key=lambda trial: (trial["lr"], trial["weight_decay"] or 0)):
-            value = "diverged" if trial["status"] == "diverged" else number(trial["value"], decimals)
-            mark = "chosen" if (trial["lr"], trial["weight_decay"]) == chosen else ""
-            row = [optimizer_name(name), scientific(trial["lr"]), three_digits(trial["weight_decay"]), value, mark]
-            rows.append(row)
-    head = ["optimizer", "learning rate", "weight decay", metric_title(summary["validation_metric"]), ""]
-    return markdown_table(head, rows) if rows else ""
-
-
-def speedup_table(comparison: dict[str, Any]) -> str:
-    """The paper's speed-up in both directions, and between runs of one optimizer."""
-    a, b = optimizer_name(comparison["a"]), optimizer_name(comparison["b"])
-    speedup = comparison["speedup"]
-    labelled = (
-        (f"{a} reaches {b}'s final value", speedup),
-        (f"{b} reaches {a}'s final value", speedup["reverse"]),
-        (f"{b} reaches the final value of {b} with another seed (A/A)", speedup["aa"]),
+def winners_table(summary: Summary) -> str:
+    """The winner of every search."""
+    arguments = dict.fromkeys(
+        key
+        for optimizer in summary["optimizers"].values()
+        for settings in optimizer["winners"]
+        for key, value in settings.items()
+        if isinstance(value, float | list)
     )
     rows = [
-        [label, f"{reach['reached']} of {reach['of']}", f"{reach['median']:.2f}x" if reach["median"] else MISSING]
-        for label, reach in labelled
+        [str(replicate), optimizer_name(name), *(_argument(settings.get(key)) for key in arguments)]
+        for name, optimizer in summary["optimizers"].items()
+        for replicate, settings in zip(summary["replicates"], optimizer["winners"], strict=False)
     ]
-    return markdown_table(["", "reached", "median speed-up in steps"], rows)
+    return markdown_table(["replicate", "optimizer", *arguments], rows)
+
+
+def _argument(value: Any) -> str:
+    if value is None:
+        return MISSING
+    return ", ".join(f"{each:g}" for each in value) if isinstance(value, list) else f"{value:.4g}"
+
+
+def nuisance_table(summary: Summary) -> str:
+    """What was drawn anew in each replicate, from which range; empty text where nothing was."""
+    rows = []
+    for key, described in sorted(summary["nuisance"].items()):
+        if "choices" in described:
+            declared = "one of " + ", ".join(map(_drawn, described["choices"]))
+        else:
+            scale = ", log-uniform" if described.get("log") else ""
+            declared = f"{_drawn(described['low'])} to {_drawn(described['high'])}{scale}"
+        drawn = [values[key] for values in summary["drawn"].values() if key in values]
+        rows.append([f"`{key}`", declared, ", ".join(map(_drawn, drawn)) or "fixed by the command"])
+    return markdown_table(["setting", "drawn from", "drawn, by replicate"], rows) if rows else ""
+
+
+def _drawn(value: Any) -> str:
+    return "none" if value is None else f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def replicates_table(summary: Summary, comparison: dict[str, Any]) -> str:
+    """The difference of every replicate, those that reproduce at the end."""
+    a, b = comparison["a"], comparison["b"]
+    decimals = metric_of(comparison["metric"]).decimals
+    counted = zip(summary["replicates"], *(comparison["per_replicate"][side] for side in (a, b)), strict=True)
+    rows = [[str(n), *_pair(x, y, decimals), "counts"] for n, x, y in counted]
+    for row in comparison["reproductions"]:
+        inside = {True: "inside", False: "**outside**", None: MISSING}[row["inside"]]
+        rows.append([str(row["replicate"]), *_pair(row[a], row[b], decimals), f"reproduction: {inside}"])
+    head = ["replicate", optimizer_name(a), optimizer_name(b), f"{optimizer_name(a)} - {optimizer_name(b)}", ""]
+    return markdown_table(head, rows)
+
+
+def _pair(x: float | None, y: float | None, decimals: int) -> list[str]:
+    difference = None if x is None or y is None else x - y
+    return [
+        *("diverged" if value is None else number(value, decimals) for value in (x, y)),
+        number(difference, decimals, "+"),
+    ]
+
+
+def speedup_table(rows: Sequence[dict[str, Any]]) -> str:
+    """The paper's speed-up in both directions, and between runs of one optimizer, on every metric that has a curve;
+    empty text where none has.
+    """
+    cells = []
+    for row in rows:
+        if speedup := row["speedup"]:
+            reaches = [f"{_ratio(reach)}" for reach in (speedup, speedup["reverse"], speedup["aa"])]
+            cells.append([metric_title(speedup["curve"]), *reaches])
+    a, b = (optimizer_name(rows[0][side]) for side in "ab")
+    head = ["metric", f"{a} reaches {b}'s end", f"{b} reaches {a}'s end", f"{b} reaches {b}'s end (A/A)"]
+    return markdown_table(head, cells) if cells else ""
+
+
+def _ratio(reach: Mapping[str, Any]) -> str:
+    median = f"{reach['median']:.2f}x, " if reach["median"] else ""
+    return f"{median}{reach['reached']} of {reach['of']}" if reach["of"] else MISSING
 
 
 def cost_table(summary: Summary) -> str:
-    """What each optimizer costs; an optimizer whose runs all diverged has no figures."""
+    """What each optimizer costs; an optimizer whose confirm runs all diverged has no figures."""
     rows = [
         [
             optimizer_name(name),
@@ -152,39 +209,66 @@ def cost_table(summary: Summary) -> str:
             megabytes(optimizer.get("peak_bytes")),
             number(optimizer.get("optimizer_step_ms"), 2),
             number(optimizer.get("train_s"), 1),
+            f"{optimizer['trials']}",
+            f"{optimizer['diverged_trials']} of {optimizer['trials'] * len(summary['replicates'])}",
+            f"{optimizer['diverged']} of {optimizer['confirmed']}",
         ]
         for name, optimizer in summary["optimizers"].items()
     ]
     head = ["optimizer", "optimizer state, MB", "peak memory, MB", "optimizer step, ms", "training time a run, s"]
-    return markdown_table(head, rows)
+    return markdown_table([*head, "trials a replicate", "trials that diverged", "confirm runs that diverged"], rows)
 
 
-def print_verdict(summary: Summary, console: Console) -> None:
-    """The verdict of a study, and all of its comparisons, on the terminal."""
-    for comparison in summary["comparisons"]:
-        if comparison["primary"]:
-            console.print(verdict_sentence(summary, comparison), style="bold", markup=False, highlight=False)
-    for a, b in dict.fromkeys((comparison["a"], comparison["b"]) for comparison in summary["comparisons"]):
-        table = Table()
-        table.add_column(f"{summary['task']}, {summary['scale']}, {summary['experiment']}")
-        for column in (*map(optimizer_name, (a, b)), "difference", "95 % interval", "verdict"):
-            table.add_column(column, justify="right", no_wrap=True)
-        for comparison in summary["comparisons"]:
-            if (comparison["a"], comparison["b"]) == (a, b):
-                _add_comparison(table, comparison)
-        console.print(table)
+def environments_table(summary: Summary) -> str:
+    """What the replicates were computed with."""
+    rows = []
+    for environment in summary["environments"]:
+        commit = f"commit {environment['git_sha'][:10]}" if environment["git_sha"] else "of no commit"
+        commit += ", with uncommitted changes" if environment["git_dirty"] else ""
+        rows.append(
+            [
+                ranges(environment["replicates"]),
+                _listed(environment["hardware"]),
+                _listed(environment["packages"]),
+                f"{commit}, digest {environment['sources_digest']}",
+            ]
+        )
+    return markdown_table(["replicates", "hardware", "packages", "sources"], rows)
 
 
-def _add_comparison(table: Table, comparison: dict[str, Any]) -> None:
-    decimals, difference = metric_of(comparison["metric"]).decimals, comparison["difference"]
-    table.add_row(
-        metric_title(comparison["metric"]),
-        *(number(mean, decimals) for mean in means(comparison)),
-        number(mean_difference(comparison), decimals, "+"),
-        interval(difference and difference["ci95"], decimals),
-        optimizer_name(comparison["verdict"]) if comparison["verdict"] else "",
-    )
-    if paper := comparison["paper"]:
-        values = [paper[comparison[side]] for side in "ab"]
-        written = [number(value, decimals) for value in values]
-        table.add_row("  paper", *written, number(values[0] - values[1], decimals, "+"), "", agreement(paper))
+def _listed(facts: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in sorted(facts.items()) if value is not None)
+
+
+def decided_by(summary: Summary, comparison: dict[str, Any]) -> list[str]:
+    """The numbers behind a verdict, as the items of a list."""
+    metric, difference = comparison["metric"], comparison["difference"]
+    decimals = metric_of(metric).decimals
+    facts = []
+    if difference:
+        facts = [
+            f"90 % interval {interval(difference['ci90'], decimals)}",
+            f"two-sided paired t test p {_equals(difference['p'])}",
+        ]
+        if difference["sign_flip_p"] is not None:
+            facts.append(f"exact sign-flip p {_equals(difference['sign_flip_p'])} (it decides nothing)")
+        facts.append(
+            f"95 % prediction interval for one more replicate {interval(comparison['prediction95'], decimals)}"
+        )
+        facts.append(
+            f"smallest true difference that {difference['n']} such replicates tell from 0 in 80 % of studies "
+            f"{amount(comparison['smallest_effect'], metric)}"
+        )
+        if difference["variance_ratio"] is not None:
+            facts.append(
+                f"unpaired, the variance of the difference would be {difference['variance_ratio']:.1f} times what it is"
+            )
+    if comparison["unsettled"] is not None:
+        facts.append(
+            f"what the last stages gained differs by {amount(comparison['unsettled'], metric)} between the two"
+        )
+    return facts
+
+
+def _equals(p: float) -> str:
+    return probability(p) if p < 0.001 else f"= {probability(p)}"

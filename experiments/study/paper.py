@@ -1,4 +1,4 @@
-"""The published numbers of results/paper.yaml."""
+"""The published numbers of results/paper.yaml, and whether a study at the paper's own scale bears them out."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,7 +8,12 @@ from typing import Any
 import yaml
 
 from experiments.harness.errors import ConfigError
-from experiments.study.statistics import Better
+from experiments.study.statistics import Better, Difference, pairs_needed, sign_of
+
+SEED_NOISE = 0.25
+"""Per cent points of accuracy. Where the paper's two numbers differ by no more, it claims no gain: two standard errors
+of the difference of two means of 3 runs, at a standard deviation of 0.15 over the seeds of an ImageNet run.
+"""
 
 
 @dataclass(frozen=True)
@@ -25,6 +30,21 @@ class PaperCell:
     """half width, in the metric's units; digitised values only"""
 
 
+@dataclass(frozen=True)
+class Claim:
+    """What the paper says about two optimizers, and what a study says to that."""
+
+    kind: str
+    """gain or tie"""
+    by: str | None
+    """the optimizer that the paper finds better; None for a tie"""
+    outcome: str | None
+    """confirmed, contradicted, cannot tell; None below 2 pairs"""
+    pairs_needed: int | None
+    """that would show it in 80 % of all studies if it is true, at this study's spread; None where that is not known, or
+    above 10 000"""
+
+
 def paper_cell(path: Path, key: str, metric: str) -> PaperCell | None:
     """What the paper reports for ``metric`` (``top1``, or as a run records it: ``test/top1``) in the cell
     ``key = "<task>.<cell>"`` of the file at ``path``; None where it reports no such metric.
@@ -38,3 +58,35 @@ def paper_cell(path: Path, key: str, metric: str) -> PaperCell | None:
         raise ConfigError(f"study.paper={key} is no cell of {path.name}: {known}.")
     entry = cells[task][name]["metrics"].get(metric.rpartition("/")[2])
     return PaperCell(**entry) if entry else None
+
+
+def claim_of(
+    cell: PaperCell, a: str, b: str, difference: Difference | None, *, percent: bool, margin: float | None
+) -> Claim:
+    """The paper's claim about a and b, held against our paired ``difference`` a - b.
+
+    The claim is a gain where its two numbers lie further apart than reading them off a figure, or 3 seeds, can tell
+    (``percent``: the metric is an accuracy in per cent), else a tie.
+
+    A gain is *contradicted* where the 90 % interval lies below half of it (a one-sided test at 5 %), *confirmed* where
+    it is not and the 95 % interval lies above 0. A tie is *confirmed* where the 90 % interval lies within ``margin``,
+    by default twice that resolution, and contradicted where it lies outside. Else we *cannot tell*.
+    """
+    claimed = cell.values[a] - cell.values[b]
+    resolution = 2 * cell.uncertainty if cell.uncertainty else SEED_NOISE if percent else 0.0
+    if abs(claimed) > resolution:
+        by = a if sign_of(cell.better) * claimed > 0 else b
+        if difference is None:
+            return Claim("gain", by, None, None)
+        direction = 1 if claimed > 0 else -1
+        half, sure = (sorted(direction * end for end in ends) for ends in (difference.ci90, difference.ci95))
+        outcome = "contradicted" if half[1] < abs(claimed) / 2 else "confirmed" if sure[0] > 0 else "cannot tell"
+        return Claim("gain", by, outcome, pairs_needed(claimed, difference.sd))
+    width = margin if margin is not None else 2 * resolution
+    if difference is None or not width:
+        return Claim("tie", None, "cannot tell" if difference else None, None)
+    low, high = difference.ci90
+    outcome = "confirmed" if -width <= low and high <= width else "cannot tell"
+    if low > width or high < -width:
+        outcome = "contradicted"
+    return Claim("tie", None, outcome, pairs_needed(width, difference.sd, tie=True))

@@ -1,6 +1,7 @@
-"""What the seeds of two optimizers say about their difference: interval, verdict, speed-up, agreement with the paper.
+"""What replicates say about the difference between two optimizers: intervals, verdict, speed-up.
 
-Pure functions of numbers. "Pair" means the same seed: the same initial weights, batches and noise for both optimizers.
+Pure functions of numbers. A pair is one replicate: both optimizers searched and re-run under the same draw of all
+that is not theirs.
 """
 
 import math
@@ -9,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from scipy import stats
+from scipy import optimize, stats
 
 Better = Literal["higher", "lower"]
 Curve = Sequence[tuple[int, float]]
@@ -17,9 +18,15 @@ Curve = Sequence[tuple[int, float]]
 
 ALPHA = 0.05
 """The chance of a false winner, and of a false tie, that a study may take."""
-SIGN_FLIP_SEEDS = range(6, 17)
+LEAST_REPLICATES = 4
+"""for a verdict; an interval needs 2"""
+POWER = 0.8
+"""of the smallest difference that is said to be within reach"""
+SIGN_FLIP_PAIRS = range(6, 17)
 """Below 6 pairs the smallest two-sided p, 2 / 2^n, is above 0.03; above 16 there are too many flips to enumerate."""
-BOOTSTRAP_MIN_SEEDS = 10
+MOST_PAIRS = 10_000
+EDGE, MANY_AT_EDGE = 0.05, 0.2
+"""Outer share of a dimension on either side, and the share of winners there above which the box was too small."""
 
 
 @dataclass(frozen=True)
@@ -33,16 +40,12 @@ class Difference:
     """two-sided p of the paired t test"""
     n: int
     """pairs"""
+    sd: float
+    """standard deviation of the differences"""
     sign_flip_p: float | None
     """two-sided p over all 2^n sign flips of the differences; None outside 6 to 16 pairs"""
-    bootstrap95: tuple[float, float] | None
-    """95 % BCa bootstrap interval; None below 10 pairs"""
     variance_ratio: float | None
     """(var(a) + var(b)) / var(a - b): how much smaller pairing made the variance; None where var(a - b) is 0"""
-    ci_winner: tuple[float, float]
-    """the interval that decides on a winner: of level 1 - alpha, ci95 where the study is judged once"""
-    ci_tie: tuple[float, float]
-    """the interval that decides on a tie: of level 1 - 2 alpha, ci90 where the study is judged once"""
 
 
 @dataclass(frozen=True)
@@ -66,8 +69,8 @@ class Speedup:
     aa: Reach
 
 
-def paired_difference(a: Sequence[float], b: Sequence[float], alpha: float = ALPHA) -> Difference:
-    """The mean of a[i] - b[i] with its t intervals and tests; ``alpha`` is what this look at the seeds may take.
+def paired_difference(a: Sequence[float], b: Sequence[float]) -> Difference:
+    """The mean of a[i] - b[i] with its t intervals and tests.
 
     Where all differences are equal, the intervals collapse to the mean, and p is 1 for a mean of 0, else 0.
     Raises ValueError for fewer than 2 pairs, unequal lengths, or a value that is not finite.
@@ -75,45 +78,28 @@ def paired_difference(a: Sequence[float], b: Sequence[float], alpha: float = ALP
     if len(a) != len(b):
         raise ValueError(f"Pairs need as many values of a as of b, but there are {len(a)} and {len(b)}.")
     if len(a) < 2:
-        raise ValueError(f"An interval needs at least 2 pairs, but there are {len(a)}: run more seeds.")
+        raise ValueError(f"An interval needs at least 2 pairs, but there are {len(a)}: run more replicates.")
     if not (np.isfinite(a).all() and np.isfinite(b).all()):
         raise ValueError("A value is not finite: leave out the pairs in which a run diverged, and count them instead.")
     differences = np.subtract(a, b, dtype=float)
     n = len(differences)
+    sign_flip_p = _sign_flip_p(differences)
 
     # np.std of equal numbers can be a rounding error above 0, so the spread decides.
     if np.ptp(differences) == 0:
         mean = float(differences[0])
-        return Difference(
-            mean=mean,
-            ci95=(mean, mean),
-            ci90=(mean, mean),
-            p=1.0 if mean == 0 else 0.0,
-            n=n,
-            sign_flip_p=_sign_flip_p(differences),
-            bootstrap95=(mean, mean) if n >= BOOTSTRAP_MIN_SEEDS else None,
-            variance_ratio=None,
-            ci_winner=(mean, mean),
-            ci_tie=(mean, mean),
-        )
+        return Difference(mean, (mean, mean), (mean, mean), 1.0 if mean == 0 else 0.0, n, 0.0, sign_flip_p, None)
 
     ci95, ci90, p = t_intervals(differences)
-    ci_winner, ci_tie, _ = t_intervals(differences, alpha)
-    bootstrap95 = None
-    if n >= BOOTSTRAP_MIN_SEEDS:
-        interval = stats.bootstrap((differences,), np.mean, method="BCa", rng=0).confidence_interval
-        bootstrap95 = (float(interval.low), float(interval.high))
     return Difference(
         mean=float(differences.mean()),
         ci95=(float(ci95[0]), float(ci95[1])),
         ci90=(float(ci90[0]), float(ci90[1])),
         p=float(p),
         n=n,
-        sign_flip_p=_sign_flip_p(differences),
-        bootstrap95=bootstrap95,
+        sd=float(differences.std(ddof=1)),
+        sign_flip_p=sign_flip_p,
         variance_ratio=float((np.var(a, ddof=1) + np.var(b, ddof=1)) / np.var(differences, ddof=1)),
-        ci_winner=(float(ci_winner[0]), float(ci_winner[1])),
-        ci_tie=(float(ci_tie[0]), float(ci_tie[1])),
     )
 
 
@@ -129,7 +115,7 @@ def t_intervals(differences: np.ndarray, alpha: float = ALPHA) -> tuple[np.ndarr
 
 def _sign_flip_p(differences: np.ndarray) -> float | None:
     n = len(differences)
-    if n not in SIGN_FLIP_SEEDS:
+    if n not in SIGN_FLIP_PAIRS:
         return None
     # With 2^n resamples scipy enumerates the flips instead of drawing them.
     test = stats.permutation_test(
@@ -138,63 +124,131 @@ def _sign_flip_p(differences: np.ndarray) -> float | None:
     return float(test.pvalue)
 
 
+def prediction_interval(difference: Difference) -> tuple[float, float]:
+    """Where the difference of one new replicate lies with a chance of 95 %, if it is drawn as the others were."""
+    half = float(stats.t.ppf(1 - ALPHA / 2, difference.n - 1)) * difference.sd * math.sqrt(1 + 1 / difference.n)
+    return difference.mean - half, difference.mean + half
+
+
+def smallest_effect(difference: Difference) -> float:
+    """The smallest true difference that so many pairs of such a spread tell from 0 in POWER of all studies: exact, by
+    the noncentral t distribution.
+    """
+    return _detectable(difference.n) * difference.sd
+
+
+def pairs_needed(effect: float, sd: float, *, tie: bool = False) -> int | None:
+    """Pairs of standard deviation ``sd`` that tell a true difference of ``effect`` from 0 in POWER of all studies, or
+    (``tie``) a true difference of 0 from one of ``effect``; None where even MOST_PAIRS would not.
+    """
+    needed = _equivalence if tie else _detectable
+    if needed(MOST_PAIRS) * sd > abs(effect):
+        return None
+    low, high = 1, MOST_PAIRS  # too few for an interval; enough
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if needed(middle) * sd <= abs(effect) else (middle, high)
+    return high
+
+
+def _equivalence(n: int) -> float:
+    """The margin, in standard deviations, within which two one-sided tests find a true difference of 0 in POWER of all
+    studies: by t quantiles, each test being passed in half of what is missing to certainty.
+    """
+    return float(stats.t.ppf(1 - ALPHA, n - 1) + stats.t.ppf((1 + POWER) / 2, n - 1)) / math.sqrt(n)
+
+
+def _detectable(n: int) -> float:
+    """In standard deviations of a difference."""
+    critical = float(stats.t.ppf(1 - ALPHA / 2, n - 1))
+
+    def shortfall(noncentrality: float) -> float:
+        return POWER - float(stats.nct.sf(critical, n - 1, noncentrality))
+
+    return float(optimize.brentq(shortfall, 0.0, 2 * critical + 5)) / math.sqrt(n)
+
+
 def verdict(
     difference: Difference | None,
     *,
     a: str,
     b: str,
     better: Better,
-    margin: float,
-    diverged: Mapping[str, int],
-    seeds: int,
+    margin: float | None,
+    unsettled: float | None = None,
+    diverged: Mapping[str, int] | None = None,
+    replicates: int = 0,
 ) -> str | None:
-    """``"tie"``, the winner's name (a or b), ``"undecided"``, or None where there is no interval to judge.
+    """``"tie"``, the winner's name (a or b), ``"undecided"``, ``"withheld"``, or None below LEAST_REPLICATES.
 
-    ``margin`` is absolute, in the metric's units; ``diverged`` counts each optimizer's diverged runs out of ``seeds``.
+    ``margin`` is absolute, in the metric's units; None: nothing is a tie. ``unsettled`` is how far apart the two
+    optimizers' gains in the last stage of their searches lay, in the same units; None: not known. ``diverged`` counts,
+    by optimizer, the replicates of all ``replicates`` in which a run that was to be compared diverged.
 
-    1. Where a run diverged: undecided, unless one optimizer diverged in more than half of the seeds and the other
-       in none; the other then won, whatever the surviving seeds say.
-    2. ``ci_tie``, the 90 % interval, lies inside [-margin, margin], its ends included: tie (two one-sided tests at
-       5 %). A difference that is surely not 0 but surely small is a tie too.
-    3. ``ci_winner``, the 95 % interval, does not contain 0 (an end that is exactly 0 does): the better one won.
+    1. Where one diverged: undecided, since the pairs left are a selection; unless one optimizer did so in more than
+       half of the replicates and the other in none. The other then won, whatever the surviving pairs say.
+    2. The 90 % interval lies inside [-margin, margin], its ends included: tie (two one-sided tests at 5 %). A
+       difference that is surely not 0 but surely small is a tie too.
+    3. The 95 % interval does not contain 0 (an end that is exactly 0 does): the better one won.
     4. Else undecided.
 
-    Where several looks share the 5 %, both intervals are wider.
+    A winner by less than ``unsettled``, and a tie where that is above the margin, is withheld: the searches were still
+    moving by more than what was found.
     """
-    sign = _sign(better)
-    if not margin >= 0:
+    sign = sign_of(better)
+    if margin is not None and not margin >= 0:
         raise ValueError(f"The margin of a verdict must be at least 0, but it is {margin}.")
-    if diverged[a] or diverged[b]:
+    lost = {name: (diverged or {}).get(name, 0) for name in (a, b)}
+    if any(lost.values()):
+        if replicates < LEAST_REPLICATES:
+            return None
         for loser, other in ((a, b), (b, a)):
-            if diverged[loser] > seeds / 2 and diverged[other] == 0:
+            if lost[loser] > replicates / 2 and lost[other] == 0:
                 return other
         return "undecided"
-    if difference is None:
+    if difference is None or difference.n < LEAST_REPLICATES:
         return None
-    low, high = difference.ci_tie
-    if -margin <= low and high <= margin:
-        return "tie"
-    low, high = difference.ci_winner
+    low, high = difference.ci90
+    if margin is not None and -margin <= low and high <= margin:
+        return "withheld" if unsettled is not None and unsettled > margin else "tie"
+    low, high = difference.ci95
     if low <= 0 <= high:
         return "undecided"
+    if unsettled is not None and abs(difference.mean) < unsettled:
+        return "withheld"
     return a if sign * difference.mean > 0 else b
 
 
-def speedup(curves_a: Sequence[Curve], curves_b: Sequence[Curve], *, better: Better) -> Speedup:
+def is_at_edge(positions: Sequence[float], zero: float) -> bool:
+    """Whether more than MANY_AT_EDGE of the winners lie in the outer EDGE of a dimension, given their ``positions``
+    from 0 to 1 in it. Where the lower end stands for the value 0 (``zero`` above 0) nothing lies beyond it, and it
+    counts for no edge.
+    """
+    outer = [position > 1 - EDGE or (zero == 0 and position < EDGE) for position in positions]
+    return sum(outer) > MANY_AT_EDGE * len(outer)
+
+
+def speedup(
+    curves_a: Sequence[Curve], curves_b: Sequence[Curve], *, better: Better, groups: Sequence[int] | None = None
+) -> Speedup:
     """How much sooner a reaches b's final value, as the paper draws it: per pair, the steps that b took in all,
     divided by the first step at which a's value is at least as good as b's last.
 
-    ``reverse`` exchanges a and b. ``aa`` lets each run of b chase each other run of b: the ratio cannot fall below 1
-    while runs are equally long, so noise alone makes it look good, and ``aa`` shows by how much.
+    ``reverse`` exchanges a and b. ``aa`` lets each run of b chase each other run of b, of the same of ``groups`` if
+    they are given (one a pair): the ratio cannot fall below 1 while runs are equally long, so noise alone makes it look
+    good, and ``aa`` shows by how much.
     An evaluation at step 0 is before training and counts for nothing. Raises ValueError for unequal numbers of
     curves, a curve without a trained step, or a last value that is not finite.
     """
     if len(curves_a) != len(curves_b):
         raise ValueError(f"Pairs need as many curves of a as of b, but there are {len(curves_a)} and {len(curves_b)}.")
-    sign = _sign(better)
+    sign = sign_of(better)
     pairs = list(zip(curves_a, curves_b, strict=True))
     forward = _reach(pairs, sign)
-    same_optimizer = [(x, y) for i, x in enumerate(curves_b) for j, y in enumerate(curves_b) if i != j]
+    group = list(groups) if groups is not None else [0] * len(pairs)
+    same_optimizer = [
+        (x, y) for i, x in enumerate(curves_b) for j, y in enumerate(curves_b) if i != j and group[i] == group[j]
+    ]
     return Speedup(
         reached=forward.reached,
         of=forward.of,
@@ -231,23 +285,7 @@ def holm(p_values: Mapping[str, float]) -> dict[str, float]:
     return {key: adjusted[key] for key in p_values}
 
 
-def agrees(
-    outcome: str | None, *, a: str, b: str, paper_a: float, paper_b: float, better: Better, margin: float
-) -> bool | None:
-    """Whether the paper's two numbers point where our verdict ``outcome`` does.
-
-    A tie agrees with a paper difference inside [-margin, margin]; a winner with a paper difference of its sign;
-    undecided and None agree or disagree with nothing (None).
-    """
-    if outcome is None or outcome == "undecided":
-        return None
-    if outcome == "tie":
-        return abs(paper_a - paper_b) <= margin
-    gain_of_a = _sign(better) * (paper_a - paper_b)
-    return {a: gain_of_a > 0, b: gain_of_a < 0}[outcome]
-
-
-def _sign(better: str) -> int:
+def sign_of(better: str) -> int:
     """+1 or -1, so that sign * value is higher for the better value; a typing slip must not turn a verdict round."""
     if better not in ("higher", "lower"):
         raise ValueError(f"better must be 'higher' or 'lower', but it is {better!r}.")

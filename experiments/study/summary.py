@@ -1,64 +1,20 @@
-"""summary.json: a study's numbers, computed from its published run records and nothing else."""
+"""summary.json: a study's numbers, computed from study.json and the replicates beside it and nothing else."""
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
-
-from experiments.harness.errors import DataError, RunError, SuiteError
+from experiments.harness.errors import DataError, SuiteError
 from experiments.harness.metric import FLATNESS
-from experiments.harness.provenance import ROOT
-from experiments.harness.record import read_metrics, write_aside
-from experiments.study.looks import judged
-from experiments.study.paper import PaperCell, paper_cell
-from experiments.study.statistics import Better, agrees, paired_difference, speedup, verdict
+from experiments.harness.record import write_aside
+from experiments.study.comparison import compare
+from experiments.study.regime import regime_line
+from experiments.study.replicates import Replicate, read_replicates
+from experiments.study.trials import best_so_far, box_limited, chosen, ease_of_tuning, value_at, winner_of
 
-PAPER = ROOT / "results" / "paper.yaml"
-
-
-class RunFiles:
-    """One published run."""
-
-    def __init__(self, directory: Path) -> None:
-        self.id = directory.name
-        try:
-            self.config: dict[str, Any] = dict(OmegaConf.to_container(OmegaConf.load(directory / "config.yaml")))  # type: ignore[arg-type]
-            self.rows = read_metrics(directory)
-            self.status: dict[str, Any] = json.loads((directory / "status.json").read_bytes())
-            self.environment: dict[str, Any] = json.loads((directory / "environment.json").read_bytes())
-            whole = {"status", "sources_digest"} <= self.status.keys() and "task" in self.config
-        except (
-            OSError,
-            ValueError,
-            LookupError,
-            AttributeError,
-            TypeError,
-            RunError,
-            YAMLError,
-            OmegaConfBaseException,
-        ) as error:
-            raise DataError(f"The record {directory} cannot be read: {error}") from error
-        if not whole:
-            raise DataError(f"The record {directory} is damaged: status.json or config.yaml lacks what every run has.")
-
-    @property
-    def diverged(self) -> bool:
-        """Whether it ended so; published runs are complete or diverged."""
-        return bool(self.status["status"] == "diverged")
-
-    def curve(self, metric: str) -> list[tuple[int, float]]:
-        """(step, value) of every evaluation."""
-        return [(row["step"], row[metric]) for row in self.rows if metric in row]
-
-    def last(self, metric: str) -> float:
-        """The last value of a metric that every complete run has."""
-        return self.curve(metric)[-1][1]
+SCHEMA = 2
 
 
 def study_folders(results: Path, name: str = "summary.json") -> list[Path]:
@@ -66,187 +22,169 @@ def study_folders(results: Path, name: str = "summary.json") -> list[Path]:
     return sorted(path.parent for path in results.glob(f"*/*/[!.]*/{name}"))
 
 
+def read_study(directory: Path) -> dict[str, Any]:
+    """study.json. Raises DataError for one that is damaged or of another schema."""
+    path = directory / "study.json"
+    try:
+        described: dict[str, Any] = json.loads(path.read_bytes())
+        known = described["schema"] == SCHEMA
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise DataError(f"{path} cannot be read: {error}") from error
+    if not known:
+        raise DataError(
+            f"{path} has schema {described['schema']}, but this version reads {SCHEMA}: run the study again."
+        )
+    return described
+
+
 def write_summary(directory: Path) -> None:
-    """Compute summary.json anew from the published records beside it."""
-    write_aside(directory / "summary.json", json.dumps(summarize(directory), indent=1, allow_nan=False) + "\n")
+    """Compute summary.json anew."""
+    summary = summarize(read_study(directory), read_replicates(directory))
+    write_aside(directory / "summary.json", json.dumps(summary, indent=1, allow_nan=False) + "\n")
 
 
-def summarize(directory: Path) -> dict[str, Any]:
-    """The summary of the study published in ``directory``.
+def summarize(described: Mapping[str, Any], replicates: Sequence[Replicate]) -> dict[str, Any]:
+    """The summary of a study as study.json describes it.
 
-    Raises SuiteError if its runs were made by more than one digest of the sources, or on different data.
+    The replicates numbered below the declared number count, those from it on reproduce them. Where none is numbered
+    below it, all count: a study of somebody's own. Raises SuiteError without a replicate, if data differ between runs,
+    if one replicate was made by several digests of the sources, or if no run measures the metric that decides.
     """
-    described = json.loads((directory / "study.json").read_text())
-    study, contestants = described["study"], described["contestants"]
-    runs = {path.name: RunFiles(path) for path in sorted((directory / "runs").iterdir())}
-    first = next(iter(runs.values()))
-    for run in runs.values():
-        for what, ours, theirs in (
-            ("sources", _suite(first), _suite(run)),
-            ("data", first.config["data"]["fingerprint"], run.config["data"]["fingerprint"]),
-        ):
-            if ours != theirs:
-                raise SuiteError(
-                    f"{directory} mixes {what} {ours} ({first.id}) and {theirs} ({run.id}): run it with FRESH=1."
-                )
-
-    confirmed = {name: [runs[id] for id in contestant["confirmation"]] for name, contestant in contestants.items()}
+    study, where = described["study"], "/".join(described[key] for key in ("task", "scale", "experiment"))
+    if not replicates:
+        raise SuiteError(f"{where} has no replicate to summarize.")
+    data = _checked_data(where, replicates)
+    declared = study["replicates"]
+    counting = [each for each in replicates if each.number < declared] or list(replicates)
+    reproductions = [each for each in replicates if each not in counting]
+    names = list(described["identity"]["contestants"])
     reference = study["reference"]
-    complete = [run for of_one in confirmed.values() for run in of_one if not run.diverged]
+
+    complete = [run for each in counting for run in each.runs if run.phase == "confirm" and not run.diverged]
     recorded = {name for run in complete for row in run.rows for name in row}
     if complete and study["primary_metric"] not in recorded:
         raise SuiteError(
-            f"{directory} has no verdict: its runs do not measure study.primary_metric={study['primary_metric']}. They "
+            f"{where} has no verdict: its runs do not measure study.primary_metric={study['primary_metric']}. They "
             "stay as they are; choose another metric."
         )
     # A data set may not offer a metric: words where spaces do not part them.
-    secondary = {
-        name: better for name, better in study["secondary_metrics"].items() if name in recorded or not complete
+    declared_ones = {
+        **study["secondary_metrics"],
+        **{f"flatness/{name}": each.better for name, each in FLATNESS.items()},
     }
-    flatness = {f"flatness/{name}": declared.better for name, declared in FLATNESS.items()}
-    secondary |= {name: better for name, better in flatness.items() if name in recorded}
+    secondary = {name: better for name, better in declared_ones.items() if name in recorded}
     metrics = {study["primary_metric"]: study["better"], **secondary}
-    once = [len(study["confirm_seeds"])]
-    looks = judged(described.get("looks", {"declared": once, "taken": once}))  # records of before this key have none
+    optimizers = {name: _optimizer(described, counting, name) for name in names}
     comparisons = [
-        _comparison(name, confirmed[name], reference, confirmed[reference], metric, better, study, looks["alpha"])
-        for name in contestants
+        {
+            **compare(described, counting, reproductions, name, metric, better),
+            "box_limited": {side: optimizers[side]["box_limited"] for side in (name, reference)},
+            "exploratory": [each.number for each in counting] != list(range(declared)),
+        }
+        for name in names
         if name != reference
         for metric, better in metrics.items()
     ]
-    environments = {json.dumps(run.environment["hardware"], sort_keys=True) for run in runs.values()}
     return {
-        "schema": 1,
+        "schema": SCHEMA,
         "task": described["task"],
         "scale": described["scale"],
         "experiment": described["experiment"],
         "generated": described["command"],
-        "seeds": study["confirm_seeds"],
-        "looks": looks,
-        "steps": first.config["train"]["steps"],
-        "batch_size": first.config["train"]["batch_size"],
-        "primary_metric": study["primary_metric"],
-        "validation_metric": study["validation_metric"],
+        "replicates": [each.number for each in counting],
+        "reproductions": [each.number for each in reproductions],
+        "declared": declared,
+        "stages": study["stages"],
+        "confirm": study["confirm"],
+        "lengths": study["lengths"],
+        "nuisance": study["nuisance"],
+        "drawn": {each.number: dict(each.nuisance) for each in replicates},
+        "data": data,
+        "regime": regime_line(described, optimizers, comparisons),
+        "steps": described["regime"]["steps"],
+        "batch_size": described["regime"]["batch_size"],
+        "reference": reference,
+        **{key: study[key] for key in ("primary_metric", "primary_reason", "validation_metric", "validation_better")},
+        "margin_percent": study["margin_percent"] if study["margin"] is None else None,
         "margin_reason": study["margin_reason"],
-        "settings_from": study.get("settings_from"),  # records of before this key have none
-        "environment": {**first.environment, "kinds_of_hardware": len(environments)},
-        "data": {"name": first.config["data"]["name"], "fingerprint": first.config["data"]["fingerprint"]},
-        "optimizers": {
-            name: _optimizer(contestant, runs, study["validation_metric"]) for name, contestant in contestants.items()
+        "environments": _environments(replicates),
+        "train_min": fmean(_train_seconds(each) for each in replicates) / 60,
+        "spaces": {
+            name: [{**each, "high": value_at(each, 1.0, described["regime"]["steps"])} for each in space]
+            for name, space in described["spaces"].items()
         },
-        "comparisons": comparisons if study["confirm_seeds"] else [],
+        "optimizers": optimizers,
+        "ease": {name: ease_of_tuning(study, counting, name, reference) for name in names if name != reference},
+        "comparisons": comparisons,
     }
 
 
-def _suite(run: RunFiles) -> str:
-    """The part of the sources' digest that the runs of all optimizers share."""
-    return str(run.status["sources_digest"]).partition("-")[0]
+def _checked_data(where: str, replicates: Sequence[Replicate]) -> dict[str, str]:
+    first = replicates[0].runs[0]
+    name, fingerprint = (first.settings["data"][key] for key in ("name", "fingerprint"))
+    for replicate in replicates:
+        digests = {str(json.loads(run.status).get("sources_digest")).partition("-")[0] for run in replicate.runs}
+        if len(digests) > 1:
+            raise SuiteError(
+                f"{where}: the runs of replicate {replicate.number} were made by several digests of the sources, "
+                f"{', '.join(sorted(digests))}: run it again with FRESH=1."
+            )
+        for run in replicate.runs:
+            if run.settings["data"]["fingerprint"] != fingerprint:
+                raise SuiteError(
+                    f"{where} mixes data {fingerprint} (replicate {replicates[0].number}) and "
+                    f"{run.settings['data']['fingerprint']} (replicate {replicate.number}): its replicates cannot be "
+                    "compared. Publish the second elsewhere (run.results_dir=<folder>)."
+                )
+    return {"name": name, "fingerprint": fingerprint}
 
 
-def _optimizer(contestant: Mapping[str, Any], runs: Mapping[str, RunFiles], metric: str) -> dict[str, Any]:
+def _environments(replicates: Sequence[Replicate]) -> list[dict[str, Any]]:
+    """What the replicates were made by: each different environment once, with the numbers of its replicates."""
+    found: dict[str, dict[str, Any]] = {}
+    for replicate in replicates:
+        keys = ("git_sha", "git_dirty", "sources_digest", "packages", "hardware")
+        content = {key: replicate.environment.get(key) for key in keys}
+        content["sources_digest"] = str(content["sources_digest"]).partition("-")[0]
+        entry = found.setdefault(json.dumps(content, sort_keys=True), {"replicates": [], **content})
+        entry["replicates"].append(replicate.number)
+    return list(found.values())
+
+
+def _train_seconds(replicate: Replicate) -> float:
+    curves = [run.curve("time/train_s") for run in replicate.runs]
+    return sum(curve[-1][1] for curve in curves if curve)
+
+
+def _optimizer(described: Mapping[str, Any], replicates: Sequence[Replicate], name: str) -> dict[str, Any]:
     """What one optimizer got, chose and cost."""
-    confirmed = [runs[id] for id in contestant["confirmation"]]
+    study, space = described["study"], described["spaces"].get(name, [])
+    confirmed = [run for each in replicates for run in each.of(name, "confirm")]
+    winners = [winner for each in replicates if (winner := winner_of(study, each, name))] or confirmed[:1]
     complete = [run for run in confirmed if not run.diverged]
-    chosen = confirmed[0].config["optimizer"] if confirmed else contestant["winner"]
-    costs = {}
+    costs: dict[str, Any] = {}
     if complete:
         step_ms = [ms for run in complete for _, ms in run.curve("time/optimizer_step_ms")]
         costs = {
             "state_bytes": complete[0].last("cost/state_bytes"),
-            "peak_bytes": max(run.last("cost/peak_bytes") for run in complete),
+            "peak_bytes": max(run.last("cost/peak_bytes") or 0.0 for run in complete),
             "optimizer_step_ms": median(step_ms) if step_ms else None,  # steps that are logged are not timed
-            "train_s": fmean(run.last("time/train_s") for run in complete),
+            "train_s": fmean(run.last("time/train_s") or 0.0 for run in complete),
         }
+    steps = described["regime"]["steps"]
+    trials = [run for each in replicates for run in each.of(name, "search")]
     return {
-        "trials": len(contestant["tuning"]),
-        "settings": {key: value for key, value in chosen.items() if key not in ("name", "_target_")},
-        "at_grid_edge": contestant["at_grid_edge"],
+        "trials": sum(study["stages"]),
+        "diverged_trials": sum(run.diverged for run in trials),
+        "confirmed": len(confirmed),
         "diverged": len(confirmed) - len(complete),
+        "winners": [chosen(run) for run in winners],
+        "positions": [list(run.unit) for run in winners],
+        "values": [
+            {each["name"]: value_at(each, at, steps) for each, at in zip(space, run.unit, strict=True)}
+            for run in winners
+        ],
+        "box_limited": box_limited(space, [run.unit for run in winners if run.unit]),
         **costs,
-        "runs": {
-            "tune": [id for point in contestant["tuning"] for id in point["runs"]],
-            "confirm": contestant["confirmation"],
-        },
-        "trials_table": [_trial(point, [runs[id] for id in point["runs"]], metric) for point in contestant["tuning"]],
-    }
-
-
-def _trial(point: Mapping[str, Any], runs: Sequence[RunFiles], metric: str) -> dict[str, Any]:
-    diverged = any(run.diverged for run in runs)
-    return {
-        "lr": point["lr"],
-        "weight_decay": point["weight_decay"],
-        "value": None if diverged else fmean(run.last(metric) for run in runs),
-        "status": "diverged" if diverged else "complete",
-        "run_ids": point["runs"],
-    }
-
-
-def _comparison(
-    a: str,
-    runs_a: Sequence[RunFiles],
-    b: str,
-    runs_b: Sequence[RunFiles],
-    metric: str,
-    better: Better,
-    study: Mapping[str, Any],
-    alpha: float,
-) -> dict[str, Any]:
-    """One metric of optimizer a against the reference b, paired by seed; pairs in which a run diverged are left out of
-    the numbers and counted in the verdict. So are, of a secondary metric, those in which it was too large to be shown.
-    """
-    primary = metric == study["primary_metric"]
-    per_seed = {a: _per_seed(runs_a, metric), b: _per_seed(runs_b, metric)}
-    pairs = [(x, y) for x, y in zip(per_seed[a], per_seed[b], strict=True) if x is not None and y is not None]
-    values_a, values_b = [x for x, _ in pairs], [y for _, y in pairs]
-    difference = paired_difference(values_a, values_b, alpha) if len(pairs) > 1 else None
-    row: dict[str, Any] = {
-        "a": a,
-        "b": b,
-        "metric": metric,
-        "primary": primary,
-        "better": better,
-        "mean": {a: fmean(values_a), b: fmean(values_b)} if pairs else None,
-        "per_seed": per_seed,
-        "difference": asdict(difference) if difference else None,
-        "margin": None,
-        "verdict": None,
-        "speedup": None,
-        "paper": None,
-    }
-    if primary:
-        diverged = {a: sum(run.diverged for run in runs_a), b: sum(run.diverged for run in runs_b)}
-        row["margin"] = study["margin"]
-        row["verdict"] = verdict(
-            difference, a=a, b=b, better=better, margin=study["margin"], diverged=diverged, seeds=len(runs_a)
-        )
-        if pairs:
-            validation = study["validation_metric"]
-            both = [(x, y) for x, y in zip(runs_a, runs_b, strict=True) if not (x.diverged or y.diverged)]
-            curves_a, curves_b = [x.curve(validation) for x, _ in both], [y.curve(validation) for _, y in both]
-            # Records of before this key have one direction for both.
-            row["speedup"] = asdict(speedup(curves_a, curves_b, better=study.get("validation_better", better)))
-    if study["paper"] and (cell := paper_cell(PAPER, study["paper"], metric)):
-        row["paper"] = _paper(study["paper"], cell, a, b, row["verdict"], study["margin"])
-    return row
-
-
-def _per_seed(runs: Sequence[RunFiles], metric: str) -> list[float | None]:
-    """One value a seed; None where the run diverged, or the value was too large to be shown."""
-    return [None if run.diverged or not run.curve(metric) else run.last(metric) for run in runs]
-
-
-def _paper(key: str, cell: PaperCell, a: str, b: str, outcome: str | None, margin: float) -> dict[str, Any] | None:
-    """The paper's numbers for two optimizers, and whether they point where our verdict does."""
-    if a not in cell.values or b not in cell.values:
-        return None
-    paper_a, paper_b = cell.values[a], cell.values[b]
-    return {
-        a: paper_a,
-        b: paper_b,
-        "cell": key,
-        "source": cell.source,
-        "trust": cell.trust,
-        "uncertainty": cell.uncertainty,
-        "agrees": agrees(outcome, a=a, b=b, paper_a=paper_a, paper_b=paper_b, better=cell.better, margin=margin),
+        "best_so_far": [best_so_far(study, each, name) for each in replicates],
     }

@@ -1,9 +1,7 @@
-"""The figures of synthetic studies: there, small, in the fixed colours, and the same bytes every time."""
+"""The figures of a synthetic study: what they show, and that equal data give equal bytes."""
 
 import json
-import shutil
 import statistics
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,24 +9,25 @@ import matplotlib
 import matplotlib.image
 import numpy as np
 import pytest
-from matplotlib.colors import to_rgb
+from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from experiments.harness.errors import DataError
-from experiments.report.figures import draw, learning_curves, learning_rate_sweep, paired_differences
+from experiments.report.figures import draw, learning_curves, optimizer_colors, paired_differences
+from experiments.report.search_figures import ease_of_tuning, settings_scatter
+from experiments.study.replicates import Replicate, read_replicates
+from tests.report.conftest import WriteStudy
 
-WriteStudy = Callable[..., Path]
 VERMILLION, BLUE = (213, 94, 0), (0, 114, 178)
-ALL = ["learning-curves.png", "learning-rate-sweep.png", "paired-differences-lion-adamw.png"]
+ALL = ["paired-differences-lion-adamw.png", "ease-of-tuning.png", "settings.png", "learning-curves.png"]
+COLORS = optimizer_colors(("lion", "adamw"))
 
 
-def read(directory: Path) -> dict[str, Any]:
-    summary: dict[str, Any] = json.loads((directory / "summary.json").read_text())
-    return summary
+def read(directory: Path) -> tuple[dict[str, Any], list[Replicate]]:
+    return json.loads((directory / "summary.json").read_text()), read_replicates(directory)
 
 
 def drawn(directory: Path) -> list[str]:
-    return draw(directory, read(directory))
+    return draw(directory, *read(directory))
 
 
 def xy(line: Line2D) -> tuple[list[float], list[float]]:
@@ -36,8 +35,8 @@ def xy(line: Line2D) -> tuple[list[float], list[float]]:
     return x, y
 
 
-def rgb(line: Line2D) -> tuple[float, float, float]:
-    return to_rgb(line.get_color())
+def labelled(axes: Axes, label: str) -> Line2D:
+    return next(line for line in axes.get_lines() if line.get_label() == label)
 
 
 def pixels_of(path: Path, color: tuple[int, int, int]) -> int:
@@ -51,86 +50,91 @@ def test_figures_are_small_and_every_optimizer_has_its_colour(write_study: Write
     for name in ALL:
         assert (directory / name).stat().st_size < 150_000
         assert pixels_of(directory / name, VERMILLION) > 100
-    for name in ALL[:2]:
+    for name in ALL[1:2] + ALL[3:]:
         assert pixels_of(directory / name, BLUE) > 100
 
 
-def test_curves_are_means_over_the_seeds_that_completed(write_study: WriteStudy) -> None:
-    directory = write_study(seeds=4, diverged={"lion": 1})
-    _, validation = learning_curves(directory, read(directory)).axes
-    lion, adamw = validation.get_lines()
-    for line, name, seeds in ((lion, "lion", (1, 2, 3)), (adamw, "adamw", (0, 1, 2, 3))):
-        final = []
-        for seed in seeds:
-            text = (directory / "runs" / f"{name}-s{seed}-0123456789" / "metrics.jsonl").read_text()
-            final.append([row["val/top1"] for row in map(json.loads, text.splitlines()) if "val/top1" in row][-1])
+def test_curves_are_means_over_the_confirm_runs_that_completed(write_study: WriteStudy) -> None:
+    summary, replicates = read(write_study(numbers=range(4), diverged=[(1, "lion")]))
+    _, validation = learning_curves(summary, replicates, COLORS).axes
+    for line, name, numbers in zip(validation.get_lines(), ("lion", "adamw"), ((0, 2, 3), (0, 1, 2, 3)), strict=True):
+        runs = [run for number in numbers for run in replicates[number].of(name, "confirm")]
+        final = [[row["val/loss"] for row in run.rows if "val/loss" in row][-1] for run in runs]
         steps, values = xy(line)
-        assert steps == [25, 50, 75, 100, 125, 150, 175, 200]
-        assert values[-1] == pytest.approx(sum(final) / len(seeds))
-        band = next(
-            band
-            for band in validation.collections
-            if np.asarray(band.get_facecolor())[0, :3] == pytest.approx(rgb(line))
-        )
-        x, y = np.asarray(band.get_paths()[0].vertices, dtype=float).T
-        assert np.ptp(y[x == 200]) == pytest.approx(2 * statistics.stdev(final))
-    assert lion.get_label() == "Lion (3 of 4 seeds)"
+        assert steps == [40, 80, 120, 160, 200]
+        assert values[-1] == pytest.approx(statistics.fmean(final))
+        assert line.get_label() == f"{ {'lion': 'Lion', 'adamw': 'AdamW'}[name] } ({2 * len(numbers)} of 8 runs)"
 
 
-def test_the_sweep_shows_every_trial_and_marks_those_that_diverged(write_study: WriteStudy) -> None:
-    (axes,) = learning_rate_sweep(read(write_study(decays=(0.3, 1.0)))).axes
-    assert axes.get_xscale() == "log"
-    lines = [xy(line) for line in axes.get_lines() if line.get_color() == "#D55E00"]
-    (_, low_decay), (rates, full_decay), (diverged_rates, _) = lines
-    assert low_decay[:3] == pytest.approx([52.1, 55.85, 57.1])
-    assert full_decay[:3] == pytest.approx([53.1, 56.85, 58.1])
-    assert rates == pytest.approx([1e-4, 10**-3.5, 1e-3, 10**-2.5])
-    assert np.isnan(full_decay[3])
-    assert set(diverged_rates) == {rates[3]}
+def test_paired_differences_show_the_interval_the_margin_and_the_reproductions(write_study: WriteStudy) -> None:
+    summary, _ = read(write_study(numbers=range(7), diverged=[(1, "lion")]))
+    row = summary["comparisons"][0]
+    (axes,) = paired_differences(summary, row, COLORS).axes
+    lion, adamw = row["per_replicate"]["lion"], row["per_replicate"]["adamw"]
+    assert xy(labelled(axes, "a replicate"))[1] == [lion[n] - adamw[n] for n in (0, 2, 3, 4, 5)]
+    assert xy(labelled(axes, "reproduction"))[1] == [row["reproductions"][0]["difference"]]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["0", "2", "3", "4", "5", "mean", "6"]
+    dashed = [xy(line)[1][0] for line in axes.get_lines() if line.get_linestyle() == "--" and len(xy(line)[0]) == 2]
+    assert dashed == row["prediction95"]
+    assert axes.get_ylabel() == "above 0: AdamW is better", "of a loss"
+    row["better"] = "higher"
+    assert paired_differences(summary, row, COLORS).axes[0].get_ylabel() == "above 0: Lion is better"
 
 
-def test_paired_differences_leave_out_seeds_with_a_diverged_run(write_study: WriteStudy) -> None:
-    summary = read(write_study(seeds=4, diverged={"lion": 1}))
-    comparison = summary["comparisons"][0]
-    (axes,) = paired_differences(summary, comparison).axes
-    points = next(line for line in axes.get_lines() if line.get_label() == "one seed")
-    lion, adamw = comparison["per_seed"]["lion"], comparison["per_seed"]["adamw"]
-    assert lion[0] is None
-    assert xy(points)[1] == [lion[seed] - adamw[seed] for seed in (1, 2, 3)]
-    assert [label.get_text() for label in axes.get_xticklabels()] == ["1", "2", "3", "mean"]
-    assert axes.get_ylabel() == "above 0: Lion is better"
-    comparison["better"] = "lower"
-    assert paired_differences(summary, comparison).axes[0].get_ylabel() == "above 0: AdamW is better"
+def test_ease_of_tuning_is_the_median_over_replicates_from_where_all_have_a_value(write_study: WriteStudy) -> None:
+    summary, _ = read(write_study())
+    (axes,) = ease_of_tuning(summary, COLORS).axes
+    for name, label in (("lion", "Lion"), ("adamw", "AdamW")):
+        found = np.array(summary["optimizers"][name]["best_so_far"], dtype=float)
+        whole = np.flatnonzero(np.isfinite(found).all(axis=0))
+        trials, values = xy(labelled(axes, label))
+        assert trials == (whole + 1).tolist()
+        assert values == pytest.approx(np.median(found[:, whole], axis=0))
+    stages = [xy(line)[0][0] for line in axes.get_lines() if line.get_linestyle() == ":" and len(xy(line)[0]) == 2]
+    assert stages == [4.5, 7.5]
+
+
+@pytest.mark.parametrize("better", ["lower", "higher"])
+def test_a_diverged_trial_never_looks_like_the_best(write_study: WriteStudy, better: str) -> None:
+    summary, replicates = read(write_study(stages=(30, 5)))
+    summary["validation_better"] = better
+    axes = settings_scatter(summary, replicates, COLORS).axes[0]
+    diverged = next(line for line in axes.get_lines() if line.get_marker() == "x")
+    (trials,) = (line for line in axes.get_lines() if str(line.get_label()).startswith("a trial"))
+    lost = [run for each in replicates for run in each.of("lion", "search") if run.diverged]
+    assert len(xy(diverged)[0]) == len(lost) > 0
+    worse = min(xy(diverged)[1]) > max(xy(trials)[1])
+    assert worse if better == "lower" else max(xy(diverged)[1]) < min(xy(trials)[1])
+    low, high = axes.get_ylim()
+    assert low <= min(xy(diverged)[1]) <= high
+
+
+def test_winners_are_marked_where_the_best_trials_lie(write_study: WriteStudy) -> None:
+    summary, replicates = read(write_study())
+    figure = settings_scatter(summary, replicates, COLORS)
+    assert len(figure.axes) == 2 * 4
+    stars = labelled(figure.axes[1], "a replicate's winner")
+    best = [min((run.last("val/loss") or 9, run.unit[1]) for run in each.of("lion", "search")) for each in replicates]
+    assert xy(stars) == ([position for _, position in best], [value for value, _ in best])
 
 
 def test_drawing_again_gives_the_same_bytes_whatever_the_readers_own_style(write_study: WriteStudy) -> None:
-    directory = write_study(decays=(0.3, 1.0), optimizers=("lion", "adamw", "signum"))
+    directory = write_study(numbers=range(2), optimizers=("lion", "adamw", "signum"), samples=True)
     first = {name: (directory / name).read_bytes() for name in drawn(directory)}
-    assert "paired-differences-signum-adamw.png" in first
+    assert {"paired-differences-signum-adamw.png", "samples.png", "sample-distances.png"} <= first.keys()
     with matplotlib.rc_context({"font.size": 20, "axes.grid": False, "savefig.dpi": 40}):
         assert {name: (directory / name).read_bytes() for name in drawn(directory)} == first
 
 
-def test_an_optimizer_whose_runs_all_diverged_is_left_out_of_the_curves(write_study: WriteStudy) -> None:
-    directory = write_study(diverged={"lion": 8})
-    assert drawn(directory) == ALL[:2]
-    # What is left of Lion's colour is its line in the legend.
-    assert 0 < pixels_of(directory / ALL[0], VERMILLION) < 100
-    assert pixels_of(directory / ALL[0], BLUE) > 400
-
-
 @pytest.mark.parametrize(
     ("arguments", "expected"),
-    [({"tuned": False, "seeds": 3}, [ALL[0], ALL[2]]), ({"seeds": 1}, ALL[:2]), ({"seeds": 0}, ALL[1:2])],
+    [
+        ({"numbers": range(2), "stages": ()}, [ALL[0], ALL[3]]),
+        ({"numbers": [0]}, ALL[1:]),
+        ({"diverged": [(n, "lion") for n in range(6)]}, ALL[1:]),
+    ],
 )
 def test_a_figure_without_data_is_not_drawn(
     write_study: WriteStudy, arguments: dict[str, Any], expected: list[str]
 ) -> None:
     assert drawn(write_study(**arguments)) == expected
-
-
-def test_a_summary_without_its_run_records_is_refused(write_study: WriteStudy) -> None:
-    directory = write_study(seeds=2)
-    shutil.rmtree(directory / "runs" / "lion-s1-0123456789")
-    with pytest.raises(DataError, match="no record of lion-s1-0123456789"):
-        drawn(directory)

@@ -1,32 +1,46 @@
-"""The page of a study and the page over all studies."""
+"""The page of a study, its tables, the terminal, and the pages over all studies."""
 
+import io
 import json
 import re
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
 import pytest
+from rich.console import Console
 
 from experiments.harness.errors import DataError
-from experiments.report.overview import headline_table, overview_page
+from experiments.report.overview import front_page, overview_page
 from experiments.report.readme import study_page
-from experiments.report.rebuild import write_between_marks, write_report
+from experiments.report.rebuild import read_summary, write_between_marks, write_report
 from experiments.report.rebuild import write_study as write_page
+from experiments.report.tables import (
+    claims_table,
+    cost_table,
+    environments_table,
+    markdown_table,
+    nuisance_table,
+    replicates_table,
+    result_table,
+    spaces_table,
+    speedup_table,
+)
+from experiments.report.terminal import print_verdict
+from tests.report.conftest import WriteStudy
 
-WriteStudy = Callable[..., Path]
+PAPER = {"stages": (), "lengths": (), "confirm": 1, "declared": 3, "numbers": range(3), "nuisance": {}} | {
+    "paper": "image_classification.vit_b16",
+    "gain": 0.05,
+    "top1_gain": 2.0,
+}
 
 
 def read(directory: Path) -> dict[str, Any]:
     summary: dict[str, Any] = json.loads((directory / "summary.json").read_text())
     return summary
-
-
-def overview(*directories: Path) -> str:
-    return overview_page({"/".join(directory.parts[-3:]): read(directory) for directory in directories})
 
 
 def headings(page: str) -> list[str]:
@@ -38,138 +52,260 @@ def broken_links(page: Path) -> list[str]:
     return [target for target in targets if not (page.parent / unquote(target)).is_file()]
 
 
-def test_the_verdict_comes_first_and_everything_else_follows(write_study: WriteStudy) -> None:
-    page = study_page(read(write_study()), [])
-    assert page.splitlines()[0] == "# Lion against AdamW: image classification, scale mini, experiment mini"
-    assert page.splitlines()[2].startswith("**AdamW beats Lion by ")
+def cells(table: str) -> list[list[str]]:
+    """Head and rows of a Markdown table."""
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
+    assert len({len(line) for line in lines}) == 1, "every row must have as many cells as the head"
+    return [lines[0], *lines[2:]]
+
+
+def by_folder(*directories: Path) -> dict[str, dict[str, Any]]:
+    return {"/".join(directory.parts[-3:]): read(directory) for directory in directories}
+
+
+def test_the_regime_stands_above_the_verdict_and_everything_else_follows(write_study: WriteStudy) -> None:
+    directory = write_study(gain=0.1, numbers=range(7))
+    write_page(directory)
+    page = (directory / "README.md").read_text()
+    paragraphs = page.split("\n\n")
+    assert paragraphs[0] == "# Lion against AdamW: image classification, scale mini, experiment mini"
+    assert paragraphs[1].startswith("Regime: ConvNet, 0.24 M parameters; ")
+    assert paragraphs[2].startswith("**Lion beats AdamW by ")
+    assert paragraphs[3].startswith("In steps: Lion needs ")
+    assert re.match(r"- Committed: .*\n- Yours \(replicate 6\): ", paragraphs[4])
     assert headings(page)[1:] == [
+        "Ease of tuning",
         "Result: Lion - AdamW",
-        "Other metrics",
-        "Settings",
-        "Tuning trials",
+        "Search",
         "Speed-up: Lion - AdamW",
         "Cost",
-        "What was run",
+        "What was drawn anew in each replicate",
+        "Every replicate: Lion - AdamW",
+        "What it was computed with",
     ]
-    other_metrics = page[page.index("## Other metrics") : page.index("## Settings")]
-    assert "test loss" in other_metrics
-    assert "top-1" not in other_metrics
-    assert "exact sign-flip p = 0.008" in page, "2 of the 2^8 flips: all differences have one sign"
-    assert "bootstrap" not in page, "there are fewer than 10 pairs"
-    for fact in ("at the settings below", "an imagined processor", "torch 2.15.0", "abcdef0123456789", "f" * 16):
-        assert fact in page
-    assert "make reproduce-image-classification SCALE=mini" in page
-
-
-def test_the_bootstrap_interval_is_shown_from_ten_pairs(write_study: WriteStudy) -> None:
-    assert "95 % bootstrap interval" in study_page(read(write_study(seeds=10)), [])
-
-
-def test_three_seeds_are_called_a_direction(write_study: WriteStudy) -> None:
-    page = study_page(read(write_study(tuned=False, seeds=3)), [])
-    assert "read the direction only" in page
-    assert "Nothing was tuned" in page
-    assert "Tuning trials" not in headings(page)
-
-
-def test_settings_that_were_tuned_on_other_data_are_labelled_so(write_study: WriteStudy) -> None:
-    summary = read(write_study(tuned=False)) | {"settings_from": "language_modeling/mini"}
-    assert "transferred, those that won in language_modeling/mini" in study_page(summary, [])
-
-
-def test_what_was_run_admits_uncommitted_changes_and_mixed_hardware(write_study: WriteStudy) -> None:
-    summary = read(write_study())
-    summary["environment"] |= {"git_dirty": True, "kinds_of_hardware": 2}
-    page = study_page(summary, [])
-    assert "with uncommitted changes" in page
-    assert "the first of 2 kinds" in page
-    summary["environment"] |= {"git_sha": None, "git_dirty": False, "kinds_of_hardware": 1}
-    page = study_page(summary, [])
-    assert "of no commit" in page
-    assert "uncommitted" not in page
-    assert "kinds" not in page
+    for fact in ("an imagined processor", "torch 2.15.0", "abcdef0123456789", "f" * 16, "exact sign-flip p", "pilot"):
+        assert (fact in page) == (fact != "pilot")
+    assert page.count("![") == 4
+    assert not re.search(r"\b(None|nan|inf)\b", page)
 
 
 @pytest.mark.parametrize(
     ("arguments", "first_words"),
     [
-        ({"seeds": 1}, "**No verdict: one paired seed"),
-        ({"seeds": 0}, "**No verdict: this study only tuned.**"),
-        ({"diverged": {"lion": 8}}, "**AdamW beats Lion, whose training diverged"),
-        ({"diverged": {"lion": 8, "adamw": 8}}, "**Undecided, because training diverged"),
-        ({"diverged": {"lion": 1}}, "**Undecided, because training diverged"),
+        ({"numbers": [0]}, "**Exploratory (replicates 0; declared are 6): No verdict: one replicate gives no interval"),
+        ({"numbers": range(2)}, "**Exploratory (replicates 0 to 1; declared are 6): No verdict: a verdict takes 4"),
+        ({"numbers": range(5), "gain": 0.1}, "**Exploratory (replicates 0 to 4; declared are 6): Lion beats AdamW by "),
+        ({"declared": 0, "numbers": [0]}, "**No verdict: smoke. This scale runs the code"),
+        ({"diverged": [(n, "lion") for n in range(6)]}, "**AdamW beats Lion, whose confirm runs diverged"),
+        (
+            {"diverged": [(n, name) for n in range(6) for name in ("lion", "adamw")]},
+            "**Undecided, because confirm runs",
+        ),
+        ({"lengths": (), "gain": 0.1}, "**Lion beats AdamW by "),
+        (PAPER, "**No verdict: a verdict takes 4 replicates"),
+        ({"stages": (3,), "confirm": 1, "gain": 0.1}, "**Lion beats AdamW by "),
+        ({"optimizers": ("lion", "adamw", "sgd"), "gain": 0.1}, "**Lion beats AdamW by "),
     ],
 )
-def test_studies_with_holes_still_have_a_page(
+def test_studies_with_holes_still_have_a_page_and_say_what_they_are(
     write_study: WriteStudy, arguments: dict[str, Any], first_words: str
 ) -> None:
-    page = study_page(read(write_study(**arguments)), [])
-    assert page.splitlines()[2].startswith(first_words)
-    assert not re.search(r"\b(None|nan)\b", page)
+    directory = write_study(scale="smoke" if arguments.get("declared") == 0 else "mini", **arguments)
+    write_page(directory)
+    page = (directory / "README.md").read_text()
+    assert page.split("\n\n")[2].startswith(first_words)
+    assert not re.search(r"\b(None|nan|inf)\b", page)
+    assert broken_links(directory / "README.md") == []
 
 
-def test_every_contestant_is_compared_on_one_page(write_study: WriteStudy) -> None:
-    page = study_page(read(write_study(optimizers=("lion", "adamw", "sgd"))), [])
-    assert {"Result: Lion - AdamW", "Result: SGD - AdamW"} <= set(headings(page))
-    assert "Lion against AdamW against SGD" in page
+def test_the_result_table_has_every_metric_and_the_verdict_beside_the_one_that_decides(write_study: WriteStudy) -> None:
+    summary = read(write_study(gain=0.1))
+    row = summary["comparisons"][0]
+    head, loss, top1 = cells(result_table(summary, summary["comparisons"]))
+    assert head[:4] == ["metric", "Lion", "AdamW", "Lion - AdamW"]
+    low, high = row["difference"]["ci95"]
+    assert loss == [
+        "test loss (lower is better)",
+        f"{row['mean']['lion']:.4f}",
+        f"{row['mean']['adamw']:.4f}",
+        f"{row['difference']['mean']:+.4f}",
+        f"{low:.4f} to {high:.4f}",
+        f"{row['steps_percent']['mean']:.0f} % fewer",
+        "6 of 6",
+        "**Lion**",
+    ]
+    assert (top1[0], top1[-1]) == ("test top-1 accuracy, % (higher is better)", "")
+
+
+def test_the_papers_claims_stand_only_beside_the_papers_own_settings(write_study: WriteStudy) -> None:
+    rows = read(write_study(scale="paper", **PAPER))["comparisons"]
+    head, top1 = cells(claims_table(rows))
+    assert head[-2:] == ["outcome", "pairs it takes"]
+    assert top1[1:3] == ["77.44 / 75.48 (image_classification.vit_b16, Table 2, exact)", "Lion is better"]
+    assert top1[4] == "**confirmed**"
+    assert claims_table(read(write_study(gain=0.1))["comparisons"]) == ""
+
+
+def test_the_spaces_table_says_where_the_winners_lie_and_which_box_was_too_small(write_study: WriteStudy) -> None:
+    summary = read(write_study(best={"lion": (0.5, 3.0, 0.5, 0.5)}, stages=(20, 9, 9)))
+    rows = cells(spaces_table(summary))[1:]
+    assert [row[:3] for row in rows[:4]] == [
+        ["Lion", "peak learning rate", "1e-05 to 0.01"],
+        ["Lion", "memory of beta 1, steps", "2 to 200"],
+        ["Lion", "memory of beta 2, steps", "2 to 200"],
+        ["Lion", "decay over the run", "0, 0.01 to 10"],
+    ]
+    assert [row[1] for row in rows if row[4] == "**yes: box-limited**"] == ["memory of beta 1, steps"]
+
+
+def test_the_tables_tell_what_was_drawn_what_diverged_and_which_machines_there_were(write_study: WriteStudy) -> None:
+    arguments = {"gain": 0.1, "numbers": range(7), "diverged": [(2, "lion")], "hardware": {3: "another processor"}}
+    summary = read(write_study(nuisance={"train.clip_norm": {"low": 0.5, "high": 2.0, "log": True}}, **arguments))
+    (drawn,) = cells(nuisance_table(summary))[1:]
+    assert drawn == ["`train.clip_norm`", "0.5 to 2, log-uniform", "0.5, 0.6, 0.7, 0.8, 0.9, 1, 1.1"]
+    rows = cells(replicates_table(summary, summary["comparisons"][0]))[1:]
+    assert rows[2][1:] == ["diverged", rows[2][2], "n/a", "counts"]
+    assert rows[6][4].startswith("reproduction: ")
+    assert [row[0] for row in cells(environments_table(summary))[1:]] == ["0 to 2, 4 to 6", "3"]
+    lion = cells(cost_table(summary))[1]
+    assert lion[:5] == ["Lion", "1.920", "50.000", "1.25", "10.0"]
+    assert lion[-1] == "2 of 12"
+
+
+def test_the_speedup_stands_beside_what_noise_makes_of_it(write_study: WriteStudy) -> None:
+    rows = read(write_study(gain=0.1, confirm=3))["comparisons"]
+    head, loss, top1 = cells(speedup_table(rows))
+    assert head == ["metric", "Lion reaches AdamW's end", "AdamW reaches Lion's end", "AdamW reaches AdamW's end (A/A)"]
+    assert (loss[0], top1[0]) == ("validation loss", "validation top-1 accuracy, %")
+    assert loss[1].endswith("x, 18 of 18")
+    assert loss[3].endswith("of 36"), "three runs of a replicate chase each other"
+
+
+def test_a_bar_in_a_cell_does_not_open_another_column() -> None:
+    assert markdown_table(["a", "b"], [["x|y", "z"]]).splitlines()[-1] == "| x\\|y | z |"
+
+
+def test_the_terminal_says_the_regime_the_verdict_and_whether_it_was_reproduced(write_study: WriteStudy) -> None:
+    def shown(**arguments: Any) -> str:
+        output = io.StringIO()
+        print_verdict(read(write_study(**arguments)), Console(file=output, width=100))
+        return output.getvalue()
+
+    lines = shown(gain=0.1, numbers=range(7)).splitlines()
+    table_end = next(n for n, line in enumerate(lines) if line.startswith("└"))
+    assert [line.partition(" ")[0] for line in lines[table_end + 1 :]] == [
+        "Regime:",
+        "Lion",
+        "In",
+        "Committed:",
+        "Yours",
+    ]
+    assert re.search(r"side the 95 % prediction interval for one replicate \(.*\): (not )?reproduced\.$", lines[-1])
+    own = shown(experiment="own", gain=0.1, numbers=[0]).splitlines()
+    assert own[-1].startswith("An interval takes 2 replicates and a verdict 4: REPLICATES=0-3 runs the 3")
+    assert "No verdict: smoke" in shown(scale="smoke", declared=0, numbers=[0])
+
+
+def test_printing_a_verdict_needs_neither_matplotlib_nor_torch() -> None:
+    check = (
+        "import sys, experiments.report.terminal; sys.exit(len({'matplotlib', 'scipy', 'torch'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0
 
 
 def test_holm_is_over_the_tasks_default_studies_of_a_scale(write_study: WriteStudy) -> None:
     directories = [
-        write_study("diffusion", gain=1.0),
-        write_study("lit", gain=0.9, seeds=6),
-        write_study("image_classification", "mini", "mini-model.width=64", gain=0.8),
-        write_study("image_classification", "gpu", "gpu", gain=1.0),
+        write_study("diffusion", gain=0.010),
+        write_study("lit", gain=0.015),
+        write_study("image_classification", "mini", "mini-model.width=64", gain=0.01),
+        write_study("image_classification", "gpu", "gpu", gain=0.01),
     ]
-    page = overview(*directories)
+    page = overview_page(by_folder(*directories))
     p = {directory.parts[-3:]: read(directory)["comparisons"][0]["difference"]["p"] for directory in directories}
-    small, large = sorted((p["diffusion", "mini", "mini"], p["lit", "mini", "mini"]))
-    assert p["diffusion", "mini", "mini"] == small
+    large, small = p["diffusion", "mini", "mini"], p["lit", "mini", "mini"]
+    assert small < large
     expected = {
-        "diffusion/mini/mini": 2 * small,
-        "lit/mini/mini": max(2 * small, large),
+        "diffusion/mini/mini": max(2 * small, large),
+        "lit/mini/mini": 2 * small,
         "image_classification/mini/mini-model.width=64": None,
         "image_classification/gpu/gpu": p["image_classification", "gpu", "gpu"],
     }
     rows = [line.strip("| ").split(" | ") for line in page.splitlines() if line.startswith("| [")]
-    shown = {re.findall(r"\[(.*)\]", row[0])[0]: row[8] for row in rows}
+    shown = {unquote(re.findall(r"\((.*)/README.md\)", row[0])[0]): row[-1] for row in rows}
     assert shown == {
         folder: "n/a" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}" for folder, p in expected.items()
     }
 
 
 def test_a_diverged_or_missing_comparison_counts_in_holm_as_p_1(write_study: WriteStudy) -> None:
-    alone = write_study("lit", gain=1.0, seeds=6)
+    alone = write_study("lit", gain=0.015)
     p = read(alone)["comparisons"][0]["difference"]["p"]
-    others = [write_study("diffusion", diverged={"lion": 1}), write_study("finetuning", seeds=1)]
-    row = next(line for line in overview(alone, *others).splitlines() if line.startswith("| [lit"))
-    assert row.split(" | ")[8] == f"{3 * p:.3f}"
+    others = [write_study("diffusion", diverged=[(0, "lion")]), write_study("finetuning", numbers=[0])]
+    page = overview_page(by_folder(alone, *others))
+    row = next(line for line in page.splitlines() if line.startswith("| [LiT"))
+    assert row.strip("| ").split(" | ")[-1] == f"{3 * p:.3f}"
 
 
 def test_the_overview_explains_every_verdict_to_a_stranger(write_study: WriteStudy) -> None:
-    page = overview(write_study(), write_study("lit", "smoke", "smoke"))
+    page = overview_page(by_folder(write_study(), write_study("lit", "smoke", "smoke", declared=0)))
     assert page.index("**tie**") < page.index("**undecided**") < page.index("## mini")
     assert page.index("## mini") < page.index("## smoke: checks that the code runs; the numbers mean nothing")
-    assert "There is no study yet" in overview()
+    assert "**no verdict: smoke**" in page
+    assert "There is no study yet" in overview_page({})
+
+
+def test_the_front_page_tells_what_was_shown_what_was_not_and_what_is_exploratory(write_study: WriteStudy) -> None:
+    assert front_page({}).startswith("**Nothing has been shown here yet: no study is committed.**")
+    studies = by_folder(
+        write_study(gain=0.1),
+        write_study("lit", gain=-0.1, numbers=range(5)),
+        write_study("diffusion", numbers=range(2)),
+        write_study("finetuning", "mini", "ablation", gain=0.1),
+        write_study("finetuning", "smoke", "smoke", declared=0),
+    )
+    page = front_page(studies)
+    lead = page.split("\n\n")[0]
+    assert "With all the replicates that were declared: Lion better in 1 of 1 comparisons." in lead
+    assert "exploratory and not final: AdamW better in 1, no verdict in 1 of 2 comparisons." in lead
+    assert "Not measured yet: fine-tuning, language modeling." in lead
+    assert "None of these studies has the paper's models" in lead
+    assert "ablation" not in page
+    assert "smoke" not in page
+    assert page.count("Regime: ConvNet") == 3
+    for paragraph in page.split("\n\n")[2:]:
+        assert paragraph.index("Regime: ") < paragraph.index("**"), "the regime stands above the verdict"
+    assert "**AdamW (exploratory)**" in page
 
 
 def test_rebuilding_everything_gives_the_same_bytes_and_no_broken_link(write_study: WriteStudy, tmp_path: Path) -> None:
-    write_study(seeds=2)
-    write_study("lit", "mini", "mini-optimizer.betas=[0.9,0.95]", seeds=2, tuned=False)
+    write_study(numbers=range(3), samples=True)
+    write_study("lit", "mini", "mini-optimizer.betas=[0.9,0.95]", numbers=range(2), stages=())
     results = tmp_path / "results"
     assert len(write_report(results)) == 2
-    made = {path: path.read_bytes() for path in results.rglob("*") if path.suffix in (".md", ".png")}
-    assert len(made) == 1 + 2 + 3 + 2
+    made = {path: path.read_bytes() for path in results.rglob("*") if path.suffix in (".md", ".png", ".json")}
     write_report(results)
     assert {path: path.read_bytes() for path in made} == made
     assert [broken_links(path) for path in made if path.suffix == ".md"] == [[], [], []]
 
 
-def test_a_summary_of_another_schema_is_refused(write_study: WriteStudy) -> None:
-    directory = write_study(seeds=2)
-    (directory / "summary.json").write_text(json.dumps(read(directory) | {"schema": 2}))
-    with pytest.raises(DataError, match=r"summary.json has schema 2"):
-        write_page(directory)
+def test_a_study_that_cannot_be_read_keeps_no_other_from_the_reader(
+    write_study: WriteStudy, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    old, new = write_study("lit", numbers=[0]), write_study(numbers=[0])
+    (old / "study.json").write_text('{"schema": 1}')
+    (old / "summary.json").write_text('{"schema": 1}')
+    with pytest.raises(DataError, match=r"summary.json has schema 1, but this report reads 2"):
+        read_summary(old)
+    assert write_report(tmp_path / "results") == [new]
+    assert "Left as it is" in capsys.readouterr().out
+    assert "lit/" not in (tmp_path / "results/README.md").read_text()
+
+
+def test_figures_of_an_earlier_version_of_a_study_go(write_study: WriteStudy) -> None:
+    directory = write_study(numbers=range(2))
+    (directory / "paired-differences-sgd-adamw.png").write_bytes(b"")
+    write_page(directory)
+    assert not (directory / "paired-differences-sgd-adamw.png").exists()
 
 
 def test_the_command_names_a_folder_that_does_not_exist(tmp_path: Path) -> None:
@@ -180,25 +316,22 @@ def test_the_command_names_a_folder_that_does_not_exist(tmp_path: Path) -> None:
     assert "Traceback" not in result.stderr
 
 
-def test_the_command_rebuilds_a_results_folder(write_study: WriteStudy, tmp_path: Path) -> None:
-    directory = write_study(seeds=2)
-    subprocess.run([sys.executable, "-m", "experiments.report", str(tmp_path / "results")], check=True)
-    assert (directory / "README.md").read_text().startswith("# Lion against AdamW")
-    assert (tmp_path / "results" / "README.md").is_file()
-
-
 def test_the_front_pages_table_is_replaced_and_the_rest_of_the_page_stays(
     tmp_path: Path, write_study: WriteStudy
 ) -> None:
     page = tmp_path / "README.md"
     page.write_text("before\n<!-- results: made by `make report` -->\nold\n<!-- end of results -->\nafter\n")
-    summary = read(write_study()) | {"scale": "mini"}
     folder = "image_classification/mini/mini"
     for _ in range(2):
-        write_between_marks(page, headline_table({folder: summary}))
+        write_between_marks(page, front_page({folder: read(write_study())}))
     text = page.read_text()
     assert text.startswith("before\n<!-- results")
     assert text.endswith("<!-- end of results -->\nafter\n")
     assert "old" not in text
-    assert text.count(f"](results/{folder}/README.md)") == 1
-    assert headline_table({"a/b/ablation": summary}).count("\n") == 1, "other studies do not stand on the front page"
+    assert text.count(f"| [image classification, cifar10](results/{folder}/README.md)") == 1
+
+
+def test_names_with_markup_stay_text_on_the_page(write_study: WriteStudy) -> None:
+    summary = read(write_study(numbers=range(2)))
+    summary["data"]["name"] = summary["regime"] = summary["margin_reason"] = "<script>x</script>"
+    assert "<script>" not in study_page(summary, [])

@@ -4,74 +4,140 @@ from typing import Any
 
 import pytest
 
-from experiments.report.labels import amount, megabytes, metric_title, number, probability, scientific, verdict_name
-from experiments.report.sentences import verdict_sentence
+from experiments.report.labels import (
+    amount,
+    megabytes,
+    metric_title,
+    number,
+    probability,
+    ranges,
+    significant,
+    steps_words,
+    verdict_name,
+)
+from experiments.report.sentences import (
+    LEAST,
+    ease_sentence,
+    next_step,
+    reproduction_sentences,
+    steps_sentence,
+    verdict_sentence,
+)
+from experiments.study.statistics import LEAST_REPLICATES
 
 
 def study(
     verdict: str | None,
     *,
-    mean: float,
-    ci95: tuple[float, float],
+    mean: float = -1.9,
+    ci95: tuple[float, float] = (-2.7, -1.1),
     metric: str = "test/top1",
     better: str = "higher",
     diverged: tuple[int, int] = (0, 0),
-    seeds: int = 8,
+    replicates: int = 11,
+    **more: Any,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """A summary and its one comparison, Lion against AdamW, with a 90 % interval of 0.8 times the 95 % interval."""
-    ci90 = tuple(mean + 0.8 * (end - mean) for end in ci95)
-    comparison = {
+    row = {
         "a": "lion",
         "b": "adamw",
         "metric": metric,
+        "primary": True,
         "better": better,
         "mean": {"lion": 50 + mean, "adamw": 50.0},
-        "difference": {"mean": mean, "ci_winner": ci95, "ci_tie": ci90, "n": seeds} if seeds > 1 else None,
+        "difference": {
+            "mean": mean,
+            "ci95": ci95,
+            "ci90": tuple(mean + 0.8 * (end - mean) for end in ci95),
+            "n": replicates - max(diverged),
+        }
+        if replicates > 1
+        else None,
+        "prediction95": (-4.0, 0.2),
+        "reproductions": [],
+        "steps_percent": {"mean": -13.6, "ci95": (-31.2, 3.4)},
         "margin": 1.0,
+        "unsettled": 2.5,
+        "diverged": dict(zip(("lion", "adamw"), diverged, strict=True)),
         "verdict": verdict,
+        "box_limited": {"lion": [], "adamw": []},
+        "exploratory": replicates < 11,
     }
-    optimizers = {"lion": {"diverged": diverged[0]}, "adamw": {"diverged": diverged[1]}}
-    looks = {"alpha": 0.05, "exploratory": False}
-    return {"seeds": list(range(seeds)), "looks": looks, "optimizers": optimizers}, comparison
+    row |= {key: value for key, value in more.items() if key in row}
+    summary = {
+        "scale": "mini",
+        "declared": 11,
+        "replicates": list(range(replicates)),
+        "stages": [12, 10, 8],
+        "lengths": [0.7, 1.4],
+        "margin_percent": 10.0,
+        "train_min": 12.3,
+        "reference": "adamw",
+        "validation_metric": "val/loss",
+        "spaces": {"lion": [{"name": "betas 1", "kind": "memory"}], "adamw": []},
+        "comparisons": [row],
+    }
+    return summary | {key: value for key, value in more.items() if key in summary}, row
 
 
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
         (
-            {"verdict": "adamw", "mean": -1.9, "ci95": (-2.7, -1.1)},
-            "AdamW beats Lion by 1.90 points in test top-1 accuracy (95 % interval 1.10 to 2.70, 8 paired seeds).",
-        ),
-        (
-            {"verdict": "lion", "mean": 1.9, "ci95": (1.1, 2.7)},
-            "Lion beats AdamW by 1.90 points in test top-1 accuracy (95 % interval 1.10 to 2.70, 8 paired seeds).",
+            {"verdict": "adamw"},
+            "AdamW beats Lion by 1.90 points in test top-1 accuracy (95 % interval 1.10 to 2.70, 11 replicates; margin "
+            "of a tie 1.00 points (10 % of steps)).",
         ),
         (
             {"verdict": "lion", "mean": -2, "ci95": (-3, -1), "metric": "test/log_perplexity", "better": "lower"},
-            "Lion beats AdamW by 2.0000 nats in test log-perplexity "
-            "(lower is better, 95 % interval 1.0000 to 3.0000, 8 paired seeds).",
+            "Lion beats AdamW by 2.0000 nats in test log-perplexity (lower is better, 95 % interval 1.0000 to 3.0000, "
+            "11 "
+            "replicates; margin of a tie 1.0000 nats (10 % of steps)).",
         ),
         (
-            {"verdict": "tie", "mean": 0.1, "ci95": (-0.4, 0.6)},
-            "Tie: Lion and AdamW differ by no more than 1.00 points in test top-1 accuracy "
-            "(Lion minus AdamW is 0.10 points, 90 % interval -0.30 to 0.50, 8 paired seeds).",
+            {"verdict": "tie", "mean": 0.1, "ci95": (-0.4, 0.6), "margin_percent": None},
+            "Tie: Lion and AdamW differ by no more than 1.00 points in test top-1 accuracy (Lion minus AdamW is 0.10 "
+            "points in test top-1 accuracy, 90 % interval -0.30 to 0.50, 11 replicates).",
         ),
         (
-            {"verdict": "undecided", "mean": -0.5, "ci95": (-1.5, 0.5), "seeds": 6},
-            "Undecided: Lion minus AdamW is -0.50 points in test top-1 accuracy (95 % interval -1.50 to 0.50, "
-            "6 paired seeds); that is too uncertain to name a winner, or to call it a tie within 1.00 points.",
+            {"verdict": "undecided", "mean": -0.5, "ci95": (-1.5, 0.5), "replicates": 6},
+            "Exploratory (replicates 0 to 5; declared are 11): Undecided: Lion minus AdamW is -0.50 points in test "
+            "top-1 "
+            "accuracy (95 % interval -1.50 to 0.50, 6 replicates); that is too uncertain to name a winner, or to call "
+            "it "
+            "a tie within 1.00 points (10 % of steps).",
         ),
         (
-            {"verdict": None, "mean": 0.5, "ci95": (0, 0), "seeds": 1, "metric": "test/fid", "better": "lower"},
-            "No verdict: one paired seed gives no interval. Lion minus AdamW is 0.50 in test FID.",
+            {"verdict": "withheld"},
+            "Withheld: Lion minus AdamW is -1.90 points in test top-1 accuracy (95 % interval -2.70 to -1.10, 11 "
+            "replicates), but the searches had not settled: what their last stages gained differs by 2.50 points "
+            "between "
+            "the two.",
         ),
         (
-            {"verdict": "undecided", "mean": 5, "ci95": (4, 6), "diverged": (1, 0)},
-            "Undecided, because training diverged: Lion in 1 of 8 and AdamW in 0 of 8 seeds.",
+            {"verdict": None, "replicates": 3},
+            "Exploratory (replicates 0 to 2; declared are 11): No verdict: a verdict takes 4 replicates, and there "
+            "are 3. "
+            "Lion minus AdamW is -1.90 points in test top-1 accuracy (95 % interval -2.70 to -1.10, 3 replicates).",
         ),
         (
-            {"verdict": "adamw", "mean": 5, "ci95": (4, 6), "diverged": (6, 0)},
-            "AdamW beats Lion, whose training diverged in most seeds: Lion in 6 of 8 and AdamW in 0 of 8.",
+            {"verdict": None, "replicates": 1},
+            "Exploratory (replicates 0; declared are 11): No verdict: one replicate gives no interval, and a verdict "
+            "takes "
+            "4. Lion minus AdamW is -1.90 points in test top-1 accuracy.",
+        ),
+        (
+            {"verdict": "undecided", "diverged": (1, 0)},
+            "Undecided, because confirm runs diverged: Lion in 1 of 11 and AdamW in 0 of 11 replicates; in the others "
+            "Lion minus AdamW is -1.90 points in test top-1 accuracy.",
+        ),
+        (
+            {"verdict": "adamw", "diverged": (6, 0)},
+            "AdamW beats Lion, whose confirm runs diverged in most replicates: Lion in 6 of 11 and AdamW in 0 of 11.",
+        ),
+        (
+            {"verdict": "adamw", "declared": 0, "scale": "smoke"},
+            "No verdict: smoke. This scale runs the code, and its numbers mean nothing.",
         ),
     ],
 )
@@ -79,19 +145,95 @@ def test_the_sentence_names_the_winner_the_amount_and_the_interval(arguments: di
     assert verdict_sentence(*study(**arguments)) == sentence
 
 
-def test_a_look_that_shares_the_5_percent_names_its_own_levels() -> None:
-    for verdict, level in (("adamw", "97.5 %"), ("undecided", "97.5 %"), ("tie", "95 %")):
-        summary, comparison = study(verdict, mean=-1.9, ci95=(-2.7, -1.1))
-        summary["looks"]["alpha"] = 0.025
-        assert f"{level} interval " in verdict_sentence(summary, comparison)
+def test_what_qualifies_a_verdict_stands_in_its_line() -> None:
+    limited = study("adamw", box_limited={"lion": ["betas 1"], "adamw": []})
+    assert verdict_sentence(*limited).endswith(
+        "Box-limited: winners crowd at an edge of their search space (Lion's in memory of beta 1, steps), so that "
+        "better "
+        "settings may lie beyond."
+    )
+    assert verdict_name(*limited) == "AdamW (box-limited)"
+    assert verdict_name(*study("tie", replicates=5)) == "tie (exploratory)"
+    assert verdict_name(*study("tie", declared=0, scale="smoke")) == "no verdict: smoke"
+    assert verdict_name(*study(None, replicates=2)) == "no verdict"
+    assert "Nothing was searched" in verdict_sentence(*study("adamw", stages=[]))
+    assert "No difference would be called a tie" in verdict_sentence(*study("adamw", margin=None))
 
 
-def test_a_look_that_was_not_declared_makes_the_verdict_exploratory() -> None:
-    summary, comparison = study("adamw", mean=-1.9, ci95=(-2.7, -1.1))
-    assert verdict_name(summary, comparison) == "AdamW"
-    summary["looks"]["exploratory"] = True
-    assert verdict_name(summary, comparison) == "AdamW (exploratory)"
-    assert verdict_sentence(summary, comparison).endswith("judged before with other seeds, which was not declared.")
+@pytest.mark.parametrize(
+    ("verdict", "loss", "said"),
+    [
+        ("adamw", (-0.3, -0.1), True),  # a lower loss is Lion's
+        ("adamw", (0.1, 0.3), False),
+        ("adamw", (-0.1, 0.3), False),
+        ("tie", (0.1, 0.3), True),
+        ("undecided", (0.1, 0.3), True),
+    ],
+)
+def test_the_first_sentence_says_where_another_metric_points_elsewhere(
+    verdict: str, loss: tuple[float, float], said: bool
+) -> None:
+    summary, row = study(verdict)
+    other = row | {"metric": "test/loss", "primary": False, "better": "lower", "verdict": None}
+    other["difference"] = {"mean": sum(loss) / 2, "ci95": loss}
+    summary["comparisons"].append(other)
+    sentence = verdict_sentence(summary, row)
+    assert ("; but test loss (" in sentence) is said
+    if said:
+        assert f"points to {'Lion' if loss[1] < 0 else 'AdamW'}." in sentence
+        assert sentence.count(". ") <= 1, "it is the same sentence"
+
+
+def test_a_difference_in_steps_is_fewer_or_more() -> None:
+    assert [steps_words(percent) for percent in (12.4, 0.2, -13.6)] == ["12 % fewer", "0 % fewer", "14 % more"]
+    assert steps_sentence(*study("adamw")) == (
+        "In steps: Lion needs 14 % more steps than AdamW for the same test top-1 accuracy (95 % interval 31 % more to "
+        "3 % "
+        "fewer)."
+    )
+    far = study("lion", steps_percent={"mean": 60.0, "ci95": None})
+    assert steps_sentence(*far).endswith("the lengths that AdamW was run for (0.7, 1, 1.4), and is extrapolated.")
+    assert "do not show that test top-1" in steps_sentence(*study("lion", steps_percent=None))
+    assert "no runs of other lengths" in steps_sentence(*study("lion", steps_percent=None, lengths=[]))
+
+
+def test_a_reproduction_is_held_against_the_prediction_interval() -> None:
+    rows = [
+        {"replicate": 11, "difference": -0.4, "inside": True},
+        {"replicate": 12, "difference": 0.9, "inside": False},
+    ]
+    rows += [{"replicate": 13, "difference": None, "inside": None}]
+    assert reproduction_sentences(*study("adamw", reproductions=rows)) == [
+        "Committed: Lion - AdamW = -1.90 in test top-1 accuracy (95 % interval -2.70 to -1.10, 11 replicates).",
+        "Yours (replicate 11): -0.40, inside the 95 % prediction interval for one replicate (-4.00 to 0.20): "
+        "reproduced.",
+        "Yours (replicate 12): +0.90, outside the 95 % prediction interval for one replicate (-4.00 to 0.20): not "
+        "reproduced.",
+        "Yours (replicate 13): a confirm run diverged, so it has no difference.",
+    ]
+    alone = [{"replicate": 11, "difference": -0.4, "inside": None}]
+    assert reproduction_sentences(*study(None, replicates=1, reproductions=alone, prediction95=None)) == [
+        "Yours (replicate 11): -0.40. Too few replicates are committed to compare it with."
+    ]
+    assert reproduction_sentences(*study("adamw")) == []
+
+
+def test_ease_of_tuning_is_told_after_each_stage() -> None:
+    summary, _ = study("adamw")
+    told = {"mean": 0.02, "ci95": (0.01, 0.03)}
+    summary["ease"] = {"lion": [{"trials": 12, "difference": told}, {"trials": 22, "difference": None}]}
+    assert "after 12 trials +0.0200 (0.0100 to 0.0300). What" in ease_sentence(summary, "lion")
+    summary["ease"] = {"lion": [{"trials": 12, "difference": None}]}
+    assert ease_sentence(summary, "lion") == ""
+
+
+def test_a_study_of_ones_own_is_told_what_a_verdict_would_cost() -> None:
+    assert LEAST == LEAST_REPLICATES
+    sentence = next_step(study(None, replicates=1)[0])
+    assert "REPLICATES=0-3 runs the 3 that are missing" in sentence
+    assert "about 13 minutes of training on one core each, 39 in all" in sentence
+    assert next_step(study("tie", replicates=4)[0]) == ""
+    assert next_step(study(None, replicates=1, declared=0)[0]) == ""
 
 
 def test_numbers_are_written_for_readers() -> None:
@@ -99,17 +241,16 @@ def test_numbers_are_written_for_readers() -> None:
     assert number(-0.001, 2) == "0.00"
     assert number(1.5, 2, "+") == "+1.50"
     assert number(None, 2) == "n/a"
-    assert [scientific(x) for x in (1e-3, 0.00178, 5.62e-5, 10.0)] == ["1e-3", "1.78e-3", "5.62e-5", "1e1"]
+    assert [significant(x) for x in (1e-5, 0.0123, 8.14, 31.6, 199.6, 1234.0)] == [
+        *("1e-05", "0.012", "8.1", "32", "200", "1200")
+    ]
     assert [probability(p) for p in (0.0, 0.00099, 0.001, 0.0346, 1.0)] == [
-        "< 0.001",
-        "< 0.001",
-        "0.001",
-        "0.035",
-        "1.000",
+        *("< 0.001", "< 0.001", "0.001", "0.035", "1.000")
     ]
     assert megabytes(1_920_000) == "1.920"
     assert amount(-1.906, "test/top1") == "-1.91 points"
     assert amount(0.5, "test/fid") == "0.50"
+    assert ranges([0, 1, 2, 5, 7, 8]) == "0 to 2, 5, 7 to 8"
 
 
 def test_a_metric_without_a_label_keeps_its_recorded_name() -> None:

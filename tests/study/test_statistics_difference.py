@@ -9,7 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from experiments.study.statistics import Difference, paired_difference
+from experiments.study.statistics import (
+    POWER,
+    Difference,
+    paired_difference,
+    pairs_needed,
+    prediction_interval,
+    smallest_effect,
+)
 
 # Multiples of 1/8 add and subtract without rounding, so that equal means equal.
 EIGHTHS = st.integers(-400, 400).map(lambda i: i / 8)
@@ -24,18 +31,9 @@ def test_interval_matches_a_hand_calculation_with_the_t_table() -> None:
     assert difference.variance_ratio == pytest.approx((11**2 + 10**2) / 1**2)
     assert difference.mean == 2.5
     assert difference.n == 4
+    assert difference.sd == pytest.approx(math.sqrt(5 / 3))
     assert difference.ci95 == pytest.approx((2.5 - 3.182 * standard_error, 2.5 + 3.182 * standard_error), abs=1e-3)
     assert difference.ci90 == pytest.approx((2.5 - 2.353 * standard_error, 2.5 + 2.353 * standard_error), abs=1e-3)
-
-
-def test_a_look_that_may_take_half_of_the_5_percent_decides_by_wider_intervals() -> None:
-    # As above; t table with 3 degrees of freedom: 4.177 (97.5 %), 3.182 (95 %).
-    difference = paired_difference([11, 22, 33, 44], [10, 20, 30, 40], alpha=0.025)
-    standard_error = math.sqrt(5 / 3) / 2
-    assert difference.ci_winner == pytest.approx((2.5 - 4.177 * standard_error, 2.5 + 4.177 * standard_error), abs=1e-3)
-    assert difference.ci_tie == pytest.approx(difference.ci95, rel=1e-12)
-    once = paired_difference([11, 22, 33, 44], [10, 20, 30, 40])
-    assert (once.ci_winner, once.ci_tie) == (once.ci95, once.ci90)
 
 
 def test_p_and_interval_match_the_paired_t_test_of_scipy() -> None:
@@ -66,18 +64,10 @@ def test_sign_flip_p_is_shown_from_6_to_16_pairs(n: int, shown: bool) -> None:
     assert (paired_difference(values, [0.0] * n).sign_flip_p is not None) == shown
 
 
-def test_bootstrap_interval_appears_from_10_pairs_and_lies_near_the_t_interval() -> None:
-    values = np.random.default_rng(3).normal(2, 1, 40).tolist()
-    assert paired_difference(values[:9], [0.0] * 9).bootstrap95 is None
-    difference = paired_difference(values, [0.0] * 40)
-    assert difference.bootstrap95 == pytest.approx(difference.ci95, abs=0.08)
-    assert difference == paired_difference(values, [0.0] * 40), "the bootstrap must be seeded"
-
-
 def test_equal_runs_differ_by_exactly_zero() -> None:
     runs = [0.1, 0.2, 0.3, 0.7, 0.1, 0.9, 0.3, 0.4, 0.5, 0.6]
     zero = (0.0, 0.0)
-    expected = Difference(0.0, zero, zero, 1.0, 10, 1.0, zero, None, ci_winner=zero, ci_tie=zero)
+    expected = Difference(0.0, zero, zero, 1.0, 10, 0.0, 1.0, None)
     assert paired_difference(runs, runs) == expected
 
 
@@ -157,3 +147,48 @@ def test_intervals_cover_the_true_difference_as_often_as_they_say() -> None:
     # Three binomial standard errors of 2000 trials: 0.015 at 95 %, 0.020 at 90 %.
     assert inside95 / trials == pytest.approx(0.95, abs=0.015)
     assert inside90 / trials == pytest.approx(0.90, abs=0.020)
+
+
+def test_the_prediction_interval_matches_a_hand_calculation() -> None:
+    # As above: 2.5 +- 3.182 * sqrt(5/3) * sqrt(1 + 1/4).
+    half = 3.182 * math.sqrt(5 / 3) * math.sqrt(1.25)
+    found = prediction_interval(paired_difference([11, 22, 33, 44], [10, 20, 30, 40]))
+    assert found == pytest.approx((2.5 - half, 2.5 + half), abs=1e-3)
+
+
+@pytest.mark.parametrize("n", [4, 11])
+def test_the_prediction_interval_holds_one_new_replicate_as_often_as_it_says(n: int) -> None:
+    rng = np.random.default_rng(n)
+    studies = rng.normal(0.3, 2, (4000, n + 1))
+    ends = [prediction_interval(paired_difference(row[:n].tolist(), [0.0] * n)) for row in studies]
+    inside = [low <= new <= high for (low, high), new in zip(ends, studies[:, n].tolist(), strict=True)]
+    # Three binomial standard errors of 4000 trials.
+    assert np.mean(inside) == pytest.approx(0.95, abs=0.0104)
+
+
+@pytest.mark.parametrize("n", [4, 11])
+def test_the_smallest_effect_is_told_from_0_in_80_percent_of_studies(n: int) -> None:
+    rng = np.random.default_rng(n)
+    noise = rng.normal(0, 1, (20_000, n))
+    effect = smallest_effect(Difference(0.0, (0, 0), (0, 0), 1.0, n, 1.0, None, None))
+    found = stats.ttest_1samp(noise + effect, 0.0, axis=1)
+    assert np.mean((found.pvalue < 0.05) & (found.statistic > 0)) == pytest.approx(POWER, abs=0.01)
+
+
+def test_pairs_needed_is_the_first_number_of_pairs_that_shows_the_effect() -> None:
+    # The textbook: (1.96 + 0.84)^2 = 7.85 pairs at an effect of one standard deviation, and about two more for t.
+    assert pairs_needed(1.0, 1.0) == 10
+    assert pairs_needed(-1.0, 1.0) == 10
+    assert pairs_needed(0.1, 1.0) == pytest.approx(787, abs=2)
+    assert pairs_needed(0.0, 1.0) is None
+    assert pairs_needed(0.5, 0.0) == 2
+
+
+@pytest.mark.parametrize("margin", [0.8, 1.5])
+def test_so_many_pairs_show_a_true_tie_in_about_80_percent_of_studies(margin: float) -> None:
+    n = pairs_needed(margin, 1.0, tie=True)
+    assert n
+    noise = np.random.default_rng(n).normal(0, 1, (20_000, n))
+    half = stats.t.ppf(0.95, n - 1) * noise.std(axis=1, ddof=1) / math.sqrt(n)
+    share = np.mean(np.abs(noise.mean(axis=1)) + half <= margin)
+    assert 0.78 <= share <= 0.93, "the number is whole, so that small ones overshoot"

@@ -50,6 +50,11 @@ def test_aa_lets_every_run_of_b_chase_every_other() -> None:
     assert speedup([FAST] * 3, b, better="higher").aa == Reach(reached=3, of=6, median=1.0)
 
 
+def test_aa_stays_within_a_group() -> None:
+    b = [[(100, 30.0), (200, end)] for end in (40.0, 42.0, 44.0, 46.0)]
+    assert speedup(b, b, better="higher", groups=[0, 0, 1, 1]).aa == Reach(reached=2, of=4, median=1.0)
+
+
 def test_evaluation_before_training_counts_for_nothing() -> None:
     pretrained = [(0, 99.0), *FAST]
     assert speedup([pretrained], [SLOW], better="higher") == speedup([FAST], [SLOW], better="higher")

@@ -6,185 +6,164 @@ change, are drawn by assets/page.js. Names are escaped where plotly takes HTML.
 
 from collections.abc import Mapping, Sequence
 from html import escape
+from statistics import median
 from typing import Any
 
 from experiments.report.figures import optimizer_colors
-from experiments.report.labels import (
-    Summary,
-    metric_of,
-    metric_title,
-    number,
-    optimizer_name,
-    scientific,
-)
+from experiments.report.labels import Summary, dimension_label, metric_of, optimizer_name
+from experiments.study.trials import value_at
 
 Chart = dict[str, Any]
-Trial = dict[str, Any]
-"""An entry of a summary's trials_table, with "place": the id of its row on the page"""
 
 SYMBOLS = {"lion": "circle", "adamw": "square"}
 OTHER_SYMBOL = "diamond"
 
 
-def paired_differences(summary: Summary, comparison: Mapping[str, Any], places: Sequence[str]) -> Chart:
-    """The difference a - b of every seed with which both completed, and the mean with its 95 % interval.
+def paired_differences(summary: Summary, comparison: Mapping[str, Any], places: Mapping[int, str]) -> Chart:
+    """The difference a - b of every replicate in which both completed, and the mean with its 95 % interval.
 
-    ``places`` has an id for every seed of the summary.
+    ``places`` has an id for every replicate, those that reproduce among them.
     """
     a, b, difference = comparison["a"], comparison["b"], comparison["difference"]
-    values = zip(summary["seeds"], comparison["per_seed"][a], comparison["per_seed"][b], places, strict=True)
-    pairs = [(str(seed), x - y, place) for seed, x, y, place in values if x is not None and y is not None]
-    seeds, differences, targets = zip(*pairs, strict=True)
+    values = zip(summary["replicates"], *(comparison["per_replicate"][side] for side in (a, b)), strict=True)
+    points = {n: x - y for n, x, y in values if x is not None and y is not None}
+    new = {row["replicate"]: row["difference"] for row in comparison["reproductions"] if row["difference"] is not None}
     low, high = difference["ci95"]
-    better = optimizer_name(a if comparison["better"] == "higher" else b)
+    color, better = (
+        optimizer_colors(summary["optimizers"])[a],
+        optimizer_name(a if comparison["better"] == "higher" else b),
+    )
+    mean = {
+        "type": "scatter",
+        "mode": "markers",
+        "x": ["mean"],
+        "y": [difference["mean"]],
+        "error_y": {
+            "type": "data",
+            "symmetric": False,
+            "array": [high - difference["mean"]],
+            "arrayminus": [difference["mean"] - low],
+        },
+        "marker": {"color": "#000000", "size": 10, "symbol": "diamond"},
+        "hovertemplate": f"mean %{{y:.4g}}, 95 % interval {low:.4g} to {high:.4g}<extra></extra>",
+    }
+    shapes = [_band(end, end, "#888888") for end in comparison["prediction95"]]
+    if comparison["margin"] is not None:
+        shapes.append(_band(-comparison["margin"], comparison["margin"], None))
     return {
         "data": [
-            {
-                "type": "scatter",
-                "mode": "markers",
-                "x": list(seeds),
-                "y": list(differences),
-                "customdata": list(targets),
-                "marker": {"color": optimizer_colors(summary["optimizers"])[a], "size": 9},
-                "hovertemplate": "seed %{x}: %{y:.4g}<extra></extra>",
-            },
-            {
-                "type": "scatter",
-                "mode": "markers",
-                "x": ["mean"],
-                "y": [difference["mean"]],
-                "error_y": {
-                    "type": "data",
-                    "symmetric": False,
-                    "array": [high - difference["mean"]],
-                    "arrayminus": [difference["mean"] - low],
-                },
-                "marker": {"color": "#000000", "size": 10, "symbol": "diamond"},
-                "hovertemplate": f"mean %{{y:.4g}}, 95 % interval {low:.4g} to {high:.4g}<extra></extra>",
-            },
+            _replicates(points, places, color, "circle"),
+            mean,
+            *([_replicates(new, places, color, "circle-open")] if new else []),
         ],
         "layout": {
-            "xaxis": {"type": "category", "title": {"text": f"seed (above 0: {escape(better)} is better)"}},
+            "xaxis": {"type": "category", "title": {"text": f"replicate (above 0: {escape(better)} is better)"}},
             "yaxis": {
                 "zeroline": True,
                 "zerolinecolor": "#555555",
                 "title": {"text": metric_of(comparison["metric"]).difference_unit},
             },
-            "shapes": [_margin_band(comparison["margin"])] if comparison["margin"] else [],
+            "shapes": shapes,
         },
     }
 
 
-def _margin_band(margin: float) -> dict[str, Any]:
-    band = {"type": "rect", "xref": "paper", "x0": 0, "x1": 1, "y0": -margin, "y1": margin}
-    return band | {"fillcolor": "#e8e8e8", "line": {"width": 0}, "layer": "below"}
-
-
-def tuning_charts(summary: Summary, trials: Mapping[str, Sequence[Trial]]) -> dict[str, Chart]:
-    """By caption: a heat map for each optimizer that was tuned over weight decays too, and one chart of learning rates
-    for all others. ``trials`` are by optimizer.
-    """
-    by_rate = {name: _by_rate(of) for name, of in trials.items() if of}
-    two_settings = {name: rates for name, rates in by_rate.items() if max(map(len, rates.values())) > 1}
-    one_setting = {name: rates for name, rates in by_rate.items() if name not in two_settings}
-    metric = metric_title(summary["validation_metric"])
-    charts = {f"{optimizer_name(name)}: {metric}": _heat_map(summary, name, of) for name, of in two_settings.items()}
-    return charts | ({metric: _learning_rates(summary, one_setting)} if one_setting else {})
-
-
-def _by_rate(trials: Sequence[Trial]) -> dict[float, list[Trial]]:
-    """The trials of each learning rate, rising, by rising weight decay: so by lr * weight_decay, which all share."""
-    rates: dict[float, list[Trial]] = {}
-    for trial in sorted(trials, key=lambda trial: (trial["lr"], trial["weight_decay"] or 0)):
-        rates.setdefault(trial["lr"], []).append(trial)
-    return rates
-
-
-def _outcome(summary: Summary, trial: Trial) -> str:
-    if trial["value"] is None:
-        return "diverged"
-    return number(trial["value"], metric_of(summary["validation_metric"]).decimals)
-
-
-def _heat_map(summary: Summary, name: str, rates: Mapping[float, Sequence[Trial]]) -> Chart:
-    """Learning rates across, lr * weight_decay upwards; the cell that was chosen is marked."""
-    rows = list(zip(*rates.values(), strict=True))
-    # Settings are rounded, so that the products of one row differ in their third digit.
-    products = [f"{row[0]['lr'] * row[0]['weight_decay']:.1e}" for row in rows]
-    settings = summary["optimizers"][name]["settings"]
-    chosen = (settings["lr"], settings["weight_decay"])
+def _replicates(points: Mapping[int, float], places: Mapping[int, str], color: str, symbol: str) -> dict[str, Any]:
     return {
-        "data": [
-            {
-                "type": "heatmap",
-                "x": [scientific(rate) for rate in rates],
-                "y": products,
-                "z": [[trial["value"] for trial in row] for row in rows],
-                "text": [
-                    [
-                        f"<b>{_outcome(summary, trial)}<br>chosen</b>"
-                        if (trial["lr"], trial["weight_decay"]) == chosen
-                        else _outcome(summary, trial)
-                        for trial in row
-                    ]
-                    for row in rows
-                ],
-                "customdata": [[trial["place"] for trial in row] for row in rows],
-                "texttemplate": "%{text}",
-                "textfont": {"size": 12, "color": "#1a1a1a"},
-                "colorbar": {"thickness": 12},
-                "hovertemplate": "learning rate %{x}<br>%{text}<extra></extra>",
-                "hoverongaps": True,
-                "colorscale": [[0, "#f2f7fb"], [1, "#56a0d3"]],
-            }
-        ],
-        "layout": {
-            "xaxis": {"type": "category", "title": {"text": "learning rate"}},
-            "yaxis": {"type": "category", "title": {"text": "weight decay x learning rate"}},
-        },
+        "type": "scatter",
+        "mode": "markers",
+        "x": list(map(str, points)),
+        "y": list(points.values()),
+        "customdata": [places[number] for number in points],
+        "marker": {"color": color, "size": 9, "symbol": symbol},
+        "hovertemplate": "replicate %{x}: %{y:.4g}<extra></extra>",
     }
 
 
-def _learning_rates(summary: Summary, by_rate: Mapping[str, Mapping[float, Sequence[Trial]]]) -> Chart:
-    """The validation metric against the learning rate; crosses at the lower edge are trials that diverged."""
+def _band(low: float, high: float, line: str | None) -> dict[str, Any]:
+    band = {"type": "rect", "xref": "paper", "x0": 0, "x1": 1, "y0": low, "y1": high, "layer": "below"}
+    style = {"color": line, "dash": "dash", "width": 1} if line else {"width": 0}
+    return band | {"line": style} | ({} if line else {"fillcolor": "#e8e8e8"})
+
+
+def ease_of_tuning(summary: Summary) -> Chart:
+    """The best validation value after k trials: the median over the replicates, and each of them."""
     colors = optimizer_colors(summary["optimizers"])
     traces: list[dict[str, Any]] = []
-    for name, rates in by_rate.items():
-        trials = [trial for of_rate in rates.values() for trial in of_rate]
+    for name, optimizer in summary["optimizers"].items():
+        found = optimizer["best_so_far"]
+        trials = list(range(1, len(found[0]) + 1))
+        line = {"color": colors[name], "shape": "hv"}
+        known = {k: [of[k - 1] for of in found if of[k - 1] is not None] for k in trials}
+        whole = [k for k in trials if len(known[k]) == len(found)]
+        middle = [median(known[k]) for k in whole]
+        traces += [
+            {"type": "scatter", "mode": "lines", "x": trials, "y": of, "line": {**line, "width": 1}, "opacity": 0.3}
+            | {"hovertemplate": f"replicate {number}, %{{x}} trials: %{{y:.4g}}<extra></extra>", "showlegend": False}
+            for number, of in zip(summary["replicates"], found, strict=True)
+        ]
         traces.append(
-            {
-                "type": "scatter",
-                "mode": "lines+markers",
-                "name": escape(optimizer_name(name)),
-                "x": [trial["lr"] for trial in trials],
-                "y": [trial["value"] for trial in trials],
-                "customdata": [trial["place"] for trial in trials],
-                "marker": {"color": colors[name], "symbol": SYMBOLS.get(name, OTHER_SYMBOL), "size": 9},
-                "line": {"color": colors[name]},
-                "hovertemplate": "learning rate %{x:.3g}: %{y:.4g}",
-            }
+            {"type": "scatter", "mode": "lines", "x": whole, "y": middle, "line": {**line, "width": 3}}
+            | {"name": escape(optimizer_name(name)), "hovertemplate": "median of %{x} trials: %{y:.4g}"}
         )
-        if lost := [trial for trial in trials if trial["value"] is None]:
-            traces.append(
-                {
-                    "type": "scatter",
-                    "mode": "markers",
-                    "name": f"{escape(optimizer_name(name))}, diverged",
-                    "x": [trial["lr"] for trial in lost],
-                    "y": [0.03] * len(lost),
-                    "yaxis": "y2",
-                    "customdata": [trial["place"] for trial in lost],
-                    "marker": {"color": colors[name], "symbol": "x", "size": 10},
-                    "hovertemplate": "learning rate %{x:.3g}",
-                }
-            )
     return {
         "data": traces,
         "layout": {
-            "xaxis": {"type": "log", "exponentformat": "e", "title": {"text": "learning rate"}},
-            "yaxis2": {"overlaying": "y", "range": [0, 1], "visible": False, "fixedrange": True},
+            "xaxis": {"title": {"text": "trials"}},
             "showlegend": True,
             "legend": {"orientation": "h", "yref": "container", "y": 0, "yanchor": "bottom"},
             "margin": {"l": 50, "r": 12, "t": 28, "b": 92},
         },
+    }
+
+
+def settings_scatter(summary: Summary, name: str, column: int, trials: Sequence[Mapping[str, Any]]) -> Chart:
+    """The validation value of every trial against dimension number ``column`` of an optimizer's space; crosses on the
+    worse edge are trials that diverged.
+
+    ``trials`` have ``replicate``, ``trial``, ``unit`` and ``value``, which is None for those.
+    """
+    space, color = summary["spaces"][name][column], optimizer_colors(summary["optimizers"])[name]
+    known = [trial for trial in trials if trial["value"] is not None]
+    lost = [trial for trial in trials if trial["value"] is None]
+    best: dict[int, Mapping[str, Any]] = {}
+    sign = 1 if summary["validation_better"] == "higher" else -1
+    for trial in known:
+        before = best.get(trial["replicate"])
+        if before is None or sign * trial["value"] > sign * before["value"]:
+            best[trial["replicate"]] = trial
+    worse = 0.02 if summary["validation_better"] == "higher" else 0.98
+    return {
+        "data": [
+            _trials(summary, space, column, known, {"color": color, "size": 5, "opacity": 0.5}),
+            _trials(summary, space, column, list(best.values()), {"color": "#000000", "size": 10, "symbol": "star"}),
+            _trials(summary, space, column, lost, {"color": color, "size": 7, "symbol": "x"})
+            | {"y": [worse] * len(lost), "yaxis": "y2"},
+        ],
+        "layout": {
+            "xaxis": {
+                "title": {"text": f"{escape(dimension_label(space))}, as a share of its range"},
+                "range": [-0.03, 1.03],
+            },
+            "yaxis2": {"overlaying": "y", "range": [0, 1], "visible": False, "fixedrange": True},
+        },
+    }
+
+
+def _trials(
+    summary: Summary, space: Mapping[str, Any], column: int, trials: Sequence[Mapping[str, Any]], marker: dict[str, Any]
+) -> dict[str, Any]:
+    told = [
+        f"{value_at(space, trial['unit'][column], summary['steps']):.3g}, replicate {trial['replicate']}, "
+        f"trial {trial['trial']}" + (": diverged" if trial["value"] is None else f": {trial['value']:.4g}")
+        for trial in trials
+    ]
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "x": [trial["unit"][column] for trial in trials],
+        "y": [trial["value"] for trial in trials],
+        "text": told,
+        "marker": marker,
+        "hovertemplate": "%{text}<extra></extra>",
     }

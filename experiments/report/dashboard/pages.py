@@ -8,9 +8,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from experiments.report.dashboard.records import OpenStudy, PublishedStudy
 from experiments.report.dashboard.run_sections import curve_section, progress_table, run_details
-from experiments.report.dashboard.study_sections import comparison_sections, report_tables, tuning_section
-from experiments.report.labels import Summary, metric_title, optimizer_name, scientific, task_name, three_digits
-from experiments.report.sentences import verdict_sentence
+from experiments.report.dashboard.study_sections import comparison_sections, report_tables, search_charts
+from experiments.report.labels import Summary, metric_title, optimizer_name, task_name
+from experiments.report.sentences import ease_sentence, reproduction_sentences, steps_sentence, verdict_sentence
 
 GENERATOR = "lion-reproduction dashboard"
 """Marks the pages that a later build may delete."""
@@ -23,9 +23,7 @@ _templates = Environment(
     lstrip_blocks=True,
 )
 _templates.policies["json.dumps_kwargs"] = {"allow_nan": False}
-_templates.filters.update(
-    optimizer_name=optimizer_name, scientific=scientific, three_digits=three_digits, metric_title=metric_title
-)
+_templates.filters.update(optimizer_name=optimizer_name, metric_title=metric_title)
 _templates.globals["generator"] = GENERATOR
 
 
@@ -40,6 +38,7 @@ def index_page(published: Sequence[PublishedStudy], under_way: Sequence[OpenStud
         {
             "page": quote(page_file(study.name)),
             "name": study.name,
+            "regime": study.summary["regime"],
             "verdicts": _verdicts(study.summary),
         }
         for study in published
@@ -57,25 +56,38 @@ def index_page(published: Sequence[PublishedStudy], under_way: Sequence[OpenStud
 
 
 def _verdicts(summary: Summary) -> list[str]:
-    sentences = [verdict_sentence(summary, row) for row in summary["comparisons"] if row["primary"]]
-    return sentences or ["No verdict: this study only tuned."]
+    return [verdict_sentence(summary, row) for row in summary["comparisons"] if row["primary"]]
+
+
+def _details(summary: Summary) -> list[str]:
+    """The sentences that stand below the verdicts."""
+    if not summary["declared"]:
+        return []
+    sentences = []
+    for row in summary["comparisons"]:
+        if row["primary"]:
+            sentences += [steps_sentence(summary, row), *reproduction_sentences(summary, row)]
+            sentences.append(ease_sentence(summary, row["a"]))
+    return [sentence for sentence in sentences if sentence]
 
 
 def study_page(study: PublishedStudy) -> str:
     """The page of a published study."""
     summary = study.summary
-    curves = curve_section(study.runs.values(), list(summary["optimizers"]))
-    comparisons, tuning = comparison_sections(summary), tuning_section(summary)
-    charts = {section["place"]: section["chart"] for section in comparisons if section["chart"]} | tuning["charts"]
+    curves = curve_section(study.runs, list(summary["optimizers"]))
+    comparisons, searches = comparison_sections(summary, study.replicates), search_charts(summary, study.replicates)
+    charts = {section["place"]: section["chart"] for section in comparisons if section["chart"]}
+    charts |= {f"search-{number}": chart for number, chart in enumerate(searches.values())}
     return _templates.get_template("study.html").render(
         title=f"{' against '.join(map(optimizer_name, summary['optimizers']))}: {task_name(summary['task'])}",
         summary=summary,
         verdicts=_verdicts(summary),
+        details=_details(summary),
         curves=curves,
         comparisons=comparisons,
-        tuning=tuning,
+        searches={f"search-{number}": caption for number, caption in enumerate(searches)},
         tables=report_tables(summary),
-        runs=run_details(study.runs.values()),
+        runs=run_details(study.runs),
         data=curves["data"] | {"charts": charts},
     )
 

@@ -10,19 +10,53 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 
-from experiments.harness.errors import DataError
-from experiments.harness.record import is_held
+from experiments.harness.errors import DataError, RunError
+from experiments.harness.record import is_held, read_metrics
 from experiments.report.labels import Summary, task_name
 from experiments.report.rebuild import read_summary
-from experiments.study.summary import RunFiles, study_folders
+from experiments.study.replicates import Replicate, ReplicateRun, read_replicates
+from experiments.study.summary import study_folders
 
 AXES = {"step": "step", "samples": "samples", "seconds": "training time, s"}
 """The x axes of the curves, each with its title."""
 CURVE_PREFIXES = ("train/loss", "val/", "train/", "optimizer/")
 """The metrics that have curves, in the order of the page. Costs stand in tables, test metrics have one value."""
-VARIES_IN_STUDY = ("optimizer", "seed", "test")
-"""The keys of a run's config that differ between the runs of one study."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a page shows of one run, be it published or under way."""
+
+    id: str
+    config: dict[str, Any]
+    rows: list[dict[str, Any]]
+    status: dict[str, Any]
+    environment: dict[str, Any]
+
+
+def run_of(directory: Path) -> Run:
+    """The run whose record lies in ``directory``. Raises DataError for one that is damaged."""
+    try:
+        config = yaml.safe_load((directory / "config.yaml").read_bytes())
+        status = json.loads((directory / "status.json").read_bytes())
+        environment = json.loads((directory / "environment.json").read_bytes())
+        run = Run(directory.name, config, read_metrics(directory), status, environment)
+        whole = {"status", "sources_digest"} <= status.keys()
+        whole &= {"task", "seed", "test"} <= config.keys() and isinstance(config["model"], dict)
+        whole &= {"name"} <= config["data"].keys() & config["optimizer"].keys()
+        whole &= {"steps", "batch_size"} <= config["train"].keys()
+    except (OSError, ValueError, LookupError, AttributeError, TypeError, RunError, yaml.YAMLError) as error:
+        raise DataError(f"The record {directory} cannot be read: {error}") from error
+    if not whole:
+        raise DataError(f"The record {directory} is damaged: status.json or config.yaml lacks what every run has.")
+    return run
+
+
+def published_run(run: ReplicateRun, replicate: Replicate) -> Run:
+    """The same of a run that a replicate holds."""
+    return Run(run.run_id, run.settings, run.rows, json.loads(run.status), dict(replicate.environment))
 
 
 @dataclass(frozen=True)
@@ -32,20 +66,24 @@ class PublishedStudy:
     name: str
     """``<task>/<scale>/<experiment>``"""
     summary: Summary
-    runs: dict[str, RunFiles]
-    """by id: tuning runs and confirm runs"""
+    replicates: list[Replicate]
+
+    @property
+    def runs(self) -> list[Run]:
+        """Those that were confirmed; the trials are too many to show each."""
+        return [published_run(run, each) for each in self.replicates for run in each.runs if run.phase == "confirm"]
 
 
 @dataclass(frozen=True)
 class OpenStudy:
-    """Runs under ``runs/<task>/`` that no published study holds, and that one study could hold: all but VARIES_IN_STUDY
-    is equal, and so are the sources. A run record does not say which study asked for it, as several may share it.
+    """Runs under ``runs/<task>/`` that no published study holds, of one model on one data set by the same sources. A
+    run's record does not say which study asked for it, as several may share it.
     """
 
     name: str
     """``<task>-<8 hex digits>``"""
     title: str
-    runs: dict[str, RunFiles]
+    runs: dict[str, Run]
     written: dict[str, str]
     """when each run last added to its metrics: minute, UTC"""
 
@@ -61,26 +99,31 @@ def published_studies(results: Path) -> list[PublishedStudy]:
     studies = []
     for directory in study_folders(results):
         with left_out_if_damaged():
-            runs = {run.name: RunFiles(run) for run in sorted((directory / "runs").iterdir())}
-            studies.append(PublishedStudy(directory.relative_to(results).as_posix(), read_summary(directory), runs))
+            name = directory.relative_to(results).as_posix()
+            studies.append(PublishedStudy(name, read_summary(directory), read_replicates(directory)))
     return studies
 
 
 def open_studies(runs: Path, published: Iterable[PublishedStudy]) -> list[OpenStudy]:
     """The groups of unpublished runs below ``runs``, by name."""
     # A published run that starts anew with other sources (FRESH=1) has its old id, and is open again.
-    known = {(run.id, run.status["sources_digest"]) for study in published for run in study.runs.values()}
+    known = {
+        (run.run_id, json.loads(run.status)["sources_digest"])
+        for study in published
+        for replicate in study.replicates
+        for run in replicate.runs
+    }
     groups: dict[tuple[str, str], list[Path]] = {}
     records = {}
     for path in sorted(runs.glob("*/*/status.json")):
         with left_out_if_damaged():
-            records[path.parent] = RunFiles(path.parent)
+            records[path.parent] = run_of(path.parent)
     for directory, run in records.items():
         if run.status["status"] == "running" and not is_held(directory):
             run.status["status"] = "interrupted"
         if (run.id, run.status["sources_digest"]) not in known:
-            shared = {key: value for key, value in run.config.items() if key not in VARIES_IN_STUDY}
-            content = json.dumps([shared, run.status["sources_digest"]], sort_keys=True)
+            shared = [run.config["data"]["name"], _model(run.config), run.status["sources_digest"].partition("-")[0]]
+            content = json.dumps(shared)
             key = (run.config["task"], hashlib.sha256(content.encode()).hexdigest()[:8])
             groups.setdefault(key, []).append(directory)
     return [
@@ -104,21 +147,25 @@ def left_out_if_damaged() -> Iterator[None]:
 
 
 def _title(config: dict[str, Any]) -> str:
-    model = config["model"].get("_target_", "").rpartition(".")[2]
-    facts = [config["data"]["name"], model, f"{config['train']['steps']} steps of {config['train']['batch_size']}"]
+    steps = f"{config['train']['steps']} steps of {config['train']['batch_size']}"
+    facts = [config["data"]["name"], _model(config), steps]
     return f"{task_name(config['task'])}: {', '.join(filter(None, facts))}"
+
+
+def _model(config: dict[str, Any]) -> str:
+    return str(config["model"].get("_target_", "")).rpartition(".")[2]
 
 
 def _last_written(directory: Path) -> str:
     return datetime.fromtimestamp((directory / "metrics.jsonl").stat().st_mtime, UTC).strftime("%Y-%m-%d %H:%M")
 
 
-def last_metrics(run: RunFiles) -> dict[str, float]:
+def last_metrics(run: Run) -> dict[str, float]:
     """The last value of every metric of a run, be it finished or not."""
     return {name: value for row in run.rows for name, value in row.items()}
 
 
-def curve_metrics(runs: Iterable[RunFiles]) -> list[str]:
+def curve_metrics(runs: Iterable[Run]) -> list[str]:
     """The metrics that any of the runs has a curve of, in the order of the page."""
     names = dict.fromkeys(name for run in runs for row in run.rows for name in row)
     return list(dict.fromkeys(name for prefix in CURVE_PREFIXES for name in names if name.startswith(prefix)))

@@ -7,10 +7,9 @@ from typing import Any
 import yaml
 
 from experiments.report.dashboard.charts import OTHER_SYMBOL, SYMBOLS
-from experiments.report.dashboard.records import AXES, OpenStudy, columns, curve_metrics, last_metrics
+from experiments.report.dashboard.records import AXES, OpenStudy, Run, columns, curve_metrics, last_metrics
 from experiments.report.figures import optimizer_colors
 from experiments.report.labels import metric_of, metric_title, number, optimizer_name, scientific, three_digits
-from experiments.study.summary import RunFiles
 
 CURVE_TITLES = {"train/lr": "learning rate", "train/grad_norm": "gradient norm before clipping"}
 
@@ -20,7 +19,7 @@ def run_place(run_id: str) -> str:
     return f"run-{run_id}"
 
 
-def curve_section(runs: Iterable[RunFiles], optimizers: Sequence[str]) -> dict[str, Any]:
+def curve_section(runs: Iterable[Run], optimizers: Sequence[str]) -> dict[str, Any]:
     """What templates/curves.html shows; ``data`` is what assets/page.js draws of it."""
     runs = list(runs)
     metrics = {f"curve-{position}": metric for position, metric in enumerate(curve_metrics(runs))}
@@ -52,7 +51,7 @@ def curve_section(runs: Iterable[RunFiles], optimizers: Sequence[str]) -> dict[s
     }
 
 
-def _seeds(runs: Sequence[RunFiles]) -> list[dict[str, Any]]:
+def _seeds(runs: Sequence[Run]) -> list[dict[str, Any]]:
     """Reporting seeds before tuning seeds. Runs of the latter would crowd the curves, so they are shown on demand, or
     where there are no others.
     """
@@ -63,13 +62,13 @@ def _seeds(runs: Sequence[RunFiles]) -> list[dict[str, Any]]:
     ]
 
 
-def _label(run: RunFiles) -> str:
+def _label(run: Run) -> str:
     optimizer = run.config["optimizer"]
     settings = f"lr {scientific(optimizer['lr'])}, weight decay {three_digits(optimizer.get('weight_decay'))}"
     return f"{optimizer_name(optimizer['name'])}, seed {run.config['seed']}, {settings}"
 
 
-def run_details(runs: Iterable[RunFiles]) -> list[dict[str, Any]]:
+def run_details(runs: Iterable[Run]) -> list[dict[str, Any]]:
     """What templates/runs.html shows: everything that a run's record says about it."""
     return [
         {
@@ -88,7 +87,7 @@ def run_details(runs: Iterable[RunFiles]) -> list[dict[str, Any]]:
     ]
 
 
-def purpose(run: RunFiles) -> str:
+def purpose(run: Run) -> str:
     """What a run is for; only runs that are reported are evaluated on the test split."""
     return "reported" if run.config["test"] else "tuning"
 

@@ -1,0 +1,121 @@
+"""Figures of a study's searches: how soon each optimizer was tuned, and where its settings and winners lie."""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from experiments.report.labels import Summary, dimension_label, metric_title, optimizer_name, significant
+from experiments.study.replicates import Replicate, ReplicateRun
+from experiments.study.trials import value_at
+
+SHOWN = 0.75
+"""The share of the trials that the axis of a scatter plot reaches to; what fails badly would flatten the rest."""
+
+
+def ease_of_tuning(summary: Summary, colors: Mapping[str, str]) -> Figure:
+    """The best validation value after k trials: median over the replicates, band of the middle half of them."""
+    figure = Figure(figsize=(7, 3.6))
+    axes = figure.subplots()
+    drawn = []
+    for name, optimizer in summary["optimizers"].items():
+        found = np.array(optimizer["best_so_far"], dtype=float)  # [replicates, trials], nan while all have diverged
+        trials = np.flatnonzero(np.isfinite(found).all(axis=0))
+        if not trials.size:
+            continue
+        low, middle, high = np.percentile(found[:, trials], (25, 50, 75), axis=0)
+        label = optimizer_name(name)
+        axes.plot(trials + 1, middle, color=colors[name], label=label, drawstyle="steps-post")
+        axes.fill_between(trials + 1, low, high, color=colors[name], alpha=0.2, linewidth=0, step="post")
+        drawn += [low[1:], high[1:]]
+    if drawn and (values := np.concatenate(drawn)).size:
+        room = 0.05 * np.ptp(values)
+        axes.set_ylim(values.min() - room, values.max() + room)
+    for end in itertools.accumulate(summary["stages"][:-1]):
+        axes.axvline(end + 0.5, color="#888888", linestyle=":")
+    axes.plot([], [], color="#888888", linestyle=":", label="next stage, narrower")
+    axes.set_xlabel("trials")
+    axes.set_title(f"best {metric_title(summary['validation_metric'])} so far")
+    figure.legend(loc="outside lower center", ncols=3)
+    return figure
+
+
+def settings_scatter(summary: Summary, replicates: Sequence[Replicate], colors: Mapping[str, str]) -> Figure:
+    """The validation value of every trial against each dimension of its search space, a row an optimizer. Diverged
+    trials lie in a band of their own on the worse side.
+    """
+    spaces = summary["spaces"]
+    figure = Figure(figsize=(2.6 * max(map(len, spaces.values())), 2.7 * len(spaces)))
+    grid = figure.subplots(len(spaces), max(map(len, spaces.values())), squeeze=False, sharey=True)
+    metric, is_lower = summary["validation_metric"], summary["validation_better"] == "lower"
+    runs = [run for each in replicates for run in each.runs if run.phase == "search"]
+    values = np.array([value for run in runs if (value := run.last(metric)) is not None])
+    if not values.size:
+        return figure
+    ends = np.quantile(values, (0, SHOWN) if is_lower else (1 - SHOWN, 1))
+    room = float(np.ptp(ends)) or 1.0
+    worst, outside = (ends[1], ends[1] + 0.2 * room) if is_lower else (ends[0], ends[0] - 0.2 * room)
+    for row, (name, space) in zip(grid, spaces.items(), strict=True):
+        own = [run for run in runs if run.optimizer == name]
+        for column, axes in enumerate(row):
+            if column < len(space):
+                _scatter(axes, own, column, metric, colors[name], float(worst), float(outside), is_lower)
+                winners = [positions[column] for positions in summary["optimizers"][name]["positions"]]
+                best = [found[-1] for found in summary["optimizers"][name]["best_so_far"]]
+                _mark_winners(axes, winners, best)
+                _label(axes, space[column], summary["steps"])
+            else:
+                axes.set_visible(False)
+        row[0].set_ylabel(optimizer_name(name))
+    grid[0][0].set_ylim(
+        *sorted((float(ends[0] if is_lower else ends[1]) - (0.1 if is_lower else -0.1) * room, float(outside)))
+    )
+    handles, labels = grid[0][0].get_legend_handles_labels()
+    figure.suptitle(metric_title(metric))
+    figure.legend(handles, labels, loc="outside lower center", ncols=3)
+    return figure
+
+
+def _scatter(
+    axes: Axes,
+    runs: Sequence[ReplicateRun],
+    column: int,
+    metric: str,
+    color: str,
+    worst: float,
+    outside: float,
+    is_lower: bool,
+) -> None:
+    band = sorted((worst + (outside - worst) * 0.4, outside))
+    axes.axhspan(*band, color="#f3d9d9", label="diverged")
+    known = [(run.unit[column], value) for run in runs if (value := run.last(metric)) is not None]
+    limited = [(x, min(value, worst) if is_lower else max(value, worst)) for x, value in known]
+    if limited:
+        x, y = zip(*limited, strict=True)
+        axes.plot(
+            x, y, color=color, marker=".", linestyle="", alpha=0.5, markersize=4, label="a trial (worst at the edge)"
+        )
+    if lost := [run.unit[column] for run in runs if run.last(metric) is None]:
+        axes.plot(lost, [float(np.mean(band))] * len(lost), color=color, marker="x", linestyle="", markersize=4)
+
+
+def _mark_winners(axes: Axes, positions: Sequence[float], values: Sequence[float | None]) -> None:
+    known = [(x, y) for x, y in zip(positions, values, strict=True) if y is not None]
+    if known:
+        x, y = zip(*known, strict=True)
+        axes.plot(x, y, color="black", marker="*", linestyle="", markersize=7, label="a replicate's winner")
+
+
+def _label(axes: Axes, space: dict[str, Any], steps: int) -> None:
+    zero = space["zero"]
+    ticks = {at: significant(value_at(space, at, steps)) for at in (zero, (1 + zero) / 2, 1.0)}
+    if zero:
+        axes.axvspan(0, zero, color="#eeeeee")
+        del ticks[zero]  # it would run into that of 0
+        ticks = {zero / 2: "0", **ticks}
+    axes.set_xticks(list(ticks), list(ticks.values()), fontsize=8)
+    axes.set_xlim(-0.02, 1.02)
+    axes.set_xlabel(dimension_label(space), fontsize=8)

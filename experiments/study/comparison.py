@@ -1,0 +1,168 @@
+"""One metric of an optimizer against the reference, over the replicates of a study."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from statistics import fmean
+from typing import Any
+
+from experiments.harness.metric import find, metrics_of
+from experiments.harness.provenance import ROOT
+from experiments.study.in_steps import fewer_steps, log_slope, margin_in_units
+from experiments.study.paper import claim_of, paper_cell
+from experiments.study.replicates import Replicate
+from experiments.study.statistics import (
+    Better,
+    Difference,
+    paired_difference,
+    prediction_interval,
+    smallest_effect,
+    speedup,
+    verdict,
+)
+from experiments.study.trials import last_gains
+
+PAPER = ROOT / "results" / "paper.yaml"
+
+
+def compare(
+    described: Mapping[str, Any],
+    replicates: Sequence[Replicate],
+    reproductions: Sequence[Replicate],
+    a: str,
+    metric: str,
+    better: Better,
+) -> dict[str, Any]:
+    """The entry of summary.json. ``replicates`` are those that count; ``reproductions`` are held against them."""
+    study = described["study"]
+    b, primary = study["reference"], metric == study["primary_metric"]
+    values = {name: [replicate_value(each, name, metric) for each in replicates] for name in (a, b)}
+    slopes = [reference_slope(each, b, metric) for each in replicates]
+    pairs = [(x, y, s) for x, y, s in zip(values[a], values[b], slopes, strict=True) if x is not None and y is not None]
+    difference = paired_difference([x for x, _, _ in pairs], [y for _, y, _ in pairs]) if len(pairs) > 1 else None
+    known_slopes = [slope for slope in slopes if slope is not None]
+    in_steps = [(x - y, s) for x, y, s in pairs if s is not None]
+    steps = fewer_steps([d for d, _ in in_steps], [s for _, s in in_steps], better) if in_steps else None
+    prediction = prediction_interval(difference) if difference else None
+    row: dict[str, Any] = {
+        "a": a,
+        "b": b,
+        "metric": metric,
+        "primary": primary,
+        "better": better,
+        "mean": {a: fmean(x for x, _, _ in pairs), b: fmean(y for _, y, _ in pairs)} if pairs else None,
+        "per_replicate": values,
+        "difference": asdict(difference) if difference else None,
+        "prediction95": prediction,
+        "reproductions": [_reproduction(each, a, b, metric, prediction) for each in reproductions],
+        "slope": fmean(known_slopes) if known_slopes else None,
+        "steps_percent": asdict(steps) if steps else None,
+        "smallest_effect": smallest_effect(difference) if difference else None,
+        "speedup": _speedup(study, replicates, a, b, metric, better),
+        "margin": None,
+        "unsettled": None,
+        "verdict": None,
+        "paper": None,
+    }
+    if primary:
+        in_units = margin_in_units(study["margin_percent"], known_slopes, better)
+        row["margin"] = study["margin"] if study["margin"] is not None else in_units
+        row["unsettled"] = _unsettled(study, replicates, a, row["slope"])
+        row["diverged"] = {name: sum(value is None for value in of) for name, of in values.items()}
+        if study["replicates"]:
+            row["verdict"] = verdict(
+                difference,
+                a=a,
+                b=b,
+                better=better,
+                margin=row["margin"],
+                unsettled=row["unsettled"],
+                diverged=row["diverged"],
+                replicates=len(replicates),
+            )
+    if study["paper"] and not study["stages"]:  # what is searched here has other settings than the paper's
+        row["paper"] = _paper(described, a, b, metric, difference, row["margin"])
+    return row
+
+
+def replicate_value(replicate: Replicate, optimizer: str, metric: str) -> float | None:
+    """Mean of the winner's confirm runs; None where one of them diverged or lacks the metric, or where none was run."""
+    values = [run.last(metric) for run in replicate.of(optimizer, "confirm")]
+    known = [value for value in values if value is not None]
+    return fmean(known) if known and len(known) == len(values) else None
+
+
+def reference_slope(replicate: Replicate, reference: str, metric: str) -> float | None:
+    """Slope of the reference's metric against ln(steps), from its winner's runs of all lengths; None without them."""
+    runs = [*replicate.of(reference, "confirm"), *replicate.of(reference, "length")]
+    ends = [(run.settings["train"]["steps"], run.last(metric)) for run in runs]
+    return log_slope([(steps, value) for steps, value in ends if value is not None])
+
+
+def _reproduction(
+    replicate: Replicate, a: str, b: str, metric: str, prediction: tuple[float, float] | None
+) -> dict[str, Any]:
+    """One more replicate, and whether its difference lies where those that count let expect it."""
+    x, y = replicate_value(replicate, a, metric), replicate_value(replicate, b, metric)
+    difference = None if x is None or y is None else x - y
+    known = difference is not None and prediction is not None
+    inside = prediction[0] <= difference <= prediction[1] if known else None  # type: ignore[index, operator]
+    return {"replicate": replicate.number, a: x, b: y, "difference": difference, "inside": inside}
+
+
+def _unsettled(study: Mapping[str, Any], replicates: Sequence[Replicate], a: str, slope: float | None) -> float | None:
+    """How far apart the gains of a and the reference in the last stage lie, in units of the primary metric; None where
+    there were no two stages, or where nothing tells how the validation metric and the primary one compare.
+    """
+    b, validation, primary = study["reference"], study["validation_metric"], study["primary_metric"]
+    gains = {name: last_gains(study, replicates, name) for name in (a, b)}
+    if not all(gains.values()):
+        return None
+    apart = abs(fmean(gains[a]) - fmean(gains[b]))
+    if validation.rpartition("/")[2] == primary.rpartition("/")[2]:
+        return apart
+    # As many steps of the one are as many of the other.
+    slopes = [found for each in replicates if (found := reference_slope(each, b, validation)) is not None]
+    return apart * abs(slope / fmean(slopes)) if slope is not None and slopes and fmean(slopes) else None
+
+
+def _speedup(
+    study: Mapping[str, Any], replicates: Sequence[Replicate], a: str, b: str, metric: str, better: Better
+) -> dict[str, Any] | None:
+    """On the curve that runs draw of a metric while they train; None where they draw none."""
+    split, _, name = metric.partition("/")
+    if split not in ("test", "samples"):
+        return None
+    curve = metric if split == "samples" else f"val/{name}"
+    pairs, groups = [], []
+    for replicate in replicates:
+        for x, y in zip(replicate.of(a, "confirm"), replicate.of(b, "confirm"), strict=False):
+            drawn = [run.curve(curve) for run in (x, y)]
+            if not (x.diverged or y.diverged) and all(len(points) > 1 for points in drawn):
+                pairs.append(drawn)
+                # Replicates differ in more than their seeds, unless nothing is drawn for them.
+                groups.append(replicate.number if study["nuisance"] else 0)
+    if not pairs:
+        return None
+    curves_a, curves_b = zip(*pairs, strict=True)
+    return {"curve": curve, **asdict(speedup(curves_a, curves_b, better=better, groups=groups))}
+
+
+def _paper(
+    described: Mapping[str, Any], a: str, b: str, metric: str, difference: Difference | None, margin: float | None
+) -> dict[str, Any] | None:
+    """The paper's numbers for two optimizers, its claim, and what this study says to that."""
+    key = described["study"]["paper"]
+    cell = paper_cell(PAPER, key, metric)
+    if cell is None or a not in cell.values or b not in cell.values:
+        return None
+    declared = find(metrics_of(described["task"]), metric)
+    percent = declared is not None and declared[0].unit == "%"
+    return {
+        a: cell.values[a],
+        b: cell.values[b],
+        "cell": key,
+        "source": cell.source,
+        "trust": cell.trust,
+        "uncertainty": cell.uncertainty,
+        **asdict(claim_of(cell, a, b, difference, percent=percent, margin=margin)),
+    }

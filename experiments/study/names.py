@@ -1,0 +1,20 @@
+"""Names of optimizers as readers know them."""
+
+OPTIMIZERS = {
+    "lion": "Lion",
+    "adamw": "AdamW",
+    "nadam": "NAdam",
+    "radam": "RAdam",
+    "amsgrad": "AMSGrad",
+    "adabelief": "AdaBelief",
+    "adafactor": "Adafactor",
+    "sgd": "SGD",
+    "signum_b9": "Signum, β 0.9",
+    "signum_b99": "Signum, β 0.99",
+    "cautious_lion": "Cautious Lion",
+}
+
+
+def optimizer_name(name: str) -> str:
+    """``adamw`` -> ``AdamW``; an optimizer that is not listed keeps its own name."""
+    return OPTIMIZERS.get(name, name)

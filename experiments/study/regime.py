@@ -1,0 +1,71 @@
+"""Under which regime a study holds, in one line: what a reader must know before its verdict."""
+
+from collections.abc import Mapping, Sequence
+from statistics import median
+from typing import Any
+
+from experiments.harness.metric import find, metrics_of
+from experiments.study.in_steps import percent_fewer
+from experiments.study.names import optimizer_name
+
+
+def regime_line(
+    described: Mapping[str, Any], optimizers: Mapping[str, Any], comparisons: Sequence[Mapping[str, Any]]
+) -> str:
+    """Model, batch, steps, passes over the data, memories of the winners, smallest difference within reach.
+
+    ``optimizers`` and ``comparisons`` as in summary.json.
+    """
+    regime, study = described["regime"], described["study"]
+    tokens = regime["tokens_per_sample"]
+    seen = regime["steps"] * regime["batch_size"]
+    batch = f"batch {regime['batch_size']:,}" + (f" ({regime['batch_size'] * tokens:,} tokens)" if tokens else "")
+    passes = [f"{seen / regime['train_samples']:.2g} epochs"] if regime["train_samples"] else []
+    if tokens:
+        passes.append(f"{seen * tokens / regime['parameters']:.2g} tokens a parameter")
+    facts = [
+        f"{regime['model']}, {counted(regime['parameters'])} parameters",
+        batch,
+        f"{regime['steps']:,} steps" + (f" ({', '.join(passes)})" if passes else ""),
+    ]
+    for name, optimizer in optimizers.items():
+        if memories := _memories(described["spaces"].get(name, []), optimizer["values"]):
+            facts.append(f"memories of {optimizer_name(name)}'s winners {' and '.join(memories)} steps")
+    for row in comparisons:
+        if row["primary"] and study["replicates"]:
+            facts.append(_reach(described["task"], row, several=len(optimizers) > 2))
+    return "; ".join(facts)
+
+
+def counted(number: float) -> str:
+    """``241382`` -> ``0.24 M``."""
+    for unit, size in (("G", 1e9), ("M", 1e5)):
+        if number >= size:
+            return f"{number / (1e9 if unit == 'G' else 1e6):.3g} {unit}"
+    return f"{number:,}"
+
+
+def _memories(space: Sequence[Mapping[str, Any]], values: Sequence[Mapping[str, float]]) -> list[str]:
+    """The median of each beta's memory over the winners, with the shortest and the longest."""
+    found = []
+    for name in [each["name"] for each in space if each["kind"] == "memory"]:
+        steps = [value[name] for value in values if name in value]
+        if steps:
+            found.append(f"{median(steps):.2g} ({min(steps):.2g} to {max(steps):.2g})")
+    return found
+
+
+def _reach(task: str, row: Mapping[str, Any], *, several: bool) -> str:
+    beside = f" of {optimizer_name(row['a'])}" if several else ""
+    if row["smallest_effect"] is None:
+        return f"what difference{beside} could be shown is not known below 2 replicates"
+    declared = find(metrics_of(task), row["metric"])
+    digits, unit = (declared[0].decimals, declared[0].difference_unit) if declared else (4, "")
+    amount = f"{row['smallest_effect']:.{digits}f} {unit}".rstrip()
+    label = declared[0].label if declared else row["metric"]
+    if row["steps_percent"]:
+        amount += f" ({percent_fewer(abs(row['smallest_effect'] / row['slope'])):.2g} % of steps)"
+    return (
+        f"smallest difference{beside} in {label} that {row['difference']['n']} replicates tell from 0 in 80 % of "
+        f"studies: {amount}"
+    )

@@ -1,0 +1,79 @@
+"""What the searches of a study found: the best so far, what the last stage gained, where the winners lie."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from experiments.study.replicates import Replicate, ReplicateRun
+from experiments.study.statistics import is_at_edge, paired_difference, sign_of
+
+
+def trials_of(replicate: Replicate, optimizer: str) -> list[ReplicateRun]:
+    """Of one search, in their order."""
+    return sorted(replicate.of(optimizer, "search"), key=lambda run: run.trial)
+
+
+def winner_of(study: Mapping[str, Any], replicate: Replicate, optimizer: str) -> ReplicateRun | None:
+    """The trial with the best last validation value, the first where all have diverged; None without a search."""
+    sign, metric = sign_of(study["validation_better"]), study["validation_metric"]
+
+    def score(run: ReplicateRun) -> float:
+        value = run.last(metric)
+        return -math.inf if value is None else sign * value
+
+    return max(trials_of(replicate, optimizer), key=score, default=None)
+
+
+def best_so_far(study: Mapping[str, Any], replicate: Replicate, optimizer: str) -> list[float | None]:
+    """The best validation value after each trial; None while all have diverged."""
+    sign, best = sign_of(study["validation_better"]), None
+    found: list[float | None] = []
+    for run in trials_of(replicate, optimizer):
+        value = run.last(study["validation_metric"])
+        if value is not None and (best is None or sign * value > sign * best):
+            best = value
+        found.append(best)
+    return found
+
+
+def last_gains(study: Mapping[str, Any], replicates: Sequence[Replicate], optimizer: str) -> list[float]:
+    """What the last stage improved the best validation value by, of each replicate in which one came before it."""
+    gains = []
+    for replicate in replicates:
+        best = best_so_far(study, replicate, optimizer)
+        before = sum(run.stage < len(study["stages"]) for run in trials_of(replicate, optimizer))
+        if 0 < before < len(best) and (at := best[before - 1]) is not None and (end := best[-1]) is not None:
+            gains.append(abs(end - at))
+    return gains
+
+
+def ease_of_tuning(study: Mapping[str, Any], replicates: Sequence[Replicate], a: str, b: str) -> list[dict[str, Any]]:
+    """After each stage, how far the best validation values of a and b lie apart, a - b, over the replicates."""
+    stages, rows = study["stages"], []
+    for trials in (sum(stages[:count]) for count in range(1, len(stages) + 1)):
+        both = [[best_so_far(study, each, name)[trials - 1 : trials] for name in (a, b)] for each in replicates]
+        pairs = [(x[0], y[0]) for x, y in both if x and y and x[0] is not None and y[0] is not None]
+        known = paired_difference([x for x, _ in pairs], [y for _, y in pairs]) if len(pairs) > 1 else None
+        rows.append({"trials": trials, "difference": asdict(known) if known else None})
+    return rows
+
+
+def chosen(run: ReplicateRun) -> dict[str, Any]:
+    """The optimizer's arguments in a run."""
+    return {key: value for key, value in run.settings["optimizer"].items() if key not in ("name", "_target_", "space")}
+
+
+def value_at(dimension: Mapping[str, Any], position: float, steps: int) -> float:
+    """What a position from 0 to 1 stands for in a dimension of study.json: a rate, a memory in steps, the sum of
+    lr * weight_decay, or the argument itself. A memory ends at the run's length.
+    """
+    low, zero = dimension["low"], dimension["zero"]
+    high = steps if dimension["kind"] == "memory" else dimension["high"]
+    return 0.0 if position < zero else low * (high / low) ** ((position - zero) / (1 - zero))
+
+
+def box_limited(space: Sequence[Mapping[str, Any]], winners: Sequence[Sequence[float]]) -> list[str]:
+    """Names of the dimensions at an edge of which too many ``winners`` lie, given by their positions."""
+    by_dimension = zip(space, zip(*winners, strict=True), strict=False)
+    return [each["name"] for each, positions in by_dimension if is_at_edge(positions, each["zero"])]

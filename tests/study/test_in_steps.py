@@ -1,0 +1,77 @@
+"""Differences told in steps, against curves whose answer is known and against simulated studies."""
+
+import math
+
+import numpy as np
+import pytest
+
+from experiments.study.in_steps import fewer_steps, log_slope, margin_in_units, percent_fewer
+
+
+def test_the_slope_is_that_of_the_logarithm() -> None:
+    points = [(steps, 3.0 - 0.2 * math.log(steps)) for steps in (140, 200, 280)]
+    assert log_slope(points) == pytest.approx(-0.2)
+    assert log_slope([(200, 1.0), (200, 1.1)]) is None
+    assert log_slope([]) is None
+
+
+@pytest.mark.parametrize("better", ["lower", "higher"])
+@pytest.mark.parametrize("fewer", [20.0, 0.0, -25.0])
+def test_an_optimizer_that_is_as_good_in_fewer_steps_is_told_so(better: str, fewer: float) -> None:
+    # b's curve is s * ln(steps); a has after 200 steps what b has after 200 / (1 - fewer).
+    slope = -0.2 if better == "lower" else 3.0
+    difference = slope * (math.log(200 / (1 - fewer / 100)) - math.log(200))
+    found = fewer_steps([difference] * 5, [slope] * 5, better)  # type: ignore[arg-type]
+    assert found
+    assert found.ci95
+    assert found.mean == pytest.approx(fewer)
+    assert found.ci95 == pytest.approx((fewer, fewer), abs=1e-9)
+
+
+@pytest.mark.parametrize("better", ["lower", "higher"])
+def test_the_margin_is_the_difference_that_so_many_steps_make(better: str) -> None:
+    slope = -0.2 if better == "lower" else 3.0
+    margin = margin_in_units(10.0, [slope] * 3, better)  # type: ignore[arg-type]
+    assert margin is not None
+    assert margin == pytest.approx(abs(slope) * math.log(1 / 0.9))
+    assert percent_fewer(margin / abs(slope)) == pytest.approx(10.0)
+
+
+def test_where_longer_runs_are_not_better_nothing_is_told_in_steps() -> None:
+    assert fewer_steps([0.1, 0.2, 0.1], [0.2, 0.3, 0.2], "lower") is None
+    assert margin_in_units(10.0, [0.2, 0.3], "lower") is None
+    assert margin_in_units(10.0, [], "lower") is None
+    # One replicate of three decides that longer runs are better.
+    assert fewer_steps([0.1, 0.2, 0.1], [0.1, 0.1, -5.0], "lower") is None
+
+
+def test_one_replicate_has_no_interval() -> None:
+    found = fewer_steps([-0.02], [-0.2], "lower")
+    assert found
+    assert (round(found.mean, 3), found.ci95) == (9.516, None)
+
+
+def test_unequal_numbers_are_refused() -> None:
+    with pytest.raises(ValueError, match="Every difference needs its slope"):
+        fewer_steps([0.1, 0.2], [0.1], "lower")
+
+
+def test_with_equal_slopes_the_interval_is_that_of_the_mean_difference() -> None:
+    """The jackknife of a mean is its t interval."""
+    differences = np.random.default_rng(0).normal(-0.02, 0.01, 11)
+    standard_error = differences.std(ddof=1) / math.sqrt(11)
+    ends = [differences.mean() + sign * 2.2281 * standard_error for sign in (1, -1)]  # t table, 10 degrees of freedom
+    found = fewer_steps(differences.tolist(), [-0.2] * 11, "lower")
+    assert found
+    assert found.ci95 == pytest.approx([percent_fewer(end / -0.2) for end in ends], rel=1e-4)
+
+
+def test_intervals_cover_the_true_ratio_as_often_as_they_say() -> None:
+    rng = np.random.default_rng(2)
+    truth, inside, trials = percent_fewer(0.03 / 0.2), 0, 8000
+    for _ in range(trials):
+        found = fewer_steps(rng.normal(-0.03, 0.02, 11).tolist(), rng.normal(-0.2, 0.04, 11).tolist(), "lower")
+        assert found
+        assert found.ci95
+        inside += found.ci95[0] <= truth <= found.ci95[1]
+    assert 0.94 <= inside / trials <= 0.96

@@ -1,0 +1,248 @@
+"""A published study whose truth is known: study.json and replicates as the suite writes them, of simulated runs."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments.study.replicates import Replicate, ReplicateRun, replicate_path, write_replicate
+from experiments.study.search import SHRINK
+
+STEPS, BATCH_SIZE, PARAMETERS = 200, 128, 240_000
+SLOPE = -0.2
+"""of the loss against ln(steps)"""
+BEST = {"lion": (0.4, 0.5, 0.6, 0.5), "adamw": (0.6, 0.3, 0.7, 0.5)}
+"""where the loss of an optimizer is lowest in its space; the middle for any other"""
+SPACE = [
+    {"name": "lr", "argument": "lr", "kind": "rate", "low": 1e-5, "high": 1e-2, "zero": 0.0, "copies": 1},
+    {"name": "betas 1", "argument": "betas", "kind": "memory", "low": 2.0, "high": math.inf, "zero": 0.0, "copies": 1},
+    {"name": "betas 2", "argument": "betas", "kind": "memory", "low": 2.0, "high": math.inf, "zero": 0.0, "copies": 1},
+    {"name": "weight_decay", "argument": "weight_decay", "kind": "decay", "low": 0.01, "high": 10.0, "zero": 0.1}
+    | {"copies": 1},
+]
+ENVIRONMENT = {
+    "git_sha": "0" * 40,
+    "git_dirty": False,
+    "sources_digest": "abcdef0123456789",
+    "packages": {"torch": "2.15.0", "numpy": "2.4.6"},
+    "hardware": {"cpu": "an imagined processor", "cpu_count": 2},
+}
+
+
+def write_study(
+    results: Path,
+    task: str = "image_classification",
+    scale: str = "mini",
+    experiment: str = "mini",
+    *,
+    gain: float = 0.0,
+    top1_gain: float | None = None,
+    spread: float = 0.01,
+    numbers: Sequence[int] = range(6),
+    declared: int = 6,
+    stages: Sequence[int] = (4, 3, 2),
+    confirm: int = 2,
+    lengths: Sequence[float] = (0.7, 1.4),
+    optimizers: Sequence[str] = ("lion", "adamw"),
+    best: Mapping[str, Sequence[float]] = BEST,
+    widths: Mapping[str, float] | None = None,
+    diverged: Sequence[tuple[int, str]] = (),
+    margin: float | None = None,
+    paper: str | None = None,
+    nuisance: Mapping[str, Any] | None = None,
+    hardware: Mapping[int, str] | None = None,
+    fingerprints: Mapping[int, str] | None = None,
+    samples: bool = False,
+) -> Path:
+    """Write a study below ``results`` and return its folder.
+
+    The test loss of ``lion`` lies ``gain`` below that of any other optimizer, and its accuracy ``top1_gain`` points
+    above (50 times the gain, if it is not given); differences scatter by ``spread``. Confirm runs of the (replicate,
+    optimizer) in ``diverged`` diverge, as do trials in the uppermost tenth of the learning rate. ``widths`` are those
+    of the optimizers' basins.
+    """
+    directory = results / task / scale / experiment
+    drawn = nuisance if nuisance is not None else {"train.clip_norm": {"low": 0.5, "high": 2.0}}
+    described = {
+        "schema": 2,
+        "task": task,
+        "scale": scale,
+        "experiment": experiment,
+        "command": f"python -m experiments.{task} --multirun hydra/sweeper=study scale={scale}",
+        "study": {
+            "reference": "adamw",
+            "replicates": declared,
+            "stages": list(stages),
+            "confirm": confirm,
+            "lengths": list(lengths),
+            "nuisance": drawn,
+            "primary_metric": "test/loss",
+            "primary_reason": "it spreads least between replicates",
+            "validation_metric": "val/loss",
+            "better": "lower",
+            "validation_better": "lower",
+            "secondary_metrics": {"test/top1": "higher"} | ({"samples/kid": "lower"} if samples else {}),
+            "margin_percent": 10.0,
+            "margin": margin,
+            "margin_reason": "a tenth of the cost matters to nobody",
+            "paper": paper,
+        },
+        "identity": {"contestants": dict.fromkeys(optimizers)},
+        "spaces": dict.fromkeys(optimizers, SPACE) if stages else {},
+        "regime": {
+            "model": "ConvNet",
+            "parameters": PARAMETERS,
+            "batch_size": BATCH_SIZE,
+            "tokens_per_sample": None,
+            "steps": STEPS,
+            "train_samples": 40_000,
+        },
+    }
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "study.json").write_text(json.dumps(described))
+    for number in numbers:
+        replicate = _Replicate(
+            number, gain, top1_gain, spread, task, best, widths or {}, (fingerprints or {}).get(number), samples
+        )
+        runs = [run for name in optimizers for run in replicate.search(name, stages)]
+        for seed in range(100 * number + 1, 100 * number + 1 + confirm):
+            for name in optimizers:
+                runs.append(replicate.run(name, "confirm", seed=seed, diverged=(number, name) in diverged))
+            runs += [replicate.run("adamw", "length", seed=seed, length=length) for length in lengths]
+        environment = json.loads(json.dumps(ENVIRONMENT))
+        environment["hardware"]["cpu"] = (hardware or {}).get(number, "an imagined processor")
+        values = {key: round(0.5 + number / 10, 3) for key in drawn}
+        write_replicate(replicate_path(directory, number), Replicate(number, environment, values, tuple(runs)))
+    if samples:
+        _write_samples(directory, optimizers)
+    return directory
+
+
+class _Replicate:
+    def __init__(
+        self,
+        number: int,
+        gain: float,
+        top1_gain: float | None,
+        spread: float,
+        task: str,
+        best: Mapping[str, Sequence[float]],
+        widths: Mapping[str, float],
+        fingerprint: str | None,
+        samples: bool,
+    ) -> None:
+        self.number, self.task, self.best, self.widths = number, task, best, widths
+        self.gains = {"lion": gain}
+        self.top1_gain = 50 * gain if top1_gain is None else top1_gain
+        self.samples = samples
+        self.fingerprint = fingerprint or "f" * 16
+        rng = np.random.default_rng([7, number])
+        self.shared = float(rng.normal(0, 0.05))
+        self.own = {"lion": float(rng.normal(0, spread))}
+        self.own_top1 = float(rng.normal(0, 20 * spread))
+        self.winners: dict[str, tuple[float, ...]] = {}
+
+    def search(self, name: str, stages: Sequence[int]) -> list[ReplicateRun]:
+        """Its trials, as the suite would choose them."""
+        runs: list[ReplicateRun] = []
+        for stage, count in enumerate(stages):
+            for point in self._points(stage, count, self.winners.get(name)):
+                trial = len(runs) + 1
+                runs.append(
+                    self.run(name, "search", unit=tuple(point), stage=stage + 1, trial=trial, diverged=point[0] > 0.9)
+                )
+            whole = [run for run in runs if not run.diverged]
+            if whole:
+                self.winners[name] = min(whole, key=lambda run: run.last("val/loss") or 0.0).unit
+        return runs
+
+    def _points(self, stage: int, count: int, centre: Sequence[float] | None) -> list[list[float]]:
+        """Random ones, for scrambling a Latin hypercube takes a tenth of a second."""
+        width = SHRINK**stage if centre else 1.0
+        low = np.clip(np.subtract(centre or (0.5,) * 4, width / 2), 0, 1 - width)
+        points: list[list[float]] = (
+            low + width * np.random.default_rng([self.number, stage]).random((count, 4))
+        ).tolist()
+        return points
+
+    def run(
+        self,
+        name: str,
+        phase: Any,
+        *,
+        unit: tuple[float, ...] = (),
+        stage: int = 0,
+        trial: int = 0,
+        seed: int | None = None,
+        length: float = 1.0,
+        diverged: bool = False,
+    ) -> ReplicateRun:
+        seed = 100 * self.number if seed is None else seed
+        at = unit or self.winners.get(name, ())
+        centre, width = self.best.get(name, (0.5,) * 4), self.widths.get(name, 1.0)
+        regret = sum((x - y) ** 2 for x, y in zip(at, centre, strict=False)) / width
+        gain = self.gains.get(name, 0.0) + self.own.get(name, 0.0)
+        loss = 1.2 + self.shared + SLOPE * math.log(length) + (regret if phase == "search" else 0.0) - gain
+        top1 = 60 - 20 * (loss - 1.2) + (self.top1_gain - 20 * gain + self.own_top1 if name == "lion" else 0.0)
+        steps = round(STEPS * length)
+        rows = list(
+            self._rows(loss, top1, steps // 2 if diverged else steps, steps, tested=phase != "search" and not diverged)
+        )
+        settings = {"name": name, "_target_": "torch.optim.AdamW", "space": {}, "eps": 1e-6}
+        settings |= {"lr": 1e-5 * 1000 ** (at[0] if at else 0.5), "betas": [0.9, 0.99], "weight_decay": 0.1}
+        config = {
+            "task": self.task,
+            "data": {"name": "cifar10", "fingerprint": self.fingerprint},
+            "model": {"_target_": "experiments.image_classification.convnet.ConvNet"},
+            "optimizer": settings,
+            "seed": seed,
+            "test": phase != "search",
+            "train": {"steps": steps, "batch_size": BATCH_SIZE},
+        }
+        status = {"status": "diverged" if diverged else "complete", "sources_digest": f"abcdef0123456789-{name}"}
+        return ReplicateRun(
+            run_id=f"{name}-s{seed}-{phase}{trial}x{length:g}",
+            optimizer=name,
+            phase=phase,
+            stage=stage,
+            trial=trial,
+            length=length,
+            seed=seed,
+            unit=unit,
+            config=json.dumps(config),
+            status=json.dumps(status | ({"reason": "the loss is not finite"} if diverged else {})),
+            metrics="".join(json.dumps(row) + "\n" for row in rows),
+            parameter_groups="{}",
+        )
+
+    def _rows(self, loss: float, top1: float, until: int, steps: int, *, tested: bool) -> Any:
+        for step in range(20, until + 1, 20):
+            left = math.exp(-4 * step / steps) - math.exp(-4)
+            shared = {"step": step, "samples": step * BATCH_SIZE}
+            yield shared | {
+                "train/loss": loss + left,
+                "train/lr": 1e-3,
+                "train/grad_norm": 1.0,
+                "optimizer/update_norm": 0.01,
+                "time/train_s": step / 20,
+                "time/optimizer_step_ms": 1.25,
+                "cost/state_bytes": 8 * PARAMETERS,
+                "cost/peak_bytes": 50_000_000,
+            }
+            if self.samples and tested and step in (steps // 2, steps):
+                yield shared | {"samples/num_samples": 8, "samples/kid": loss + left, "samples/kid_floor": 0.1}
+            if step % 40 == 0 or step == until:
+                yield shared | {"val/loss": loss + left, "val/top1": top1 - 20 * left}
+        if tested:
+            yield {"step": steps, "samples": steps * BATCH_SIZE, "test/loss": loss, "test/top1": top1}
+
+
+def _write_samples(directory: Path, optimizers: Sequence[str]) -> None:
+    from PIL import Image
+
+    (directory / "samples").mkdir()
+    for shade, name in enumerate(optimizers):
+        Image.new("RGB", (64, 32), (60 * shade, 120, 200)).save(directory / "samples" / f"{name}.png")
