@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from experiments.study.replicates import Replicate, ReplicateRun, replicate_path, write_replicate
-from experiments.study.search import SHRINK
 
+SHRINK = 0.4
+"""Width of the box that a stage of the search keeps to, of the one before"""
 STEPS, BATCH_SIZE, PARAMETERS = 200, 128, 240_000
 SLOPE = -0.2
 """of the loss against ln(steps)"""

@@ -73,6 +73,7 @@ def _write_records(study: Study, command: str, directory: Path) -> None:
     for course in study.courses:
         if course.number == replicates[0].number:
             _copy_samples(course, directory)
+    steps = study.config["train"]["steps"]
     described = {
         "schema": 2,
         "task": study.config["task"],
@@ -81,10 +82,12 @@ def _write_records(study: Study, command: str, directory: Path) -> None:
         "command": command,
         "study": study.settings,
         "identity": study.identity,
-        "spaces": {name: _described(space) for name, space in study.spaces.items() if space},
+        "spaces": {
+            name: _described(space, study.config["train"]["steps"]) for name, space in study.spaces.items() if space
+        },
         "regime": _regime(study.config, replicates[0].environment),
     }
-    write_aside(directory / "study.json", json.dumps(described, indent=1) + "\n")
+    write_aside(directory / "study.json", json.dumps(described, indent=1, allow_nan=False) + "\n")
 
 
 def _replicate(course: Course) -> Replicate:
@@ -132,14 +135,15 @@ def _copy_samples(course: Course, directory: Path) -> None:
             shutil.copyfile(run.directory / "samples.png", directory / "samples" / f"{run.optimizer}.png")
 
 
-def _described(space: Space) -> list[dict[str, Any]]:
+def _described(space: Space, steps: int) -> list[dict[str, Any]]:
     """One entry for each coordinate of a point, named as a reader would."""
     arguments = [dimension.argument for dimension in space.dimensions]
     described = []
     for number, dimension in enumerate(space.dimensions):
         several = arguments.count(dimension.argument) > 1
         place = f" {number - arguments.index(dimension.argument) + 1}" if several else ""
-        described.append({"name": f"{dimension.argument}{place}", **asdict(dimension)})
+        high = float(steps) if dimension.kind == "memory" else dimension.high
+        described.append({"name": f"{dimension.argument}{place}", **asdict(dimension), "high": high})
     return described
 
 

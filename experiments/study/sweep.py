@@ -7,6 +7,7 @@ the launcher, so a study that is started again after any accident finds everythi
 import itertools
 import re
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -80,6 +81,12 @@ class Study:
         return [number for number in numbers if not replicate_path(self.results, number).exists()]
 
     @property
+    def runs_a_replicate(self) -> int:
+        """All of a replicate's runs."""
+        confirmed = self.settings["confirm"] * (len(self.spaces) + len(self.settings["lengths"]))
+        return sum(self.settings["stages"]) * len(self.spaces) + int(confirmed)
+
+    @property
     def results(self) -> Path:
         """The folder that the study is published in."""
         return ROOT / self.config["run"]["results_dir"] / self.config["task"] / self.config["scale"] / self.name
@@ -126,12 +133,28 @@ def run_studies(studies: list[Study], launcher: Launcher) -> None:
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ConfigError(f"Several of the swept values make one and the same study, {twice[0]}: name each value once.")
     courses = [course for study in studies for course in study.courses]
-    last = max((course.rounds() for course in courses), default=0)
-    for number in range(last):
-        runs = [run for course in courses if number < course.rounds() for run in course.search()]
-        launch(launcher, f"search, round {number + 1} of {last}", runs)
-    runs = [run for course in courses for run in course.confirm()]
-    launch(launcher, "confirmation", runs)
+    total = sum(study.runs_a_replicate * len(study.courses) for study in studies)
+    rounds = max((course.rounds() for course in courses), default=0)
+    began, done, found = time.monotonic(), 0, 0
+    for number in range(rounds + 1):
+        if number < rounds:
+            phase = f"search, round {number + 1} of {rounds}"
+            runs = [run for course in courses if number < course.rounds() for run in course.search()]
+        else:
+            phase, runs = "confirmation", [run for course in courses for run in course.confirm()]
+        found += sum(run.is_finished() for run in runs)
+        launch(launcher, f"{phase} ({outlook(done, found, total, time.monotonic() - began)})", runs)
+        done += len(runs)
+
+
+def outlook(done: int, found: int, total: int, seconds: float) -> str:
+    """How many of ``total`` runs are done, and how long the others will take if those that were not ``found`` finished
+    took ``seconds``.
+    """
+    said = f"{done} of {total} runs done"
+    if done <= found:
+        return said
+    return f"{said}, about {seconds * (total - done) / (done - found) / 60:.0f} minutes left"
 
 
 def launch(launcher: Launcher, phase: str, runs: list[Run]) -> None:

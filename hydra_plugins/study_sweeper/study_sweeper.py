@@ -43,7 +43,7 @@ class StudySweeper(Sweeper):
         from experiments.harness.entry import one_sentence
         from experiments.harness.interrupt import EXIT_CODE
         from experiments.report.rebuild import write_overview, write_study
-        from experiments.report.tables import print_verdict
+        from experiments.report.terminal import print_verdict
         from experiments.study.publish import publishing
         from experiments.study.sweep import Study, run_studies, split_sweep
 

@@ -14,7 +14,7 @@ from experiments.harness.errors import ConfigError, SuiteError
 from experiments.study import sweep
 from experiments.study.course import Run
 from experiments.study.replicates import Replicate, read_replicates
-from experiments.study.sweep import Study, run_studies, split_sweep
+from experiments.study.sweep import Study, outlook, run_studies, split_sweep
 from tests import forked
 from tests.conftest import MakeConfig
 
@@ -43,9 +43,9 @@ def replicates(results: Path) -> list[Replicate]:
 def test_a_study_searches_confirms_and_publishes_and_is_not_run_twice(command_line: list[str], tmp_path: Path) -> None:
     first = run_study(command_line, "optimizer=lion,adamw")
     assert first.returncode == 0, first.stderr
-    assert "search, round 1 of 2: 4 runs, 0 finished, 0 to continue, 4 to start" in first.stdout
-    assert "search, round 2 of 2: 2 runs, 0 finished, 0 to continue, 2 to start" in first.stdout
-    assert "confirmation: 3 runs, 0 finished, 0 to continue, 3 to start" in first.stdout
+    assert "search, round 1 of 2 (0 of 9 runs done): 4 runs, 0 finished, 0 to continue, 4 to start" in first.stdout
+    assert "search, round 2 of 2 (4 of 9 runs done, about 0 minutes left): 2 runs, 0 finished" in first.stdout
+    assert "confirmation (6 of 9 runs done, about 0 minutes left): 3 runs, 0 finished" in first.stdout
     (summary,) = studies(tmp_path)
     assert {name: optimizer["trials"] for name, optimizer in summary["optimizers"].items()} == {"lion": 3, "adamw": 3}
     (replicate,) = replicates(tmp_path)
@@ -185,6 +185,12 @@ def test_an_optimizer_without_settings_is_no_contestant_where_nothing_is_searche
 def test_what_names_no_replicates_is_refused(make_config: MakeConfig, numbers: str) -> None:
     with pytest.raises(ConfigError, match=r"study\.numbers=.* \(make's REPLICATES\)"):
         Study(lambda more: make_config(*more), [f"study.numbers='{numbers}'"], [])
+
+
+def test_the_time_left_is_told_by_the_runs_that_were_not_found_finished() -> None:
+    assert outlook(0, 0, 68, 0.0) == "0 of 68 runs done"
+    assert outlook(20, 20, 68, 3.0) == "20 of 68 runs done"
+    assert outlook(28, 20, 68, 8 * 30.0) == "28 of 68 runs done, about 20 minutes left"
 
 
 def test_a_study_without_its_reference_is_refused(make_config: MakeConfig) -> None:
