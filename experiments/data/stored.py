@@ -67,7 +67,7 @@ class StoredSplit:
 
     def file_names(self) -> list[str]:
         """The name under which each row was stored, without its folder; empty where there was none."""
-        import pyarrow.compute as pc  # type: ignore[import-untyped]
+        import pyarrow.compute as pc
 
         rows = self.table.with_format("arrow")  # its slices are not read, so no picture is
         blocks = (rows[start : start + 1000].column(0) for start in range(0, len(self), 1000))

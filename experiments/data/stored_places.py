@@ -98,7 +98,7 @@ def local_tables(place: Mapping[str, Any], wanted: Sequence[str]) -> dict[str, A
 
 def _check_same_names(files: Sequence[Path], label: str | None) -> None:
     """Raise DataError for files of a split whose class numbers mean different names: the library takes the first's."""
-    import pyarrow.parquet as pq  # type: ignore[import-untyped]
+    import pyarrow.parquet as pq
 
     first: list[str] | None = None
     for path in files:

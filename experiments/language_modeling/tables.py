@@ -61,7 +61,7 @@ class _BadRowError(Exception):
 
 
 def _parquet_blocks(file_system: Any, path: str, column: str) -> Iterator[Block]:
-    import pyarrow.parquet as pq  # type: ignore[import-untyped]
+    import pyarrow.parquet as pq
 
     with file_system.open(path) as file:
         table = pq.ParquetFile(file)

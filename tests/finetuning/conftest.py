@@ -55,8 +55,8 @@ def glue_rows(task: str, split: str) -> dict[str, Any]:
 
 def write_glue(folder: Path) -> Path:
     """Parquet files as on the hub."""
-    import pyarrow as pa  # type: ignore[import-untyped]
-    import pyarrow.parquet as pq  # type: ignore[import-untyped]
+    import pyarrow as pa
+    import pyarrow.parquet as pq
 
     for task in TASKS:
         (folder / task).mkdir(parents=True)
