@@ -11,7 +11,7 @@ import numpy as np
 from experiments.study.replicates import Replicate, ReplicateRun, replicate_path, write_replicate
 
 SHRINK = 0.4
-"""Width of the box that a stage of the search keeps to, of the one before"""
+"""Each stage draws from a box so much narrower around the best so far; any search that gets better would do."""
 STEPS, BATCH_SIZE, PARAMETERS = 200, 128, 240_000
 SLOPE = -0.2
 """of the loss against ln(steps)"""
@@ -161,7 +161,6 @@ class _Replicate:
         return runs
 
     def _points(self, stage: int, count: int, centre: Sequence[float] | None) -> list[list[float]]:
-        """Random ones, for scrambling a Latin hypercube takes a tenth of a second."""
         width = SHRINK**stage if centre else 1.0
         low = np.clip(np.subtract(centre or (0.5,) * 4, width / 2), 0, 1 - width)
         points: list[list[float]] = (

@@ -41,6 +41,8 @@ def task_name(task: str) -> str:
 
 def metric_of(name: str) -> Metric:
     """How ``test/top1`` is written; one that no task declares, under its recorded name."""
+    if name == "flatness/increase":  # derived from what runs record (experiments/study/comparison.py)
+        return Metric("increase of the training loss under weight noise", "lower")
     found = find(all_metrics(), name)
     return found[0] if found else Metric(name.rpartition("/")[2], "lower")  # its direction is asked of none
 

@@ -131,11 +131,13 @@ def _settings(summary: Summary, figures: Sequence[str]) -> list[str]:
             settings_table(summary),
             "Nothing was searched: these are the experiment's own settings.",
         ]
-    stages = " + ".join(map(str, summary["stages"]))
+    first, *later = summary["stages"]
+    then = f"; then {sum(later)} one after the other, where those before promised most" if later else ""
     searched = (
-        f"In each replicate every optimizer was searched anew by {stages} trials, on a validation split and another "
-        f"seed than those that are reported; its best trial then ran on {summary['confirm']} fresh seeds. Each stage "
-        "draws from a box around the best so far. The first stage has the same points for all."
+        f"In each replicate every optimizer was searched anew, on a validation split and another seed than those that "
+        "are "
+        f"reported: {first} trials over the whole space, at the same points for all{then}. Its best trial then ran on "
+        f"{summary['confirm']} fresh seeds."
     )
     units = (
         "A memory of m steps is a beta of 1 - 1 / m. The decay is the sum of learning rate times weight decay over the "

@@ -36,7 +36,7 @@ def ease_of_tuning(summary: Summary, colors: Mapping[str, str]) -> Figure:
         axes.set_ylim(values.min() - room, values.max() + room)
     for end in itertools.accumulate(summary["stages"][:-1]):
         axes.axvline(end + 0.5, color="#888888", linestyle=":")
-    axes.plot([], [], color="#888888", linestyle=":", label="next stage, narrower")
+    axes.plot([], [], color="#888888", linestyle=":", label="next stage")
     axes.set_xlabel("trials")
     axes.set_title(f"best {metric_title(summary['validation_metric'])} so far")
     figure.legend(loc="outside lower center", ncols=3)

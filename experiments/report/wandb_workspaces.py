@@ -23,8 +23,8 @@ from experiments.harness.tracking import STEP, has_key
 from experiments.report.labels import metric_title
 
 EXPERIMENTS = ROOT / "conf" / "experiment"
-MAX_RUNS = 100
-"""Runs that a chart takes in. W&B's default of 10 would leave out most seeds of a study without a word."""
+MAX_RUNS = 1000
+"""Runs that a chart takes in, of some 700 a study. W&B's default of 10 would leave out most without a word."""
 
 
 def task_configs(scale: str, experiment: str) -> list[dict[str, Any]]:
@@ -45,8 +45,8 @@ def views(config: dict[str, Any]) -> list[dict[str, Any]]:
     """What the workspaces of a task show, as plain data: filters, and sections of panels.
 
     A panel is a ``line`` over an x axis, a ``bar``, or a ``scatter`` against a setting, and names its metric as
-    metrics.jsonl does. Lines and bars are means an optimizer with a band: one standard deviation over the seeds, or
-    from the worst to the best of a tuning grid.
+    metrics.jsonl does. Lines and bars are means an optimizer with a band: one standard deviation over the confirm
+    runs of all replicates, or from the worst to the best trial of a search.
     """
     study = config["study"]
     group = "/".join([config["task"], config["scale"], config["experiment"].rsplit("/", 1)[-1]])

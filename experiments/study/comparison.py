@@ -9,7 +9,7 @@ from experiments.harness.metric import find, metrics_of
 from experiments.harness.provenance import ROOT
 from experiments.study.in_steps import fewer_steps, log_slope, margin_in_units
 from experiments.study.paper import claim_of, paper_cell
-from experiments.study.replicates import Replicate
+from experiments.study.replicates import Replicate, ReplicateRun
 from experiments.study.statistics import (
     Better,
     Difference,
@@ -21,6 +21,9 @@ from experiments.study.statistics import (
 )
 from experiments.study.trials import last_gains
 
+FLATNESS_INCREASE = "flatness/increase"
+"""What weight noise adds to the training loss, derived from the two metrics that runs record. By the loss under noise
+alone an optimizer that fits more would look flatter."""
 PAPER = ROOT / "results" / "paper.yaml"
 
 
@@ -86,15 +89,22 @@ def compare(
 
 def replicate_value(replicate: Replicate, optimizer: str, metric: str) -> float | None:
     """Mean of the winner's confirm runs; None where one of them diverged or lacks the metric, or where none was run."""
-    values = [run.last(metric) for run in replicate.of(optimizer, "confirm")]
+    values = [_last(run, metric) for run in replicate.of(optimizer, "confirm")]
     known = [value for value in values if value is not None]
     return fmean(known) if known and len(known) == len(values) else None
+
+
+def _last(run: ReplicateRun, metric: str) -> float | None:
+    if metric != FLATNESS_INCREASE:
+        return run.last(metric)
+    noisy, plain = run.last("flatness/perturbed_loss"), run.last("flatness/train_loss")
+    return None if noisy is None or plain is None else noisy - plain
 
 
 def reference_slope(replicate: Replicate, reference: str, metric: str) -> float | None:
     """Slope of the reference's metric against ln(steps), from its winner's runs of all lengths; None without them."""
     runs = [*replicate.of(reference, "confirm"), *replicate.of(reference, "length")]
-    ends = [(run.settings["train"]["steps"], run.last(metric)) for run in runs]
+    ends = [(run.settings["train"]["steps"], _last(run, metric)) for run in runs]
     return log_slope([(steps, value) for steps, value in ends if value is not None])
 
 

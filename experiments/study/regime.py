@@ -51,7 +51,8 @@ def _memories(space: Sequence[Mapping[str, Any]], values: Sequence[Mapping[str, 
     for name in [each["name"] for each in space if each["kind"] == "memory"]:
         steps = [value[name] for value in values if name in value]
         if steps:
-            found.append(f"{median(steps):.2g} ({min(steps):.2g} to {max(steps):.2g})")
+            spread = f" ({min(steps):.2g} to {max(steps):.2g})" if len(steps) > 1 else ""
+            found.append(f"{median(steps):.2g}{spread}")
     return found
 
 

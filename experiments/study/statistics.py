@@ -219,12 +219,11 @@ def verdict(
     return a if sign * difference.mean > 0 else b
 
 
-def is_at_edge(positions: Sequence[float], zero: float) -> bool:
+def is_at_edge(positions: Sequence[float], ends_below: bool) -> bool:
     """Whether more than MANY_AT_EDGE of the winners lie in the outer EDGE of a dimension, given their ``positions``
-    from 0 to 1 in it. Where the lower end stands for the value 0 (``zero`` above 0) nothing lies beyond it, and it
-    counts for no edge.
+    from 0 to 1 in it. Where nothing lies below the lower end (``ends_below``: no decay, no memory) it is no edge.
     """
-    outer = [position > 1 - EDGE or (zero == 0 and position < EDGE) for position in positions]
+    outer = [position > 1 - EDGE or (not ends_below and position < EDGE) for position in positions]
     return sum(outer) > MANY_AT_EDGE * len(outer)
 
 

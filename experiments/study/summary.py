@@ -7,9 +7,8 @@ from statistics import fmean, median
 from typing import Any
 
 from experiments.harness.errors import DataError, SuiteError
-from experiments.harness.metric import FLATNESS
 from experiments.harness.record import write_aside
-from experiments.study.comparison import compare
+from experiments.study.comparison import FLATNESS_INCREASE, compare
 from experiments.study.regime import regime_line
 from experiments.study.replicates import Replicate, read_replicates
 from experiments.study.trials import best_so_far, box_limited, chosen, ease_of_tuning, value_at, winner_of
@@ -68,11 +67,9 @@ def summarize(described: Mapping[str, Any], replicates: Sequence[Replicate]) -> 
             "stay as they are; choose another metric."
         )
     # A data set may not offer a metric: words where spaces do not part them.
-    declared_ones = {
-        **study["secondary_metrics"],
-        **{f"flatness/{name}": each.better for name, each in FLATNESS.items()},
-    }
-    secondary = {name: better for name, better in declared_ones.items() if name in recorded}
+    secondary = {name: better for name, better in study["secondary_metrics"].items() if name in recorded}
+    if "flatness/perturbed_loss" in recorded:
+        secondary[FLATNESS_INCREASE] = "lower"
     metrics = {study["primary_metric"]: study["better"], **secondary}
     optimizers = {name: _optimizer(described, counting, name) for name in names}
     comparisons = [

@@ -76,4 +76,8 @@ def value_at(dimension: Mapping[str, Any], position: float, steps: int) -> float
 def box_limited(space: Sequence[Mapping[str, Any]], winners: Sequence[Sequence[float]]) -> list[str]:
     """Names of the dimensions at an edge of which too many ``winners`` lie, given by their positions."""
     by_dimension = zip(space, zip(*winners, strict=True), strict=False)
-    return [each["name"] for each, positions in by_dimension if is_at_edge(positions, each["zero"])]
+    return [each["name"] for each, positions in by_dimension if is_at_edge(positions, _ends_below(each))]
+
+
+def _ends_below(dimension: Mapping[str, Any]) -> bool:
+    return dimension["zero"] > 0 or dimension["kind"] == "memory"

@@ -10,7 +10,7 @@ from experiments.diffusion.denoising_strip import write_strip
 from experiments.diffusion.sample_sheet import write_row
 from experiments.harness.entry import execute, locate
 from experiments.harness.errors import RunError
-from experiments.report.figures import _sample_figures
+from experiments.harness.record import read_metrics
 from experiments.report.samples import main, sample_distances, sample_sheets, sampled_steps
 from tests.conftest import MakeConfig
 
@@ -33,23 +33,14 @@ def test_runs_stand_side_by_side_and_the_strip_ends_with_the_samples(
         cfg = make_diffusion(f"optimizer={optimizer}")
         execute(cfg)
         runs.append(locate(cfg)[2])
-    assert sampled_steps(runs[0]) == [3, 6]
-    figure = sample_sheets({run.name: run for run in runs})
+    rows = read_metrics(runs[0])
+    assert sampled_steps(rows) == [3, 6]
+    figure = sample_sheets({run.name: run / "samples.png" for run in runs}, [3, 6])
     assert [axes.get_title() for axes in figure.axes] == [run.name for run in runs]
-    curves = sample_distances({"Lion": runs[:1]}, ["samples/fd_efficientnet_lite0"], ["distance"], {"Lion": "#000000"})
+    curves = sample_distances({"Lion": [rows]}, {"samples/fd_efficientnet_lite0": "distance"}, {"Lion": "#000000"})
     assert len(curves.axes[0].lines) == 3  # with real images and noise
     main([*(f"run={run}" for run in runs), f"out={tmp_path}/both.png"])
     assert (tmp_path / "both.png").stat().st_size > 1000
-
-    (tmp_path / "study").mkdir()
-    (tmp_path / "study/runs").symlink_to(runs[0].parent)
-    optimizers = {run.name.partition("-")[0]: {"runs": {"confirm": [run.name]}} for run in runs}
-    comparisons = [{"metric": "samples/kid_efficientnet_lite0"}, {"metric": "test/loss"}]
-    figures = _sample_figures(tmp_path / "study", {"optimizers": optimizers, "comparisons": comparisons})
-    assert [axes.get_title() for axes in figures["samples.png"].axes] == ["Lion", "AdamW"]
-    assert len(figures["sample-distances.png"].axes) == 1
-    (runs[0] / "samples.png").unlink()
-    assert _sample_figures(tmp_path / "study", {"optimizers": optimizers, "comparisons": comparisons}) == {}
 
     path = write_strip(runs[1], make_diffusion("optimizer=adamw"))
     with Image.open(path) as strip, Image.open(runs[1] / "samples.png") as sheet:

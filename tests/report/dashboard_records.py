@@ -1,4 +1,4 @@
-"""Run records for the dashboard's tests: those that a synthetic study lacks, and runs that belong to no study."""
+"""Run records for the dashboard's tests: runs that belong to no published study."""
 
 import fcntl
 import json
@@ -57,20 +57,3 @@ def held(directory: Path) -> Iterator[None]:
     with (directory / "lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
-
-
-def complete_records(study: Path) -> Path:
-    """Give every run of a synthetic study the whole record that a real one has; returns the study's folder."""
-    summary = json.loads((study / "summary.json").read_text())
-    for name, optimizer in summary["optimizers"].items():
-        settings = {"name": name, "lr": optimizer["settings"]["lr"], "weight_decay": 0.1}
-        for seed, run_id in zip(summary["seeds"], optimizer["runs"]["confirm"], strict=True):
-            directory = study / "runs" / run_id
-            rows = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
-            status = json.loads((directory / "status.json").read_text())["status"]
-            write_record(directory, settings, seed=seed, status=status, rows=rows)
-        for trial in optimizer["trials_table"]:
-            tuned = {"name": name, "lr": trial["lr"], "weight_decay": trial["weight_decay"]}
-            for run_id in trial["run_ids"]:
-                write_record(study / "runs" / run_id, tuned, seed=1000, test=False, status=trial["status"])
-    return study

@@ -1,12 +1,10 @@
 """The pages of the dashboard: what stands on them, where their links lead, and that nothing in them comes alive."""
 
 import json
-import math
 import re
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -19,9 +17,9 @@ from experiments.harness.provenance import ROOT
 from experiments.report.dashboard.records import columns, open_studies, published_studies
 from experiments.report.dashboard.site import write_dashboard
 from experiments.report.figures import COLORS
-from tests.report.dashboard_records import BATCH_SIZE, SECONDS_A_STEP, complete_records, held, write_record
-
-WriteStudy = Callable[..., Path]
+from experiments.study.replicates import read_replicates
+from tests.report.conftest import WriteStudy
+from tests.report.dashboard_records import held, write_record
 
 
 class Page(HTMLParser):
@@ -62,83 +60,89 @@ def broken_links(folder: Path) -> list[str]:
     return broken
 
 
+STUDY_PAGE = "image_classification--mini--mini.html"
+
+
 def test_the_index_leads_to_finished_and_open_studies(write_study: WriteStudy, tmp_path: Path) -> None:
-    complete_records(write_study())
-    complete_records(write_study("lit", "mini", "mini-optimizer.betas=[0.9,0.95]", seeds=0))
-    complete_records(write_study("finetuning", "paper", "paper", seeds=1, tuned=False))
+    write_study(gain=0.1)
+    write_study("lit", "mini", "mini-optimizer.betas=[0.9,0.95]", numbers=range(2))
+    write_study("finetuning", "smoke", "smoke", numbers=[0], declared=0, stages=())
     run = tmp_path / "runs" / "diffusion" / "lion-s0-0000000000"
     write_record(run, {"name": "lion", "lr": 1e-3}, status="running")
     with held(run):
         folder = build(tmp_path)
     index = Page(folder / "index.html")
-    assert "AdamW beats Lion by " in index.text
-    assert "No verdict: this study only tuned." in index.text
-    assert "No verdict: one paired seed gives no interval." in index.text
+    assert "Lion beats AdamW by " in index.text
+    assert "Exploratory (replicates 0 to 1; declared are 6): No verdict" in index.text
+    assert "No verdict: smoke." in index.text
+    assert index.text.count("Regime: ConvNet, 0.24 M parameters") == 3
     assert "100 of 200" in index.text
     assert "running" in index.text
     assert len(index.links) == 3 + 2, "three finished studies; an open one and its run"
     assert broken_links(folder) == []
 
 
-def test_every_run_of_a_study_is_reached_from_its_tables(write_study: WriteStudy, tmp_path: Path) -> None:
-    study = complete_records(write_study(diverged={"lion": 1}, optimizers=("lion", "adamw", "sgd")))
-    page = Page(build(tmp_path) / "image_classification--mini--mini.html")
-    places = {f"run-{directory.name}" for directory in (study / "runs").iterdir()}
-    assert len(places) == 3 * (8 + 4)
+def test_a_studys_page_says_all_that_its_readme_says_first(write_study: WriteStudy, tmp_path: Path) -> None:
+    write_study(gain=0.1, numbers=range(7))
+    text = Page(build(tmp_path) / STUDY_PAGE).text
+    said = ["Regime: ConvNet", "Lion beats AdamW by ", "In steps: Lion needs ", "Committed: ", "Yours (replicate 6)"]
+    places = [text.index(part) for part in said]
+    assert places == sorted(places)
+    assert "Ease of tuning: " in text
+
+
+def test_every_confirm_run_of_a_study_is_reached_from_its_tables(write_study: WriteStudy, tmp_path: Path) -> None:
+    study = write_study(diverged=[(1, "lion")], optimizers=("lion", "adamw", "sgd"), numbers=range(7))
+    page = Page(build(tmp_path) / STUDY_PAGE)
+    runs = [run for each in read_replicates(study) for run in each.runs if run.phase == "confirm"]
+    places = {f"run-{run.run_id}" for run in runs}
+    assert len(places) == 3 * 7 * 2
     assert places == {unquote(link[1:]) for link in page.links if link.startswith("#run-")}
     assert places <= set(page.ids)
     assert len(page.ids) == len(set(page.ids))
-    for fact in ("an imagined one", "torch: 2.15.0", "update_norm", "make reproduce-image-classification SCALE=mini"):
+    assert "diverged run 1" in page.text
+    for fact in ("an imagined processor", "torch: 2.15.0", "update_norm", "hydra/sweeper=study scale=mini"):
         assert fact in page.text
 
 
 def test_clicks_on_charts_lead_to_places_of_the_page(write_study: WriteStudy, tmp_path: Path) -> None:
-    complete_records(write_study(diverged={"lion": 1}, decays=(0.3, 1.0)))
-    page = Page(build(tmp_path) / "image_classification--mini--mini.html")
+    write_study(diverged=[(1, "lion")], numbers=range(7))
+    page = Page(build(tmp_path) / STUDY_PAGE)
     traces = [trace for chart in page.data["charts"].values() for trace in chart["data"] if "customdata" in trace]
-    targets = {str(place) for trace in traces for place in np.ravel(trace["customdata"])}
-    assert len(targets) == 2 * 7 + 2 * 8, "two metrics of seven pairs; two heat maps of eight cells"
+    targets = {str(place) for trace in traces for place in trace["customdata"]}
+    assert len(targets) == 2 * (5 + 1), "two metrics, of five replicates that count and one that reproduces"
     assert targets | {run["place"] for run in page.data["runs"]} <= set(page.ids)
 
 
 def test_plotly_knows_every_property_of_the_charts(write_study: WriteStudy, tmp_path: Path) -> None:
     import plotly.graph_objects as go
 
-    complete_records(write_study())
-    complete_records(write_study("lit", decays=(0.3, 1.0, 3.0)))
-    folder = build(tmp_path)
-    kinds = []
-    for name in ("image_classification--mini--mini.html", "lit--mini--mini.html"):
-        for chart in Page(folder / name).data["charts"].values():
-            figure = go.Figure(chart)
-            kinds.append(figure.data[0].type)
-    assert kinds == ["scatter"] * 3 + ["scatter", "scatter", "heatmap", "heatmap"]
+    write_study(numbers=range(7))
+    charts = Page(build(tmp_path) / STUDY_PAGE).data["charts"].values()
+    assert [len(go.Figure(chart).data) for chart in charts] == [3, 3, 2 * 6 + 2, *[3] * 8]
 
 
-def test_a_heat_map_shows_each_trial_in_its_cell(write_study: WriteStudy, tmp_path: Path) -> None:
-    study = complete_records(write_study(decays=(3.0, 0.3, 1.0)))
-    summary = json.loads((study / "summary.json").read_text())
-    charts = Page(build(tmp_path) / "image_classification--mini--mini.html").data["charts"]
-    heat_map = charts["tuning-0"]["data"][0]
-    assert heat_map["x"] == ["1e-4", "3.16e-4", "1e-3", "3.16e-3"]
-    assert heat_map["y"] == ["3.0e-05", "1.0e-04", "3.0e-04"]
-    for trial in summary["optimizers"]["lion"]["trials_table"]:
-        column = round(2 * math.log10(trial["lr"] / 1e-4))
-        row = {0.3: 0, 1.0: 1, 3.0: 2}[round(trial["lr"] * trial["weight_decay"] / 1e-4, 6)]
-        assert heat_map["z"][row][column] == trial["value"]
-        assert ("chosen" in heat_map["text"][row][column]) == (row == 1 and column == 2)
+def test_the_searches_show_every_trial_and_no_diverged_one_as_a_value(write_study: WriteStudy, tmp_path: Path) -> None:
+    study = write_study(stages=(20, 4))
+    charts = Page(build(tmp_path) / STUDY_PAGE).data["charts"]
+    trials = [run for each in read_replicates(study) for run in each.of("lion", "search")]
+    known, best, lost = charts["search-1"]["data"]
+    assert sorted(known["x"]) == sorted(run.unit[0] for run in trials if not run.diverged)
+    assert sorted(lost["x"]) == sorted(run.unit[0] for run in trials if run.diverged)
+    assert lost["yaxis"] == "y2"
+    assert len(best["x"]) == 6, "a winner a replicate"
+    assert all(": diverged" in text for text in lost["text"])
 
 
 def test_differences_and_interval_are_those_of_the_summary(write_study: WriteStudy, tmp_path: Path) -> None:
-    study = complete_records(write_study(diverged={"lion": 2}))
+    study = write_study(diverged=[(0, "lion"), (1, "lion")])
     comparison = json.loads((study / "summary.json").read_text())["comparisons"][0]
-    chart = Page(build(tmp_path) / "image_classification--mini--mini.html").data["charts"]["differences-0"]
-    seeds, mean = chart["data"]
-    assert seeds["x"] == ["2", "3", "4", "5", "6", "7"]
-    assert np.mean(seeds["y"]) == pytest.approx(comparison["difference"]["mean"])
+    replicates, mean = Page(build(tmp_path) / STUDY_PAGE).data["charts"]["differences-0"]["data"]
+    assert replicates["x"] == ["2", "3", "4", "5"]
+    assert np.mean(replicates["y"]) == pytest.approx(comparison["difference"]["mean"])
     assert mean["y"][0] - mean["error_y"]["arrayminus"][0] == pytest.approx(comparison["difference"]["ci95"][0])
     assert mean["y"][0] + mean["error_y"]["array"][0] == pytest.approx(comparison["difference"]["ci95"][1])
-    assert seeds["marker"]["color"] == COLORS["lion"]
+    assert replicates["marker"]["color"] == COLORS["lion"]
 
 
 def test_evaluations_get_their_seconds_from_the_training_rows_around_them() -> None:
@@ -159,34 +163,32 @@ def test_evaluations_get_their_seconds_from_the_training_rows_around_them() -> N
 
 
 def test_curves_hold_every_row_of_a_run(write_study: WriteStudy, tmp_path: Path) -> None:
-    study = complete_records(write_study())
-    data = Page(build(tmp_path) / "image_classification--mini--mini.html").data
-    rows = [json.loads(line) for line in (study / "runs/lion-s3-0123456789/metrics.jsonl").read_text().splitlines()]
-    run = next(run for run in data["runs"] if run["place"] == "run-lion-s3-0123456789")
-    kept = run["columns"]
-    assert kept["samples"] == [row["step"] * BATCH_SIZE for row in rows]
-    assert kept["seconds"] == pytest.approx([row["step"] * SECONDS_A_STEP for row in rows])
-    assert kept["train/loss"] == [
-        pytest.approx(row["train/loss"], rel=1e-5) if "train/loss" in row else None for row in rows
+    run = read_replicates(write_study())[3].of("lion", "confirm")[1]
+    data = Page(build(tmp_path) / STUDY_PAGE).data
+    (shown,) = (each["columns"] for each in data["runs"] if each["place"] == f"run-{run.run_id}")
+    assert shown["samples"] == [row["samples"] for row in run.rows]
+    assert shown["seconds"] == pytest.approx([row["step"] / 20 for row in run.rows])
+    assert shown["train/loss"] == [
+        pytest.approx(row["train/loss"], rel=1e-5) if "train/loss" in row else None for row in run.rows
     ]
     assert list(data["panels"].values()) == [
-        *("train/loss", "val/top1", "val/loss", "train/lr", "train/grad_norm", "optimizer/update_norm")
+        *("train/loss", "val/loss", "val/top1", "train/lr", "train/grad_norm", "optimizer/update_norm")
     ]
 
 
-def test_open_runs_are_grouped_by_what_one_study_may_compare(write_study: WriteStudy, tmp_path: Path) -> None:
-    complete_records(write_study())
+def test_open_runs_are_grouped_by_data_model_and_sources(write_study: WriteStudy, tmp_path: Path) -> None:
+    published = read_replicates(write_study(numbers=[0]))[0].of("lion", "search")[0]
     runs = tmp_path / "runs" / "image_classification"
-    write_record(runs / "lion-s0-0123456789", {"name": "lion", "lr": 1e-3})  # published
-    write_record(runs / "lion-s1-0123456789", {"name": "lion", "lr": 1e-3}, digest="other", status="running")
-    write_record(runs / "adamw-s1000-a", {"name": "adamw", "lr": 1e-2}, digest="other", seed=1000, test=False)
-    write_record(runs / "adamw-s1-b", {"name": "adamw", "lr": 1e-2}, digest="other", data="mnist5k")
+    write_record(runs / published.run_id, {"name": "lion", "lr": 1e-3}, digest="abcdef0123456789-lion")
+    write_record(runs / "lion-s1-0123456789", {"name": "lion", "lr": 1e-3}, digest="other-lion", status="running")
+    write_record(runs / "adamw-s100-a", {"name": "adamw", "lr": 1e-2}, digest="other-adamw", seed=100, test=False)
+    write_record(runs / "adamw-s1-b", {"name": "adamw", "lr": 1e-2}, digest="other-adamw", data="mnist5k")
     write_record(runs / ".superseded" / "lion-s0-c", {"name": "lion", "lr": 1e-2})
     (runs / "lion-s9-not-started").mkdir()
     with held(runs / "lion-s1-0123456789"):
         groups = open_studies(tmp_path / "runs", published_studies(tmp_path / "results"))
     assert {group.title: sorted(group.runs) for group in groups} == {
-        "image classification: cifar10, ConvNet, 200 steps of 128": ["adamw-s1000-a", "lion-s1-0123456789"],
+        "image classification: cifar10, ConvNet, 200 steps of 128": ["adamw-s100-a", "lion-s1-0123456789"],
         "image classification: mnist5k, ConvNet, 200 steps of 128": ["adamw-s1-b"],
     }
     assert {str(group.states) for group in groups} == {"{'complete': 1, 'running': 1}", "{'complete': 1}"}
@@ -208,11 +210,7 @@ def test_a_run_without_rows_yet_has_a_page(tmp_path: Path) -> None:
 
 def test_names_that_are_html_stay_text(write_study: WriteStudy, tmp_path: Path) -> None:
     hostile = "<script>alert(1)<img src=x onerror=alert(2)>[x](http:evil)"
-    study = complete_records(write_study(optimizers=("lion", "adamw", "signum"), decays=(0.3, 1.0)))
-    for path in [*(study / "runs").glob("*/config.yaml"), study / "summary.json"]:
-        path.write_text(path.read_text().replace("name: signum", f"name: '{hostile}'").replace("signum", hostile))
-    for directory in (study / "runs").glob("signum*"):
-        directory.rename(directory.with_name(directory.name.replace("signum", hostile)))
+    study = write_study(optimizers=("lion", "adamw", hostile), numbers=range(2))
     summary = json.loads((study / "summary.json").read_text())
     summary["margin_reason"] = summary["data"]["name"] = summary["generated"] = f"</script>{hostile}"
     (study / "summary.json").write_text(json.dumps(summary))
@@ -232,7 +230,7 @@ def test_names_that_are_html_stay_text(write_study: WriteStudy, tmp_path: Path) 
 
 
 def test_no_page_asks_for_anything_but_the_files_beside_it(write_study: WriteStudy, tmp_path: Path) -> None:
-    complete_records(write_study())
+    write_study()
     folder = build(tmp_path)
     for path in [*folder.glob("*.html"), folder / "page.css", folder / "page.js"]:
         assert not re.search(
@@ -249,7 +247,7 @@ def test_no_page_asks_for_anything_but_the_files_beside_it(write_study: WriteStu
 
 
 def test_the_same_records_give_the_same_bytes_and_old_pages_go(write_study: WriteStudy, tmp_path: Path) -> None:
-    complete_records(write_study())
+    write_study()
     run = tmp_path / "runs" / "lit" / "lion-s0-a"
     write_record(run, {"name": "lion", "lr": 1e-3})
     folder = build(tmp_path)
@@ -262,11 +260,11 @@ def test_the_same_records_give_the_same_bytes_and_old_pages_go(write_study: Writ
         file.unlink()
     build(tmp_path)
     left = {path.name for path in folder.glob("*.html")}
-    assert left == {"index.html", "image_classification--mini--mini.html", "notes.html"}
+    assert left == {"index.html", STUDY_PAGE, "notes.html"}
 
 
 def test_the_command_serves_this_machine_only(write_study: WriteStudy, tmp_path: Path) -> None:
-    complete_records(write_study())
+    write_study(gain=0.1)
     command = [sys.executable, "-m", "experiments.report.dashboard", "--results", str(tmp_path / "results")]
     command += ["--runs", str(tmp_path / "runs"), "--serve", "--port", "0"]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, stderr=subprocess.DEVNULL) as process:
@@ -275,7 +273,7 @@ def test_the_command_serves_this_machine_only(write_study: WriteStudy, tmp_path:
         address = process.stdout.readline().split()[0]
         try:
             assert address.startswith("http://127.0.0.1:")
-            assert b"AdamW beats Lion" in urllib.request.urlopen(address, timeout=10).read()
+            assert b"Lion beats AdamW" in urllib.request.urlopen(address, timeout=10).read()
         finally:
             process.terminate()
 
@@ -297,7 +295,7 @@ def test_a_real_study_and_a_run_beside_it_have_their_pages(command_line: list[st
     folder = build(tmp_path)
     assert broken_links(folder) == []
     (finished,) = (Page(path) for path in folder.glob("image_classification--smoke--*.html"))
-    assert len(finished.data["runs"]) == 2 * (2 + 2)
+    assert len(finished.data["runs"]) == 2, "a replicate of smoke confirms each optimizer once"
     assert {"train/loss", "val/top1", "train/lr", "train/grad_norm", "optimizer/update_norm"} <= set(
         finished.data["panels"].values()
     )

@@ -1,17 +1,17 @@
 """The dashboard in a headless Chromium: it draws, its filters and links work, and its console stays empty."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from experiments.report.dashboard.site import write_dashboard
 from tests.report.chromium import EXECUTABLE, Page, chromium
-from tests.report.dashboard_records import SECONDS_A_STEP, complete_records, write_record
+from tests.report.conftest import WriteStudy
+from tests.report.dashboard_records import write_record
 
 pytestmark = [pytest.mark.browser, pytest.mark.skipif(EXECUTABLE is None, reason="chromium is not installed")]
-WriteStudy = Callable[..., Path]
-DRAWN = ".scatterlayer .point, .heatmaplayer image"
+DRAWN = ".scatterlayer .point, .scatterlayer .js-line"
 # What the first chart of curves, the training loss, shows.
 SHOWN = "document.getElementById('curve-0').data"
 
@@ -24,9 +24,9 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
 
 @pytest.fixture
 def folder(write_study: WriteStudy, tmp_path: Path) -> Path:
-    """A dashboard of two finished studies, one of them tuned over two settings, and one under way."""
-    complete_records(write_study())
-    complete_records(write_study("lit", decays=(0.3, 1.0)))
+    """A dashboard of two finished studies, one of them with a reproduction, and one under way."""
+    write_study()
+    write_study("lit", numbers=range(7))
     for seed, status in enumerate(("complete", "running")):
         directory = tmp_path / "runs" / "diffusion" / f"lion-s{seed}-0123456789"
         write_record(directory, {"name": "lion", "lr": 1e-3}, seed=seed, status=status)
@@ -54,19 +54,17 @@ def test_all_pages_draw_silently_at_every_width(folder: Path, page: Page, width:
 
 
 def test_a_curve_is_drawn_for_every_reported_run(study: Page) -> None:
-    assert study.evaluate(f"{SHOWN}.length") == 2 * 8
-    assert study.evaluate(f"{SHOWN}.every(curve => curve.x.length === 20)")
+    assert study.evaluate(f"{SHOWN}.length") == 2 * 12
+    assert study.evaluate(f"{SHOWN}.every(curve => curve.x.length === 10)")
 
 
 def test_filters_choose_the_curves(study: Page) -> None:
     study.click("input[name=optimizer][value=adamw]")
     assert study.evaluate(f"new Set({SHOWN}.map(curve => curve.line.color)).size") == 1
-    assert study.evaluate(f"{SHOWN}.length") == 8
-    study.click("input[name=seed][value='3']")
-    assert study.evaluate(f"{SHOWN}.length") == 7
-    assert not study.evaluate(f"{SHOWN}.some(curve => curve.customdata[0] === 'run-lion-s3-0123456789')")
-    study.click("input[name=seed][value='1000']")
-    assert study.evaluate(f"{SHOWN}.filter(curve => curve.line.dash === 'dot').length") == 4, "Lion's tuning trials"
+    assert study.evaluate(f"{SHOWN}.length") == 12
+    study.click("input[name=seed][value='301']")
+    assert study.evaluate(f"{SHOWN}.length") == 11
+    assert not study.evaluate(f"{SHOWN}.some(curve => curve.customdata[0] === 'run-lion-s301-confirm0x1')")
 
 
 def test_the_x_axis_is_steps_samples_or_seconds(study: Page) -> None:
@@ -75,7 +73,7 @@ def test_the_x_axis_is_steps_samples_or_seconds(study: Page) -> None:
     study.click("input[name=axis][value=samples]")
     assert study.evaluate(last) == 200 * 128
     study.click("input[name=axis][value=seconds]")
-    assert study.evaluate(last) == 200 * SECONDS_A_STEP
+    assert study.evaluate(last) == 200 / 20
     assert study.evaluate("document.getElementById('curve-0').layout.xaxis.title.text") == "training time, s"
 
 
@@ -85,7 +83,7 @@ def test_a_filter_keeps_the_zoom_and_another_axis_ends_it(study: Page) -> None:
     zoomed = study.evaluate(shown)
     assert 0 < zoomed[0] < zoomed[1] < 200
     study.click("input[name=optimizer][value=adamw]")
-    assert study.evaluate(f"{SHOWN}.length") == 8
+    assert study.evaluate(f"{SHOWN}.length") == 12
     assert study.evaluate(shown) == zoomed
     study.click("input[name=axis][value=samples]")
     assert study.evaluate(shown)[1] >= 200 * 128
@@ -94,7 +92,7 @@ def test_a_filter_keeps_the_zoom_and_another_axis_ends_it(study: Page) -> None:
 def test_the_filters_work_from_the_keyboard(study: Page) -> None:
     study.evaluate("document.querySelector('input[name=optimizer]').focus()")
     study.press(" ", " ")
-    assert study.evaluate(f"{SHOWN}.length") == 8
+    assert study.evaluate(f"{SHOWN}.length") == 12
     study.press("Tab")
     assert study.evaluate("document.activeElement.value") == "adamw"
     study.press(" ", " ")
@@ -102,7 +100,7 @@ def test_the_filters_work_from_the_keyboard(study: Page) -> None:
 
 
 def test_a_link_opens_the_run_that_it_leads_to(study: Page) -> None:
-    run = "document.getElementById('run-lion-s2-0123456789')"
+    run = "document.getElementById('run-lion-s201-confirm0x1')"
     assert not study.evaluate(f"{run}.open")
     study.click("#pair-0-2 a")
     assert study.evaluate(f"{run}.open")
@@ -112,11 +110,3 @@ def test_a_link_opens_the_run_that_it_leads_to(study: Page) -> None:
 def test_a_click_on_a_point_leads_to_its_pair(study: Page) -> None:
     study.click("#differences-0 .scatterlayer .point:nth-child(4)")
     assert study.evaluate("location.hash") == "#pair-0-3"
-
-
-def test_a_click_on_a_cell_of_a_heat_map_leads_to_its_trial(folder: Path, page: Page) -> None:
-    page.open((folder / "lit--mini--mini.html").as_uri())
-    # The third of four learning rates, the lower of two products.
-    page.click("#tuning-0 .nsewdrag", 5 / 8, 3 / 4)
-    assert page.evaluate("location.hash") == "#trial-0-4"
-    assert page.evaluate("document.querySelector('tr:target td:nth-child(2)').textContent") == "1e-3"

@@ -138,3 +138,10 @@ def test_a_figure_without_data_is_not_drawn(
     write_study: WriteStudy, arguments: dict[str, Any], expected: list[str]
 ) -> None:
     assert drawn(write_study(**arguments)) == expected
+
+
+def test_what_was_generated_is_shown_only_where_every_optimizer_has_a_sheet(write_study: WriteStudy) -> None:
+    directory = write_study("diffusion", numbers=range(2), samples=True)
+    assert drawn(directory)[-2:] == ["samples.png", "sample-distances.png"]
+    (directory / "samples" / "lion.png").unlink()
+    assert "samples.png" not in drawn(directory)

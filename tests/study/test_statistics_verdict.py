@@ -142,7 +142,7 @@ def test_three_replicates_that_diverged_give_no_verdict() -> None:
 def test_winners_that_crowd_at_an_edge_make_a_dimension_too_small(
     positions: list[float], zero: float, expected: bool
 ) -> None:
-    assert is_at_edge(positions, zero) is expected
+    assert is_at_edge(positions, zero > 0) is expected
 
 
 @pytest.mark.parametrize("margin", [-1.0, float("nan")])

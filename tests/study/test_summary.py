@@ -1,5 +1,6 @@
 """summary.json of studies whose truth is known, against what the replicates hold."""
 
+import dataclasses
 import json
 import math
 import statistics
@@ -182,8 +183,8 @@ def test_mixed_data_and_mixed_sources_within_a_replicate_are_refused(tmp_path: P
     directory = write_study(tmp_path / "other", numbers=range(2))
     _, second = read_replicates(directory)
     status = json.dumps(json.loads(second.runs[0].status) | {"sources_digest": "another-lion"})
-    changed = (type(second.runs[0])(**{**vars(second.runs[0]), "status": status}), *second.runs[1:])
-    write_replicate(replicate_path(directory, 1), type(second)(1, second.environment, second.nuisance, changed))
+    changed = (dataclasses.replace(second.runs[0], status=status), *second.runs[1:])
+    write_replicate(replicate_path(directory, 1), dataclasses.replace(second, runs=changed))
     with pytest.raises(SuiteError, match="replicate 1 were made by several digests of the sources"):
         write_summary(directory)
 
@@ -238,3 +239,18 @@ def test_equal_replicates_give_equal_bytes(tmp_path: Path) -> None:
     first = (directory / "summary.json").read_bytes()
     write_summary(directory)
     assert (directory / "summary.json").read_bytes() == first
+
+
+def test_flatness_is_what_noise_adds_to_the_training_loss(tmp_path: Path) -> None:
+    directory = write_study(tmp_path, numbers=range(2))
+    for replicate in read_replicates(directory):
+        runs = []
+        for place, run in enumerate(replicate.runs):
+            row = {"step": STEPS, "flatness/train_loss": 1.0 + place, "flatness/perturbed_loss": 1.5 + 2 * place}
+            runs.append(dataclasses.replace(run, metrics=run.metrics + json.dumps(row) + "\n"))
+        write_replicate(replicate_path(directory, replicate.number), dataclasses.replace(replicate, runs=tuple(runs)))
+    write_summary(directory)
+    rows = json.loads((directory / "summary.json").read_text())["comparisons"]
+    (flatness,) = (row for row in rows if row["metric"].startswith("flatness/"))
+    places = [place for place, run in enumerate(replicate.runs) if run.phase == "confirm" and run.optimizer == "lion"]
+    assert flatness["per_replicate"]["lion"] == [0.5 + statistics.fmean(places)] * 2
