@@ -11,31 +11,21 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from experiments.data.copies import warn_of_same_texts
+from experiments.data.drawn_groups import drawn_groups
 from experiments.data.labels import check_classes
 from experiments.data.sample import sample
+from experiments.finetuning.classified_texts import ClassifiedTexts
 from experiments.finetuning.classifier import Classifier, build_classifier
 from experiments.finetuning.config import FinetuningConfig
 from experiments.finetuning.sets import TextSet
 from experiments.finetuning.text_arrays import LabelledTexts, labelled_splits
 from experiments.harness.errors import ConfigError
 from experiments.harness.prepared_data import cached_arrays
+from experiments.metrics.calibration import calibration_metrics, calibration_sums, no_calibration_sums
 from experiments.metrics.confusion import accuracy, confusion_matrix, macro_f1
-from experiments.pretrained.locked import Inputs, LockedPart, build_locked, rows_of
+from experiments.pretrained.locked import LockedPart, build_locked, rows_of
 
 EVALUATION_BATCH_SIZE = 64
-
-
-class ClassifiedTexts:
-    """One split as the classifier takes it, and its labels."""
-
-    def __init__(self, inputs: Inputs, lengths: np.ndarray, labels: np.ndarray) -> None:
-        """``lengths`` are what is needed of the inputs' second dimension, ``labels`` the classes, int64 [texts]."""
-        self.lengths, self.labels, self._inputs = lengths, labels, inputs
-
-    def batch(self, numbers: np.ndarray) -> dict[str, Tensor]:
-        """The texts ``numbers``, cut to the longest of them: padding changes no result, but takes its time."""
-        inputs = self._inputs(numbers)[:, : int(self.lengths[numbers].max())]
-        return {"inputs": inputs, "labels": torch.from_numpy(self.labels[numbers])}
 
 
 class TextClassification:
@@ -53,6 +43,10 @@ class TextClassification:
         held_out = {name: split.texts for name, split in texts.items() if name != "train"}
         warn_of_same_texts(cfg.data.name, texts["train"].texts, held_out)
         self.splits = {name: self._classified(name, split) for name, split in texts.items()}
+        if cfg.data.split_seed is not None:
+            rows = drawn_groups(texts["train"].groups, texts["val"].groups, cfg.data.split_seed)
+            both = self.splits["train"].and_then(self.splits["val"])
+            self.splits |= {name: both.chosen(own) for name, own in zip(("train", "val"), rows, strict=True)}
         self.num_train = len(self.splits["train"].labels)
         if cfg.flatness.samples > self.num_train:
             raise ConfigError(f"flatness.samples={cfg.flatness.samples}, but there are {self.num_train} to train on.")
@@ -70,7 +64,15 @@ class TextClassification:
         return F.cross_entropy(model(batch["inputs"]), batch["labels"])
 
     def evaluate(self, model: nn.Module, split: str, process: int, num_processes: int) -> dict[str, Tensor]:
-        """Sums over this process's share: loss, count, and the confusion matrix."""
+        """Sums over this process's share: loss, count, and the confusion matrix; of val and test also what calibration
+        needs.
+        """
+        sums = self._sums(model, split, process, num_processes)
+        if split == "test":
+            sums["val_nats"] = self._sums(model, "val", process, num_processes)["nats"]
+        return sums
+
+    def _sums(self, model: nn.Module, split: str, process: int, num_processes: int) -> dict[str, Tensor]:
         texts = self.splits[split]
         device = next(model.parameters()).device
         numbers = np.arange(len(texts.labels))
@@ -80,18 +82,27 @@ class TextClassification:
         classes = self._num_classes
         sums = {name: torch.zeros((), dtype=torch.float64, device=device) for name in ("loss", "count")}
         sums["confusion"] = torch.zeros(classes, classes, dtype=torch.float64, device=device)
+        calibrates = split in ("val", "test")
+        if calibrates:
+            sums |= no_calibration_sums(device)
         for start in range(0, len(by_length), EVALUATION_BATCH_SIZE):
             batch = texts.batch(by_length[start : start + EVALUATION_BATCH_SIZE])
             logits, labels = model(batch["inputs"].to(device)).float(), batch["labels"].to(device)
             sums["loss"] += F.cross_entropy(logits, labels, reduction="sum").double()
             sums["count"] += len(labels)
             sums["confusion"] += confusion_matrix(labels, logits.argmax(1), classes)
+            if calibrates:
+                for name, value in calibration_sums(logits, labels).items():
+                    sums[name] += value
         return sums
 
     def metrics(self, sums: dict[str, Any]) -> dict[str, float]:
-        """Loss in nats; accuracy and f1, the mean of the classes' F1, in percent."""
+        """Loss in nats; accuracy and f1, the mean of the classes' F1, in percent; of val and test calibrated_loss
+        (nats) and calibration_error (percent).
+        """
         matrix = np.array(sums["confusion"])
-        return {"loss": sums["loss"] / sums["count"], "accuracy": accuracy(matrix), "f1": macro_f1(matrix)}
+        metrics = {"loss": sums["loss"] / sums["count"], "accuracy": accuracy(matrix), "f1": macro_f1(matrix)}
+        return metrics | (calibration_metrics(sums) if "nats" in sums else {})
 
     def _classified(self, name: str, split: LabelledTexts) -> ClassifiedTexts:
         cfg = self._cfg.model

@@ -16,6 +16,8 @@ class TextDataConfig(DataConfig):
     """this one for labelled texts, experiments.finetuning.glue_sets.open_glue for GLUE"""
     num_classes: int | None = None
     """of labelled texts"""
+    split_seed: int | None = None
+    """of labelled texts: draws other groups of them (films) to be held out for tuning; null: the set's own"""
     weights: dict[str, Any] = field(default_factory=dict)
     """what the classifier starts from, with its tokenizer: a config of the group ``data``; empty: random weights"""
     tasks: list[str] = field(default_factory=list)

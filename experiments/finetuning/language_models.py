@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, PreTrainedConfig
 
 from experiments.harness.errors import ConfigError
+from experiments.harness.initial_scale import mark_pretrained
 
 IGNORED = -100
 """The label that ``transformers`` leaves out of a loss."""
@@ -96,6 +97,7 @@ def build_network(auto_class: Any, config: PreTrainedConfig, weights: Mapping[st
             f"The weights of model.trained.weights.path={weights['path']} lack {len(absent)} of the tensors that "
             f"model.trained.config describes, such as {sorted(map(str, absent))[0]}."
         )
+    mark_pretrained(network)
     return network.train()  # it was loaded for evaluation, without dropout
 
 

@@ -1,8 +1,10 @@
 """The metrics of fine-tuning: of labelled texts, and of GLUE, whose scores go by the names of glue.py's tasks."""
 
-from experiments.harness.metric import Metric, percent
+from experiments.harness.metric import CALIBRATED_LOSS, CALIBRATION_ERROR, Metric, percent
 
 METRICS = {
+    "calibrated_loss": CALIBRATED_LOSS,
+    "calibration_error": CALIBRATION_ERROR,
     "accuracy": percent("accuracy"),
     "f1": percent("F1"),
     "average": percent("GLUE average"),

@@ -3,6 +3,7 @@
 texts   uint8: all texts in UTF-8, a newline between two
 labels  int64 [texts]
 splits  uint8 [texts]: 0 train, 1 val, 2 test
+groups  int64 [texts]: what belongs together, and lies in one split
 """
 
 import hashlib
@@ -26,6 +27,8 @@ class LabelledTexts:
     texts: list[str]
     labels: np.ndarray
     """int64 [texts]"""
+    groups: np.ndarray
+    """int64 [texts]"""
 
 
 def text_arrays(texts: Sequence[str], labels: Sequence[int], groups: Sequence[str]) -> dict[str, np.ndarray]:
@@ -41,10 +44,12 @@ def text_arrays(texts: Sequence[str], labels: Sequence[int], groups: Sequence[st
             raise ValueError(f"text {number} (of the group {groups[number]!r}) is empty")
         first.setdefault(folded(text), number)
     kept = sorted(first.values())
+    number_of = {group: number for number, group in enumerate(dict.fromkeys(groups[row] for row in kept))}
     return {
         "texts": np.frombuffer("\n".join(flat[number] for number in kept).encode(), np.uint8),
         "labels": np.array([labels[number] for number in kept], np.int64),
         "splits": np.array([_split(groups[number]) for number in kept], np.uint8),
+        "groups": np.array([number_of[groups[number]] for number in kept], np.int64),
     }
 
 
@@ -54,10 +59,11 @@ def _split(group: str) -> int:
 
 
 def labelled_splits(arrays: Mapping[str, np.ndarray]) -> dict[str, LabelledTexts]:
-    """The texts and labels of train, val and test."""
+    """Train, val and test."""
     texts = arrays["texts"].tobytes().decode().split("\n")
     splits = {}
     for number, name in enumerate(SPLITS):
         rows = np.nonzero(arrays["splits"] == number)[0]
-        splits[name] = LabelledTexts([texts[row] for row in rows], np.array(arrays["labels"][rows]))
+        labels, groups = (np.array(arrays[key][rows]) for key in ("labels", "groups"))
+        splits[name] = LabelledTexts([texts[row] for row in rows], labels, groups)
     return splits

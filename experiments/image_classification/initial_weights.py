@@ -8,6 +8,7 @@ from timm.models.vision_transformer import checkpoint_filter_fn
 from experiments.harness.averages import evaluated_weights
 from experiments.harness.checkpoint import load_checkpoint
 from experiments.harness.errors import RunError
+from experiments.harness.initial_scale import mark_pretrained
 
 
 def load_initial_weights(model: Any, run_directory: Path) -> None:
@@ -34,3 +35,6 @@ def load_initial_weights(model: Any, run_directory: Path) -> None:
         fault = str(error)
     if fault:
         raise RunError(f"The run {run_directory} that data.initial_run names is of another model: {fault}.")
+    for name, part in model.named_children():
+        if name != "head":
+            mark_pretrained(part)

@@ -36,14 +36,7 @@ from experiments.image_classification.pictures import (
 )
 from experiments.image_classification.reassessed_labels import reassessed_sums
 from experiments.image_classification.stored_sets import StoredSet
-from experiments.metrics.calibration import (
-    BINS,
-    TEMPERATURES,
-    calibrated_loss,
-    calibration_error,
-    confidence_sums,
-    temperature_sums,
-)
+from experiments.metrics.calibration import calibration_metrics, calibration_sums, no_calibration_sums
 from experiments.metrics.classification import classification_metrics, classification_sums
 
 
@@ -152,14 +145,13 @@ class ImageClassification:
         sums = {name: torch.zeros((), dtype=torch.float64, device=device) for name in names}
         calibrates = split in ("val", "test")
         if calibrates:
-            shapes = {"nats": len(TEMPERATURES), "confidence": BINS, "confident_right": BINS}
-            sums |= {name: torch.zeros(size, dtype=torch.float64, device=device) for name, size in shapes.items()}
+            sums |= no_calibration_sums(device)
         workers = self._cfg.run.num_workers
         for batch in evaluation_batches(self._splits[split], self._crop, process, num_processes, workers):
             logits, labels = model(self._normalize(batch["images"]).to(device)), batch["labels"].to(device)
             parts = classification_sums(logits, labels)
             if calibrates:
-                parts |= {"nats": temperature_sums(logits, labels), **confidence_sums(logits, labels)}
+                parts |= calibration_sums(logits, labels)
             if real_labels is not None:
                 parts |= reassessed_sums(logits, torch.from_numpy(real_labels[batch["numbers"]]).to(device))
             for name, value in parts.items():
@@ -174,9 +166,7 @@ class ImageClassification:
         """
         metrics = classification_metrics(sums)
         if "nats" in sums:
-            count = sums["count"]
-            metrics["calibrated_loss"] = calibrated_loss(sums["nats"], count, sums.get("val_nats"))
-            metrics["calibration_error"] = calibration_error(sums["confidence"], sums["confident_right"], count)
+            metrics |= calibration_metrics(sums)
         further = [name for name in ("real", "v2") if f"{name}_count" in sums]
         metrics |= {f"{name}_top1": 100 * sums[f"{name}_top1"] / sums[f"{name}_count"] for name in further}
         return metrics | ({"damaged_images": sums["damaged"]} if sums["damaged"] else {})

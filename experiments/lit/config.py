@@ -15,6 +15,9 @@ class PairDataConfig(DataConfig):
     access: str = "experiments.lit.sets.open_sets"
     pair_access: str = "experiments.harness.prepared_data.prepare"
     """the function that opens the pairs: this one for arrays, experiments.data.stored.open_stored for files"""
+    split_seed: int | None = None
+    """draws other groups of pairs (see pair_arrays.py) for validation, of arrays whose pictures are not cropped; null:
+    the set's own"""
     crop_area: list[float] | None = None
     """least and greatest share of a picture's area in a random resized crop; null: the whole picture, so that a locked
     image tower sees each picture once in all"""

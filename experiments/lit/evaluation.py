@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,10 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from experiments.lit.two_towers import TwoTowers
+from experiments.metrics.calibration import TEMPERATURES, calibrated_loss, temperature_sums
 from experiments.metrics.classification import classification_sums
 from experiments.metrics.retrieval import RANKS, recall_sums
 from experiments.metrics.zero_shot import class_embeddings
-from experiments.pretrained.locked import Inputs
+from experiments.pretrained.locked import Inputs, joined
 
 BATCH_SIZE = 500
 """Inputs in one forward pass, and queries compared with all keys at a time; no metric depends on it."""
@@ -32,6 +34,15 @@ class PairInputs:
         captions = np.concatenate([np.arange(self.starts[number], self.starts[number + 1]) for number in numbers])
         starts = np.cumsum([0, *(self.starts[numbers + 1] - self.starts[numbers])], dtype=np.int64)
         return PairInputs(lambda own: self.images(numbers[own]), lambda own: self.texts(captions[own]), starts)
+
+    def and_then(self, other: "PairInputs") -> "PairInputs":
+        """Both splits as one, this one's images first."""
+        images, captions = len(self.starts) - 1, int(self.starts[-1])
+        return PairInputs(
+            joined(self.images, images, other.images),
+            joined(self.texts, captions, other.texts),
+            np.concatenate([self.starts, captions + other.starts[1:]]),
+        )
 
 
 @dataclass(frozen=True)
@@ -56,9 +67,12 @@ def zero_shot_sums(model: TwoTowers, split: ZeroShotInputs, process: int, num_pr
     return {name: sums[name] for name in ("top1", "top5", "count")}
 
 
-def pair_sums(model: TwoTowers, split: PairInputs, process: int, num_processes: int) -> dict[str, Tensor]:
+def pair_sums(
+    model: TwoTowers, split: PairInputs, process: int, num_processes: int, calibrates: bool = False
+) -> dict[str, Tensor]:
     """Sums over this process's share of the images and of their captions, as queries to all others: recalls in both
-    directions, the loss over the whole split with each image's first caption, and the counts.
+    directions, the loss over the whole split with each image's first caption, where it ``calibrates`` also by
+    temperature (``nats``), and the counts.
 
     Every process embeds everything, which costs little beside training.
     """
@@ -71,6 +85,8 @@ def pair_sums(model: TwoTowers, split: PairInputs, process: int, num_processes: 
 
     names = [f"{way}_recall{rank}" for way in ("i2t", "t2i") for rank in RANKS]
     sums = {name: torch.zeros((), dtype=torch.float64, device=device) for name in ("loss", *names)}
+    if calibrates:
+        sums["nats"] = torch.zeros(len(TEMPERATURES), dtype=torch.float64, device=device)
     for queries in torch.arange(process, images, num_processes, device=device).split(BATCH_SIZE):
         found = recall_sums(cosines(image_vectors[queries], text_vectors), owners == queries[:, None])
         _add(sums, "i2t_", found)
@@ -78,6 +94,8 @@ def pair_sums(model: TwoTowers, split: PairInputs, process: int, num_processes: 
         for own, others in ((image_vectors, first), (first, image_vectors)):
             logits = model.scale() * cosines(own[queries], others)
             sums["loss"] += F.cross_entropy(logits, queries, reduction="sum").double() / 2
+            if calibrates:
+                sums["nats"] += temperature_sums(logits, queries) / 2
     my_captions = torch.arange(process, captions, num_processes, device=device)
     for queries in my_captions.split(BATCH_SIZE):
         relevant = owners[queries, None] == torch.arange(images, device=device)
@@ -89,14 +107,19 @@ def pair_sums(model: TwoTowers, split: PairInputs, process: int, num_processes: 
     return sums
 
 
-def pair_metrics(sums: dict[str, float]) -> dict[str, float]:
-    """Loss (nats), logit scale, recalls and their mean (percent) from the sums over a whole split."""
+def pair_metrics(sums: dict[str, Any]) -> dict[str, float]:
+    """Loss (nats), logit scale, recalls and their mean (percent) from the sums over a whole split, and calibrated_loss
+    where there is ``nats``: read at the temperature that is best on ``val_nats``, if there are these of the validation
+    split too.
+    """
     recalls = {
         name: 100 * value / sums["count" if name.startswith("i2t") else "captions"]
         for name, value in sums.items()
         if "_recall" in name
     }
     means = {name: sums[name] / sums["count"] for name in ("loss", "logit_scale")}
+    if "nats" in sums:
+        means["calibrated_loss"] = calibrated_loss(sums["nats"], sums["count"], sums.get("val_nats"))
     return {**means, **recalls, "mean_recall": sum(recalls.values()) / len(recalls)}
 
 

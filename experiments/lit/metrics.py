@@ -1,6 +1,6 @@
 """The metrics of LiT: of pairs, of labelled sets, and of further sets of pairs."""
 
-from experiments.harness.metric import percent
+from experiments.harness.metric import CALIBRATED_LOSS, percent
 
 _RECALLS = {
     f"{way}_recall{rank}": f"{words} recall at {rank}"
@@ -10,6 +10,7 @@ _RECALLS = {
 METRICS = {
     "zero_shot_top1": percent("zero-shot top-1 accuracy"),
     "zero_shot_top5": percent("zero-shot top-5 accuracy"),
+    "calibrated_loss": CALIBRATED_LOSS,
     "mean_recall": percent("mean retrieval recall"),
     **{name: percent(label) for name, label in _RECALLS.items()},
     "_top1": percent("zero-shot top-1 accuracy", sets="zero_shot"),

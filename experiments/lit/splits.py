@@ -1,6 +1,7 @@
 """The splits of opened sets, whether they are arrays or stored files: pictures with captions, pictures with labels."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -11,8 +12,8 @@ from torchvision.transforms.v2 import functional as vision
 from experiments.data.labels import check_order
 from experiments.data.stored import StoredSet, StoredSplit
 from experiments.harness.errors import ConfigError
-from experiments.harness.prepared_data import PreparedData
-from experiments.lit.pair_arrays import SPLITS
+from experiments.harness.prepared_data import PreparedData, cached_arrays
+from experiments.lit.pair_arrays import SPLITS, groups
 
 
 class Pictures(Protocol):
@@ -88,15 +89,30 @@ def pair_splits(opened: PreparedData | StoredSet) -> dict[str, Pairs]:
             for name, split in opened.splits.items()
         }
     arrays = opened.load()
-    captions: list[list[str]] = [[] for _ in arrays["images"]]
-    for image, text in zip(arrays["caption_images"], arrays["captions"].tobytes().decode().split("\n"), strict=True):
-        captions[image].append(text)
-    splits = {}
+    captions, splits = _captions(arrays), {}
     for number, name in enumerate(SPLITS):
         rows = np.nonzero(arrays["splits"] == number)[0]
         pictures = ArrayPictures(arrays["images"], rows)
         splits[name] = Pairs(pictures, [captions[row] for row in rows], f"{opened.fingerprint}/{name}")
     return splits
+
+
+def _captions(arrays: dict[str, np.ndarray]) -> list[list[str]]:
+    """By image."""
+    captions: list[list[str]] = [[] for _ in arrays["images"]]
+    for image, text in zip(arrays["caption_images"], arrays["captions"].tobytes().decode().split("\n"), strict=True):
+        captions[image].append(text)
+    return captions
+
+
+def split_groups(opened: PreparedData, cache_dir: Path) -> dict[str, np.ndarray]:
+    """The group of each image, by split: what shares a caption or is nearly the same. Computed once."""
+    arrays = opened.load()
+    stored = cached_arrays(
+        "lit-groups", opened.fingerprint, cache_dir, lambda: {"groups": groups(arrays["images"], _captions(arrays))}
+    )
+    group = stored.load()["groups"]
+    return {name: np.array(group[arrays["splits"] == number]) for number, name in enumerate(SPLITS)}
 
 
 def labelled_splits(opened: PreparedData | StoredSet, val_size: int) -> dict[str, Labelled]:

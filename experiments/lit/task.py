@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from torchvision.transforms import InterpolationMode, v2
 
 from experiments.data.copies import warn_of_copies
+from experiments.data.drawn_groups import drawn_groups
 from experiments.data.sample import sample
-from experiments.data.stored import check_splits
+from experiments.data.stored import StoredSet, check_splits
 from experiments.harness.errors import ConfigError, DataError, refused_as
 from experiments.harness.prepared_data import cached_arrays
 from experiments.lit.class_names import class_names, prompt_numbers, templates
@@ -29,7 +30,7 @@ from experiments.lit.evaluation import (
 from experiments.lit.inputs import pixels
 from experiments.lit.loss import check_batch, contrastive_loss
 from experiments.lit.sets import Sets
-from experiments.lit.splits import Pairs, Pictures, labelled_splits, pair_splits
+from experiments.lit.splits import Pairs, Pictures, labelled_splits, pair_splits, split_groups
 from experiments.lit.two_towers import TwoTowers, build_locked_tower, build_two_towers
 from experiments.metrics.retrieval import RANKS
 from experiments.metrics.zero_shot import prompts
@@ -57,9 +58,8 @@ class Lit:
         self._locked = {name: self._locked_part(name) for name in ("image", "text") if self._cached[name]}
         splits = pair_splits(sets.pairs)
         check_splits(splits, ("train", "val", "test"), cfg.data.name)
-        self.num_train = len(splits["train"].captions)
-        if cfg.flatness.samples > self.num_train:
-            raise ConfigError(f"flatness.samples={cfg.flatness.samples}, but there are {self.num_train} to train on.")
+        if cfg.flatness.samples > (found := len(splits["train"].captions)):
+            raise ConfigError(f"flatness.samples={cfg.flatness.samples}, but there are {found} to train on.")
         self._train_pictures = splits["train"].pictures
         held_out = {name: pairs.pictures for name, pairs in splits.items() if name != "train"}
         for name, one in sets.zero_shot.items():
@@ -71,6 +71,9 @@ class Lit:
         for name, pairs in splits.items():
             _check_size(pairs, f"split {name} of data={cfg.data.name}")
         self.pair_inputs = {name: self._pair_inputs(pairs) for name, pairs in splits.items()}
+        if cfg.data.split_seed is not None:
+            self.pair_inputs |= self._drawn(cfg.data.split_seed)
+        self.num_train = len(self.pair_inputs["train"].starts) - 1
         retrieved = {}
         for name, one in sets.retrieval.items():
             of_set = pair_splits(one)
@@ -118,23 +121,24 @@ class Lit:
             inputs = self.pair_inputs[split]
             if split == "train":
                 inputs = inputs.chosen(sample(self.num_train, self._cfg.flatness.samples))
-            sums |= pair_sums(model, inputs, *share)
+            sums |= pair_sums(model, inputs, *share, calibrates=split != "train")
         named = {
             name: zero_shot_sums(model, zero_shot[split], *share)
             for name, zero_shot in self._zero_shot.items()
             if split in zero_shot
         }
         if split == "test":
+            sums["val_nats"] = pair_sums(model, self.pair_inputs["val"], *share, calibrates=True)["nats"]
             named |= {name: pair_sums(model, inputs, *share) for name, inputs in self._retrieval.items()}
         return sums | {f"{name}/{key}": value for name, one in named.items() for key, value in one.items()}
 
-    def metrics(self, sums: dict[str, float]) -> dict[str, float]:
-        """Of the pairs loss (nats), logit_scale, recalls (percent) and their mean; of a labelled set ``<set>_top1`` and
-        ``<set>_top5``, and zero_shot_top1 and zero_shot_top5, their means over the sets; of a set to retrieve from
-        ``<set>_i2t_recall1`` and the like.
+    def metrics(self, sums: dict[str, Any]) -> dict[str, float]:
+        """Of the pairs loss and calibrated_loss (nats), logit_scale, recalls (percent) and their mean; of a labelled
+        set ``<set>_top1`` and ``<set>_top5``, and zero_shot_top1 and zero_shot_top5, their means over the sets; of a
+        set to retrieve from ``<set>_i2t_recall1`` and the like.
         """
 
-        def of(name: str) -> dict[str, float]:
+        def of(name: str) -> dict[str, Any]:
             return {key.partition("/")[2]: value for key, value in sums.items() if key.startswith(f"{name}/")}
 
         metrics = pair_metrics(sums) if "count" in sums else {}
@@ -185,6 +189,18 @@ class Lit:
     def _pair_inputs(self, pairs: Pairs) -> PairInputs:
         images = self._image_inputs(pairs.pictures, pairs.fingerprint)
         return PairInputs(images, self._text_inputs(pairs.texts()), pairs.starts())
+
+    def _drawn(self, seed: int) -> dict[str, PairInputs]:
+        """Train and val with other groups of pairs in val; what locked towers made of a pair goes with it."""
+        if isinstance(self._sets.pairs, StoredSet) or self._cfg.data.crop_area is not None:
+            raise ConfigError(
+                f"data.split_seed={seed} is for pairs that are arrays and are not cropped: set it to null, or "
+                "data.crop_area to null."
+            )
+        groups = split_groups(self._sets.pairs, self._sets.cache_dir)
+        both = self.pair_inputs["train"].and_then(self.pair_inputs["val"])
+        train, val = drawn_groups(groups["train"], groups["val"], seed)
+        return {"train": both.chosen(train), "val": both.chosen(val)}
 
     def _zero_shot_inputs(self, name: str) -> dict[str, ZeroShotInputs]:
         data: Any = self._cfg.data.zero_shot[name]

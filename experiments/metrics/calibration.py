@@ -4,7 +4,8 @@ A classifier's loss also says how large its logits are, which learning rate and 
 right. So the loss is read at the temperature that is best on the validation split.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -58,3 +59,25 @@ def confidence_sums(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
 def calibration_error(confidence: Sequence[float], right: Sequence[float], count: float) -> float:
     """Expected calibration error in percent: by how much confidence and accuracy differ, in the mean over samples."""
     return 100 * float(np.abs(np.subtract(confidence, right)).sum()) / count
+
+
+def calibration_sums(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    """Both over a batch: ``nats``, by temperature, and those by confidence."""
+    return {"nats": temperature_sums(logits, labels), **confidence_sums(logits, labels)}
+
+
+def no_calibration_sums(device: torch.device) -> dict[str, Tensor]:
+    """The same over no samples, to add to."""
+    sizes = {"nats": len(TEMPERATURES), "confidence": BINS, "confident_right": BINS}
+    return {name: torch.zeros(size, dtype=torch.float64, device=device) for name, size in sizes.items()}
+
+
+def calibration_metrics(sums: Mapping[str, Any]) -> dict[str, float]:
+    """calibrated_loss (nats) and calibration_error (percent) of a whole split. The temperature is fitted on
+    ``val_nats``, the sum ``nats`` of the validation split, or without it on the split itself.
+    """
+    count = sums["count"]
+    return {
+        "calibrated_loss": calibrated_loss(sums["nats"], count, sums.get("val_nats")),
+        "calibration_error": calibration_error(sums["confidence"], sums["confident_right"], count),
+    }

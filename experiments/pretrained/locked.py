@@ -27,6 +27,17 @@ def rows_of(array: np.ndarray) -> Inputs:
     return lambda numbers: torch.from_numpy(array[numbers])
 
 
+def joined(first: Inputs, count: int, second: Inputs) -> Inputs:
+    """Inputs 0 to ``count - 1`` of the first, and behind them those of the second."""
+
+    def inputs(numbers: np.ndarray) -> Tensor:
+        of_first = numbers < count
+        places = np.concatenate([np.flatnonzero(of_first), np.flatnonzero(~of_first)])
+        return torch.cat([first(numbers[of_first]), second(numbers[~of_first] - count)])[np.argsort(places)]
+
+    return inputs
+
+
 class Locked(nn.Module):
     """A module that training leaves as it is: no gradient, no optimizer state, always in evaluation mode."""
 

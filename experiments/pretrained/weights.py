@@ -16,8 +16,11 @@ def load_weights(module: nn.Module, weights: Weights) -> None:
     """Fill the whole module from ``weights``, which may hold more; with none at all it stays as it is."""
     import torch
 
+    from experiments.harness.initial_scale import mark_pretrained
+
     if weights:
         module.load_state_dict({name: torch.tensor(weights[name]) for name in module.state_dict()})
+        mark_pretrained(module)
 
 
 def efficientnet_lite0(folder: Path) -> dict[str, np.ndarray]:

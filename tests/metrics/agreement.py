@@ -24,7 +24,8 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from experiments.diffusion.config import NoiseConfig
 from experiments.diffusion.forward_process import ForwardProcess
-from experiments.finetuning.classification import ClassifiedTexts, TextClassification
+from experiments.finetuning.classification import TextClassification
+from experiments.finetuning.classified_texts import ClassifiedTexts
 from experiments.finetuning.glue import NO_ANSWER, TASKS
 from experiments.finetuning.text_to_text import TextToText
 from experiments.harness.config import FlatnessConfig
@@ -158,7 +159,7 @@ def texts(rng: np.random.Generator) -> tuple[Values, Values]:
     split = ClassifiedTexts(lambda numbers: torch.from_numpy(logits[numbers]), np.full(200, 4), labels)
     task: Any = SimpleNamespace(splits={"test": split}, _num_classes=4)
     with torch.no_grad():
-        ours = TextClassification.metrics(task, _sums(TextClassification.evaluate(task, Said(), "test", 0, 1)))
+        ours = TextClassification.metrics(task, _sums(TextClassification._sums(task, Said(), "test", 0, 1)))
     guesses, f1 = np.array([row.index(max(row)) for row in logits.tolist()]), []
     for label in range(4):
         found, there = guesses == label, labels == label
@@ -227,7 +228,7 @@ def pairs(rng: np.random.Generator) -> tuple[Values, Values]:
     images = _units(rng, 120)
     captions = _units(rng, len(owners), images[owners])
     inputs = PairInputs(lambda n: torch.from_numpy(images[n]), lambda n: torch.from_numpy(captions[n]), starts)
-    ours = pair_metrics(_sums(pair_sums(Towers(), inputs, 0, 1)))  # type: ignore[arg-type]
+    ours = pair_metrics(_sums(pair_sums(Towers(), inputs, 0, 1, calibrates=True)))  # type: ignore[arg-type]
     del ours["logit_scale"]
 
     cosines = images.astype(np.float64) @ captions.astype(np.float64).T
@@ -239,7 +240,13 @@ def pairs(rng: np.random.Generator) -> tuple[Values, Values]:
         theirs[f"t2i_recall{rank}"] = _share([owners[text] in found[text] for text in range(len(owners))])
     theirs["mean_recall"] = float(np.mean(list(theirs.values())))
     first = torch.from_numpy(captions[starts[:-1]]).double()
-    theirs["loss"] = ClipLoss()(torch.from_numpy(images).double(), first, Towers().scale().double()).item()
+
+    def loss(log_temperature: float) -> float:
+        scale = Towers().scale().double() / math.exp(log_temperature)
+        return ClipLoss()(torch.from_numpy(images).double(), first, scale).item()  # type: ignore[no-any-return]
+
+    theirs["loss"] = loss(0.0)
+    theirs["calibrated_loss"] = float(optimize.minimize_scalar(loss, bounds=(-3, 3), method="bounded").fun)
     of_sets = [{f"_{name}": value for name, value in values.items()} for values in (ours, theirs)]
     return ours | of_sets[0], theirs | of_sets[1]
 
@@ -363,8 +370,8 @@ _IMAGES, _TEXTS, _LANGUAGE = ("image_classification",), ("finetuning",), ("langu
 CHECKS = (
     Check(_IMAGES, ("loss",), "NumPy, float64", classification),
     Check(_IMAGES, ("top1", "top5", "v2_top1"), "sorting each row, counting", classification),
-    Check(_IMAGES, ("calibrated_loss",), "SciPy's bounded minimum, NumPy in float64", calibration),
-    Check(_IMAGES, ("calibration_error",), "Python's floats, sample by sample", calibration),
+    Check((*_IMAGES, *_TEXTS), ("calibrated_loss",), "SciPy's bounded minimum, NumPy in float64", calibration),
+    Check((*_IMAGES, *_TEXTS), ("calibration_error",), "Python's floats, sample by sample", calibration),
     Check(_IMAGES, ("real_top1",), "counting by sets of labels", classification),
     Check(_TEXTS, ("loss",), "NumPy, float64", texts),
     Check(_TEXTS, ("accuracy",), "counting", texts),
@@ -375,6 +382,7 @@ CHECKS = (
     Check(_TEXTS, ("sst2", "mrpc_accuracy", "qqp_accuracy", "mnli_matched", "mnli_mismatched"), "counting", glue),
     Check(_TEXTS, ("qnli", "rte", "average", "invalid_answers"), "counting", glue),
     Check(("lit",), ("loss",), "open_clip's ClipLoss, float64", pairs),
+    Check(("lit",), ("calibrated_loss",), "SciPy's bounded minimum of open_clip's ClipLoss", pairs),
     Check(("lit",), ("mean_recall", *_RECALLS, "_mean_recall", *(f"_{name}" for name in _RECALLS)), "sorting", pairs),
     Check(("lit",), _ZERO_SHOT, "open_clip's build_zero_shot_classifier, sorting", zero_shot),
     Check(_LANGUAGE, ("loss", *_PERPLEXITIES), "lm-evaluation-harness's windows, GPT-2 in float64", language),

@@ -1,0 +1,85 @@
+"""Validation on other films, and what a locked network made of each sentence staying with it."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from experiments.data.drawn_groups import drawn_groups
+from experiments.finetuning.classification import TextClassification
+from experiments.finetuning.classified_texts import ClassifiedTexts
+from experiments.finetuning.decode import rotten_tomatoes
+from experiments.finetuning.task import build
+from experiments.finetuning.text_arrays import labelled_splits
+from experiments.harness.entry import locate
+from tests.conftest import MakeConfig
+from tests.finetuning.conftest import review_file, reviews
+
+
+def numbered(first: int, count: int) -> ClassifiedTexts:
+    """Texts whose inputs, lengths and labels are their number."""
+    numbers = np.arange(first, first + count)
+    return ClassifiedTexts(lambda of: torch.from_numpy(numbers[of])[:, None].repeat(1, 99), numbers % 7 + 1, numbers)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_groups_stay_whole_and_every_text_keeps_its_inputs_length_and_label(seed: int) -> None:
+    groups = np.repeat(np.arange(10), 6), np.repeat(np.arange(10, 13), 4)
+    both = numbered(0, 60).and_then(numbered(60, 12))
+    after = {name: both.chosen(rows) for name, rows in zip(("train", "val"), drawn_groups(*groups, seed), strict=True)}
+    group_of = np.concatenate(groups)
+    held = {int(group_of[label]) for label in after["val"].labels}
+    assert len(held) == 3
+    assert held.isdisjoint(int(group_of[label]) for label in after["train"].labels)
+    assert sorted([*after["train"].labels, *after["val"].labels]) == list(range(72))
+    for split in after.values():
+        shuffled = np.random.default_rng(0).permutation(len(split.labels))
+        batch = split.batch(shuffled)
+        assert batch["labels"].tolist() == batch["inputs"][:, 0].tolist() == split.labels[shuffled].tolist()
+        assert split.lengths.tolist() == (split.labels % 7 + 1).tolist()
+
+
+def test_texts_of_a_film_have_its_number(tmp_path: Path) -> None:
+    rows = reviews()
+    (tmp_path / "rotten_tomatoes_corpus_full.csv.bz2").write_bytes(review_file(rows))
+    film_of = {row["text"]: row["movie_name"] for row in rows}
+    pairs = {
+        (film_of[text], int(group))
+        for split in labelled_splits(rotten_tomatoes(tmp_path)).values()
+        for text, group in zip(split.texts, split.groups, strict=True)
+    }
+    assert len(pairs) == len({film for film, _ in pairs}) == len({group for _, group in pairs})
+
+
+def task_of(cfg: Any) -> TextClassification:
+    task = build(cfg, locate(cfg)[1])
+    assert isinstance(task, TextClassification)
+    return task
+
+
+def test_a_drawn_split_computes_no_locked_output_again(make_classification: MakeConfig) -> None:
+    own = task_of(make_classification())
+    folder = own._data.cache_dir
+    before = {path.name for path in folder.iterdir()}
+    for seed in (1, 2):
+        drawn = task_of(make_classification(f"data.split_seed={seed}"))
+        assert drawn.frozen_outputs == own.frozen_outputs
+        everything = np.arange(len(drawn.splits["val"].labels))
+        assert drawn.splits["val"].batch(everything)["labels"].tolist() == drawn.splits["val"].labels.tolist()
+    assert {path.name for path in folder.iterdir()} == before
+
+
+def test_only_the_classifier_is_scaled_where_the_encoder_comes_with_weights(make_classification: MakeConfig) -> None:
+    from experiments.finetuning.classifier import Classifier
+    from experiments.harness.initial_scale import scale_initial_weights
+    from experiments.pretrained.weights import load_weights
+
+    encoder = torch.nn.Sequential(torch.nn.Linear(3, 3))
+    load_weights(encoder, {name: value.numpy() for name, value in encoder.state_dict().items()})
+    classifier = Classifier(encoder, 3, 2, 0.0)
+    before = {name: value.clone() for name, value in classifier.state_dict().items()}
+    scale_initial_weights(classifier, 2.0)
+    grown = {name for name, value in classifier.state_dict().items() if not torch.equal(value, before[name])}
+    assert grown == {"head.weight"}
