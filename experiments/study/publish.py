@@ -82,9 +82,7 @@ def _write_records(study: Study, command: str, directory: Path) -> None:
         "command": command,
         "study": study.settings,
         "identity": study.identity,
-        "spaces": {
-            name: _described(space, study.config["train"]["steps"]) for name, space in study.spaces.items() if space
-        },
+        "spaces": {name: _described(space, steps) for name, space in study.spaces.items() if space},
         "regime": _regime(study.config, replicates[0].environment),
     }
     write_aside(directory / "study.json", json.dumps(described, indent=1, allow_nan=False) + "\n")
