@@ -13,7 +13,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from experiments.harness.errors import ConfigError, SuiteError
 from experiments.study import sweep
 from experiments.study.course import Run
-from experiments.study.replicates import Replicate, read_replicates
+from experiments.study.replicates import Phase, Replicate, read_replicates
 from experiments.study.sweep import Study, outlook, run_studies, split_sweep
 from tests import forked
 from tests.conftest import MakeConfig
@@ -89,13 +89,13 @@ def test_an_optimizer_against_itself_in_other_units_differs_by_nothing(command_l
     result = run_study(command_line, "optimizer=adamw,adamw_thousandths", "hydra.searchpath=[pkg://tests.study.conf]")
     assert result.returncode == 0, result.stderr
     (replicate,) = replicates(tmp_path)
-    for metric in ("val/loss", "test/loss"):
-        values = [
-            [run.last(metric) for run in replicate.runs if run.optimizer == name and run.phase != "length"]
-            for name in ("adamw", "adamw_thousandths")
-        ]
-        assert None not in values[0][-1:]
-        assert values[0] == pytest.approx(values[1], rel=1e-6)
+    measured: list[tuple[str, Phase]] = [("val/loss", "search"), ("test/loss", "confirm")]
+    for metric, phase in measured:
+        ours, theirs = (
+            [run.last(metric) for run in replicate.of(name, phase)] for name in ("adamw", "adamw_thousandths")
+        )
+        assert ours
+        assert theirs == pytest.approx(ours, rel=1e-6)
 
 
 def test_every_other_swept_key_makes_a_study_of_its_own(command_line: list[str], tmp_path: Path) -> None:
