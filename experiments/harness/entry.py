@@ -6,7 +6,7 @@ torch is imported only once a run really has to train: a run that is complete al
 import importlib
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from io import TextIOWrapper
 from pathlib import Path
@@ -85,7 +85,9 @@ def execute(cfg: DictConfig) -> float | None:
         return None
     status = read_status(directory)
     assert status, f"{directory} has no status after its run"
-    print(summary_line(directory.name, status), flush=True)
+    study = plain["study"]
+    shown = (study["validation_metric"], study["primary_metric"]) if plain["run"]["study"] else ()
+    print(summary_line(directory.name, status, shown), flush=True)
     value: float | None = status["metrics"].get(plain["study"]["validation_metric"])
     return value if status["status"] == "complete" else None
 
@@ -129,12 +131,12 @@ def usable_status(directory: Path, plain: dict[str, Any]) -> dict[str, Any] | No
     return status
 
 
-def summary_line(name: str, status: dict[str, Any]) -> str:
-    """One line for a terminal: how a run ended."""
+def summary_line(name: str, status: dict[str, Any], shown: Sequence[str] = ()) -> str:
+    """One line for a terminal: how a run ended, by the metrics ``shown`` or by all."""
     if status["status"] == "diverged":
         return f"{name}: diverged, {status['reason']}"
-    shown = {key: value for key, value in status["metrics"].items() if key.startswith(("val/", "test/"))}
-    metrics = ", ".join(f"{key} {value:.4g}" for key, value in shown.items())
+    values = {key: value for key, value in status["metrics"].items() if key.startswith(("val/", "test/"))}
+    metrics = ", ".join(f"{key} {value:.4g}" for key, value in values.items() if key in (shown or values))
     return f"{name}: {status['status']}, {metrics}"
 
 

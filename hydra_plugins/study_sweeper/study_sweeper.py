@@ -1,5 +1,6 @@
 """``hydra/sweeper=study``: Hydra's door to experiments/study."""
 
+import logging
 import re
 import shlex
 import sys
@@ -20,6 +21,14 @@ class StudySweeperConf:
 
     _target_: str = "hydra_plugins.study_sweeper.study_sweeper.StudySweeper"
 
+
+LAUNCHERS = (
+    "hydra._internal.core_plugins.basic_launcher",
+    "hydra_plugins.hydra_ray_launcher._core",
+    "hydra_plugins.hydra_ray_launcher._launcher_util",
+    "hydra_plugins.hydra_submitit_launcher.submitit_launcher",
+)
+"""Loggers that write out the overrides of every run; a study says instead how far it is."""
 
 ConfigStore.instance().store(group="hydra/sweeper", name="study", node=StudySweeperConf, provider="study_sweeper")
 
@@ -47,6 +56,8 @@ class StudySweeper(Sweeper):
         from experiments.study.publish import publishing
         from experiments.study.sweep import Study, run_studies, split_sweep
 
+        for name in LAUNCHERS:
+            logging.getLogger(name).setLevel(logging.WARNING)
         try:
             with one_sentence():
                 optimizers, combinations = split_sweep(self.parser.parse_overrides(arguments))
