@@ -1,32 +1,141 @@
-"""How the suite's own statistics behave on studies whose truth is known, because we made them up.
+"""Whole studies on loss surfaces whose truth is known, because we made them up: searches, confirmation, verdicts.
 
-The unit is the standard deviation of the paired difference of one seed, so a margin or an effect of 1 is as large as
-what a seed adds. What a seed does to both optimizers alike cancels in a pair, and is left out.
+A loss is counted from its optimizer's own optimum, so the best settings of every contestant lose 0, and what a search
+leaves above it is its regret. Everything runs on many replicates at once, by the code of a study: the Gaussian process
+of its searches (surrogate.py) and its intervals (statistics.py).
 """
 
-import itertools
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import qmc
 
 from experiments.harness.seeds import derive_seed
-from experiments.study.plan import Settings, best
-from experiments.study.statistics import (
-    ALPHA,
-    Better,
-    Difference,
-    Speedup,
-    holm,
-    paired_difference,
-    speedup,
-    t_intervals,
-    verdict,
+from experiments.study.search import MOST_DIMENSIONS, Space
+from experiments.study.statistics import t_intervals
+from experiments.study.surrogate import box_width, next_points, next_trial
+
+Array = NDArray[np.float64]
+
+SHARES = (1.0, 0.3, 0.3, 0.1, 0.05)
+"""Curvature along the rate, two memories, the decay and one more, as shares of the rate's. Memories: Lion's betas moved
+language by 0.83 nats, images by 5.4 points and diffusion by 0.017 when both went to (0.8, 0.9), a tenth to 0.4 of the
+rate's curvature. Decay and the last: not measured, weak by assumption."""
+INTERACTION = 0.5
+"""between the rate and the first memory: the correlation of the valley"""
+SHIFTS = (0.05, 0.02, 0.03)
+"""standard deviations of where an optimum lies, in shares of a dimension: by replicate, the same for all optimizers; by
+the search's seed, gone on other seeds; by replicate, each optimizer's own"""
+RANDOM_EFFECT = 1.0
+"""standard deviation over replicates of the true difference, in standard deviations of a run"""
+SHARED_NOISE = 0.25
+"""of the variance between seeds, what all optimizers share on one seed (pairing made variances 1.3 to 2.6 times smaller)"""
+NOISE_GROWTH = 0.1
+"""added to the noise for each unit of loss above the optimum: Lion's seeds in language spread by 0.10 where AdamW's,
+0.9 nats below, spread by 0.017"""
+HEAVY_SHARE = 0.15
+"""of the runs that draw from the heavy upper tail, where a contestant has one"""
+TOGETHER = 16
+"""searches that are simulated at once: more would not fit into a core's cache"""
+
+
+@dataclass(frozen=True)
+class Surface:
+    """A task's loss over the unit cube of settings: ``q / (1 + q / height)`` of a quadratic form q."""
+
+    name: str
+    curvature: float
+    """along the rate, loss per unit squared; the unit is three decades"""
+    height: float
+    """what the loss levels off at, above the optimum"""
+    noise: float
+    """standard deviation over seeds at the optimum"""
+    guess: float
+    """what guessing loses: the score of a run that diverged"""
+    cliff: float | None = None
+    """how far beyond the optimum's rate runs diverge"""
+
+
+# Least squares through val/loss against log10 rate of the trials published at commit 0ee1841 (7 to 10 of each optimizer,
+# 9 times the curvature by decade): the flatter of Lion and AdamW, whose widths differ 1.1 to 2.5 times. Noise: the less
+# noisy of the two over the published confirm runs. The cliff: AdamW's between its two largest rates in diffusion.
+SURFACES = (
+    Surface("language", 4.7, 1.8, 0.017, 2.5),
+    Surface("images", 1.25, 1.2, 0.015, 1.2),
+    Surface("diffusion", 0.5, 0.9, 0.0007, 0.9, cliff=0.17),
+    Surface("fine-tuning", 0.77, 0.25, 0.022, 0.25),
+    Surface("LiT", 8.6, 3.6, 0.04, 3.0),
 )
 
-NOISES = ("normal", "heavy-tailed", "skewed")
-"""normal; Student's t with 3 degrees of freedom, which has no fourth moment; exponential, of skewness 2"""
+
+@dataclass(frozen=True)
+class Contestant:
+    """An optimizer, by how it differs from the first."""
+
+    name: str
+    narrow: float = 1.0
+    """how many times narrower its basin is, in every dimension"""
+    optimum: tuple[float, ...] = (0.55, 0.4, 0.5, 0.4, 0.5)
+    dimensions: int = 4
+    cliff: float | None = None
+    """instead of the surface's"""
+    tail: float = 0.0
+    """of its runs' noise: the mean of what the heavy share adds, in standard deviations"""
+
+
+FIRST = Contestant("first")
+RIVALS = (
+    Contestant("equal"),
+    Contestant("2 times narrower", narrow=2.0),
+    Contestant("3 times narrower", narrow=3.0),
+    Contestant("elsewhere", optimum=(0.3, 0.7, 0.3, 0.7, 0.5)),
+    Contestant("all at once", narrow=2.0, optimum=(0.3, 0.7, 0.3, 0.7, 0.5), dimensions=5, cliff=0.12, tail=1.5),
+)
+
+
+@dataclass(frozen=True)
+class Design:
+    """How a study spends its runs."""
+
+    replicates: int
+    stages: tuple[int, ...]
+    """trials of each stage; the first is a Latin hypercube over the cube"""
+    confirm: int
+    shrink: float | None = None
+    """later stages: a hypercube over a box so many times the one before, around the best; None: one by one, by the
+    Gaussian process"""
+    fresh_seeds: bool = False
+    """each trial on its own seed, instead of all on one"""
+
+    @property
+    def trials(self) -> int:
+        """of one search"""
+        return sum(self.stages)
+
+    @property
+    def runs(self) -> int:
+        """of one optimizer"""
+        return self.replicates * (self.trials + self.confirm)
+
+
+class Searches(NamedTuple):
+    """Searches of one contestant, one a replicate."""
+
+    values: Array
+    """[replicates, trials]: what the search saw"""
+    losses: Array
+    """[replicates, trials]: what the same settings lose in the mean over fresh seeds"""
+
+    def regrets(self, trials: int) -> Array:
+        """[replicates]: what the winner of the first ``trials`` loses."""
+        return _at(self.losses, self.values[:, :trials].argmin(axis=1))
+
+    def gains(self, last: int) -> Array:
+        """[replicates]: how much the best value seen improved over the last ``last`` trials."""
+        return np.asarray(self.values[:, :-last].min(axis=1) - self.values.min(axis=1))
 
 
 def rng_of(*name: int | str) -> np.random.Generator:
@@ -34,148 +143,198 @@ def rng_of(*name: int | str) -> np.random.Generator:
     return np.random.default_rng(derive_seed("simulation", *name))
 
 
-def noise(kind: str, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-    """Float64 noise of mean 0 and standard deviation 1; ``kind`` is one of NOISES."""
-    if kind == "heavy-tailed":
-        return rng.standard_t(3, shape) / np.sqrt(3)
-    if kind == "skewed":
-        return rng.standard_exponential(shape) - 1
-    assert kind == "normal", f"{kind} is none of {', '.join(NOISES)}"
-    return rng.standard_normal(shape)
-
-
-def coverage(differences: np.ndarray, truth: np.ndarray | float) -> tuple[float, float]:
-    """Shares of the studies ``[studies, n]`` whose 90 % and 95 % intervals hold the true mean difference, which is one
-    for all or ``[studies]``.
-    """
-    ci95, ci90, _ = t_intervals(differences)
-    holds = [float(np.mean((ci[:, 0] <= truth) & (truth <= ci[:, 1]))) for ci in (ci90, ci95)]
-    return holds[0], holds[1]
-
-
-def verdicts(differences: np.ndarray, margin: float, alpha: float = ALPHA) -> list[str | None]:
-    """The verdict of each study ``[studies, n]`` of optimizers a and b, of which higher is better."""
-    wide, narrow, p = (array.tolist() for array in t_intervals(differences, alpha))
-    means, n = differences.mean(axis=1).tolist(), differences.shape[1]
-    return [
-        _verdict(Difference(mean, w, t, p_value, n, None, None, None, ci_winner=w, ci_tie=t), margin, "higher")
-        for mean, w, t, p_value in zip(means, map(tuple, wide), map(tuple, narrow), p, strict=True)
+def searched(surface: Surface, contestant: Contestant, design: Design, replicates: int) -> Searches:
+    """The searches of one contestant; every contestant of a surface meets the same replicates and first points."""
+    parts = [
+        _searched(surface, contestant, design, start, min(TOGETHER, replicates - start))
+        for start in range(0, replicates, TOGETHER)
     ]
+    return Searches(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
 
 
-def winners_after_looks(differences: np.ndarray, looks: Sequence[int], alpha: float) -> float:
-    """Share of the studies ``[studies, n]`` that name a winner at any look at their first pairs, by a margin of 0."""
-    named = [[outcome in ("a", "b") for outcome in verdicts(differences[:, :n], 0.0, alpha)] for n in looks]
-    return float(np.any(named, axis=0).mean())
+def _searched(surface: Surface, contestant: Contestant, design: Design, start: int, count: int) -> Searches:
+    shared = rng_of("replicates", start)
+    rng = rng_of("search", surface.name, contestant.name, *design.stages, start)
+    d = contestant.dimensions
+    common, by_seed = (spread * shared.standard_normal((count, len(SHARES)))[:, :d] for spread in SHIFTS[:2])
+    own = SHIFTS[2] * rng.standard_normal((count, d))
+    optimum = np.clip(np.asarray(contestant.optimum[:d]) + common + own, 0.02, 0.98)[:, None]
+
+    def run(points: Array) -> tuple[Array, Array]:
+        losses = _loss(surface, contestant, points, optimum)
+        seen = losses if design.fresh_seeds else _loss(surface, contestant, points, optimum + by_seed[:, None])
+        values = seen + _noise(rng, surface, contestant, seen)
+        if design.fresh_seeds:
+            values = values + surface.noise * np.sqrt(SHARED_NOISE) * rng.standard_normal(values.shape)
+        if (cliff := contestant.cliff or surface.cliff) is not None:
+            diverged = points[..., 0] > optimum[..., 0] + cliff
+            values, losses = (np.where(diverged, surface.guess, array) for array in (values, losses))
+        return values, losses
+
+    points = hypercubes(shared, count, design.stages[0])[:, :, :d]
+    values, losses = run(points)
+    while (done := points.shape[1]) < design.trials:
+        if design.shrink is None:
+            width = box_width(done, first=design.stages[0], total=design.trials)
+            more = next_points(points, values, width, rng)[:, None]
+        else:
+            stage = int(np.searchsorted(np.cumsum(design.stages), done, side="right"))
+            more = box_points(points, values, design.shrink**stage, hypercubes(shared, count, design.stages[stage]))
+        new = run(more)
+        points = np.concatenate([points, more], axis=1)
+        values, losses = (np.concatenate(pair, axis=1) for pair in zip((values, losses), new, strict=True))
+    return Searches(values, losses)
 
 
-def _verdict(difference: Difference, margin: float, better: Better) -> str | None:
-    nothing = {"a": 0, "b": 0}
-    return verdict(difference, a="a", b="b", better=better, margin=margin, diverged=nothing, seeds=difference.n)
+def hypercubes(rng: np.random.Generator, count: int, trials: int) -> Array:
+    """Latin hypercubes ``[count, trials, MOST_DIMENSIONS]``."""
+    return np.stack([qmc.LatinHypercube(MOST_DIMENSIONS, rng=rng).random(trials) for _ in range(count)])
 
 
-def shares(outcomes: Sequence[str | None]) -> dict[str, float]:
-    """Share of ``tie``, ``winner`` (either), ``a``, ``b`` and ``undecided`` among verdicts."""
-    counts = Counter(outcomes)
-    share = {name: counts[name] / len(outcomes) for name in ("tie", "a", "b", "undecided")}
-    return share | {"winner": share["a"] + share["b"]}
+def box_points(points: Array, values: Array, width: float, cubes: Array) -> Array:
+    """The points of ``cubes`` moved into boxes of ``width`` around the best of each search's ``points``."""
+    best = _at(points, values.argmin(axis=1))
+    low = np.clip(best - width / 2, 0, 1 - width)[:, None]
+    return np.asarray(low + width * cubes[:, :, : points.shape[2]])
 
 
-def is_false(outcome: str | None, truth: float, margin: float) -> bool:
-    """Whether a verdict on a and b is wrong where a - b is truly ``truth``; ``undecided`` never is."""
-    if outcome == "tie":
-        return abs(truth) > margin
-    return (outcome == "a" and truth <= 0) or (outcome == "b" and truth >= 0)
+def _loss(surface: Surface, contestant: Contestant, points: Array, optimum: Array) -> Array:
+    """Above the optimum, ``[replicates, n]``."""
+    scales = contestant.narrow * np.sqrt(surface.curvature * np.asarray(SHARES[: contestant.dimensions]))
+    away = (points - optimum) * scales
+    form = (away**2).sum(axis=-1)
+    if contestant.dimensions > 1:
+        form = form + 2 * INTERACTION * away[..., 0] * away[..., 1]
+    return np.asarray(form / (1 + form / surface.height))
 
 
-@dataclass(frozen=True)
-class TunedStudies:
-    """Many studies of two optimizers that are equal setting by setting, each tuned and then confirmed on fresh seeds.
+def _noise(rng: np.random.Generator, surface: Surface, contestant: Contestant, losses: Array) -> Array:
+    """What a run's seed adds that no other optimizer shares."""
+    draws = rng.standard_normal(losses.shape)
+    if contestant.tail:
+        heavy = rng.random(losses.shape) < HEAVY_SHARE
+        draws = draws + contestant.tail * heavy * rng.standard_exponential(losses.shape)
+    return np.asarray((surface.noise * np.sqrt(1 - SHARED_NOISE) + NOISE_GROWTH * losses) * draws)
 
-    All in standard deviations of a paired difference; arrays ``[studies]``, ``differences`` ``[studies, n]``.
+
+def _at(array: Array, index: NDArray[np.intp]) -> Array:
+    return np.asarray(array[np.arange(len(array)), index])
+
+
+class Studies(NamedTuple):
+    """Many studies of a first contestant against a rival, in standard deviations of a run of the surface."""
+
+    differences: Array
+    """[studies, replicates]: first - rival, on confirm seeds"""
+    unsettled: Array
+    """[studies]: how far apart the two contestants' mean gains over the last trials lie"""
+    tuned: float
+    """the estimand: the true mean difference of what searches of this length find"""
+    best: float
+    """the true difference of the two at their optima"""
+
+
+def studied(
+    surface: Surface,
+    design: Design,
+    first: tuple[Contestant, Searches],
+    rival: tuple[Contestant, Searches],
+    *,
+    studies: int,
+    rival_better_by: float = 0.0,
+    last: int | None = None,
+) -> Studies:
+    """Studies whose replicates are drawn from those of the searches, each with confirm seeds and a random effect of its
+    own. ``rival_better_by`` is the rival's advantage at the optima; ``last`` the trials whose gains are compared, by
+    default those of the last stage.
     """
-
-    optimism: np.ndarray
-    """of a: the tuning score of the setting chosen, minus that setting's true value"""
-    tuning_difference: np.ndarray
-    """a - b as the tuning scores of the chosen settings have it"""
-    true_difference: np.ndarray
-    """a - b of the chosen settings, truly"""
-    differences: np.ndarray
-    """a - b of every confirm seed"""
-
-
-def tuned_studies(
-    rng: np.random.Generator, trials: Mapping[str, int], tuning_seeds: int, spread: float, n: int, studies: int
-) -> TunedStudies:
-    """Optimizers a and b choose the best of ``trials`` settings by their means over ``tuning_seeds``, and are confirmed
-    on ``n`` other seeds.
-
-    A setting's true value is normal with standard deviation ``spread``; a setting of one rank is worth the same for
-    both. A run adds noise of variance 1/2, so that a difference of two runs has variance 1.
-    """
-    longest = max(trials.values())
-    grid = [Settings(float(rank), None) for rank in range(longest)]
-    worth = spread * rng.standard_normal((studies, longest))
-    every = np.arange(studies)
-    score, truth = {}, {}
-    for name, count in trials.items():
-        scores = worth[:, :count] + np.sqrt(0.5 / tuning_seeds) * rng.standard_normal((studies, count))
-        chosen = [best(dict(zip(grid, row, strict=False)), "higher") for row in scores.tolist()]
-        ranks = np.array([int(point.lr) for point in chosen if point])
-        score[name], truth[name] = scores[every, ranks], worth[every, ranks]
-    true_difference = truth["a"] - truth["b"]
-    return TunedStudies(
-        optimism=score["a"] - truth["a"],
-        tuning_difference=score["a"] - score["b"],
-        true_difference=true_difference,
-        differences=true_difference[:, None] + rng.standard_normal((studies, n)),
+    rng = rng_of("studies", surface.name, rival[0].name, *design.stages, design.replicates, design.confirm)
+    drawn = rng.integers(len(first[1].values), size=(studies, design.replicates))
+    last = last or (design.stages[-1] if len(design.stages) > 1 else 0)
+    means, tuned, best, gains = [], [], [], []
+    for contestant, searches in (first, rival):
+        regrets = searches.regrets(design.trials)
+        runs = np.repeat(regrets[drawn][..., None], design.confirm, axis=-1)
+        means.append((runs + _noise(rng, surface, contestant, runs)).mean(axis=-1))
+        # What a heavy tail adds in the mean belongs to the settings that it goes with.
+        heavy, own = contestant.tail * HEAVY_SHARE, surface.noise * math.sqrt(1 - SHARED_NOISE)
+        tuned.append(float(np.mean(regrets + heavy * (own + NOISE_GROWTH * regrets))))
+        best.append(heavy * own)
+        gains.append(searches.gains(last)[drawn].mean(axis=1) if last else np.zeros(studies))
+    effect = RANDOM_EFFECT * rng.standard_normal(drawn.shape)
+    return Studies(
+        (means[0] - means[1]) / surface.noise + effect + rival_better_by,
+        np.abs(gains[0] - gains[1]) / surface.noise,
+        (tuned[0] - tuned[1]) / surface.noise + rival_better_by,
+        (best[0] - best[1]) / surface.noise + rival_better_by,
     )
 
 
-def identical_speedups(
-    rng: np.random.Generator, run_std: float, evaluations: int, n: int, studies: int
-) -> list[Speedup]:
-    """Speed-ups of an optimizer over itself on other seeds, ``n`` pairs a study.
-
-    Curves rise from 0 to about 60 points as ``1 - exp(-4 t)``, t from 0 to 1, and are read ``evaluations`` times. A run
-    lies above or below by ``run_std`` points as a whole, and by half of that anew at each evaluation.
+def verdicts(studies: Studies, margin: float, *, withhold: bool) -> NDArray[np.str_]:
+    """``first``, ``rival``, ``tie``, ``undecided`` or ``withheld`` for each study, by the rules of statistics.verdict
+    where lower is better.
     """
-    steps = np.arange(1, evaluations + 1)
-    ideal = 60 * (1 - np.exp(-4 * steps / evaluations))
-    made = []
-    for _ in range(studies):
-        of_run = rng.standard_normal((2, n, 1))
-        values = ideal + run_std * (of_run + 0.5 * rng.standard_normal((2, n, evaluations)))
-        curves = [[list(zip(steps.tolist(), run, strict=True)) for run in side] for side in values.tolist()]
-        made.append(speedup(curves[0], curves[1], better="higher"))
-    return made
+    wide, narrow, _ = t_intervals(studies.differences)
+    mean = studies.differences.mean(axis=1)
+    tie = (narrow[:, 0] >= -margin) & (narrow[:, 1] <= margin)
+    winner = ~tie & ((wide[:, 0] > 0) | (wide[:, 1] < 0))
+    named = np.where(tie, "tie", np.where(winner, np.where(mean < 0, "first", "rival"), "undecided"))
+    if not withhold:
+        return named
+    unsettled = np.where(tie, studies.unsettled > margin, winner & (np.abs(mean) < studies.unsettled))
+    return np.where(unsettled, "withheld", named)
 
 
-def family_wise_error(
-    rng: np.random.Generator, tasks: int, real_effects: int, n: int, studies: int
-) -> tuple[float, float]:
-    """Share of families of ``tasks`` studies in which a p up to ALPHA is false: by each study's own p, and by Holm's.
+def coverage(differences: Array, truth: float) -> float:
+    """Share of the studies ``[studies, n]`` whose 95 % interval holds ``truth``."""
+    wide = t_intervals(differences)[0]
+    return float(np.mean((wide[:, 0] <= truth) & (truth <= wide[:, 1])))
 
-    The first ``real_effects`` tasks differ by 2 standard deviations, the others not at all.
+
+def half_width(differences: Array) -> float:
+    """Of the 95 % interval, in the mean over studies."""
+    wide = t_intervals(differences)[0]
+    return float((wide[:, 1] - wide[:, 0]).mean() / 2)
+
+
+def share(verdicts: NDArray[np.str_], *names: str) -> float:
+    """Of the studies that got one of the verdicts."""
+    return float(np.isin(verdicts, names).mean())
+
+
+def copy_differences(space: Space, scale: float, replicates: int, design: Design) -> list[float]:
+    """Original - copy of every replicate, in standard deviations of a run, where the copy is the same optimizer with
+    rates counted in units ``scale`` times smaller, in a space of its own. Both meet the same seeds.
+
+    ``space`` has a rate, two memories and a decay, in this order.
     """
-    effects = np.where(np.arange(tasks) < real_effects, 2.0, 0.0)
-    differences = effects[:, None] + rng.standard_normal((studies, tasks, n))
-    p_values = t_intervals(differences)[2]
-    names = [f"task {number}" for number in range(tasks)]
-    adjusted = np.array([list(holm(dict(zip(names, row, strict=True))).values()) for row in p_values.tolist()])
-    own, holms = ((p[:, real_effects:] <= ALPHA).any(axis=1).mean() for p in (p_values, adjusted))
-    return float(own), float(holms)
+    surface, steps, factor_sum = SURFACES[1], 500, 250.0
 
+    def found(copied: Space, unit: float, number: int) -> float:
+        noise = rng_of("copy", number)
 
-def split_seeds_verdicts(values: Sequence[float], margin: float, better: Better) -> list[str | None]:
-    """The verdicts of one optimizer against itself over all ways to deal its runs' ``values`` out to two equal sides.
+        def run(point: Array) -> float:
+            chosen = copied.arguments(point.tolist(), steps=steps, factor_sum=factor_sum)
+            rate, decay = chosen["lr"] / unit, chosen["weight_decay"] * chosen["lr"] * factor_sum
+            real = [rate, *(1 / (1 - beta) for beta in chosen["betas"]), decay]
+            highest = [steps if each.kind == "memory" else each.high for each in space.dimensions]
+            position = [
+                math.log(max(value / each.low, 1)) / math.log(high / each.low)
+                for value, high, each in zip(real, highest, space.dimensions, strict=True)
+            ]
+            loss = _loss(surface, FIRST, np.array(position)[None, None], np.array(FIRST.optimum[:4])[None, None])
+            return float((loss + _noise(noise, surface, FIRST, loss))[0, 0])
 
-    The splits share runs, so that their verdicts are no independent trials. An odd run is left out.
-    """
-    even = values[: len(values) // 2 * 2]
-    outcomes = []
-    for side in itertools.combinations(range(len(even)), len(even) // 2):
-        other = [even[i] for i in range(len(even)) if i not in side]
-        outcomes.append(_verdict(paired_difference([even[i] for i in side], other), margin, better))
-    return outcomes
+        tried = list(hypercubes(rng_of("copy points", number), 1, design.stages[0])[0][:, :4])
+        values = [run(point) for point in tried]
+        while len(tried) < design.trials:
+            tried.append(next_trial(tried, values, first=design.stages[0], total=design.trials, seed=number))
+            values.append(run(tried[-1]))
+        return float(np.mean([run(tried[int(np.argmin(values))]) for _ in range(design.confirm)]))
+
+    dimensions = [
+        replace(each, low=each.low * scale, high=each.high * scale) if each.kind == "rate" else each
+        for each in space.dimensions
+    ]
+    copy = replace(space, dimensions=tuple(dimensions))
+    return [(found(space, 1.0, r) - found(copy, scale, r)) / surface.noise for r in range(replicates)]
