@@ -198,7 +198,7 @@ def check(cfg: DictConfig) -> None:
             f"schedule.warmup_steps={cfg.schedule.warmup_steps} leaves no step of train.steps={train.steps} "
             "at the peak learning rate: shorten the warm-up."
         )
-    if missing := {"name", "_target_", "lr"} - set(cfg.optimizer):
+    if missing := {"name", "_target_", "lr"} - {key for key, value in cfg.optimizer.items() if value is not None}:
         raise ConfigError(f"optimizer lacks {', '.join(sorted(missing))}; conf/optimizer/lion.yaml shows how.")
     flatness = cfg.flatness
     if flatness.draws and not (flatness.std > 0 and flatness.samples > 0):

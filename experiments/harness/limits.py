@@ -38,8 +38,8 @@ def check_limits(plain: Mapping[str, Any]) -> None:
     """Raise ConfigError, naming the key, for the first value of a resolved config that is out of its limits."""
     for key, least in AT_LEAST.items():
         value = _at(plain, key)
-        if value is not None and not least <= value < math.inf:
-            raise ConfigError(f"{key} must be at least {least}, but it is {value}.")
+        if value is not None and not (isinstance(value, int | float) and least <= value < math.inf):
+            raise ConfigError(f"{key} must be at least {least}, but it is {value!r}.")
     for key, choices in CHOICES.items():
         if (value := _at(plain, key)) not in choices:
             raise ConfigError(f"{key} must be one of {', '.join(choices)}, but it is {value!r}.")

@@ -16,12 +16,16 @@ import psutil
 from experiments.harness.record import FINISHED, read_metrics, write_aside
 
 STEP = "trainer/step"
-"""The x axis of every chart. W&B's own step is never passed: it drops rows silently once it has to go back."""
+"""The x axis of every chart. W&B's own step is the row's place in metrics.jsonl, from which a server that has the rows
+0 to n - 1 says where to go on; it never goes back, which W&B would answer by dropping rows silently.
+"""
 MODES = ("online", "offline", "disabled")
 FINISH_TIMEOUT_S = 60
 """What a run waits for its upload at its end; what stays behind is uploaded by ``make wandb-sync``."""
 LONGEST_CALL_S = {"start": 60.0, "log a row": 30.0, "finish": FINISH_TIMEOUT_S + 30.0}
 """Seconds after which W&B's service is taken for dead. W&B itself waits for a service that hangs without any limit."""
+SENT, COMPLETE = "wandb_rows_sent", "wandb_complete"
+"""Files of a run: how many rows W&B has been given, on this machine or elsewhere; what a server has for certain."""
 LEFT_OVER = ("SERVICE", "RUN_ID", "SWEEP_ID", "RESUME", "RESUME_FROM", "FORK_FROM", "RUN_GROUP", "NAME", "JOB_TYPE")
 """WANDB_* variables of another program or sweep, which W&B would put before what a run says about itself."""
 
@@ -66,24 +70,24 @@ def description_of(config: dict[str, Any]) -> dict[str, Any]:
 class Tracker:
     """One W&B run under the run's own id. With ``mode="disabled"``, or after a fault, every call does nothing."""
 
-    def __init__(self, directory: Path, mode: str, description: dict[str, Any], add_all: bool = False) -> None:
+    def __init__(self, directory: Path, mode: str, description: dict[str, Any], falls_back: bool = True) -> None:
         """``mode`` is auto or one of MODES; ``description`` is what ``description_of`` gives. It is kept beside the
-        run, from where ``make wandb-sync`` adds rows that W&B never got, with ``add_all``: whatever was sent before.
+        run, from where ``make wandb-sync`` sends what W&B never got. Where online is not to be had, ``falls_back`` says
+        whether rows are kept offline instead.
         """
         if mode == "auto":
             mode = os.environ.get("WANDB_MODE") or ("online" if has_key() else "offline")
         if mode not in MODES:
             print(f"WANDB_MODE={mode} is none of {', '.join(MODES)}: the run is logged offline.", flush=True)
             mode = os.environ["WANDB_MODE"] = "offline"
-        self._sent_path = directory / "wandb_rows_sent"
-        self._rows_seen = 0
-        self._rows_sent = 0 if add_all else _rows_sent(self._sent_path)
+        self._directory = directory
+        self._rows_seen = self._rows_sent = 0
         self._run: Any = None
         if mode == "disabled":
             return
         write_aside(directory / "wandb_run.json", json.dumps(description, indent=1) + "\n")
         self._guard("start", lambda: self._start(directory, mode, description))
-        if self._run is None and mode == "online":
+        if self._run is None and mode == "online" and falls_back:
             self._guard("start", lambda: self._start(directory, "offline", description))
 
     def _start(self, directory: Path, mode: str, description: dict[str, Any]) -> None:
@@ -115,6 +119,7 @@ class Tracker:
         unregister_all_post_import_hooks()
         run.define_metric(STEP, hidden=True)
         run.define_metric("*", step_metric=STEP)
+        self._rows_sent = run.starting_step if mode == "online" else _rows_sent(directory / SENT)
         self._run = run
 
     def _guard(self, what: str, action: Callable[[], None]) -> bool:
@@ -141,31 +146,48 @@ class Tracker:
         return not faults
 
     def skip(self, rows: int) -> None:
-        """Count the ``rows`` that metrics.jsonl already held when a run resumed."""
+        """Count the ``rows`` that metrics.jsonl already held when a run resumed; a server gets those that it lacks."""
+        if self._is_online():
+            for row in read_metrics(self._directory)[:rows]:
+                self.log(row)
         self._rows_seen = rows
 
     def log(self, row: dict[str, float]) -> None:
-        """Send one row of metrics.jsonl, unless an earlier life of this run has sent it."""
+        """Send one row of metrics.jsonl, unless W&B has it from an earlier life of this run."""
+        place = self._rows_seen
         self._rows_seen += 1
-        if self._run is None or self._rows_seen <= self._rows_sent:
+        if self._run is None or place < self._rows_sent:
             return
-        # Counted before it is sent: a kill between the two loses one row of the view, never doubles one.
-        self._sent_path.write_text(str(self._rows_seen))
+        # Counted before it is sent: a kill between the two loses one row of an offline piece, never doubles one.
+        (self._directory / SENT).write_text(str(self._rows_seen))
         values = {key: value for key, value in row.items() if key != "step"}
-        self._guard("log a row", lambda: self._run.log({STEP: row["step"], **values}))
+        self._guard("log a row", lambda: self._run.log({STEP: row["step"], **values}, step=place, commit=True))
 
-    def finish(self, status: str, summary: dict[str, float]) -> None:
-        """Close the run: results (complete, diverged) end with exit code 0, all else (failed, interrupted) with 1."""
+    def finish(self, status: str, summary: dict[str, float]) -> bool:
+        """Close the run: results (complete, diverged) end with exit code 0, all else (failed, interrupted) with 1.
+
+        Returns whether a server has all of it now.
+        """
         if self._run is None:
-            return
-        run = self._run
-        log = None if run.settings.mode == "offline" else Path(run.settings.sync_file)
-        if self._guard("finish", lambda: self._finish(status, summary)) and log:
+            return False
+        log = Path(self._run.settings.sync_file) if self._is_online() else None
+        done = self._guard("finish", lambda: self._finish(status, summary)) and log is not None
+        if done:
             Path(f"{log}.synced").touch()  # W&B's own mark, which it leaves out for runs that it uploads itself
+            write_aside(self._directory / COMPLETE, what_is_complete(self._rows_seen, status))
+        return done
+
+    def _is_online(self) -> bool:
+        return self._run is not None and self._run.settings.mode != "offline"
 
     def _finish(self, status: str, summary: dict[str, float]) -> None:
         self._run.summary.update({"status": status, **summary})
         self._run.finish(exit_code=int(status not in FINISHED))
+
+
+def what_is_complete(rows: int, status: str) -> str:
+    """What COMPLETE says once a server has that many rows of a run that has ended so."""
+    return f"{rows} rows, {status}\n"
 
 
 def _rows_sent(path: Path) -> int:

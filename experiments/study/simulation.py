@@ -112,12 +112,12 @@ class Design:
 
     @property
     def trials(self) -> int:
-        """of one search"""
+        """Of one search"""
         return sum(self.stages)
 
     @property
     def runs(self) -> int:
-        """of one optimizer"""
+        """Of one optimizer"""
         return self.replicates * (self.trials + self.confirm)
 
 

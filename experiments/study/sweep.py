@@ -10,8 +10,10 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from hydra.core.override_parser.types import Override
+from hydra.core.utils import JobStatus
 from hydra.plugins.launcher import Launcher
 
 from experiments.harness.entry import locate
@@ -159,6 +161,7 @@ def outlook(done: int, found: int, total: int, seconds: float) -> str:
 
 def launch(launcher: Launcher, phase: str, runs: list[Run]) -> None:
     """Have the launcher finish what is not finished yet; SuiteError, naming the runs, if it cannot."""
+    faults: dict[Path, Any] = {}
     for _ in range(LAUNCHES):
         states = [run.status()["status"] for run in runs]
         waiting = [run for run in runs if not run.is_finished()]
@@ -170,7 +173,13 @@ def launch(launcher: Launcher, phase: str, runs: list[Run]) -> None:
             flush=True,
         )
         try:
-            launcher.launch([run.overrides for run in waiting], initial_job_idx=0)
+            results = launcher.launch([run.overrides for run in waiting], initial_job_idx=0)
+            # Of a run that had not even a record, such as where its node cannot read the data.
+            faults = {
+                run.directory: result._return_value
+                for run, result in zip(waiting, results, strict=False)
+                if result.status == JobStatus.FAILED
+            }
             break
         except ConfigError:
             raise
@@ -184,7 +193,8 @@ def launch(launcher: Launcher, phase: str, runs: list[Run]) -> None:
     failed = [run for run in runs if not run.is_finished()]
     if failed:
         reasons = "\n".join(
-            f"  {run.directory}: {run.status().get('reason', run.status()['status'])}" for run in failed
+            f"  {run.directory}: {run.status().get('reason', faults.get(run.directory, run.status()['status']))}"
+            for run in failed
         )
         raise SuiteError(
             f"{len(failed)} of {len(runs)} runs did not finish:\n{reasons}\nThe same command continues the study."

@@ -16,3 +16,20 @@ class PlainSweeper(BasicSweeper):
         with one_sentence():
             results: Sequence[Any] = super().sweep(arguments)
         return results
+
+    def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
+        """Compose every run; ConfigError where two are one and the same: side by side, one would wait for the other."""
+        from experiments.harness.config import resolved, result_config
+        from experiments.harness.errors import ConfigError
+
+        assert self.hydra_context is not None
+        assert self.config is not None
+        seen = []
+        for overrides in batch:
+            plain = resolved(self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides)))
+            run = (plain["run"]["runs_dir"], result_config(plain, fingerprint=""))
+            if run in seen:
+                raise ConfigError(
+                    f"Several of the swept values make one and the same run ({' '.join(overrides)}): name each once."
+                )
+            seen.append(run)

@@ -6,23 +6,33 @@ import atexit
 import os
 import secrets
 import shutil
+import socket
 import tempfile
-from collections.abc import Mapping, Sequence
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, wait
+from contextlib import suppress
 from typing import Any
 
+import psutil
 from hydra.core.utils import JobReturn
 from hydra_plugins.hydra_ray_launcher.ray_launcher import RayLauncher
 from omegaconf import OmegaConf
 
 LONGEST_TEMPORARY_FOLDER = 30
 """Characters of $TMPDIR up to which Ray's sockets below it (75 more) keep to the 107 bytes that Linux allows."""
+LONGEST_SILENCE_S = 10.0
+"""Seconds after which Ray's head, which does not answer, is given up; a cluster may have started it again by then."""
 
 
 class SuiteRayLauncher(RayLauncher):
     """Hydra's, with Ray's start and a look at what the cluster has."""
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Raises ConfigError for runs that no node of a Ray of our own can ever hold; else as Hydra's does."""
+        """Raises ConfigError for runs that no node of a Ray of our own can ever hold, and ConnectionError where Ray's
+        head is lost; else as Hydra's does.
+        """
         settings: Any = OmegaConf.to_container(self.ray_cfg.init, resolve=True)
         is_ours = settings.get("address") == "local"
         if is_ours:  # Ray reads these when it is imported; else it keeps one token in ~/.ray, readable by everyone
@@ -34,8 +44,35 @@ class SuiteRayLauncher(RayLauncher):
             _start(settings, is_ours)
         request: Any = OmegaConf.to_container(self.ray_cfg.remote, resolve=True)
         _check(request, [node["Resources"] for node in ray.nodes() if node["Alive"]], is_ours)
-        results: Sequence[JobReturn] = super().launch(job_overrides, initial_job_idx)
-        return results
+        address: str = ray.get_runtime_context().gcs_address
+        return while_it_answers(address, lambda: super(SuiteRayLauncher, self).launch(job_overrides, initial_job_idx))
+
+
+def while_it_answers(address: str, wait_for_ray: Callable[[], Sequence[JobReturn]]) -> Sequence[JobReturn]:
+    """What ``wait_for_ray`` returns or raises; ConnectionError once nobody listens at Ray's ``address`` any more.
+
+    A thread that waits for a Ray whose head (its gcs) has died hears no signal, and after a minute Ray ends the process
+    without a word. Another thread can still shut Ray down and start it anew.
+    """
+    outcome: Future[Sequence[JobReturn]] = Future()
+
+    def carry_out() -> None:
+        try:
+            outcome.set_result(wait_for_ray())
+        except BaseException as error:
+            outcome.set_exception(error)
+
+    threading.Thread(target=carry_out, daemon=True).start()
+    host, _, port = address.rpartition(":")
+    answered = time.monotonic()
+    while not wait([outcome], timeout=1).done:
+        try:
+            socket.create_connection((host, int(port)), timeout=LONGEST_SILENCE_S).close()
+            answered = time.monotonic()
+        except OSError as error:
+            if time.monotonic() - answered > LONGEST_SILENCE_S:
+                raise ConnectionError(f"Ray's head at {address} is lost ({error})") from error
+    return outcome.result()
 
 
 def _start(settings: Mapping[str, Any], is_ours: bool) -> None:
@@ -52,8 +89,17 @@ def _start(settings: Mapping[str, Any], is_ours: bool) -> None:
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
         settings = {**settings, "_temp_dir": folder}
     ray.init(**settings)
+    if is_ours:
+        atexit.register(_end, psutil.Process().children(recursive=True))
     atexit.register(ray.shutdown)  # before its folder goes
     leave_when_asked()
+
+
+def _end(processes: Sequence[psutil.Process]) -> None:
+    """Kill what is left of a Ray that was shut down: its agents outlive it where they cannot tell its head."""
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
 
 
 def _check(request: Mapping[str, float], nodes: Sequence[Mapping[str, float]], is_ours: bool) -> None:

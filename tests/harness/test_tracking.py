@@ -19,7 +19,6 @@ from experiments.harness.entry import execute, locate
 from experiments.harness.record import read_metrics, read_status
 from experiments.harness.tracking import Tracker, description_of
 from experiments.image_classification.task import ImageClassification
-from experiments.report import wandb_sync
 from tests.conftest import MakeConfig
 
 OFFLINE = "run.wandb=offline"
@@ -152,7 +151,7 @@ def test_auto_is_online_with_a_key_and_offline_without(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, key: str, mode: str
 ) -> None:
     seen = {}
-    run = SimpleNamespace(define_metric=lambda *arguments, **settings: None)
+    run = SimpleNamespace(starting_step=0, define_metric=lambda *arguments, **settings: None)
     monkeypatch.setattr(wandb, "init", lambda **settings: seen.update(settings) or run)
     monkeypatch.setenv("WANDB_API_KEY", key)
     monkeypatch.setenv("NETRC", str(tmp_path / "none"))
@@ -224,25 +223,3 @@ def test_where_the_server_cannot_be_used_rows_are_kept_offline_whatever_variable
     assert run["run_id"] == directory.name
     assert not run.get("sweep_id")
     assert "WANDB_RUN_ID" not in os.environ
-
-
-@pytest.mark.parametrize("lost", ["all", "last"])
-def test_the_sync_makes_a_piece_of_the_rows_that_wandb_never_got(
-    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, lost: str
-) -> None:
-    cfg = make_config(OFFLINE)
-    with monkeypatch.context() as patch:
-        if lost == "all":
-            patch.setattr(Tracker, "_start", lambda self, *arguments: 1 / 0)
-        else:
-            logged = Tracker.log
-            patch.setattr(Tracker, "log", lambda self, row: logged(self, row) if row["step"] < 8 else None)
-        execute(cfg)
-    directory = locate(cfg)[2]
-    for _ in range(2):  # the second call has nothing to add
-        ((run, logs),) = wandb_sync.pending(directory.parents[1])
-        assert run == directory
-        assert len(logs) == (1 if lost == "all" else 2)
-        assert sorted(sent_rows(directory), key=lambda row: (row["step"], sorted(row))) == sorted(
-            read_metrics(directory), key=lambda row: (row["step"], sorted(row))
-        )

@@ -1,195 +1,183 @@
-"""Uploads of offline runs, with a stand-in for the ``wandb`` command that behaves as wandb 0.31 was seen to."""
+"""What W&B's server has in the end, whatever became of a run's own connection to it."""
 
-import fcntl
 import os
-import subprocess
-import sys
-import threading
+import signal
 import time
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import psutil
 import pytest
 
+from experiments.harness import tracking
 from experiments.harness.entry import execute, locate
-from experiments.report.wandb_sync import LOG_HEADER_BYTES
+from experiments.harness.errors import SuiteError
+from experiments.harness.record import read_metrics, take_lock
+from experiments.harness.tracking import Tracker
+from experiments.report.wandb_sync import sync
 from tests.conftest import MakeConfig
+from tests.report.wandb_server import Server, serving
 
-# What each kind of call prints, whether it leaves W&B's marker, and its exit code.
-STAND_IN = """
-import os
-import sys
-from pathlib import Path
-
-command, log = sys.argv[1:]
-assert command == "sync", sys.argv
-folder = Path(__file__).parent
-with (folder / "calls").open("a") as calls:
-    calls.write(Path(log).parent.name + "\\n")
-queue = folder / "outcomes"
-outcome, *rest = queue.read_text().split() or ["fine"]
-queue.write_text(" ".join(rest))
-said, marks, code = {
-    "fine": ("wandb: Finished syncing", True, 0),
-    "refused": ("wandb: ERROR permission denied", False, 0),
-    "broken": ("wandb: ERROR Fatal error while uploading data.\\nwandb: Finished syncing", True, 0),
-    "torn": ('wandb: ERROR Failed to sync all data: the file ends with an incomplete record. If the', False, 0),
-    "crashed": ("panic", True, 1),
-    "silent": ("", False, 0),
-}[outcome]
-if os.environ["WANDB_SILENT"] == "false":
-    print(said, file=sys.stderr)
-if marks:
-    Path(log + ".synced").touch()
-sys.exit(code)
-"""
-
-FIRST, SECOND = "offline-run-20260101_000000-lion", "offline-run-20260101_000102-lion"
-
-
-def add_piece(run: Path, name: str, log_bytes: int = 1000) -> Path:
-    log = run / "wandb" / name / "run-lion.wandb"
-    log.parent.mkdir(parents=True)
-    log.write_bytes(bytes(log_bytes))
-    (run / "lock").touch()
-    return log
-
-
-@pytest.fixture
-def stand_in(tmp_path: Path) -> Path:
-    folder = tmp_path / "stand_in/wandb"
-    folder.mkdir(parents=True)
-    (folder / "__init__.py").touch()
-    (folder / "__main__.py").write_text(STAND_IN)
-    (folder / "calls").touch()
-    (folder / "outcomes").touch()
-    return folder
+ONLINE, OFFLINE = "run.wandb=online", "run.wandb=offline"
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    """A server that answers whatever it is asked with "not found"."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as listening:
-        threading.Thread(target=listening.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{listening.server_port}"
-        listening.shutdown()
+def listening() -> Iterator[Server]:
+    with serving() as server:
+        yield server
 
 
 @pytest.fixture
-def sync(stand_in: Path, tmp_path: Path, server: str) -> Callable[..., tuple[int, str, list[str]]]:
-    """``sync("refused", ...)``: exit code, output, and the pieces that were given to ``wandb sync``, in order; the
-    outcomes are those of its calls one after the other, and afterwards all is fine.
-    """
-
-    def call(*outcomes: str, key: str = "x" * 40, url: str = server) -> tuple[int, str, list[str]]:
-        (stand_in / "outcomes").write_text(" ".join(outcomes))
-        (stand_in / "calls").write_text("")
-        environment = {**os.environ, "PYTHONPATH": str(stand_in.parent), "WANDB_API_KEY": key}
-        environment |= {
-            "HOME": str(tmp_path),
-            "NETRC": str(tmp_path / "none"),
-            "WANDB_SILENT": "true",
-            "WANDB_BASE_URL": url,
-        }
-        result = subprocess.run(
-            [sys.executable, "-m", "experiments.report.wandb_sync", str(tmp_path / "runs")],
-            env=environment, capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        return result.returncode, result.stdout + result.stderr, (stand_in / "calls").read_text().split()
-
-    return call
+def server(listening: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Server:
+    monkeypatch.setenv("WANDB_BASE_URL", listening.url)
+    monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
+    monkeypatch.setenv("NETRC", str(tmp_path / "none"))
+    monkeypatch.setattr(tracking, "LONGEST_CALL_S", {"start": 60.0, "log a row": 10.0, "finish": 20.0})
+    monkeypatch.setattr(tracking, "FINISH_TIMEOUT_S", 2)
+    listening.refuses = False
+    listening.history.clear()
+    return listening
 
 
-Sync = Callable[..., tuple[int, str, list[str]]]
+def held(server: Server, run: Path) -> list[tuple[int, dict[str, float]]]:
+    """The rows of the server by their place, as metrics.jsonl has them, without times: a resumed run takes others."""
+    return [(row["_step"], untimed({**row, "step": row["trainer/step"]})) for row in server.history.get(run.name, [])]
 
 
-def test_every_piece_is_uploaded_once_in_the_order_of_its_start(sync: Sync, tmp_path: Path) -> None:
-    names = [f"offline-run-20260101_00000{second}-lion" for second in range(4)]
-    for second in (2, 0, 3, 1):
-        add_piece(tmp_path / "runs/task/lion", names[second])
-    add_piece(tmp_path / "runs/other/adamw", "offline-run-20260101_000001-adamw")
-    add_piece(tmp_path / "runs/task/.superseded/lion-0", "offline-run-20250101_000000-lion")
-    code, output, calls = sync()
-    assert (code, calls) == (0, ["offline-run-20260101_000001-adamw", *names])
-    assert "5 pieces uploaded, 0 runs failed" in output
-    assert sync()[2] == []
-    # A run that goes on leaves another piece.
-    add_piece(tmp_path / "runs/task/lion", "offline-run-20260101_000203-lion")
-    assert sync()[2] == ["offline-run-20260101_000203-lion"]
+def recorded(run: Path) -> list[tuple[int, dict[str, float]]]:
+    return [(place, untimed(row)) for place, row in enumerate(read_metrics(run))]
 
 
-@pytest.mark.parametrize("outcome", ["refused", "broken", "crashed", "silent"])
-def test_after_a_fault_the_runs_later_pieces_wait_and_other_runs_go_on(
-    sync: Sync, tmp_path: Path, outcome: str
+def untimed(row: dict[str, Any]) -> dict[str, float]:
+    left_out = ("_", "time/", "cost/peak_bytes", "trainer/step")
+    return {name: value for name, value in row.items() if not name.startswith(left_out)}
+
+
+def execute_until(cfg: Any, row: int, and_services: bool) -> None:
+    """Run in a fork that dies by SIGKILL before a row is sent, with W&B's service or not."""
+    child = os.fork()
+    if child == 0:
+        log = Tracker.log
+
+        def killing(self: Tracker, values: dict[str, float]) -> None:
+            if self._rows_seen == row:
+                time.sleep(1)  # for W&B to have sent some of them
+                for service in psutil.Process().children() if and_services else []:
+                    service.kill()
+                os.kill(os.getpid(), signal.SIGKILL)
+            log(self, values)
+
+        setattr(Tracker, "log", killing)  # noqa: B010
+        try:
+            execute(cfg)
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("and_services", [True, False])
+def test_a_run_that_was_killed_while_it_was_online_has_every_row_once(
+    make_config: MakeConfig, server: Server, capsys: pytest.CaptureFixture[str], and_services: bool
 ) -> None:
-    add_piece(tmp_path / "runs/task/lion", FIRST)
-    add_piece(tmp_path / "runs/task/lion", SECOND)
-    add_piece(tmp_path / "runs/task/nadam", "offline-run-20260101_000000-nadam")
-    code, output, calls = sync(outcome)
-    assert (code, calls) == (1, [FIRST, "offline-run-20260101_000000-nadam"])
-    assert f"lion: {FIRST} failed" in output
-    assert "1 pieces uploaded, 1 runs failed" in output
-    code, _, calls = sync()
-    assert (code, calls) == (0, [FIRST, SECOND])
-
-
-def test_a_log_that_a_kill_has_torn_counts_as_uploaded(sync: Sync, tmp_path: Path) -> None:
-    add_piece(tmp_path / "runs/task/lion", FIRST)
-    add_piece(tmp_path / "runs/task/lion", SECOND)
-    assert sync("torn")[::2] == (0, [FIRST, SECOND])
-    assert sync()[2] == []
-
-
-def test_a_log_without_any_record_is_left_out(sync: Sync, tmp_path: Path) -> None:
-    add_piece(tmp_path / "runs/task/lion", FIRST, log_bytes=LOG_HEADER_BYTES)
-    add_piece(tmp_path / "runs/task/lion", SECOND)
-    assert sync()[::2] == (0, [SECOND])
-
-
-def test_a_run_that_is_being_written_is_left_for_later(sync: Sync, tmp_path: Path) -> None:
-    run = tmp_path / "runs/task/lion"
-    add_piece(run, FIRST)
-    with (run / "lock").open("a+") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        code, output, calls = sync()
-        assert (code, calls) == (0, [])
-        assert "lion: is being written" in output
-    assert sync()[2] == [FIRST]
-
-
-def test_without_a_key_or_a_folder_it_is_one_sentence(sync: Sync, tmp_path: Path) -> None:
-    code, output, _ = sync()
-    assert (code, output) == (
-        1,
-        f"error: There is no folder {tmp_path}/runs: name the one that holds <task>/<run id>.\n",
-    )
-    add_piece(tmp_path / "runs/task/lion", FIRST)
-    code, output, calls = sync(key="")
-    assert (code, calls) == (1, [])
-    assert output.startswith("error: There is no W&B account")
-    assert output.count("\n") == 1
-
-
-def test_a_real_offline_run_is_found_and_its_log_is_one_that_wandb_would_take(
-    make_config: MakeConfig, sync: Sync
-) -> None:
-    cfg = make_config("run.wandb=offline")
+    cfg = make_config(ONLINE)
+    run = locate(cfg)[2]
+    execute_until(cfg, 5, and_services)
+    assert sync(run.parents[1])
+    assert held(server, run) == recorded(run)  # of a run that may never be continued
     execute(cfg)
-    directory = locate(cfg)[2]
-    code, output, calls = sync()
-    assert (code, len(calls)) == (0, 1), output
-    assert calls[0].endswith(directory.name)
-    command = [sys.executable, "-m", "wandb", "sync", "--dry-run", f"wandb/{calls[0]}"]
-    result = subprocess.run(command, cwd=directory, capture_output=True, text=True, check=True)
-    assert "Skipped 1 synced run(s)" in result.stderr, "the marker is the one that W&B itself reads"
+    assert held(server, run) == recorded(run)
+    assert sync(run.parents[1])
+    assert "0 runs uploaded, 0 failed" in capsys.readouterr().out
 
 
-def test_a_server_that_cannot_be_reached_is_one_sentence_at_once(sync: Sync, tmp_path: Path) -> None:
-    add_piece(tmp_path / "runs/task/lion", FIRST)
-    started = time.monotonic()
-    code, output, calls = sync(url="http://127.0.0.1:9")
-    assert (code, calls) == (1, [])
-    assert time.monotonic() - started < 30
-    assert f"Uploading what is below {tmp_path}/runs to http://127.0.0.1:9" in output
-    assert "error: W&B at http://127.0.0.1:9 cannot be reached" in output
+def test_a_server_that_is_lost_half_way_gets_the_rest_later(
+    make_config: MakeConfig, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = Tracker.log
+
+    def losing(self: Tracker, values: dict[str, float]) -> None:
+        if self._rows_seen == 4:
+            time.sleep(1)
+            server.refuses = True
+        log(self, values)
+
+    cfg = make_config(ONLINE)
+    with monkeypatch.context() as patch:
+        patch.setattr(Tracker, "log", losing)
+        execute(cfg)
+    run = locate(cfg)[2]
+    assert len(held(server, run)) < len(recorded(run))
+    with pytest.raises(SuiteError, match=r"cannot be reached .*503.*: nothing was uploaded"):
+        sync(run.parents[1])
+    server.refuses = False
+    assert sync(run.parents[1])
+    assert held(server, run) == recorded(run)
+
+
+def test_a_run_that_was_offline_in_two_pieces_is_sent_once_and_marked_as_wandb_marks_it(
+    make_config: MakeConfig, server: Server, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cfg = make_config(OFFLINE)
+    run = locate(cfg)[2]
+    execute_until(cfg, 5, and_services=True)
+    execute(cfg)
+    for said in ("1 runs uploaded, 0 failed", "0 runs uploaded, 0 failed"):
+        assert sync(run.parents[1])
+        assert said in capsys.readouterr().out
+        assert held(server, run) == recorded(run)
+    pieces = list(run.glob("wandb/*run-*/*.wandb"))
+    assert len(pieces) == 3
+    assert all(Path(f"{piece}.synced").exists() for piece in pieces)
+
+
+def test_a_run_that_goes_on_online_brings_what_it_wrote_offline(make_config: MakeConfig, server: Server) -> None:
+    run = locate(make_config())[2]
+    execute_until(make_config(OFFLINE), 5, and_services=True)
+    execute(make_config(ONLINE))
+    assert held(server, run) == recorded(run)
+
+
+def test_runs_that_are_being_written_or_damaged_keep_no_other_from_its_upload(
+    make_config: MakeConfig, server: Server, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = []
+    for seed in range(3):
+        cfg = make_config(OFFLINE, f"seed={seed}")
+        execute(cfg)
+        runs.append(locate(cfg)[2])
+    (runs[1] / "metrics.jsonl").write_text("[]\n")
+    with take_lock(runs[0]):
+        assert not sync(runs[0].parents[1])
+    said = capsys.readouterr().out
+    assert f"{runs[0].name}: is being written; call again when it has ended" in said
+    assert "is damaged: its line 1 is no row of metrics" in said
+    assert "1 runs uploaded, 1 failed" in said
+    assert [run.name for run in runs if server.history.get(run.name)] == [runs[2].name]
+
+
+def test_without_a_key_a_folder_or_a_server_it_is_one_sentence_at_once(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(SuiteError, match=rf"There is no folder {tmp_path}/runs"):
+        sync(tmp_path / "runs")
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    with pytest.raises(SuiteError, match=r"W&B at http://127\.0\.0\.1:9 cannot be reached"):
+        sync(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("WANDB_API_KEY")
+    with pytest.raises(SuiteError, match="There is no W&B account"):
+        sync(tmp_path)
+
+
+def test_a_damaged_description_is_said(
+    make_config: MakeConfig, server: Server, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cfg = make_config(OFFLINE)
+    execute(cfg)
+    run = locate(cfg)[2]
+    (run / "wandb_run.json").write_text("{")
+    assert not sync(run.parents[1])
+    said = capsys.readouterr().out
+    assert "wandb_run.json is damaged" in said
+    assert f"{run.name}: not all of it is there; the next call goes on with it" in said

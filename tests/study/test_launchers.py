@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -22,6 +23,7 @@ from experiments.harness.provenance import ROOT
 from experiments.harness.record import RunRecord, read_status
 from experiments.study import sweep
 from experiments.study.course import Run
+from hydra_plugins.study_sweeper import ray_launcher
 from tests.study.test_study import run_study, studies, study_command
 
 LONGER = [
@@ -176,6 +178,43 @@ def test_a_study_on_ray_that_is_killed_or_asked_to_leave_continues_at_once(
     assert result.returncode == 0, result.stdout + result.stderr
     assert "to continue" in result.stdout
     assert_ends_like_one_that_was_not_disturbed(command_line, tmp_path / "results", undisturbed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", ["gcs_server", "raylet"])
+def test_a_study_goes_on_by_itself_when_a_part_of_ray_is_killed(
+    start: Start, command_line: list[str], tmp_path: Path, undisturbed: dict[str, Any], part: str
+) -> None:
+    process = start("hydra/launcher=ray_local", "+hydra.launcher.ray.init.num_cpus=2")
+    training_run(tmp_path / "runs")
+    (killed,) = (int(pid) for pid, name in session_processes(process.pid).items() if name == part)
+    os.kill(killed, signal.SIGKILL)
+    output, errors = process.communicate(timeout=WAIT_S)
+    assert process.returncode == 0, output + errors
+    if part == "gcs_server":
+        assert "The launcher broke (ConnectionError: Ray's head at 127.0.0.1:" in output
+    assert session_processes(process.pid) == {}
+    assert_ends_like_one_that_was_not_disturbed(command_line, tmp_path / "results", undisturbed)
+
+
+def test_a_head_of_ray_that_nobody_hears_from_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray_launcher, "LONGEST_SILENCE_S", 0.1)
+    forever = threading.Event()
+
+    def a_while() -> list[Any]:
+        time.sleep(3)
+        return []
+
+    def fault() -> list[Any]:
+        raise ZeroDivisionError
+
+    with socket.create_server(("127.0.0.1", 0)) as head:
+        address = f"127.0.0.1:{head.getsockname()[1]}"
+        assert ray_launcher.while_it_answers(address, a_while) == []
+        with pytest.raises(ZeroDivisionError):
+            ray_launcher.while_it_answers(address, fault)
+    with pytest.raises(ConnectionError, match=f"Ray's head at {address} is lost"):
+        ray_launcher.while_it_answers(address, lambda: [forever.wait()])  # type: ignore[list-item]
 
 
 def listening_addresses(leader: int) -> set[str]:

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.utils import JobReturn, JobStatus
 
-from experiments.harness.errors import ConfigError, SuiteError
+from experiments.harness.errors import ConfigError, DataError, SuiteError
 from experiments.study import sweep
 from experiments.study.course import Run
 from experiments.study.replicates import Phase, Replicate, read_replicates
@@ -230,3 +231,21 @@ def test_a_launcher_that_stays_broken_ends_the_study_and_names_the_runs(tmp_path
     with pytest.raises(SuiteError, match=r"6 of 9 runs did not finish:\n  .*/3: missing"):
         sweep.launch(launcher, "search", runs)  # type: ignore[arg-type]
     assert launcher.launched == [9, 8, 7]
+
+
+def test_a_run_that_failed_before_it_had_a_record_is_named_with_its_fault(tmp_path: Path) -> None:
+    class Launcher:
+        def launch(self, job_overrides: list[list[str]], initial_job_idx: int) -> list[JobReturn]:
+            fault = DataError("the cache of this node cannot be written")
+            return [JobReturn(_return_value=fault, status=JobStatus.FAILED)]
+
+    with pytest.raises(SuiteError, match=r"/0: the cache of this node cannot be written"):
+        sweep.launch(Launcher(), "search", [Run([], tmp_path / "0", "lion", "search", 0)])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("swept", ["seed=0,0", "optimizer.lr=0.1,1e-1", "run.num_workers=0,2", "optimizer.lr=1,1.0"])
+def test_a_plain_sweep_over_one_and_the_same_run_is_refused(command_line: list[str], swept: str) -> None:
+    result = forked.run([*command_line[:3], "--multirun", *command_line[3:], swept])
+    assert result.returncode == 2
+    assert "error: Several of the swept values make one and the same run" in result.stderr
+    assert "Traceback" not in result.stderr
