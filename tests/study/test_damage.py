@@ -16,7 +16,7 @@ from tests.study.test_study import run_study, studies
 def test_a_study_ends_the_same_after_its_records_and_those_of_others_were_damaged(
     command_line: list[str], tmp_path: Path
 ) -> None:
-    overrides = ["optimizer=lion,adamw", "study=fixed", "label_smoothing=0.0"]
+    overrides = ["optimizer=lion,adamw", "study=fixed", "study.confirm=2", "label_smoothing=0.0"]
     first = run_study(command_line, *overrides)
     assert first.returncode == 0, first.stderr
     (summary,) = studies(tmp_path / "results")
@@ -36,7 +36,7 @@ def test_a_study_ends_the_same_after_its_records_and_those_of_others_were_damage
     garbage.mkdir()
     (garbage / "status.json").write_text('{"status": 3}')
 
-    second = run_study(command_line, *overrides)
+    second = run_study(command_line, *overrides, "run.fresh=true")  # else the published replicate is enough
     assert second.returncode == 0, second.stdout + second.stderr
     assert "Left out of" in second.stdout
     assert {run.name: rows(run) for run in runs} == before
