@@ -90,6 +90,8 @@ def _tamed(values: Array) -> Array:
     """Mean 0 and variance 1, after the upper tail, diverged trials say, was drawn in."""
     best = values.min(axis=1, keepdims=True)
     unit = SPREAD_BELOW * (np.median(values, axis=1, keepdims=True) - best)
+    # Half of the values may equal the best, and so may all.
+    unit = np.maximum(unit, 1e-9 * np.ptp(values, axis=1, keepdims=True))
     above = (values - best) / np.maximum(unit, np.finfo(float).tiny)
     tamed = np.where(above < 1, above, 1 + np.log(np.maximum(above, 1)))
     return np.asarray((tamed - tamed.mean(axis=1, keepdims=True)) / np.maximum(tamed.std(axis=1, keepdims=True), 1e-12))
@@ -127,7 +129,9 @@ def _fitted(units: Array, values: Array, log_lengths: Array, log_noise: Array) -
     log_likelihood = -0.5 * (n + 0.3) * np.log(scale) - 0.5 * np.linalg.slogdet(covariance)[1]
     log_prior = -0.5 * (((log_lengths - LOG_LENGTH[0]) / LOG_LENGTH[1]) ** 2).sum(axis=-1)
     log_prior -= 0.5 * ((log_noise - LOG_NOISE[0]) / LOG_NOISE[1]) ** 2
-    return Fit(log_lengths, log_noise, inverse, np.asarray(mean), scale, weights, log_likelihood + log_prior)
+    return Fit(
+        log_lengths, log_noise, inverse, np.asarray(mean, dtype=np.float64), scale, weights, log_likelihood + log_prior
+    )
 
 
 def _kernel(left: Array, right: Array, log_lengths: Array) -> Array:

@@ -1,0 +1,51 @@
+"""An optimizer against its own copy in other units: whatever a protocol finds between the two, it made up."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+
+from experiments.study.search import Space
+from experiments.study.simulation import FIRST, SURFACES, Array, Design, hypercubes, loss_of, noise_of, rng_of
+from experiments.study.surrogate import next_trial
+
+STEPS, FACTOR_SUM = 500, 250.0
+"""of a run; the second is the sum over it of a linear schedule's shares"""
+
+
+def copy_differences(space: Space, scale: float, replicates: int, design: Design) -> list[float]:
+    """Original - copy of every replicate, in standard deviations of a run, where the copy is the same optimizer with
+    rates counted in units ``scale`` times smaller, in a space of its own. Both meet the same seeds.
+
+    ``space`` has a rate, two memories and a decay, in this order.
+    """
+    surface = SURFACES[1]
+
+    def found(copied: Space, unit: float, number: int) -> float:
+        noise = rng_of("copy", number)
+
+        def run(point: Array) -> float:
+            chosen = copied.arguments(point.tolist(), steps=STEPS, factor_sum=FACTOR_SUM)
+            rate, decay = chosen["lr"] / unit, chosen["weight_decay"] * chosen["lr"] * FACTOR_SUM
+            real = [rate, *(1 / (1 - beta) for beta in chosen["betas"]), decay]
+            highest = [STEPS if each.kind == "memory" else each.high for each in space.dimensions]
+            position = [
+                math.log(max(value / each.low, 1)) / math.log(high / each.low)
+                for value, high, each in zip(real, highest, space.dimensions, strict=True)
+            ]
+            loss = loss_of(surface, FIRST, np.array(position)[None, None], np.array(FIRST.optimum[:4])[None, None])
+            return float((loss + noise_of(noise, surface, FIRST, loss))[0, 0])
+
+        tried = list(hypercubes(rng_of("copy points", number), 1, design.stages[0])[0][:, :4])
+        values = [run(point) for point in tried]
+        while len(tried) < design.trials:
+            tried.append(next_trial(tried, values, first=design.stages[0], total=design.trials, seed=number))
+            values.append(run(tried[-1]))
+        return float(np.mean([run(tried[int(np.argmin(values))]) for _ in range(design.confirm)]))
+
+    dimensions = [
+        replace(each, low=each.low * scale, high=each.high * scale) if each.kind == "rate" else each
+        for each in space.dimensions
+    ]
+    copy = replace(space, dimensions=tuple(dimensions))
+    return [(found(space, 1.0, r) - found(copy, scale, r)) / surface.noise for r in range(replicates)]
