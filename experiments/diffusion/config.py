@@ -17,6 +17,8 @@ class DiffusionDataConfig(DataConfig):
     """none: each set below has its own"""
     images: dict[str, Any] = MISSING
     """the set of images with classes or captions, a config of the group ``data``; its ``access`` opens it"""
+    split_seed: int | None = None
+    """of images with classes: draws other training images to be held out; null: the set's own"""
     weights: dict[str, dict[str, Any]] = MISSING
     """weights of the network ``features``, and for texts of ``text`` if it has any: configs of the group ``data``"""
     image_size: int = MISSING

@@ -60,14 +60,16 @@ def centre(picture: Image.Image, size: int) -> np.ndarray:
     return np.asarray(picture.crop((left, top, left + size, top + size)))
 
 
-def labelled_splits(opened: PreparedData | StoredSet, val_size: int, name: str = "images") -> dict[str, Pictures]:
-    """fit, val and test of a labelled set. Held out are the last ``val_size`` training images of an array set, whose
-    order a hash of their content has given, and as many drawn ones of stored files.
+def labelled_splits(
+    opened: PreparedData | StoredSet, val_size: int, name: str = "images", seed: int | None = None
+) -> dict[str, Pictures]:
+    """fit, val and test of a labelled set. Held out are ``val_size`` training images that ``seed`` draws; without it
+    the last ones of an array set, whose order a hash of their content has given, and drawn ones of stored files.
     """
     if isinstance(opened, StoredSet):
         check_splits(opened.splits, ("train", "test"), name)
         train, test = opened.splits["train"], opened.splits["test"]
-        rows = np.random.default_rng(derive_seed("validation split")).permutation(len(train))
+        rows = _shuffled(len(train), seed)
         kept, drawn = _kept(len(rows), val_size), sample(len(test), len(test))
 
         def of_train(own: np.ndarray) -> Pictures:
@@ -82,10 +84,12 @@ def labelled_splits(opened: PreparedData | StoredSet, val_size: int, name: str =
     images, labels = arrays["train_images"], arrays["train_labels"]
     check_order(labels, name)
     kept = _kept(len(images), val_size)
+    rows = np.arange(len(images)) if seed is None else _shuffled(len(images), seed)
+    test_labels = arrays["test_labels"]
     return {
-        "fit": _array_pictures(images[:kept], labels[:kept]),
-        "val": _array_pictures(images[kept:], labels[kept:]),
-        "test": _array_pictures(arrays["test_images"], arrays["test_labels"]),
+        "fit": _array_pictures(images, labels, rows[:kept]),
+        "val": _array_pictures(images, labels, rows[kept:]),
+        "test": _array_pictures(arrays["test_images"], test_labels, np.arange(len(test_labels))),
     }
 
 
@@ -115,8 +119,13 @@ def _captioned(split: StoredSplit) -> Pictures:
     return Pictures(lambda number: split.picture(drawn[number]), captions)
 
 
-def _array_pictures(images: np.ndarray, labels: np.ndarray) -> Pictures:
-    return Pictures(lambda number: Image.fromarray(images[number]), labels)
+def _array_pictures(images: np.ndarray, labels: np.ndarray, rows: np.ndarray) -> Pictures:
+    return Pictures(lambda number: Image.fromarray(images[rows[number]]), labels[rows])
+
+
+def _shuffled(rows: int, seed: int | None) -> np.ndarray:
+    name = ("validation split",) if seed is None else ("validation split", seed)
+    return np.random.default_rng(derive_seed(*name)).permutation(rows)
 
 
 def _kept(training_images: int, val_size: int) -> int:

@@ -54,6 +54,8 @@ class Diffusion:
         check_sampling(cfg.sampling, cfg.noise)
         self._conditions: Conditions
         if cfg.text.encoder:
+            if cfg.data.split_seed is not None:
+                raise ConfigError(f"data.split_seed={cfg.data.split_seed} is for images with classes: set it to null.")
             splits, self._conditions = captioned_splits(sets.images), TextConditions(cfg, sets)
         else:
             images = cfg.data.images
@@ -65,6 +67,10 @@ class Diffusion:
         identity, workers = f"{sets.images.fingerprint} {cfg.data.images.get('val_size')} drawn", cfg.run.num_workers
         name = cfg.data.images["name"]
         warn_of_copies(name, splits["fit"], held_out, identity, sets.cache_dir, workers)
+        # Generated images are compared with the same training images whatever is drawn: their features are kept.
+        self._reference = splits["fit"]
+        if cfg.data.split_seed is not None:
+            splits = labelled_splits(sets.images, images["val_size"], images["name"], cfg.data.split_seed)
         self._splits = splits | {"train": splits["fit"]}
         self._numbers = {name: self._conditions.numbers(split) for name, split in self._splits.items()}
         self._numbers["samples"] = self._conditions.of_samples(splits["test"], cfg.sampling.num_samples)
@@ -222,7 +228,7 @@ class Diffusion:
         if self._samples is None:
             cfg, size = self._cfg, self._cfg.data.image_size
             sources = ImageSources(
-                training=lambda numbers: self._pixels("fit", numbers),
+                training=lambda numbers: self._reference.pixels(numbers, size),
                 num_training=cfg.data.num_reference,
                 test=lambda numbers: self._pixels("test", numbers),
                 noise=lambda numbers: to_bytes(start_noise(numbers.tolist(), size, torch.device("cpu"))),

@@ -153,3 +153,27 @@ def test_the_text_encoder_is_the_same_for_every_seed_and_is_not_trained(make_tex
         states.append(arguments["encoder_hidden_states"])
     assert torch.equal(states[0], states[1])
     assert not states[0].requires_grad
+
+
+class Numbered(PreparedData):
+    """30 training pictures whose class and brightness are their number, modulo 10."""
+
+    def load(self, mmap: bool = True) -> dict[str, np.ndarray]:
+        labels = np.random.default_rng(0).permutation(30) % 10
+        images = np.broadcast_to(labels.astype(np.uint8)[:, None, None, None], (30, 4, 4, 3))
+        return {"train_images": images, "train_labels": labels, "test_images": images[:5], "test_labels": labels[:5]}
+
+
+def test_a_seed_draws_other_held_out_pictures_each_with_its_class(tmp_path: Path) -> None:
+    opened = Numbered(tmp_path, "0", {})
+    drawn = {seed: labelled_splits(opened, 6, seed=seed) for seed in (None, 1, 2)}
+    held_out = {seed: tuple(np.asarray(splits["val"].conditions).tolist()) for seed, splits in drawn.items()}
+    assert len({*held_out.values()}) == 3
+    assert held_out[1] == tuple(np.asarray(labelled_splits(opened, 6, seed=1)["val"].conditions).tolist())
+    for splits in drawn.values():
+        assert {name: len(split) for name, split in splits.items()} == {"fit": 24, "val": 6, "test": 5}
+        for split in splits.values():
+            shown = split.pixels(np.arange(len(split)), 4)[:, 0, 0, 0]
+            assert shown.tolist() == np.asarray(split.conditions).tolist()
+        classes = np.concatenate([np.asarray(splits[name].conditions) for name in ("fit", "val")])
+        assert np.array_equal(np.sort(classes), np.repeat(np.arange(10), 3))

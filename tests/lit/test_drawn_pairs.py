@@ -1,0 +1,88 @@
+"""Validation on other pairs, without a locked output computed again."""
+
+import numpy as np
+import pytest
+import torch
+
+from experiments.harness.entry import locate
+from experiments.harness.errors import ConfigError, DataError
+from experiments.lit.evaluation import PairInputs
+from experiments.lit.pair_arrays import groups
+from experiments.lit.splits import pair_splits, split_groups
+from experiments.lit.task import build
+from tests.conftest import MakeConfig
+from tests.lit.test_lit_run import CACHED
+
+
+def numbered(images: int, captions: list[int], first: int) -> PairInputs:
+    """Images and captions whose inputs are their numbers, captions a hundred times their image's."""
+    owners = np.repeat(np.arange(images), captions) + first
+    return PairInputs(
+        lambda of: torch.from_numpy(np.arange(first, first + images)[of]),
+        lambda of: torch.from_numpy(100 * owners[of]),
+        np.cumsum([0, *captions]),
+    )
+
+
+def test_captions_stay_with_their_images() -> None:
+    both = numbered(3, [2, 1, 3], 0).and_then(numbered(2, [1, 2], 3))
+    assert both.starts.tolist() == [0, 2, 3, 6, 7, 9]
+    mixed = both.chosen(np.array([4, 0, 2]))
+    assert mixed.images(np.array([2, 0, 1])).tolist() == [2, 4, 0]
+    for image, number in enumerate((4, 0, 2)):
+        own = np.arange(mixed.starts[image], mixed.starts[image + 1])
+        assert len(own) == [2, 1, 3, 1, 2][number]
+        assert {*mixed.texts(own).tolist()} == {100 * number}
+
+
+def test_a_drawn_split_parts_the_same_pairs_and_computes_nothing_again(
+    make_lit: MakeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The generated pictures of a colour are all alike, and would be one group.
+    alone = {"train": np.arange(56), "val": np.arange(56, 68), "test": np.arange(68, 80)}
+    monkeypatch.setattr("experiments.lit.task.split_groups", lambda opened, cache_dir: alone)
+    own = build(make_lit(*CACHED), locate(make_lit(*CACHED))[1])
+    cfg = make_lit(*CACHED, "data.split_seed=1")
+    data = locate(cfg)[1]
+    drawn = build(cfg, data)
+    cached = {path.name for path in data.cache_dir.iterdir()}
+    other = make_lit(*CACHED, "data.split_seed=2")
+    build(other, locate(other)[1])
+    assert {path.name for path in data.cache_dir.iterdir()} == cached
+    assert drawn.frozen_outputs == own.frozen_outputs
+
+    def outputs(inputs: dict[str, PairInputs], names: tuple[str, ...]) -> list[list[float]]:
+        return sorted(row for name in names for row in inputs[name].images(np.arange(_images(inputs[name]))).tolist())
+
+    assert outputs(drawn.pair_inputs, ("train", "val")) == outputs(own.pair_inputs, ("train", "val"))
+    assert outputs(drawn.pair_inputs, ("val",)) != outputs(own.pair_inputs, ("val",))
+    assert outputs(drawn.pair_inputs, ("test",)) == outputs(own.pair_inputs, ("test",))
+    assert drawn.num_train == _images(drawn.pair_inputs["train"])
+
+
+def _images(inputs: PairInputs) -> int:
+    return len(inputs.starts) - 1
+
+
+def test_groups_are_those_that_the_set_was_split_by(make_lit: MakeConfig) -> None:
+    data = locate(make_lit(*CACHED))[1]
+    splits, found = pair_splits(data.pairs), split_groups(data.pairs, data.cache_dir)
+    arrays = data.pairs.load()
+    captions = {name: split.captions for name, split in splits.items()}
+    order = np.argsort(np.concatenate([np.flatnonzero(arrays["splits"] == number) for number in range(3)]))
+    in_order = [text for name in ("train", "val", "test") for text in captions[name]]
+    expected = groups(arrays["images"], [in_order[place] for place in order])
+    for number, name in enumerate(("train", "val", "test")):
+        assert found[name].tolist() == expected[arrays["splits"] == number].tolist()
+
+
+def test_a_set_of_too_few_groups_is_refused(make_lit: MakeConfig) -> None:
+    cfg = make_lit(*CACHED, "data.split_seed=1")
+    with pytest.raises(DataError, match="4 groups"):
+        build(cfg, locate(cfg)[1])
+
+
+def test_cropped_pictures_keep_the_sets_own_split(make_lit: MakeConfig) -> None:
+    cfg = make_lit("data.split_seed=1", "data.crop_area=[0.5,1.0]")
+    with pytest.raises(ConfigError, match=r"data\.split_seed=1 is for pairs"):
+        build(cfg, locate(cfg)[1])
