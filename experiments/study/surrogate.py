@@ -129,9 +129,8 @@ def _fitted(units: Array, values: Array, log_lengths: Array, log_noise: Array) -
     log_likelihood = -0.5 * (n + 0.3) * np.log(scale) - 0.5 * np.linalg.slogdet(covariance)[1]
     log_prior = -0.5 * (((log_lengths - LOG_LENGTH[0]) / LOG_LENGTH[1]) ** 2).sum(axis=-1)
     log_prior -= 0.5 * ((log_noise - LOG_NOISE[0]) / LOG_NOISE[1]) ** 2
-    return Fit(
-        log_lengths, log_noise, inverse, np.asarray(mean, dtype=np.float64), scale, weights, log_likelihood + log_prior
-    )
+    log_posterior = np.asarray(log_likelihood + log_prior)
+    return Fit(log_lengths, log_noise, np.asarray(inverse, dtype=np.float64), mean, scale, weights, log_posterior)
 
 
 def _kernel(left: Array, right: Array, log_lengths: Array) -> Array:

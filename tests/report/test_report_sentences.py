@@ -198,7 +198,7 @@ def test_a_difference_in_steps_is_fewer_or_more() -> None:
 
 
 def test_a_reproduction_is_held_against_the_prediction_interval() -> None:
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"replicate": 11, "difference": -0.4, "inside": True},
         {"replicate": 12, "difference": 0.9, "inside": False},
     ]
