@@ -17,17 +17,6 @@ from experiments.report.overview import front_page, overview_page
 from experiments.report.readme import study_page
 from experiments.report.rebuild import read_summary, write_between_marks, write_report
 from experiments.report.rebuild import write_study as write_page
-from experiments.report.tables import (
-    claims_table,
-    cost_table,
-    environments_table,
-    markdown_table,
-    nuisance_table,
-    replicates_table,
-    result_table,
-    spaces_table,
-    speedup_table,
-)
 from experiments.report.terminal import print_verdict
 from tests.report.conftest import WriteStudy
 
@@ -50,13 +39,6 @@ def headings(page: str) -> list[str]:
 def broken_links(page: Path) -> list[str]:
     targets = re.findall(r"\]\(([^)]+)\)", page.read_text())
     return [target for target in targets if not (page.parent / unquote(target)).is_file()]
-
-
-def cells(table: str) -> list[list[str]]:
-    """Head and rows of a Markdown table."""
-    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
-    assert len({len(line) for line in lines}) == 1, "every row must have as many cells as the head"
-    return [lines[0], *lines[2:]]
 
 
 def by_folder(*directories: Path) -> dict[str, dict[str, Any]]:
@@ -116,73 +98,6 @@ def test_studies_with_holes_still_have_a_page_and_say_what_they_are(
     assert page.split("\n\n")[2].startswith(first_words)
     assert not re.search(r"\b(None|nan|inf)\b", page)
     assert broken_links(directory / "README.md") == []
-
-
-def test_the_result_table_has_every_metric_and_the_verdict_beside_the_one_that_decides(write_study: WriteStudy) -> None:
-    summary = read(write_study(gain=0.1))
-    row = summary["comparisons"][0]
-    head, loss, top1 = cells(result_table(summary, summary["comparisons"]))
-    assert head[:4] == ["metric", "Lion", "AdamW", "Lion - AdamW"]
-    low, high = row["difference"]["ci95"]
-    assert loss == [
-        "test loss (lower is better)",
-        f"{row['mean']['lion']:.4f}",
-        f"{row['mean']['adamw']:.4f}",
-        f"{row['difference']['mean']:+.4f}",
-        f"{low:.4f} to {high:.4f}",
-        f"{row['steps_percent']['mean']:.0f} % fewer",
-        "6 of 6",
-        "**Lion**",
-    ]
-    assert (top1[0], top1[-1]) == ("test top-1 accuracy, % (higher is better)", "")
-
-
-def test_the_papers_claims_stand_only_beside_the_papers_own_settings(write_study: WriteStudy) -> None:
-    rows = read(write_study(scale="paper", **PAPER))["comparisons"]
-    head, top1 = cells(claims_table(rows))
-    assert head[-2:] == ["outcome", "pairs it takes"]
-    assert top1[1:3] == ["77.44 / 75.48 (image_classification.vit_b16, Table 2, exact)", "Lion is better"]
-    assert top1[4] == "**confirmed**"
-    assert claims_table(read(write_study(gain=0.1))["comparisons"]) == ""
-
-
-def test_the_spaces_table_says_where_the_winners_lie_and_which_box_was_too_small(write_study: WriteStudy) -> None:
-    summary = read(write_study(best={"lion": (0.5, 3.0, 0.5, 0.5)}, stages=(20, 9, 9)))
-    rows = cells(spaces_table(summary))[1:]
-    assert [row[:3] for row in rows[:4]] == [
-        ["Lion", "peak learning rate", "1e-05 to 0.01"],
-        ["Lion", "memory of beta 1, steps", "2 to 200"],
-        ["Lion", "memory of beta 2, steps", "2 to 200"],
-        ["Lion", "decay over the run", "0, 0.01 to 10"],
-    ]
-    assert [row[1] for row in rows if row[4] == "**yes: box-limited**"] == ["memory of beta 1, steps"]
-
-
-def test_the_tables_tell_what_was_drawn_what_diverged_and_which_machines_there_were(write_study: WriteStudy) -> None:
-    arguments = {"gain": 0.1, "numbers": range(7), "diverged": [(2, "lion")], "hardware": {3: "another processor"}}
-    summary = read(write_study(nuisance={"train.clip_norm": {"low": 0.5, "high": 2.0, "log": True}}, **arguments))
-    (drawn,) = cells(nuisance_table(summary))[1:]
-    assert drawn == ["`train.clip_norm`", "0.5 to 2, log-uniform", "0.5, 0.6, 0.7, 0.8, 0.9, 1, 1.1"]
-    rows = cells(replicates_table(summary, summary["comparisons"][0]))[1:]
-    assert rows[2][1:] == ["diverged", rows[2][2], "n/a", "counts"]
-    assert rows[6][4].startswith("reproduction: ")
-    assert [row[0] for row in cells(environments_table(summary))[1:]] == ["0 to 2, 4 to 6", "3"]
-    lion = cells(cost_table(summary))[1]
-    assert lion[:5] == ["Lion", "1.920", "50.000", "1.25", "10.0"]
-    assert lion[-1] == "2 of 12"
-
-
-def test_the_speedup_stands_beside_what_noise_makes_of_it(write_study: WriteStudy) -> None:
-    rows = read(write_study(gain=0.1, confirm=3))["comparisons"]
-    head, loss, top1 = cells(speedup_table(rows))
-    assert head == ["metric", "Lion reaches AdamW's end", "AdamW reaches Lion's end", "AdamW reaches AdamW's end (A/A)"]
-    assert (loss[0], top1[0]) == ("validation loss", "validation top-1 accuracy, %")
-    assert loss[1].endswith("x, 18 of 18")
-    assert loss[3].endswith("of 36"), "three runs of a replicate chase each other"
-
-
-def test_a_bar_in_a_cell_does_not_open_another_column() -> None:
-    assert markdown_table(["a", "b"], [["x|y", "z"]]).splitlines()[-1] == "| x\\|y | z |"
 
 
 def test_the_terminal_says_the_regime_the_verdict_and_whether_it_was_reproduced(write_study: WriteStudy) -> None:

@@ -202,7 +202,7 @@ def test_a_reproduction_is_held_against_the_prediction_interval() -> None:
         {"replicate": 11, "difference": -0.4, "inside": True},
         {"replicate": 12, "difference": 0.9, "inside": False},
     ]
-    rows += [{"replicate": 13, "difference": None, "inside": None}]
+    rows.append({"replicate": 13, "difference": None, "inside": None})
     assert reproduction_sentences(*study("adamw", reproductions=rows)) == [
         "Committed: Lion - AdamW = -1.90 in test top-1 accuracy (95 % interval -2.70 to -1.10, 11 replicates).",
         "Yours (replicate 11): -0.40, inside the 95 % prediction interval for one replicate (-4.00 to 0.20): "
