@@ -136,6 +136,8 @@ class RunConfig:
     wandb_project: str = MISSING
     study: str = ""
     """the study that asks for the run, by the name of its folder of results; W&B groups by it"""
+    phase: str = ""
+    """what the study asks for it for (search, confirm or length), W&B's job type"""
 
 
 @dataclass

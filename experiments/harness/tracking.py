@@ -55,13 +55,14 @@ def study_of(config: dict[str, Any]) -> str:
 def description_of(config: dict[str, Any]) -> dict[str, Any]:
     """What W&B is told about a run besides its id, as plain data, from its whole resolved config.
 
-    The run's group is named like the folder of its study's results; its job type is tune or confirm.
+    The run's group is named like the folder of its study's results; its job type is the phase of the
+    study: search, confirm or length.
     """
     return {
         "project": config["run"]["wandb_project"],
         "name": f"{config['optimizer']['name']}-s{config['seed']}",
         "group": study_of(config),
-        "job_type": "confirm" if config["test"] else "tune",
+        "job_type": config["run"]["phase"] or ("confirm" if config["test"] else "search"),
         "tags": [config["task"], config["scale"], config["optimizer"]["name"]],
         "config": {key: value for key, value in config.items() if key != "run"},
     }

@@ -79,7 +79,7 @@ def views(config: dict[str, Any]) -> list[dict[str, Any]]:
         {
             "name": f"{group}: tuning",
             "project": config["run"]["wandb_project"],
-            "filters": {"Group": group, "JobType": "tune"},
+            "filters": {"Group": group, "JobType": "search"},
             "band": "minmax",
             "sections": {"Settings": tuning, "Validation": validation, "Training": training},
         },

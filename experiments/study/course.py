@@ -150,7 +150,7 @@ class Course:
         test = str(phase != "search").lower()
         overridden = {argument.partition("=")[0] for argument in arguments}  # a key that is given twice is refused
         shared = [override for override in self._overrides if override.partition("=")[0] not in overridden]
-        overrides = [*shared, f"optimizer={name}", *arguments, f"test={test}", f"seed={seed}"]
+        overrides = [*shared, f"optimizer={name}", *arguments, f"test={test}", f"seed={seed}", f"run.phase={phase}"]
         plain, _, directory = locate(self._compose(overrides))
         usable_status(directory, plain)  # refuses, or with FRESH=1 sets aside, what other sources made
         trial = len(self.searches[name].trials) + 1 if phase == "search" else 0

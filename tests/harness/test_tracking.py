@@ -83,11 +83,11 @@ def test_a_complete_run_read_back(make_config: MakeConfig) -> None:
     assert summary["summary"]["test/top1"] == status["metrics"]["test/top1"]
 
 
-def test_a_tuning_run_has_the_job_type_tune(make_config: MakeConfig) -> None:
+def test_a_tuning_run_has_the_job_type_search(make_config: MakeConfig) -> None:
     cfg = make_config(OFFLINE, "test=false")
     execute(cfg)
     (run,) = records(pieces(locate(cfg)[2])[0], "run")
-    assert run["job_type"] == "tune"
+    assert run["job_type"] == "search"
 
 
 def test_a_diverged_run_ends_as_a_result(make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch) -> None:

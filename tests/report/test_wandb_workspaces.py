@@ -89,7 +89,7 @@ def test_every_task_shows_the_metrics_that_its_study_declares(task: str) -> None
 
 def test_a_view_takes_in_the_runs_of_one_study_and_one_job_type_all_of_them(make_config: MakeConfig) -> None:
     config = resolved(make_config())
-    for view, job_type in zip(views(config), ("confirm", "tune"), strict=True):
+    for view, job_type in zip(views(config), ("confirm", "search"), strict=True):
         section = spec(view)
         (run_set,) = section["runSets"]
         assert [
