@@ -1,5 +1,6 @@
 """What has happened to the record of a finished run since it was written: files that are gone, cut or edited."""
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -20,14 +21,30 @@ def find_damage(directory: Path, status: dict[str, Any]) -> str | None:
             return "metrics.jsonl and status.json differ"
         if status.get("metrics_sha256", metrics_sha256(directory)) != metrics_sha256(directory):
             return "metrics.jsonl is not what the run has written"
-        recorded = OmegaConf.to_container(OmegaConf.load(directory / "config.yaml"))
-        if name_of(recorded) != directory.name:  # type: ignore[arg-type]  # what is no mapping raises a TypeError
+        recorded: Any = OmegaConf.to_container(OmegaConf.load(directory / "config.yaml"))
+        if name_of(recorded) != directory.name:  # what is no mapping raises a TypeError
             return "config.yaml is that of another run"
         for name in ("environment.json", "parameter_groups.json"):
             if not isinstance(json.loads((directory / name).read_bytes()), dict):
                 return f"{name} is damaged"
+        last = recorded["train"]["steps"] if status["status"] == "complete" else None
+        return _damage_of_checkpoint(directory, last)
     except RunError:
         return "metrics.jsonl is damaged"
     except (OSError, ValueError, LookupError, TypeError, yaml.YAMLError, OmegaConfBaseException) as error:
         return f"{type(error).__name__}: {error}".partition("\n")[0]
-    return None
+
+
+def _damage_of_checkpoint(directory: Path, last: int | None) -> str | None:
+    """What is wrong with the newest checkpoint, which is that of step ``last`` where the run came so far. All of them
+    may have been deleted, to make room, or to publish the record.
+    """
+    newest = max(directory.glob("step-*.pt"), default=None)
+    if newest is None:
+        return None
+    _, step, digest = newest.stem.split("-")
+    if last not in (None, int(step)):
+        return f"the checkpoint of step {last} is gone"
+    with newest.open("rb") as file:
+        whole = hashlib.file_digest(file, "sha256").hexdigest().startswith(digest)
+    return None if whole else f"{newest.name} is corrupt"

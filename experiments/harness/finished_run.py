@@ -10,9 +10,11 @@ from omegaconf import OmegaConf
 
 from experiments.harness.checkpoint import load_checkpoint
 from experiments.harness.config import result_config
+from experiments.harness.damage import find_damage
 from experiments.harness.entry import locate
 from experiments.harness.errors import RunError, SuiteError
 from experiments.harness.provenance import ROOT
+from experiments.harness.record import FINISHED, read_status
 
 
 def data_and_checkpoint(directory: Path, cfg: Any, same: Iterable[str]) -> tuple[Any, dict[str, Any]]:
@@ -31,6 +33,9 @@ def data_and_checkpoint(directory: Path, cfg: Any, same: Iterable[str]) -> tuple
             raise RunError(
                 f"The run {directory} has another {key} than experiment={plain['experiment']}: name its own."
             )
+    status = read_status(directory)
+    if status and status["status"] in FINISHED and (damage := find_damage(directory, status)):
+        raise RunError(f"The run {directory} is damaged ({damage}): the command that made it computes its end again.")
     saved = load_checkpoint(directory)
     if saved is None:
         raise RunError(f"The run {directory} has no checkpoint to draw from: run it again.")

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from experiments.harness import entry, provenance, record
 from experiments.harness.damage import find_damage
@@ -168,8 +169,16 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
     "config of another shape": lambda run: (run / "config.yaml").write_text("- 1\n"),
     "no config": lambda run: (run / "config.yaml").unlink(),
     "cut environment": lambda run: os.truncate(run / "environment.json", 9),
+    "flipped checkpoint": lambda run: flip(max(run.glob("step-*.pt"))),
+    "empty checkpoint": lambda run: max(run.glob("step-*.pt")).write_bytes(b""),
+    "no last checkpoint": lambda run: max(run.glob("step-*.pt")).unlink(),
     "no parameter groups": lambda run: (run / "parameter_groups.json").unlink(),
 }
+
+
+def last_weights(directory: Path) -> dict[str, bytes]:
+    saved = torch.load(max(directory.glob("step-*.pt")), weights_only=True)
+    return {name: value.numpy().tobytes() for name, value in saved["model"].items()}
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
@@ -180,9 +189,11 @@ def test_a_finished_run_whose_record_is_damaged_ends_again_in_the_same_bits(
     execute(cfg)
     directory = locate(cfg)[2]
     before, config = rows(directory), (directory / "config.yaml").read_text()
+    weights = last_weights(directory)
     DAMAGES[damage](directory)
     execute(cfg)
     assert rows(directory) == before
+    assert last_weights(directory) == weights
     assert (directory / "config.yaml").read_text() == config
     assert (directory / "parameter_groups.json").exists()
     status = read_status(directory)
