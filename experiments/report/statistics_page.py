@@ -308,10 +308,9 @@ def statistics_page(effort: Effort) -> str:
         "second's, each in expectation over fresh seeds, where a winner is what a search of "
         f"{CHOSEN.trials} trials finds.** It speaks of optimizers *as tuned by this much search*; its true value is "
         "the mean over all simulated replicates. Beside it stands the difference of the two at their best, which a "
-        "search without end would find, and which readers take a verdict to say. On these surfaces that is known, "
-        f"because losses are counted from each optimizer's optimum: {LONG.trials} trials without noise end "
-        f"within {left_by_a_long_search(effort, RIVALS):.1g} SD of it. Both "
-        "differ by the regrets that searches leave.",
+        "search without end would find, and which readers take a verdict to say. On these surfaces it is known, because "
+        f"losses are counted from each optimizer's optimum: a search of {LONG.trials} trials without noise ends within "
+        f"{left_by_a_long_search(effort, RIVALS):.1g} SD of it. The two differ by the regrets that searches leave.",
         *surfaces_section(effort),
         *designs_section(tables),
         *chosen_section(cells),

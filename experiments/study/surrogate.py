@@ -72,8 +72,8 @@ def next_points(units: Array, values: Array, width: float, rng: np.random.Genera
     [searches, n]``, inside a box of ``width`` around the point that the process holds for the best.
     """
     searches, _, dimensions = units.shape
-    fit, share = _most_probable(units, _tamed(values), rng)
-    means, _ = _predict(units, fit, units)
+    fit, share = most_probable(units, _tamed(values), rng)
+    means, _ = predict(units, fit, units)
     best_mean = means.min(axis=-1)
     centre = _of_each(units, np.einsum("sh,shn->sn", share, means).argmin(axis=1)[:, None])
     low = np.clip(centre - width / 2, 0, 1 - width)
@@ -97,7 +97,7 @@ def _tamed(values: Array) -> Array:
     return np.asarray((tamed - tamed.mean(axis=1, keepdims=True)) / np.maximum(tamed.std(axis=1, keepdims=True), 1e-12))
 
 
-def _most_probable(units: Array, values: Array, rng: np.random.Generator) -> tuple[Fit, Array]:
+def most_probable(units: Array, values: Array, rng: np.random.Generator) -> tuple[Fit, Array]:
     """The KEPT most probable processes and their shares ``[searches, KEPT]``."""
     searches, _, dimensions = units.shape
 
@@ -129,8 +129,7 @@ def _fitted(units: Array, values: Array, log_lengths: Array, log_noise: Array) -
     log_likelihood = -0.5 * (n + 0.3) * np.log(scale) - 0.5 * np.linalg.slogdet(covariance)[1]
     log_prior = -0.5 * (((log_lengths - LOG_LENGTH[0]) / LOG_LENGTH[1]) ** 2).sum(axis=-1)
     log_prior -= 0.5 * ((log_noise - LOG_NOISE[0]) / LOG_NOISE[1]) ** 2
-    log_posterior = np.asarray(log_likelihood + log_prior)
-    return Fit(log_lengths, log_noise, np.asarray(inverse, dtype=np.float64), mean, scale, weights, log_posterior)
+    return Fit(log_lengths, log_noise, np.asarray(inverse), mean, scale, weights, log_likelihood + log_prior)
 
 
 def _kernel(left: Array, right: Array, log_lengths: Array) -> Array:
@@ -152,7 +151,7 @@ def _kernel(left: Array, right: Array, log_lengths: Array) -> Array:
     return np.asarray(kernel)
 
 
-def _predict(units: Array, fit: Fit, points: Array) -> tuple[Array, Array]:
+def predict(units: Array, fit: Fit, points: Array) -> tuple[Array, Array]:
     """Mean and variance of the surface, without noise, at ``points [searches, m, dimensions]``."""
     covariance = _kernel(points, units, fit.log_lengths)
     mean = fit.mean[..., None] + np.einsum("shmn,shn->shm", covariance, fit.weights)
@@ -161,7 +160,7 @@ def _predict(units: Array, fit: Fit, points: Array) -> tuple[Array, Array]:
 
 
 def _expected_improvement(units: Array, fit: Fit, share: Array, best_mean: Array, points: Array) -> Array:
-    mean, variance = _predict(units, fit, points)
+    mean, variance = predict(units, fit, points)
     deviation = np.sqrt(variance)
     z = (best_mean[..., None] - mean) / deviation
     improvement = deviation * (z * ndtr(z) + np.exp(-z * z / 2) / np.sqrt(2 * np.pi))

@@ -31,7 +31,7 @@ def test_groups_stay_whole_and_every_text_keeps_its_inputs_length_and_label(seed
     after = {name: both.chosen(rows) for name, rows in zip(("train", "val"), drawn_groups(*groups, seed), strict=True)}
     group_of = np.concatenate(groups)
     held = {int(group_of[label]) for label in after["val"].labels}
-    assert len(held) == 3
+    assert 12 - 4 < len(after["val"].labels) <= 12, "as many as before, or no group would fit any more"
     assert held.isdisjoint(int(group_of[label]) for label in after["train"].labels)
     assert sorted([*after["train"].labels, *after["val"].labels]) == list(range(72))
     for split in after.values():

@@ -29,8 +29,8 @@ def test_many_searches_at_once_predict_what_each_would_alone() -> None:
     for i in range(3):
         alone = surrogate._fitted(units[i : i + 1], values[i : i + 1], lengths[i : i + 1], noise[i : i + 1])
         for many, one in zip(
-            surrogate._predict(units, together, points),
-            surrogate._predict(units[i : i + 1], alone, points[i : i + 1]),
+            surrogate.predict(units, together, points),
+            surrogate.predict(units[i : i + 1], alone, points[i : i + 1]),
             strict=True,
         ):
             np.testing.assert_allclose(many[i], one[0], rtol=1e-9)
@@ -53,7 +53,7 @@ def test_predictions_are_those_of_kriging_written_out_point_by_point() -> None:
     variance = scale * (1 - cross @ np.linalg.solve(matrix, cross))
 
     fit = surrogate._fitted(units[None], values[None], np.log(lengths)[None, None], np.log([[noise]]))
-    found_mean, found_variance = surrogate._predict(units[None], fit, point[None, None])
+    found_mean, found_variance = surrogate.predict(units[None], fit, point[None, None])
     assert found_mean[0, 0, 0] == pytest.approx(expected, rel=1e-6)
     assert found_variance[0, 0, 0] == pytest.approx(variance, rel=1e-6)
     # Expected improvement on the best so far, by integrating over what the surface may be there.

@@ -1,0 +1,184 @@
+"""Make results/protocols.md: tuning protocols, scored on the trials of the committed replicates.
+
+python -m experiments.report.protocols_page
+"""
+
+import math
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments.harness.provenance import ROOT
+from experiments.harness.seeds import derive_seed
+from experiments.report.labels import (
+    dimension_label,
+    metric_label,
+    optimizer_name,
+    percent,
+    significant,
+    task_name,
+)
+from experiments.report.tables import markdown_table
+from experiments.study.emulator import Trials
+from experiments.study.protocols import ALGOPERF, CONFIRM_SEEDS, RANDOM_POINTS, RATES, outcomes, replicated
+from experiments.study.robustness import by_box, by_budget, cost_of_betas, settled_after, verdict_of
+from experiments.study.scored import SEARCHES, Scored, protocols_of, searches_of
+from experiments.study.statistics import LEAST_REPLICATES
+from experiments.study.summary import study_folders
+from experiments.study.trials import value_at
+
+TIMES = 200
+"""that a protocol is tried"""
+
+
+def scores(scored: Scored) -> list[list[str]]:
+    """A row a protocol: winners between the reference and itself, verdicts on the two, agreement with the study."""
+    rng = np.random.default_rng(derive_seed("protocols", scored.where, "tried"))
+    a, b = scored.sides["a"], scored.sides["b"]
+    rows = []
+
+    def row(name: str, cost: str, aa: list[str], ab: list[str]) -> None:
+        if not aa or not ab:
+            rows.append([name, cost, *["n/a"] * 5])
+            return
+        share = [sum(each in kinds for each in ab) / len(ab) for kinds in (("a",), ("b",), ("tie",))]
+        agreed = "n/a" if scored.verdict is None else percent(sum(each == scored.verdict for each in ab) / len(ab))
+        rows.append(
+            [name, cost, percent(sum(each in ("a", "b") for each in aa) / len(aa)), *map(percent, share), agreed]
+        )
+
+    costs = ("1", f"{len(RATES)} + {CONFIRM_SEEDS}", str(math.prod(ALGOPERF)), str(RANDOM_POINTS))
+    for (name, protocol), cost in zip(protocols_of(scored, rng).items(), costs, strict=True):
+        row(name, cost, outcomes(TIMES, partial(protocol, b, b)), outcomes(TIMES, partial(protocol, a, b)))
+    found = searches_of(scored, rng)
+    each_costs = sum(scored.study["stages"]) + scored.study["confirm"]
+    for count in sorted({LEAST_REPLICATES, max(LEAST_REPLICATES, scored.study["replicates"])}):
+
+        def whole(first: str, second: str, count: int = count) -> str | None:
+            drawn = rng.integers(SEARCHES, size=count).tolist()
+            return replicated(found[first], found[second], drawn, scored.margin)
+
+        row(
+            f"this suite, {count} replicates",
+            str(count * each_costs),
+            outcomes(TIMES, partial(whole, "again", "b")),
+            outcomes(TIMES, partial(whole, "a", "b")),
+        )
+    return rows
+
+
+def robustness(scored: Scored) -> list[str]:
+    """What would have to change before the verdict does."""
+    a, b, n = scored.trials["a"], scored.trials["b"], len(scored.replicates)
+    names = {key: optimizer_name(name) for key, name in scored.pair.items()}
+    told = {**names, "tie": "tie", "undecided": "undecided", "withheld": "withheld"}
+    whole = verdict_of(a, b, n, scored.margin)
+    lines = []
+    if whole is None:
+        lines.append(
+            f"- {n} replicates of the {LEAST_REPLICATES} that a verdict needs: how far budget and boxes could move is "
+            "not known yet."
+        )
+    else:
+        after = by_budget(a, b, n, scored.margin)
+        settled = settled_after(after)
+        before = f"after {settled - 1} it was {told.get(after[settled - 2] or '', 'none')}" if settled > 1 else ""
+        lines.append(
+            f"- Budget: by the best validation values the verdict is *{told[whole]}*, and has been since trial "
+            f"{settled} of {len(after)}" + (f" ({before})." if before else ".")
+        )
+        for key in ("a", "b"):
+            cuts = by_box(key, a, b, n, scored.margin, scored.space(key))
+            of_name = {each["name"]: each for each in scored.space(key)}
+            texts = [
+                f"{cut.end} end of the {dimension_label(of_name[cut.name])} cut at "
+                f"{_edge(of_name[cut.name], cut.share, cut.end, scored.steps)} ({percent(cut.share)} % of it): "
+                f"{told[cut.verdict]}"
+                for cut in cuts
+            ]
+            lines.append(f"- Box of {names[key]}: " + ("; ".join(texts) or "no single cut of one end changes it") + ".")
+    lines += [_betas(scored, key, names[key]) for key in ("a", "b")]
+    return lines
+
+
+def _edge(dimension: Mapping[str, Any], share: float, end: str, steps: int) -> str:
+    return significant(value_at(dimension, share if end == "low" else 1 - share, steps))
+
+
+def _betas(scored: Scored, key: str, name: str) -> str:
+    """What holding the memories at their defaults costs, beside the difference."""
+    default = scored.sides[key].default
+    columns = [i for i, each in enumerate(scored.space(key)) if each["kind"] == "memory"]
+    if default is None or not columns:
+        return f"- Betas of {name}: no default to hold them at."
+    rng = np.random.default_rng(derive_seed("protocols", scored.where, "betas", key))
+    cost = cost_of_betas(scored.sides[key].emulator, scored.trials[key], {i: float(default[i]) for i in columns}, rng)
+    count = range(len(scored.replicates))
+    other = "b" if key == "a" else "a"
+    ahead = [_best(scored.trials[other], place) - _best(scored.trials[key], place) for place in count]
+    lead = float(np.mean(ahead))
+    decides = f"more than the {significant(lead)} that it is ahead" if 0 < lead < cost else "which turns nothing round"
+    return f"- Betas of {name} held at their defaults cost {significant(cost)} by the emulator, {decides}."
+
+
+def _best(trials: Trials, place: int) -> float:
+    best = trials.best(place)
+    assert best is not None, place
+    return best
+
+
+def study_section(scored: Scored) -> list[str]:
+    """Of one study."""
+    title = f"## {task_name(scored.described['task'])}: {scored.where}"
+    if (why := scored.why_not()) is not None:
+        return [title, f"Not scored: {why}."]
+    scored.learn()
+    names = {key: optimizer_name(name) for key, name in scored.pair.items()}
+    told = {"a": names["a"], "b": names["b"], None: "none yet"}.get(scored.verdict, scored.verdict)
+    explained = ", ".join(f"{percent(scored.sides[key].emulator.explained)} % for {names[key]}" for key in names)
+    trials = sum(len(each.losses) for each in scored.trials.values())
+    return [
+        title,
+        f"{len(scored.replicates)} replicates, {trials} trials, verdict of the study: *{told}*. The emulators explain, "
+        f"of {metric_label(scored.study['validation_metric'])} of trials left out, {explained}. A tie is a difference "
+        f"within {significant(scored.margin)}.",
+        markdown_table(
+            [
+                "protocol",
+                "runs an optimizer",
+                f"{names['b']} against itself: a winner, %",
+                f"{names['a']}, %",
+                f"{names['b']}, %",
+                "tie, %",
+                "as the study, %",
+            ],
+            scores(scored),
+        ),
+        "\n".join(robustness(scored)),
+    ]
+
+
+def protocols_page(results: Path) -> str:
+    """The whole page as Markdown."""
+    folders = study_folders(results, "study.json")
+    sections = [
+        "# Which tuning protocol can be believed?",
+        "Made by `python -m experiments.report.protocols_page` from the trials of all committed replicates. The trials "
+        "of a study give an emulator of each optimizer: a Gaussian process through all of them, and residuals, drawn "
+        "from those of one replicate at a time, as one seed or one split would have it. Each protocol is tried on it "
+        f"{TIMES} times: with the reference against itself, where every winner is false, and with both optimizers. "
+        "Protocols without an interval name the better number, unless the two lie within the margin.",
+        *(section for folder in folders for section in study_section(Scored(folder))),
+    ]
+    if not folders:
+        sections.append("No study is committed yet.")
+    return "\n\n".join(sections) + "\n"
+
+
+if __name__ == "__main__":
+    page = ROOT / "results" / "protocols.md"
+    page.write_text(protocols_page(ROOT / "results"), encoding="utf-8")
+    print(page)

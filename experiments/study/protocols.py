@@ -1,0 +1,121 @@
+"""Tuning protocols tried on emulated optimizers: whom would each have called the better one?"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from experiments.study.emulator import Emulator
+from experiments.study.search import MOST_DIMENSIONS
+from experiments.study.simulation import hypercubes
+from experiments.study.statistics import LEAST_REPLICATES, paired_difference, verdict
+from experiments.study.surrogate import Array, box_width, next_points
+
+RATES = (0.178, 0.562, 1.78, 5.62)
+"""multiples of the default rate: the suite's grid of before"""
+CONFIRM_SEEDS = 8
+"""fresh seeds of both winners, in that protocol"""
+ALGOPERF = (3, 5)
+"""studies, and points of each: the external tuning of AlgoPerf (Dahl et al. 2023, arXiv:2306.07179)"""
+RANDOM_POINTS = 30
+
+
+class Side(NamedTuple):
+    """An optimizer that takes part."""
+
+    emulator: Emulator
+    default: Array | None
+    """where its default settings lie in its space; None: unknown, or outside"""
+    rates: Array | None
+    """[len(RATES), dimensions]: the same at the multiples of its rate"""
+
+
+class Searches(NamedTuple):
+    """Emulated searches of the suite, one after another in drawn replicates."""
+
+    before: Array
+    """[n]: best loss before the last stage"""
+    best: Array
+    """[n]"""
+    confirmed: Array
+    """[n]: mean of the confirm runs"""
+
+
+def by_margin(a: float, b: float, margin: float) -> str:
+    """What a reader of two numbers says."""
+    return "tie" if abs(a - b) <= margin else "a" if a < b else "b"
+
+
+def default_settings(a: Side, b: Side, replicate: int, margin: float, rng: np.random.Generator) -> str | None:
+    """One run of each at its default."""
+    if a.default is None or b.default is None:
+        return None
+    losses = [float(side.emulator.runs(side.default[None], replicate, rng)[0]) for side in (a, b)]
+    return by_margin(losses[0], losses[1], margin)
+
+
+def rate_grid(a: Side, b: Side, replicate: int, margin: float, rng: np.random.Generator) -> str | None:
+    """Four rates on one seed, all else at the default; then an interval over fresh seeds of the winners."""
+    if a.rates is None or b.rates is None:
+        return None
+    confirmed = []
+    for side, rates in ((a, a.rates), (b, b.rates)):
+        winner = rates[int(side.emulator.runs(rates, replicate, rng).argmin())]
+        confirmed.append(side.emulator.runs(np.repeat(winner[None], CONFIRM_SEEDS, axis=0), replicate, rng).tolist())
+    return judged(confirmed[0], confirmed[1], margin)
+
+
+def algoperf(a: Side, b: Side, replicates: Sequence[int], margin: float, rng: np.random.Generator) -> str:
+    """The mean over studies of the best of five random points."""
+    scores = [
+        float(np.mean([_best_of(side, ALGOPERF[1], replicate, rng) for replicate in replicates])) for side in (a, b)
+    ]
+    return by_margin(scores[0], scores[1], margin)
+
+
+def best_of_many(a: Side, b: Side, replicate: int, margin: float, rng: np.random.Generator) -> str:
+    """The best of thirty random points, by its own score."""
+    return by_margin(*(_best_of(side, RANDOM_POINTS, replicate, rng) for side in (a, b)), margin)
+
+
+def _best_of(side: Side, points: int, replicate: int, rng: np.random.Generator) -> float:
+    return float(side.emulator.runs(rng.random((points, side.emulator.dimensions)), replicate, rng).min())
+
+
+def search(
+    emulator: Emulator, replicates: Sequence[int], stages: Sequence[int], confirm: int, rng: np.random.Generator
+) -> Searches:
+    """The suite's searches, each in the replicate that is given for it."""
+    points = hypercubes(rng, len(replicates), stages[0])[:, :, : min(emulator.dimensions, MOST_DIMENSIONS)]
+
+    def tried(at: Array) -> Array:
+        return np.stack([emulator.runs(each, place, rng) for each, place in zip(at, replicates, strict=True)])
+
+    losses = tried(points)
+    while (done := points.shape[1]) < sum(stages):
+        width = box_width(done, first=stages[0], total=sum(stages))
+        more = next_points(points, losses, width, rng)[:, None]
+        points, losses = np.concatenate([points, more], axis=1), np.concatenate([losses, tried(more)], axis=1)
+    winners = points[np.arange(len(replicates)), losses.argmin(axis=1)]
+    confirmed = tried(np.repeat(winners[:, None], confirm, axis=1)).mean(axis=1)
+    before = losses[:, : -stages[-1]].min(axis=1) if len(stages) > 1 else losses.min(axis=1)
+    return Searches(before, losses.min(axis=1), confirmed)
+
+
+def replicated(a: Searches, b: Searches, drawn: Sequence[int], margin: float) -> str | None:
+    """The suite's protocol, made of the searches that were ``drawn``."""
+    gains = [float((each.before[drawn] - each.best[drawn]).mean()) for each in (a, b)]
+    return judged(a.confirmed[drawn].tolist(), b.confirmed[drawn].tolist(), margin, abs(gains[0] - gains[1]))
+
+
+def judged(a: Sequence[float], b: Sequence[float], margin: float, unsettled: float | None = None) -> str | None:
+    """``a``, ``b``, ``tie``, ``undecided`` or ``withheld``, where lower is better; None with too few pairs."""
+    if len(a) < LEAST_REPLICATES:
+        return None
+    return verdict(paired_difference(a, b), a="a", b="b", better="lower", margin=margin, unsettled=unsettled)
+
+
+def outcomes(times: int, once: Callable[[], str | None]) -> list[str]:
+    """What a protocol says each time; empty where it cannot be tried."""
+    said = [once() for _ in range(times)]
+    return [each for each in said if each is not None]

@@ -1,0 +1,168 @@
+"""A study as it is scored: its trials, an emulator of each optimizer, and the protocols that are tried on them."""
+
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from omegaconf import OmegaConf
+
+from experiments.harness.provenance import ROOT
+from experiments.harness.seeds import derive_seed
+from experiments.study.comparison import reference_slope
+from experiments.study.emulator import Emulator, all_trials, levels_of
+from experiments.study.in_steps import margin_in_units
+from experiments.study.protocols import (
+    ALGOPERF,
+    CONFIRM_SEEDS,
+    RANDOM_POINTS,
+    RATES,
+    Searches,
+    Side,
+    algoperf,
+    best_of_many,
+    default_settings,
+    rate_grid,
+    search,
+)
+from experiments.study.replicates import Replicate, read_replicates
+from experiments.study.summary import read_study, summarize
+from experiments.study.trials import trials_of, value_at
+
+FEWEST = 2
+"""replicates that a study is scored from"""
+SEARCHES = 48
+"""of the suite's kind that are emulated of each optimizer"""
+Protocol = Callable[[Side, Side], str | None]
+
+
+class Scored:
+    """One study: its emulated optimizers, and what is needed to try protocols on them."""
+
+    def __init__(self, directory: Path) -> None:
+        self.described = read_study(directory)
+        self.study = self.described["study"]
+        self.where = "/".join(self.described[key] for key in ("task", "scale", "experiment"))
+        self.replicates = [each for each in read_replicates(directory) if self._counts(each)]
+        self.names = [name for name in self.described["identity"]["contestants"] if name in self.described["spaces"]]
+        self.reference = self.study["reference"]
+        self.other = next((name for name in self.names if name != self.reference), None)
+
+    def _counts(self, replicate: Replicate) -> bool:
+        return not self.study["replicates"] or replicate.number < self.study["replicates"]
+
+    def why_not(self) -> str | None:
+        """Why it cannot be scored; None where it can."""
+        if not self.study["stages"] or self.other is None or self.reference not in self.names:
+            return "nothing was searched"
+        if len(self.replicates) < FEWEST:
+            return f"{len(self.replicates)} of at least {FEWEST} replicates"
+        return None
+
+    def learn(self) -> None:
+        """Fit the emulators."""
+        rng = np.random.default_rng(derive_seed("protocols", self.where))
+        assert self.other is not None
+        self.pair = {"a": self.other, "b": self.reference}
+        self.trials = {key: all_trials(self.study, self.replicates, name) for key, name in self.pair.items()}
+        levels = levels_of(list(self.trials.values()), len(self.replicates))
+        self.sides = {key: self._side(key, Emulator(self.trials[key], levels, rng)) for key in self.pair}
+        better, metric = self.study["validation_better"], self.study["validation_metric"]
+        slopes = [reference_slope(each, self.reference, metric) for each in self.replicates]
+        known = [slope for slope in slopes if slope is not None]
+        same_metric = metric.rpartition("/")[2] == self.study["primary_metric"].rpartition("/")[2]
+        declared = self.study["margin"] if same_metric else None
+        self.margin = declared or margin_in_units(self.study["margin_percent"], known, better) or 0.0
+        summary = summarize(self.described, self.replicates)
+        primary = [row for row in summary["comparisons"] if row["primary"] and row["a"] == self.other]
+        named = primary[0]["verdict"]
+        self.verdict = {self.other: "a", self.reference: "b"}.get(named, named)
+
+    def _side(self, key: str, emulator: Emulator) -> Side:
+        default = default_position(self.pair[key], self.space(key), self._factor_sum(key), self.steps)
+        if default is None:
+            return Side(emulator, None, None)
+        column = next(i for i, each in enumerate(self.space(key)) if each["kind"] == "rate")
+        decades = math.log(self.space(key)[column]["high"] / self.space(key)[column]["low"])
+        rates = np.repeat(default[None], len(RATES), axis=0)
+        rates[:, column] = np.clip(default[column] + np.log(RATES) / decades, 0, 1)
+        return Side(emulator, default, rates)
+
+    def space(self, key: str) -> list[dict[str, Any]]:
+        """Entries of study.json, one a dimension."""
+        space: list[dict[str, Any]] = self.described["spaces"][self.pair[key]]
+        return space
+
+    @property
+    def steps(self) -> int:
+        """Of a run."""
+        return int(self.described["regime"]["steps"])
+
+    def _factor_sum(self, key: str) -> float | None:
+        """The sum over the run of the schedule's shares, as a trial's decay tells it."""
+        columns = [i for i, each in enumerate(self.space(key)) if each["kind"] == "decay"]
+        for run in (run for each in self.replicates for run in trials_of(each, self.pair[key])):
+            settings = run.settings["optimizer"]
+            for i in columns:
+                product = settings["lr"] * settings[self.space(key)[i]["argument"]]
+                if product > 0:
+                    return value_at(self.space(key)[i], run.unit[i], self.steps) / product
+        return None
+
+
+def default_position(
+    name: str, space: Sequence[Mapping[str, Any]], factor_sum: float | None, steps: int
+) -> np.ndarray | None:
+    """Where the settings that conf/optimizer gives without a study lie in the space ``[dimensions]``, at its edge where
+    they lie outside; None where there is no such file, or an argument is missing.
+    """
+    path = ROOT / "conf" / "optimizer" / f"{name}.yaml"
+    if not path.is_file():
+        return None
+    settings: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+    position, seen = [], Counter[str]()
+    for each in space:
+        value = settings.get(each["argument"])
+        if isinstance(value, list):
+            value = value[seen[each["argument"]]]
+            seen[each["argument"]] += each.get("copies", 1)
+        if each["kind"] == "decay" and value is not None:
+            value = None if factor_sum is None else value * settings["lr"] * factor_sum
+        if value is None:
+            return None
+        if each["kind"] == "memory":
+            value = 1 / (1 - value)
+        high = steps if each["kind"] == "memory" else each["high"]
+        share = math.log(max(value, each["low"]) / each["low"]) / math.log(high / each["low"])
+        position.append(0.0 if value == 0 else each["zero"] + (1 - each["zero"]) * min(share, 1.0))
+    return np.array(position)
+
+
+def protocols_of(scored: Scored, rng: np.random.Generator) -> dict[str, Protocol]:
+    """All but the suite's own, by their names in the table."""
+    count, margin = len(scored.replicates), scored.margin
+
+    def in_one(protocol: Callable[..., str | None], a: Side, b: Side) -> str | None:
+        return protocol(a, b, int(rng.integers(count)), margin, rng)
+
+    def in_some(a: Side, b: Side) -> str:
+        return algoperf(a, b, rng.integers(count, size=ALGOPERF[0]).tolist(), margin, rng)
+
+    return {
+        "default settings, one seed": partial(in_one, default_settings),
+        f"{len(RATES)} rates on one seed, then {CONFIRM_SEEDS} seeds": partial(in_one, rate_grid),
+        f"AlgoPerf: {ALGOPERF[0]} times the best of {ALGOPERF[1]}": in_some,
+        f"best of {RANDOM_POINTS} on one seed": partial(in_one, best_of_many),
+    }
+
+
+def searches_of(scored: Scored, rng: np.random.Generator) -> dict[str, Searches]:
+    """The suite's searches of a and b, and of b again; those of one place met the same replicate."""
+    places = rng.integers(len(scored.replicates), size=SEARCHES).tolist()
+    stages, confirm = scored.study["stages"], scored.study["confirm"]
+    emulators = {key: scored.sides[key].emulator for key in ("a", "b")}
+    emulators["again"] = emulators["b"]
+    return {key: search(each, places, stages, confirm, rng) for key, each in emulators.items()}

@@ -1,0 +1,59 @@
+"""results/protocols.md on synthetic studies."""
+
+from pathlib import Path
+
+import pytest
+from tests.synthetic_study import write_study
+
+from experiments.report import protocols_page as page_of
+from experiments.report.protocols_page import protocols_page
+from experiments.study import scored
+
+
+@pytest.fixture(autouse=True)
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(page_of, "TIMES", 20)
+    monkeypatch.setattr(scored, "SEARCHES", 4)
+    monkeypatch.setattr(page_of, "SEARCHES", 4)
+
+
+def rows_of(page: str) -> dict[str, list[str]]:
+    lines = [line.strip("| ").split(" | ") for line in page.splitlines() if line.startswith("| ")]
+    return {cells[0].strip(): [cell.strip() for cell in cells[1:]] for cells in lines}
+
+
+def test_every_protocol_is_scored_and_equal_replicates_give_equal_bytes(tmp_path: Path) -> None:
+    write_study(tmp_path, stages=(8, 4, 3), gain=0.5, margin=0.03)
+    page = protocols_page(tmp_path)
+    rows = rows_of(page)
+    assert [name.split(",")[0] for name in list(rows)[1:]] == [
+        "default settings",
+        "4 rates on one seed",
+        "AlgoPerf: 3 times the best of 5",
+        "best of 30 on one seed",
+        "this suite",
+        "this suite",
+    ]
+    assert rows["this suite, 6 replicates"] == [str(6 * 17), "0.0", "100.0", "0.0", "0.0", "100.0"]
+    assert "the verdict is *Lion*" in page
+    assert "nan" not in page
+    assert protocols_page(tmp_path) == page
+
+
+def test_two_replicates_are_scored_without_a_verdict(tmp_path: Path) -> None:
+    write_study(tmp_path, stages=(8, 4, 3), numbers=[0, 1])
+    page = protocols_page(tmp_path)
+    assert "verdict of the study: *none yet*" in page
+    assert rows_of(page)["best of 30 on one seed"][-1] == "n/a"
+    assert "2 replicates of the 4 that a verdict needs" in page
+
+
+def test_what_cannot_be_scored_says_why(tmp_path: Path) -> None:
+    assert "No study is committed yet." in protocols_page(tmp_path)
+    write_study(tmp_path, numbers=[0])
+    assert "Not scored: 1 of at least 2 replicates." in protocols_page(tmp_path)
+
+
+def test_reproductions_do_not_count(tmp_path: Path) -> None:
+    write_study(tmp_path, stages=(4, 3, 2), numbers=[0, 1, 6, 7], declared=6)
+    assert "2 replicates, 36 trials" in protocols_page(tmp_path)
