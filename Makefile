@@ -16,7 +16,7 @@ STUDY = scale=$(SCALE) optimizer=$(OPTIMIZERS) hydra/sweeper=study $(if $(REPLIC
 	$(if $(FRESH),run.fresh=true) $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help install reproduce report verify dashboard statistics plan golden bench-optimizer wandb-sync wandb-workspaces test test-slow \
+.PHONY: help install reproduce report verify dashboard statistics protocols plan golden bench-optimizer wandb-sync wandb-workspaces test test-slow \
 	test-gpu test-network soak lint $(TASKS:%=reproduce-%)
 
 help:  ## print this list
@@ -59,6 +59,9 @@ wandb-workspaces: $(READY)  ## make a W&B workspace for each task's study at SCA
 
 statistics: $(READY)  ## docs/statistics.md: how far the verdicts can be trusted, by simulation
 	$(BIN)/python -m experiments.report.statistics_page
+
+protocols: $(READY)  ## results/protocols.md: how often ways of tuning name a winner, by the committed trials
+	$(BIN)/python -m experiments.report.protocols_page
 
 bench-optimizer: $(READY)  ## time a step of Lion, of other Lions and of AdamW: 10 minutes, 18 GB, a quiet machine
 	$(BIN)/python -m benchmarks.optimizer_step
