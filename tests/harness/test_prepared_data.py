@@ -128,11 +128,19 @@ def test_other_content_than_declared_names_both_fingerprints(tmp_path: Path, cac
         prepare(config(other, fingerprint=small.fingerprint), tmp_path / "other cache")
 
 
+def test_a_process_hashes_a_file_once(small: PreparedData, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = small.load()
+    monkeypatch.setattr(hashlib, "sha256", None)
+    for name, array in small.load().items():
+        np.testing.assert_array_equal(array, first[name])
+
+
 @pytest.mark.parametrize("mmap", [True, False])
 @pytest.mark.parametrize("damage", ["changed", "cut", "removed", "replaced"])
 def test_damaged_cache_file_is_named(small: PreparedData, damage: str, mmap: bool) -> None:
     path = small.directory / "test_images.npy"
     content = path.read_bytes()
+    small.load(mmap)  # what this process has checked before says nothing of a file that was changed since
     if damage == "changed":
         path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     elif damage == "cut":
