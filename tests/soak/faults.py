@@ -8,13 +8,19 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from experiments.harness import entry
+import psutil
+from hydra.core.plugins import Plugins
+
+from experiments.harness import entry, sources
 from experiments.harness.record import FINISHED, read_status
+from tests.report.wandb_server import Server
 
 FILE_EVENTS = ("open", "os.rename", "os.remove", "os.truncate", "os.mkdir")
 """Audit events (docs.python.org, table of audit events) of operations on files; os.replace is a rename."""
@@ -48,6 +54,27 @@ def start(task: str, arguments: Iterable[str], log: Path, prepare: Prepare = lam
             sys.stdout.flush()
             multiprocessing.util._exit_function()  # type: ignore[attr-defined]  # ends data workers
         os._exit(code)
+
+
+def import_what_was_imported(task: str, listed: Path) -> None:
+    """Spare the next forks what the last one has spent on imports: ``listed`` holds the names of its modules."""
+    for name in listed.read_text().split():
+        with suppress(Exception):  # a part of a package that cannot be imported by itself
+            import_module(name)
+    Plugins.instance()
+    sources.programs([f"experiments.{task}.task", "experiments.harness.entry"], {"experiments", "lion"})
+
+
+def list_imports(listed: Path) -> Prepare:
+    """Have a process write the names of all its modules when it ends."""
+
+    def at_the_end() -> None:
+        multiprocessing.util.Finalize(None, lambda: listed.write_text("\n".join(sys.modules)), exitpriority=0)
+
+    return at_the_end
+
+
+sources._program = cache(sources._program)  # which the forks then have from their parent
 
 
 def end(child: int) -> int | None:
@@ -125,16 +152,28 @@ def clock_set_back(rng: random.Random, below: Path) -> Prepare:
     return prepare
 
 
+def worker_killed(rng: random.Random, below: Path) -> Prepare:
+    """SIGKILL to a child, which is a data worker if any, at a random operation on a file."""
+    number = int(10 ** rng.uniform(0.7, 2.3))
+
+    def kill() -> None:
+        for child in psutil.Process().children()[:1]:
+            child.kill()
+
+    return lambda: at_file_operation(number, below, kill)
+
+
 def damage(rng: random.Random, below: Path) -> str:
-    """Cut, flip, empty or delete a random file that a run has written, and give it a random date. Checkpoints of a run
-    that has ended are spared: nothing of the run reads them again.
+    """Cut, flip, empty or delete a random file that a run has written, and give it a random date. The only checkpoint
+    of a run that has ended is not deleted: whoever makes room may do that, and nothing notices.
     """
     files = [path for path in below.rglob("*") if path.is_file() and path.name != "lock"]
-    ended = {path.parent for path in files if (status := read_status(path.parent)) and status["status"] in FINISHED}
-    files = [path for path in files if not (path.suffix == ".pt" and path.parent in ended)]
     if not files:
         return "nothing to damage"
     path, how = rng.choice(sorted(files)), rng.choice(["cut", "flip", "empty", "delete"])
+    status, checkpoints = read_status(path.parent), len([*path.parent.glob("step-*.pt")])
+    if how == "delete" and path.suffix == ".pt" and checkpoints == 1 and status and status["status"] in FINISHED:
+        return "nothing to damage"
     content = bytearray(path.read_bytes())
     if how == "flip" and content:
         content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
@@ -149,10 +188,30 @@ def damage(rng: random.Random, below: Path) -> str:
     return f"{how} {path.name}"
 
 
+@contextmanager
+def failing_server(rng: random.Random) -> Iterator[str]:
+    """The address of a server of W&B's that after a while refuses, hangs or dies."""
+    server, how, seconds = Server(), rng.choice([signal.SIGSTOP, signal.SIGKILL, None]), rng.uniform(0, 4)
+    child = os.fork()
+    if child == 0:
+        signal.signal(signal.SIGALRM, lambda number, frame: setattr(server, "refuses", True))
+        if how:
+            signal.signal(signal.SIGALRM, lambda number, frame: os.kill(os.getpid(), how))
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+        server.serve_forever()
+    server.server_close()
+    try:
+        yield server.url
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
 IN_A_PROCESS: dict[str, Callable[[random.Random, Path], Prepare]] = {
     "kill -9 at a file operation": killed,
     "ended at any time": killed_any_time,
     "signal to the process or its group": asked_to_leave,
+    "a data worker killed": worker_killed,
     "disk full": full_disk,
     "clock set back, then kill -9": clock_set_back,
 }
