@@ -4,10 +4,8 @@ python -m experiments.report.protocols_page
 """
 
 import math
-from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -74,38 +72,32 @@ def robustness(scored: Scored) -> list[str]:
     """What would have to change before the verdict does."""
     a, b, n = scored.trials["a"], scored.trials["b"], len(scored.replicates)
     names = {key: optimizer_name(name) for key, name in scored.pair.items()}
-    told = {**names, "tie": "tie", "undecided": "undecided", "withheld": "withheld"}
+    betas = " ".join(_betas(scored, key, names[key]) for key in ("a", "b"))
     whole = verdict_of(a, b, n, scored.margin)
-    lines = []
     if whole is None:
-        lines.append(
-            f"- {n} replicates of the {LEAST_REPLICATES} that a verdict needs: how far budget and boxes could move is "
-            "not known yet."
-        )
-    else:
-        after = by_budget(a, b, n, scored.margin)
-        settled = settled_after(after)
-        before = f"after {settled - 1} it was {told.get(after[settled - 2] or '', 'none')}" if settled > 1 else ""
-        lines.append(
-            f"- Budget: by the best validation values the verdict is *{told[whole]}*, and has been since trial "
-            f"{settled} of {len(after)}" + (f" ({before})." if before else ".")
-        )
-        for key in ("a", "b"):
-            cuts = by_box(key, a, b, n, scored.margin, scored.space(key))
-            of_name = {each["name"]: each for each in scored.space(key)}
-            texts = [
-                f"{cut.end} end of the {dimension_label(of_name[cut.name])} cut at "
-                f"{_edge(of_name[cut.name], cut.share, cut.end, scored.steps)} ({percent(cut.share)} % of it): "
-                f"{told[cut.verdict]}"
-                for cut in cuts
-            ]
-            lines.append(f"- Box of {names[key]}: " + ("; ".join(texts) or "no single cut of one end changes it") + ".")
-    lines += [_betas(scored, key, names[key]) for key in ("a", "b")]
-    return lines
-
-
-def _edge(dimension: Mapping[str, Any], share: float, end: str, steps: int) -> str:
-    return significant(value_at(dimension, share if end == "low" else 1 - share, steps))
+        needed = f"a verdict needs {LEAST_REPLICATES} replicates"
+        return [f"How far budget and boxes could move is not known yet: {needed}. {betas}"]
+    told = {**names, "tie": "tie", "undecided": "undecided"}
+    after = by_budget(a, b, n, scored.margin)
+    settled = settled_after(after)
+    before = f"; after {settled - 1} it was {told.get(after[settled - 2] or '', 'none')}" if settled > 1 else ""
+    rows = []
+    for key in ("a", "b"):
+        cuts = {(cut.name, cut.end): cut for cut in by_box(key, a, b, n, scored.margin, scored.space(key))}
+        for each in scored.space(key):
+            row = [f"{names[key]}: {dimension_label(each)}"]
+            for end in ("low", "high"):
+                if (cut := cuts.get((each["name"], end))) is None:
+                    row.append("none")
+                    continue
+                edge = value_at(each, cut.share if end == "low" else 1 - cut.share, scored.steps)
+                row.append(f"{significant(edge)} ({100 * cut.share:.0f} % cut): {told[cut.verdict]}")
+            rows.append(row)
+    return [
+        f"By the best validation values alone the verdict is *{told[whole]}*, and has been since trial {settled} of "
+        f"{len(after)}{before}. {betas}",
+        markdown_table(["smaller box of one optimizer", "low end that changes it", "high end that changes it"], rows),
+    ]
 
 
 def _betas(scored: Scored, key: str, name: str) -> str:
@@ -113,7 +105,7 @@ def _betas(scored: Scored, key: str, name: str) -> str:
     default = scored.sides[key].default
     columns = [i for i, each in enumerate(scored.space(key)) if each["kind"] == "memory"]
     if default is None or not columns:
-        return f"- Betas of {name}: no default to hold them at."
+        return f"Betas of {name} have no default to be held at."
     rng = np.random.default_rng(derive_seed("protocols", scored.where, "betas", key))
     cost = cost_of_betas(scored.sides[key].emulator, scored.trials[key], {i: float(default[i]) for i in columns}, rng)
     count = range(len(scored.replicates))
@@ -121,7 +113,7 @@ def _betas(scored: Scored, key: str, name: str) -> str:
     ahead = [_best(scored.trials[other], place) - _best(scored.trials[key], place) for place in count]
     lead = float(np.mean(ahead))
     decides = f"more than the {significant(lead)} that it is ahead" if 0 < lead < cost else "which turns nothing round"
-    return f"- Betas of {name} held at their defaults cost {significant(cost)} by the emulator, {decides}."
+    return f"Betas of {name} held at their defaults cost {significant(cost)} by the emulator, {decides}."
 
 
 def _best(trials: Trials, place: int) -> float:
@@ -157,7 +149,7 @@ def study_section(scored: Scored) -> list[str]:
             ],
             scores(scored),
         ),
-        "\n".join(robustness(scored)),
+        *robustness(scored),
     ]
 
 

@@ -6,7 +6,6 @@ from typing import NamedTuple
 import numpy as np
 
 from experiments.study.emulator import Emulator
-from experiments.study.search import MOST_DIMENSIONS
 from experiments.study.simulation import hypercubes
 from experiments.study.statistics import LEAST_REPLICATES, paired_difference, verdict
 from experiments.study.surrogate import Array, box_width, next_points
@@ -50,8 +49,10 @@ def default_settings(a: Side, b: Side, replicate: int, margin: float, rng: np.ra
     """One run of each at its default."""
     if a.default is None or b.default is None:
         return None
-    losses = [float(side.emulator.runs(side.default[None], replicate, rng)[0]) for side in (a, b)]
-    return by_margin(losses[0], losses[1], margin)
+    x, y = (
+        float(side.runs(at[None], replicate, rng)[0]) for side, at in ((a.emulator, a.default), (b.emulator, b.default))
+    )
+    return by_margin(x, y, margin)
 
 
 def rate_grid(a: Side, b: Side, replicate: int, margin: float, rng: np.random.Generator) -> str | None:
@@ -75,7 +76,8 @@ def algoperf(a: Side, b: Side, replicates: Sequence[int], margin: float, rng: np
 
 def best_of_many(a: Side, b: Side, replicate: int, margin: float, rng: np.random.Generator) -> str:
     """The best of thirty random points, by its own score."""
-    return by_margin(*(_best_of(side, RANDOM_POINTS, replicate, rng) for side in (a, b)), margin)
+    scores = [_best_of(side, RANDOM_POINTS, replicate, rng) for side in (a, b)]
+    return by_margin(scores[0], scores[1], margin)
 
 
 def _best_of(side: Side, points: int, replicate: int, rng: np.random.Generator) -> float:
@@ -86,7 +88,7 @@ def search(
     emulator: Emulator, replicates: Sequence[int], stages: Sequence[int], confirm: int, rng: np.random.Generator
 ) -> Searches:
     """The suite's searches, each in the replicate that is given for it."""
-    points = hypercubes(rng, len(replicates), stages[0])[:, :, : min(emulator.dimensions, MOST_DIMENSIONS)]
+    points = hypercubes(rng, len(replicates), stages[0])[:, :, : emulator.dimensions]
 
     def tried(at: Array) -> Array:
         return np.stack([emulator.runs(each, place, rng) for each, place in zip(at, replicates, strict=True)])

@@ -154,7 +154,7 @@ def searched(surface: Surface, contestant: Contestant, design: Design, replicate
 
 def _searched(surface: Surface, contestant: Contestant, design: Design, start: int, count: int) -> Searches:
     shared = rng_of("replicates", start)
-    rng = rng_of("search", surface.name, contestant.name, *design.stages, start)
+    rng = rng_of("search", surface.name, contestant.name, design.stages[0], design.trials, start)
     d = contestant.dimensions
     common, by_seed = (spread * shared.standard_normal((count, len(SHARES)))[:, :d] for spread in SHIFTS[:2])
     own = SHIFTS[2] * rng.standard_normal((count, d))

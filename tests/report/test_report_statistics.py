@@ -3,9 +3,11 @@
 import re
 
 import pytest
+import yaml
 
+from experiments.harness.provenance import ROOT
 from experiments.report.statistics_page import statistics_page
-from experiments.study.simulated_designs import Effort
+from experiments.study.simulated_designs import CHOSEN, Effort
 from experiments.study.simulation import SURFACES
 
 LITTLE = Effort(SURFACES[1:2], 2, 2, 2, 20)
@@ -36,3 +38,10 @@ def test_every_surface_meets_every_rival(page: str) -> None:
 
 def test_the_copy_in_other_units_differs_by_nothing(page: str) -> None:
     assert re.search(r"differs by at most (0|\de-1\d) SD", page)
+
+
+def test_the_design_that_is_simulated_is_that_of_the_studies() -> None:
+    staged = yaml.safe_load((ROOT / "conf" / "study" / "staged.yaml").read_text())
+    assert staged["replicates"] == CHOSEN.replicates
+    assert tuple(staged["stages"]) == CHOSEN.stages
+    assert staged["confirm"] == CHOSEN.confirm
