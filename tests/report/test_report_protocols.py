@@ -3,11 +3,11 @@
 from pathlib import Path
 
 import pytest
-from tests.synthetic_study import write_study
 
 from experiments.report import protocols_page as page_of
 from experiments.report.protocols_page import protocols_page
 from experiments.study import scored
+from tests.synthetic_study import write_study
 
 
 @pytest.fixture(autouse=True)
