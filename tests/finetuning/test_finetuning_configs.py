@@ -44,7 +44,7 @@ def test_every_experiment_composes_with_every_optimizer(make_plain: MakeConfig, 
         check(cfg)
         plain = resolved(cfg)
         assert plain["experiment"] == f"finetuning/{name}"
-        assert plain["schedule"]["shape"] == "constant"
+        assert plain["schedule"]["shape"] == ("linear" if name == "mini" else "constant")
         assert "places" not in str(result_config(plain, "0" * 64))
 
 

@@ -159,7 +159,7 @@ def test_auto_is_online_with_a_key_and_offline_without(
     monkeypatch.delenv("WANDB_MODE", raising=False)
     config = {
         "task": "t", "scale": "s", "experiment": "t/e", "seed": 0, "test": True,
-        "optimizer": {"name": "lion"}, "run": {"wandb_project": "p", "study": ""},
+        "optimizer": {"name": "lion"}, "run": {"wandb_project": "p", "study": "", "phase": ""},
     }  # fmt: skip
     Tracker(tmp_path, "auto", description_of(config))
     assert seen["mode"] == mode

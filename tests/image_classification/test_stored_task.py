@@ -115,11 +115,9 @@ def test_test_metrics_by_hand_however_the_images_are_shared_out(
 ) -> None:
     monkeypatch.setattr("experiments.image_classification.pictures.EVALUATION_BATCH_SIZE", 5)
     task = small_task(compose_small("vit_b16", f"run.num_workers={workers}"))
-    sums: dict[str, float] = {}
     with torch.no_grad():
-        for process in range(processes):
-            for name, value in task.evaluate(LikesFirstClass(), "test", process, processes).items():
-                sums[name] = sums.get(name, 0.0) + value.item()
+        shares = [task.evaluate(LikesFirstClass(), "test", process, processes) for process in range(processes)]
+    sums: dict[str, Any] = {name: sum(share[name] for share in shares).tolist() for name in shares[0]}  # type: ignore[union-attr]
     metrics = task.metrics(sums)
     labels = task._splits["test"].labels
     assert metrics["top1"] == pytest.approx(100 * np.mean(labels == 0))
@@ -134,8 +132,8 @@ def test_test_metrics_by_hand_however_the_images_are_shared_out(
 def test_damaged_pictures_are_reported_with_the_metrics(compose_small: ComposeSmall) -> None:
     task = small_task(compose_small("vit_b16", "data.val_size=39"))
     with torch.no_grad():
-        sums = {name: value.item() for name, value in task.evaluate(LikesFirstClass(), "val", 0, 1).items()}
-        clean = {name: value.item() for name, value in task.evaluate(LikesFirstClass(), "test", 0, 1).items()}
+        sums = {name: value.tolist() for name, value in task.evaluate(LikesFirstClass(), "val", 0, 1).items()}
+        clean = {name: value.tolist() for name, value in task.evaluate(LikesFirstClass(), "test", 0, 1).items()}
     assert task.metrics(sums)["damaged_images"] == 2, "one is cut, one is no picture"
     assert "damaged_images" not in task.metrics(clean)
 
@@ -179,7 +177,8 @@ def test_imagenet_alone_needs_neither_reassessed_labels_nor_v2(compose_small: Co
     cfg = compose_small("vit_b16", "data=imagenet_alone")
     cfg.data.update({"real_places": [], "v2_places": []})
     metrics = small_task(cfg).evaluate(LikesFirstClass(), "test", 0, 1)
-    assert sorted(metrics) == ["count", "damaged", "loss", "top1", "top5"]
+    calibration = ["confidence", "confident_right", "nats", "val_nats"]
+    assert sorted(metrics) == sorted(["count", "damaged", "loss", "top1", "top5", *calibration])
 
 
 def test_what_stands_beside_the_set_enters_the_runs_name_and_where_it_lies_does_not(

@@ -31,7 +31,8 @@ EXPERIMENTS = sorted(
 # By hand, from what each number is: an error or a distance is better when low, a share of what is right when high.
 LOW = {
     "loss", "log_perplexity", "perplexity", "word_log_perplexity", "word_perplexity", "bits_per_byte", "fid", "kid",
-    "fd_efficientnet_lite0", "kid_efficientnet_lite0", "perturbed_loss", "train_loss", "invalid_answers",
+    "calibrated_loss", "calibration_error", "fd_efficientnet_lite0", "kid_efficientnet_lite0", "perturbed_loss",
+    "train_loss", "invalid_answers",
 }  # fmt: skip
 
 

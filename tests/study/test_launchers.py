@@ -275,11 +275,12 @@ def test_ray_is_shut_down_before_a_broken_launch_is_repeated(monkeypatch: pytest
     calls: list[str] = []
 
     class Launcher:
-        def launch(self, job_overrides: list[list[str]], initial_job_idx: int) -> None:
+        def launch(self, job_overrides: list[list[str]], initial_job_idx: int) -> list[Any]:
             calls.append("launch")
             if calls == ["launch"]:
                 raise ConnectionError("a worker was lost")
             (tmp_path / "status.json").write_text('{"status": "complete"}')
+            return []
 
     monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(shutdown=lambda: calls.append("shutdown")))
     sweep.launch(Launcher(), "search", [Run([], tmp_path, "lion", "search", 0)])  # type: ignore[arg-type]
