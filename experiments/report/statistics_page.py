@@ -181,7 +181,7 @@ def missed_of(cells: Sequence[Cell]) -> list[Cell]:
 def withholding_section(simulated: Simulated) -> list[str]:
     """What comparing the last gains does, to wrong winners and to right ones."""
     design, effort = simulated.design, simulated.effort
-    spans = (design.stages[-1], design.trials // 2, design.trials - design.stages[0])
+    spans = (design.stages[-1], design.trials // 4, design.trials - design.stages[0])
     cases = ((0.0, ("first", "rival")), (MARGIN, ("tie",)), (2 * MARGIN, ("rival",)))
     rows, told = [], {}
     for last in (None, *spans):
