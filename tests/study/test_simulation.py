@@ -149,7 +149,7 @@ def test_verdicts_of_many_studies_are_those_of_each_alone() -> None:
 
 def test_a_long_search_without_noise_ends_at_the_optimum() -> None:
     silent = replace(SURFACES[0], noise=0.0, noise_growth=0.0)
-    long = Design(1, (300,) * 8, 1, shrink=0.5, fresh_seeds=True)
+    long = Design(1, (300,) * 14, 1, shrink=0.65, fresh_seeds=True)
     assert searched(silent, RIVALS[-1], long, 4).regrets(long.trials).max() < 0.01 * SURFACES[0].noise
 
 
