@@ -10,7 +10,6 @@ import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -72,9 +71,6 @@ def list_imports(listed: Path) -> Prepare:
         multiprocessing.util.Finalize(None, lambda: listed.write_text("\n".join(sys.modules)), exitpriority=0)
 
     return at_the_end
-
-
-sources._program = cache(sources._program)  # which the forks then have from their parent
 
 
 def end(child: int) -> int | None:
