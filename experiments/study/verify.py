@@ -105,8 +105,10 @@ def with_places(data: Mapping[str, Any]) -> dict[str, Any]:
 
     The recorded fingerprint may be of several sets together, so that each has its declared one again.
     """
-    path = ROOT / "conf" / "data" / f"{data.get('name')}.yaml"
-    known: Any = OmegaConf.to_container(OmegaConf.load(path)) if path.exists() else {}
+    known: Any = {}
+    if (ROOT / "conf" / "data" / f"{data.get('name')}.yaml").exists():
+        with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+            known = OmegaConf.to_container(compose(f"data/{data['name']}").data)
     recorded = {key: with_places(value) if isinstance(value, dict) else value for key, value in data.items()}
     where = {key: value for key, value in known.items() if key in ("access", "fingerprint") or key.endswith("places")}
     return recorded | where

@@ -166,6 +166,15 @@ def test_the_draw_is_a_new_one_each_time_unless_seeded(tmp_path: Path) -> None:
         drawn(tmp_path, "lion-s99", 2, seed=1)
 
 
+@pytest.mark.parametrize(
+    "name", ["lm_articles_512", "cifar10", "ft_rotten_tomatoes", "lit_drawings", "diffusion_cifar10"]
+)
+def test_a_recorded_set_is_had_from_where_its_file_says(name: str) -> None:
+    found = module.with_places({"name": name, "vocab_size": 7})
+    assert found["vocab_size"] == 7
+    assert found["inception_places" if name == "diffusion_cifar10" else "places"]
+
+
 def test_the_command_fails_and_names_the_run_that_cannot_be_made_again(published: Path) -> None:
     results = published.parents[4]
     name = run_of(published)
