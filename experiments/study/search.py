@@ -19,7 +19,7 @@ MOST_DIMENSIONS = 8
 share the values of the dimensions that both have.
 """
 SHORTEST_MEMORY = 1.0
-"""steps: a beta of 0. From 2 on, Lion's winners in language modelling at mini all lay at that end"""
+"""steps: a beta of 0. Where memories began at 2, the best of Lion's trials in language modelling lay at that end"""
 DIGITS = 4
 """of a value; more would not be read"""
 KINDS = ("rate", "memory", "decay", "log")
