@@ -7,6 +7,7 @@ Nothing here imports torch: a study composes and names all its runs without it.
 import hashlib
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -208,6 +209,12 @@ def check(cfg: DictConfig) -> None:
             f"flatness.draws={flatness.draws} needs flatness.std and flatness.samples above 0, but they are "
             f"{flatness.std} and {flatness.samples}."
         )
+
+
+def runs_a_replicate(study: Mapping[str, Any], contestants: int) -> int:
+    """All runs of one replicate: searches, confirmations, and the reference's winner at other lengths."""
+    confirmed = study["confirm"] * (contestants + len(study["lengths"]))
+    return int(sum(study["stages"]) * contestants + confirmed)
 
 
 def resolved(cfg: DictConfig) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from rich.table import Table
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from experiments.harness.config import check, resolved
+from experiments.harness.config import check, resolved, runs_a_replicate
 from experiments.harness.errors import SuiteError
 from experiments.harness.optimizer import build_optimizer, state_bytes
 from experiments.harness.provenance import ROOT
@@ -72,8 +72,6 @@ def plan(task: str, overrides: list[str]) -> Plan:
         check(contestant)
         resolved(contestant)
     model = meta.meta_model(cfg)
-    searched, confirmed = sum(cfg.study.stages), cfg.study.confirm
-    runs = len(contestants) * (searched + confirmed) + len(cfg.study.lengths) * confirmed
     samples = 2  # batch norm wants more than one
     flops, activation_bytes = one_pass(model, lambda: meta.meta_output(model, cfg, samples))
     epoch = meta.samples_per_epoch(cfg)
@@ -84,7 +82,7 @@ def plan(task: str, overrides: list[str]) -> Plan:
         batch_size=cfg.train.batch_size,
         epochs=cfg.train.steps * cfg.train.batch_size / epoch if epoch else None,
         flops_per_step=flops // samples * cfg.train.batch_size,
-        runs=max(1, cfg.study.replicates) * runs,
+        runs=max(1, cfg.study.replicates) * runs_a_replicate(cfg.study, len(contestants)),
         activation_bytes=activation_bytes // samples * cfg.train.micro_batch_size,
         state_bytes={name: optimizer_state_bytes(model, each.optimizer) for name, each in contestants.items()},
     )

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from experiments.harness.errors import SuiteError
 from experiments.study.replicates import Replicate
 from experiments.study.statistics import sign_of
-from experiments.study.surrogate import SPREAD_BELOW, Array, Fit, most_probable, predict
+from experiments.study.surrogate import SPREAD_BELOW, Array, Fit, drawn_in, most_probable, predict
 from experiments.study.trials import trials_of
 
 Integers = NDArray[np.intp]
@@ -63,9 +63,9 @@ class Emulator:
         """``levels`` [replicates] are taken from the losses of each replicate."""
         losses = trials.losses - levels[trials.replicates]
         self._best, self._unit = losses.min(), SPREAD_BELOW * (np.median(losses) - losses.min()) or 1.0
-        drawn_in = self._drawn_in(losses)
-        self._mean, self._scale = drawn_in.mean(), max(drawn_in.std(), 1e-12)
-        self._units, values = trials.units[None], ((drawn_in - self._mean) / self._scale)[None]
+        tamed = drawn_in((losses - self._best) / self._unit)
+        self._mean, self._scale = tamed.mean(), max(tamed.std(), 1e-12)
+        self._units, values = trials.units[None], ((tamed - self._mean) / self._scale)[None]
         kept, _ = most_probable(self._units, values, rng)
         self._fit = Fit(*(array[:, :1] for array in kept))
         # What each trial lies off when it is left out, exactly (Rasmussen and Williams 2006, equation 5.12).
@@ -90,10 +90,6 @@ class Emulator:
         """Losses ``[n]`` of single runs in one replicate, with residuals drawn from those of its good trials."""
         off = rng.choice(self._residuals[replicate], size=len(points))
         return self._losses(predict(self._units, self._fit, points[None])[0][0, 0] + off)
-
-    def _drawn_in(self, losses: Array) -> Array:
-        above = (losses - self._best) / self._unit
-        return np.where(above < 1, above, 1 + np.log(np.maximum(above, 1)))
 
     def _losses(self, values: Array) -> Array:
         above = self._mean + self._scale * values

@@ -41,6 +41,13 @@ class Dimension:
     copies: int = 1
     """elements of the argument that the one value fills"""
 
+    def value(self, position: float, steps: int) -> float:
+        """What a position from 0 to 1 stands for in a run of ``steps``, which is where a memory ends."""
+        if position < self.zero:
+            return 0.0
+        high = float(steps) if self.kind == "memory" else self.high
+        return self.low * (high / self.low) ** ((position - self.zero) / (1 - self.zero))
+
 
 @dataclass(frozen=True)
 class Space:
@@ -59,12 +66,7 @@ class Space:
         """
         chosen: dict[str, Any] = {}
         for dimension, position in zip(self.dimensions, unit, strict=True):
-            high = float(steps) if dimension.kind == "memory" else dimension.high
-            if position < dimension.zero:
-                value = 0.0
-            else:
-                share = (position - dimension.zero) / (1 - dimension.zero)
-                value = dimension.low * (high / dimension.low) ** share
+            value = dimension.value(position, steps)
             if dimension.kind == "memory":
                 value = float(f"{1 - _rounded(1 / value):.12g}")
             if dimension.argument in self.lists:

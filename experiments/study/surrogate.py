@@ -89,6 +89,11 @@ def next_points(units: Array, values: Array, width: float, rng: np.random.Genera
     return np.asarray(chosen[:, 0])
 
 
+def drawn_in(above: Array) -> Array:
+    """Values beyond 1 by their logarithm."""
+    return np.where(above < 1, above, 1 + np.log(np.maximum(above, 1)))
+
+
 def _tamed(values: Array) -> Array:
     """Mean 0 and variance 1, after the upper tail, diverged trials say, was drawn in."""
     best = values.min(axis=1, keepdims=True)
@@ -96,7 +101,7 @@ def _tamed(values: Array) -> Array:
     # Half of the values may equal the best, and so may all.
     unit = np.maximum(unit, 1e-9 * np.ptp(values, axis=1, keepdims=True))
     above = (values - best) / np.maximum(unit, np.finfo(float).tiny)
-    tamed = np.where(above < 1, above, 1 + np.log(np.maximum(above, 1)))
+    tamed = drawn_in(above)
     return np.asarray((tamed - tamed.mean(axis=1, keepdims=True)) / np.maximum(tamed.std(axis=1, keepdims=True), 1e-12))
 
 

@@ -16,6 +16,7 @@ from hydra.core.override_parser.types import Override
 from hydra.core.utils import JobStatus
 from hydra.plugins.launcher import Launcher
 
+from experiments.harness.config import runs_a_replicate
 from experiments.harness.entry import locate
 from experiments.harness.errors import ConfigError, SuiteError
 from experiments.harness.sources import ROOT
@@ -83,12 +84,6 @@ class Study:
         return [number for number in numbers if not replicate_path(self.results, number).exists()]
 
     @property
-    def runs_a_replicate(self) -> int:
-        """All of a replicate's runs."""
-        confirmed = self.settings["confirm"] * (len(self.spaces) + len(self.settings["lengths"]))
-        return sum(self.settings["stages"]) * len(self.spaces) + int(confirmed)
-
-    @property
     def results(self) -> Path:
         """The folder that the study is published in."""
         return ROOT / self.config["run"]["results_dir"] / self.config["task"] / self.config["scale"] / self.name
@@ -135,7 +130,7 @@ def run_studies(studies: list[Study], launcher: Launcher) -> None:
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ConfigError(f"Several of the swept values make one and the same study, {twice[0]}: name each value once.")
     courses = [course for study in studies for course in study.courses]
-    total = sum(study.runs_a_replicate * len(study.courses) for study in studies)
+    total = sum(runs_a_replicate(study.settings, len(study.spaces)) * len(study.courses) for study in studies)
     rounds = max((course.rounds() for course in courses), default=0)
     began, done, found = time.monotonic(), 0, 0
     for number in range(rounds + 1):

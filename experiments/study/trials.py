@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from experiments.study.replicates import Replicate, ReplicateRun
+from experiments.study.search import Dimension
 from experiments.study.statistics import is_at_edge, paired_difference, sign_of
 
 
@@ -65,12 +66,9 @@ def chosen(run: ReplicateRun) -> dict[str, Any]:
 
 
 def value_at(dimension: Mapping[str, Any], position: float, steps: int) -> float:
-    """What a position from 0 to 1 stands for in a dimension of study.json: a rate, a memory in steps, the sum of
-    lr * weight_decay, or the argument itself. A memory ends at the run's length.
-    """
-    low, zero = dimension["low"], dimension["zero"]
-    high = steps if dimension["kind"] == "memory" else dimension["high"]
-    return 0.0 if position < zero else low * (high / low) ** ((position - zero) / (1 - zero))
+    """``Dimension.value`` of a dimension as study.json describes it."""
+    fields = ("argument", "kind", "low", "high", "zero")
+    return Dimension(*(dimension[field] for field in fields)).value(position, steps)
 
 
 def box_limited(space: Sequence[Mapping[str, Any]], winners: Sequence[Sequence[float]]) -> list[str]:

@@ -128,26 +128,11 @@ def test_betas_cost_what_holding_them_costs() -> None:
 
 
 def test_default_settings_have_their_place_in_the_space() -> None:
+    memory = {"argument": "betas", "kind": "memory", "low": 2.0, "high": np.inf, "zero": 0.0, "copies": 1}
     space = [
         {"name": "lr", "argument": "lr", "kind": "rate", "low": 1e-5, "high": 1e-1, "zero": 0.0, "copies": 1},
-        {
-            "name": "betas 1",
-            "argument": "betas",
-            "kind": "memory",
-            "low": 2.0,
-            "high": np.inf,
-            "zero": 0.0,
-            "copies": 1,
-        },
-        {
-            "name": "betas 2",
-            "argument": "betas",
-            "kind": "memory",
-            "low": 2.0,
-            "high": np.inf,
-            "zero": 0.0,
-            "copies": 1,
-        },
+        {"name": "betas 1", **memory},
+        {"name": "betas 2", **memory},
         {"name": "wd", "argument": "weight_decay", "kind": "decay", "low": 1e-3, "high": 1e1, "zero": 0.2, "copies": 1},
     ]
     # lion.yaml: lr 1e-3, betas 0.9 and 0.99, decay 0.1; 100 steps at full rate make a sum of 0.01.
