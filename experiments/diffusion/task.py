@@ -159,23 +159,29 @@ class Diffusion:
         return (weights * errors).mean()
 
     def evaluate(self, model: nn.Module, split: str, process: int, num_processes: int) -> dict[str, Tensor]:
-        """Of "samples" the sums of generated.py. Otherwise the sum of squared errors of the noise, each image with
-        noise and timestep of its own, the same for every run and at every step; and the number of images.
+        """Of "samples" the sums of generated.py. Otherwise ``errors``, the mean squared error of the noise by image
+        (0 where another process has it), each with noise and timestep of its own, the same for every run and at every
+        step.
         """
         device = next(model.parameters()).device
         if split == "samples":
             return self._generated(device).sums(model, process, num_processes)
         mine = np.arange(process, self._sizes[split], num_processes)
-        loss = torch.zeros((), dtype=torch.float64, device=device)
+        errors = torch.zeros(self._sizes[split], dtype=torch.float64, device=device)
         for first in range(0, len(mine), self._at_once):
-            loss += self._noise_errors(model, split, mine[first : first + self._at_once])
-        return {"loss": loss, "count": torch.tensor(float(len(mine)), dtype=torch.float64, device=device)}
+            numbers = mine[first : first + self._at_once]
+            errors[numbers] = self._noise_errors(model, split, numbers)
+        return {"errors": errors}
 
     def metrics(self, sums: dict[str, Any]) -> dict[str, float]:
         """loss: mean squared error of the noise, whose variance is 1; or of "samples" the distances of generated.py."""
         if self._samples and "batches" in sums:
             return self._samples.metrics(sums)
-        return {"loss": sums["loss"] / sums["count"]}
+        return {"loss": float(np.mean(sums["errors"]))}
+
+    def example_losses(self, sums: dict[str, Any]) -> tuple[str, np.ndarray]:
+        """The loss of each test image."""
+        return "loss", np.array(sums["errors"])
 
     def write_samples(self, directory: Path, step: int) -> None:
         """Put the first generated images of this step into ``samples.png``: a row for each evaluation of a run."""
@@ -207,7 +213,7 @@ class Diffusion:
         conditions = torch.from_numpy(self._numbers[split][numbers]).to(device)
         noisy = self._forward.noisy(images, noise, timesteps)
         prediction = predict(model, noisy, timesteps, self._arguments(conditions, images))
-        return (self._forward.epsilon(prediction, noisy, timesteps) - noise).square().flatten(1).mean(1).double().sum()
+        return (self._forward.epsilon(prediction, noisy, timesteps) - noise).square().flatten(1).mean(1).double()
 
     def _timesteps(self, split: str) -> np.ndarray:
         """A timestep for each image of the split, evenly spread, int64 ``[images]``."""

@@ -21,7 +21,12 @@ from experiments.finetuning.sets import TextSet
 from experiments.finetuning.text_arrays import LabelledTexts, labelled_splits
 from experiments.harness.errors import ConfigError
 from experiments.harness.prepared_data import cached_arrays
-from experiments.metrics.calibration import calibration_metrics, calibration_sums, no_calibration_sums
+from experiments.metrics.calibration import (
+    add_calibration,
+    calibrated_losses,
+    calibration_metrics,
+    no_calibration_sums,
+)
 from experiments.metrics.confusion import accuracy, confusion_matrix, macro_f1
 from experiments.pretrained.locked import LockedPart, build_locked, rows_of
 
@@ -65,7 +70,7 @@ class TextClassification:
 
     def evaluate(self, model: nn.Module, split: str, process: int, num_processes: int) -> dict[str, Tensor]:
         """Sums over this process's share: loss, count, and the confusion matrix; of val and test also what calibration
-        needs.
+        needs, of the test by text too.
         """
         sums = self._sums(model, split, process, num_processes)
         if split == "test":
@@ -84,16 +89,16 @@ class TextClassification:
         sums["confusion"] = torch.zeros(classes, classes, dtype=torch.float64, device=device)
         calibrates = split in ("val", "test")
         if calibrates:
-            sums |= no_calibration_sums(device)
+            sums |= no_calibration_sums(device, len(texts.labels) if split == "test" else None)
         for start in range(0, len(by_length), EVALUATION_BATCH_SIZE):
-            batch = texts.batch(by_length[start : start + EVALUATION_BATCH_SIZE])
+            batch_numbers = by_length[start : start + EVALUATION_BATCH_SIZE]
+            batch = texts.batch(batch_numbers)
             logits, labels = model(batch["inputs"].to(device)).float(), batch["labels"].to(device)
             sums["loss"] += F.cross_entropy(logits, labels, reduction="sum").double()
             sums["count"] += len(labels)
             sums["confusion"] += confusion_matrix(labels, logits.argmax(1), classes)
             if calibrates:
-                for name, value in calibration_sums(logits, labels).items():
-                    sums[name] += value
+                add_calibration(sums, logits, labels, batch_numbers)
         return sums
 
     def metrics(self, sums: dict[str, Any]) -> dict[str, float]:
@@ -103,6 +108,10 @@ class TextClassification:
         matrix = np.array(sums["confusion"])
         metrics = {"loss": sums["loss"] / sums["count"], "accuracy": accuracy(matrix), "f1": macro_f1(matrix)}
         return metrics | (calibration_metrics(sums) if "nats" in sums else {})
+
+    def example_losses(self, sums: dict[str, Any]) -> tuple[str, np.ndarray]:
+        """calibrated_loss of each test text."""
+        return "calibrated_loss", calibrated_losses(sums["nats_each"], sums["val_nats"])
 
     def _classified(self, name: str, split: LabelledTexts) -> ClassifiedTexts:
         cfg = self._cfg.model

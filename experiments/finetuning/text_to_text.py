@@ -76,15 +76,15 @@ class TextToText:
 
     def evaluate(self, model: nn.Module, split: str, process: int, num_processes: int) -> dict[str, Tensor]:
         """Sums over this process's share: of all tasks loss, count, invalid answers and cut prompts; of each part
-        ``<part>/labels`` and ``<part>/meant``, vectors [rows] of true labels and of what the answers mean, 0 where
-        another process has the row.
+        ``<part>/nats``, ``<part>/labels`` and ``<part>/meant``, vectors [rows] of losses, true labels and of what the
+        answers mean, 0 where another process has the row.
         """
         assert isinstance(model, EncoderDecoder | CausalModel)
         device = next(model.parameters()).device
         names = ("loss", "count", "invalid", "cut")
         sums = {name: torch.zeros((), dtype=torch.float64, device=device) for name in names}
         for part, rows in self._data.parts[split].items():
-            labels, meant = torch.zeros(2, len(rows), dtype=torch.float64)
+            nats, labels, meant = torch.zeros(3, len(rows), dtype=torch.float64)
             prompts = [rows.prompt(row) for row in range(len(rows))]
             by_length = np.argsort([len(text) for text in prompts], kind="stable")[process::num_processes]
             for start in range(0, len(by_length), EVALUATION_BATCH_SIZE):
@@ -92,14 +92,16 @@ class TextToText:
                 tokens = [self._tokens(prompts[row]) for row in numbers]
                 batch = self._tensors(tokens, [rows.answer(row) for row in numbers])
                 batch = {name: tensor.to(device) for name, tensor in batch.items()}
-                sums["loss"] += model(**batch).double().sum()
+                nats[numbers] = model(**batch).double().cpu()
+                sums["loss"] += nats[numbers].sum()
                 sums["count"] += len(numbers)
                 sums["cut"] += sum(len(each) > self._cfg.model.context_length for each in tokens)
                 for row, text in zip(numbers, self._written(model, batch["prompts"]), strict=True):
                     labels[row] = rows.labels[row]
                     meant[row] = read_answer(rows.task, text)
                     sums["invalid"] += meant[row].item() == NO_ANSWER
-            sums |= {f"{part}/labels": labels.to(device), f"{part}/meant": meant.to(device)}
+            for name, values in (("nats", nats), ("labels", labels), ("meant", meant)):
+                sums[f"{part}/{name}"] = values.to(device)
         return sums
 
     def metrics(self, sums: dict[str, Any]) -> dict[str, float]:
@@ -118,6 +120,10 @@ class TextToText:
             "invalid_answers": 100 * sums["invalid"] / sums["count"],
             **({"cut_prompts": sums["cut"]} if sums["cut"] else {}),
         }
+
+    def example_losses(self, sums: dict[str, Any]) -> tuple[str, np.ndarray]:
+        """The loss of each test row, one part of GLUE after the other."""
+        return "loss", np.concatenate([sums[f"{part}/nats"] for part in self._data.parts["test"]])
 
     def _tokens(self, text: str) -> list[int]:
         """The whole text and its end."""

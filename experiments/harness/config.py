@@ -105,6 +105,8 @@ class StudyConfig:
     validation_metric: str = MISSING
     secondary_metrics: list[str] = MISSING
     """other metrics that get an interval and no verdict; the direction of each is declared by the task's metrics.py"""
+    headline_metric: str | None = None
+    """that of them by which the field compares: it gets winners of its own, chosen by the same metric of ``val``"""
     margin_percent: float = 10.0
     """a difference that so many per cent of steps would make up for, either way, is a tie"""
     margin: float | None = None
@@ -212,8 +214,11 @@ def check(cfg: DictConfig) -> None:
 
 
 def runs_a_replicate(study: Mapping[str, Any], contestants: int) -> int:
-    """All runs of one replicate: searches, confirmations, and the reference's winner at other lengths."""
-    confirmed = study["confirm"] * (contestants + len(study["lengths"]))
+    """All runs of one replicate: searches, confirmations, and the reference's winner at other lengths. Fewer where one
+    trial is the best by the headline's metric too.
+    """
+    winners = contestants * (2 if study["headline_metric"] and study["stages"] else 1)
+    confirmed = study["confirm"] * (winners + len(study["lengths"]))
     return int(sum(study["stages"]) * contestants + confirmed)
 
 

@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+import math
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import yaml
 from omegaconf import OmegaConf
@@ -11,7 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from experiments.harness.config import name_of
 from experiments.harness.errors import RunError
-from experiments.harness.record import last_values, metrics_sha256
+from experiments.harness.record import last_values, metrics_sha256, read_example_losses
 
 
 def find_damage(directory: Path, status: dict[str, Any]) -> str | None:
@@ -28,10 +30,14 @@ def find_damage(directory: Path, status: dict[str, Any]) -> str | None:
             if not isinstance(json.loads((directory / name).read_bytes()), dict):
                 return f"{name} is damaged"
         last = recorded["train"]["steps"] if status["status"] == "complete" else None
+        if last and recorded["test"]:
+            metric, losses = read_example_losses(directory)
+            if not math.isclose(losses.mean(dtype=float), status["metrics"][metric], rel_tol=1e-5):
+                return f"the mean of example_losses.npz is not {metric}"
         return _damage_of_checkpoint(directory, last)
     except RunError:
         return "metrics.jsonl is damaged"
-    except (OSError, ValueError, LookupError, TypeError, yaml.YAMLError, OmegaConfBaseException) as error:
+    except (OSError, ValueError, LookupError, TypeError, BadZipFile, yaml.YAMLError, OmegaConfBaseException) as error:
         return f"{type(error).__name__}: {error}".partition("\n")[0]
 
 

@@ -5,12 +5,14 @@ metrics.jsonl     one JSON object a line, each with "step"
 status.json       running, complete, diverged or failed; written aside and renamed
 environment.json  what produced it
 parameter_groups.json  which parameters weight decay applied to
+example_losses.npz     what each example of the test gave for one metric
 step-*.pt         checkpoints (see checkpoint.py)
 lock              held by the process that writes here
 """
 
 import fcntl
 import hashlib
+import io
 import json
 import os
 import re
@@ -19,6 +21,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TextIO
 
+import numpy as np
 from omegaconf import OmegaConf
 
 from experiments.harness.errors import DISK_FULL, RunError
@@ -37,12 +40,12 @@ LEFT_BEHIND = re.compile(r"\..+\.\d+")
 """Names of what a process was writing aside when it was killed: a dot, the file, the process."""
 
 
-def write_aside(path: Path, text: str) -> None:
-    """Replace ``path`` by ``text`` so that a reader, or a crash, sees the old or the new file and nothing between."""
+def write_aside(path: Path, content: str | bytes) -> None:
+    """Replace ``path`` by ``content`` so that a reader, or a crash, sees the old file or the new one, whole."""
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with aside.open("w", encoding="utf-8") as file:
-            file.write(text)
+        with aside.open("wb") as file:
+            file.write(content if isinstance(content, bytes) else content.encode())
             file.flush()
             os.fsync(file.fileno())
         os.replace(aside, path)
@@ -82,6 +85,16 @@ def read_metrics(directory: Path) -> list[dict[str, Any]]:
 def last_values(directory: Path) -> dict[str, Any]:
     """The last value of every metric that the run has recorded."""
     return {key: value for row in read_metrics(directory) for key, value in row.items()}
+
+
+def read_example_losses(directory: Path) -> tuple[str, np.ndarray]:
+    """The metric, as ``test/<name>``, and what each test example gave for it, float32 ``[examples]``.
+
+    Raises an OSError, a ValueError or a zipfile.BadZipFile where the file is not whole.
+    """
+    with np.load(directory / "example_losses.npz", allow_pickle=False) as file:
+        (name,) = file.files
+        return f"test/{name}", file[name]
 
 
 def metrics_sha256(directory: Path) -> str:
@@ -223,6 +236,12 @@ class RunRecord:
         content = json.loads(path.read_text())
         content[section] = {**content.get(section, {}), **facts}
         write_aside(path, json.dumps(content, indent=1) + "\n")
+
+    def write_example_losses(self, metric: str, losses: np.ndarray) -> None:
+        """Note what each test example gave for a metric of the test."""
+        buffer = io.BytesIO()
+        np.savez(buffer, allow_pickle=False, **{metric: losses.astype(np.float32)})
+        write_aside(self.directory / "example_losses.npz", buffer.getvalue())
 
     def write_parameter_groups(self, groups: dict[str, list[str]]) -> None:
         """Note which parameters decay and which do not."""

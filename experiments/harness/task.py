@@ -33,8 +33,13 @@ class Task(Protocol):
         ``flatness.samples`` training samples without augmentation, the same for every seed.
         """
 
-    def metrics(self, sums: dict[str, float]) -> dict[str, float]:
+    def metrics(self, sums: dict[str, Any]) -> dict[str, float]:
         """Metrics by name ("loss", "top1", ...) from the sums over the whole split."""
+
+    def example_losses(self, sums: dict[str, Any]) -> tuple[str, np.ndarray]:
+        """The name of a metric, and what each example of the test gave for it, float64 ``[examples]``: their plain mean
+        is the metric. ``sums`` are those over the whole test split.
+        """
 
     def write_samples(self, directory: Path, step: int) -> None:
         """Put some of what the latest evaluation of "samples" generated into the run's directory; asked of the main

@@ -114,7 +114,8 @@ def train(cfg: Config, data: Any, directory: Path, digest: str, record: RunRecor
 
     def evaluate(split: str) -> None:
         with evaluation_mode(optimizer):
-            metrics = evaluate_split(task, evaluated_model(), split, accelerator)
+            sums = evaluate_split(task, evaluated_model(), split, accelerator)
+        metrics = task.metrics(sums)
         row = {f"{split}/{name}": value for name, value in metrics.items()}
         if split == "val" and cfg.study.validation_metric not in row:
             raise ConfigError(
@@ -125,6 +126,8 @@ def train(cfg: Config, data: Any, directory: Path, digest: str, record: RunRecor
             if name in row and not math.isfinite(row[name]):
                 raise Diverged(state.step, name)
         write(row)
+        if split == "test" and record:
+            record.write_example_losses(*task.example_losses(sums))
 
     # --------------------------------------------------------------------------------------------------------- loop
     dataset = MicroBatches(task.batch, task.num_train, cfg.seed, cfg.train)
@@ -215,7 +218,11 @@ def train(cfg: Config, data: Any, directory: Path, digest: str, record: RunRecor
         if cfg.flatness.draws:
             with evaluation_mode(optimizer):
                 final = evaluated_model()
-                write(measure_flatness(final, lambda: evaluate_split(task, final, "train", accelerator)["loss"], cfg))
+
+                def train_loss() -> float:
+                    return task.metrics(evaluate_split(task, final, "train", accelerator))["loss"]
+
+                write(measure_flatness(final, train_loss, cfg))
     if record:
         record.add_environment("arithmetic", frozen_outputs=task.frozen_outputs)
 
@@ -249,8 +256,8 @@ def any_process(accelerator: Accelerator, flag: bool) -> bool:
     return bool(accelerator.gather(torch.tensor(flag, device=accelerator.device)).any().item())
 
 
-def evaluate_split(task: Task, model: nn.Module, split: str, accelerator: Accelerator) -> dict[str, float]:
-    """Metrics over a whole split, shared out over the processes: sums add up, so no batch size enters the result."""
+def evaluate_split(task: Task, model: nn.Module, split: str, accelerator: Accelerator) -> dict[str, Any]:
+    """The task's sums over a whole split, shared out over the processes: they add up, so no batch size enters."""
     if accelerator.num_processes > 1:  # each process has the batch norm statistics of its own micro-batches
         for buffer in model.buffers():
             broadcast(buffer)
@@ -259,7 +266,7 @@ def evaluate_split(task: Task, model: nn.Module, split: str, accelerator: Accele
     with torch.no_grad(), accelerator.autocast():
         sums = task.evaluate(model, split, accelerator.process_index, accelerator.num_processes)
     model.train(training)
-    return task.metrics({name: accelerator.reduce(value, "sum").tolist() for name, value in sums.items()})
+    return {name: accelerator.reduce(value, "sum").tolist() for name, value in sums.items()}
 
 
 class StepRate(ProgressColumn):

@@ -36,7 +36,12 @@ from experiments.image_classification.pictures import (
 )
 from experiments.image_classification.reassessed_labels import reassessed_sums
 from experiments.image_classification.stored_sets import StoredSet
-from experiments.metrics.calibration import calibration_metrics, calibration_sums, no_calibration_sums
+from experiments.metrics.calibration import (
+    add_calibration,
+    calibrated_losses,
+    calibration_metrics,
+    no_calibration_sums,
+)
 from experiments.metrics.classification import classification_metrics, classification_sums
 
 
@@ -126,7 +131,7 @@ class ImageClassification:
 
     def evaluate(self, model: nn.Module, split: str, process: int, num_processes: int) -> dict[str, Tensor]:
         """Sums over this process's share of the split: loss (softmax), top-1, top-5, count and damaged pictures; of val
-        and test also what calibration needs, of the test further real_top1, real_count, v2_top1 and v2_count.
+        and test also what calibration needs, of the test by image too, and real_top1, real_count, v2_top1 and v2_count.
         """
         sums = self._sums(model, split, process, num_processes)
         if split == "test":
@@ -145,13 +150,13 @@ class ImageClassification:
         sums = {name: torch.zeros((), dtype=torch.float64, device=device) for name in names}
         calibrates = split in ("val", "test")
         if calibrates:
-            sums |= no_calibration_sums(device)
+            sums |= no_calibration_sums(device, len(self._splits[split].labels) if split == "test" else None)
         workers = self._cfg.run.num_workers
         for batch in evaluation_batches(self._splits[split], self._crop, process, num_processes, workers):
             logits, labels = model(self._normalize(batch["images"]).to(device)), batch["labels"].to(device)
             parts = classification_sums(logits, labels)
             if calibrates:
-                parts |= calibration_sums(logits, labels)
+                add_calibration(sums, logits, labels, batch["numbers"])
             if real_labels is not None:
                 parts |= reassessed_sums(logits, torch.from_numpy(real_labels[batch["numbers"]]).to(device))
             for name, value in parts.items():
@@ -170,6 +175,10 @@ class ImageClassification:
         further = [name for name in ("real", "v2") if f"{name}_count" in sums]
         metrics |= {f"{name}_top1": 100 * sums[f"{name}_top1"] / sums[f"{name}_count"] for name in further}
         return metrics | ({"damaged_images": sums["damaged"]} if sums["damaged"] else {})
+
+    def example_losses(self, sums: dict[str, Any]) -> tuple[str, np.ndarray]:
+        """calibrated_loss of each test image."""
+        return "calibrated_loss", calibrated_losses(sums["nats_each"], sums["val_nats"])
 
 
 def build(cfg: ImageClassificationConfig, data: PreparedData | StoredSet) -> ImageClassification:

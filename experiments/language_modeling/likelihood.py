@@ -23,18 +23,26 @@ def summed_nats(
     model: nn.Module,
     read: Callable[[np.ndarray], tuple[Tensor, Tensor]],
     numbers: np.ndarray,
+    texts: np.ndarray,
     context_length: int,
     vocab_size: int,
 ) -> dict[str, Tensor]:
-    """``nats``, the sum over all counted tokens of the rows ``numbers``, and ``count``, how many these are; float64.
+    """``nats_each``, the sums over the counted tokens of each text (0 where another process has its rows), ``nats``,
+    that over all of them, and ``count``, how many tokens these are; float64.
 
-    ``read`` gives inputs and targets of rows by number, at most ``context_length`` long.
+    ``read`` gives inputs and targets of the rows ``numbers``, at most ``context_length`` long; ``texts`` int64 ``[all
+    rows]`` says which text each belongs to.
     """
     device = next(model.parameters()).device
     sums = {name: torch.zeros((), dtype=torch.float64, device=device) for name in ("nats", "count")}
+    sums["nats_each"] = torch.zeros(int(texts.max()) + 1, dtype=torch.float64, device=device)
     rows = max(1, LOGITS_IN_MEMORY // (context_length * vocab_size))
     for start in range(0, len(numbers), rows):
-        inputs, targets = (tensor.to(device) for tensor in read(numbers[start : start + rows]))
-        sums["nats"] += token_nats(model, inputs, targets).sum(dtype=torch.float64)
+        batch_numbers = numbers[start : start + rows]
+        inputs, targets = (tensor.to(device) for tensor in read(batch_numbers))
+        nats = token_nats(model, inputs, targets)
+        sums["nats"] += nats.sum(dtype=torch.float64)
+        of_rows = nats.view(len(batch_numbers), -1).sum(1, dtype=torch.float64)
+        sums["nats_each"].index_add_(0, torch.from_numpy(texts[batch_numbers]).to(device), of_rows)
         sums["count"] += (targets != UNCOUNTED).sum()
     return sums

@@ -50,7 +50,9 @@ def loss(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
 def sums(
     model: nn.Module, split: TokenSplit, context_length: int, vocab_size: int, process: int, num_processes: int
 ) -> dict[str, Tensor]:
-    """Sums ``nats`` and ``count`` (hidden tokens) over this process's share of a split, which always hides the same."""
+    """Sums ``nats``, also by sequence, and ``count`` (hidden tokens) over this process's share of a split, which always
+    hides the same.
+    """
     rows = sequences(split.tokens, context_length)
     separator = int(split.tokens[split.starts[0]])
 
@@ -58,4 +60,5 @@ def sums(
         seeds = [derive_seed(0, "hidden tokens", int(number)) for number in numbers]
         return inputs_and_targets(rows[numbers], seeds, vocab_size, separator)
 
-    return summed_nats(model, read, np.arange(process, len(rows), num_processes), context_length, vocab_size)
+    mine = np.arange(process, len(rows), num_processes)
+    return summed_nats(model, read, mine, np.arange(len(rows)), context_length, vocab_size)

@@ -1,5 +1,7 @@
 """Autoregressive language modelling: every token from those before it."""
 
+from functools import partial
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -31,10 +33,13 @@ def loss(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
 def sums(
     model: nn.Module, split: TokenSplit, context_length: int, vocab_size: int, process: int, num_processes: int
 ) -> dict[str, Tensor]:
-    """Sums ``nats``, ``count`` (predicted tokens), ``bytes`` and ``words`` over this process's share of the split."""
+    """Sums over this process's share of the split: ``nats``, also by document, ``count`` (predicted tokens), ``bytes``
+    and ``words``.
+    """
     windows = windows_of(split.starts, context_length)
     mine = np.arange(process, len(windows), num_processes)
-    sums = summed_nats(model, lambda rows: windows.read(split.tokens, rows), mine, context_length, vocab_size)
+    read = partial(windows.read, split.tokens)
+    sums = summed_nats(model, read, mine, windows.documents, context_length, vocab_size)
     for name, sizes in (("bytes", split.num_bytes), ("words", split.num_words)):
         sums[name] = torch.tensor(float(sizes[process::num_processes].sum()), dtype=torch.float64).to(sums["nats"])
     return sums

@@ -76,9 +76,16 @@ class LanguageModeling:
             sums.pop("words", None)
         return sums
 
-    def metrics(self, sums: dict[str, float]) -> dict[str, float]:
+    def metrics(self, sums: dict[str, Any]) -> dict[str, float]:
         """Perplexities and their kin; see experiments/metrics/perplexity.py. Those by words where spaces part words."""
         return perplexity_metrics(sums)
+
+    def example_losses(self, sums: dict[str, Any]) -> tuple[str, np.ndarray]:
+        """What each document of the test, or with hidden tokens each sequence, adds to log_perplexity, times their
+        number: long ones weigh as much as their tokens.
+        """
+        nats = np.array(sums["nats_each"])
+        return "log_perplexity", nats * len(nats) / sums["count"]
 
 
 def spaces_part_words(splits: Sequence[TokenSplit]) -> bool:

@@ -24,6 +24,8 @@ class Windows:
     starts: np.ndarray
     lengths: np.ndarray
     counted: np.ndarray
+    documents: np.ndarray
+    """of which each window is a part"""
 
     def __len__(self) -> int:
         return len(self.starts)
@@ -54,4 +56,4 @@ def windows_of(document_starts: np.ndarray, context_length: int) -> Windows:
     lengths = np.minimum(sizes[document], context_length)
     starts = document_starts[document] + predicted_before + counted - lengths
     order = np.argsort(-lengths, kind="stable")
-    return Windows(starts[order], lengths[order], counted[order])
+    return Windows(starts[order], lengths[order], counted[order], document[order])

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from experiments.lit.two_towers import TwoTowers
-from experiments.metrics.calibration import TEMPERATURES, calibrated_loss, temperature_sums
+from experiments.metrics.calibration import TEMPERATURES, calibrated_losses, temperature_nats
 from experiments.metrics.classification import classification_sums
 from experiments.metrics.retrieval import RANKS, recall_sums
 from experiments.metrics.zero_shot import class_embeddings
@@ -72,7 +72,7 @@ def pair_sums(
 ) -> dict[str, Tensor]:
     """Sums over this process's share of the images and of their captions, as queries to all others: recalls in both
     directions, the loss over the whole split with each image's first caption, where it ``calibrates`` also by
-    temperature (``nats``), and the counts.
+    temperature (``nats``, and ``nats_each`` by image), and the counts.
 
     Every process embeds everything, which costs little beside training.
     """
@@ -86,7 +86,7 @@ def pair_sums(
     names = [f"{way}_recall{rank}" for way in ("i2t", "t2i") for rank in RANKS]
     sums = {name: torch.zeros((), dtype=torch.float64, device=device) for name in ("loss", *names)}
     if calibrates:
-        sums["nats"] = torch.zeros(len(TEMPERATURES), dtype=torch.float64, device=device)
+        sums["nats_each"] = torch.zeros(images, len(TEMPERATURES), dtype=torch.float64, device=device)
     for queries in torch.arange(process, images, num_processes, device=device).split(BATCH_SIZE):
         found = recall_sums(cosines(image_vectors[queries], text_vectors), owners == queries[:, None])
         _add(sums, "i2t_", found)
@@ -95,7 +95,7 @@ def pair_sums(
             logits = model.scale() * cosines(own[queries], others)
             sums["loss"] += F.cross_entropy(logits, queries, reduction="sum").double() / 2
             if calibrates:
-                sums["nats"] += temperature_sums(logits, queries) / 2
+                sums["nats_each"][queries] += temperature_nats(logits, queries) / 2
     my_captions = torch.arange(process, captions, num_processes, device=device)
     for queries in my_captions.split(BATCH_SIZE):
         relevant = owners[queries, None] == torch.arange(images, device=device)
@@ -104,6 +104,8 @@ def pair_sums(
     sums["count"] = torch.tensor(float(count), dtype=torch.float64, device=device)
     sums["captions"] = torch.tensor(float(len(my_captions)), dtype=torch.float64, device=device)
     sums["logit_scale"] = model.scale().detach().double() * count
+    if calibrates:
+        sums["nats"] = sums["nats_each"].sum(0)
     return sums
 
 
@@ -119,7 +121,8 @@ def pair_metrics(sums: dict[str, Any]) -> dict[str, float]:
     }
     means = {name: sums[name] / sums["count"] for name in ("loss", "logit_scale")}
     if "nats" in sums:
-        means["calibrated_loss"] = calibrated_loss(sums["nats"], sums["count"], sums.get("val_nats"))
+        fitted = sums.get("val_nats", sums["nats"])
+        means["calibrated_loss"] = float(calibrated_losses(sums["nats"], fitted)) / sums["count"]
     return {**means, **recalls, "mean_recall": sum(recalls.values()) / len(recalls)}
 
 

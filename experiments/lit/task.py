@@ -32,6 +32,7 @@ from experiments.lit.loss import check_batch, contrastive_loss
 from experiments.lit.sets import Sets
 from experiments.lit.splits import Pairs, Pictures, labelled_splits, pair_splits, split_groups
 from experiments.lit.two_towers import TwoTowers, build_locked_tower, build_two_towers
+from experiments.metrics.calibration import calibrated_losses
 from experiments.metrics.retrieval import RANKS
 from experiments.metrics.zero_shot import prompts
 from experiments.pretrained.locked import Inputs, LockedPart, rows_of
@@ -149,6 +150,10 @@ class Lit:
         for name, one in [*several, *((name, pair_metrics(of(name))) for name in self._retrieval if of(name))]:
             metrics |= {f"{name}_{key}": value for key, value in one.items() if key not in ("loss", "logit_scale")}
         return metrics
+
+    def example_losses(self, sums: dict[str, Any]) -> tuple[str, np.ndarray]:
+        """calibrated_loss of each test picture and its first caption."""
+        return "calibrated_loss", calibrated_losses(sums["nats_each"], sums["val_nats"])
 
     def _locked_part(self, name: str) -> LockedPart:
         cfg, tower = self._cfg.model, self._cfg.model[name]  # type: ignore[index]  # a DictConfig at run time

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 TEMPERATURES = 2.0 ** (np.arange(-80, 81) / 16)
@@ -18,29 +19,27 @@ BINS = 15
 """of confidence, as in Guo et al."""
 
 
-def temperature_sums(logits: Tensor, labels: Tensor) -> Tensor:
-    """The cross-entropy of ``logits / temperature`` summed over a batch, by temperature: float64 ``[161]``.
+def temperature_nats(logits: Tensor, labels: Tensor) -> Tensor:
+    """The cross-entropy of ``logits / temperature``, by sample and temperature: float64 ``[N, 161]``.
 
     ``logits`` ``[N, classes]`` (any float dtype; computed in float32), ``labels`` int64 ``[N]``.
     """
     logits = logits.float()
-    sums = [F.cross_entropy(logits / temperature, labels, reduction="sum") for temperature in TEMPERATURES.tolist()]
-    return torch.stack(sums).double()
+    nats = [F.cross_entropy(logits / temperature, labels, reduction="none") for temperature in TEMPERATURES.tolist()]
+    return torch.stack(nats, dim=1).double()
 
 
-def calibrated_loss(nats: Sequence[float], count: float, val_nats: Sequence[float] | None = None) -> float:
-    """The mean loss at the temperature where ``val_nats`` is least (None: ``nats`` itself).
-
-    Both are ``temperature_sums`` over a whole split; ``count`` samples are in that of ``nats``. Between temperatures
-    they follow the parabola, over the temperature's logarithm, through the least sum and its two neighbours.
+def calibrated_losses(nats: ArrayLike, fitted: Sequence[float]) -> np.ndarray:
+    """``nats`` ``[..., 161]`` by temperature, read where the sum ``fitted`` ``[161]`` over a whole split is least:
+    float64 ``[...]``. Between temperatures it follows the parabola, over the temperature's logarithm, through the least
+    sum and its two neighbours.
     """
-    fitted = np.asarray(nats if val_nats is None else val_nats)
     middle = int(np.clip(np.argmin(fitted), 1, len(fitted) - 2))
     before, least, after = fitted[middle - 1 : middle + 2]
     curvature = before - 2 * least + after
     x = float(np.clip((before - after) / (2 * curvature), -1, 1)) if curvature > 0 else 0.0
     weights = np.array([x * (x - 1) / 2, 1 - x * x, x * (x + 1) / 2])
-    return float(weights @ np.asarray(nats)[middle - 1 : middle + 2]) / count
+    return np.asarray(np.asarray(nats)[..., middle - 1 : middle + 2] @ weights)
 
 
 def confidence_sums(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
@@ -61,15 +60,23 @@ def calibration_error(confidence: Sequence[float], right: Sequence[float], count
     return 100 * float(np.abs(np.subtract(confidence, right)).sum()) / count
 
 
-def calibration_sums(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
-    """Both over a batch: ``nats``, by temperature, and those by confidence."""
-    return {"nats": temperature_sums(logits, labels), **confidence_sums(logits, labels)}
+def no_calibration_sums(device: torch.device, samples: int | None = None) -> dict[str, Tensor]:
+    """What ``add_calibration`` adds batches to; with the number of ``samples`` of the split also by sample."""
+    shapes: dict[str, tuple[int, ...]]
+    shapes = {"nats": (len(TEMPERATURES),), "confidence": (BINS,), "confident_right": (BINS,)}
+    if samples is not None:
+        shapes["nats_each"] = (samples, len(TEMPERATURES))
+    return {name: torch.zeros(shape, dtype=torch.float64, device=device) for name, shape in shapes.items()}
 
 
-def no_calibration_sums(device: torch.device) -> dict[str, Tensor]:
-    """The same over no samples, to add to."""
-    sizes = {"nats": len(TEMPERATURES), "confidence": BINS, "confident_right": BINS}
-    return {name: torch.zeros(size, dtype=torch.float64, device=device) for name, size in sizes.items()}
+def add_calibration(sums: dict[str, Tensor], logits: Tensor, labels: Tensor, numbers: ArrayLike) -> None:
+    """Add a batch, the samples ``numbers`` of their split: ``nats``, by temperature, and the sums by confidence."""
+    nats = temperature_nats(logits, labels)
+    sums["nats"] += nats.sum(0)
+    if "nats_each" in sums:
+        sums["nats_each"][torch.as_tensor(numbers)] = nats
+    for name, value in confidence_sums(logits, labels).items():
+        sums[name] += value
 
 
 def calibration_metrics(sums: Mapping[str, Any]) -> dict[str, float]:
@@ -78,6 +85,6 @@ def calibration_metrics(sums: Mapping[str, Any]) -> dict[str, float]:
     """
     count = sums["count"]
     return {
-        "calibrated_loss": calibrated_loss(sums["nats"], count, sums.get("val_nats")),
+        "calibrated_loss": float(calibrated_losses(sums["nats"], sums.get("val_nats", sums["nats"]))) / count,
         "calibration_error": calibration_error(sums["confidence"], sums["confident_right"], count),
     }

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from omegaconf import DictConfig
@@ -106,22 +106,23 @@ class Course:
             search.trials.append(self._run(name, "search", self._seed, arguments, stage=stage, unit=tuple(point)))
         return search.trials[done:]
 
-    def _score(self, trial: Run) -> float:
+    def _score(self, trial: Run, metric: Literal["validation", "headline"] = "validation") -> float:
         """Higher is better; one that diverged is worse than all that did not."""
-        status, sign = trial.status(), 1 if self._settings["validation_better"] == "higher" else -1
-        return (
-            sign * status["metrics"][self._settings["validation_metric"]] if status["status"] == "complete" else -np.inf
-        )
+        status, sign = trial.status(), 1 if self._settings[f"{metric}_better"] == "higher" else -1
+        measured = self._settings[f"{metric}_metric"].replace("test/", "val/")
+        return sign * status["metrics"][measured] if status["status"] == "complete" else -np.inf
 
-    def winner(self, name: str) -> Run | None:
-        """An optimizer's best trial so far."""
-        return max(self.searches[name].trials, key=self._score, default=None)
+    def winner(self, name: str, metric: Literal["validation", "headline"] = "validation") -> Run | None:
+        """An optimizer's best trial so far by a metric of the validation split, the first of those that are equal."""
+        return max(self.searches[name].trials, key=lambda trial: self._score(trial, metric), default=None)
 
     def confirm(self) -> list[Run]:
         """The winners on fresh seeds, evaluated on the test split once, and the reference's at other lengths too."""
         for seed in range(self._seed + 1, self._seed + 1 + self._settings["confirm"]):
             for name in self.searches:
                 self.confirmation.append(self._run(name, "confirm", seed, self._chosen(name)))
+                if self._settings["headline_metric"] and self._chosen(name, "headline") != self._chosen(name):
+                    self.confirmation.append(self._run(name, "headline", seed, self._chosen(name, "headline")))
             for length in self._settings["lengths"]:
                 name = self._settings["reference"]
                 steps = [
@@ -132,8 +133,8 @@ class Course:
                 self.confirmation.append(run)
         return self.confirmation
 
-    def _chosen(self, name: str) -> list[str]:
-        winner = self.winner(name)
+    def _chosen(self, name: str, metric: Literal["validation", "headline"] = "validation") -> list[str]:
+        winner = self.winner(name, metric)
         return [o for o in winner.overrides if o.startswith("optimizer.")] if winner else []
 
     def _run(

@@ -24,6 +24,14 @@ def with_directions(config: Mapping[str, Any]) -> dict[str, Any]:
     secondary = {name: _declared(config, "secondary_metrics", name).better for name in study["secondary_metrics"]}
     secondary.pop(study["primary_metric"], None)
     directions = {"better": primary.better, "validation_better": validation.better, "secondary_metrics": secondary}
+    if headline := study["headline_metric"]:
+        metric = _declared(config, "headline_metric", headline)
+        if headline not in secondary or not headline.startswith("test/") or "val" not in metric.splits:
+            raise ConfigError(
+                f"study.headline_metric={headline} must be one of study.secondary_metrics, test/<name>, that is "
+                "measured on val too: its winners are chosen there."
+            )
+        directions["headline_better"] = metric.better
     return {**study, **directions}
 
 

@@ -12,11 +12,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
 from experiments.harness.damage import find_damage
 from experiments.harness.errors import RunError, SuiteError
-from experiments.harness.record import write_aside
+from experiments.harness.record import read_example_losses, write_aside
 from experiments.study.course import Course, Run
 from experiments.study.identity import check_folder
 from experiments.study.replicates import Replicate, ReplicateRun, read_replicates, replicate_path, write_replicate
@@ -108,6 +109,9 @@ def _published(run: Run) -> ReplicateRun:
     directory = run.directory
     if damage := find_damage(directory, run.status()):
         raise RunError(f"The record of {directory} is damaged ({damage}). The same command computes its end again.")
+    # Of the runs that give the difference; of others nothing is asked by example.
+    by_example = run.phase in ("confirm", "headline") and run.status()["status"] == "complete"
+    metric, losses = read_example_losses(directory) if by_example else ("", np.zeros(0))
     return ReplicateRun(
         run_id=directory.name,
         optimizer=run.optimizer,
@@ -121,6 +125,8 @@ def _published(run: Run) -> ReplicateRun:
         status=(directory / "status.json").read_text(),
         metrics=(directory / "metrics.jsonl").read_text(),
         parameter_groups=(directory / "parameter_groups.json").read_text(),
+        example_metric=metric,
+        example_losses=tuple(losses.tolist()),
     )
 
 

@@ -13,8 +13,9 @@ import pyarrow.parquet as pq
 
 from experiments.harness.errors import DataError
 
-Phase = Literal["search", "confirm", "length"]
-"""search: a trial of tuning; confirm: the winner on a fresh seed; length: the reference's winner, shorter or longer"""
+Phase = Literal["search", "confirm", "headline", "length"]
+"""search: a trial of tuning; confirm: the winner on a fresh seed; headline: the same of the trial that is best by
+study.headline_metric, where it is another one; length: the reference's winner, shorter or longer"""
 
 METADATA = b"lion_replicate"
 COLUMNS = {
@@ -30,6 +31,8 @@ COLUMNS = {
     "status": pa.string(),
     "metrics": pa.string(),
     "parameter_groups": pa.string(),
+    "example_metric": pa.string(),
+    "example_losses": pa.list_(pa.float32()),
 }
 
 
@@ -57,6 +60,10 @@ class ReplicateRun:
     """its metrics.jsonl, to the byte"""
     parameter_groups: str
     """JSON: its parameter_groups.json"""
+    example_metric: str = ""
+    """what the examples of the test were judged by, as ``test/<name>``, in a run that confirms; else empty"""
+    example_losses: tuple[float, ...] = ()
+    """what each of them gave: their mean is the metric"""
 
     @cached_property
     def settings(self) -> dict[str, Any]:
@@ -126,9 +133,11 @@ def read_replicate(path: Path) -> Replicate:
     try:
         table = pq.read_table(path)
         about = json.loads((table.schema.metadata or {})[METADATA])
-        runs = tuple(
-            ReplicateRun(**{**row, "unit": tuple(row["unit"])}) for row in table.select(list(COLUMNS)).to_pylist()
-        )
+        # Replicates of before have no losses of examples.
+        rows = table.select([name for name in COLUMNS if name in table.column_names]).to_pylist()
+        for row in rows:
+            row |= {key: tuple(value) for key, value in row.items() if isinstance(value, list)}
+        runs = tuple(ReplicateRun(**row) for row in rows)
         return Replicate(about["number"], about["environment"], about["nuisance"], runs)
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise DataError(f"The replicate {path} cannot be read: {error}") from error

@@ -45,10 +45,10 @@ from experiments.lit.evaluation import (
     zero_shot_sums,
 )
 from experiments.metrics.calibration import (
-    calibrated_loss,
+    calibrated_losses,
     calibration_error,
     confidence_sums,
-    temperature_sums,
+    temperature_nats,
 )
 from experiments.metrics.classification import classification_metrics, classification_sums
 from experiments.metrics.clip_score import clip_scores
@@ -121,10 +121,10 @@ def calibration(rng: np.random.Generator) -> tuple[Values, Values]:
         labels = rng.integers(0, 7, 400)
         logits = (factor * (rng.normal(size=(400, 7)) + 2 * np.eye(7)[labels])).astype(np.float32)
         splits.append((torch.from_numpy(logits), torch.from_numpy(labels)))
-    val_nats, nats = (temperature_sums(*split).tolist() for split in splits)
+    val_nats, nats = (temperature_nats(*split).sum(0).tolist() for split in splits)
     sums = _sums(confidence_sums(*splits[1]))
     ours = {
-        "calibrated_loss": calibrated_loss(nats, 400, val_nats),
+        "calibrated_loss": float(calibrated_losses(nats, val_nats)) / 400,
         "calibration_error": calibration_error(sums["confidence"], sums["confident_right"], 400),
     }
 

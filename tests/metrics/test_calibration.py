@@ -2,14 +2,17 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
 from experiments.metrics.calibration import (
-    calibrated_loss,
+    add_calibration,
+    calibrated_losses,
     calibration_error,
     confidence_sums,
-    temperature_sums,
+    no_calibration_sums,
+    temperature_nats,
 )
 
 
@@ -22,18 +25,20 @@ def samples(seed: int) -> tuple[torch.Tensor, torch.Tensor]:
 @pytest.mark.parametrize("factor", [0.2, 0.9, 1.01, 3.0, 11.0])
 def test_the_size_of_all_logits_does_not_matter(factor: float) -> None:
     (logits, labels), (val_logits, val_labels) = samples(0), samples(1)
-    losses = [
-        calibrated_loss(
-            temperature_sums(by * logits, labels).tolist(), 300, temperature_sums(by * val_logits, val_labels).tolist()
+    one, other = (
+        calibrated_losses(
+            temperature_nats(by * logits, labels), temperature_nats(by * val_logits, val_labels).sum(0).tolist()
         )
         for by in (1.0, factor)
-    ]
-    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+    )
+    np.testing.assert_allclose(other, one, rtol=1e-3)  # by sample: the parabola is that of the sums
+    assert other.mean() == pytest.approx(one.mean(), rel=1e-5)
 
 
 def test_on_the_split_that_it_is_fitted_on_it_is_the_least_loss() -> None:
     logits, labels = samples(2)
-    found = calibrated_loss(temperature_sums(logits, labels).tolist(), 300)
+    nats = temperature_nats(logits, labels)
+    found = calibrated_losses(nats, nats.sum(0).tolist()).mean()
     exact = [
         torch.nn.functional.cross_entropy(logits.double() / math.exp(t / 500), labels).item() for t in range(-900, 900)
     ]
@@ -43,19 +48,21 @@ def test_on_the_split_that_it_is_fitted_on_it_is_the_least_loss() -> None:
 def test_sums_of_parts_are_those_of_the_whole() -> None:
     logits, labels = samples(3)
     parts = list(zip(logits.split(70), labels.split(70), strict=True))
-    total, whole_sum = sum(temperature_sums(*part) for part in parts), temperature_sums(logits, labels)
-    torch.testing.assert_close(total, whole_sum, rtol=1e-6, atol=0)  # of float32
-    whole = confidence_sums(logits, labels)
+    whole, added = no_calibration_sums(logits.device, 300), no_calibration_sums(logits.device, 300)
+    add_calibration(whole, logits, labels, range(300))
+    for number, part in enumerate(parts):
+        add_calibration(added, *part, np.arange(70 * number, 70 * number + len(part[1])))
     for name, value in whole.items():
-        torch.testing.assert_close(sum(confidence_sums(*part)[name] for part in parts), value)
+        torch.testing.assert_close(added[name], value, rtol=1e-6, atol=1e-6)  # of float32
+    torch.testing.assert_close(whole["nats_each"].sum(0), whole["nats"])
 
 
 def test_guesses_without_a_reason_cost_the_logarithm_of_the_classes() -> None:
     """Logits that say nothing of the labels are best at the highest temperature."""
     torch.manual_seed(4)
     logits, labels = torch.randn(2000, 9), torch.randint(0, 9, (2000,))
-    loss = calibrated_loss(temperature_sums(logits, labels).tolist(), 2000)
-    assert loss == pytest.approx(math.log(9), rel=2e-3)
+    nats = temperature_nats(logits, labels).sum(0).tolist()
+    assert calibrated_losses(nats, nats) / 2000 == pytest.approx(math.log(9), rel=2e-3)
 
 
 def test_a_classifier_that_is_right_as_often_as_it_says_has_no_calibration_error() -> None:

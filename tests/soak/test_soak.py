@@ -39,7 +39,7 @@ from tests.soak.faults import (
 )
 
 SMALL = ["scale=smoke", "run.checkpoint_every=2"]
-STUDY = ["--multirun", "hydra/sweeper=study", "optimizer=lion,adamw", "study.lr_multipliers=[1.0]"]
+STUDY = ["--multirun", "hydra/sweeper=study", "optimizer=lion,adamw"]
 RAY_LOCAL = ["hydra/launcher=ray_local", "+hydra.launcher.ray.init.num_cpus=2"]
 DAMAGED, TWO, FRESH, WANDB, SERVER, RAY = (
     "files cut, flipped, emptied, deleted",

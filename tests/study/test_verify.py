@@ -156,7 +156,7 @@ def test_a_first_row_that_rounding_does_not_explain_is_refused(published: Path, 
 
 
 def test_the_draw_is_a_new_one_each_time_unless_seeded(tmp_path: Path) -> None:
-    fields = dict.fromkeys(("config", "status", "metrics", "parameter_groups"), "{}")
+    fields: Any = dict.fromkeys(("config", "status", "metrics", "parameter_groups"), "{}")
     runs = tuple(ReplicateRun(f"lion-s{n}", "lion", "search", 1, n, 1.0, 0, (0.5,), **fields) for n in range(40))
     path = tmp_path / "lit/mini/study/replicates/3.parquet"
     write_replicate(path, Replicate(3, {}, {}, runs))
