@@ -1,7 +1,6 @@
 """W&B as a view of metrics.jsonl: the same rows, and no fault of W&B stops a run or keeps it waiting."""
 
 import json
-import netrc
 import os
 import sys
 import threading
@@ -9,7 +8,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import psutil
 
@@ -34,15 +32,18 @@ def has_key() -> bool:
     """Whether W&B would find an account's key: in WANDB_API_KEY, or where `wandb login` leaves it."""
     if os.environ.get("WANDB_API_KEY"):
         return True
-    try:
-        return netrc.netrc().authenticators(urlsplit(base_url()).hostname or "") is not None
-    except (OSError, netrc.NetrcParseError):
-        return False
+    from wandb.sdk.lib.wbauth import read_netrc_auth
+
+    return read_netrc_auth(host=base_url()) is not None
 
 
 def base_url() -> str:
-    """The address of the server that rows go to."""
-    return os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")
+    """The address of the server that rows go to: that of WANDB_BASE_URL, that of ``wandb login``, or W&B's own."""
+    import wandb
+
+    settings = wandb.Settings()
+    settings.update_from_system_settings()
+    return os.environ.get("WANDB_BASE_URL") or settings.base_url
 
 
 def study_of(config: dict[str, Any]) -> str:
@@ -105,6 +106,7 @@ class Tracker:
             resume="allow",
             reinit="finish_previous",
             settings=wandb.Settings(
+                base_url=base_url(),  # else a session that began before it was set keeps another
                 console="off",
                 silent=True,
                 init_timeout=30,

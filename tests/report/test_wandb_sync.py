@@ -9,6 +9,7 @@ from typing import Any
 
 import psutil
 import pytest
+import wandb
 
 from experiments.harness import tracking
 from experiments.harness.entry import execute, locate
@@ -74,6 +75,19 @@ def execute_until(cfg: Any, row: int, and_services: bool) -> None:
         finally:
             os._exit(1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+
+
+def test_a_session_of_before_with_another_server_keeps_no_run_from_its_own(
+    make_config: MakeConfig, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wandb.teardown()
+    with monkeypatch.context() as patch:
+        patch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+        wandb.setup()
+    cfg = make_config(ONLINE)
+    execute(cfg)
+    run = locate(cfg)[2]
+    assert held(server, run) == recorded(run)
 
 
 @pytest.mark.parametrize("and_services", [True, False])
