@@ -139,8 +139,11 @@ def ranges(numbers: Sequence[int]) -> str:
 
 
 def steps_words(percent: float) -> str:
-    """``12 % fewer``, ``3 % more``."""
-    return f"{abs(round(percent))} % {'fewer' if round(percent) >= 0 else 'more'}"
+    """``12 % fewer``, ``3 % more``, ``at least 9900 % more``."""
+    from experiments.study.in_steps import LEAST_PERCENT  # scipy, which answering that nothing is left to do spares
+
+    words = f"{abs(round(percent))} % {'fewer' if round(percent) >= 0 else 'more'}"
+    return f"at least {words}" if percent <= LEAST_PERCENT else words
 
 
 def mean_difference(comparison: dict[str, Any]) -> float | None:

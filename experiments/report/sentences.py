@@ -121,6 +121,15 @@ def better_side(row: dict[str, Any]) -> str | None:
 
 def _qualifiers(summary: Summary, comparison: dict[str, Any]) -> list[str]:
     said = []
+    by_example = comparison["by_example"]
+    if comparison["verdict"] in (comparison["a"], comparison["b"]) and by_example:
+        low, high = by_example["ci95"]
+        if low <= 0 <= high:
+            within = interval((low, high), metric_of(comparison["metric"]).decimals)
+            said.append(
+                f"This holds for the {by_example['examples']:,} test examples at hand: where these are drawn at random "
+                f"too, the 95 % interval is {within}."
+            )
     if limited := {name: names for name, names in comparison["box_limited"].items() if names}:
         where = [
             f"{optimizer_name(name)}'s in {dimension_label(space)}"

@@ -41,12 +41,13 @@ def comparisons_of(summary: Summary) -> dict[str, list[dict[str, Any]]]:
 def result_table(summary: Summary, rows: Sequence[dict[str, Any]]) -> str:
     """Every metric of two optimizers; the first one decides."""
     a, b = (optimizer_name(rows[0][side]) for side in "ab")
+    headline, own = summary["headline_metric"], "; winners of its own"
     cells = []
     for row in rows:
         decimals, difference, steps = metric_of(row["metric"]).decimals, row["difference"], row["steps_percent"]
         cells.append(
             [
-                f"{metric_title(row['metric'])} ({row['better']} is better)",
+                f"{metric_title(row['metric'])} ({row['better']} is better{own if row['metric'] == headline else ''})",
                 *(number(mean, decimals) for mean in means(row)),
                 number(mean_difference(row), decimals, "+"),
                 interval(difference and difference["ci95"], decimals),
@@ -252,6 +253,11 @@ def decided_by(summary: Summary, comparison: dict[str, Any]) -> list[str]:
         ]
         if difference["sign_flip_p"] is not None:
             facts.append(f"exact sign-flip p {_equals(difference['sign_flip_p'])} (it decides nothing)")
+        if by_example := comparison["by_example"]:
+            facts.append(
+                f"95 % interval where the {by_example['examples']:,} test examples are drawn at random too, over "
+                f"{by_example['replicates']} replicates {interval(by_example['ci95'], decimals)}"
+            )
         facts.append(
             f"95 % prediction interval for one more replicate {interval(comparison['prediction95'], decimals)}"
         )

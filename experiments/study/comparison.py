@@ -7,6 +7,7 @@ from typing import Any
 
 from experiments.harness.metric import find, metrics_of
 from experiments.harness.provenance import ROOT
+from experiments.study.by_example import interval_by_example
 from experiments.study.in_steps import fewer_steps, log_slope, margin_in_units
 from experiments.study.paper import claim_of, paper_cell
 from experiments.study.replicates import Replicate, ReplicateRun
@@ -19,7 +20,7 @@ from experiments.study.statistics import (
     speedup,
     verdict,
 )
-from experiments.study.trials import last_gains
+from experiments.study.trials import last_gains, winner_of
 
 FLATNESS_INCREASE = "flatness/increase"
 """What weight noise adds to the training loss, derived from the two metrics that runs record. By the loss under noise
@@ -38,7 +39,7 @@ def compare(
     """The entry of summary.json. ``replicates`` are those that count; ``reproductions`` are held against them."""
     study = described["study"]
     b, primary = study["reference"], metric == study["primary_metric"]
-    values = {name: [replicate_value(each, name, metric) for each in replicates] for name in (a, b)}
+    values = {name: [replicate_value(study, each, name, metric) for each in replicates] for name in (a, b)}
     slopes = [reference_slope(each, b, metric) for each in replicates]
     pairs = [(x, y, s) for x, y, s in zip(values[a], values[b], slopes, strict=True) if x is not None and y is not None]
     difference = paired_difference([x for x, _, _ in pairs], [y for _, y, _ in pairs]) if len(pairs) > 1 else None
@@ -46,6 +47,7 @@ def compare(
     in_steps = [(x - y, s) for x, y, s in pairs if s is not None]
     steps = fewer_steps([d for d, _ in in_steps], [s for _, s in in_steps], better) if in_steps else None
     prediction = prediction_interval(difference) if difference else None
+    by_example = interval_by_example(replicates, a, b, metric) if primary else None
     row: dict[str, Any] = {
         "a": a,
         "b": b,
@@ -56,7 +58,8 @@ def compare(
         "per_replicate": values,
         "difference": asdict(difference) if difference else None,
         "prediction95": prediction,
-        "reproductions": [_reproduction(each, a, b, metric, prediction) for each in reproductions],
+        "by_example": asdict(by_example) if by_example else None,
+        "reproductions": [_reproduction(study, each, a, b, metric, prediction) for each in reproductions],
         "slope": fmean(known_slopes) if known_slopes else None,
         "steps_percent": asdict(steps) if steps else None,
         "smallest_effect": smallest_effect(difference) if difference else None,
@@ -87,11 +90,20 @@ def compare(
     return row
 
 
-def replicate_value(replicate: Replicate, optimizer: str, metric: str) -> float | None:
+def replicate_value(study: Mapping[str, Any], replicate: Replicate, optimizer: str, metric: str) -> float | None:
     """Mean of the winner's confirm runs; None where one of them diverged or lacks the metric, or where none was run."""
-    values = [_last(run, metric) for run in replicate.of(optimizer, "confirm")]
+    values = [_last(run, metric) for run in confirmed(study, replicate, optimizer, metric)]
     known = [value for value in values if value is not None]
     return fmean(known) if known and len(known) == len(values) else None
+
+
+def confirmed(study: Mapping[str, Any], replicate: Replicate, optimizer: str, metric: str) -> list[ReplicateRun]:
+    """The runs on fresh seeds that a metric is read from: those of the winner, for the headline's metric of its own."""
+    if metric == study.get("headline_metric") and study["stages"]:
+        own = winner_of(study, replicate, optimizer, "headline")
+        if own != winner_of(study, replicate, optimizer):
+            return replicate.of(optimizer, "headline")
+    return replicate.of(optimizer, "confirm")
 
 
 def _last(run: ReplicateRun, metric: str) -> float | None:
@@ -109,10 +121,15 @@ def reference_slope(replicate: Replicate, reference: str, metric: str) -> float 
 
 
 def _reproduction(
-    replicate: Replicate, a: str, b: str, metric: str, prediction: tuple[float, float] | None
+    study: Mapping[str, Any],
+    replicate: Replicate,
+    a: str,
+    b: str,
+    metric: str,
+    prediction: tuple[float, float] | None,
 ) -> dict[str, Any]:
     """One more replicate, and whether its difference lies where those that count let expect it."""
-    x, y = replicate_value(replicate, a, metric), replicate_value(replicate, b, metric)
+    x, y = (replicate_value(study, replicate, name, metric) for name in (a, b))
     difference = None if x is None or y is None else x - y
     known = difference is not None and prediction is not None
     inside = prediction[0] <= difference <= prediction[1] if known else None  # type: ignore[index, operator]
@@ -145,7 +162,8 @@ def _speedup(
     curve = metric if split == "samples" else f"val/{name}"
     pairs, groups = [], []
     for replicate in replicates:
-        for x, y in zip(replicate.of(a, "confirm"), replicate.of(b, "confirm"), strict=False):
+        runs = (confirmed(study, replicate, name, metric) for name in (a, b))
+        for x, y in zip(*runs, strict=False):
             drawn = [run.curve(curve) for run in (x, y)]
             if not (x.diverged or y.diverged) and all(len(points) > 1 for points in drawn):
                 pairs.append(drawn)

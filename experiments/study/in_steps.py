@@ -9,6 +9,10 @@ from scipy import stats
 
 from experiments.study.statistics import ALPHA, Better, sign_of
 
+MOST_TIMES = 100
+"""the steps: beyond, a difference in steps says only that they are many. Nobody measured the slope so far out."""
+LEAST_PERCENT = -100.0 * (MOST_TIMES - 1)
+
 
 @dataclass(frozen=True)
 class Steps:
@@ -56,8 +60,8 @@ def fewer_steps(differences: Sequence[float], slopes: Sequence[float], better: B
 
 
 def percent_fewer(ratio: float) -> float:
-    """``ratio`` is a difference over the slope against ln(steps)."""
-    return -100 * math.expm1(-ratio)
+    """``ratio`` is a difference over the slope against ln(steps). No less than LEAST_PERCENT."""
+    return max(LEAST_PERCENT, -100 * math.expm1(min(-ratio, math.log(MOST_TIMES))))
 
 
 def margin_in_units(percent: float, slopes: Sequence[float], better: Better) -> float | None:

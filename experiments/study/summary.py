@@ -102,6 +102,7 @@ def summarize(described: Mapping[str, Any], replicates: Sequence[Replicate]) -> 
         "batch_size": described["regime"]["batch_size"],
         "reference": reference,
         **{key: study[key] for key in ("primary_metric", "primary_reason", "validation_metric", "validation_better")},
+        "headline_metric": study.get("headline_metric"),
         "margin_percent": study["margin_percent"] if study["margin"] is None else None,
         "margin_reason": study["margin_reason"],
         "environments": _environments(replicates),

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Literal
 
 from experiments.study.replicates import Replicate, ReplicateRun
 from experiments.study.search import Dimension
@@ -15,9 +15,13 @@ def trials_of(replicate: Replicate, optimizer: str) -> list[ReplicateRun]:
     return sorted(replicate.of(optimizer, "search"), key=lambda run: run.trial)
 
 
-def winner_of(study: Mapping[str, Any], replicate: Replicate, optimizer: str) -> ReplicateRun | None:
-    """The trial with the best last validation value, the first where all have diverged; None without a search."""
-    sign, metric = sign_of(study["validation_better"]), study["validation_metric"]
+def winner_of(
+    study: Mapping[str, Any], replicate: Replicate, optimizer: str, by: Literal["validation", "headline"] = "validation"
+) -> ReplicateRun | None:
+    """The trial that is best in the end by a metric of the validation split, the first where all have diverged; None
+    without a search.
+    """
+    sign, metric = sign_of(study[f"{by}_better"]), study[f"{by}_metric"].replace("test/", "val/")
 
     def score(run: ReplicateRun) -> float:
         value = run.last(metric)

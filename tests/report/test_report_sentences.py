@@ -54,6 +54,7 @@ def study(
         if replicates > 1
         else None,
         "prediction95": (-4.0, 0.2),
+        "by_example": None,
         "reproductions": [],
         "steps_percent": {"mean": -13.6, "ci95": (-31.2, 3.4)},
         "margin": 1.0,
@@ -158,6 +159,16 @@ def test_what_qualifies_a_verdict_stands_in_its_line() -> None:
     assert verdict_name(*study(None, replicates=2)) == "no verdict"
     assert "Nothing was searched" in verdict_sentence(*study("adamw", stages=[]))
     assert "No difference would be called a tie" in verdict_sentence(*study("adamw", margin=None))
+
+
+def test_a_winner_on_these_examples_alone_is_said_to_be_one() -> None:
+    wide, narrow = ({"ci95": ends, "replicates": 11, "examples": 1066} for ends in ((-4.0, 0.2), (-2.9, -0.9)))
+    assert verdict_sentence(*study("adamw", by_example=wide)).endswith(
+        "This holds for the 1,066 test examples at hand: where these are drawn at random too, the 95 % interval is "
+        "-4.00 to 0.20."
+    )
+    assert verdict_sentence(*study("adamw", by_example=narrow)) == verdict_sentence(*study("adamw"))
+    assert "at hand" not in verdict_sentence(*study("undecided", by_example=wide))
 
 
 @pytest.mark.parametrize(

@@ -127,6 +127,15 @@ def test_a_metric_of_a_set_is_one_of_the_configs_sets() -> None:
     assert metric_of("test/cifar10_top1").label == "cifar10 zero-shot top-1 accuracy"
 
 
+@pytest.mark.parametrize("name", ["test/top1", "val/top5", "test/v2_top1"])
+def test_a_headline_metric_is_secondary_and_measured_on_both_splits(name: str) -> None:
+    secondary = "study.secondary_metrics=[test/top5,test/v2_top1,val/top5]"
+    with pytest.raises(ConfigError, match=rf"study\.headline_metric={name} must be one of study\.secondary_metrics"):
+        study_of("image_classification", "scale=smoke", secondary, f"study.headline_metric={name}")
+    study = study_of("image_classification", "scale=smoke", secondary, "study.headline_metric=test/top5")
+    assert study["headline_better"] == "higher"
+
+
 def test_validation_and_primary_metric_have_a_direction_each() -> None:
     study = study_of("image_classification", "scale=smoke", "study.validation_metric=val/loss")
     assert (study["better"], study["validation_better"]) == ("higher", "lower")

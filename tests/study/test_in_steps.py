@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 
+from experiments.report.labels import steps_words
 from experiments.study.in_steps import fewer_steps, log_slope, margin_in_units, percent_fewer
 
 
@@ -75,3 +76,13 @@ def test_intervals_cover_the_true_ratio_as_often_as_they_say() -> None:
         assert found.ci95
         inside += found.ci95[0] <= truth <= found.ci95[1]
     assert 0.94 <= inside / trials <= 0.96
+
+
+def test_a_difference_that_no_number_of_steps_makes_up_for_has_an_end() -> None:
+    found = fewer_steps([50.0, 60.0], [-0.001, -0.002], "lower")
+    assert found is not None
+    assert found.ci95 is not None
+    assert found.mean == pytest.approx(-9900)  # a hundred times the steps
+    assert found.ci95[0] == pytest.approx(-9900)
+    assert steps_words(found.mean) == "at least 9900 % more"
+    assert steps_words(-50.4) == "50 % more"

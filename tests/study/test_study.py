@@ -86,6 +86,28 @@ def test_a_study_searches_confirms_and_publishes_and_is_not_run_twice(command_li
     assert studies(tmp_path) == [summary]
 
 
+def test_the_metric_of_the_headline_is_read_from_winners_of_its_own(command_line: list[str], tmp_path: Path) -> None:
+    name = "test/calibration_error"
+    result = run_study(command_line, "optimizer=lion,adamw", f"study.headline_metric={name}")
+    assert result.returncode == 0, result.stderr
+    (replicate,), (summary,) = replicates(tmp_path), studies(tmp_path)
+    (row,) = [row for row in summary["comparisons"] if row["metric"] == name]
+    others = 0
+    for optimizer in ("lion", "adamw"):
+        trials = replicate.of(optimizer, "search")
+        best, decides = (
+            sorted(trials, key=lambda run: sign * (run.last(metric) or 0.0))
+            for sign, metric in ((1, "val/calibration_error"), (-1, "val/top1"))
+        )
+        (read,) = replicate.of(optimizer, "headline" if best[0] != decides[0] else "confirm")
+        others += read.phase == "headline"
+        assert read.settings["optimizer"] == best[0].settings["optimizer"]
+        assert row["per_replicate"][optimizer] == [read.last(name)]
+        (confirmed,) = replicate.of(optimizer, "confirm")
+        assert (confirmed.seed, confirmed.settings["test"]) == (read.seed, True)
+    assert others, "each optimizer's best is the best by both metrics, so that this test shows nothing"
+
+
 def test_an_optimizer_against_itself_in_other_units_differs_by_nothing(command_line: list[str], tmp_path: Path) -> None:
     result = run_study(command_line, "optimizer=adamw,adamw_thousandths", "hydra.searchpath=[pkg://tests.study.conf]")
     assert result.returncode == 0, result.stderr
