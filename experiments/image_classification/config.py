@@ -35,7 +35,9 @@ class ImageDataConfig(DataConfig):
     real_places: list[str] = field(default_factory=list)
     """files with the reassessed labels of the test set, reported as test/real_top1"""
     initial_run: str | None = None
-    """the published run, as a path with * in it, whose final weights training starts from; null: from scratch"""
+    """the data set of the run whose final weights training starts from; null: from scratch"""
+    initial_places: list[dict[str, Any]] = field(default_factory=list)
+    """where that run is: ``path``, a pattern of folders, and its ``model_name``"""
 
 
 @dataclass

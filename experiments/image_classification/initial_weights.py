@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from omegaconf import OmegaConf
 from timm.models.vision_transformer import checkpoint_filter_fn
 
 from experiments.harness.averages import evaluated_weights
@@ -12,15 +13,16 @@ from experiments.harness.initial_scale import mark_pretrained
 
 
 def load_initial_weights(model: Any, run_directory: Path) -> None:
-    """Load the newest checkpoint of a run into ``model``, a vision transformer of timm: the averaged weights if the run
-    has them, position embeddings resampled to the model's resolution. The head keeps its own initialisation.
+    """Load the last checkpoint of a complete run into ``model``, a vision transformer of timm: the averaged weights if
+    the run has them, position embeddings resampled to the model's resolution. The head keeps its own initialisation.
 
-    Raises RunError for a run without a checkpoint, or of another model.
+    Raises RunError for a run whose last checkpoint is gone or damaged, or of another model.
     """
     saved = load_checkpoint(run_directory)
-    if saved is None:
+    if saved is None or saved["step"] != OmegaConf.load(run_directory / "config.yaml").train.steps:
         raise RunError(
-            f"The run {run_directory} that data.initial_run names has no checkpoint: training cannot start from it."
+            f"The last checkpoint of {run_directory}, from which training is to start, is gone or damaged: the command "
+            "that made the run computes its end again."
         )
     kept = {name: value for name, value in evaluated_weights(saved).items() if not name.startswith("head.")}
     try:
@@ -34,7 +36,7 @@ def load_initial_weights(model: Any, run_directory: Path) -> None:
     except RuntimeError as error:  # tensors of other shapes
         fault = str(error)
     if fault:
-        raise RunError(f"The run {run_directory} that data.initial_run names is of another model: {fault}.")
+        raise RunError(f"The run {run_directory}, from which training is to start, is of another model: {fault}.")
     for name, part in model.named_children():
         if name != "head":
             mark_pretrained(part)

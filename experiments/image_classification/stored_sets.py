@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from omegaconf import OmegaConf
 
 from experiments.data.stored import StoredSplit, check_fingerprint, check_splits, open_splits
 from experiments.harness.errors import DataError
 from experiments.harness.provenance import ROOT
+from experiments.harness.record import read_status
 from experiments.image_classification.reassessed_labels import read_reassessed_labels
 
 
@@ -28,8 +30,8 @@ class StoredSet:
     v2: StoredSplit | None
     real_labels: np.ndarray | None
     """int64 [test rows, most labels of one picture]; see reassessed_labels.py"""
-    initial_run: str | None
-    """name of the run whose final weights training starts from"""
+    initial_run: Path | None
+    """folder of the run whose final weights training starts from"""
     fingerprint: str
     """SHA-256 over all of the above: labels, encoded lengths, the run's name"""
 
@@ -55,11 +57,11 @@ def open_stored(data: Mapping[str, Any], cache_dir: Path) -> StoredSet:
         check_splits(of_v2, ("test",), f"{data['name']}/v2")
         v2 = of_v2["test"]
     real_file = _first_file(data["name"], data["real_places"]) if data["real_places"] else None
-    initial_run = _find_run(data["initial_run"]) if data["initial_run"] else None
+    initial_run = _find_run(data["initial_run"], data["initial_places"]) if data["initial_run"] else None
     content = {
         **{split.name: split.fingerprint() for split in (train, test, v2) if split},
         "real": hashlib.sha256(real_file.read_bytes()).hexdigest() if real_file else None,
-        "initial_run": initial_run,
+        "initial_run": initial_run.name if initial_run else None,
     }
     fingerprint = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     check_fingerprint(data, fingerprint)
@@ -77,13 +79,22 @@ def _first_file(name: str, paths: list[str]) -> Path:
     return found[0]
 
 
-def _find_run(pattern: str) -> str:
-    """The name of the one run whose folder ``pattern`` matches (relative to the repository, or absolute)."""
-    path = ROOT / pattern
-    found = sorted(match.name for match in path.parent.glob(path.name) if match.is_dir())
+def _find_run(name: str, places: list[dict[str, Any]]) -> Path:
+    """The folder of the one complete run on the data set ``name`` of which a place gives pattern (relative to the
+    repository, or absolute) and model.
+    """
+    found = []
+    for place in places:
+        for run in (ROOT / place["path"]).parent.glob(Path(place["path"]).name):
+            if (read_status(run) or {}).get("status") == "complete":
+                config = OmegaConf.load(run / "config.yaml")
+                if (config.data.name, config.model.get("model_name")) == (name, place["model_name"]):
+                    found.append(run)
     if len(found) != 1:
+        looked = " or ".join(f"{place['path']} with model {place['model_name']}" for place in places)
         raise DataError(
-            f"data.initial_run={pattern} matches {', '.join(found) or 'no run'}, but must match one: finish the study "
-            "that makes it (the head of the experiment's file says which), or name the run in full."
+            f"Training starts from the run on {name}, of which there must be one, but {looked} has {len(found)} that "
+            "are complete: finish the study that makes it (the head of the experiment's file says which), or name the "
+            "run's folder in data.initial_places."
         )
     return found[0]

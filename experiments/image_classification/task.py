@@ -16,7 +16,6 @@ from experiments.data.copies import warn_of_copies
 from experiments.data.labels import check_classes
 from experiments.harness.errors import ConfigError, refused_as
 from experiments.harness.prepared_data import PreparedData
-from experiments.harness.provenance import ROOT
 from experiments.harness.seeds import derive_seed
 from experiments.image_classification.augmentation import (
     evaluation_transform,
@@ -49,8 +48,8 @@ class ImageClassification:
     """A labelled image set and the model that the config names.
 
     ``splits`` are those of pictures.py; with the reassessed labels of the test images, ``real_labels`` (int64 [images,
-    most], filled up with -1), and with a split ``v2`` the test has further metrics. ``initial_run`` names the run whose
-    final weights training starts from.
+    most], filled up with -1), and with a split ``v2`` the test has further metrics. ``initial_run`` is the folder
+    of the run whose final weights training starts from.
     """
 
     def __init__(
@@ -58,7 +57,7 @@ class ImageClassification:
         cfg: ImageClassificationConfig,
         splits: dict[str, Pictures],
         real_labels: np.ndarray | None = None,
-        initial_run: str | None = None,
+        initial_run: Path | None = None,
     ) -> None:
         self.frozen_outputs: dict[str, str] = {}
         self._cfg, self._splits, self._real_labels, self._initial_run = cfg, splits, real_labels, initial_run
@@ -100,7 +99,7 @@ class ImageClassification:
         if self._cfg.head_bias:
             nn.init.constant_(model.get_classifier().bias, self._cfg.head_bias)
         if self._initial_run:
-            load_initial_weights(model, ROOT / self._cfg.run.runs_dir / self._cfg.task / self._initial_run)
+            load_initial_weights(model, self._initial_run)
         return model
 
     def batch(self, indices: np.ndarray, seeds: list[int]) -> dict[str, Tensor]:

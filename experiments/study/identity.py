@@ -6,8 +6,8 @@ replaced only by the same study.
 
 import hashlib
 import json
-import os
 import re
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -85,8 +85,12 @@ def study_identity(configs: Mapping[str, Mapping[str, Any]], fingerprint: str) -
 def check_folder(directory: Path, identity: Mapping[str, Any]) -> None:
     """Raise ConfigError if another study than that of ``identity`` is published in ``directory``."""
     existing = next(folder for folder in (directory, *directory.parents) if folder.exists())
-    if not (existing.is_dir() and os.access(existing, os.W_OK)):
-        raise ConfigError(f"{existing} cannot be written, so no study could be published: set run.results_dir.")
+    try:
+        tempfile.TemporaryFile(dir=existing).close()  # what os.access says of /proc or a full disk is not so
+    except OSError as error:
+        raise ConfigError(
+            f"{existing} cannot be written ({error.strerror}), so no study could be published: set run.results_dir."
+        ) from error
     path = directory / "study.json"
     if not path.exists():
         if directory.exists() and any(directory.iterdir()):

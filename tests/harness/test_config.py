@@ -175,8 +175,10 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(
     (tmp_path / "file").touch()
     with pytest.raises(RunError, match=r"cannot be written .*: set run\.runs_dir"):
         execute(make_config(f"run.runs_dir={tmp_path}/file/runs"))
-    with pytest.raises(ConfigError, match=r"file cannot be written, .* set run\.results_dir"):
+    with pytest.raises(ConfigError, match=r"file cannot be written \(Not a directory\), .* set run\.results_dir"):
         check_folder(tmp_path / "file" / "results", {})
+    with pytest.raises(ConfigError, match=r"/proc cannot be written .* set run\.results_dir"):
+        check_folder(Path("/proc/results"), {})
 
 
 def test_a_relative_cache_is_the_same_from_everywhere(

@@ -38,6 +38,7 @@ def imagenet(tmp_path: Path) -> dict[str, Any]:
         "v2_places": [place("hub", write_v2(tmp_path / "v2"), **V2_KEYS)],
         "real_places": [str(write_real(tmp_path / "real.json"))],
         "initial_run": None,
+        "initial_places": [],
     }
 
 
@@ -62,7 +63,7 @@ def compose_small(compose_cell: Callable[..., Any], imagenet: dict[str, Any], tm
             "train.micro_batch_size=4", "train.log_every=1", "train.evaluate_every=3", "data.image_size=32",
             "data.val_size=6", f"run.runs_dir={tmp_path}/runs", f"run.cache_dir={tmp_path}/cache", *more,
         )  # fmt: skip
-        cfg.data.update({key: value for key, value in imagenet.items() if key != "initial_run"})
+        cfg.data.update({key: value for key, value in imagenet.items() if not key.startswith("initial")})
         if cfg.model["model_name"].startswith("vit"):
             cfg.model = {**cfg.model, "embed_dim": 24, "depth": 2, "num_heads": 2}
         return cfg

@@ -127,7 +127,11 @@ def test_fine_tuning_is_at_384_pixels_from_the_same_optimizers_run_with_the_same
     cfg = compose_cell(name, "optimizer=adamw", "seed=2")
     assert (cfg.data.image_size, cfg.data.name) == (384, "imagenet")
     before = name.removesuffix("_384")
-    assert cfg.data.initial_run == f"results/image_classification/paper/{before}/runs/adamw-s2-*"
+    pretraining = compose_cell(before, "optimizer=adamw", "seed=2")
+    assert cfg.data.initial_run == pretraining.data.name
+    assert cfg.data.initial_places == [
+        {"path": "runs/image_classification/adamw-s2-*", "model_name": pretraining.model.model_name}
+    ]
     assert cfg.model.model_name == PRETRAINING[before].model
 
 
