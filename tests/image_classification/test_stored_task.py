@@ -218,7 +218,7 @@ def test_fine_tuning_starts_from_the_final_weights_of_the_same_optimizer_and_see
     name = locate(cfg)[2].name
     directory.rename(directory.with_name("lion-s0-0123456789"))
     assert locate(cfg)[2].name != name, "from other weights it is another run"
-    with pytest.raises(DataError, match=r"the run on imagenet21k, .* lion-s1-\* with model vit_\S+ has 0 that"):
+    with pytest.raises(DataError, match=r"the run on imagenet21k, .*/lion-s1-\* with model vit_\S+ has 0 that"):
         locate(compose_small("i21k_vit_b16_384", "data.image_size=64", "seed=1"))
 
 
