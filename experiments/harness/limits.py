@@ -23,8 +23,8 @@ CHOICES = {
     "run.device": ("auto", "cpu", "cuda"),
     "run.wandb": ("auto", "online", "offline", "disabled"),
 }
-MOST_CONFIRM_SEEDS = 100
-"""A replicate's share of the seeds, one of which is for its search."""
+SEEDS_A_REPLICATE, MOST_CONFIRM_SEEDS = 1000, 100
+"""A replicate's share of the seeds, the first of which confirm; each of the others is for one trial of the searches."""
 NAMES = {
     "optimizer.name": (r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", "up to 64 letters, digits, '.', '_' and '-'"),
     "data.name": (r"[^/.\0][^/\0]{0,199}", "up to 200 characters without '/'"),
@@ -66,8 +66,10 @@ def _at(plain: Mapping[str, Any], key: str) -> Any:
 def _check_study(study: Mapping[str, Any]) -> None:
     if not all(trials >= 1 for trials in study["stages"]):
         raise ConfigError(f"study.stages must be numbers of trials from 1 up, but it is {study['stages']}.")
-    if not 1 <= study["confirm"] < MOST_CONFIRM_SEEDS:
-        raise ConfigError(f"study.confirm must be from 1 to {MOST_CONFIRM_SEEDS - 1}, but it is {study['confirm']}.")
+    if (trials := sum(study["stages"])) > (most := SEEDS_A_REPLICATE - MOST_CONFIRM_SEEDS):
+        raise ConfigError(f"study.stages may have up to {most} trials together, but has {trials}.")
+    if not 1 <= study["confirm"] <= MOST_CONFIRM_SEEDS:
+        raise ConfigError(f"study.confirm must be from 1 to {MOST_CONFIRM_SEEDS}, but it is {study['confirm']}.")
     if not all(0 < length < math.inf and length != 1 for length in study["lengths"]):
         raise ConfigError(
             f"study.lengths must be above 0 and not 1, which runs anyway, but they are {study['lengths']}."

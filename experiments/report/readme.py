@@ -134,9 +134,8 @@ def _settings(summary: Summary, figures: Sequence[str]) -> list[str]:
     first, *later = summary["stages"]
     then = f"; then {sum(later)} one after the other, where those before promised most" if later else ""
     searched = (
-        f"In each replicate every optimizer was searched anew, on a validation split and another seed than those that "
-        "are "
-        f"reported: {first} trials over the whole space, at the same points for all{then}. Its best trial then ran on "
+        "In each replicate every optimizer was searched anew, by a validation split, each trial on a seed of its own: "
+        f"{first} trials over the whole space, at the same points for all{then}. Its best trial then ran on "
         f"{summary['confirm']} fresh seeds."
     )
     units = (

@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 
 from experiments.harness.config import ScheduleConfig
 from experiments.harness.entry import locate, usable_status
-from experiments.harness.limits import MOST_CONFIRM_SEEDS
+from experiments.harness.limits import MOST_CONFIRM_SEEDS, SEEDS_A_REPLICATE
 from experiments.harness.record import FINISHED, read_status
 from experiments.harness.schedule import lr_factor
 from experiments.study.replicates import Phase
@@ -70,7 +70,7 @@ class Course:
         self._overrides = [*overrides, *(f"{key}={written(value)}" for key, value in self.nuisance.items())]
         self.searches = {name: Search(space) for name, space in spaces.items()}
         self.confirmation: list[Run] = []
-        self._seed = MOST_CONFIRM_SEEDS * number  # for the search; those that follow confirm
+        self._first_seed = SEEDS_A_REPLICATE * number
         cfg = compose(self._overrides)
         self._steps, self._warmup_steps = cfg.train.steps, cfg.schedule.warmup_steps
         schedule = ScheduleConfig(**cfg.schedule)
@@ -103,7 +103,9 @@ class Course:
             of_point = search.space.arguments(point, steps=self._steps, factor_sum=self._factor_sum)
             arguments = [f"optimizer.{key}={written(value)}" for key, value in of_point.items()]
             stage = int(np.searchsorted(ends, len(search.trials), side="right")) + 1
-            search.trials.append(self._run(name, "search", self._seed, arguments, stage=stage, unit=tuple(point)))
+            # On seeds of their own, the same for all optimizers: on one seed a search finds what suits that seed.
+            seed = self._first_seed + MOST_CONFIRM_SEEDS + len(search.trials)
+            search.trials.append(self._run(name, "search", seed, arguments, stage=stage, unit=tuple(point)))
         return search.trials[done:]
 
     def _score(self, trial: Run, metric: Literal["validation", "headline"] = "validation") -> float:
@@ -118,7 +120,7 @@ class Course:
 
     def confirm(self) -> list[Run]:
         """The winners on fresh seeds, evaluated on the test split once, and the reference's at other lengths too."""
-        for seed in range(self._seed + 1, self._seed + 1 + self._settings["confirm"]):
+        for seed in range(self._first_seed, self._first_seed + self._settings["confirm"]):
             for name in self.searches:
                 self.confirmation.append(self._run(name, "confirm", seed, self._chosen(name)))
                 if self._settings["headline_metric"] and self._chosen(name, "headline") != self._chosen(name):
