@@ -54,7 +54,7 @@ def test_a_study_searches_confirms_and_publishes_and_is_not_run_twice(command_li
 
     # Search and confirmation share no seed, and only confirmation sees the test split.
     for run in replicate.runs:
-        assert run.seed == (0 if run.phase == "search" else 1)
+        assert run.seed == (99 + run.trial if run.phase == "search" else 0)
         assert bool(run.curve("test/top1")) is (run.phase != "search")
         assert run.run_id.startswith(f"{run.optimizer}-s{run.seed}-")
 
@@ -88,7 +88,7 @@ def test_a_study_searches_confirms_and_publishes_and_is_not_run_twice(command_li
 
 def test_the_metric_of_the_headline_is_read_from_winners_of_its_own(command_line: list[str], tmp_path: Path) -> None:
     name = "test/calibration_error"
-    result = run_study(command_line, "optimizer=lion,adamw", f"study.headline_metric={name}")
+    result = run_study(command_line, "optimizer=lion,adamw", f"study.headline_metric={name}", "study.stages=[5]")
     assert result.returncode == 0, result.stderr
     (replicate,), (summary,) = replicates(tmp_path), studies(tmp_path)
     (row,) = [row for row in summary["comparisons"] if row["metric"] == name]
@@ -153,7 +153,7 @@ def test_a_failing_run_is_named_and_the_exit_code_is_not_zero(command_line: list
     result = run_study(command_line, "optimizer=lion,adamw", "+optimizer.nonsense=1")
     assert result.returncode == 2
     assert "4 of 4 runs did not finish" in result.stderr
-    assert "lion-s0-" in result.stderr
+    assert "lion-s100-" in result.stderr
     assert "nonsense" in result.stderr
 
 
