@@ -184,13 +184,26 @@ class Diffusion:
         return "loss", np.array(sums["errors"])
 
     def write_samples(self, directory: Path, step: int) -> None:
-        """Put the first generated images of this step into ``samples.png``: a row for each evaluation of a run."""
+        """Put the first generated images of this step into ``samples.png``: a row for each evaluation of a run, and
+        below them real images of the same conditions.
+        """
         assert self._samples is not None, "nothing was generated yet"
-        every = self._cfg.train.sample_every
+        every, shown = self._cfg.train.sample_every, self._samples.shown
         assert every is not None
-        write_row(
-            directory / "samples.png", self._samples.shown, -(-step // every) - 1, -(-self._cfg.train.steps // every)
-        )
+        real = self._pixels("test", self._like_samples(len(shown))).movedim(1, 3).numpy()
+        row, rows = -(-step // every) - 1, -(-self._cfg.train.steps // every)
+        write_row(directory / "samples.png", shown, row, rows, real)
+
+    def _like_samples(self, count: int) -> np.ndarray:
+        """Numbers of test images: those that samples 0 to ``count - 1`` are to find, for super-resolution; otherwise
+        the first of the same condition.
+        """
+        if self._cfg.data.low_resolution:
+            return np.arange(count)
+        tested = self._numbers["test"].reshape(len(self._numbers["test"]), -1)
+        wanted = self._numbers["samples"][:count].reshape(count, 1, -1)
+        first: np.ndarray = (tested == wanted).all(2).argmax(1)
+        return first
 
     def denoised(self, model: nn.Module, numbers: range) -> Iterator[Tensor]:
         """Samples ``numbers`` after each step of the sampler, uint8 ``[N, 3, size, size]``; the last is the sample."""

@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from experiments.report.labels import Summary, metric_label, metric_of, metric_title, optimizer_name
+from experiments.report.labels import Summary, metric_of, optimizer_name
 from experiments.report.samples import sample_distances, sample_sheets, sampled_steps
 from experiments.report.search_figures import ease_of_tuning, settings_scatter
-from experiments.report.style import figure_style
+from experiments.report.style import figure_style, save, subject, titled
 from experiments.study.replicates import Replicate
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart. An optimizer has its colour in every figure.
 COLORS = {"lion": "#D55E00", "adamw": "#0072B2", "sgd": "#009E73", "adafactor": "#CC79A7"}
-SPARE_COLORS = ("#E69F00", "#56B4E9", "#000000")
+SPARE_COLORS = ("#E69F00", "#56B4E9", "#777777")
 
 
 def draw(directory: Path, summary: Summary, replicates: Sequence[Replicate]) -> list[str]:
@@ -27,14 +27,14 @@ def draw(directory: Path, summary: Summary, replicates: Sequence[Replicate]) -> 
         figures = {}
         for row in summary["comparisons"]:
             if row["primary"] and row["difference"]:
-                figures[f"paired-differences-{row['a']}-{row['b']}.png"] = paired_differences(summary, row, colors)
+                figures[f"paired-differences-{row['a']}-{row['b']}.svg"] = paired_differences(summary, row, colors)
         if summary["stages"]:
-            figures["ease-of-tuning.png"] = ease_of_tuning(summary, colors)
+            figures["ease-of-tuning.svg"] = ease_of_tuning(summary, colors)
             figures["settings.png"] = settings_scatter(summary, counting, colors)
-        figures["learning-curves.png"] = learning_curves(summary, counting, colors)
+        figures["learning-curves.svg"] = learning_curves(summary, counting, colors)
         figures |= _sample_figures(directory, summary, counting, colors)
         for name, figure in figures.items():
-            figure.savefig(directory / name, metadata={"Software": None})
+            save(figure, directory / name)
     return list(figures)
 
 
@@ -86,21 +86,23 @@ def paired_differences(summary: Summary, comparison: dict[str, Any], colors: dic
         )
     axes.set_xticks(range(at + 1 + len(new)), [*map(str, points), "mean", *map(str, new)])
     axes.set_xlabel("replicate")
+    pair = f"{optimizer_name(a)} - {optimizer_name(b)}"
+    axes.set_title(f"{subject(summary)}\n{pair}: {titled(comparison['metric'], comparison['better'])}")
     unit = metric_of(comparison["metric"]).difference_unit
-    title = f"{optimizer_name(a)} - {optimizer_name(b)}: {metric_label(comparison['metric'])}"
-    axes.set_title(f"{title}, {unit}" if unit else title)
-    axes.set_ylabel(f"above 0: {optimizer_name(a if comparison['better'] == 'higher' else b)} is better")
+    better = f"above 0: {optimizer_name(a if comparison['better'] == 'higher' else b)} is better"
+    axes.set_ylabel(f"{unit}, {better}" if unit else better)
     figure.legend(loc="outside lower center", ncols=3)
     return figure
 
 
 def learning_curves(summary: Summary, replicates: Sequence[Replicate], colors: dict[str, str]) -> Figure:
-    """Training loss and validation metric of the winners' confirm runs against the step: mean, and band of one standard
+    """Validation metric and training loss of the winners' confirm runs against the step: mean, and band of one standard
     deviation over all of them.
     """
-    figure = Figure(figsize=(9, 3.4))
+    figure = Figure(figsize=(9, 3.6))
     panels = figure.subplots(1, 2)
-    for axes, metric in zip(panels, ("train/loss", summary["validation_metric"]), strict=True):
+    shown = {summary["validation_metric"]: summary["validation_better"], "train/loss": "lower"}
+    for axes, (metric, better) in zip(panels, shown.items(), strict=True):
         for name in summary["optimizers"]:
             runs = [run for each in replicates for run in each.of(name, "confirm")]
             curves = np.array([run.curve(metric) for run in runs if not run.diverged])
@@ -113,8 +115,9 @@ def learning_curves(summary: Summary, replicates: Sequence[Replicate], colors: d
             axes.plot(steps, mean, color=colors[name], label=label)
             axes.fill_between(steps, mean - deviation, mean + deviation, color=colors[name], alpha=0.2, linewidth=0)
         axes.set_xlabel("step")
-        axes.set_title(metric_title(metric))
+        axes.set_title(titled(metric, better))
     panels[0].legend()
+    figure.suptitle(subject(summary))
     return figure
 
 
@@ -136,10 +139,16 @@ def _sample_figures(
     steps = sampled_steps(next(iter(records.values()))[0])
     if not steps:
         return {}
-    figures = {"samples.png": sample_sheets({optimizer_name(name): sheet for name, sheet in sheets.items()}, steps)}
-    names = dict.fromkeys(row["metric"] for row in summary["comparisons"] if row["metric"].startswith("samples/"))
-    if names:
-        by_title = {metric: metric_title(metric) for metric in names}
+    sheet = sample_sheets({optimizer_name(name): sheet for name, sheet in sheets.items()}, steps)
+    figures = {"samples.png": sheet}
+    titles = {
+        row["metric"]: titled(row["metric"], row["better"])
+        for row in summary["comparisons"]
+        if row["metric"].startswith("samples/")
+    }
+    if titles:
         by_name = {optimizer_name(name): color for name, color in colors.items()}
-        figures["sample-distances.png"] = sample_distances(records, by_title, by_name)
+        figures["sample-distances.svg"] = sample_distances(records, titles, by_name)
+    for figure in figures.values():
+        figure.suptitle(subject(summary))
     return figures

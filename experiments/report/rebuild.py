@@ -33,7 +33,7 @@ def write_study(directory: Path) -> Summary:
     """
     write_summary(directory)
     summary = read_summary(directory)
-    for left in directory.glob("*.png"):  # of a version of the study that could draw more
+    for left in (*directory.glob("*.png"), *directory.glob("*.svg")):  # of a version that could draw more
         left.unlink()
     figures = draw(directory, summary, read_replicates(directory))
     (directory / "README.md").write_text(study_page(summary, figures), encoding="utf-8")

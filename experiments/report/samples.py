@@ -16,12 +16,12 @@ from PIL import Image
 
 from experiments.harness.errors import RunError
 from experiments.harness.record import read_metrics
-from experiments.report.style import figure_style
+from experiments.report.style import figure_style, save
 
 COUNT = "samples/num_samples"
 BOUNDS = {"_floor": ("real images", ":"), "_noise": ("noise", "--")}
 """Distances that frame the others, by the end of their names."""
-HEIGHT = 1.0
+HEIGHT = 0.6
 """inches of a row of images"""
 
 
@@ -31,19 +31,24 @@ def sampled_steps(rows: Sequence[Mapping[str, float]]) -> list[int]:
 
 
 def sample_sheets(sheets: Mapping[str, Path], steps: Sequence[int]) -> Figure:
-    """The samples.png of each run, by its title, in columns; a row for each of the steps."""
-    images = {}
+    """The samples.png of each run, by its title, in columns; a row for each of the steps, and one of real images."""
+    images, labels = {}, [f"step {step}" for step in steps]
     for title, path in sheets.items():
         with Image.open(path) as image:
             images[title] = np.asarray(image)
+            is_last_real = image.info.get("last row") == "real"  # sheets of before have none
+    if is_last_real:
+        labels.append("real")
     height, width, _ = next(iter(images.values())).shape
-    row_height = height / len(steps)
-    figure = Figure(figsize=(len(images) * HEIGHT * width / row_height + 0.8, HEIGHT * len(steps) + 0.4))
+    row_height = height / len(labels)
+    figure = Figure(figsize=(len(images) * HEIGHT * width / row_height + 0.8, HEIGHT * len(labels) + 0.6))
     for axes, (title, sheet) in zip(figure.subplots(1, len(images), squeeze=False)[0], images.items(), strict=True):
         axes.imshow(sheet, interpolation="nearest")
         axes.set_title(title)
         axes.set_xticks([])
-        axes.set_yticks([row_height * (place + 0.5) for place in range(len(steps))], [f"step {step}" for step in steps])
+        axes.set_yticks([row_height * (place + 0.5) for place in range(len(labels))], labels)
+        axes.tick_params(length=0)
+        axes.spines[:].set_visible(False)
         axes.grid(False)
         axes.label_outer()
     return figure
@@ -53,24 +58,38 @@ def sample_distances(
     records: Mapping[str, Sequence[Sequence[Mapping[str, float]]]], titles: Mapping[str, str], colors: Mapping[str, str]
 ) -> Figure:
     """Each metric of ``titles`` against the step, of each group of runs (their rows) the mean and a band of one
-    standard deviation; with the distances of real images and of noise where they were recorded.
+    standard deviation; where images were generated once, each run beside its group's mean. With the distances of real
+    images and of noise where they were recorded.
     """
-    figure = Figure(figsize=(4.5 * len(titles), 3.4))
+    figure = Figure(figsize=(4.5 * len(titles), 3.6))
     panels = figure.subplots(1, len(titles), squeeze=False)[0]
     for axes, (metric, title) in zip(panels, titles.items(), strict=True):
-        for name, group in records.items():
+        for place, (name, group) in enumerate(records.items()):
             measured = [[row for row in rows if metric in row] for rows in group]
             values = np.array([[row[metric] for row in rows] for rows in measured])
             steps, mean = [row["step"] for row in measured[0]], values.mean(0)
             deviation = values.std(0, ddof=1 if len(values) > 1 else 0)
-            axes.plot(steps, mean, color=colors[name], label=name)
-            axes.fill_between(steps, mean - deviation, mean + deviation, color=colors[name], alpha=0.2, linewidth=0)
+            if len(steps) > 1:
+                axes.plot(steps, mean, color=colors[name], marker=".", label=name)
+                axes.fill_between(steps, mean - deviation, mean + deviation, color=colors[name], alpha=0.2, linewidth=0)
+            else:
+                axes.plot([place - 0.15] * len(values), values[:, 0], color=colors[name], marker=".", linestyle="")
+                axes.errorbar(place, mean, yerr=deviation, color=colors[name], marker="o", capsize=4, label=name)
         for end, (label, line) in BOUNDS.items():
-            if metric + end in measured[0][0]:
-                axes.axhline(measured[0][0][metric + end], color="#555555", linestyle=line, label=label)
-        axes.set_xlabel("step")
+            if (bound := measured[0][0].get(metric + end)) is not None:
+                axes.axhline(bound, color="#555555", linestyle=line)
+                axes.annotate(
+                    label, (1, bound), (0, 2), ("axes fraction", "data"), "offset points", ha="right", color="#555555"
+                )
+        if len(steps) > 1:
+            axes.set_xlabel("step")
+        else:
+            axes.set_xticks(range(len(records)), list(records))
+            axes.set_xlim(-0.5, len(records))
+            axes.set_xlabel(f"after {int(steps[0])} steps")
         axes.set_title(title)
-    panels[0].legend()
+    if len(steps) > 1:
+        panels[0].legend()
     return figure
 
 
@@ -86,7 +105,7 @@ def main(arguments: Sequence[str]) -> None:
                 raise RunError(f"{run} has no samples.png: it is no run with train.sample_every that was tested.")
         with figure_style():
             sheets = {run.name: run / "samples.png" for run in runs}
-            sample_sheets(sheets, sampled_steps(read_metrics(runs[0]))).savefig(out[0])
+            save(sample_sheets(sheets, sampled_steps(read_metrics(runs[0]))), out[0])
     except RunError as error:
         sys.exit(f"error: {error}")
 

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from experiments.report.labels import Summary, dimension_label, metric_title, optimizer_name, significant
+from experiments.report.style import subject, titled
 from experiments.study.replicates import Replicate, ReplicateRun
 from experiments.study.trials import value_at
 
@@ -38,7 +39,8 @@ def ease_of_tuning(summary: Summary, colors: Mapping[str, str]) -> Figure:
         axes.axvline(end + 0.5, color="#888888", linestyle=":")
     axes.plot([], [], color="#888888", linestyle=":", label="next stage")
     axes.set_xlabel("trials")
-    axes.set_title(f"best {metric_title(summary['validation_metric'])} so far")
+    best = f"best {metric_title(summary['validation_metric'])} so far ({summary['validation_better']} is better)"
+    axes.set_title(f"{subject(summary)}\n{best}")
     figure.legend(loc="outside lower center", ncols=3)
     return figure
 
@@ -74,7 +76,7 @@ def settings_scatter(summary: Summary, replicates: Sequence[Replicate], colors: 
         *sorted((float(ends[0] if is_lower else ends[1]) - (0.1 if is_lower else -0.1) * room, float(outside)))
     )
     handles, labels = grid[0][0].get_legend_handles_labels()
-    figure.suptitle(metric_title(metric))
+    figure.suptitle(f"{subject(summary)}: {titled(metric, summary['validation_better'])}")
     figure.legend(handles, labels, loc="outside lower center", ncols=3)
     return figure
 
@@ -109,13 +111,20 @@ def _mark_winners(axes: Axes, positions: Sequence[float], values: Sequence[float
         axes.plot(x, y, color="black", marker="*", linestyle="", markersize=7, label="a replicate's winner")
 
 
-def _label(axes: Axes, space: dict[str, Any], steps: int) -> None:
+def position_ticks(space: Mapping[str, Any], steps: int) -> dict[float, str]:
+    """What some positions in a dimension of a search space stand for, by position."""
     zero = space["zero"]
     ticks = {at: significant(value_at(space, at, steps)) for at in (zero, (1 + zero) / 2, 1.0)}
     if zero:
-        axes.axvspan(0, zero, color="#eeeeee")
         del ticks[zero]  # it would run into that of 0
         ticks = {zero / 2: "0", **ticks}
+    return ticks
+
+
+def _label(axes: Axes, space: dict[str, Any], steps: int) -> None:
+    if space["zero"]:
+        axes.axvspan(0, space["zero"], color="#eeeeee", zorder=0)  # below the band of what diverged
+    ticks = position_ticks(space, steps)
     axes.set_xticks(list(ticks), list(ticks.values()), fontsize=8)
     axes.set_xlim(-0.02, 1.02)
     axes.set_xlabel(dimension_label(space), fontsize=8)

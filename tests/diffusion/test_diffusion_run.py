@@ -30,8 +30,10 @@ def test_a_run_ends_with_every_metric(make_diffusion: MakeConfig, optimizer: str
         assert all(math.isfinite(last[f"samples/{distance}{bound}"]) for bound in ("", "_floor", "_noise"))
     assert last["samples/fd_efficientnet_lite0_floor"] < last["samples/fd_efficientnet_lite0_noise"]
     with Image.open(directory / "samples.png") as sheet:
-        assert sheet.size == (4 * 16, 2 * 16)  # four samples at two points of training
-        assert np.asarray(sheet).reshape(2, -1).std(1).min() > 0
+        assert sheet.size == (4 * (32 + 4), 3 * (32 + 4))  # four samples at two points of training, four real images
+        bands = np.asarray(sheet).reshape(3, -1)
+    assert bands.std(1).min() > 0
+    assert len({band.tobytes() for band in bands}) == 3
 
 
 def test_text_to_image_and_super_resolution_end_with_every_metric(make_text_to_image: MakeConfig) -> None:

@@ -14,7 +14,9 @@ import numpy as np
 import pytest
 
 from experiments.harness.provenance import ROOT
+from experiments.report.dashboard.forest import forest
 from experiments.report.dashboard.records import columns, open_studies, published_studies
+from experiments.report.dashboard.settings import swept_keys
 from experiments.report.dashboard.site import write_dashboard
 from experiments.report.figures import COLORS
 from experiments.study.replicates import read_replicates
@@ -43,6 +45,11 @@ class Page(HTMLParser):
         self.texts.append(data)
 
 
+def summary_of(study: Path) -> dict[str, Any]:
+    summary: dict[str, Any] = json.loads((study / "summary.json").read_text())
+    return summary
+
+
 def build(tmp_path: Path) -> Path:
     return write_dashboard(tmp_path / "results", tmp_path / "runs", tmp_path / "dashboard").parent
 
@@ -69,17 +76,45 @@ def test_the_index_leads_to_finished_and_open_studies(write_study: WriteStudy, t
     write_study("finetuning", "smoke", "smoke", numbers=[0], declared=0, stages=())
     run = tmp_path / "runs" / "diffusion" / "lion-s0-0000000000"
     write_record(run, {"name": "lion", "lr": 1e-3}, status="running")
+    write_record(
+        tmp_path / "runs/diffusion/lion-s1-0000000000", {"name": "lion", "lr": 1e-3}, data="mnist5k", steps=100
+    )
     with held(run):
         folder = build(tmp_path)
     index = Page(folder / "index.html")
     assert "Lion beats AdamW by " in index.text
     assert "Exploratory (replicates 0 to 1; declared are 6): No verdict" in index.text
-    assert "No verdict: smoke." in index.text
-    assert index.text.count("Regime: ConvNet, 0.24 M parameters") == 3
-    assert "100 of 200" in index.text
-    assert "running" in index.text
-    assert len(index.links) == 3 + 2, "three finished studies; an open one and its run"
+    assert index.text.count("Regime: ConvNet, 0.24 M parameters") == 2
+    headings = ["verdict", "Finished studies", "Under way", "100 of 200 steps", "Finished sweeps", "100 of 100 steps"]
+    places = [index.text.index(words) for words in [*headings, "Smoke", "no verdict: smoke"]]
+    assert places == sorted(places)
+    assert index.text.index("1 running") < index.text.index("1 complete"), "what is under way stands above what is not"
+    assert len(index.links) == 2 * 2 + 3, "two studies in the forest and below it; smoke; two groups of runs"
     assert broken_links(folder) == []
+
+
+def test_the_forest_places_each_difference_in_units_of_its_margin(write_study: WriteStudy, tmp_path: Path) -> None:
+    comparison = summary_of(write_study(gain=0.03, numbers=range(5)))["comparisons"][0]
+    write_study("lit", gain=0.9, diverged=[(1, "lion")])
+    write_study("finetuning", numbers=[0])
+    write_study("diffusion", gain=-0.9)
+    write_study("diffusion", "smoke", "smoke", declared=0)
+    drawn = forest(published_studies(tmp_path / "results"))
+    far, one, row, lost = (each for each in drawn["rows"] if each["study"].summary["declared"])
+    reach = 8.0
+    low, high = (-end / comparison["margin"] for end in reversed(comparison["difference"]["ci95"]))
+    assert row["mean"] == pytest.approx(
+        50 + 50 * -comparison["difference"]["mean"] / comparison["margin"] / reach, abs=0.01
+    )
+    assert (row["low"], row["high"]) == pytest.approx((50 + 50 * low / reach, 50 + 50 * high / reach), abs=0.01)
+    assert row["told"].startswith("+1."), "Lion's loss is lower, so it lies on the side of the first"
+    assert row["exploratory"]
+    assert (far["low"], far["mean"], far["beyond"]) == (0, 0, (True, False)), "it ends at the edge, with an arrow"
+    assert far["color"] == COLORS["adamw"]
+    assert one["why"] == "one replicate: no interval"
+    assert lost["why"] == "confirm runs diverged: Lion in 1 of 6", "the replicates that are left are a selection"
+    assert drawn["ticks"]["+2"] == 50 + 50 * 2 / reach
+    assert drawn["tie"] == (50 - 50 / reach, 50 + 50 / reach)
 
 
 def test_a_studys_page_says_all_that_its_readme_says_first(write_study: WriteStudy, tmp_path: Path) -> None:
@@ -91,18 +126,32 @@ def test_a_studys_page_says_all_that_its_readme_says_first(write_study: WriteStu
     assert "Ease of tuning: " in text
 
 
-def test_every_confirm_run_of_a_study_is_reached_from_its_tables(write_study: WriteStudy, tmp_path: Path) -> None:
+def test_every_replicate_has_a_row_with_its_winners_settings(write_study: WriteStudy, tmp_path: Path) -> None:
     study = write_study(diverged=[(1, "lion")], optimizers=("lion", "adamw", "sgd"), numbers=range(7))
-    page = Page(build(tmp_path) / STUDY_PAGE)
-    runs = [run for each in read_replicates(study) for run in each.runs if run.phase == "confirm"]
-    places = {f"run-{run.run_id}" for run in runs}
-    assert len(places) == 3 * 7 * 2
-    assert places == {unquote(link[1:]) for link in page.links if link.startswith("#run-")}
-    assert places <= set(page.ids)
+    path = build(tmp_path) / STUDY_PAGE
+    page = Page(path)
+    rows = [f"replicate-{name}-{number}" for name in ("lion", "sgd") for number in range(7)]
+    assert [place for place in page.ids if str(place).startswith("replicate-")] == rows
+    winner = read_replicates(study)[6].of("lion", "confirm")[0].settings["optimizer"]["lr"]
+    (row,) = re.findall(r'id="replicate-lion-6">(.*)</tr>', path.read_text())
+    assert "6 (reproduction)" in row
+    assert f"<td>{winner:.4g}</td>" in row
+    (row,) = re.findall(r'id="replicate-lion-1">(.*)</tr>', path.read_text())
+    assert "<td>diverged</td>" in row
     assert len(page.ids) == len(set(page.ids))
-    assert "diverged run 1" in page.text
-    for fact in ("an imagined processor", "torch: 2.15.0", "update_norm", "hydra/sweeper=study scale=mini"):
-        assert fact in page.text
+    assert "hydra/sweeper=study scale=mini" in page.text
+
+
+def test_no_table_of_any_page_has_two_columns_of_one_name(write_study: WriteStudy, tmp_path: Path) -> None:
+    write_study(optimizers=("lion", "adamw", "sgd"), samples=True)
+    for seed, decay in enumerate((0.1, 0.2)):
+        optimizer = {"name": "lion", "lr": 1e-3, "weight_decay": decay}
+        rows = [{"step": 10, "val/loss": 1.0, "val/top1": 2.0, "train/loss": 1.0}]
+        write_record(tmp_path / f"runs/lit/lion-s{seed}-a", optimizer, seed=seed, rows=rows)
+    for path in build(tmp_path).glob("*.html"):
+        for head in re.findall(r"<thead>.*?</thead>", path.read_text(), flags=re.S):
+            names = re.findall(r"<th[^>]*>(.*?)</th>", head, flags=re.S)
+            assert len(names) == len(set(names)), f"{path.name}: {names}"
 
 
 def test_clicks_on_charts_lead_to_places_of_the_page(write_study: WriteStudy, tmp_path: Path) -> None:
@@ -110,7 +159,8 @@ def test_clicks_on_charts_lead_to_places_of_the_page(write_study: WriteStudy, tm
     page = Page(build(tmp_path) / STUDY_PAGE)
     traces = [trace for chart in page.data["charts"].values() for trace in chart["data"] if "customdata" in trace]
     targets = {str(place) for trace in traces for place in trace["customdata"]}
-    assert len(targets) == 2 * (5 + 1), "two metrics, of five replicates that count and one that reproduces"
+    assert len(targets) == 5 + 1, "five replicates that count and one that reproduces"
+    assert {run["place"] for run in page.data["runs"]} == {f"replicate-lion-{number}" for number in range(7)}
     assert targets | {run["place"] for run in page.data["runs"]} <= set(page.ids)
 
 
@@ -118,7 +168,8 @@ def test_plotly_knows_every_property_of_the_charts(write_study: WriteStudy, tmp_
     import plotly.graph_objects as go
 
     write_study(numbers=range(7))
-    charts = Page(build(tmp_path) / STUDY_PAGE).data["charts"].values()
+    charts = Page(build(tmp_path) / STUDY_PAGE).data["charts"]
+    charts = json.loads(re.sub(r'"--\w+"', '"red"', json.dumps(charts))).values()  # page.js puts in a theme's colours
     assert [len(go.Figure(chart).data) for chart in charts] == [3, 3, 2 * 6 + 2, *[3] * 8]
 
 
@@ -129,7 +180,9 @@ def test_the_searches_show_every_trial_and_no_diverged_one_as_a_value(write_stud
     known, best, lost = charts["search-1"]["data"]
     assert sorted(known["x"]) == sorted(run.unit[0] for run in trials if not run.diverged)
     assert sorted(lost["x"]) == sorted(run.unit[0] for run in trials if run.diverged)
-    assert lost["yaxis"] == "y2"
+    assert lost["yaxis"] == "y2", "they lie in a band of their own"
+    worse, band = (charts["search-1"]["layout"][axis]["domain"] for axis in ("yaxis", "yaxis2"))
+    assert worse[1] < band[0], "which is above the others, where lower is better"
     assert len(best["x"]) == 6, "a winner a replicate"
     assert all(": diverged" in text for text in lost["text"])
 
@@ -165,15 +218,13 @@ def test_evaluations_get_their_seconds_from_the_training_rows_around_them() -> N
 def test_curves_hold_every_row_of_a_run(write_study: WriteStudy, tmp_path: Path) -> None:
     run = read_replicates(write_study())[3].of("lion", "confirm")[1]
     data = Page(build(tmp_path) / STUDY_PAGE).data
-    (shown,) = (each["columns"] for each in data["runs"] if each["place"] == f"run-{run.run_id}")
+    (shown,) = (each["columns"] for each in data["runs"] if run.run_id in each["label"])
     assert shown["samples"] == [row["samples"] for row in run.rows]
     assert shown["seconds"] == pytest.approx([row["step"] / 20 for row in run.rows])
     assert shown["train/loss"] == [
         pytest.approx(row["train/loss"], rel=1e-5) if "train/loss" in row else None for row in run.rows
     ]
-    assert list(data["panels"].values()) == [
-        *("train/loss", "val/loss", "val/top1", "train/lr", "train/grad_norm", "optimizer/update_norm")
-    ]
+    assert list(data["panels"].values()) == ["val/loss", "val/top1", "train/loss"], "the search's metric leads"
 
 
 def test_open_runs_are_grouped_by_data_model_and_sources(write_study: WriteStudy, tmp_path: Path) -> None:
@@ -187,7 +238,7 @@ def test_open_runs_are_grouped_by_data_model_and_sources(write_study: WriteStudy
     (runs / "lion-s9-not-started").mkdir()
     with held(runs / "lion-s1-0123456789"):
         groups = open_studies(tmp_path / "runs", published_studies(tmp_path / "results"))
-    assert {group.title: sorted(group.runs) for group in groups} == {
+    assert {group.title: sorted(run.id for run in group.runs) for group in groups} == {
         "image classification: cifar10, ConvNet, 200 steps of 128": ["adamw-s100-a", "lion-s1-0123456789"],
         "image classification: mnist5k, ConvNet, 200 steps of 128": ["adamw-s1-b"],
     }
@@ -201,6 +252,39 @@ def test_a_run_that_no_process_holds_any_more_is_interrupted(tmp_path: Path) -> 
     with held(run):
         assert open_studies(tmp_path / "runs", [])[0].states == {"running": 1}
     assert open_studies(tmp_path / "runs", [])[0].states == {"interrupted": 1}
+
+
+def test_a_saved_run_shows_the_step_that_it_goes_on_from(tmp_path: Path) -> None:
+    run = tmp_path / "runs" / "lit" / "lion-s0-a"
+    write_record(run, {"name": "lion", "lr": 1e-3}, status="running")  # its last row is that of step 100
+    assert open_studies(tmp_path / "runs", [])[0].runs[0].step == 0, "nothing was saved"
+    for step in (95, 117):
+        (run / f"step-{step:08d}-0123456789abcdef.pt").touch()
+        assert open_studies(tmp_path / "runs", [])[0].runs[0].step == step
+    with held(run):
+        assert open_studies(tmp_path / "runs", [])[0].runs[0].step == 117
+    assert "117 of 200" in next(Page(path).text for path in build(tmp_path).glob("lit-*.html"))
+
+
+def test_settings_in_which_runs_differ_are_columns_and_filters(tmp_path: Path) -> None:
+    for number in range(18):
+        lr, decay = 1e-3 * (1 + number // 2), [None, 0.1][number % 2]
+        optimizer = {"name": "lion", "_target_": "lion.Lion", "lr": lr, "weight_decay": decay, "betas": [0.9, 0.99]}
+        write_record(tmp_path / f"runs/lit/lion-s{number % 3}-{number}", optimizer, seed=number % 3)
+    (study,) = open_studies(tmp_path / "runs", [])
+    assert swept_keys(study.runs) == ["optimizer.lr", "optimizer.weight_decay", "seed"]
+    (path,) = build(tmp_path).glob("lit-*.html")
+    page = Page(path)
+    for name in ("lr", "weight_decay", "seed"):
+        assert f"<th>{name}</th>" in path.read_text()
+    keys = [attributes.get("data-key") for tag, attributes in page.tags if tag == "fieldset"]
+    assert keys == ["optimizer", None, None, "lr", "weight_decay", "seed"]
+    assert [attributes.get("type") for tag, attributes in page.tags if tag == "input"].count("number") == 2, (
+        "of nine rates, the lowest and the highest"
+    )
+    settings = {"optimizer": "lion", "purpose": "reported", "lr": 5e-3, "weight_decay": "", "seed": "2"}
+    assert page.data["runs"][-1]["settings"] == settings, "those of lion-s2-8"
+    assert len({run["kind"] for run in page.data["runs"]}) == 18, "no two of them differ in nothing but their seed"
 
 
 def test_a_run_without_rows_yet_has_a_page(tmp_path: Path) -> None:
@@ -225,7 +309,7 @@ def test_names_that_are_html_stay_text(write_study: WriteStudy, tmp_path: Path) 
         assert [tag for tag, _ in page.tags].count("script") == (0 if path.stem == "index" else 3)
         assert not any(tag == "img" or "onerror" in attributes for tag, attributes in page.tags)
         assert not re.search(r'<script id="data"[^>]*>[^<]*<(?!/script>\n)', path.read_text()), "data ends its script"
-        assert not any("<" in run["label"] for run in page.data.get("runs", [])), "plotly reads HTML in labels"
+        assert not any("<" in run["label"] + run["kind"] for run in page.data.get("runs", [])), "shown as HTML"
         assert not any("evil" in link and "%" not in link for link in page.links)
 
 
@@ -296,9 +380,7 @@ def test_a_real_study_and_a_run_beside_it_have_their_pages(command_line: list[st
     assert broken_links(folder) == []
     (finished,) = (Page(path) for path in folder.glob("image_classification--smoke--*.html"))
     assert len(finished.data["runs"]) == 2, "a replicate of smoke confirms each optimizer once"
-    assert {"train/loss", "val/top1", "train/lr", "train/grad_norm", "optimizer/update_norm"} <= set(
-        finished.data["panels"].values()
-    )
+    assert {"train/loss", "val/top1"} <= set(finished.data["panels"].values())
     for run in finished.data["runs"]:
         assert None not in run["columns"]["seconds"], "the training clock of a finished run reaches its last evaluation"
         assert run["columns"]["seconds"] == sorted(run["columns"]["seconds"])

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from experiments.report.dashboard.site import write_dashboard
@@ -12,8 +13,9 @@ from tests.report.dashboard_records import write_record
 
 pytestmark = [pytest.mark.browser, pytest.mark.skipif(EXECUTABLE is None, reason="chromium is not installed")]
 DRAWN = ".scatterlayer .point, .scatterlayer .js-line"
-# What the first chart of curves, the training loss, shows.
+# What the first chart of curves, the validation loss, shows: runs, and bands and means.
 SHOWN = "document.getElementById('curve-0').data"
+RUNS = f"{SHOWN}.filter(curve => curve.customdata)"
 
 
 @pytest.fixture(scope="module")
@@ -53,18 +55,57 @@ def test_all_pages_draw_silently_at_every_width(folder: Path, page: Page, width:
     assert {address.partition(":")[0] for address in page.requests} <= {"file", "data", "about"}
 
 
-def test_a_curve_is_drawn_for_every_reported_run(study: Page) -> None:
-    assert study.evaluate(f"{SHOWN}.length") == 2 * 12
-    assert study.evaluate(f"{SHOWN}.every(curve => curve.x.length === 10)")
+def test_every_confirm_run_is_drawn_faintly_and_their_mean_and_band_over_them(study: Page) -> None:
+    assert study.evaluate(f"{RUNS}.length") == 2 * 12
+    assert study.evaluate(f"{RUNS}.every(curve => curve.x.length === 5 && curve.opacity < 0.5)")
+    mean, band = study.evaluate(f"{SHOWN}.slice(-2).map(({{x, y}}) => ({{x, y}})).reverse()")
+    values = np.array(study.evaluate(f"{RUNS}.slice(-12).map(curve => curve.y)"))
+    assert mean["x"] == [40, 80, 120, 160, 200]
+    assert mean["y"] == pytest.approx(values.mean(axis=0))
+    assert band["y"][:5] == pytest.approx(values.mean(axis=0) - values.std(axis=0, ddof=1))
+    assert band["y"][:4:-1] == pytest.approx(values.mean(axis=0) + values.std(axis=0, ddof=1))
 
 
 def test_filters_choose_the_curves(study: Page) -> None:
-    study.click("input[name=optimizer][value=adamw]")
-    assert study.evaluate(f"new Set({SHOWN}.map(curve => curve.line.color)).size") == 1
-    assert study.evaluate(f"{SHOWN}.length") == 12
-    study.click("input[name=seed][value='301']")
-    assert study.evaluate(f"{SHOWN}.length") == 11
-    assert not study.evaluate(f"{SHOWN}.some(curve => curve.customdata[0] === 'run-lion-s301-confirm0x1')")
+    study.click("input[value=adamw]")
+    assert study.evaluate(f"new Set({RUNS}.map(curve => curve.line.color)).size") == 1
+    assert study.evaluate(f"{RUNS}.length") == 12
+    study.click("#filters summary")
+    study.click("fieldset[data-key=replicate] input[value='3']")
+    assert study.evaluate(f"{RUNS}.length") == 10
+    assert not study.evaluate(f"{RUNS}.some(curve => curve.customdata[0] === 'replicate-lion-3')")
+
+
+def test_a_setting_with_many_values_is_filtered_by_its_ends_and_so_are_the_rows(page: Page, tmp_path: Path) -> None:
+    for number in range(10):
+        optimizer = {"name": "lion", "lr": 1e-3 * (1 + number)}
+        write_record(tmp_path / f"runs/lit/lion-s0-{number}", optimizer)
+    folder = write_dashboard(tmp_path / "results", tmp_path / "runs", tmp_path / "dashboard").parent
+    page.open(next(folder.glob("lit-*.html")).as_uri())
+    assert page.evaluate(f"{RUNS}.length") == 10
+    page.click("#filters summary")
+    low = "document.querySelector('fieldset[data-key=lr] input')"
+    page.evaluate(f"{low}.value = '0.0075'; {low}.dispatchEvent(new Event('change', {{bubbles: true}}))")
+    assert page.evaluate(f"{RUNS}.length") == 3
+    rows = "[...document.querySelectorAll('tr.run')].filter(row => row.checkVisibility()).map(row => row.id)"
+    assert page.evaluate(rows) == ["run-lion-s0-7", "run-lion-s0-8", "run-lion-s0-9"]
+
+
+def test_the_y_axis_is_logarithmic_on_demand(study: Page) -> None:
+    axis = "document.getElementById('curve-0').layout.yaxis.type"
+    assert study.evaluate(axis) == "linear"
+    study.click("input[name=log]")
+    assert study.evaluate(axis) == "log"
+
+
+def test_charts_follow_the_readers_theme(study: Page) -> None:
+    colour = "document.getElementById('differences-0').data[1].marker.color"
+    light = study.evaluate(colour)
+    study.send("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": "dark"}])
+    study.settle()
+    dark = study.evaluate(colour)
+    study.send("Emulation.setEmulatedMedia", features=[])
+    assert (light, dark) == ("#1a1a1a", "#e6e6e6")
 
 
 def test_the_x_axis_is_steps_samples_or_seconds(study: Page) -> None:
@@ -82,31 +123,24 @@ def test_a_filter_keeps_the_zoom_and_another_axis_ends_it(study: Page) -> None:
     study.drag("#curve-0 .nsewdrag", 0.25, 0.75)
     zoomed = study.evaluate(shown)
     assert 0 < zoomed[0] < zoomed[1] < 200
-    study.click("input[name=optimizer][value=adamw]")
-    assert study.evaluate(f"{SHOWN}.length") == 12
+    study.click("input[value=adamw]")
+    assert study.evaluate(f"{RUNS}.length") == 12
     assert study.evaluate(shown) == zoomed
     study.click("input[name=axis][value=samples]")
     assert study.evaluate(shown)[1] >= 200 * 128
 
 
 def test_the_filters_work_from_the_keyboard(study: Page) -> None:
-    study.evaluate("document.querySelector('input[name=optimizer]').focus()")
+    study.evaluate("document.querySelector('fieldset[data-key=optimizer] input').focus()")
     study.press(" ", " ")
-    assert study.evaluate(f"{SHOWN}.length") == 12
+    assert study.evaluate(f"{RUNS}.length") == 12
     study.press("Tab")
     assert study.evaluate("document.activeElement.value") == "adamw"
     study.press(" ", " ")
     assert study.evaluate(f"{SHOWN}.length") == 0
 
 
-def test_a_link_opens_the_run_that_it_leads_to(study: Page) -> None:
-    run = "document.getElementById('run-lion-s201-confirm0x1')"
-    assert not study.evaluate(f"{run}.open")
-    study.click("#pair-0-2 a")
-    assert study.evaluate(f"{run}.open")
-    assert 0 <= study.evaluate(f"{run}.getBoundingClientRect().top") < 1000
-
-
-def test_a_click_on_a_point_leads_to_its_pair(study: Page) -> None:
+def test_a_click_on_a_point_leads_to_its_replicate(study: Page) -> None:
     study.click("#differences-0 .scatterlayer .point:nth-child(4)")
-    assert study.evaluate("location.hash") == "#pair-0-3"
+    assert study.evaluate("location.hash") == "#replicate-lion-3"
+    assert 0 <= study.evaluate("document.querySelector(':target').getBoundingClientRect().top") < 1000

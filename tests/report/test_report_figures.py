@@ -1,6 +1,7 @@
 """The figures of a synthetic study: what they show, and that equal data give equal bytes."""
 
 import json
+import re
 import statistics
 from pathlib import Path
 from typing import Any
@@ -11,14 +12,14 @@ import numpy as np
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
+from PIL import Image
 
 from experiments.report.figures import draw, learning_curves, optimizer_colors, paired_differences
 from experiments.report.search_figures import ease_of_tuning, settings_scatter
 from experiments.study.replicates import Replicate, read_replicates
 from tests.report.conftest import WriteStudy
 
-VERMILLION, BLUE = (213, 94, 0), (0, 114, 178)
-ALL = ["paired-differences-lion-adamw.png", "ease-of-tuning.png", "settings.png", "learning-curves.png"]
+ALL = ["paired-differences-lion-adamw.svg", "ease-of-tuning.svg", "settings.png", "learning-curves.svg"]
 COLORS = optimizer_colors(("lion", "adamw"))
 
 
@@ -39,24 +40,47 @@ def labelled(axes: Axes, label: str) -> Line2D:
     return next(line for line in axes.get_lines() if line.get_label() == label)
 
 
-def pixels_of(path: Path, color: tuple[int, int, int]) -> int:
-    image = np.round(matplotlib.image.imread(path)[:, :, :3] * 255).astype(int)
-    return int((image == color).all(axis=2).sum())
+def colours_of(path: Path) -> set[str]:
+    """``#d55e00`` of an SVG's text, or of at least 100 pixels."""
+    if path.suffix == ".svg":
+        return set(re.findall(r"#[0-9a-f]{6}", path.read_text()))
+    pixels = np.round(matplotlib.image.imread(path)[:, :, :3] * 255).astype(np.uint8).reshape(-1, 3)
+    colours, counts = np.unique(pixels, axis=0, return_counts=True)
+    return {f"#{bytes(colour).hex()}" for colour in colours[counts >= 100]}
 
 
-def test_figures_are_small_and_every_optimizer_has_its_colour(write_study: WriteStudy) -> None:
-    directory = write_study()
+@pytest.mark.parametrize("numbers", [range(2), range(11)])
+def test_figures_are_small_and_every_optimizer_has_its_colour(write_study: WriteStudy, numbers: range) -> None:
+    directory = write_study(numbers=numbers, declared=11, stages=(8, 7, 15))
     assert drawn(directory) == ALL
     for name in ALL:
         assert (directory / name).stat().st_size < 150_000
-        assert pixels_of(directory / name, VERMILLION) > 100
-    for name in ALL[1:2] + ALL[3:]:
-        assert pixels_of(directory / name, BLUE) > 100
+        assert "#d55e00" in colours_of(directory / name)
+    for name in (ALL[1], ALL[3]):
+        assert "#0072b2" in colours_of(directory / name)
+    with Image.open(directory / "settings.png") as settings:
+        assert settings.width == 2 * 4 * 2.6 * 110, "twice of what a page shows"
+
+
+def test_titles_name_the_task_and_which_direction_is_better(write_study: WriteStudy) -> None:
+    summary, replicates = read(write_study("lit"))
+    figures = [
+        paired_differences(summary, summary["comparisons"][1], COLORS),
+        ease_of_tuning(summary, COLORS),
+        settings_scatter(summary, replicates, COLORS),
+        learning_curves(summary, replicates, COLORS),
+    ]
+    titles = [f"{figure.get_suptitle()} {' '.join(axes.get_title() for axes in figure.axes)}" for figure in figures]
+    assert all("LiT, cifar10" in title for title in titles)
+    assert "Lion - AdamW: test top-1 accuracy, % (higher is better)" in titles[0]
+    assert all("loss (lower is better)" in title for title in titles[2:])
+    summary["declared"] = 0
+    assert "(no verdict: mini)" in ease_of_tuning(summary, COLORS).axes[0].get_title()
 
 
 def test_curves_are_means_over_the_confirm_runs_that_completed(write_study: WriteStudy) -> None:
     summary, replicates = read(write_study(numbers=range(4), diverged=[(1, "lion")]))
-    _, validation = learning_curves(summary, replicates, COLORS).axes
+    validation, _ = learning_curves(summary, replicates, COLORS).axes
     for line, name, numbers in zip(validation.get_lines(), ("lion", "adamw"), ((0, 2, 3), (0, 1, 2, 3)), strict=True):
         runs = [run for number in numbers for run in replicates[number].of(name, "confirm")]
         final = [[row["val/loss"] for row in run.rows if "val/loss" in row][-1] for run in runs]
@@ -121,7 +145,7 @@ def test_winners_are_marked_where_the_best_trials_lie(write_study: WriteStudy) -
 def test_drawing_again_gives_the_same_bytes_whatever_the_readers_own_style(write_study: WriteStudy) -> None:
     directory = write_study(numbers=range(2), optimizers=("lion", "adamw", "signum"), samples=True)
     first = {name: (directory / name).read_bytes() for name in drawn(directory)}
-    assert {"paired-differences-signum-adamw.png", "samples.png", "sample-distances.png"} <= first.keys()
+    assert {"paired-differences-signum-adamw.svg", "samples.png", "sample-distances.svg"} <= first.keys()
     with matplotlib.rc_context({"font.size": 20, "axes.grid": False, "savefig.dpi": 40}):
         assert {name: (directory / name).read_bytes() for name in drawn(directory)} == first
 
@@ -142,6 +166,6 @@ def test_a_figure_without_data_is_not_drawn(
 
 def test_what_was_generated_is_shown_only_where_every_optimizer_has_a_sheet(write_study: WriteStudy) -> None:
     directory = write_study("diffusion", numbers=range(2), samples=True)
-    assert drawn(directory)[-2:] == ["samples.png", "sample-distances.png"]
+    assert drawn(directory)[-2:] == ["samples.png", "sample-distances.svg"]
     (directory / "samples" / "lion.png").unlink()
     assert "samples.png" not in drawn(directory)

@@ -1,7 +1,8 @@
 """Charts of a study's summary as plotly takes them: ``{"data": traces, "layout": layout}`` in plain data.
 
-The customdata of a point is the id of the place on the page that a click leads to. The curves of runs, which filters
-change, are drawn by assets/page.js. Names are escaped where plotly takes HTML.
+The customdata of a point is the id of the place on the page that a click leads to. A colour that starts with ``--`` is
+one of assets/page.css, of which there are light and dark ones. The curves of runs, which filters change, are drawn by
+assets/page.js. Names are escaped where plotly takes HTML.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,8 +10,11 @@ from html import escape
 from statistics import median
 from typing import Any
 
+import numpy as np
+
 from experiments.report.figures import optimizer_colors
 from experiments.report.labels import Summary, dimension_label, metric_of, optimizer_name
+from experiments.report.search_figures import SHOWN, position_ticks
 from experiments.study.trials import value_at
 
 Chart = dict[str, Any]
@@ -36,7 +40,7 @@ def paired_differences(summary: Summary, comparison: Mapping[str, Any], places: 
     mean = {
         "type": "scatter",
         "mode": "markers",
-        "x": ["mean"],
+        "x": ["\N{BLACK DIAMOND}"],  # a word would run into the numbers beside it
         "y": [difference["mean"]],
         "error_y": {
             "type": "data",
@@ -44,10 +48,12 @@ def paired_differences(summary: Summary, comparison: Mapping[str, Any], places: 
             "array": [high - difference["mean"]],
             "arrayminus": [difference["mean"] - low],
         },
-        "marker": {"color": "#000000", "size": 10, "symbol": "diamond"},
+        "marker": {"color": "--ink", "size": 10, "symbol": "diamond"},
         "hovertemplate": f"mean %{{y:.4g}}, 95 % interval {low:.4g} to {high:.4g}<extra></extra>",
     }
-    shapes = [_band(end, end, "#888888") for end in comparison["prediction95"]]
+    drawn = [0.0, low, high, *comparison["prediction95"], *points.values(), *new.values()]
+    room = 0.06 * (max(drawn) - min(drawn))
+    shapes = [_band(end, end, "--quiet") for end in comparison["prediction95"]]
     if comparison["margin"] is not None:
         shapes.append(_band(-comparison["margin"], comparison["margin"], None))
     return {
@@ -57,10 +63,12 @@ def paired_differences(summary: Summary, comparison: Mapping[str, Any], places: 
             *([_replicates(new, places, color, "circle-open")] if new else []),
         ],
         "layout": {
-            "xaxis": {"type": "category", "title": {"text": f"replicate (above 0: {escape(better)} is better)"}},
+            "xaxis": {"type": "category", "title": {"text": f"replicate (above 0: {escape(better)} is better)"}}
+            | {"tickangle": 0, "tickfont": {"size": 11}},
             "yaxis": {
+                "range": [min(drawn) - room, max(drawn) + room],  # plotly would leave out the lines and the band
                 "zeroline": True,
-                "zerolinecolor": "#555555",
+                "zerolinecolor": "--quiet",
                 "title": {"text": metric_of(comparison["metric"]).difference_unit},
             },
             "shapes": shapes,
@@ -83,7 +91,7 @@ def _replicates(points: Mapping[int, float], places: Mapping[int, str], color: s
 def _band(low: float, high: float, line: str | None) -> dict[str, Any]:
     band = {"type": "rect", "xref": "paper", "x0": 0, "x1": 1, "y0": low, "y1": high, "layer": "below"}
     style = {"color": line, "dash": "dash", "width": 1} if line else {"width": 0}
-    return band | {"line": style} | ({} if line else {"fillcolor": "#e8e8e8"})
+    return band | {"line": style} | ({} if line else {"fillcolor": "--band"})
 
 
 def ease_of_tuning(summary: Summary) -> Chart:
@@ -118,36 +126,52 @@ def ease_of_tuning(summary: Summary) -> Chart:
 
 
 def settings_scatter(summary: Summary, name: str, column: int, trials: Sequence[Mapping[str, Any]]) -> Chart:
-    """The validation value of every trial against dimension number ``column`` of an optimizer's space; crosses on the
-    worse edge are trials that diverged.
+    """The validation value of every trial against dimension number ``column`` of an optimizer's space. Trials that
+    diverged lie in a band of their own beyond the worse end of the axis; what failed badly lies outside until the
+    reader zooms out.
 
     ``trials`` have ``replicate``, ``trial``, ``unit`` and ``value``, which is None for those.
     """
     space, color = summary["spaces"][name][column], optimizer_colors(summary["optimizers"])[name]
+    is_lower = summary["validation_better"] == "lower"
     known = [trial for trial in trials if trial["value"] is not None]
     lost = [trial for trial in trials if trial["value"] is None]
     best: dict[int, Mapping[str, Any]] = {}
-    sign = 1 if summary["validation_better"] == "higher" else -1
     for trial in known:
-        before = best.get(trial["replicate"])
-        if before is None or sign * trial["value"] > sign * before["value"]:
+        before = best.setdefault(trial["replicate"], trial)["value"]
+        if trial["value"] < before if is_lower else trial["value"] > before:
             best[trial["replicate"]] = trial
-    worse = 0.02 if summary["validation_better"] == "higher" else 0.98
+    ticks = position_ticks(space, summary["steps"])
+    marker = {"color": color, "size": 5, "opacity": 0.5}
+    domain, band = ((0.0, 0.88), (0.9, 1.0)) if is_lower else ((0.12, 1.0), (0.0, 0.1))
     return {
         "data": [
-            _trials(summary, space, column, known, {"color": color, "size": 5, "opacity": 0.5}),
-            _trials(summary, space, column, list(best.values()), {"color": "#000000", "size": 10, "symbol": "star"}),
+            _trials(summary, space, column, known, marker),
+            _trials(summary, space, column, list(best.values()), {"color": "--ink", "size": 10, "symbol": "star"}),
             _trials(summary, space, column, lost, {"color": color, "size": 7, "symbol": "x"})
-            | {"y": [worse] * len(lost), "yaxis": "y2"},
+            | {"y": [0.5] * len(lost), "yaxis": "y2"},
         ],
         "layout": {
-            "xaxis": {
-                "title": {"text": f"{escape(dimension_label(space))}, as a share of its range"},
-                "range": [-0.03, 1.03],
-            },
-            "yaxis2": {"overlaying": "y", "range": [0, 1], "visible": False, "fixedrange": True},
+            "xaxis": {"title": {"text": escape(dimension_label(space))}, "range": [-0.03, 1.03]}
+            | {"anchor": "free", "position": 0, "tickvals": list(ticks), "ticktext": list(ticks.values())},
+            "yaxis": {"domain": domain, **_shown([trial["value"] for trial in known], is_lower)},
+            "yaxis2": {"domain": band, "range": [0, 1], "fixedrange": True, "showgrid": False, "zeroline": False}
+            | {"tickvals": [0.5], "ticktext": ["diverged"], "tickfont": {"size": 11}, "automargin": True},
+            "shapes": [
+                {"type": "rect", "xref": "paper", "x0": 0, "x1": 1, "yref": "paper", "y0": band[0], "y1": band[1]}
+                | {"layer": "below", "line": {"width": 0}, "fillcolor": "--lost"}
+            ],
         },
     }
+
+
+def _shown(values: Sequence[float], is_lower: bool) -> dict[str, Any]:
+    """The range of the axis of a scatter plot, which ends where the figures of a study end it."""
+    if len(set(values)) < 2:
+        return {}
+    low, high = np.quantile(values, (0, SHOWN) if is_lower else (1 - SHOWN, 1)).tolist()
+    room = 0.08 * (high - low)
+    return {"range": [low - room, high + room]}
 
 
 def _trials(

@@ -6,10 +6,12 @@ from urllib.parse import quote
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from experiments.report.dashboard.forest import forest
 from experiments.report.dashboard.records import OpenStudy, PublishedStudy
-from experiments.report.dashboard.run_sections import curve_section, progress_table, run_details
-from experiments.report.dashboard.study_sections import comparison_sections, report_tables, search_charts
-from experiments.report.labels import Summary, metric_title, optimizer_name, task_name
+from experiments.report.dashboard.run_sections import open_curves, progress, runs_table, study_curves
+from experiments.report.dashboard.study_sections import pair_sections, result_tables, run_places, search_charts
+from experiments.report.labels import Summary, optimizer_name, task_name
+from experiments.report.overview import SCALES
 from experiments.report.sentences import ease_sentence, reproduction_sentences, steps_sentence, verdict_sentence
 
 GENERATOR = "lion-reproduction dashboard"
@@ -23,7 +25,7 @@ _templates = Environment(
     lstrip_blocks=True,
 )
 _templates.policies["json.dumps_kwargs"] = {"allow_nan": False}
-_templates.filters.update(optimizer_name=optimizer_name, metric_title=metric_title)
+_templates.filters.update(optimizer_name=optimizer_name)
 _templates.globals["generator"] = GENERATOR
 
 
@@ -32,27 +34,23 @@ def page_file(name: str) -> str:
     return f"{name.replace('/', '--')}.html"
 
 
-def index_page(published: Sequence[PublishedStudy], under_way: Sequence[OpenStudy]) -> str:
-    """The page over all studies."""
-    finished = [
-        {
-            "page": quote(page_file(study.name)),
-            "name": study.name,
-            "regime": study.summary["regime"],
-            "verdicts": _verdicts(study.summary),
-        }
-        for study in published
-    ]
-    groups = [
-        {
-            "page": quote(page_file(study.name)),
-            "title": study.title,
-            "states": study.states,
-            "table": progress_table(study),
-        }
-        for study in under_way
-    ]
-    return _templates.get_template("index.html").render(title="Studies", finished=finished, progress_groups=groups)
+def index_page(published: Sequence[PublishedStudy], open_studies: Sequence[OpenStudy]) -> str:
+    """The page over all studies: those whose numbers mean something, runs under way, finished sweeps, smoke."""
+    order = [*SCALES, *(study.summary["scale"] for study in published)]
+    judged = sorted(
+        (study for study in published if study.summary["declared"]),
+        key=lambda study: order.index(study.summary["scale"]),
+    )
+    names = [*(study.name for study in published), *(study.name for study in open_studies)]
+    return _templates.get_template("index.html").render(
+        title="Studies",
+        page_of={name: quote(page_file(name)) for name in names},
+        forest=forest(judged),
+        finished=[(study, _verdicts(study.summary)) for study in judged],
+        unjudged=[study for study in published if study not in judged],
+        under_way={study.name: progress(study) for study in open_studies if not study.is_finished},
+        sweeps={study.name: progress(study) for study in open_studies if study.is_finished},
+    )
 
 
 def _verdicts(summary: Summary) -> list[str]:
@@ -73,34 +71,33 @@ def _details(summary: Summary) -> list[str]:
 
 def study_page(study: PublishedStudy) -> str:
     """The page of a published study."""
-    summary = study.summary
-    curves = curve_section(study.runs, list(summary["optimizers"]))
-    comparisons, searches = comparison_sections(summary, study.replicates), search_charts(summary, study.replicates)
-    charts = {section["place"]: section["chart"] for section in comparisons if section["chart"]}
+    summary, replicates = study.summary, study.replicates
+    places = run_places(summary, replicates)
+    curves = study_curves(study.runs, places, list(summary["optimizers"]), summary["validation_metric"])
+    pairs, searches = pair_sections(summary, replicates), search_charts(summary, replicates)
+    charts = {place: chart for pair in pairs for place, (_, chart) in pair["charts"].items()}
     charts |= {f"search-{number}": chart for number, chart in enumerate(searches.values())}
     return _templates.get_template("study.html").render(
         title=f"{' against '.join(map(optimizer_name, summary['optimizers']))}: {task_name(summary['task'])}",
+        name=study.name,
         summary=summary,
         verdicts=_verdicts(summary),
         details=_details(summary),
         curves=curves,
-        comparisons=comparisons,
+        pairs=pairs,
         searches={f"search-{number}": caption for number, caption in enumerate(searches)},
-        tables=report_tables(summary),
-        runs=run_details(study.runs),
+        tables=result_tables(summary),
         data=curves["data"] | {"charts": charts},
     )
 
 
 def open_study_page(study: OpenStudy) -> str:
     """The page of a study under way, or of runs that were started one by one."""
-    optimizers = list(dict.fromkeys(run.config["optimizer"]["name"] for run in study.runs.values()))
-    curves = curve_section(study.runs.values(), optimizers)
+    curves = open_curves(study)
     return _templates.get_template("open_study.html").render(
         title=study.title,
-        states=study.states,
-        table=progress_table(study),
+        study=study,
+        table=runs_table(study),
         curves=curves,
-        runs=run_details(study.runs.values()),
         data=curves["data"] | {"charts": {}},
     )

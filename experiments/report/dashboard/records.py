@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,8 +22,10 @@ from experiments.study.summary import study_folders
 
 AXES = {"step": "step", "samples": "samples", "seconds": "training time, s"}
 """The x axes of the curves, each with its title."""
-CURVE_PREFIXES = ("train/loss", "val/", "train/", "optimizer/")
-"""The metrics that have curves, in the order of the page. Costs stand in tables, test metrics have one value."""
+CURVE_PREFIXES = ("val/", "train/loss")
+"""The metrics that have curves, in the order of the page; W&B draws all others. Test metrics have one value."""
+UNDER_WAY = ("running", "interrupted", "failed")
+CHECKPOINT = re.compile(r"step-(\d+)-\w+\.pt")
 
 
 @dataclass(frozen=True)
@@ -33,16 +36,23 @@ class Run:
     config: dict[str, Any]
     rows: list[dict[str, Any]]
     status: dict[str, Any]
-    environment: dict[str, Any]
+    step: int
+    """that it has reached, or would go on from"""
+    replicate: int | None = None
+    """of a published study"""
+    written: str = ""
+    """when a run of no published study last added to its metrics: minute, UTC"""
 
 
 def run_of(directory: Path) -> Run:
-    """The run whose record lies in ``directory``. Raises DataError for one that is damaged."""
+    """The run whose record lies in ``directory``, "interrupted" if it has not ended and no process holds it. Raises
+    DataError for one that is damaged.
+    """
     try:
         config = yaml.safe_load((directory / "config.yaml").read_bytes())
         status = json.loads((directory / "status.json").read_bytes())
-        environment = json.loads((directory / "environment.json").read_bytes())
-        run = Run(directory.name, config, read_metrics(directory), status, environment)
+        rows = read_metrics(directory)
+        written = datetime.fromtimestamp((directory / "metrics.jsonl").stat().st_mtime, UTC).strftime("%Y-%m-%d %H:%M")
         whole = {"status", "sources_digest"} <= status.keys()
         whole &= {"task", "seed", "test"} <= config.keys() and isinstance(config["model"], dict)
         whole &= {"name"} <= config["data"].keys() & config["optimizer"].keys()
@@ -51,12 +61,23 @@ def run_of(directory: Path) -> Run:
         raise DataError(f"The record {directory} cannot be read: {error}") from error
     if not whole:
         raise DataError(f"The record {directory} is damaged: status.json or config.yaml lacks what every run has.")
-    return run
+    if status["status"] == "running" and not is_held(directory):
+        status["status"] = "interrupted"
+    return Run(directory.name, config, rows, status, _reached(directory, rows, status["status"]), written=written)
 
 
-def published_run(run: ReplicateRun, replicate: Replicate) -> Run:
+def _reached(directory: Path, rows: Sequence[dict[str, Any]], state: str) -> int:
+    saved = [int(found[1]) for path in directory.iterdir() if (found := CHECKPOINT.fullmatch(path.name))]
+    # Rows come every few steps, a checkpoint may lie between two of them; an interrupted run goes on from there.
+    logged = [int(row["step"]) for row in rows] if state != "interrupted" else []
+    return max([*saved, *logged], default=0)
+
+
+def published_run(run: ReplicateRun, replicate: int) -> Run:
     """The same of a run that a replicate holds."""
-    return Run(run.run_id, run.settings, run.rows, json.loads(run.status), dict(replicate.environment))
+    rows = run.rows
+    step = int(rows[-1]["step"]) if rows else 0
+    return Run(run.run_id, run.settings, rows, json.loads(run.status), step, replicate)
 
 
 @dataclass(frozen=True)
@@ -71,7 +92,9 @@ class PublishedStudy:
     @property
     def runs(self) -> list[Run]:
         """Those that were confirmed; the trials are too many to show each."""
-        return [published_run(run, each) for each in self.replicates for run in each.runs if run.phase == "confirm"]
+        return [
+            published_run(run, each.number) for each in self.replicates for run in each.runs if run.phase == "confirm"
+        ]
 
 
 @dataclass(frozen=True)
@@ -83,15 +106,23 @@ class OpenStudy:
     name: str
     """``<task>-<8 hex digits>``"""
     title: str
-    runs: dict[str, Run]
-    written: dict[str, str]
-    """when each run last added to its metrics: minute, UTC"""
+    runs: list[Run]
 
     @property
     def states(self) -> dict[str, int]:
         """How many runs are in each state."""
-        states = [run.status["status"] for run in self.runs.values()]
+        states = [run.status["status"] for run in self.runs]
         return {state: states.count(state) for state in sorted(set(states))}
+
+    @property
+    def optimizers(self) -> list[str]:
+        """In the order of their runs."""
+        return list(dict.fromkeys(run.config["optimizer"]["name"] for run in self.runs))
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether all of its runs have given a result."""
+        return not self.states.keys() & set(UNDER_WAY)
 
 
 def published_studies(results: Path) -> list[PublishedStudy]:
@@ -113,27 +144,21 @@ def open_studies(runs: Path, published: Iterable[PublishedStudy]) -> list[OpenSt
         for replicate in study.replicates
         for run in replicate.runs
     }
-    groups: dict[tuple[str, str], list[Path]] = {}
-    records = {}
+    groups: dict[tuple[str, str], list[Run]] = {}
     for path in sorted(runs.glob("*/*/status.json")):
         with left_out_if_damaged():
-            records[path.parent] = run_of(path.parent)
-    for directory, run in records.items():
-        if run.status["status"] == "running" and not is_held(directory):
-            run.status["status"] = "interrupted"
-        if (run.id, run.status["sources_digest"]) not in known:
-            shared = [run.config["data"]["name"], _model(run.config), run.status["sources_digest"].partition("-")[0]]
-            content = json.dumps(shared)
-            key = (run.config["task"], hashlib.sha256(content.encode()).hexdigest()[:8])
-            groups.setdefault(key, []).append(directory)
+            run = run_of(path.parent)
+            if (run.id, run.status["sources_digest"]) not in known:
+                shared = [
+                    run.config["data"]["name"],
+                    _model(run.config),
+                    run.status["sources_digest"].partition("-")[0],
+                ]
+                digest = hashlib.sha256(json.dumps(shared).encode()).hexdigest()
+                groups.setdefault((run.config["task"], digest[:8]), []).append(run)
     return [
-        OpenStudy(
-            f"{task}-{digest}",
-            _title(records[directories[0]].config),
-            {directory.name: records[directory] for directory in directories},
-            {directory.name: _last_written(directory) for directory in directories},
-        )
-        for (task, digest), directories in sorted(groups.items())
+        OpenStudy(f"{task}-{digest}", _title(group[0].config), group)
+        for (task, digest), group in sorted(groups.items())
     ]
 
 
@@ -156,19 +181,18 @@ def _model(config: dict[str, Any]) -> str:
     return str(config["model"].get("_target_", "")).rpartition(".")[2]
 
 
-def _last_written(directory: Path) -> str:
-    return datetime.fromtimestamp((directory / "metrics.jsonl").stat().st_mtime, UTC).strftime("%Y-%m-%d %H:%M")
-
-
 def last_metrics(run: Run) -> dict[str, float]:
     """The last value of every metric of a run, be it finished or not."""
     return {name: value for row in run.rows for name, value in row.items()}
 
 
-def curve_metrics(runs: Iterable[Run]) -> list[str]:
-    """The metrics that any of the runs has a curve of, in the order of the page."""
+def curve_metrics(runs: Iterable[Run], first: str | None) -> list[str]:
+    """The metrics that any of the runs has a curve of, in the order of the page; ``first`` leads them."""
     names = dict.fromkeys(name for run in runs for row in run.rows for name in row)
-    return list(dict.fromkeys(name for prefix in CURVE_PREFIXES for name in names if name.startswith(prefix)))
+    leading = [first] if first in names else []
+    return list(
+        dict.fromkeys([*leading, *(name for prefix in CURVE_PREFIXES for name in names if name.startswith(prefix))])
+    )
 
 
 def columns(rows: Sequence[dict[str, float]], metrics: Iterable[str]) -> dict[str, list[float | None]]:

@@ -1,17 +1,14 @@
-"""What a page shows of runs: their curves, where each stands, and its config and environment."""
+"""What a page shows of runs: their curves, and where each stands."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-import yaml
-
 from experiments.report.dashboard.charts import OTHER_SYMBOL, SYMBOLS
 from experiments.report.dashboard.records import AXES, OpenStudy, Run, columns, curve_metrics, last_metrics
+from experiments.report.dashboard.settings import filters, setting_name, settings_of, swept_keys, written
 from experiments.report.figures import optimizer_colors
-from experiments.report.labels import metric_of, metric_title, number, optimizer_name, scientific, three_digits
-
-CURVE_TITLES = {"train/lr": "learning rate", "train/grad_norm": "gradient norm before clipping"}
+from experiments.report.labels import metric_of, metric_title, number, optimizer_name
 
 
 def run_place(run_id: str) -> str:
@@ -19,31 +16,64 @@ def run_place(run_id: str) -> str:
     return f"run-{run_id}"
 
 
-def curve_section(runs: Iterable[Run], optimizers: Sequence[str]) -> dict[str, Any]:
+def study_curves(
+    runs: Sequence[Run], places: Mapping[str, str], optimizers: Sequence[str], first: str
+) -> dict[str, Any]:
+    """The curves of a published study, of which the metric ``first`` leads: the runs of an optimizer are of one kind,
+    whatever their winners. ``places`` has an id for each run.
+    """
+    keys = [key for key in swept_keys(runs) if key.startswith("optimizer.")]
+    told = {run.id: {"replicate": run.replicate} | settings_of(run, keys) for run in runs}
+    return _curves(runs, places, told, dict.fromkeys(told, ""), optimizers, first)
+
+
+def open_curves(study: OpenStudy) -> dict[str, Any]:
+    """The curves of other runs: those are of one kind that differ in nothing but their seed."""
+    keys = swept_keys(study.runs)
+    told = {run.id: {"purpose": purpose(run)} | settings_of(run, keys) for run in study.runs}
+    kinds = {run_id: _told({k: v for k, v in values.items() if k != "seed"}) for run_id, values in told.items()}
+    places = {run.id: run_place(run.id) for run in study.runs}
+    return _curves(study.runs, places, told, kinds, study.optimizers, None)
+
+
+def _curves(
+    runs: Sequence[Run],
+    places: Mapping[str, str],
+    settings: Mapping[str, Mapping[str, Any]],
+    kinds: Mapping[str, str],
+    optimizers: Sequence[str],
+    first: str | None,
+) -> dict[str, Any]:
     """What templates/curves.html shows; ``data`` is what assets/page.js draws of it."""
-    runs = list(runs)
-    metrics = {f"curve-{position}": metric for position, metric in enumerate(curve_metrics(runs))}
+    panels = {f"curve-{position}": metric for position, metric in enumerate(curve_metrics(runs, first))}
     colors = optimizer_colors(optimizers)
+    names = list(next(iter(settings.values()), {}))
+    chosen = filters({name: [values[name] for values in settings.values()] for name in names})
+    ranges = {each["name"] for each in chosen if each["boxes"] is None}
     return {
-        "panels": {
-            place: CURVE_TITLES.get(metric, metric_title(metric).replace("_", " ")) for place, metric in metrics.items()
-        },
+        "panels": {place: metric_title(metric).replace("_", " ") for place, metric in panels.items()},
         "axes": AXES,
         "optimizers": [{"name": name, "color": colors[name]} for name in optimizers],
-        "seeds": _seeds(runs),
+        "filters": chosen,
         "data": {
             "axes": AXES,
-            "panels": metrics,
+            "panels": panels,
             "runs": [
                 {
-                    "place": run_place(run.id),
-                    "optimizer": run.config["optimizer"]["name"],
-                    "seed": run.config["seed"],
-                    "tuning": not run.config["test"],
-                    "label": escape(_label(run)),
+                    "place": places[run.id],
+                    "label": escape(f"{run.id}: {_told(settings[run.id])}"),
+                    "kind": escape(", ".join(filter(None, [_optimizer(run), kinds[run.id]]))),
+                    "diverged": run.status["status"] == "diverged",
                     "color": colors[run.config["optimizer"]["name"]],
                     "symbol": SYMBOLS.get(run.config["optimizer"]["name"], OTHER_SYMBOL),
-                    "columns": columns(run.rows, metrics.values()),
+                    "settings": {
+                        "optimizer": run.config["optimizer"]["name"],
+                        **{
+                            name: value if name in ranges else written(value)
+                            for name, value in settings[run.id].items()
+                        },
+                    },
+                    "columns": columns(run.rows, panels.values()),
                 }
                 for run in runs
             ],
@@ -51,68 +81,62 @@ def curve_section(runs: Iterable[Run], optimizers: Sequence[str]) -> dict[str, A
     }
 
 
-def _seeds(runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """Reporting seeds before tuning seeds. Runs of the latter would crowd the curves, so they are shown on demand, or
-    where there are no others.
-    """
-    reporting = {run.config["seed"] for run in runs if run.config["test"]}
-    tuning = {run.config["seed"] for run in runs} - reporting
-    return [{"seed": seed, "tuning": False, "shown": True} for seed in sorted(reporting)] + [
-        {"seed": seed, "tuning": True, "shown": not reporting} for seed in sorted(tuning)
-    ]
-
-
-def _label(run: Run) -> str:
-    optimizer = run.config["optimizer"]
-    settings = f"lr {scientific(optimizer['lr'])}, weight decay {three_digits(optimizer.get('weight_decay'))}"
-    return f"{optimizer_name(optimizer['name'])}, seed {run.config['seed']}, {settings}"
-
-
-def run_details(runs: Iterable[Run]) -> list[dict[str, Any]]:
-    """What templates/runs.html shows: everything that a run's record says about it."""
-    return [
-        {
-            "place": run_place(run.id),
-            "id": run.id,
-            "status": run.status["status"],
-            "reason": run.status.get("reason"),
-            "purpose": purpose(run),
-            "texts": {
-                "config": _yaml(run.config),
-                "environment": _yaml(run.environment),
-                "last metrics": _yaml(last_metrics(run)),
-            },
-        }
-        for run in runs
-    ]
-
-
 def purpose(run: Run) -> str:
     """What a run is for; only runs that are reported are evaluated on the test split."""
     return "reported" if run.config["test"] else "tuning"
 
 
-def _yaml(content: Mapping[str, Any]) -> str:
-    return yaml.safe_dump(content, sort_keys=True, allow_unicode=True)
+def _optimizer(run: Run) -> str:
+    return optimizer_name(run.config["optimizer"]["name"])
 
 
-def progress_table(study: OpenStudy) -> dict[str, Any]:
-    """Where every run of a study under way stands: head and rows."""
-    last = {run_id: last_metrics(run) for run_id, run in study.runs.items()}
-    evaluated = sorted({name for metrics in last.values() for name in metrics if name.startswith(("val/", "test/"))})
-    shown = ["train/loss", *evaluated]
+def _told(settings: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {written(value)}" for name, value in settings.items() if value is not None)
+
+
+def runs_table(study: OpenStudy) -> dict[str, Any]:
+    """Where every run of a study under way stands, and its settings: head and rows."""
+    keys = swept_keys(study.runs)
+    last = {run.id: last_metrics(run) for run in study.runs}
+    evaluated = dict.fromkeys(name for row in last.values() for name in row if name.startswith(("test/", "val/")))
+    # The heads of two metrics may read alike.
+    shown = list({metric_title(name): name for name in (*sorted(evaluated, reverse=True), "train/loss")}.values())
     rows = [
         {
-            "run": run_id,
-            "place": run_place(run_id),
+            "run": run.id,
+            "place": run_place(run.id),
             "status": run.status["status"],
+            "reason": run.status.get("reason", ""),
             "cells": [
+                _optimizer(run),
                 purpose(run),
-                f"{last[run_id].get('step', 0):,} of {run.config['train']['steps']:,}",
-                *(number(last[run_id].get(name), metric_of(name).decimals) for name in shown),
-                study.written[run_id],
+                *map(written, settings_of(run, keys).values()),
+                f"{run.step:,} of {run.config['train']['steps']:,}",
+                *(number(last[run.id].get(name), metric_of(name).decimals) for name in shown),
+                run.written,
             ],
         }
-        for run_id, run in study.runs.items()
+        for run in study.runs
     ]
-    return {"head": ["run", "state", "purpose", "step", *map(metric_title, shown), "last row, UTC"], "rows": rows}
+    head = [
+        "run",
+        "state",
+        "optimizer",
+        "purpose",
+        *map(setting_name, keys),
+        "step",
+        *map(metric_title, shown),
+        "last row, UTC",
+    ]
+    return {"head": head, "rows": rows}
+
+
+def progress(study: OpenStudy) -> dict[str, Any]:
+    """A group of runs in one line: how many are in each state, and how far all have come."""
+    return {
+        "title": study.title,
+        "states": study.states,
+        "done": sum(run.step for run in study.runs),
+        "steps": sum(int(run.config["train"]["steps"]) for run in study.runs),
+        "written": max((run.written for run in study.runs), default=""),
+    }

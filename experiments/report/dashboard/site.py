@@ -24,7 +24,7 @@ def write_dashboard(results: Path, runs: Path, output: Path) -> Path:
         raise DataError(f"There is neither {results} nor {runs}: name the folders with --results and --runs.")
     # By name, so that of two studies of one name the one in ``results`` is shown.
     published = {study.name: study for folder in (runs / "results", results) for study in published_studies(folder)}
-    under_way = open_studies(runs, published.values())
+    others = open_studies(runs, published.values())
 
     output.mkdir(parents=True, exist_ok=True)
     for page in output.glob("*.html"):
@@ -35,7 +35,7 @@ def write_dashboard(results: Path, runs: Path, output: Path) -> Path:
     write_aside(output / "plotly.min.js", get_plotlyjs())
     for study in published.values():
         write_aside(output / page_file(study.name), study_page(study))
-    for group in under_way:
+    for group in others:
         write_aside(output / page_file(group.name), open_study_page(group))
-    write_aside(output / "index.html", index_page(list(published.values()), under_way))
+    write_aside(output / "index.html", index_page(list(published.values()), others))
     return output / "index.html"

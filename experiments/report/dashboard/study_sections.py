@@ -1,4 +1,4 @@
-"""What the page of a published study shows of it: differences by replicate, its searches, the report's tables."""
+"""What the page of a published study shows of it: differences by replicate, its searches, the report's result table."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,7 +7,7 @@ from markdown_it import MarkdownIt
 from markupsafe import Markup
 
 from experiments.report.dashboard.charts import Chart, ease_of_tuning, paired_differences, settings_scatter
-from experiments.report.dashboard.run_sections import run_place
+from experiments.report.dashboard.settings import written
 from experiments.report.labels import (
     Summary,
     dimension_label,
@@ -18,66 +18,100 @@ from experiments.report.labels import (
     number,
     optimizer_name,
 )
-from experiments.report.readme import how_decided
-from experiments.report.tables import (
-    claims_table,
-    comparisons_of,
-    cost_table,
-    environments_table,
-    nuisance_table,
-    result_table,
-    settings_table,
-    spaces_table,
-    speedup_table,
-)
+from experiments.report.tables import claims_table, comparisons_of, result_table
 from experiments.study.replicates import Replicate
-from experiments.study.trials import trials_of
+from experiments.study.trials import chosen, trials_of
 
 # The report's Markdown has neither HTML nor links: what looks like one is part of a name.
 _markdown = MarkdownIt("commonmark", {"html": False}).enable("table").disable(["link", "image", "autolink"])
 
 
-def comparison_sections(summary: Summary, replicates: Sequence[Replicate]) -> list[dict[str, Any]]:
-    """Each metric of two optimizers: a row for each replicate with its confirm runs, and the chart of the differences,
-    which is None where there is no interval.
+def replicate_place(a: str, replicate: int) -> str:
+    """The id of the row that shows a replicate of optimizer ``a`` against the reference."""
+    return f"replicate-{a}-{replicate}"
+
+
+def run_places(summary: Summary, replicates: Sequence[Replicate]) -> dict[str, str]:
+    """For each confirm run the row of its replicate."""
+    others = [name for name in summary["optimizers"] if name != summary["reference"]]
+    return {
+        run.run_id: replicate_place(run.optimizer if run.optimizer in others else others[0], each.number)
+        for each in replicates
+        for run in each.runs
+        if run.phase == "confirm"
+    }
+
+
+def pair_sections(summary: Summary, replicates: Sequence[Replicate]) -> list[dict[str, Any]]:
+    """Each optimizer against the reference: a chart of the differences in each metric that has an interval, the one
+    that decides first, and a row for each replicate.
     """
-    by_number = {each.number: each for each in replicates}
     sections = []
-    for index, row in enumerate(summary["comparisons"]):
-        a, b, metric = row["a"], row["b"], row["metric"]
-        decimals, difference = metric_of(metric).decimals, row["difference"]
-        counted = zip(summary["replicates"], *(row["per_replicate"][side] for side in (a, b)), strict=True)
-        values = [*counted, *((new["replicate"], new[a], new[b]) for new in row["reproductions"])]
-        rows = [
-            {
-                "place": f"pair-{index}-{replicate}",
-                "replicate": replicate,
-                "counts": replicate in summary["replicates"],
-                "cells": [
-                    {
-                        "value": "diverged" if value is None else number(value, decimals),
-                        "runs": [run_place(run.run_id) for run in by_number[replicate].of(name, "confirm")],
-                    }
-                    for name, value in ((a, x), (b, y))
-                ],
-                "difference": number(None if x is None or y is None else x - y, decimals, "+"),
-            }
-            for replicate, x, y in values
-        ]
-        places = {row["replicate"]: row["place"] for row in rows}
+    for name, rows in comparisons_of(summary).items():
+        places = {each.number: replicate_place(name, each.number) for each in replicates}
         sections.append(
             {
-                "place": f"differences-{index}",
-                "sides": (optimizer_name(a), optimizer_name(b)),
-                "metric": metric_label(metric),
-                "better": row["better"],
-                "rows": rows,
-                "mean": number(difference and difference["mean"], decimals, "+"),
-                "ci95": interval(difference and difference["ci95"], decimals),
-                "chart": paired_differences(summary, row, places) if difference else None,
+                "pair": f"{optimizer_name(name)} - {optimizer_name(summary['reference'])}",
+                "charts": {
+                    f"differences-{summary['comparisons'].index(row)}": (
+                        f"{metric_label(row['metric'])} ({row['better']} is better)",
+                        paired_differences(summary, row, places),
+                    )
+                    for row in rows
+                    if row["difference"]
+                },
+                "table": _replicates_table(summary, rows[0], replicates, places),
             }
         )
     return sections
+
+
+def _replicates_table(
+    summary: Summary, row: dict[str, Any], replicates: Sequence[Replicate], places: dict[int, str]
+) -> dict[str, Any]:
+    """By the metric that decides, with the settings of the winners."""
+    sides, decimals, difference = (row["a"], row["b"]), metric_of(row["metric"]).decimals, row["difference"]
+    counted = zip(summary["replicates"], *(row["per_replicate"][side] for side in sides), strict=True)
+    values = [*counted, *((new["replicate"], *(new[side] for side in sides)) for new in row["reproductions"])]
+    settings = {each.number: {side: _winner(each, side) for side in sides} for each in replicates}
+    keys = {side: _varying([of[side] for of in settings.values()]) for side in sides}
+    a, b = map(optimizer_name, sides)
+    told = [
+        {
+            "place": places[replicate],
+            "cells": [
+                f"{replicate}" if replicate in summary["replicates"] else f"{replicate} (reproduction)",
+                *("diverged" if value is None else number(value, decimals) for value in (x, y)),
+                number(None if x is None or y is None else x - y, decimals, "+"),
+                *(written(settings[replicate][side].get(key)) for side in sides for key in keys[side]),
+            ],
+        }
+        for replicate, x, y in values
+    ]
+    return {
+        "metric": metric_title(row["metric"]),
+        "head": [
+            "replicate",
+            a,
+            b,
+            f"{a} - {b}",
+            *(f"{optimizer_name(side)}: {key}" for side in sides for key in keys[side]),
+        ],
+        "rows": told,
+        "mean": number(difference["mean"], decimals, "+") if difference else None,
+        "ci95": interval(difference["ci95"], decimals) if difference else None,
+    }
+
+
+def _varying(winners: Sequence[dict[str, Any]]) -> list[str]:
+    """The learning rate, and every other argument that differs between replicates."""
+    keys = dict.fromkeys(key for each in winners for key in each)
+    return [key for key in keys if key == "lr" or len({repr(each.get(key)) for each in winners}) > 1]
+
+
+def _winner(replicate: Replicate, name: str) -> dict[str, Any]:
+    runs = replicate.of(name, "confirm")
+    return chosen(runs[0]) if runs else {}
 
 
 def search_charts(summary: Summary, replicates: Sequence[Replicate]) -> dict[str, Chart]:
@@ -99,21 +133,10 @@ def search_charts(summary: Summary, replicates: Sequence[Replicate]) -> dict[str
     return charts
 
 
-def report_tables(summary: Summary) -> dict[str, list[Markup]]:
-    """The report's tables as HTML, by their headings."""
-    by_name = comparisons_of(summary).values()
-    tables = {
-        "Result": [text for rows in by_name for text in (result_table(summary, rows), how_decided(summary, rows[0]))],
-        "The paper's claims": [claims_table(rows) for rows in by_name],
-        "Search": [spaces_table(summary) if summary["stages"] else settings_table(summary)],
-        "Drawn anew in each replicate": [nuisance_table(summary)],
-        "Speed-up in steps": [speedup_table(rows) for rows in by_name],
-        "Cost": [cost_table(summary)],
-        "Computed with": [environments_table(summary)],
-    }
+def result_tables(summary: Summary) -> list[Markup]:
+    """The report's table of all metrics of each pair, and what the paper says to them, as HTML."""
+    texts = [
+        text for rows in comparisons_of(summary).values() for text in (result_table(summary, rows), claims_table(rows))
+    ]
     # markdown-it escapes all text, and passes on no HTML.
-    return {
-        title: [Markup(_markdown.render(text)) for text in texts if text]
-        for title, texts in tables.items()
-        if any(texts)
-    }
+    return [Markup(_markdown.render(text)) for text in texts if text]

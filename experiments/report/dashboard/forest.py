@@ -1,0 +1,75 @@
+"""The forest of all studies: each difference in units of its margin, as places on one axis in per cent of its width."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from experiments.report.dashboard.records import PublishedStudy
+from experiments.report.figures import optimizer_colors
+from experiments.report.labels import Summary, number, optimizer_name, task_name, verdict_name
+
+FARTHEST = 8.0
+"""margins to either side that the axis may show; what lies beyond ends at its edge, with an arrow"""
+
+
+def forest(studies: Sequence[PublishedStudy]) -> dict[str, Any]:
+    """A row for each optimizer that a study compares with its reference, by the metric that decides. What gives no
+    place on the axis says why instead.
+    """
+    found = [(study, row) for study in studies for row in study.summary["comparisons"] if row["primary"]]
+    placed = [ends for _, row in found if isinstance(ends := _in_margins(row), tuple)]
+    reach = min(FARTHEST, max([2.0, *(abs(end) for ends in placed for end in ends)]))
+    return {
+        "rows": [_row(study, row, reach) for study, row in found],
+        "ticks": {f"{at:+d}" if at else "0": _place(at, reach) for at in _ticks(reach)},
+        "tie": (_place(-1, reach), _place(1, reach)),
+    }
+
+
+def _ticks(reach: float) -> list[int]:
+    every = 1 if reach < 4 else 2
+    last = math.floor(reach / every)
+    return [every * at for at in range(-last, last + 1)]
+
+
+def _in_margins(row: dict[str, Any]) -> tuple[float, float, float] | str:
+    """Low end, mean and high end, above 0 where the first optimizer is better; or why there are none."""
+    if lost := {name: count for name, count in row["diverged"].items() if count}:
+        told = ", ".join(f"{optimizer_name(name)} in {count}" for name, count in lost.items())
+        return f"confirm runs diverged: {told} of {len(row['per_replicate'][row['a']])}"
+    if row["difference"] is None:
+        return "one replicate: no interval"
+    if not row["margin"]:
+        return "no margin: longer runs are not better"
+    sign = 1 if row["better"] == "higher" else -1
+    low, high = sorted(sign * end / row["margin"] for end in row["difference"]["ci95"])
+    return low, sign * row["difference"]["mean"] / row["margin"], high
+
+
+def _place(value: float, reach: float) -> float:
+    return round(50 + 50 * max(-1.0, min(1.0, value / reach)), 2)
+
+
+def _row(study: PublishedStudy, row: dict[str, Any], reach: float) -> dict[str, Any]:
+    summary: Summary = study.summary
+    winner = row["verdict"] if row["verdict"] in (row["a"], row["b"]) else None
+    shown = {
+        "study": study,
+        "task": f"{task_name(summary['task'])}, {summary['data']['name']}",
+        "pair": f"{optimizer_name(row['a'])} against {optimizer_name(row['b'])}",
+        "verdict": verdict_name(summary, row),
+        "color": optimizer_colors(summary["optimizers"])[winner] if winner else None,
+        "exploratory": row["exploratory"],
+    }
+    ends = _in_margins(row)
+    if isinstance(ends, str):
+        return shown | {"why": ends}
+    low, mean, high = ends
+    return shown | {
+        "why": None,
+        "told": f"{number(mean, 1, '+')} margins ({number(low, 1, '+')} to {number(high, 1, '+')})",
+        "low": _place(low, reach),
+        "mean": _place(mean, reach),
+        "high": _place(high, reach),
+        "beyond": (low < -reach, high > reach),
+    }

@@ -1,0 +1,79 @@
+"""The settings in which runs differ: columns of their table, and filters of their curves."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from experiments.report.dashboard.records import Run
+from experiments.report.labels import significant
+
+BESIDE = ("task", "data.fingerprint", "test", "optimizer.name", "optimizer._target_", "optimizer.space")
+"""Not settings that a reader sweeps: shown otherwise, or following from others."""
+ALWAYS = "optimizer.lr"
+MOST_BOXES = 8
+"""A setting with more values than that is filtered by a lowest and a highest one."""
+
+
+def swept_keys(runs: Sequence[Run]) -> list[str]:
+    """The learning rate, and every other key of the config in which the runs differ; the optimizer's own first."""
+    configs = [_flat(run.config) for run in runs]
+    keys = dict.fromkeys(key for config in configs for key in config)
+    swept = [key for key in keys if len({repr(config.get(key)) for config in configs}) > 1 and not _is_beside(key)]
+    own = [key for key in swept if key.startswith("optimizer.") and key != ALWAYS]
+    return [ALWAYS, *own, *(key for key in swept if not key.startswith("optimizer."))]
+
+
+def _is_beside(key: str) -> bool:
+    return any(key == name or key.startswith(f"{name}.") for name in BESIDE)
+
+
+def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def setting_name(key: str) -> str:
+    """``optimizer.lr`` -> ``lr``; any other key is what an override of it begins with."""
+    return key.removeprefix("optimizer.")
+
+
+def settings_of(run: Run, keys: Sequence[str]) -> dict[str, Any]:
+    """The values of a run, by the names of the keys; None where it has none."""
+    flat = _flat(run.config)
+    return {setting_name(key): flat.get(key) for key in keys}
+
+
+def written(value: Any) -> str:
+    """A value as a table shows it: ``0.003``, ``0.9, 0.99``; nothing for None."""
+    if isinstance(value, list | tuple):
+        return ", ".join(map(written, value))
+    if isinstance(value, float):
+        return significant(value, 4)
+    return "" if value is None else str(value)
+
+
+def filters(values: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
+    """A filter for each name of which the runs have several ``values``: a box a value, or two ends where those are many
+    numbers. Many other values have no filter.
+    """
+    found = []
+    for name, all_values in values.items():
+        known = [value for value in all_values if value is not None]
+        boxes = list(dict.fromkeys(map(written, _sorted(known))))
+        if len(known) < len(all_values):
+            boxes.append("")
+        is_number = all(isinstance(value, int | float) and not isinstance(value, bool) for value in known)
+        if 1 < len(boxes) <= MOST_BOXES or (len(boxes) > MOST_BOXES and is_number):
+            found.append({"name": name, "boxes": boxes if len(boxes) <= MOST_BOXES else None})
+    return found
+
+
+def _sorted(values: Sequence[Any]) -> list[Any]:
+    try:
+        return sorted(values)
+    except TypeError:  # of several kinds
+        return sorted(values, key=str)
