@@ -23,12 +23,12 @@ REFUSED: dict[Any, str] = {
     ),
     "diffusion_adm256": "The model cannot take the pictures: .* too small",
     **dict.fromkeys(
-        ("diffusion_text_tiny", "diffusion_text_gpu"), "The model cannot take the pictures: .* encoder_hidden_states"
+        ("diffusion_text_tiny", "diffusion_text_gpu"), "The model cannot take the pictures: .*encoder_hidden_states"
     ),
     **dict.fromkeys((("coatnet1", "smoke"), ("coatnet3", "smoke")), "The model cannot take the pictures: "),
 }
-"""What a small run says, by model or model and experiment: writers for classes, six halvings of 16 pixels, models of text
-without text, five halvings of 28 pixels."""
+"""What a small run says, by model or model and experiment: writers for classes, six halvings of 16 pixels, models of
+text without text, five halvings of 28 pixels."""
 
 
 def models() -> list[tuple[str, str]]:
