@@ -6,6 +6,7 @@ from typing import Any
 from omegaconf import MISSING
 
 from experiments.harness.config import Config, DataConfig, register
+from experiments.harness.errors import ConfigError
 
 
 @dataclass
@@ -54,6 +55,17 @@ class FinetuningConfig(Config):
 
     data: TextDataConfig = MISSING
     model: TextModelConfig = MISSING  # type: ignore[assignment]  # typed, where other tasks leave it open
+
+
+def check_form(cfg: FinetuningConfig) -> None:
+    """Raise ConfigError where the model classifies texts and the data are GLUE's, or the other way round."""
+    needed = "answer_length" if cfg.data.tasks else "features"
+    if getattr(cfg.model, needed) is None:
+        does = "write answers" if cfg.data.tasks else "classify"
+        raise ConfigError(
+            f"data={cfg.data.name} is for models that {does}, but this one has no model.{needed}: choose another model "
+            "or other data."
+        )
 
 
 register("finetuning", FinetuningConfig)

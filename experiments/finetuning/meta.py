@@ -1,6 +1,6 @@
 """The model of an experiment without memory for its weights, for experiments/harness/plan.py."""
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from hydra.utils import instantiate
@@ -8,12 +8,14 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from experiments.finetuning.classifier import build_classifier
+from experiments.finetuning.config import FinetuningConfig, check_form
 from experiments.finetuning.language_models import CausalModel, EncoderDecoder
 from experiments.pretrained.locked import build_locked
 
 
 def meta_model(cfg: DictConfig) -> nn.Module:
     """What is trained, on the device ``meta``."""
+    check_form(cast(FinetuningConfig, cfg))
     with torch.device("meta"):
         if not cfg.data.tasks:
             return build_classifier(cfg.model, cfg.data.num_classes, {})

@@ -1,7 +1,7 @@
 """Fine-tuning: which of its two forms a run has is told by its data."""
 
 from experiments.finetuning.classification import TextClassification
-from experiments.finetuning.config import FinetuningConfig
+from experiments.finetuning.config import FinetuningConfig, check_form
 from experiments.finetuning.glue_sets import GlueSet
 from experiments.finetuning.sets import TextSet
 from experiments.finetuning.text_to_text import TextToText
@@ -9,4 +9,5 @@ from experiments.finetuning.text_to_text import TextToText
 
 def build(cfg: FinetuningConfig, data: TextSet | GlueSet) -> TextClassification | TextToText:
     """The task over labelled texts, or over GLUE."""
+    check_form(cfg)
     return TextToText(cfg, data) if isinstance(data, GlueSet) else TextClassification(cfg, data)

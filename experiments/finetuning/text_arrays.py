@@ -31,10 +31,17 @@ class LabelledTexts:
     """int64 [texts]"""
 
 
-def text_arrays(texts: Sequence[str], labels: Sequence[int], groups: Sequence[str]) -> dict[str, np.ndarray]:
+def text_arrays(
+    texts: Sequence[str],
+    labels: Sequence[int],
+    groups: Sequence[str],
+    splits: Sequence[str] | None = None,
+    draws_val: bool = False,
+) -> dict[str, np.ndarray]:
     """The arrays of texts that each belong to a group, such as the film that they are about.
 
-    A hash of the group's name decides on the split. Of texts that experiments/data/text.py calls the same, the first
+    A hash of the group's name decides on the split, or with ``splits`` their own names do, of which with ``draws_val``
+    the hash takes val out of train. Of texts that experiments/data/text.py calls the same, the first
     one stays, so that none is in two splits. Raises ValueError for a text without any character to read.
     """
     first: dict[str, int] = {}
@@ -48,13 +55,17 @@ def text_arrays(texts: Sequence[str], labels: Sequence[int], groups: Sequence[st
     return {
         "texts": np.frombuffer("\n".join(flat[number] for number in kept).encode(), np.uint8),
         "labels": np.array([labels[number] for number in kept], np.int64),
-        "splits": np.array([_split(groups[number]) for number in kept], np.uint8),
+        "splits": np.array(
+            [_split(groups[row], splits[row] if splits is not None else None, draws_val) for row in kept], np.uint8
+        ),
         "groups": np.array([number_of[groups[number]] for number in kept], np.int64),
     }
 
 
-def _split(group: str) -> int:
+def _split(group: str, own: str | None, draws_val: bool) -> int:
     percent = int.from_bytes(hashlib.sha256(group.encode()).digest()[:8], "big") % 100
+    if own is not None:
+        return 1 if own == "train" and draws_val and percent < VAL_PERCENT else SPLITS.index(own)
     return 1 if percent < VAL_PERCENT else 2 if percent < VAL_PERCENT + TEST_PERCENT else 0
 
 

@@ -5,18 +5,21 @@ Nothing here imports torch: a study composes and names all its runs without it.
 """
 
 import hashlib
+import importlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from experiments.harness.errors import ConfigError
 from experiments.harness.metric import metrics_of
-from experiments.harness.sources import ROOT
+from experiments.harness.sources import ROOT, task_package
 
 # What cannot change a run's result: where it runs and is written, what it is compared with, and under which name. Nor
 # can optimizer.space, which a study searches.
@@ -184,6 +187,36 @@ OmegaConf.register_new_resolver("rounded_up", math.ceil, replace=True)  # for th
 def register(name: str, config_class: type) -> None:
     """Make a schema known to Hydra as ``base_<name>``, for the defaults list of conf/<name>.yaml."""
     ConfigStore.instance().store(name=f"base_{name}", node=config_class)
+
+
+def configs_of(task: str) -> tuple[Path, list[str]]:
+    """The folder of a task's config ``<name>.yaml``, and the overrides that lead from there to the groups: ours lies in
+    conf/, that of a user's own task in the folder conf of its package. Registers its schema.
+
+    Raises ConfigError where there is no such task.
+    """
+    package = task_package(task)
+    try:
+        importlib.import_module(f"{package}.config")
+    except ModuleNotFoundError as error:
+        if not f"{package}.config.".startswith(f"{error.name}."):
+            raise  # the task's own imports
+        ours = ", ".join(sorted(path.parent.name for path in (ROOT / "experiments").glob("*/metrics.py")))
+        raise ConfigError(
+            f"There is no task {task}: Python finds no {package}.config. Ours are {ours}; your own is the dotted name "
+            "of its package, such as my_package.my_task, from the folder that my_package lies in."
+        ) from error
+    if package != task:
+        return ROOT / "conf", []
+    folder = Path(str(importlib.import_module(package).__path__[0])) / "conf"
+    return folder, [f"hydra.searchpath=[{ROOT.as_uri()}/conf]"]
+
+
+def composed(task: str, overrides: Sequence[str]) -> DictConfig:
+    """What the command line of ``task`` composes from ``overrides``, for those that start no run."""
+    folder, search_path = configs_of(task)
+    with initialize_config_dir(str(folder), version_base="1.3"):
+        return compose(task.rpartition(".")[2], [*search_path, *overrides])
 
 
 def check(cfg: DictConfig) -> None:

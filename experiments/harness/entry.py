@@ -19,11 +19,12 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from experiments.harness.arithmetic import pin_instruction_set
-from experiments.harness.config import Config, check, resolved, result_config, run_id
+from experiments.harness.config import Config, check, configs_of, resolved, result_config, run_id
 from experiments.harness.damage import find_damage
 from experiments.harness.errors import DISK_FULL, RunError, SuiteError
 from experiments.harness.interrupt import EXIT_CODE, leave_when_asked
 from experiments.harness.limits import check_limits
+from experiments.harness.metric import worst
 from experiments.harness.record import FINISHED, RunRecord, last_values, read_status, set_aside, take_lock
 from experiments.harness.sources import ROOT, sources_digest
 from experiments.harness.tracking import Tracker, description_of
@@ -46,7 +47,10 @@ def main(task: str) -> None:
             stream.reconfigure(errors="replace")  # a terminal that lacks a character is no reason to end with a fault
     leave_when_asked()
     try:
-        hydra.main(config_path=str(ROOT / "conf"), config_name=task, version_base="1.3")(run)()
+        with one_sentence():
+            folder, search_path = configs_of(task)
+        sys.argv += search_path
+        hydra.main(config_path=str(folder), config_name=task.rpartition(".")[2], version_base="1.3")(run)()
     except SystemExit as request:
         if request.code == EXIT_CODE:
             print("Stopped; the same command continues it.", file=sys.stderr)
@@ -76,7 +80,7 @@ def one_sentence(after: str = "") -> Iterator[None]:
 
 
 def execute(cfg: DictConfig) -> float | None:
-    """Bring one run to its end, from wherever it is, and return its last validation metric (None if it diverged)."""
+    """Bring one run to its end, from wherever it is; returns its last validation metric, the worst if it diverged."""
     plain, data, directory = locate(cfg)
     status = usable_status(directory, plain)
     if status is None or status["status"] not in FINISHED:
@@ -88,8 +92,9 @@ def execute(cfg: DictConfig) -> float | None:
     study = plain["study"]
     shown = (study["validation_metric"], study["primary_metric"]) if plain["run"]["study"] else ()
     print(summary_line(directory.name, status, shown), flush=True)
-    value: float | None = status["metrics"].get(plain["study"]["validation_metric"])
-    return value if status["status"] == "complete" else None
+    metric = plain["study"]["validation_metric"]
+    value: float | None = status["metrics"].get(metric)
+    return value if status["status"] == "complete" else worst(plain["task"], metric)
 
 
 def locate(cfg: DictConfig) -> tuple[dict[str, Any], Any, Path]:

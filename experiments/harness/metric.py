@@ -5,12 +5,13 @@ Nothing here imports torch.
 """
 
 import importlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, Literal
 
-from experiments.harness.provenance import ROOT
+from experiments.harness.sources import ROOT, task_package
 
 Better = Literal["higher", "lower"]
 
@@ -53,9 +54,15 @@ FLATNESS = {
 
 
 def metrics_of(task: str) -> Mapping[str, Metric]:
-    """All metrics of a task."""
-    own: Mapping[str, Metric] = importlib.import_module(f"experiments.{task}.metrics").METRICS
+    """All metrics of a task, ours or a user's own."""
+    own: Mapping[str, Metric] = importlib.import_module(f"{task_package(task)}.metrics").METRICS
     return {"loss": LOSS, **FLATNESS, **own}
+
+
+def worst(task: str, name: str) -> float:
+    """What stands for a metric of a run that diverged: infinity, on the side that is worse."""
+    declared = find(metrics_of(task), name)
+    return -math.inf if declared and declared[0].better == "higher" else math.inf
 
 
 def find(metrics: Mapping[str, Metric], name: str) -> tuple[Metric, str] | None:

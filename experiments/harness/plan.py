@@ -14,7 +14,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 from rich.console import Console
@@ -22,10 +21,10 @@ from rich.table import Table
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from experiments.harness.config import check, resolved, runs_a_replicate
+from experiments.harness.config import check, composed, resolved, runs_a_replicate
 from experiments.harness.errors import SuiteError
 from experiments.harness.optimizer import build_optimizer, state_bytes
-from experiments.harness.provenance import ROOT
+from experiments.harness.sources import task_package
 
 H100_FLOPS = 400e12
 """Operations a second in bfloat16 that large transformers reach on an H100, 40 % of its peak; ConvNets reach less."""
@@ -63,11 +62,9 @@ class Plan:
 
 def plan(task: str, overrides: list[str]) -> Plan:
     """The cost of the experiment that ``overrides`` describe, as on the command line of a run without ``optimizer``."""
-    importlib.import_module(f"experiments.{task}.config")  # registers the schema
-    meta = importlib.import_module(f"experiments.{task}.meta")
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        cfg = compose(task, overrides)
-        contestants = {name: compose(task, [*overrides, f"optimizer={name}"]) for name in ("lion", cfg.study.reference)}
+    cfg = composed(task, overrides)
+    meta = importlib.import_module(f"{task_package(task)}.meta")
+    contestants = {name: composed(task, [*overrides, f"optimizer={name}"]) for name in ("lion", cfg.study.reference)}
     for contestant in contestants.values():
         check(contestant)
         resolved(contestant)

@@ -11,7 +11,7 @@ import json
 import logging
 import shutil
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
@@ -98,7 +98,7 @@ def prepare(data: Mapping[str, Any], cache_dir: Path) -> PreparedData:
     prepare the same data set wait for the first. When no place has it, one DataError says why for each.
     """
     check_places(data)
-    identity = data["fingerprint"] or json.dumps(data["places"], sort_keys=True)
+    identity = data["fingerprint"] or json.dumps([*data["places"], *files_of(data["places"])], sort_keys=True)
     cache_dir = cache_dir.expanduser()
     directory = cache_dir / f"{data['name']}-{hashlib.sha256(identity.encode()).hexdigest()[:10]}"
     if not directory.exists():
@@ -106,6 +106,15 @@ def prepare(data: Mapping[str, Any], cache_dir: Path) -> PreparedData:
             if not directory.exists():  # another process may have prepared it while this one waited
                 _prepare_anew(data, directory)
     return _open(directory, data["fingerprint"])
+
+
+def files_of(places: Sequence[Mapping[str, Any]]) -> list[tuple[str, int, int]]:
+    """Name, size and time of every file in the local ones of these places: what was read before is read again where one
+    of them has changed since.
+    """
+    folders = [Path(place["path"]).expanduser() for place in places if place["kind"] == "local"]
+    files = [(path, path.stat()) for folder in folders for path in sorted(folder.rglob("*")) if path.is_file()]
+    return [(str(path), state.st_size, state.st_mtime_ns) for path, state in files]
 
 
 def check_places(data: Mapping[str, Any]) -> None:

@@ -59,7 +59,7 @@ def make_accelerator(cfg: Config) -> Accelerator:
     if cfg.run.gpus > max(1, accelerator.num_processes):
         raise ConfigError(
             f"run.gpus={cfg.run.gpus} gives this run more GPUs than its {accelerator.num_processes} processes can use, "
-            f"one each: start it by accelerate launch --num_processes {cfg.run.gpus} -m experiments.{cfg.task} ..."
+            f"one each: start it by accelerate launch --num_processes {cfg.run.gpus} -m experiments {cfg.task} ..."
         )
     if cfg.run.device not in ("auto", accelerator.device.type):
         raise ConfigError(

@@ -33,6 +33,13 @@ PACKAGES = {
 DOTTED_NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 
 
+def task_package(task: str) -> str:
+    """Where a task's modules (task, config, metrics, meta) lie: ``lit`` is ours, ``my_package.my_task`` is a package of
+    the user's own.
+    """
+    return task if "." in task else f"experiments.{task}"
+
+
 def sources_digest(config: Mapping[str, Any]) -> str:
     """``<16 hex>-<8 hex>`` for a resolved config: the suite and the packages, then what the config names besides.
 
@@ -45,7 +52,9 @@ def sources_digest(config: Mapping[str, Any]) -> str:
 @cache
 def digest(task: str, named: tuple[str, ...]) -> str:
     """The digest of a task's runs whose configs name these modules, as the files are at the first call."""
-    suite = programs([f"experiments.{task}.task", "experiments.harness.entry"], {"experiments", "lion"})
+    package = task_package(task)
+    own = {"experiments", "lion", package.partition(".")[0]}
+    suite = programs([f"{package}.task", "experiments.harness.entry"], own)
     others = programs(named, {name.partition(".")[0] for name in named})
     versions = repr(sorted(package_versions().items()))
     return f"{_hash(suite, versions)[:16]}-{_hash({path: others[path] for path in others.keys() - suite}, '')[:8]}"
@@ -75,49 +84,55 @@ def _dotted_names(value: Any) -> Iterable[str]:
             yield from _dotted_names(item)
 
 
-def programs(names: Iterable[str], packages: Container[str]) -> dict[Path, str]:
-    """What _program gives for the modules that ``names`` lie in, and for all that these import from ``packages``."""
-    found: dict[Path, str] = {}
+def programs(names: Iterable[str], packages: Container[str]) -> dict[Path, tuple[str, str]]:
+    """The module's name and its program, without docstrings, for the modules that ``names`` lie in, and for all that
+    these import from ``packages``.
+    """
+    found: dict[Path, tuple[str, str]] = {}
     waiting = list(names)
     while waiting:
         name = waiting.pop()
-        for path in _files(name) if name.partition(".")[0] in packages else ():
+        for path, package in _files(name).items() if name.partition(".")[0] in packages else ():
             if path not in found:
-                found[path], imported = _program(path)
+                program, imported = _program(path, package)
+                found[path] = f"{package}.{path.stem}", program
                 waiting += imported
     return found
 
 
-def _files(name: str) -> list[Path]:
-    """The packages and the module of a dotted name, as far as it leads along files; () for PACKAGES and the library."""
+def _files(name: str) -> dict[Path, str]:
+    """The packages and the module of a dotted name, as far as it leads along files, each with the package that it is
+    in; none for PACKAGES and the library.
+    """
     first, *rest = name.split(".")
     if first in PACKAGES or first in sys.stdlib_module_names:
-        return []
+        return {}
     if (ROOT / first).is_dir():  # the suite's own, even where another checkout is installed
         folder = ROOT
     else:
         spec = find_spec(first)
-        if spec is None or spec.origin is None:
-            return []
-        origin = Path(spec.origin)
-        folder = origin.parent.parent if origin.name == "__init__.py" else origin.parent
-    files = []
+        places = [*(spec.submodule_search_locations or ()), *filter(None, [spec.origin])] if spec else []
+        if not places:
+            return {}
+        folder = Path(places[0]).parent
+    files, package = {}, ""
     for part in [first, *rest]:
-        module, package = folder / f"{part}.py", folder / part / "__init__.py"
-        if package.exists():
-            files.append(package)
-            folder = folder / part
-        else:
-            if module.exists():
-                files.append(module)
+        module, initial = folder / f"{part}.py", folder / part / "__init__.py"
+        inner = f"{package}.{part}".lstrip(".")
+        if initial.exists():
+            files[initial] = inner
+        elif module.exists():
+            files[module] = package
             break
+        elif not (folder / part).is_dir():  # else a package without an __init__.py
+            break
+        folder, package = folder / part, inner
     return files
 
 
-def _program(path: Path) -> tuple[str, list[str]]:
-    """The program of a file without its docstrings, and the dotted names of what it imports."""
+def _program(path: Path, package: str) -> tuple[str, list[str]]:
+    """The program of a file of ``package`` without its docstrings, and the dotted names of what it imports."""
     tree = ast.parse(path.read_bytes())
-    package = _dotted(path.parent)
     imported: list[str] = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -135,20 +150,10 @@ def _program(path: Path) -> tuple[str, list[str]]:
     return ast.unparse(tree), imported
 
 
-def _dotted(folder: Path) -> str:
-    """The name of the package in a folder; its outermost folder is the first without an __init__.py above it."""
-    parts: list[str] = []
-    while (folder / "__init__.py").exists():
-        parts.insert(0, folder.name)
-        folder = folder.parent
-    return ".".join(parts)
-
-
-def _hash(found: Mapping[Path, str], start: str) -> str:
+def _hash(found: Mapping[Path, tuple[str, str]], start: str) -> str:
     hashed = hashlib.sha256(start.encode())
-    named = {f"{_dotted(path.parent)}.{path.stem}": path for path in found}
-    for name, path in sorted(named.items()):
-        hashed.update(f"{name}\0{found[path]}\0".encode())
+    for path, (name, program) in sorted(found.items(), key=lambda item: item[1]):
+        hashed.update(f"{name}\0{program}\0".encode())
         if (native := path.with_suffix(".cpp")).exists():
             hashed.update(native.read_bytes())
     return hashed.hexdigest()

@@ -39,6 +39,7 @@ from experiments.harness.process import compile_and_warm_up, make_accelerator, s
 from experiments.harness.record import RunRecord
 from experiments.harness.schedule import lr_factor
 from experiments.harness.seeds import derive_seed
+from experiments.harness.sources import task_package
 from experiments.harness.task import Task
 from experiments.harness.timing import PeakMemory, StepTimer, TrainingClock
 from experiments.harness.tracking import Tracker
@@ -64,7 +65,7 @@ def train(cfg: Config, data: Any, directory: Path, digest: str, record: RunRecor
         )
     mine = range(accelerator.process_index, micro_batches, processes)
 
-    task: Task = importlib.import_module(f"experiments.{cfg.task}.task").build(cfg, data)
+    task: Task = importlib.import_module(f"{task_package(cfg.task)}.task").build(cfg, data)
     seed_generators(derive_seed(cfg.seed, "init"))
     bare_model = task.model()
     scale_initial_weights(bare_model, cfg.train.init_scale)

@@ -1,9 +1,12 @@
 """From a stored picture to the tensor that a model sees, in training and in evaluation."""
 
+from functools import partial
 from typing import Any
 
 import torch
+from torch import Tensor
 from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional
 
 from experiments.harness.errors import ConfigError
 from experiments.image_classification.config import ImageClassificationConfig
@@ -18,12 +21,12 @@ with the same number: 15 rotates by up to 15 degrees here and by 45 there."""
 
 def training_transform(cfg: ImageClassificationConfig) -> v2.Compose:
     """A picture (PIL, or uint8 ``[C, H, W]``) to uint8 ``[C, image_size, image_size]``, drawing from PyTorch's global
-    generator.
+    generator. Without ``augmentation.crop_area`` a picture of another size is first brought to this one.
     """
     augmentation, size = cfg.augmentation, cfg.data.image_size
     steps: list[Any] = []
     if augmentation.crop_area is None:
-        steps.append(v2.RandomCrop(size, padding=cfg.data.crop_padding))
+        steps += [partial(centred, size), v2.RandomCrop(size, padding=cfg.data.crop_padding)]
     else:
         area = augmentation.crop_area
         steps.append(v2.RandomResizedCrop(size, scale=(area[0], area[1]), antialias=True))
@@ -41,11 +44,23 @@ def training_transform(cfg: ImageClassificationConfig) -> v2.Compose:
 
 
 def evaluation_transform(cfg: ImageClassificationConfig) -> v2.Compose:
-    """A picture to uint8 ``[C, image_size, image_size]``: its centre, for sets that train on random resized crops."""
+    """A picture to uint8 ``[C, image_size, image_size]``: its centre, with a margin around it where training is on
+    random resized crops.
+    """
     size = cfg.data.image_size
     if cfg.augmentation.crop_area is None:
-        return v2.Compose([v2.ToImage()])
+        return v2.Compose([partial(centred, size), v2.ToImage()])
     return v2.Compose([v2.Resize(round(size * RESIZE_FACTOR), antialias=True), v2.CenterCrop(size), v2.ToImage()])
+
+
+def centred(size: int, picture: Any) -> Any:
+    """The largest square in the middle of a picture (PIL, or uint8 ``[C, H, W]``) in ``size`` x ``size`` pixels; one
+    that has this size stays as it is.
+    """
+    height, width = picture.shape[-2:] if isinstance(picture, Tensor) else picture.size[::-1]
+    if height == width == size:
+        return picture
+    return functional.center_crop(functional.resize(picture, [size], antialias=True), [size, size])
 
 
 def normalization(cfg: ImageClassificationConfig) -> v2.Compose:

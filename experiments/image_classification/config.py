@@ -45,7 +45,8 @@ class AugmentationConfig:
     """What training images go through besides flips; see experiments/image_classification/augmentation.py."""
 
     crop_area: list[float] | None = None
-    """least and greatest share of the picture's area in a random resized crop; null: a padded crop of its own size"""
+    """least and greatest share of the picture's area in a random resized crop; null: a padded crop of
+    image_size, which a picture of another size is brought to before"""
     randaugment_ops: int = 0
     """operations of RandAugment on one picture"""
     randaugment_magnitude: int = 0

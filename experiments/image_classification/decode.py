@@ -105,7 +105,14 @@ def _hub_split(split: Any, image: str, label: str) -> Split:
         raise ValueError(f"column {image} has no picture in row {pictures.index(None)}")
     if modes := {picture.mode for picture in pictures} - {"RGB", "L"}:
         raise ValueError(f"column {image} has pictures of mode {', '.join(sorted(modes))}, neither RGB nor grey")
-    images = np.stack([np.asarray(picture) for picture in pictures])
+    arrays = [np.asarray(picture) for picture in pictures]
+    if other := next((row for row, array in enumerate(arrays) if array.shape != arrays[0].shape), None):
+        raise ValueError(
+            f"column {image} has pictures of several sizes or colours, {arrays[0].shape} in row 0 and "
+            f"{arrays[other].shape} in row {other}: read them by "
+            "access: experiments.image_classification.stored_sets.open_stored, which takes any (docs/your-own.md)"
+        )
+    images = np.stack(arrays)
     labels = column_labels(list(split[label]), None, f"column {label}")
     return images if images.ndim == 4 else images[..., None], labels.numbers
 

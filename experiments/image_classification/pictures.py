@@ -24,6 +24,8 @@ from experiments.harness.seeds import derive_seed
 from experiments.image_classification.config import ImageClassificationConfig
 from experiments.image_classification.stored_sets import StoredSet
 
+MODES = {1: "L", 3: "RGB"}
+"""Of Pillow, by ``data.channels``: how stored pictures are read, whatever they are stored as."""
 EVALUATION_BATCH_SIZE = 500
 """Images in one forward pass of an evaluation; the metrics do not depend on it."""
 
@@ -72,10 +74,10 @@ class ArrayPictures:
 
 
 class StoredPictures:
-    """The rows ``rows`` of a stored split."""
+    """The rows ``rows`` of a stored split, in Pillow's ``mode`` RGB or L."""
 
-    def __init__(self, split: StoredSplit, rows: np.ndarray) -> None:
-        self._split, self._rows = split, rows
+    def __init__(self, split: StoredSplit, rows: np.ndarray, mode: str) -> None:
+        self._split, self._rows, self._mode = split, rows, mode
         self.labels = split.labels[rows]
 
     @property
@@ -84,8 +86,9 @@ class StoredPictures:
         return self._split.damaged
 
     def picture(self, index: int) -> Any:
-        """Picture number ``index``, PIL in RGB."""
-        return self._split.picture(self._rows[index])
+        """Picture number ``index``, PIL."""
+        image = self._split.picture(self._rows[index])
+        return image if image.mode == self._mode else image.convert(self._mode)
 
 
 def array_splits(
@@ -96,14 +99,11 @@ def array_splits(
     """
     images, labels = arrays["train_images"], arrays["train_labels"]
     check_order(labels, cfg.data.name)
-    declared = (cfg.data.image_size, cfg.data.image_size, cfg.data.channels)
     for name in ("train", "test"):
-        shape = arrays[f"{name}_images"].shape[1:]
-        if shape[2] != declared[2] or (cfg.augmentation.crop_area is None and shape != declared):
+        channels = arrays[f"{name}_images"].shape[3]
+        if channels != cfg.data.channels:
             raise ConfigError(
-                f"data.image_size={declared[0]} and data.channels={declared[2]}, but the {name} pictures of "
-                f"data={cfg.data.name} are of height, width and channels {shape}: they are only resized with "
-                "augmentation.crop_area."
+                f"data.channels={cfg.data.channels}, but the {name} pictures of data={cfg.data.name} have {channels}."
             )
     count = _fit_size(cfg, len(images))
     rows = np.arange(len(images)) if seed is None else _shuffled(len(images), seed)
@@ -115,20 +115,19 @@ def array_splits(
 
 def stored_splits(cfg: ImageClassificationConfig, data: StoredSet, seed: int | None) -> dict[str, Pictures]:
     """The splits of a stored set; its rows may be sorted by class, so ``val`` is drawn also without a ``seed``."""
-    if cfg.augmentation.crop_area is None:
-        raise ConfigError(f"The pictures of data={cfg.data.name} are of any size: set augmentation.crop_area.")
-    if cfg.data.channels != 3:
-        raise ConfigError(f"data.channels={cfg.data.channels}, but stored pictures are read in colour: set it to 3.")
+    if cfg.data.channels not in MODES:
+        raise ConfigError(f"data.channels={cfg.data.channels}, but pictures are read in colour (3) or in grey (1).")
+    mode = MODES[cfg.data.channels]
     count = _fit_size(cfg, len(data.train))
     rows = _shuffled(len(data.train), seed)
     splits: dict[str, Pictures] = {
-        "fit": StoredPictures(data.train, rows[:count]),
-        "train": StoredPictures(data.train, rows[: cfg.flatness.samples]),
-        "val": StoredPictures(data.train, rows[count:]),
-        "test": StoredPictures(data.test, np.arange(len(data.test))),
+        "fit": StoredPictures(data.train, rows[:count], mode),
+        "train": StoredPictures(data.train, rows[: cfg.flatness.samples], mode),
+        "val": StoredPictures(data.train, rows[count:], mode),
+        "test": StoredPictures(data.test, np.arange(len(data.test)), mode),
     }
     if data.v2:
-        splits["v2"] = StoredPictures(data.v2, np.arange(len(data.v2)))
+        splits["v2"] = StoredPictures(data.v2, np.arange(len(data.v2)), mode)
     return splits
 
 

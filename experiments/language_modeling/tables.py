@@ -32,7 +32,8 @@ def table_sources(
 
 def _source(root: str, pattern: str, column: str, to_text: Callable[[str], str]) -> Source:
     blocks = next((blocks for ending, blocks in _READERS.items() if pattern.endswith(ending)), None)
-    assert blocks, f"{pattern} ends with none of {', '.join(_READERS)}"
+    if blocks is None:
+        raise DataError(f"the pattern {pattern} ends with none of {', '.join(_READERS)}.")
     file_system, files = _matching_files(root, pattern)
 
     def documents(skip: int) -> Iterator[Document]:
@@ -87,7 +88,8 @@ def _json_blocks(file_system: Any, path: str, column: str) -> Iterator[Block]:
                 yield 1, lambda line=line: (cell(line),)  # type: ignore[misc]
 
 
-_READERS = {".parquet": _parquet_blocks, ".json.gz": _json_blocks}
+_READERS = {".parquet": _parquet_blocks, **dict.fromkeys((".json.gz", ".jsonl.gz", ".json", ".jsonl"), _json_blocks)}
+"""By the end of a file's name; all JSON is one object a line."""
 
 
 def _matching_files(root: str, pattern: str) -> tuple[Any, list[str]]:

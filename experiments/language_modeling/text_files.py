@@ -32,6 +32,14 @@ def folder_source(folder: Path) -> Source:
     return lambda skip: map(file_document, texts[skip:])
 
 
+def texts(root: str) -> Corpus:
+    """A user's own: the folders train, validation and test, or .txt files alone, some of which are held out
+    (``data.held_out_share``).
+    """
+    folder = Path(root)
+    return split_folders(folder) if (folder / "train").is_dir() else {"train": folder_source(folder)}
+
+
 def split_folders(root: Path) -> Corpus:
     """The folders train, validation and test of ``root``."""
     return {split: folder_source(root / name) for split, name in PUBLISHED_SPLITS.items()}

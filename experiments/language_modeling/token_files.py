@@ -20,7 +20,14 @@ import numpy as np
 
 from experiments.harness.errors import ConfigError, DataError
 from experiments.harness.places import describe, fetch
-from experiments.harness.prepared_data import check_places, delete_advice, fingerprint_of, lock, try_places
+from experiments.harness.prepared_data import (
+    check_places,
+    delete_advice,
+    files_of,
+    fingerprint_of,
+    lock,
+    try_places,
+)
 from experiments.harness.record import write_aside
 from experiments.language_modeling.documents import Corpus, Source, folded_key, hold_out
 from experiments.language_modeling.packing import Counts, Journal, SplitWriter, pack_split, split_files, token_dtype
@@ -84,7 +91,8 @@ def open_tokens(data: Mapping[str, Any], cache_dir: Path) -> TokenSet:
         raise ConfigError(
             f"data.vocab_size={data['vocab_size']}, but the separator and 256 bytes are {SMALLEST_VOCAB}."
         )
-    identity = json.dumps([data["fingerprint"] or data["places"], *(data[key] for key in _IDENTITY_KEYS)])
+    content = data["fingerprint"] or [*data["places"], *files_of(data["places"])]
+    identity = json.dumps([content, *(data[key] for key in _IDENTITY_KEYS)])
     name = f"{data['name']}-{hashlib.sha256(identity.encode()).hexdigest()[:10]}"
     directory = cache_dir.expanduser() / name
     if not directory.exists():

@@ -19,7 +19,6 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import is_dataclass
-from importlib import import_module
 from pathlib import Path
 from statistics import stdev
 from typing import Any
@@ -28,6 +27,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from experiments.harness.arithmetic import describe_arithmetic, pin_instruction_set
+from experiments.harness.config import composed
 from experiments.harness.entry import execute, locate
 from experiments.harness.errors import SuiteError
 from experiments.harness.record import read_metrics, read_status
@@ -86,10 +86,7 @@ def verify(path: Path, run_id: str, folder: Path) -> str:
 
 def config_of(recorded: ReplicateRun, replicate: Replicate, folder: Path) -> DictConfig:
     """The config of a record, with the sources of its data, for a run below ``folder`` that W&B does not hear of."""
-    task = recorded.settings["task"]
-    import_module(f"experiments.{task}.config")  # registers the schema
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        cfg = compose(task, overrides=["scale=smoke", "run.wandb=disabled", f"run.runs_dir='{folder}'"])
+    cfg = composed(recorded.settings["task"], ["scale=smoke", "run.wandb=disabled", f"run.runs_dir='{folder}'"])
     with open_dict(cfg):
         for key, recorded_value in recorded.settings.items():
             value = with_places(recorded_value) if key == "data" else recorded_value

@@ -66,7 +66,8 @@ class StudySweeper(Sweeper):
                 # Where something ran, had its data from, or which part it was, is no part of what a reader types.
                 here = re.compile(r"[+~]*(run\.|hydra|study\.numbers\b|data\.(\w+\.)*\w*places\b)")
                 shown = shlex.join(argument for argument in arguments if not here.match(argument))
-                command = f"python -m experiments.{self.task} --multirun hydra/sweeper=study {shown}"
+                program = f"experiments {self.task}" if "." in self.task else f"experiments.{self.task}"
+                command = f"python -m {program} --multirun hydra/sweeper=study {shown}"
                 summaries = []
                 for study in studies:
                     with publishing(study, command) as directory:

@@ -102,6 +102,34 @@ def test_a_module_that_the_run_does_not_import_changes_nothing(checkout: Path, n
     assert before == after
 
 
+@pytest.mark.parametrize("name", ["__init__", "rates"])
+def test_a_package_without_an_init_file_is_followed_like_another(checkout: Path, name: str) -> None:
+    own = checkout / "elsewhere" / "somebodys_own"
+    (own / "inner").mkdir()
+    for path in own.glob("*.py"):
+        path.rename(own / "inner" / path.name)
+    (own / "inner" / "__init__.py").write_text(OWN.replace("from somebodys_own import", "from . import"))
+    config = {**CONFIG, "optimizer": {"_target_": "somebodys_own.inner.Optimizer"}}
+    before = sources.sources_digest(config)
+    path = own / "inner" / f"{name}.py"
+    path.write_text(path.read_text().replace("1", "2"))
+    sources.digest.cache_clear()
+    assert sources.sources_digest(config) != before
+
+
+@pytest.mark.parametrize("name", ["task", "rates"])
+def test_a_task_from_outside_the_checkout_is_part_of_the_suite(checkout: Path, name: str) -> None:
+    own = checkout / "elsewhere" / "somebodys_own"
+    (own / "task.py").write_text("from somebodys_own import rates\nSIZE = 1\n")
+    (own / "nested").mkdir()
+    config = {**CONFIG, "task": "somebodys_own.nested"}
+    (own / "nested" / "task.py").write_text("from somebodys_own import task\n")
+    before = sources.sources_digest(config)
+    (own / f"{name}.py").write_text((own / f"{name}.py").read_text().replace("1", "2"))
+    sources.digest.cache_clear()
+    assert sources.sources_digest(config).partition("-")[0] != before.partition("-")[0]
+
+
 @pytest.mark.parametrize(
     "change",
     [

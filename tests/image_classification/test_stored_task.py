@@ -152,7 +152,7 @@ def test_training_over_damaged_pictures_goes_on(compose_small: ComposeSmall) -> 
         ({"fingerprint": "0" * 64}, DataError, "has the fingerprint .* here, but its config declares 0000"),
         ({"real_places": ["/nowhere/real.json"]}, DataError, r"put real\.json of .* at /nowhere/real\.json"),
         ({"real_places": []}, ConfigError, r"names test/real_top1, but data\.real_places is empty"),
-        ({"channels": 1}, ConfigError, r"data\.channels=1, but stored pictures are read in colour: set it to 3"),
+        ({"channels": 2}, ConfigError, r"data\.channels=2, but pictures are read in colour \(3\) or in grey \(1\)"),
         ({"v2_places": []}, ConfigError, r"names test/v2_top1, but data\.v2_places is empty"),
         ({"val_size": 40}, ConfigError, r"data\.val_size=40 of imagenet's 40 training images leave none"),
     ],
@@ -177,7 +177,7 @@ def test_imagenet_alone_needs_neither_reassessed_labels_nor_v2(compose_small: Co
     cfg = compose_small("vit_b16", "data=imagenet_alone")
     cfg.data.update({"real_places": [], "v2_places": []})
     metrics = small_task(cfg).evaluate(LikesFirstClass(), "test", 0, 1)
-    calibration = ["confidence", "confident_right", "nats", "val_nats"]
+    calibration = ["confidence", "confident_right", "nats", "nats_each", "val_nats"]
     assert sorted(metrics) == sorted(["count", "damaged", "loss", "top1", "top5", *calibration])
 
 

@@ -1,0 +1,10 @@
+"""``python -m experiments <task> ...``: one of ours (``lit``), or a package of your own (``my_package.my_task``)."""
+
+import sys
+
+from experiments.harness.entry import main
+
+if __name__ == "__main__":
+    if len(sys.argv) < 2 or sys.argv[1].startswith("-") or "=" in sys.argv[1]:
+        sys.exit("usage: python -m experiments <task> [-m] [key=value ...]; docs/your-own.md")
+    main(sys.argv.pop(1))

@@ -1,0 +1,120 @@
+"""Labelled texts in anybody's tables (CSV, JSON lines, Parquet), to the arrays of text_arrays.py."""
+
+import csv
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments.data.folders import split_files
+from experiments.data.labels import column_labels, same_numbers
+from experiments.data.text import folded
+from experiments.finetuning.text_arrays import SPLITS, text_arrays
+from experiments.harness.errors import DataError
+
+Column = list[Any]
+
+
+def labelled_tables(
+    source: Any,
+    splits: Mapping[str, str] | None = None,
+    text: str = "text",
+    label: str = "label",
+    group: str | None = None,
+    files: Any = None,
+) -> dict[str, np.ndarray]:
+    """The rows of a folder's tables, or of a hub's ``datasets.DatasetDict``.
+
+    Args:
+        source: The folder (experiments/data/folders.py says which files are which split's), or the DatasetDict.
+        splits: Their name of each of our splits (train, and perhaps val and test). Without a test all rows of train are
+            shared out by a hash of their group, without a val those of train are.
+        text: The column of texts.
+        label: The column of classes: numbers from 0, or names, which are numbered in alphabetical order.
+        group: The column of what must not be in two splits (a film, an author); without one it is the text.
+        files: Patterns that choose the files of a split, where their names do not.
+
+    Raises:
+        DataError: It names the file and the row, or the split.
+    """
+    theirs = splits or {"train": "train"}
+    if "train" not in theirs or not set(theirs) <= set(SPLITS) or set(theirs) == {"train", "val"}:
+        raise DataError(f"its splits are {', '.join(theirs)}, but they may be train, train and test, or all of them.")
+    wanted = [text, label, *([group] if group else [])]
+    tables = {ours: _columns(source, theirs[ours], wanted, files) for ours in reversed(SPLITS) if ours in theirs}
+    labels = same_numbers({ours: column_labels(table[label], None, f"split {ours}") for ours, table in tables.items()},
+                          "train", None)  # fmt: skip
+    rows = [(ours, row) for ours, table in tables.items() for row in range(len(table[text]))]
+    return text_arrays(
+        [tables[ours][text][row] for ours, row in rows],
+        [int(labels[ours].numbers[row]) for ours, row in rows],
+        [str(tables[ours][group or text][row]) for ours, row in rows],
+        [ours for ours, _ in rows] if "test" in theirs else None,
+        draws_val="val" not in theirs,
+    )
+
+
+def _columns(source: Any, split: str, wanted: list[str], files: Any) -> dict[str, Column]:
+    """The wanted columns of a split, each text looked at; the first of them is the texts'."""
+    if isinstance(source, Path):
+        kind, _, paths = split_files(source, [split], files)[split]
+        if kind not in _READERS:
+            raise DataError(f"its split {split} are files of the kind {kind}, but texts lie in {', '.join(_READERS)}.")
+        parts = [(str(path), _READERS[kind](path)) for path in paths]
+    else:
+        if split not in source:
+            raise DataError(f"it has no split {split}, only {', '.join(source)}.")
+        parts = [(f"split {split}", {name: list(source[split][name]) for name in source[split].column_names})]
+    joined: dict[str, Column] = {name: [] for name in wanted}
+    for where, table in parts:
+        if absent := [name for name in wanted if name not in table]:
+            raise DataError(f"{where} has no column {', '.join(absent)}, only {', '.join(table)}.")
+        for row, content in enumerate(table[wanted[0]]):
+            if not isinstance(content, str) or not folded(content):
+                raise DataError(f"{where} has no text in row {row}: it is {content!r}.")
+        for name in wanted:
+            joined[name] += table[name]
+    return joined
+
+
+def _csv_table(path: Path) -> dict[str, Column]:
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            head, *rows = list(csv.reader(file, strict=True)) or [[]]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path} is no CSV in UTF-8 ({error}).") from error
+    rows = [row for row in rows if row]
+    if wrong := next((number for number, row in enumerate(rows) if len(row) != len(head)), None):
+        raise DataError(f"{path} has {len(rows[wrong])} cells in row {wrong}, but {len(head)} columns.")
+    return {name: [row[place] for row in rows] for place, name in enumerate(head)}
+
+
+def _json_table(path: Path) -> dict[str, Column]:
+    rows = []
+    for number, line in enumerate(path.read_bytes().splitlines()):
+        if line.strip():
+            try:
+                row = json.loads(line)
+            except ValueError as error:
+                raise DataError(f"{path} has no JSON in line {number + 1} ({error}).") from error
+            if not isinstance(row, dict):
+                raise DataError(f"{path} has no JSON object in line {number + 1}, but {str(row)[:50]}.")
+            rows.append(row)
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    return {name: [row.get(name) for row in rows] for name in names}
+
+
+def _parquet_table(path: Path) -> dict[str, Column]:
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(path)
+    return {name: table.column(name).to_pylist() for name in table.column_names}
+
+
+_READERS: dict[str, Callable[[Path], dict[str, Column]]] = {
+    "csv": _csv_table,
+    "json": _json_table,
+    "parquet": _parquet_table,
+}

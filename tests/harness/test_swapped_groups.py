@@ -1,0 +1,69 @@
+"""Every model of a task goes with its smoke and mini experiments, or is refused in one sentence."""
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra.core.global_hydra import GlobalHydra
+
+from experiments.finetuning.glue_sets import GlueRows, GlueSet
+from experiments.finetuning.task import build
+from experiments.harness.config import composed, resolved
+from experiments.harness.errors import ConfigError, refused_as
+from experiments.harness.provenance import ROOT
+
+BEGINNINGS = {"lit": "lit_", "diffusion": "diffusion_", "finetuning": "ft_", "language_modeling": "lm_"}
+LARGE = ("11b", "7b5", "2b1", "1b1", "g14", "imagen")
+"""Of these, which take up to half a minute to build without weights, the settings are composed alone."""
+REFUSED: dict[Any, str] = {
+    **dict.fromkeys(
+        ("ft_gpt2", "ft_gpt2_tiny", "ft_t5_tiny", "ft_t5_base", "ft_t5_large", "ft_t5_11b"),
+        r"is for models that classify, but this one has no model\.features",
+    ),
+    "diffusion_adm256": "The model cannot take the pictures: .* too small",
+    **dict.fromkeys(
+        ("diffusion_text_tiny", "diffusion_text_gpu"), "The model cannot take the pictures: .*encoder_hidden_states"
+    ),
+    **dict.fromkeys((("coatnet1", "smoke"), ("coatnet3", "smoke")), "The model cannot take the pictures: "),
+}
+"""What a small run says, by model or model and experiment: writers for classes, six halvings of 16 pixels, models of
+text without text, five halvings of 28 pixels."""
+
+
+def models() -> list[tuple[str, str]]:
+    found = []
+    for path in sorted((ROOT / "conf" / "model").glob("*.yaml")):
+        task = next((task for task, start in BEGINNINGS.items() if path.stem.startswith(start)), "image_classification")
+        found.append((task, path.stem))
+    return found
+
+
+def built(task: str, cfg: Any) -> Any:
+    """What the run itself tries first, without data: the output for two samples on the device ``meta``."""
+    meta = importlib.import_module(f"experiments.{task}.meta")
+    if task not in ("diffusion", "image_classification"):
+        return meta.meta_output(meta.meta_model(cfg), cfg, 2)
+    with refused_as("The model cannot take the pictures"):  # as these tasks do, in words of their own
+        return meta.meta_output(meta.meta_model(cfg), cfg, 2)
+
+
+@pytest.mark.parametrize("experiment", ["smoke", "mini"])
+@pytest.mark.parametrize(("task", "model"), models())
+def test_a_model_goes_with_the_small_experiments_of_its_task(task: str, model: str, experiment: str) -> None:
+    GlobalHydra.instance().clear()
+    cfg = composed(task, [f"experiment={task}/{experiment}", f"scale={experiment}", f"model={model}"])
+    resolved(cfg)
+    if said := REFUSED.get(model) or REFUSED.get((model, experiment)):
+        with pytest.raises(ConfigError, match=said):
+            built(task, cfg)
+    elif not any(size in model for size in LARGE):
+        assert built(task, cfg).numel() > 0
+
+
+def test_glue_is_refused_to_a_classifier(tmp_path: Path) -> None:
+    GlobalHydra.instance().clear()
+    cfg: Any = composed("finetuning", ["experiment=finetuning/glue_smoke", "scale=smoke", "model=ft_tiny"])
+    rows: list[GlueRows] = []
+    with pytest.raises(ConfigError, match=r"models that write answers, but this one has no model\.answer_length"):
+        build(cfg, GlueSet(rows, {}, ""))

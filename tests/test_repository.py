@@ -1,0 +1,29 @@
+"""What a repository has beside its code: one version everywhere, and a workflow that runs what everyone runs."""
+
+import tomllib
+
+import yaml
+
+from experiments.harness.provenance import ROOT
+
+
+def test_the_version_is_the_same_everywhere() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    newest = next(line for line in (ROOT / "CHANGELOG.md").read_text().splitlines() if line.startswith("## "))
+    assert newest.split()[1].rstrip(",") == str(citation["version"]) == project["version"]
+    assert citation["license"] == project["license"]
+
+
+def test_the_paper_that_is_cited_is_the_one_that_is_reproduced() -> None:
+    (paper,) = yaml.safe_load((ROOT / "CITATION.cff").read_text())["references"]
+    number = paper["url"].rpartition("/")[2]
+    assert f"arxiv.org/abs/{number}" in (ROOT / "README.md").read_text()
+    assert f"arXiv:{number}" == paper["identifiers"][0]["value"]
+
+
+def test_the_workflow_runs_what_continuous_integration_runs_anywhere() -> None:
+    workflow = yaml.safe_load((ROOT / ".github/workflows/test.yml").read_text())
+    steps = [step for job in workflow["jobs"].values() for step in job["steps"]]
+    assert ".ci/run" in [step.get("run") for step in steps]
+    assert (ROOT / ".ci/run").stat().st_mode & 0o111

@@ -1,0 +1,246 @@
+"""docs/your-own.md: every listing is short, and every command runs on what the listings make, at the smoke scale."""
+
+import csv
+import json
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+
+import datasets  # type: ignore[import-untyped]
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from experiments.harness.provenance import ROOT
+from experiments.harness.record import read_status
+from tests import forked
+from tests.image_classification.small_imagenet import encoded, photo
+
+PAGE = (ROOT / "docs" / "your-own.md").read_text()
+LISTINGS = re.findall(r"```(?:python|yaml)\n# (\S+)\n(.*?)```", PAGE, flags=re.DOTALL)
+COMMANDS = [line for block in re.findall(r"```sh\n(.*?)```", PAGE, flags=re.DOTALL) for line in block.splitlines()]
+LONGEST = 20
+needs_optuna = pytest.mark.skipif(
+    find_spec("hydra_plugins.hydra_optuna_sweeper") is None, reason="hydra-optuna-sweeper is not installed"
+)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A user's folder with all listings, from which the commands are typed; what they call /data is a folder in it."""
+    for name, text in LISTINGS:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text.replace(" /data/", f" {tmp_path}/data/"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "library cache")
+    return tmp_path
+
+
+def at_smoke(command: str, folder: Path, *more: str) -> list[str]:
+    """A command of the page, at the smoke scale and below ``folder``."""
+    python, *arguments = shlex.split(command)
+    assert python == "python"
+    places = [f"run.{name}_dir={folder}/{name}" for name in ("runs", "results", "cache")]
+    return [sys.executable, *arguments, "scale=smoke", "run.wandb=disabled", *places, *more]
+
+
+def run(command: str, folder: Path, *more: str) -> str:
+    """Its output, where it succeeds."""
+    result = forked.run(at_smoke(command, folder, *more))
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
+
+
+def command_with(*words: str) -> str:
+    """The only command of the page with all these words in it, and no more."""
+    swept = [word for word in ("-m hydra/sweeper=study", "-m hydra/sweeper=optuna") if word not in words]
+    (found,) = [line for line in COMMANDS if all(word in line for word in words) and not any(s in line for s in swept)]
+    return found
+
+
+def finished(folder: Path) -> dict[str, float]:
+    """The metrics of the only run."""
+    (path,) = folder.glob("runs/*/*/status.json")
+    status = read_status(path.parent)
+    assert status is not None
+    assert status["status"] == "complete"
+    metrics: dict[str, float] = status["metrics"]
+    return metrics
+
+
+@pytest.mark.parametrize(("name", "text"), LISTINGS, ids=[name for name, _ in LISTINGS])
+def test_no_listing_is_long(name: str, text: str) -> None:
+    assert len([line for line in text.splitlines() if line.strip()]) <= LONGEST
+
+
+def test_an_optimizer(folder: Path, digits: list[str]) -> None:
+    run(command_with("optimizer=mine", "image"), folder, *digits[:-1])
+    assert "test/top1" in finished(folder)
+    (path,) = folder.glob("runs/*/mine-s0-*")
+    assert json.loads((path / "parameter_groups.json").read_text())["decay"]
+
+
+def test_a_study_of_an_optimizer(folder: Path, digits: list[str]) -> None:
+    run(command_with("-m hydra/sweeper=study", "optimizer=mine,adamw"), folder, *digits[:-1])
+    (summary,) = (json.loads(path.read_text()) for path in folder.rglob("summary.json"))
+    assert {name: optimizer["trials"] for name, optimizer in summary["optimizers"].items()} == {"mine": 3, "adamw": 3}
+
+
+def test_a_model(folder: Path, digits: list[str]) -> None:
+    run(command_with("model=perceptron"), folder, *digits[:-1])
+    assert "test/top1" in finished(folder)
+    (environment,) = (json.loads(path.read_text()) for path in folder.rglob("environment.json"))
+    assert environment["model"]["trained_parameters"] == 28 * 28 * 32 + 32 + 32 * 10 + 10
+
+
+def pictures() -> dict[str, list[tuple[str, bytes, str]]]:
+    """Class and picture of each row, in several sizes, by split."""
+    rng = np.random.default_rng(0)
+    sizes = rng.integers(20, 60, (180, 2)).tolist()
+    rows = [
+        (f"{number}.png", encoded(photo(number, (width, height)), "PNG"), ["cat", "dog", "emu"][number % 3])
+        for number, (width, height) in enumerate(sizes)
+    ]
+    return {"train": rows[:150], "test": rows[150:]}
+
+
+def class_folders(place: Path) -> None:
+    for split, rows in pictures().items():
+        for name, content, label in rows:
+            (place / split / label).mkdir(parents=True, exist_ok=True)
+            (place / split / label / name).write_bytes(content)
+
+
+def pictures_and_a_table(place: Path) -> None:
+    for split, rows in pictures().items():
+        (place / split).mkdir(parents=True)
+        for name, content, _ in rows:
+            (place / split / name).write_bytes(content)
+        write_csv(place / split / "metadata.csv", {"file_name": [r[0] for r in rows], "label": [r[2] for r in rows]})
+
+
+def hubs_pictures(place: Path) -> None:
+    for split, rows in pictures().items():
+        images = [{"bytes": content, "path": name} for name, content, _ in rows]
+        write_parquet(place / f"data/{split}-00000-of-00001.parquet", {"image": images, "label": [r[2] for r in rows]})
+
+
+def write_csv(path: Path, columns: dict[str, list[str]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([columns.keys(), *zip(*columns.values(), strict=True)])
+
+
+def write_parquet(path: Path, columns: dict[str, list[object]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.table(columns), path)
+
+
+def write_json_lines(path: Path, columns: dict[str, list[str]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+@pytest.mark.parametrize("write", [class_folders, pictures_and_a_table, hubs_pictures])
+def test_pictures(folder: Path, write: Callable[[Path], None]) -> None:
+    write(folder / "data/pictures")
+    run(command_with("data=my_pictures"), folder)
+    assert "test/top1" in finished(folder)
+
+
+def document(number: int) -> str:
+    return f"Document {number}: " + " ".join(f"word{number * place % 97}" for place in range(1, 120))
+
+
+@pytest.mark.parametrize("splits", [{"": 40}, {"train/": 30, "validation/": 5, "test/": 5}])
+def test_texts(folder: Path, splits: dict[str, int]) -> None:
+    number = 0
+    for split, count in splits.items():
+        (folder / "data/texts" / split).mkdir(parents=True, exist_ok=True)
+        for _ in range(count):
+            (folder / "data/texts" / split / f"{number}.txt").write_text(document(number))
+            number += 1
+    run(command_with("data=my_texts"), folder, *(["data.held_out_share=null"] if "train/" in splits else []))
+    first = finished(folder)["test/bits_per_byte"]
+    assert first > 0
+    changed = folder / "data/texts" / next(iter(splits)) / "0.txt"
+    changed.write_text("Another text altogether, which is new. " * 20)
+    run(command_with("data=my_texts"), folder, *(["data.held_out_share=null"] if "train/" in splits else []))
+    assert len([*folder.glob("runs/*/*/status.json")]) == 2, "texts that have changed are another run"
+
+
+def test_tables_of_texts(folder: Path) -> None:
+    place = folder / "data/text_tables"
+    write_parquet(place / "data/train-00000-of-00001.parquet", {"text": [document(number) for number in range(30)]})
+    write_parquet(place / "data/validation-00000-of-00001.parquet", {"text": [document(number) for number in (40, 41)]})
+    write_json_lines(place / "test.jsonl", {"text": [document(50), document(51)]})
+    run(command_with("data=my_text_tables"), folder)
+    assert finished(folder)["test/bits_per_byte"] > 0
+
+
+def reviews(labels: list[str]) -> dict[str, dict[str, list[str]]]:
+    rows = [
+        (f"Review {number} says it is {'good' if number % 2 else 'bad'}.", labels[number % 2]) for number in range(90)
+    ]
+    parts = {"train": rows[:70], "test": rows[70:]}
+    return {split: {"text": [r[0] for r in own], "label": [r[1] for r in own]} for split, own in parts.items()}
+
+
+TABLES: dict[str, Callable[[Path, str, dict[str, list[str]]], None]] = {
+    "csv": lambda place, split, columns: write_csv(place / f"{split}.csv", columns),
+    "json lines": lambda place, split, columns: write_json_lines(place / f"{split}.jsonl", columns),
+    "parquet": lambda place, split, columns: write_parquet(place / f"{split}.parquet", dict(columns)),
+    "hub": lambda place, split, columns: write_parquet(place / f"data/{split}-00000-of-00001.parquet", dict(columns)),
+}
+
+
+@pytest.mark.parametrize("layout", TABLES)
+def test_labelled_texts(folder: Path, layout: str) -> None:
+    for split, columns in reviews(["0", "1"] if layout == "csv" else ["bad", "good"]).items():
+        TABLES[layout](folder / "data/reviews", split, columns)
+    run(command_with("data=my_reviews"), folder)
+    assert "test/accuracy" in finished(folder)
+
+
+def test_a_task(folder: Path) -> None:
+    run(command_with("experiments my_package.my_task", "optimizer=lion"), folder)
+    metrics = finished(folder)
+    assert metrics["test/error"] == pytest.approx(metrics["test/loss"] ** 0.5)
+
+
+def test_a_study_of_a_task_with_an_optimizer_on_ray(folder: Path) -> None:
+    command = command_with("-m hydra/sweeper=study", "my_package.my_task").replace("optimizer=lion,adamw", "")
+    more = ["study=smoke", "optimizer=mine,adamw", "hydra/launcher=ray_local", "+hydra.launcher.ray.init.num_cpus=2"]
+    typed = [*at_smoke(command, folder, *more), "--config-dir", "my_conf"]
+    result = subprocess.run(typed, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+    (path,) = folder.rglob("study.json")
+    assert json.loads(path.read_text())["command"].startswith("python -m experiments my_package.my_task --multirun ")
+    assert "test error" in (path.parent / "README.md").read_text()
+
+
+@needs_optuna
+def test_another_search_finds_the_best_value_and_takes_a_divergence_for_the_worst(
+    folder: Path, digits: list[str]
+) -> None:
+    smoke = [*digits[:-1], "study.validation_metric=val/calibrated_loss"]
+    run(command_with("-m hydra/sweeper=optuna"), folder, *smoke, "hydra/launcher=basic")
+    found = yaml.safe_load((folder / "runs/.hydra/optimization_results.yaml").read_text())
+    values = [
+        json.loads(path.read_text())["metrics"]["val/calibrated_loss"] for path in folder.glob("runs/*/*/status.json")
+    ]
+    assert (len(values), found["best_value"]) == (4, min(values))
+
+    command = command_with("-m hydra/sweeper=optuna").replace("tag(log,interval(1e-5,1e-2))", "choice(0.001,1e30)")
+    output = run(command, folder, *smoke, "hydra/launcher=basic", "hydra/sweeper/sampler=grid")
+    assert "diverged" in output
+    found = yaml.safe_load((folder / "runs/.hydra/optimization_results.yaml").read_text())
+    assert found["best_params"] == {"optimizer.lr": 0.001}
