@@ -11,7 +11,8 @@ from omegaconf import DictConfig
 
 from experiments.harness.sources import ROOT
 
-KINDS = {"Integer": "a whole number", "Float": "a number", "Boolean": "true or false"}
+KINDS = {"Integer": "a whole number", "Float": "a number", "valid bool": "true or false"}
+"""By the end of what OmegaConf says of a value that is none."""
 
 
 def explained(error: HydraException) -> str:
@@ -23,8 +24,8 @@ def explained(error: HydraException) -> str:
         folder, _, name = given[1].rpartition(".")
         return f"There is no setting {given[1]}: {nearest(name, _names_beside(cause), f'{folder}.' if folder else '')}"
     if given := re.match(r"Error merging override ([^=]*)=", said):
-        value = re.match(r"Value '(.*)' of type '.*' could not be converted to (\w+)", str(cause), re.DOTALL)
-        if value and value[2] in KINDS:
+        value = re.match(r"Value '(.*)' .*(?:converted to|not a) (Integer|Float|valid bool)", str(cause))
+        if value:
             return f"{given[1]} must be {KINDS[value[2]]}, but it is '{value[1]}'."
         said = f"{given[1]}: {str(cause).partition(chr(10))[0]}"
     lines = [line.strip(" .:") for line in said.splitlines() if line.strip() and "https://hydra.cc" not in line]
