@@ -27,6 +27,7 @@ help:  ## print this list
 	@echo "variables: SCALE=smoke|mini|gpu|paper  CELL=<experiment>  OPTIMIZERS=lion,adamw  REPLICATES=0-3  FRESH=1  ARGS='train.steps=400 ...'"
 
 $(READY): pyproject.toml constraints.txt
+	@echo "Setting up $(VENV), once: PyTorch, Ray and the others of constraints.txt, 7 GB on disk. Some minutes without a word."
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@

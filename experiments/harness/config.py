@@ -136,7 +136,9 @@ class RunConfig:
     device: str = "auto"
     """auto (a GPU if there is one), cpu or cuda"""
     fresh: bool = False
-    """start anew where a run directory was written by other sources (make's FRESH=1)"""
+    """start anew, setting aside what was run before (make's FRESH=1)"""
+    minutes: int | None = None
+    """that one replicate takes at most on two CPU cores, measured; said before a study begins. null: not measured"""
     wandb: str = "auto"
     """auto (online when a key is there, else offline), online, offline or disabled"""
     wandb_project: str = MISSING
@@ -157,6 +159,10 @@ class DataConfig:
     fingerprint: str | None = None
     """sha256 over the decoded arrays; null: whatever the first place gave, which then enters the run's name"""
     places: list[dict[str, Any]] = MISSING
+    download: str | None = None
+    """how much is fetched, such as "139 MB": said before that begins"""
+    layout: str | None = None
+    """what the folder of a local place has to hold: said where it is missing"""
 
 
 @dataclass
@@ -285,7 +291,7 @@ def _without_places(data: dict[str, Any]) -> dict[str, Any]:
     return {
         key: _without_places(value) if isinstance(value, dict) else value
         for key, value in data.items()
-        if key != "access" and not key.endswith("places")
+        if key not in ("access", "download", "layout") and not key.endswith("places")
     }
 
 

@@ -4,10 +4,12 @@ torch is imported only once a run really has to train: a run that is complete al
 """
 
 import importlib
+import logging
 import os
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, nullcontext, redirect_stderr, redirect_stdout
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, cast
@@ -21,7 +23,8 @@ from omegaconf import DictConfig
 from experiments.harness.arithmetic import pin_instruction_set
 from experiments.harness.config import Config, check, configs_of, resolved, result_config, run_id
 from experiments.harness.damage import find_damage
-from experiments.harness.errors import DISK_FULL, RunError, SuiteError
+from experiments.harness.errors import DISK_FULL, DataError, RunError, SuiteError
+from experiments.harness.explained import explained
 from experiments.harness.interrupt import EXIT_CODE, leave_when_asked
 from experiments.harness.limits import check_limits
 from experiments.harness.metric import worst
@@ -35,6 +38,8 @@ IS_MAIN_PROCESS = os.environ.get("RANK", "0") == "0"
 
 def main(task: str) -> None:
     """Read the command line with Hydra and execute what it says: a run, a sweep or a study of ``task``."""
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra raises what it would else print; see one_sentence
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # else every attempt to reach the hub is told twice
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_DEDUP_LOGS", "0")  # two runs that say the same are not one
     os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"  # under `uv run`, workers would write to a copy of the checkout
@@ -45,16 +50,23 @@ def main(task: str) -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that lacks a character is no reason to end with a fault
+    sys.argv[1:] = sorted(sys.argv[1:], key=_is_override)  # Hydra takes them on one side of a flag only
     leave_when_asked()
     try:
         with one_sentence():
             folder, search_path = configs_of(task)
-        sys.argv += search_path
-        hydra.main(config_path=str(folder), config_name=task.rpartition(".")[2], version_base="1.3")(run)()
+            sys.argv += search_path
+            hydra.main(config_path=str(folder), config_name=task.rpartition(".")[2], version_base="1.3")(run)()
     except SystemExit as request:
         if request.code == EXIT_CODE:
-            print("Stopped; the same command continues it.", file=sys.stderr)
+            anew = any("run.fresh=true" in argument for argument in sys.argv)
+            command = "the same command without FRESH=1 (run.fresh=true)" if anew else "the same command"
+            print(f"Stopped; {command} continues it.", file=sys.stderr)
         raise
+
+
+def _is_override(argument: str) -> bool:
+    return argument.startswith("~") or ("=" in argument and not argument.startswith("-"))
 
 
 def run(cfg: DictConfig) -> float | None:
@@ -73,9 +85,12 @@ def one_sentence(after: str = "") -> Iterator[None]:
     try:
         yield
     except (SuiteError, HydraException, OSError) as error:
-        if isinstance(error, OSError) and error.errno not in DISK_FULL:
+        fault = getattr(error, "cause", error)
+        if isinstance(fault, HydraException):
+            fault = explained(fault)
+        elif isinstance(error, OSError) and error.errno not in DISK_FULL:
             raise
-        print(f"error: {getattr(error, 'cause', error)}{after}", file=sys.stderr)
+        print(f"error: {fault}{after}", file=sys.stderr)
         sys.exit(2)
 
 
@@ -89,9 +104,8 @@ def execute(cfg: DictConfig) -> float | None:
         return None
     status = read_status(directory)
     assert status, f"{directory} has no status after its run"
-    study = plain["study"]
-    shown = (study["validation_metric"], study["primary_metric"]) if plain["run"]["study"] else ()
-    print(summary_line(directory.name, status, shown), flush=True)
+    if not plain["run"]["study"]:
+        print(summary_line(directory.name, status), flush=True)
     metric = plain["study"]["validation_metric"]
     value: float | None = status["metrics"].get(metric)
     return value if status["status"] == "complete" else worst(plain["task"], metric)
@@ -105,28 +119,46 @@ def locate(cfg: DictConfig) -> tuple[dict[str, Any], Any, Path]:
     pin_instruction_set(plain["train"]["instruction_set"])  # before anything loads PyTorch
     module, _, function = plain["data"]["access"].rpartition(".")
     access = getattr(importlib.import_module(module), function)
-    data = access(plain["data"], ROOT / Path(plain["run"]["cache_dir"]).expanduser())
+    try:
+        data = access(plain["data"], ROOT / Path(plain["run"]["cache_dir"]).expanduser())
+    except DataError as error:
+        raise DataError(f"{error}{_missing_layout(plain['data'])}") from error
     return plain, data, ROOT / plain["run"]["runs_dir"] / plain["task"] / run_id(plain, data.fingerprint)
+
+
+def _missing_layout(data: Mapping[str, Any]) -> str:
+    """What would have to lie in the folders of a data set, where none of them is there."""
+    places = data.get("places") or []
+    folders = [Path(place["path"]).expanduser() for place in places if place["kind"] == "local"]
+    if not data.get("layout") or any(folder.exists() for folder in folders):
+        return ""
+    return f"\n{data['layout'].rstrip()}"
+
+
+_BEGUN_ANEW: set[Path] = set()
+"""Runs that ``run.fresh`` has set aside in this process: what took their place is to be kept."""
 
 
 def usable_status(directory: Path, plain: dict[str, Any]) -> dict[str, Any] | None:
     """The run's status, or None where none has started.
 
-    A run that other sources than this checkout's have made is a RunError, or with ``run.fresh`` is set aside. One
-    whose record was damaged after its end is not finished any more: it continues from the last checkpoint that fits.
+    A run that other sources than this checkout's have made is a RunError; with ``run.fresh`` any run is set aside, once
+    by a process. One whose record was damaged after its end is not finished any more: it continues from the last
+    checkpoint that fits.
     """
     status, digest = read_status(directory), sources_digest(plain)
+    if plain["run"]["fresh"] and directory not in _BEGUN_ANEW:
+        if IS_MAIN_PROCESS:
+            set_aside(directory)
+        _BEGUN_ANEW.add(directory)
+        return None
     if status is None:
         return None
     if status.get("sources_digest") != digest:
-        if not plain["run"]["fresh"]:
-            raise RunError(
-                f"The run {directory} was made by other sources (digest {status.get('sources_digest')}, here "
-                f"{digest}). FRESH=1 (run.fresh=true) sets it aside and starts anew."
-            )
-        if IS_MAIN_PROCESS:
-            set_aside(directory, digest)
-        return None
+        raise RunError(
+            f"The run {directory} was made by other sources (digest {status.get('sources_digest')}, here {digest}). "
+            "FRESH=1 (run.fresh=true) sets it aside and starts anew."
+        )
     if status["status"] in FINISHED and (damage := find_damage(directory, status)):
         if IS_MAIN_PROCESS:
             print(f"The record of the finished run {directory} is damaged ({damage}): its end is computed again.")
@@ -136,13 +168,28 @@ def usable_status(directory: Path, plain: dict[str, Any]) -> dict[str, Any] | No
     return status
 
 
-def summary_line(name: str, status: dict[str, Any], shown: Sequence[str] = ()) -> str:
-    """One line for a terminal: how a run ended, by the metrics ``shown`` or by all."""
+def summary_line(name: str, status: dict[str, Any]) -> str:
+    """How a run ended, in one line."""
     if status["status"] == "diverged":
         return f"{name}: diverged, {status['reason']}"
     values = {key: value for key, value in status["metrics"].items() if key.startswith(("val/", "test/"))}
-    metrics = ", ".join(f"{key} {value:.4g}" for key, value in values.items() if key in (shown or values))
-    return f"{name}: {status['status']}, {metrics}"
+    return f"{name}: {status['status']}, {', '.join(f'{key} {value:.4g}' for key, value in values.items())}"
+
+
+@contextmanager
+def words_of_its_own(directory: Path) -> Iterator[None]:
+    """What a run of a study says, tracebacks too, goes to log.txt in its folder: side by side, nobody would hear it."""
+    with (directory / "log.txt").open("a", encoding="utf-8", buffering=1) as file, ExitStack() as stack:
+        stack.enter_context(redirect_stdout(file))
+        stack.enter_context(redirect_stderr(file))
+        for handler in logging.root.handlers:
+            if isinstance(handler, logging.StreamHandler) and (before := handler.setStream(file)):
+                stack.callback(handler.setStream, before)
+        try:
+            yield
+        except Exception:
+            traceback.print_exc()
+            raise
 
 
 def _train_and_record(cfg: Config, plain: dict[str, Any], data: Any, directory: Path) -> None:
@@ -153,9 +200,11 @@ def _train_and_record(cfg: Config, plain: dict[str, Any], data: Any, directory: 
     digest, record = sources_digest(plain), None
     if IS_MAIN_PROCESS:
         record = RunRecord(directory, digest, result_config(plain, data.fingerprint))
-    with record or nullcontext():
+    with record or nullcontext(), ExitStack() as own_words:
         if record and record.finished:
             return
+        if record and plain["run"]["study"]:
+            own_words.enter_context(words_of_its_own(directory))
         tracker = Tracker(directory, plain["run"]["wandb"] if record else "disabled", description_of(plain))
 
         def finish(status: str, **details: Any) -> None:

@@ -2,7 +2,8 @@
 
     python -m experiments.harness.plan image_classification experiment=image_classification/vit_b16_aug scale=paper
 
-Model, parameters, samples, floating point operations, and the memory of weights, gradients, activations and each
+Without an experiment that there is (``experiment=image_classification/paper``) all of the paper's cells are told, in a
+table. Model, parameters, samples, floating point operations, and the memory of weights, gradients, activations and each
 optimizer's state. A task offers this in its module ``meta``: ``meta_model(cfg)``, its model without memory for its
 weights, and ``meta_output(model, cfg, samples)``, what the model gives for so many samples; ``samples_per_epoch(cfg)``
 is None where the config does not tell.
@@ -23,8 +24,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from experiments.harness.config import check, composed, resolved, runs_a_replicate
 from experiments.harness.errors import SuiteError
+from experiments.harness.explained import cells, explained
 from experiments.harness.optimizer import build_optimizer, state_bytes
-from experiments.harness.sources import task_package
+from experiments.harness.sources import ROOT, task_package
 
 H100_FLOPS = 400e12
 """Operations a second in bfloat16 that large transformers reach on an H100, 40 % of its peak; ConvNets reach less."""
@@ -42,8 +44,13 @@ class Plan:
     """None where the number of training samples is not in the config"""
     flops_per_step: int
     """forward and backward pass of a global batch; a multiplication and an addition are two"""
+    replicates: int
+    trials: int
+    """of one optimizer's search in each replicate"""
     runs: int
     """of all replicates of a study of Lion and its reference, searches included"""
+    claim: str
+    """what the paper says of the two, and how many pairs would show it; empty where it says nothing of this"""
     activation_bytes: int
     """what one micro-batch's forward pass keeps for its backward pass, in float32 and without checkpoints"""
     state_bytes: dict[str, int]
@@ -79,10 +86,30 @@ def plan(task: str, overrides: list[str]) -> Plan:
         batch_size=cfg.train.batch_size,
         epochs=cfg.train.steps * cfg.train.batch_size / epoch if epoch else None,
         flops_per_step=flops // samples * cfg.train.batch_size,
+        replicates=max(1, cfg.study.replicates),
+        trials=sum(cfg.study.stages),
         runs=max(1, cfg.study.replicates) * runs_a_replicate(cfg.study, len(contestants)),
+        claim=claim_words(cfg),
         activation_bytes=activation_bytes // samples * cfg.train.micro_batch_size,
         state_bytes={name: optimizer_state_bytes(model, each.optimizer) for name, each in contestants.items()},
     )
+
+
+def claim_words(cfg: DictConfig) -> str:
+    """How many pairs would show what the paper claims, by how much their differences spread, which nobody knows yet."""
+    from experiments.study.paper import SEED_NOISE, paper_cell  # what is above plans with what is below, but for this
+    from experiments.study.statistics import pairs_needed
+
+    metric = cfg.study.primary_metric
+    published = paper_cell(ROOT / "results/paper.yaml", cfg.study.paper, metric) if cfg.study.paper else None
+    if published is None or not {"lion", cfg.study.reference} <= published.values.keys():
+        return ""
+    values = published.values
+    claimed = values["lion"] - values[cfg.study.reference]
+    if abs(claimed) <= SEED_NOISE and "top" in metric:
+        return f"{claimed:+.3g} in {metric} ({published.source}), which is within the noise of its seeds: a tie"
+    spreads = ", ".join(f"{pairs_needed(1, share)} at {abs(claimed) * share:.2g}" for share in (0.5, 1, 2))
+    return f"{claimed:+.3g} in {metric} ({published.source}); pairs that show it by their standard deviation: {spreads}"
 
 
 def one_pass(model: nn.Module, output: Callable[[], Tensor]) -> tuple[int, int]:
@@ -126,11 +153,9 @@ def show(planned: Plan) -> Table:
         ("samples", f"{planned.samples:,}" + (f" ({planned.epochs:.1f} epochs)" if planned.epochs else "")),
         ("FLOPs a step", f"{planned.flops_per_step:.3g}"),
         ("FLOPs a run", f"{planned.run_flops:.3g} (at 40 % of an H100's peak {hours:,.0f} h)"),
-        (
-            "runs",
-            f"{planned.runs} ({' and '.join(planned.state_bytes)}), together "
-            f"{planned.runs * planned.run_flops:.3g} FLOPs",
-        ),
+        ("runs", f"{planned.runs}: {runs_words(planned)}"),
+        ("FLOPs of all runs", f"{planned.runs * planned.run_flops:.3g} ({planned.runs * hours:,.0f} h)"),
+        *([("the paper's claim", planned.claim)] if planned.claim else []),
         ("weights, gradients", f"{8 * planned.parameters / 2**20:,.0f} MiB"),
         *((f"state of {name}", f"{size / 2**20:,.0f} MiB") for name, size in planned.state_bytes.items()),
         (
@@ -143,9 +168,44 @@ def show(planned: Plan) -> Table:
     return table
 
 
+def runs_words(planned: Plan) -> str:
+    """What the runs of a study are for."""
+    names = " and ".join(planned.state_bytes)
+    others = planned.runs // planned.replicates - planned.trials * len(planned.state_bytes)
+    if not planned.trials:
+        return f"{planned.replicates} replicates of {others} ({names})"
+    return f"{planned.replicates} replicates of {planned.trials} trials each of {names}, and {others} on fresh seeds"
+
+
+def show_cells(task: str, overrides: list[str]) -> Table:
+    """A row for each of the paper's cells."""
+    table = Table(title="The paper's cells; hours of an H100 at 40 % of its peak", title_justify="left", box=None)
+    table.add_column("CELL=", no_wrap=True)
+    for column in ("M parameters", "steps x batch", "h a run", "runs", "h in all"):
+        table.add_column(column, justify="right")
+    for file in cells(sorted((ROOT / "conf/experiment" / task).glob("*.yaml"))):
+        planned = plan(task, [*overrides, f"experiment={task}/{file.stem}"])
+        hours = planned.run_flops / H100_FLOPS / 3600
+        length = f"{planned.steps:,} x {planned.batch_size:,}"
+        costs = (f"{hours:,.1f}", str(planned.runs), f"{planned.runs * hours:,.0f}")
+        table.add_row(file.stem, f"{planned.parameters / 1e6:,.1f}", length, *costs)
+    return table
+
+
+def main(task: str, overrides: list[str]) -> None:
+    """Print the plan of one experiment, or where ``overrides`` name none that there is, of all of the paper's."""
+    given = [override for override in overrides if override.startswith("experiment=")]
+    is_there = all((ROOT / "conf" / "experiment" / f"{one.partition('=')[2]}.yaml").exists() for one in given)
+    scales = [f"{task}/{path.stem}" for path in (ROOT / "conf/scale").glob("*.yaml")]
+    if is_there or given[0].partition("=")[2] not in scales:
+        Console().print(show(plan(task, overrides)))
+    else:
+        Console().print(show_cells(task, [override for override in overrides if override not in given]))
+
+
 if __name__ == "__main__":
     try:
-        Console().print(show(plan(sys.argv[1], sys.argv[2:])))
+        main(sys.argv[1], sys.argv[2:])
     except (SuiteError, HydraException) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {explained(error) if isinstance(error, HydraException) else error}", file=sys.stderr)
         sys.exit(2)

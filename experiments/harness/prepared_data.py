@@ -198,7 +198,9 @@ def try_places(data: Mapping[str, Any], attempt: Callable[[Mapping[str, Any]], N
     """
     reasons = []
     for place in data["places"]:
-        log.info("data=%s: fetching from %s", data["name"], describe(place))
+        size = f" {data['download']}" if data.get("download") else ""
+        doing = "reading" if place["kind"] == "local" else f"fetching{size} once, from"
+        log.info("data=%s: %s %s", data["name"], doing, describe(place))
         try:
             attempt(place)
         except (DataError, *_DECODING_FAULTS) as fault:
@@ -209,11 +211,20 @@ def try_places(data: Mapping[str, Any], attempt: Callable[[Mapping[str, Any]], N
             return
     paths = dict.fromkeys(place["path"] for place in data["places"] if place["kind"] == "local")
     local = [str(Path(path).expanduser().absolute()) for path in paths]
-    others = sorted(path.stem for path in CONFIGS.glob("*.yaml") if path.stem != data["name"])
-    put_files = f"Put its files at {' or '.join(local)}, or choose" if local else "Choose"
-    raise DataError(
-        "\n".join([f"data={data['name']} cannot be prepared, because each of its places failed.", *reasons])
-        + f"\n{put_files} another data set: data={'|'.join(others)}."
+    put_files = f"\nPut its files at {' or '.join(local)}." if local else ""
+    others = _others_of_its_task(data)
+    choose = f"\n{'Or choose' if local else 'Choose'} another data set: data={'|'.join(others)}." if others else ""
+    opening = f"data={data['name']} cannot be prepared, because each of its places failed."
+    raise DataError("\n".join([opening, *reasons]) + put_files + choose)
+
+
+def _others_of_its_task(data: Mapping[str, Any]) -> list[str]:
+    """Data sets of this checkout that the same package decodes."""
+    packages = {".".join(place["decode"].split(".")[:2]) + "." for place in data["places"]}
+    return sorted(
+        path.stem
+        for path in CONFIGS.glob("*.yaml")
+        if path.stem != data["name"] and any(package in path.read_text() for package in packages)
     )
 
 

@@ -7,6 +7,7 @@ environment.json  what produced it
 parameter_groups.json  which parameters weight decay applied to
 example_losses.npz     what each example of the test gave for one metric
 step-*.pt         checkpoints (see checkpoint.py)
+log.txt           what a run of a study said
 lock              held by the process that writes here
 """
 
@@ -155,12 +156,14 @@ def take_lock(directory: Path) -> TextIO:
         lock.close()  # the folder was set aside between the two: what is locked is not the run any more
 
 
-def set_aside(directory: Path, digest: str) -> None:
-    """Move a run of other sources than ``digest`` out of the way, keeping it; RunError while a process works on it."""
+def set_aside(directory: Path) -> None:
+    """Move a run out of the way, keeping it, where there is one; RunError while a process works on it."""
+    if not directory.exists():
+        return
     with take_lock(directory):
         status = read_status(directory)
-        if status is None or status.get("sources_digest") == digest:
-            return  # another process was first
+        if status is None:
+            return
         number = 0
         while (
             aside := directory.parent / ".superseded" / f"{directory.name}-{status.get('sources_digest')}-{number}"

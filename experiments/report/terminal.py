@@ -1,5 +1,7 @@
 """What the terminal says after a study: the regime, the verdict, and whether a new replicate reproduces it."""
 
+from pathlib import Path
+
 from rich.console import Console
 from rich.table import Table
 
@@ -17,8 +19,10 @@ from experiments.report.sentences import next_step, reproduction_sentences, step
 from experiments.report.tables import comparisons_of
 
 
-def print_verdict(summary: Summary, console: Console) -> None:
-    """Everything that a reproduction is about: reproductions last, where they are read first."""
+def print_verdict(summary: Summary, directory: Path, console: Console) -> None:
+    """Everything that a reproduction is about: reproductions last, where they are read first; then where the page is
+    (in the study's ``directory``) and what to do next.
+    """
     for a, rows in comparisons_of(summary).items():
         table = Table(title=f"{summary['task']}, {summary['scale']}, {summary['experiment']}", title_justify="left")
         table.add_column("metric")
@@ -40,8 +44,17 @@ def print_verdict(summary: Summary, console: Console) -> None:
             _say(console, steps_sentence(summary, rows[0]))
             for sentence in reproduction_sentences(summary, rows[0]):
                 _say(console, sentence, style="bold")
-    if sentence := next_step(summary):
-        _say(console, sentence)
+    _say(console, f"Its page is {shown(directory / 'README.md')}; `make dashboard` draws it beside all others.")
+    if not summary["declared"]:
+        task = summary["task"].replace("_", "-")
+        _say(console, f"Next: `make reproduce-{task}`, the same on data and at a length that mean something.")
+    elif sentence := next_step(summary):
+        _say(console, f"Next: {sentence}")
+
+
+def shown(path: Path) -> str:
+    """As it is typed from here."""
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
 def _say(console: Console, sentence: str, style: str | None = None) -> None:

@@ -7,7 +7,6 @@ the launcher, so a study that is started again after any accident finds everythi
 import itertools
 import re
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 from hydra.core.override_parser.types import Override
 from hydra.core.utils import JobStatus
 from hydra.plugins.launcher import Launcher
+from rich.console import Console
 
 from experiments.harness.config import runs_a_replicate
 from experiments.harness.entry import locate
@@ -23,6 +23,7 @@ from experiments.harness.sources import ROOT
 from experiments.study.course import Compose, Course, Run
 from experiments.study.directions import with_directions
 from experiments.study.identity import check_folder, study_identity, study_name
+from experiments.study.progress import Progress
 from experiments.study.replicates import numbers_of, replicate_path
 from experiments.study.search import space_of
 
@@ -125,50 +126,56 @@ def split_sweep(overrides: Sequence[Override]) -> tuple[list[str], list[list[str
 
 
 def run_studies(studies: list[Study], launcher: Launcher) -> None:
-    """Bring all replicates of all studies to their end, sharing each launch between them."""
+    """Bring all replicates of all studies to their end, sharing each launch between them, and tell how far they are."""
     names = [study.name for study in studies]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ConfigError(f"Several of the swept values make one and the same study, {twice[0]}: name each value once.")
     courses = [course for study in studies for course in study.courses]
     total = sum(runs_a_replicate(study.settings, len(study.spaces)) * len(study.courses) for study in studies)
     rounds = max((course.rounds() for course in courses), default=0)
-    began, done, found = time.monotonic(), 0, 0
-    for number in range(rounds + 1):
-        if number < rounds:
-            phase = f"search, round {number + 1} of {rounds}"
+    for study in studies:
+        print(announcement(study), flush=True)
+    with Progress(total, Console()) as progress:
+        for number in range(rounds):
             runs = [run for course in courses if number < course.rounds() for run in course.search()]
-        else:
-            phase, runs = "confirmation", [run for course in courses for run in course.confirm()]
-        found += sum(run.is_finished() for run in runs)
-        launch(launcher, f"{phase} ({outlook(done, found, total, time.monotonic() - began)})", runs)
-        done += len(runs)
+            progress.begin(f"search, round {number + 1} of {rounds}", runs)
+            launch(launcher, runs)
+        runs = [run for course in courses for run in course.confirm()]
+        progress.begin("confirmation", runs, last=True)
+        launch(launcher, runs)
 
 
-def outlook(done: int, found: int, total: int, seconds: float) -> str:
-    """How many of ``total`` runs are done, and how long the others will take if those that were not ``found`` finished
-    took ``seconds``.
-    """
-    said = f"{done} of {total} runs done"
-    if done <= found:
-        return said
-    return f"{said}, about {seconds * (total - done) / (done - found) / 60:.0f} minutes left"
+def announcement(study: Study) -> str:
+    """What is going to be done for a study, said before it begins."""
+    settings, courses = study.settings, study.courses
+    is_plain = study.config["experiment"].endswith(f"/{study.name}")  # else it was not measured
+    minutes = study.config["run"]["minutes"] if is_plain else None
+    name = f"{study.config['task'].replace('_', ' ')}, {study.config['scale']}, {study.name}"
+    if not courses:
+        return f"{name}: all that was asked for is published already."
+    numbers = f"replicate {courses[0].number}"
+    if len(courses) > 1:
+        numbers = f"{len(courses)} replicates, {courses[0].number} to {courses[-1].number}"
+    names = f"{' and '.join(study.spaces)}"
+    trials = f"{sum(settings['stages'])} trials to tune each of {names}, then " if settings["stages"] else f"{names}, "
+    return (
+        f"{name}: {numbers}. {trials}the settings chosen on fresh seeds: "
+        f"{len(courses) * runs_a_replicate(settings, len(study.spaces))} runs"
+        + (f", at most about {minutes * len(courses)} minutes on two CPU cores" if minutes else "")
+        + ". Ctrl-C saves, and the same command continues."
+    )
 
 
-def launch(launcher: Launcher, phase: str, runs: list[Run]) -> None:
+def launch(launcher: Launcher, runs: list[Run]) -> None:
     """Have the launcher finish what is not finished yet; SuiteError, naming the runs, if it cannot."""
     faults: dict[Path, Any] = {}
     for _ in range(LAUNCHES):
-        states = [run.status()["status"] for run in runs]
         waiting = [run for run in runs if not run.is_finished()]
         if not waiting:
             return
-        print(
-            f"{phase}: {len(runs)} runs, {len(runs) - len(waiting)} finished, "
-            f"{len(waiting) - states.count('missing')} to continue, {states.count('missing')} to start",
-            flush=True,
-        )
         try:
-            results = launcher.launch([run.overrides for run in waiting], initial_job_idx=0)
+            # What had to be set aside is (Course asks for a run by its record); what has come since is to be kept.
+            results = launcher.launch([[*run.overrides, "run.fresh=false"] for run in waiting], initial_job_idx=0)
             # Of a run that had not even a record, such as where its node cannot read the data.
             faults = {
                 run.directory: result._return_value

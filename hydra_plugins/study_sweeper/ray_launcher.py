@@ -7,6 +7,7 @@ import os
 import secrets
 import shutil
 import socket
+import sys
 import tempfile
 import threading
 import time
@@ -16,9 +17,10 @@ from contextlib import suppress
 from typing import Any
 
 import psutil
+from hydra.core.singleton import Singleton
 from hydra.core.utils import JobReturn
 from hydra_plugins.hydra_ray_launcher.ray_launcher import RayLauncher
-from omegaconf import OmegaConf
+from omegaconf import OmegaConf, open_dict
 
 LONGEST_TEMPORARY_FOLDER = 30
 """Characters of $TMPDIR up to which Ray's sockets below it (75 more) keep to the 107 bytes that Linux allows."""
@@ -26,8 +28,12 @@ LONGEST_SILENCE_S = 10.0
 """Seconds after which Ray's head, which does not answer, is given up; a cluster may have started it again by then."""
 
 
+LONGEST_SAVING_S = 30.0
+"""Seconds that runs get to save when a study is asked to leave: a step, perhaps an evaluation, and a checkpoint."""
+
+
 class SuiteRayLauncher(RayLauncher):
-    """Hydra's, with Ray's start and a look at what the cluster has."""
+    """Hydra's, with Ray's start, a look at what the cluster has, and time for the runs to save when asked to leave."""
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Raises ConfigError for runs that no node of a Ray of our own can ever hold, and ConnectionError where Ray's
@@ -45,7 +51,45 @@ class SuiteRayLauncher(RayLauncher):
         request: Any = OmegaConf.to_container(self.ray_cfg.remote, resolve=True)
         _check(request, [node["Resources"] for node in ray.nodes() if node["Alive"]], is_ours)
         address: str = ray.get_runtime_context().gcs_address
-        return while_it_answers(address, lambda: super(SuiteRayLauncher, self).launch(job_overrides, initial_job_idx))
+        jobs: list[Any] = []
+
+        def carry_out() -> Sequence[JobReturn]:
+            jobs.extend(self._submit(number, overrides) for number, overrides in enumerate(job_overrides))
+            return ray.get(jobs)
+
+        try:
+            return while_it_answers(address, carry_out)
+        except SystemExit:
+            if jobs:
+                _let_save(jobs)
+            if is_ours:
+                _OURS.extend(psutil.Process().children(recursive=True))
+            raise
+
+    def _submit(self, number: int, overrides: Sequence[str]) -> Any:
+        """Ray's handle of what one run will return."""
+        from hydra_plugins.hydra_ray_launcher._launcher_util import launch_job_on_ray
+
+        assert self.hydra_context is not None
+        assert self.config is not None
+        assert self.task_function is not None
+        config = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
+        with open_dict(config):
+            config.hydra.job.id, config.hydra.job.num = f"job_id_for_{number}", number
+        remote = self.ray_cfg.remote
+        return launch_job_on_ray(self.hydra_context, remote, config, self.task_function, Singleton.get_state())
+
+
+def _let_save(jobs: list[Any]) -> None:
+    """Take back what has not begun, from the end so that nothing takes its place, and wait until what has begun has
+    saved: a run that is cancelled hears a Ctrl-C, wherever it runs.
+    """
+    import ray
+
+    print("Asked to leave: the runs under way save first; a second Ctrl-C leaves at once.", file=sys.stderr)
+    for job in reversed(jobs):
+        ray.cancel(job)
+    ray.wait(jobs, num_returns=len(jobs), timeout=LONGEST_SAVING_S, fetch_local=False)
 
 
 def while_it_answers(address: str, wait_for_ray: Callable[[], Sequence[JobReturn]]) -> Sequence[JobReturn]:
@@ -90,14 +134,19 @@ def _start(settings: Mapping[str, Any], is_ours: bool) -> None:
         settings = {**settings, "_temp_dir": folder}
     ray.init(**settings)
     if is_ours:
-        atexit.register(_end, psutil.Process().children(recursive=True))
+        _OURS.extend(psutil.Process().children(recursive=True))
+        atexit.register(_end)
     atexit.register(ray.shutdown)  # before its folder goes
     leave_when_asked()
 
 
-def _end(processes: Sequence[psutil.Process]) -> None:
+_OURS: list[psutil.Process] = []
+"""Of the Ray that was started here: when it came up, and when the study was asked to leave."""
+
+
+def _end() -> None:
     """Kill what is left of a Ray that was shut down: its agents outlive it where they cannot tell its head."""
-    for process in processes:
+    for process in _OURS:
         with suppress(psutil.NoSuchProcess):
             process.kill()
 

@@ -1,6 +1,7 @@
 """``hydra/sweeper=study``: Hydra's door to experiments/study."""
 
 import logging
+import os
 import re
 import shlex
 import sys
@@ -24,8 +25,6 @@ class StudySweeperConf:
 
 LAUNCHERS = (
     "hydra._internal.core_plugins.basic_launcher",
-    "hydra_plugins.hydra_ray_launcher._core",
-    "hydra_plugins.hydra_ray_launcher._launcher_util",
     "hydra_plugins.hydra_submitit_launcher.submitit_launcher",
 )
 """Loggers that write out the overrides of every run; a study says instead how far it is."""
@@ -56,8 +55,11 @@ class StudySweeper(Sweeper):
         from experiments.study.publish import publishing
         from experiments.study.sweep import Study, run_studies, split_sweep
 
+        os.environ.setdefault("RAY_LOG_TO_DRIVER", "0")  # read when Ray is imported; runs talk to files of their own
         for name in LAUNCHERS:
             logging.getLogger(name).setLevel(logging.WARNING)
+        for handler in logging.root.handlers:
+            handler.setFormatter(logging.Formatter("%(message)s"))  # without Hydra's time and name
         try:
             with one_sentence():
                 optimizers, combinations = split_sweep(self.parser.parse_overrides(arguments))
@@ -76,5 +78,4 @@ class StudySweeper(Sweeper):
         except SystemExit as request:
             sys.exit(request.code if request.code == 2 else EXIT_CODE)  # a signal; Ray makes another exit code of it
         for study, summary in zip(studies, summaries, strict=True):
-            print_verdict(summary, Console())
-            print(f"{study.results}/README.md")
+            print_verdict(summary, study.results, Console())

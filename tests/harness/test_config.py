@@ -1,11 +1,13 @@
-import subprocess
+import re
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
 from hydra.errors import ConfigCompositionException
 from hydra.utils import instantiate
+from omegaconf import OmegaConf
 
 from experiments.harness import entry
 from experiments.harness.config import resolved, run_id
@@ -13,6 +15,7 @@ from experiments.harness.entry import execute, locate
 from experiments.harness.errors import ConfigError, RunError
 from experiments.harness.provenance import ROOT
 from experiments.study.identity import check_folder
+from tests import forked
 from tests.conftest import MakeConfig
 
 OPTIMIZERS = sorted((ROOT / "conf/optimizer").glob("*.yaml"))
@@ -69,12 +72,85 @@ def test_a_value_of_the_wrong_type_is_refused(make_config: MakeConfig) -> None:
         make_config("train.steps=many")
 
 
-def test_an_unknown_optimizer_is_refused_with_the_choices() -> None:
-    command = [sys.executable, "-m", "experiments.image_classification", "optimizer=lyon"]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert result.returncode != 0
-    assert "Could not find 'optimizer/lyon'" in result.stderr
-    assert "adamw" in result.stderr
+@pytest.mark.parametrize(
+    ("argument", "sentence"),
+    [
+        ("train.stepz=4", "There is no setting train.stepz: did you mean train.steps?"),
+        ("modle=convnet", "There is no setting modle: did you mean model?"),
+        ("train.steps=many", "train.steps must be a whole number, but it is 'many'."),
+        ("seed=abc", "seed must be a whole number, but it is 'abc'."),
+        ("train.tf32=maybe", "train.tf32 must be true or false, but it is 'maybe'."),
+        ("optimizer=lyon", "There is no optimizer=lyon: did you mean optimizer=lion?"),
+        ("scale=qqq", "There is no scale=qqq: there are gpu, mini, paper, smoke."),
+        ("train.steps", "Error parsing override 'train.steps'. missing EQUAL at '<EOF>'."),
+        ("optimizer=lion,adamw", None),
+    ],
+)
+@pytest.mark.parametrize("flags", [[], ["-m"]])
+def test_what_the_command_line_gets_wrong_is_one_sentence_with_the_nearest_name(
+    argument: str, sentence: str | None, flags: list[str]
+) -> None:
+    if sentence is None and flags:
+        return  # a sweep, and no fault
+    result = forked.run([sys.executable, "-m", "experiments.image_classification", *flags, argument])
+    assert result.returncode == 2
+    assert result.stdout == ""
+    if sentence:
+        assert result.stderr == f"error: {sentence}\n"
+    else:
+        assert result.stderr.startswith("error: Ambiguous value for argument 'optimizer=lion,adamw'")
+
+
+def test_a_scale_without_an_experiment_names_the_papers_cells() -> None:
+    command = [sys.executable, "-m", "experiments.image_classification", "-m", "experiment=image_classification/paper"]
+    result = forked.run([*command, "scale=paper", "hydra/sweeper=study"])
+    assert result.returncode == 2
+    first, *cells, last = result.stderr.splitlines()
+    assert first == "error: There is no experiment=image_classification/paper: name one of these by CELL=."
+    named = [cell.split()[0].removeprefix("CELL=") for cell in cells]
+    assert named == [name for name in EXPERIMENTS if not name.startswith(("smoke", "mini", "gpu"))]
+    assert all(len(cell.split()) > 3 for cell in cells)  # each with what it is
+    assert last == "What each costs, `make plan SCALE=paper` says."
+
+
+def test_overrides_may_stand_on_either_side_of_a_flag(command_line: list[str], tmp_path: Path) -> None:
+    for place in (3, 5, len(command_line)):
+        result = forked.run([*command_line[:place], "-m", *command_line[place:], "seed=1,2", "train.evaluate_every=8"])
+        assert result.returncode == 0, result.stderr
+    assert len(list((tmp_path / "runs/image_classification").glob("lion-s[12]-*"))) == 2
+
+
+def test_data_that_are_nowhere_are_asked_for_with_what_their_folder_holds(tmp_path: Path) -> None:
+    def said(task: str, *overrides: str) -> list[str]:
+        places = [f"run.cache_dir={tmp_path}/cache", f"run.runs_dir={tmp_path}/runs"]
+        result = forked.run([sys.executable, "-m", f"experiments.{task}", *places, *overrides])
+        assert result.returncode == 2
+        return result.stderr.splitlines()
+
+    nowhere = (
+        f"[{{kind: local, path: {tmp_path}/nowhere, splits: {{train: train, test: val}}, image: image, label: label}}]"
+    )
+    images = said("image_classification", "experiment=image_classification/resnet50", f"data.places={nowhere}")
+    layout = images[-5:]
+    assert layout[0].startswith("ImageNet as files goes to $LION_DATA/imagenet")
+    assert [line.split()[0].split("/")[0] for line in layout[1:3]] == ["train", "val"]
+    texts = said("language_modeling", "scale=smoke", "data=lm_folder")
+    assert texts[-1].startswith("One document a file, in UTF-8: train/*.txt, validation/*.txt and test/*.txt.")
+    assert "cifar10" not in "".join(texts)
+    (tmp_path / "nowhere").mkdir()  # the folder is there: something else is wrong
+    images = said("image_classification", "experiment=image_classification/resnet50", f"data.places={nowhere}")
+    assert "ImageNet as files" not in "".join(images)
+
+
+def test_help_explains_the_keys_that_matter() -> None:
+    result = forked.run([sys.executable, "-m", "experiments.image_classification", "--help"])
+    assert result.returncode == 0, result.stderr
+    named = set(re.findall(r"^  .*?((?:train|optimizer|schedule|study|run)\.[a-z_]+)=", result.stdout, re.MULTILINE))
+    assert {"train.steps", "optimizer.lr", "study.numbers", "run.runs_dir"} <= named
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        cfg = compose("image_classification")
+    for key in named:
+        assert OmegaConf.select(cfg, key, default="absent") != "absent", key
 
 
 @pytest.mark.parametrize(

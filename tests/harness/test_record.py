@@ -88,6 +88,19 @@ def test_a_run_of_other_sources_is_refused_by_name_and_fresh_sets_it_aside(
     assert rows(aside) == before
 
 
+def test_fresh_starts_anew_where_the_sources_are_the_same_and_keeps_what_it_has_begun(make_config: MakeConfig) -> None:
+    execute(make_config())
+    cfg = make_config("run.fresh=true")
+    directory = locate(cfg)[2]
+    before = (directory / "metrics.jsonl").stat().st_ino
+    execute(cfg)
+    began = (directory / "metrics.jsonl").stat().st_ino
+    assert began != before
+    execute(cfg)  # another study, or another place of this one, asks for the same run
+    assert (directory / "metrics.jsonl").stat().st_ino == began
+    assert len(list((directory.parent / ".superseded").iterdir())) == 1
+
+
 def test_the_environment_holds_neither_host_nor_user_nor_path() -> None:
     text = json.dumps(provenance.environment("digest"))
     assert os.uname().nodename not in text

@@ -103,7 +103,8 @@ def test_studies_with_holes_still_have_a_page_and_say_what_they_are(
 def test_the_terminal_says_the_regime_the_verdict_and_whether_it_was_reproduced(write_study: WriteStudy) -> None:
     def shown(**arguments: Any) -> str:
         output = io.StringIO()
-        print_verdict(read(write_study(**arguments)), Console(file=output, width=100))
+        directory = write_study(**arguments)
+        print_verdict(read(directory), directory, Console(file=output, width=100))
         return output.getvalue()
 
     lines = shown(gain=0.1, numbers=range(7)).splitlines()
@@ -114,10 +115,12 @@ def test_the_terminal_says_the_regime_the_verdict_and_whether_it_was_reproduced(
         "In",
         "Committed:",
         "Yours",
+        "Its",
     ]
-    assert re.search(r"side the 95 % prediction interval for one replicate \(.*\): (not )?reproduced\.$", lines[-1])
+    assert re.search(r"side the 95 % prediction interval for one replicate \(.*\): (not )?reproduced\.$", lines[-2])
+    assert "README.md; `make dashboard` draws it" in lines[-1]
     own = shown(experiment="own", gain=0.1, numbers=[0]).splitlines()
-    assert own[-1].startswith("An interval takes 2 replicates and a verdict 4: REPLICATES=0-3 runs the 3")
+    assert own[-1].startswith("Next: An interval takes 2 replicates and a verdict 4: REPLICATES=0-3 runs the 3")
     assert "No verdict: smoke" in shown(scale="smoke", declared=0, numbers=[0])
 
 

@@ -18,7 +18,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from experiments.harness.entry import locate
-from experiments.harness.interrupt import EXIT_CODE, stop_requests
+from experiments.harness.interrupt import AGAIN_S, EXIT_CODE, stop_requests
 from experiments.harness.provenance import ROOT
 from experiments.harness.record import RunRecord, read_status
 from experiments.study import sweep
@@ -103,6 +103,11 @@ def training_run(runs: Path) -> tuple[Path, int]:
     return found
 
 
+def words(runs: Path) -> str:
+    """What the runs of a study said, each to its own folder."""
+    return "".join(path.read_text() for path in sorted(runs.glob("*/*/log.txt")))
+
+
 def is_alive(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
@@ -136,11 +141,12 @@ def test_a_study_in_one_process_leaves_when_asked_and_continues(
         directory, holder = training_run(tmp_path / "runs")
         assert holder == process.pid
         process.send_signal(number)
-        said = leaves_nothing_behind(process)
-        assert f"{directory.name}: asked to leave, saved at step" in said
+        leaves_nothing_behind(process)
+        assert f"{directory.name}: asked to leave, saved at step" in words(tmp_path / "runs")
     result = run_study(command_line, *LONGER)
     assert result.returncode == 0, result.stderr
-    assert f"{directory.name}: continuing from step" in result.stdout
+    assert "confirmation: 1 of 2 runs to continue" in result.stdout
+    assert f"{directory.name}: continuing from step" in words(tmp_path / "runs")
     assert_ends_like_one_that_was_not_disturbed(command_line, tmp_path / "results", undisturbed)
 
 
@@ -155,8 +161,10 @@ def test_ray_replaces_workers_that_are_killed_or_asked_to_leave(
     os.kill(asked, signal.SIGTERM)
     output, errors = process.communicate(timeout=WAIT_S)
     assert process.returncode == 0, output + errors
-    assert f"{directory.name}: continuing from step" in output
-    assert "asked to leave, saved at step" in output
+    said = words(tmp_path / "runs")
+    assert f"{directory.name}: continuing from step" in said
+    assert "asked to leave, saved at step" in said
+    assert "_run_job" not in output + errors  # what workers say is not for the terminal
     assert_ends_like_one_that_was_not_disturbed(command_line, tmp_path / "results", undisturbed)
 
 
@@ -176,7 +184,24 @@ def test_a_study_on_ray_that_is_killed_or_asked_to_leave_continues_at_once(
     leaves_nothing_behind(process)
     result = run_study(command_line, *LONGER)  # in one process: where a run runs is not part of it
     assert result.returncode == 0, result.stdout + result.stderr
-    assert "to continue" in result.stdout
+    assert_ends_like_one_that_was_not_disturbed(command_line, tmp_path / "results", undisturbed)
+
+
+def test_runs_on_ray_save_before_a_study_that_is_asked_to_leave_ends(
+    start: Start, command_line: list[str], tmp_path: Path, undisturbed: dict[str, Any]
+) -> None:
+    # Checkpoints are far between, so that what is saved is saved because of the signal.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        process = start("hydra/launcher=ray_local", "+hydra.launcher.ray.init.num_cpus=2", "run.checkpoint_every=60")
+        training_run(tmp_path / "runs")
+        process.send_signal(number)
+        asked = time.monotonic()
+        said = leaves_nothing_behind(process)
+        assert time.monotonic() - asked < ray_launcher.LONGEST_SAVING_S
+        assert "the runs under way save first" in said
+    assert words(tmp_path / "runs").count("asked to leave, saved at step") >= 2
+    result = run_study(command_line, *LONGER)
+    assert result.returncode == 0, result.stdout + result.stderr
     assert_ends_like_one_that_was_not_disturbed(command_line, tmp_path / "results", undisturbed)
 
 
@@ -236,7 +261,7 @@ def test_submitit_requeues_a_run_that_has_saved_before_its_time_limit(
     output, errors = process.communicate(timeout=WAIT_S)
     assert process.returncode == 0, output + errors
     assert "The launcher broke" not in output
-    logs = "".join(path.read_text() for path in (tmp_path / "runs").rglob("*_log.out"))
+    logs = words(tmp_path / "runs")
     (saved,) = [line for line in logs.splitlines() if "asked to leave" in line]
     step = saved.split("saved at step ")[1].split()[0]
     assert f"{directory.name}: continuing from step {step} of" in logs
@@ -262,6 +287,28 @@ def test_a_signal_is_handed_on_once_the_run_has_saved() -> None:
             signal.signal(number, handler)
 
 
+def test_a_second_ctrl_c_leaves_at_once_and_one_that_comes_twice_does_not() -> None:
+    program = """if True:
+        import os, signal, sys, time
+        from experiments.harness.interrupt import leave_when_asked, stop_requests
+        pause = float(sys.argv[1])
+        leave_when_asked()
+        with stop_requests() as stop:
+            signal.raise_signal(signal.SIGINT)
+            time.sleep(pause)
+            signal.raise_signal(signal.SIGTERM)  # is no impatience
+            signal.raise_signal(signal.SIGINT)
+            print("saved")
+    """
+
+    def end(pause: float) -> tuple[int, str]:
+        done = subprocess.run([sys.executable, "-c", program, str(pause)], capture_output=True, text=True, check=False)
+        return done.returncode, done.stdout.strip()
+
+    assert end(0.0) == (EXIT_CODE, "saved")
+    assert end(2 * AGAIN_S) == (EXIT_CODE, "")
+
+
 def test_a_run_that_is_held_by_a_process_about_to_leave_is_waited_for(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -283,7 +330,7 @@ def test_ray_is_shut_down_before_a_broken_launch_is_repeated(monkeypatch: pytest
             return []
 
     monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(shutdown=lambda: calls.append("shutdown")))
-    sweep.launch(Launcher(), "search", [Run([], tmp_path, "lion", "search", 0)])  # type: ignore[arg-type]
+    sweep.launch(Launcher(), [Run([], tmp_path, "lion", "search", 0)])  # type: ignore[arg-type]
     assert calls == ["launch", "shutdown", "launch"]
 
 

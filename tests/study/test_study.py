@@ -15,7 +15,7 @@ from experiments.harness.errors import ConfigError, DataError, SuiteError
 from experiments.study import sweep
 from experiments.study.course import Run
 from experiments.study.replicates import Phase, Replicate, read_replicates
-from experiments.study.sweep import Study, outlook, run_studies, split_sweep
+from experiments.study.sweep import Study, announcement, run_studies, split_sweep
 from tests import forked
 from tests.conftest import MakeConfig
 
@@ -44,9 +44,15 @@ def replicates(results: Path) -> list[Replicate]:
 def test_a_study_searches_confirms_and_publishes_and_is_not_run_twice(command_line: list[str], tmp_path: Path) -> None:
     first = run_study(command_line, "optimizer=lion,adamw")
     assert first.returncode == 0, first.stderr
-    assert "search, round 1 of 2 (0 of 9 runs done): 4 runs, 0 finished, 0 to continue, 4 to start" in first.stdout
-    assert "search, round 2 of 2 (4 of 9 runs done, about 0 minutes left): 2 runs, 0 finished" in first.stdout
-    assert "confirmation (6 of 9 runs done, about 0 minutes left): 3 runs, 0 finished" in first.stdout
+    lines = first.stdout.splitlines()
+    assert "image classification, smoke, smoke" in lines[0]
+    assert "replicate 0. 3 trials to tune each of lion and adamw, then the settings chosen on fresh" in lines[0]
+    assert ": 9 runs. Ctrl-C saves" in lines[0]
+    assert lines[1].startswith("All 9 runs are done, after ")
+    assert lines[2].startswith("image_classification, smoke, smoke")  # the table: what runs say is in their folders
+    assert "`make dashboard`" in lines[-2]
+    assert lines[-1].startswith("Next: `make reproduce-image-classification`")
+    assert len(list(tmp_path.glob("runs/*/*/log.txt"))) == 9
     (summary,) = studies(tmp_path)
     assert {name: optimizer["trials"] for name, optimizer in summary["optimizers"].items()} == {"lion": 3, "adamw": 3}
     (replicate,) = replicates(tmp_path)
@@ -82,7 +88,8 @@ def test_a_study_searches_confirms_and_publishes_and_is_not_run_twice(command_li
     imported = {line.rsplit("|", 1)[1].strip() for line in again.stderr.splitlines() if line.startswith("import time:")}
     assert "omegaconf" in imported
     assert "torch" not in imported
-    assert "to start" not in again.stdout
+    assert "all that was asked for is published already" in again.stdout
+    assert "runs are done" not in again.stdout
     assert studies(tmp_path) == [summary]
 
 
@@ -140,7 +147,7 @@ def test_a_killed_study_continues_and_ends_like_one_that_was_not(command_line: l
     process.communicate()
     result = run_study(command_line, *overrides)
     assert result.returncode == 0, result.stderr
-    assert "1 to continue" in result.stdout
+    assert "search, round 1 of 2: 1 of 4 runs to continue" in result.stdout
     (interrupted,) = studies(tmp_path / "results")
     elsewhere = [f"run.runs_dir={tmp_path}/other", f"run.results_dir={tmp_path}/other_results"]
     result = run_study(command_line, *overrides, *elsewhere)
@@ -210,10 +217,15 @@ def test_what_names_no_replicates_is_refused(make_config: MakeConfig, numbers: s
         Study(lambda more: make_config(*more), [f"study.numbers='{numbers}'"], [])
 
 
-def test_the_time_left_is_told_by_the_runs_that_were_not_found_finished() -> None:
-    assert outlook(0, 0, 68, 0.0) == "0 of 68 runs done"
-    assert outlook(20, 20, 68, 3.0) == "20 of 68 runs done"
-    assert outlook(28, 20, 68, 8 * 30.0) == "28 of 68 runs done, about 20 minutes left"
+def test_a_study_says_before_it_begins_what_it_will_do(make_config: MakeConfig) -> None:
+    def said(*overrides: str) -> str:
+        return announcement(Study(lambda more: make_config(*more), list(overrides), ["lion", "adamw"]))
+
+    several = said("study.numbers=0-3", "study.stages=[2,1]", "study.confirm=2", "study.lengths=[0.5]")
+    assert "4 replicates, 0 to 3. 3 trials to tune each of lion and adamw" in several
+    assert f"{4 * (3 * 2 + 2 * (2 + 1))} runs." in several  # trials, then two winners and one other length, twice
+    assert said("run.minutes=15", "study.numbers=0-1").count("at most about 30 minutes on two CPU cores") == 1
+    assert "minutes" not in said("run.minutes=15", "train.batch_size=64")  # of which nothing was measured
 
 
 def test_a_study_without_its_reference_is_refused(make_config: MakeConfig) -> None:
@@ -243,7 +255,7 @@ class FlakyLauncher:
 def test_a_broken_launch_is_repeated_for_what_is_not_finished(tmp_path: Path) -> None:
     runs = [Run([str(tmp_path / str(number))], tmp_path / str(number), "lion", "search", 0) for number in range(4)]
     launcher = FlakyLauncher(faults=2)
-    sweep.launch(launcher, "search", runs)  # type: ignore[arg-type]
+    sweep.launch(launcher, runs)  # type: ignore[arg-type]
     assert launcher.launched == [4, 3, 2]
 
 
@@ -251,7 +263,7 @@ def test_a_launcher_that_stays_broken_ends_the_study_and_names_the_runs(tmp_path
     runs = [Run([str(tmp_path / str(number))], tmp_path / str(number), "lion", "search", 0) for number in range(9)]
     launcher = FlakyLauncher(faults=99)
     with pytest.raises(SuiteError, match=r"6 of 9 runs did not finish:\n  .*/3: missing"):
-        sweep.launch(launcher, "search", runs)  # type: ignore[arg-type]
+        sweep.launch(launcher, runs)  # type: ignore[arg-type]
     assert launcher.launched == [9, 8, 7]
 
 
@@ -262,7 +274,7 @@ def test_a_run_that_failed_before_it_had_a_record_is_named_with_its_fault(tmp_pa
             return [JobReturn(_return_value=fault, status=JobStatus.FAILED)]
 
     with pytest.raises(SuiteError, match=r"/0: the cache of this node cannot be written"):
-        sweep.launch(Launcher(), "search", [Run([], tmp_path / "0", "lion", "search", 0)])  # type: ignore[arg-type]
+        sweep.launch(Launcher(), [Run([], tmp_path / "0", "lion", "search", 0)])  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("swept", ["seed=0,0", "optimizer.lr=0.1,1e-1", "run.num_workers=0,2", "optimizer.lr=1,1.0"])

@@ -1,0 +1,66 @@
+"""What Hydra finds wrong with a command line, in one sentence, with the nearest name that there is."""
+
+import difflib
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.errors import HydraException, MissingConfigException
+from omegaconf import DictConfig
+
+from experiments.harness.sources import ROOT
+
+KINDS = {"Integer": "a whole number", "Float": "a number", "valid bool": "true or false"}
+"""By the end of what OmegaConf says of a value that is none."""
+
+
+def explained(error: HydraException) -> str:
+    """The sentence; of a fault that is none of a key, a value or a choice, what Hydra says in its first lines."""
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        return _missing_choice(error.missing_cfg_file, error.options or [])
+    said, cause = str(error), error.__cause__
+    if given := re.match(r"Could not override '(.*)'", said):
+        folder, _, name = given[1].rpartition(".")
+        return f"There is no setting {given[1]}: {nearest(name, _names_beside(cause), f'{folder}.' if folder else '')}"
+    if given := re.match(r"Error merging override ([^=]*)=", said):
+        value = re.match(r"Value '(.*)' .*(?:converted to|not a) (Integer|Float|valid bool)", str(cause))
+        if value:
+            return f"{given[1]} must be {KINDS[value[2]]}, but it is '{value[1]}'."
+        said = f"{given[1]}: {str(cause).partition(chr(10))[0]}"
+    lines = [line.strip(" .:") for line in said.splitlines() if line.strip() and "https://hydra.cc" not in line]
+    return f"{'. '.join(lines[:2]) or str(cause).partition(chr(10))[0]}."
+
+
+def nearest(name: str, names: Sequence[str], folder: str = "") -> str:
+    """Which of ``names`` in ``folder`` was meant, else all of them, as the end of a sentence."""
+    if alike := difflib.get_close_matches(name, names, n=1):
+        return f"did you mean {folder}{alike[0]}?"
+    return f"there are {', '.join(names)}." if names else "leave it out."
+
+
+def _missing_choice(path: str, options: Sequence[str]) -> str:
+    """``path`` is that of the file that is missing below conf/: a choice of a group."""
+    folder, _, name = path.rpartition("/")
+    files = sorted((ROOT / "conf" / folder).glob("*.yaml"))
+    group, _, task = folder.partition("/")
+    choice = f"{group}={f'{task}/' if task else ''}"
+    names = sorted({*options, *(file.stem for file in files)})
+    if group != "experiment" or difflib.get_close_matches(name, names):
+        return f"There is no {choice}{name}: {nearest(name, names, choice)}"
+    told = "\n".join(f"  CELL={file.stem:<22} {file.read_text().splitlines()[1].lstrip('# ')}" for file in cells(files))
+    return (
+        f"There is no {choice}{name}: name one of these by CELL=.\n{told}\n"
+        f"What each costs, `make plan SCALE={name}{f' TASK={task}' if task != 'image_classification' else ''}` says."
+    )
+
+
+def cells(files: Sequence[Path]) -> list[Path]:
+    """Of experiments, those that belong to no scale by their name: the paper's."""
+    scales = {path.stem for path in (ROOT / "conf" / "scale").glob("*.yaml")}
+    return [file for file in files if scales.isdisjoint(file.stem.split("_"))]
+
+
+def _names_beside(cause: BaseException | None) -> list[str]:
+    parent: Any = getattr(cause, "parent_node", None)
+    return [str(key) for key in parent if key != "hydra"] if isinstance(parent, DictConfig) else []
