@@ -190,20 +190,20 @@ class Diffusion:
         assert self._samples is not None, "nothing was generated yet"
         every, shown = self._cfg.train.sample_every, self._samples.shown
         assert every is not None
-        real = self._pixels("test", self._like_samples(len(shown))).movedim(1, 3).numpy()
+        real = self._real(len(shown))
         row, rows = -(-step // every) - 1, -(-self._cfg.train.steps // every)
         write_row(directory / "samples.png", shown, row, rows, real)
 
-    def _like_samples(self, count: int) -> np.ndarray:
-        """Numbers of test images: those that samples 0 to ``count - 1`` are to find, for super-resolution; otherwise
-        the first of the same condition.
+    def _real(self, count: int) -> np.ndarray:
+        """The test images that samples 0 to ``count - 1`` are to find, for super-resolution; otherwise the first of the
+        same condition, white where there is none. uint8 ``[count, H, W, 3]``.
         """
-        if self._cfg.data.low_resolution:
-            return np.arange(count)
         tested = self._numbers["test"].reshape(len(self._numbers["test"]), -1)
-        wanted = self._numbers["samples"][:count].reshape(count, 1, -1)
-        first: np.ndarray = (tested == wanted).all(2).argmax(1)
-        return first
+        alike = (tested == self._numbers["samples"][:count].reshape(count, 1, -1)).all(2)
+        if self._cfg.data.low_resolution:
+            alike = np.eye(count, len(tested), dtype=bool)
+        real = self._pixels("test", alike.argmax(1)).movedim(1, 3).numpy()
+        return np.where(alike.any(1)[:, None, None, None], real, np.uint8(255))
 
     def denoised(self, model: nn.Module, numbers: range) -> Iterator[Tensor]:
         """Samples ``numbers`` after each step of the sampler, uint8 ``[N, 3, size, size]``; the last is the sample."""

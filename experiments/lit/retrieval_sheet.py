@@ -32,6 +32,7 @@ THUMBNAIL = 96
 """pixels"""
 STYLE = (
     "body{font:14px sans-serif}td{padding:4px;vertical-align:top;max-width:140px}"
+    "img{min-width:64px;image-rendering:pixelated}"
     ".right{background:#cfc}.right:after{content:' ✓'}.wrong{background:#fdd}"
 )
 
@@ -56,7 +57,8 @@ def retrieval_sheet(task: Lit, model: TwoTowers, pairs: Pairs) -> str:
         shown = [(picture(pairs, number), number == query) for number in pictures]
         by_text.append(row(html.escape(pairs.captions[query][0]), shown))
     return (
-        f"<!doctype html><meta charset='utf-8'><style>{STYLE}</style>"
+        "<!doctype html><html lang='en'><meta charset='utf-8'><meta name='viewport' content='width=device-width'>"
+        f"<title>LiT: retrieval</title><style>{STYLE}</style>"
         f"<h2>Texts nearest to a picture</h2><table>{''.join(by_image)}</table>"
         f"<h2>Pictures nearest to a text</h2><table>{''.join(by_text)}</table>"
     )

@@ -57,14 +57,15 @@ def settings_scatter(summary: Summary, replicates: Sequence[Replicate], colors: 
     values = np.array([value for run in runs if (value := run.last(metric)) is not None])
     if not values.size:
         return figure
-    ends = np.quantile(values, (0, SHOWN) if is_lower else (1 - SHOWN, 1))
-    room = float(np.ptp(ends)) or 1.0
+    winners = [found[-1] for name in spaces for found in summary["optimizers"][name]["best_so_far"]]
+    ends = shown_ends(values, [best for best in winners if best is not None], is_lower)
+    room = ends[1] - ends[0] or 1.0
     worst, outside = (ends[1], ends[1] + 0.2 * room) if is_lower else (ends[0], ends[0] - 0.2 * room)
     for row, (name, space) in zip(grid, spaces.items(), strict=True):
         own = [run for run in runs if run.optimizer == name]
         for column, axes in enumerate(row):
             if column < len(space):
-                _scatter(axes, own, column, metric, colors[name], float(worst), float(outside), is_lower)
+                _scatter(axes, own, column, metric, colors[name], worst, outside, is_lower)
                 winners = [positions[column] for positions in summary["optimizers"][name]["positions"]]
                 best = [found[-1] for found in summary["optimizers"][name]["best_so_far"]]
                 _mark_winners(axes, winners, best)
@@ -79,6 +80,12 @@ def settings_scatter(summary: Summary, replicates: Sequence[Replicate], colors: 
     figure.suptitle(f"{subject(summary)}: {titled(metric, summary['validation_better'])}")
     figure.legend(handles, labels, loc="outside lower center", ncols=3)
     return figure
+
+
+def shown_ends(values: Sequence[float] | np.ndarray, winners: Sequence[float], is_lower: bool) -> tuple[float, float]:
+    """From where to where the axis of a scatter plot of trials reaches: over the share SHOWN, and all winners."""
+    low, high = np.quantile(values, (0, SHOWN) if is_lower else (1 - SHOWN, 1)).tolist()
+    return min(low, *winners), max(high, *winners)
 
 
 def _scatter(

@@ -271,6 +271,8 @@ def test_settings_in_which_runs_differ_are_columns_and_filters(tmp_path: Path) -
         lr, decay = 1e-3 * (1 + number // 2), [None, 0.1][number % 2]
         optimizer = {"name": "lion", "_target_": "lion.Lion", "lr": lr, "weight_decay": decay, "betas": [0.9, 0.99]}
         write_record(tmp_path / f"runs/lit/lion-s{number % 3}-{number}", optimizer, seed=number % 3)
+    adamw = {"name": "adamw", "lr": 1e-3, "weight_decay": 0.1, "fused": True}  # in which AdamW's runs do not differ
+    write_record(tmp_path / "runs/lit/adamw-s0-0", adamw)
     (study,) = open_studies(tmp_path / "runs", [])
     assert swept_keys(study.runs) == ["optimizer.lr", "optimizer.weight_decay", "seed"]
     (path,) = build(tmp_path).glob("lit-*.html")
@@ -284,7 +286,7 @@ def test_settings_in_which_runs_differ_are_columns_and_filters(tmp_path: Path) -
     )
     settings = {"optimizer": "lion", "purpose": "reported", "lr": 5e-3, "weight_decay": "", "seed": "2"}
     assert page.data["runs"][-1]["settings"] == settings, "those of lion-s2-8"
-    assert len({run["kind"] for run in page.data["runs"]}) == 18, "no two of them differ in nothing but their seed"
+    assert len({run["kind"] for run in page.data["runs"]}) == 19, "no two of them differ in nothing but their seed"
 
 
 def test_a_run_without_rows_yet_has_a_page(tmp_path: Path) -> None:

@@ -142,6 +142,15 @@ def test_winners_are_marked_where_the_best_trials_lie(write_study: WriteStudy) -
     assert xy(stars) == ([position for _, position in best], [value for value, _ in best])
 
 
+def test_a_winner_that_is_worse_than_most_trials_does_not_look_diverged(write_study: WriteStudy) -> None:
+    summary, replicates = read(write_study(stages=(8, 7), best={"lion": (0.99, 0.5, 0.6, 0.5), "adamw": (0.5,) * 4}))
+    summary["optimizers"]["lion"]["best_so_far"][2][-1] = 9.0
+    for axes in settings_scatter(summary, replicates, COLORS).axes[:4]:
+        (band,) = (patch for patch in axes.patches if patch.get_label() == "diverged")
+        assert 9.0 in xy(labelled(axes, "a replicate's winner"))[1]
+        assert band.get_extents().transformed(axes.transData.inverted()).y0 > 9.0
+
+
 def test_drawing_again_gives_the_same_bytes_whatever_the_readers_own_style(write_study: WriteStudy) -> None:
     directory = write_study(numbers=range(2), optimizers=("lion", "adamw", "signum"), samples=True)
     first = {name: (directory / name).read_bytes() for name in drawn(directory)}

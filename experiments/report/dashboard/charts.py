@@ -10,11 +10,9 @@ from html import escape
 from statistics import median
 from typing import Any
 
-import numpy as np
-
 from experiments.report.figures import optimizer_colors
 from experiments.report.labels import Summary, dimension_label, metric_of, optimizer_name
-from experiments.report.search_figures import SHOWN, position_ticks
+from experiments.report.search_figures import position_ticks, shown_ends
 from experiments.study.trials import value_at
 
 Chart = dict[str, Any]
@@ -154,7 +152,7 @@ def settings_scatter(summary: Summary, name: str, column: int, trials: Sequence[
         "layout": {
             "xaxis": {"title": {"text": escape(dimension_label(space))}, "range": [-0.03, 1.03]}
             | {"anchor": "free", "position": 0, "tickvals": list(ticks), "ticktext": list(ticks.values())},
-            "yaxis": {"domain": domain, **_shown([trial["value"] for trial in known], is_lower)},
+            "yaxis": {"domain": domain, **_shown(known, list(best.values()), is_lower)},
             "yaxis2": {"domain": band, "range": [0, 1], "fixedrange": True, "showgrid": False, "zeroline": False}
             | {"tickvals": [0.5], "ticktext": ["diverged"], "tickfont": {"size": 11}, "automargin": True},
             "shapes": [
@@ -165,12 +163,13 @@ def settings_scatter(summary: Summary, name: str, column: int, trials: Sequence[
     }
 
 
-def _shown(values: Sequence[float], is_lower: bool) -> dict[str, Any]:
+def _shown(known: Sequence[Mapping[str, Any]], best: Sequence[Mapping[str, Any]], is_lower: bool) -> dict[str, Any]:
     """The range of the axis of a scatter plot, which ends where the figures of a study end it."""
-    if len(set(values)) < 2:
+    if not known:
         return {}
-    low, high = np.quantile(values, (0, SHOWN) if is_lower else (1 - SHOWN, 1)).tolist()
-    room = 0.08 * (high - low)
+    values, winners = ([trial["value"] for trial in trials] for trials in (known, best))
+    low, high = shown_ends(values, winners, is_lower)
+    room = 0.08 * (high - low) or 1.0
     return {"range": [low - room, high + room]}
 
 

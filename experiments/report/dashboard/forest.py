@@ -18,7 +18,7 @@ def forest(studies: Sequence[PublishedStudy]) -> dict[str, Any]:
     """
     found = [(study, row) for study in studies for row in study.summary["comparisons"] if row["primary"]]
     placed = [ends for _, row in found if isinstance(ends := _in_margins(row), tuple)]
-    reach = min(FARTHEST, max([2.0, *(abs(end) for ends in placed for end in ends)]))
+    reach = min(FARTHEST, max([2.5, *(abs(end) for ends in placed for end in ends)]))
     return {
         "rows": [_row(study, row, reach) for study, row in found],
         "ticks": {f"{at:+d}" if at else "0": _place(at, reach) for at in _ticks(reach)},

@@ -73,7 +73,7 @@ def study_page(study: PublishedStudy) -> str:
     """The page of a published study."""
     summary, replicates = study.summary, study.replicates
     places = run_places(summary, replicates)
-    curves = study_curves(study.runs, places, list(summary["optimizers"]), summary["validation_metric"])
+    curves = study_curves(study.runs, places, summary)
     pairs, searches = pair_sections(summary, replicates), search_charts(summary, replicates)
     charts = {place: chart for pair in pairs for place, (_, chart) in pair["charts"].items()}
     charts |= {f"search-{number}": chart for number, chart in enumerate(searches.values())}

@@ -186,13 +186,14 @@ def last_metrics(run: Run) -> dict[str, float]:
     return {name: value for row in run.rows for name, value in row.items()}
 
 
-def curve_metrics(runs: Iterable[Run], first: str | None) -> list[str]:
-    """The metrics that any of the runs has a curve of, in the order of the page; ``first`` leads them."""
+def curve_metrics(runs: Iterable[Run], wanted: Sequence[str] | None = None) -> list[str]:
+    """The metrics that any of the runs has a curve of, in the order of the page: all of CURVE_PREFIXES, or those of
+    ``wanted``.
+    """
     names = dict.fromkeys(name for run in runs for row in run.rows for name in row)
-    leading = [first] if first in names else []
-    return list(
-        dict.fromkeys([*leading, *(name for prefix in CURVE_PREFIXES for name in names if name.startswith(prefix))])
-    )
+    if wanted is not None:
+        return [name for name in dict.fromkeys(wanted) if name in names]
+    return [name for prefix in CURVE_PREFIXES for name in names if name.startswith(prefix)]
 
 
 def columns(rows: Sequence[dict[str, float]], metrics: Iterable[str]) -> dict[str, list[float | None]]:

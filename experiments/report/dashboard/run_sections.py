@@ -8,7 +8,7 @@ from experiments.report.dashboard.charts import OTHER_SYMBOL, SYMBOLS
 from experiments.report.dashboard.records import AXES, OpenStudy, Run, columns, curve_metrics, last_metrics
 from experiments.report.dashboard.settings import filters, setting_name, settings_of, swept_keys, written
 from experiments.report.figures import optimizer_colors
-from experiments.report.labels import metric_of, metric_title, number, optimizer_name
+from experiments.report.labels import Summary, metric_of, metric_title, number, optimizer_name
 
 
 def run_place(run_id: str) -> str:
@@ -16,24 +16,25 @@ def run_place(run_id: str) -> str:
     return f"run-{run_id}"
 
 
-def study_curves(
-    runs: Sequence[Run], places: Mapping[str, str], optimizers: Sequence[str], first: str
-) -> dict[str, Any]:
-    """The curves of a published study, of which the metric ``first`` leads: the runs of an optimizer are of one kind,
-    whatever their winners. ``places`` has an id for each run.
+def study_curves(runs: Sequence[Run], places: Mapping[str, str], summary: Summary) -> dict[str, Any]:
+    """The curves of a published study, those of the metric that its searches go by first: the runs of an optimizer are
+    of one kind, whatever their winners. ``places`` has an id for each run.
     """
+    compared = [f"val/{row['metric'].partition('/')[2]}" for row in summary["comparisons"]]
+    metrics = curve_metrics(runs, [summary["validation_metric"], *compared, "train/loss"])
     keys = [key for key in swept_keys(runs) if key.startswith("optimizer.")]
     told = {run.id: {"replicate": run.replicate} | settings_of(run, keys) for run in runs}
-    return _curves(runs, places, told, dict.fromkeys(told, ""), optimizers, first)
+    return _curves(runs, places, told, dict.fromkeys(told, ""), list(summary["optimizers"]), metrics)
 
 
 def open_curves(study: OpenStudy) -> dict[str, Any]:
     """The curves of other runs: those are of one kind that differ in nothing but their seed."""
     keys = swept_keys(study.runs)
     told = {run.id: {"purpose": purpose(run)} | settings_of(run, keys) for run in study.runs}
-    kinds = {run_id: _told({k: v for k, v in values.items() if k != "seed"}) for run_id, values in told.items()}
+    beside = {"seed"} if len({purpose(run) for run in study.runs}) > 1 else {"seed", "purpose"}
+    kinds = {run_id: _told({k: v for k, v in values.items() if k not in beside}) for run_id, values in told.items()}
     places = {run.id: run_place(run.id) for run in study.runs}
-    return _curves(study.runs, places, told, kinds, study.optimizers, None)
+    return _curves(study.runs, places, told, kinds, study.optimizers, curve_metrics(study.runs))
 
 
 def _curves(
@@ -42,10 +43,10 @@ def _curves(
     settings: Mapping[str, Mapping[str, Any]],
     kinds: Mapping[str, str],
     optimizers: Sequence[str],
-    first: str | None,
+    metrics: Sequence[str],
 ) -> dict[str, Any]:
     """What templates/curves.html shows; ``data`` is what assets/page.js draws of it."""
-    panels = {f"curve-{position}": metric for position, metric in enumerate(curve_metrics(runs, first))}
+    panels = {f"curve-{position}": metric for position, metric in enumerate(metrics)}
     colors = optimizer_colors(optimizers)
     names = list(next(iter(settings.values()), {}))
     chosen = filters({name: [values[name] for values in settings.values()] for name in names})

@@ -14,12 +14,24 @@ MOST_BOXES = 8
 
 
 def swept_keys(runs: Sequence[Run]) -> list[str]:
-    """The learning rate, and every other key of the config in which the runs differ; the optimizer's own first."""
+    """The learning rate, and every other key of the config in which the runs differ; the optimizer's own first, if runs
+    of one optimizer differ in them.
+    """
     configs = [_flat(run.config) for run in runs]
-    keys = dict.fromkeys(key for config in configs for key in config)
-    swept = [key for key in keys if len({repr(config.get(key)) for config in configs}) > 1 and not _is_beside(key)]
-    own = [key for key in swept if key.startswith("optimizer.") and key != ALWAYS]
-    return [ALWAYS, *own, *(key for key in swept if not key.startswith("optimizer."))]
+    by_optimizer: dict[str, list[dict[str, Any]]] = {}
+    for config in configs:
+        by_optimizer.setdefault(config["optimizer.name"], []).append(config)
+    keys = [key for key in dict.fromkeys(key for config in configs for key in config) if not _is_beside(key)]
+    own = [key for key in keys if key.startswith("optimizer.") and key != ALWAYS]
+    return [
+        ALWAYS,
+        *(key for key in own if any(_differ(of_one, key) for of_one in by_optimizer.values())),
+        *(key for key in keys if not key.startswith("optimizer.") and _differ(configs, key)),
+    ]
+
+
+def _differ(configs: Sequence[Mapping[str, Any]], key: str) -> bool:
+    return len({repr(config.get(key)) for config in configs}) > 1
 
 
 def _is_beside(key: str) -> bool:
