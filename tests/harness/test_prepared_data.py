@@ -76,6 +76,19 @@ def test_second_time_comes_from_the_cache(tmp_path: Path, cache: Path, small: Pr
     assert again == small
 
 
+def test_local_files_that_have_changed_are_read_again(tmp_path: Path, cache: Path, small: PreparedData) -> None:
+    place = local_place(tmp_path / "files")
+    path = tmp_path / "files" / "test_batch.bin"
+    content = bytearray(path.read_bytes())
+    content[0] = (content[0] + 1) % 10  # the label of the first picture: a file of the same size
+    path.write_bytes(content)
+    changed = prepare(config(place), cache)
+    assert changed.fingerprint != small.fingerprint
+    assert prepare(config(place), cache) == changed
+    (tmp_path / "files").rename(tmp_path / "gone")
+    assert prepare(config(place), cache) == changed
+
+
 def test_declared_fingerprint_finds_the_same_content_wherever_it_lies(
     tmp_path: Path, cache: Path, small: PreparedData
 ) -> None:
