@@ -110,7 +110,8 @@ def test_place_that_fails_gives_way_to_the_next(tmp_path: Path, cache: Path, mon
         prepared = prepare(config(local_place(tmp_path / "missing"), wrong_checksum, local_place(cut), good), cache)
     assert f"/{archive.name}" in requests
     assert json.loads((prepared.directory / "manifest.json").read_text())["source"] == f"local {tmp_path / 'files'}"
-    assert {path.name for path in cache.iterdir()} == {prepared.directory.name, f"{prepared.directory.name}.lock"}
+    name = prepared.directory.name
+    assert {path.name for path in cache.iterdir()} == {name, f"{name}.lock", f"{name}.files"}
 
 
 def test_when_all_places_fail_one_message_names_each_and_the_way_out(
