@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import datasets  # type: ignore[import-untyped]
 import numpy as np
@@ -17,8 +18,13 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from experiments.finetuning.tables import labelled_tables
+from experiments.finetuning.text_arrays import labelled_splits
+from experiments.harness.errors import DataError
+from experiments.harness.prepared_data import prepare
 from experiments.harness.provenance import ROOT
 from experiments.harness.record import read_status
+from experiments.image_classification.stored_sets import open_stored
 from tests import forked
 from tests.image_classification.small_imagenet import encoded, photo
 
@@ -149,11 +155,31 @@ def write_json_lines(path: Path, columns: dict[str, list[str]]) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-@pytest.mark.parametrize("write", [class_folders, pictures_and_a_table, hubs_pictures])
-def test_pictures(folder: Path, write: Callable[[Path], None]) -> None:
-    write(folder / "data/pictures")
+def test_pictures(folder: Path) -> None:
+    class_folders(folder / "data/pictures")
     run(command_with("data=my_pictures"), folder)
     assert "test/top1" in finished(folder)
+
+
+@pytest.mark.parametrize("write", [class_folders, pictures_and_a_table, hubs_pictures])
+def test_layouts_of_pictures(folder: Path, write: Callable[[Path], None]) -> None:
+    write(folder / "data/pictures")
+    data = settings(folder, "my_pictures") | {
+        "train_images": None,
+        "v2_places": [],
+        "real_places": [],
+        "initial_run": None,
+    }
+    opened = open_stored(data, folder)
+    for split, rows in ((opened.train, pictures()["train"]), (opened.test, pictures()["test"])):
+        expected = {content: ["cat", "dog", "emu"].index(label) for _, content, label in rows}
+        assert {split.encoded(row): int(split.labels[row]) for row in range(len(split))} == expected
+
+
+def settings(folder: Path, name: str) -> dict[str, Any]:
+    """A listing of a data set, as its reader gets it."""
+    read: dict[str, Any] = yaml.safe_load((folder / f"my_conf/data/{name}.yaml").read_text())
+    return read
 
 
 def document(number: int) -> str:
@@ -202,12 +228,53 @@ TABLES: dict[str, Callable[[Path, str, dict[str, list[str]]], None]] = {
 }
 
 
-@pytest.mark.parametrize("layout", TABLES)
-def test_labelled_texts(folder: Path, layout: str) -> None:
-    for split, columns in reviews(["0", "1"] if layout == "csv" else ["bad", "good"]).items():
-        TABLES[layout](folder / "data/reviews", split, columns)
+def test_labelled_texts(folder: Path) -> None:
+    for split, columns in reviews(["0", "1"]).items():
+        TABLES["csv"](folder / "data/reviews", split, columns)
     run(command_with("data=my_reviews"), folder)
     assert "test/accuracy" in finished(folder)
+
+
+@pytest.mark.parametrize("kind", ["local", "hub"])
+@pytest.mark.parametrize("layout", TABLES)
+def test_layouts_of_labelled_texts(folder: Path, layout: str, kind: str) -> None:
+    rows = reviews(["bad", "good"])
+    for split, columns in rows.items():
+        TABLES[layout](folder / "data/reviews", split, columns)
+    data = settings(folder, "my_reviews")
+    if kind == "hub":
+        (place,) = data["places"]
+        hub = {"kind": "hub", "repo": place.pop("path"), "revision": "main"}
+        data["places"] = [place | hub]
+    splits = labelled_splits(prepare(data, folder / "cache").load())
+    label_of = {
+        text: int(label == "good") for columns in rows.values() for text, label in zip(*columns.values(), strict=True)
+    }
+    for split in splits.values():
+        assert split.labels.tolist() == [label_of[text] for text in split.texts]
+    assert sorted(splits["test"].texts) == sorted(rows["test"]["text"])
+    assert sorted([*splits["train"].texts, *splits["val"].texts]) == sorted(rows["train"]["text"])
+    assert 2 < len(splits["val"].texts) < 20, "15 % of 70"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.csv", "text,class\nx,1\n", r"a\.csv has no column label, only text, class"),
+        ("a.csv", 'text,label\nx,1\n" ",1\n', r"a\.csv has no text in row 1: it is ' '"),
+        ("a.csv", "text,label\nx,1\ny\n", r"a\.csv has 1 cells in row 1, but 2 columns"),
+        ("a.csv", "text,label\nx,1\ny,\n", r"split train has the label '' in row 1"),
+        ("a.jsonl", '{"text": "x", "label": 0}\n["y", 1]\n', r"a\.jsonl has no JSON object in line 2, but \['y', 1\]"),
+        ("a.jsonl", '{"text": "x", "label": 0}\n{"label": 1}\n', r"a\.jsonl has no text in row 1: it is None"),
+        ("a.jsonl", '{"text": "x"', r"a\.jsonl has no JSON in line 1"),
+    ],
+)
+def test_a_table_that_is_not_whole_is_refused_by_file_and_row(
+    tmp_path: Path, name: str, content: str, message: str
+) -> None:
+    (tmp_path / name).write_text(content)
+    with pytest.raises(DataError, match=message):
+        labelled_tables(tmp_path)
 
 
 def test_a_task(folder: Path) -> None:

@@ -11,7 +11,7 @@ import json
 import logging
 import shutil
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
@@ -98,23 +98,36 @@ def prepare(data: Mapping[str, Any], cache_dir: Path) -> PreparedData:
     prepare the same data set wait for the first. When no place has it, one DataError says why for each.
     """
     check_places(data)
-    identity = data["fingerprint"] or json.dumps([*data["places"], *files_of(data["places"])], sort_keys=True)
+    identity = data["fingerprint"] or json.dumps(data["places"], sort_keys=True)
     cache_dir = cache_dir.expanduser()
     directory = cache_dir / f"{data['name']}-{hashlib.sha256(identity.encode()).hexdigest()[:10]}"
-    if not directory.exists():
-        with lock(directory.with_name(directory.name + ".lock")):
-            if not directory.exists():  # another process may have prepared it while this one waited
-                _prepare_anew(data, directory)
+    unless_prepared(data, directory, lambda: _prepare_anew(data, directory))
     return _open(directory, data["fingerprint"])
 
 
-def files_of(places: Sequence[Mapping[str, Any]]) -> list[tuple[str, int, int]]:
-    """Name, size and time of every file in the local ones of these places: what was read before is read again where one
-    of them has changed since.
+def unless_prepared(data: Mapping[str, Any], directory: Path, make: Callable[[], None]) -> None:
+    """Call ``make``, alone among processes, unless ``directory`` is there already. Of a set without a fingerprint it is
+    made anew where the local files have changed since; where they lie no longer, it stays.
     """
-    folders = [Path(place["path"]).expanduser() for place in places if place["kind"] == "local"]
-    files = [(path, path.stat()) for folder in folders for path in sorted(folder.rglob("*")) if path.is_file()]
-    return [(str(path), state.st_size, state.st_mtime_ns) for path, state in files]
+    made_of, partial = (directory.with_name(f"{directory.name}.{ending}") for ending in ("files", "partial"))
+    local = [] if data["fingerprint"] else [place["path"] for place in data["places"] if place["kind"] == "local"]
+    paths = [path for folder in local for path in sorted(Path(folder).expanduser().rglob("*")) if path.is_file()]
+    here = json.dumps([[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in paths])
+
+    def has_changed() -> bool:
+        return bool(paths) and made_of.exists() and made_of.read_text() != here
+
+    if directory.exists() and not has_changed():
+        return
+    with lock(directory.with_name(f"{directory.name}.lock")):
+        if has_changed():
+            log.warning("data=%s: its files have changed since they were read, and are read again", data["name"])
+            for stale in (directory, partial):
+                shutil.rmtree(stale, ignore_errors=True)
+        if not directory.exists():  # another process may have prepared it while this one waited
+            if paths:
+                made_of.write_text(here)
+            make()
 
 
 def check_places(data: Mapping[str, Any]) -> None:

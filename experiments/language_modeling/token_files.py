@@ -23,10 +23,9 @@ from experiments.harness.places import describe, fetch
 from experiments.harness.prepared_data import (
     check_places,
     delete_advice,
-    files_of,
     fingerprint_of,
-    lock,
     try_places,
+    unless_prepared,
 )
 from experiments.harness.record import write_aside
 from experiments.language_modeling.documents import Corpus, Source, folded_key, hold_out
@@ -91,14 +90,10 @@ def open_tokens(data: Mapping[str, Any], cache_dir: Path) -> TokenSet:
         raise ConfigError(
             f"data.vocab_size={data['vocab_size']}, but the separator and 256 bytes are {SMALLEST_VOCAB}."
         )
-    content = data["fingerprint"] or [*data["places"], *files_of(data["places"])]
-    identity = json.dumps([content, *(data[key] for key in _IDENTITY_KEYS)])
+    identity = json.dumps([data["fingerprint"] or data["places"], *(data[key] for key in _IDENTITY_KEYS)])
     name = f"{data['name']}-{hashlib.sha256(identity.encode()).hexdigest()[:10]}"
     directory = cache_dir.expanduser() / name
-    if not directory.exists():
-        with lock(directory.with_name(f"{name}.lock")):
-            if not directory.exists():  # another process may have made it while this one waited
-                try_places(data, partial(_make, data, directory))
+    unless_prepared(data, directory, lambda: try_places(data, partial(_make, data, directory)))
     return _open(directory, data["fingerprint"])
 
 

@@ -76,6 +76,19 @@ def test_second_time_comes_from_the_cache(tmp_path: Path, cache: Path, small: Pr
     assert again == small
 
 
+def test_local_files_that_have_changed_are_read_again(tmp_path: Path, cache: Path, small: PreparedData) -> None:
+    place = local_place(tmp_path / "files")
+    path = tmp_path / "files" / "test_batch.bin"
+    content = bytearray(path.read_bytes())
+    content[0] = (content[0] + 1) % 10  # the label of the first picture: a file of the same size
+    path.write_bytes(content)
+    changed = prepare(config(place), cache)
+    assert changed.fingerprint != small.fingerprint
+    assert prepare(config(place), cache) == changed
+    (tmp_path / "files").rename(tmp_path / "gone")
+    assert prepare(config(place), cache) == changed
+
+
 def test_declared_fingerprint_finds_the_same_content_wherever_it_lies(
     tmp_path: Path, cache: Path, small: PreparedData
 ) -> None:
@@ -97,7 +110,8 @@ def test_place_that_fails_gives_way_to_the_next(tmp_path: Path, cache: Path, mon
         prepared = prepare(config(local_place(tmp_path / "missing"), wrong_checksum, local_place(cut), good), cache)
     assert f"/{archive.name}" in requests
     assert json.loads((prepared.directory / "manifest.json").read_text())["source"] == f"local {tmp_path / 'files'}"
-    assert {path.name for path in cache.iterdir()} == {prepared.directory.name, f"{prepared.directory.name}.lock"}
+    name = prepared.directory.name
+    assert {path.name for path in cache.iterdir()} == {name, f"{name}.lock", f"{name}.files"}
 
 
 def test_when_all_places_fail_one_message_names_each_and_the_way_out(
