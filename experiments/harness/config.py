@@ -201,7 +201,7 @@ class _Groups(SearchPathPlugin):
 
 
 def configs_of(task: str) -> Path:
-    """The folder of a task's config ``<name>.yaml``: ours lies in conf/, a user's own in the folder conf of its package.
+    """The folder of a task's config ``<name>.yaml``: ours is in conf/, a user's own in the folder conf of its package.
     Registers its schema.
 
     Raises ConfigError where there is no such task.
