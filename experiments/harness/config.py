@@ -14,7 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
+from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.config_store import ConfigStore
+from hydra.core.plugins import Plugins
+from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from experiments.harness.errors import ConfigError
@@ -195,9 +198,17 @@ def register(name: str, config_class: type) -> None:
     ConfigStore.instance().store(name=f"base_{name}", node=config_class)
 
 
-def configs_of(task: str) -> tuple[Path, list[str]]:
-    """The folder of a task's config ``<name>.yaml``, and the overrides that lead from there to the groups: ours lies in
-    conf/, that of a user's own task in the folder conf of its package. Registers its schema.
+class _Groups(SearchPathPlugin):
+    """Has Hydra look for the groups in our conf/ too, where the config of a task lies elsewhere."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        """Put it behind the task's own."""
+        search_path.append(provider="lion-reproduction", path=f"file://{ROOT}/conf")
+
+
+def configs_of(task: str) -> Path:
+    """The folder of a task's config ``<name>.yaml``: ours is in conf/, a user's own in the folder conf of its package.
+    Registers its schema.
 
     Raises ConfigError where there is no such task.
     """
@@ -213,16 +224,15 @@ def configs_of(task: str) -> tuple[Path, list[str]]:
             "of its package, such as my_package.my_task, from the folder that my_package lies in."
         ) from error
     if package != task:
-        return ROOT / "conf", []
-    folder = Path(str(importlib.import_module(package).__path__[0])) / "conf"
-    return folder, [f"hydra.searchpath=[{ROOT.as_uri()}/conf]"]
+        return ROOT / "conf"
+    Plugins.instance().register(_Groups)
+    return Path(str(importlib.import_module(package).__path__[0])) / "conf"
 
 
 def composed(task: str, overrides: Sequence[str]) -> DictConfig:
     """What the command line of ``task`` composes from ``overrides``, for those that start no run."""
-    folder, search_path = configs_of(task)
-    with initialize_config_dir(str(folder), version_base="1.3"):
-        return compose(task.rpartition(".")[2], [*search_path, *overrides])
+    with initialize_config_dir(str(configs_of(task)), version_base="1.3"):
+        return compose(task.rpartition(".")[2], list(overrides))
 
 
 def check(cfg: DictConfig) -> None:

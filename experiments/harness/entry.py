@@ -54,8 +54,7 @@ def main(task: str) -> None:
     leave_when_asked()
     try:
         with one_sentence():
-            folder, search_path = configs_of(task)
-            sys.argv += search_path
+            folder = configs_of(task)
             hydra.main(config_path=str(folder), config_name=task.rpartition(".")[2], version_base="1.3")(run)()
     except SystemExit as request:
         if request.code == EXIT_CODE:

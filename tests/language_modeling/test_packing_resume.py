@@ -99,7 +99,7 @@ def test_an_interrupted_packing_continues_where_it_was(
     again = open_tokens(data, tmp_path / "cut")
     assert skipped[-1] == read, "what is on disk is not packed again"
     assert files(again) == files(whole)
-    assert sorted(path.suffix for path in (tmp_path / "cut").iterdir()) == ["", ".lock"]
+    assert sorted(path.suffix for path in (tmp_path / "cut").iterdir()) == ["", ".files", ".lock"]
 
 
 @pytest.mark.parametrize("documents", [2, 14])
@@ -131,4 +131,4 @@ def test_two_processes_make_a_set_once(folder: Path, tmp_path: Path) -> None:
     fingerprints = {process.communicate(timeout=60)[0] for process in processes}
     assert [process.returncode for process in processes] == [0, 0]
     assert len(fingerprints) == 1
-    assert sorted(path.suffix for path in (tmp_path / "cache").iterdir()) == ["", ".lock"]
+    assert sorted(path.suffix for path in (tmp_path / "cache").iterdir()) == ["", ".files", ".lock"]
