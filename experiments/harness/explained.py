@@ -24,7 +24,7 @@ def explained(error: HydraException) -> str:
         folder, _, name = given[1].rpartition(".")
         return f"There is no setting {given[1]}: {nearest(name, _names_beside(cause), f'{folder}.' if folder else '')}"
     if given := re.match(r"Error merging override ([^=]*)=", said):
-        value = re.match(r"Value '(.*)' .*(?:converted to|not a) (Integer|Float|valid bool)", str(cause))
+        value = re.match(r"Value '(.*?)' .*(?:converted to|not a) (Integer|Float|valid bool)", str(cause))
         if value:
             return f"{given[1]} must be {KINDS[value[2]]}, but it is '{value[1]}'."
         said = f"{given[1]}: {str(cause).partition(chr(10))[0]}"

@@ -195,9 +195,7 @@ def test_runs_on_ray_save_before_a_study_that_is_asked_to_leave_ends(
         process = start("hydra/launcher=ray_local", "+hydra.launcher.ray.init.num_cpus=2", "run.checkpoint_every=60")
         training_run(tmp_path / "runs")
         process.send_signal(number)
-        asked = time.monotonic()
         said = leaves_nothing_behind(process)
-        assert time.monotonic() - asked < ray_launcher.LONGEST_SAVING_S
         assert "the runs under way save first" in said
     assert words(tmp_path / "runs").count("asked to leave, saved at step") >= 2
     result = run_study(command_line, *LONGER)
