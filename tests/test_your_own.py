@@ -6,7 +6,7 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -144,7 +144,7 @@ def write_csv(path: Path, columns: dict[str, list[str]]) -> None:
         csv.writer(file).writerows([columns.keys(), *zip(*columns.values(), strict=True)])
 
 
-def write_parquet(path: Path, columns: dict[str, list[object]]) -> None:
+def write_parquet(path: Path, columns: Mapping[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.table(columns), path)
 
@@ -223,8 +223,8 @@ def reviews(labels: list[str]) -> dict[str, dict[str, list[str]]]:
 TABLES: dict[str, Callable[[Path, str, dict[str, list[str]]], None]] = {
     "csv": lambda place, split, columns: write_csv(place / f"{split}.csv", columns),
     "json lines": lambda place, split, columns: write_json_lines(place / f"{split}.jsonl", columns),
-    "parquet": lambda place, split, columns: write_parquet(place / f"{split}.parquet", dict(columns)),
-    "hub": lambda place, split, columns: write_parquet(place / f"data/{split}-00000-of-00001.parquet", dict(columns)),
+    "parquet": lambda place, split, columns: write_parquet(place / f"{split}.parquet", columns),
+    "hub": lambda place, split, columns: write_parquet(place / f"data/{split}-00000-of-00001.parquet", columns),
 }
 
 
@@ -250,8 +250,8 @@ def test_layouts_of_labelled_texts(folder: Path, layout: str, kind: str) -> None
     label_of = {
         text: int(label == "good") for columns in rows.values() for text, label in zip(*columns.values(), strict=True)
     }
-    for split in splits.values():
-        assert split.labels.tolist() == [label_of[text] for text in split.texts]
+    for read in splits.values():
+        assert read.labels.tolist() == [label_of[text] for text in read.texts]
     assert sorted(splits["test"].texts) == sorted(rows["test"]["text"])
     assert sorted([*splits["train"].texts, *splits["val"].texts]) == sorted(rows["train"]["text"])
     assert 2 < len(splits["val"].texts) < 20, "15 % of 70"
