@@ -96,6 +96,6 @@ def stop_requests() -> Iterator[threading.Event]:
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
         for number in received:
             if number in blocked:  # Ray's workers get no Ctrl-C, and one that is cancelled is told so from within
-                _thread.interrupt_main(number)
+                _thread.interrupt_main(signal.Signals(number))
             else:
                 signal.raise_signal(number)

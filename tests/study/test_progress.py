@@ -14,7 +14,7 @@ from experiments.study.course import Run
 from experiments.study.progress import Progress, duration, newest_row
 
 
-def write(directory: Path, status: str = "running", **row: Any) -> None:
+def write(directory: Path, status: str = "running", row: dict[str, Any] | None = None) -> None:
     directory.mkdir(exist_ok=True)
     (directory / "config.yaml").write_text("train:\n  steps: 100\n")
     (directory / "status.json").write_text(json.dumps({"status": status}))
@@ -32,15 +32,15 @@ def test_a_study_is_told_by_its_records(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
     runs = runs_of(tmp_path, "found", "interrupted", "trains", "starts", "diverges", "later")
     write(tmp_path / "found", "complete")
-    write(tmp_path / "interrupted", step=40)
+    write(tmp_path / "interrupted", row={"step": 40})
     told = Progress(10, Console(file=io.StringIO()))
     told.begin("search, round 1 of 3", runs)
     assert (
         told._look()[0] == "search, round 1 of 3: 1 of 10 runs done, 0 running, 9 to do"
     )  # nobody works on the second
 
-    write(tmp_path / "trains", **{"step": 20, "train/loss": 1.234, "train/lr": 0.00321, "time/train_s": 4.0})
-    write(tmp_path / "trains", **{"step": 20, "val/loss": 1.5})
+    write(tmp_path / "trains", row={"step": 20, "train/loss": 1.234, "train/lr": 0.00321, "time/train_s": 4.0})
+    write(tmp_path / "trains", row={"step": 20, "val/loss": 1.5})
     write(tmp_path / "starts")
     sentence, running = told._look()
     assert sentence.endswith("1 of 10 runs done, 2 running, 7 to do")  # no pace yet
@@ -67,7 +67,7 @@ def test_records_that_are_torn_damaged_or_missing_break_nothing(tmp_path: Path) 
 
     (runs := runs_of(tmp_path, "torn", "empty"))[0].directory.mkdir()
     (tmp_path / "torn/status.json").write_text('{"stat')
-    write(tmp_path / "empty", step="three")
+    write(tmp_path / "empty", row={"step": "three"})
     (tmp_path / "empty/config.yaml").write_text(": [")
     with Progress(2, Console(file=io.StringIO())) as told:
         told.begin("confirmation", runs, last=True)
@@ -85,7 +85,7 @@ def test_a_log_gets_lines_and_a_terminal_a_paragraph_that_goes(
     (run,) = runs_of(tmp_path, "one")
     with Progress(1, Console(file=output, force_terminal=is_terminal, width=100)) as told:
         told.begin("confirmation", [run], last=True)
-        write(run.directory, **{"step": 50, "train/loss": 2.0, "train/lr": 0.1, "time/train_s": 5.0})
+        write(run.directory, row={"step": 50, "train/loss": 2.0, "train/lr": 0.1, "time/train_s": 5.0})
         deadline = time.monotonic() + 30
         while "step 50 of 100, loss 2, rate 0.1, 10 steps/s" not in output.getvalue() and time.monotonic() < deadline:
             time.sleep(0.01)
@@ -102,7 +102,7 @@ def test_who_leaves_is_told_what_is_saved(tmp_path: Path) -> None:
     told = Progress(3, Console(file=output))
     told.begin("search", runs)
     write(tmp_path / "one", "complete")
-    write(tmp_path / "two", step=30)
+    write(tmp_path / "two", row={"step": 30})
     with pytest.raises(SystemExit), told:
         raise SystemExit(75)
     assert output.getvalue() == "1 of 3 runs are done, 1 saved part of the way.\n"
