@@ -51,7 +51,7 @@ def test_a_study_searches_confirms_and_publishes_and_is_not_run_twice(command_li
     assert "replicate 0. 3 trials to tune each of lion and adamw, then the settings chosen on fresh" in lines[0]
     assert ": 9 runs. Ctrl-C saves" in lines[0]
     assert lines[1].startswith("All 9 runs are done, after ")
-    assert lines[2].startswith("image_classification, smoke, smoke")  # the table: what runs say is in their folders
+    assert lines[2].startswith("image_classification, smoke,")  # the table: what runs say is in their folders
     assert "`make dashboard`" in lines[-2]
     assert lines[-1].startswith("Next: `make reproduce-image-classification`")
     assert len(list(tmp_path.glob("runs/*/*/log.txt"))) == 9
