@@ -5,7 +5,6 @@ import json
 import math
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import yaml
 from omegaconf import OmegaConf
@@ -31,13 +30,16 @@ def find_damage(directory: Path, status: dict[str, Any]) -> str | None:
                 return f"{name} is damaged"
         last = recorded["train"]["steps"] if status["status"] == "complete" else None
         if last and recorded["test"]:
-            metric, losses = read_example_losses(directory)
-            if not math.isclose(losses.mean(dtype=float), status["metrics"][metric], rel_tol=1e-5):
+            try:
+                metric, losses = read_example_losses(directory)
+            except RunError:
+                return "example_losses.npz is damaged"
+            if not math.isclose(losses.mean(dtype=float), status["metrics"].get(metric, math.nan), rel_tol=1e-5):
                 return f"the mean of example_losses.npz is not {metric}"
         return _damage_of_checkpoint(directory, last)
     except RunError:
         return "metrics.jsonl is damaged"
-    except (OSError, ValueError, LookupError, TypeError, BadZipFile, yaml.YAMLError, OmegaConfBaseException) as error:
+    except (OSError, ValueError, LookupError, TypeError, yaml.YAMLError, OmegaConfBaseException) as error:
         return f"{type(error).__name__}: {error}".partition("\n")[0]
 
 

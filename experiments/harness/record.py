@@ -91,11 +91,17 @@ def last_values(directory: Path) -> dict[str, Any]:
 def read_example_losses(directory: Path) -> tuple[str, np.ndarray]:
     """The metric, as ``test/<name>``, and what each test example gave for it, float32 ``[examples]``.
 
-    Raises an OSError, a ValueError or a zipfile.BadZipFile where the file is not whole.
+    Raises RunError where the file is not whole.
     """
-    with np.load(directory / "example_losses.npz", allow_pickle=False) as file:
-        (name,) = file.files
-        return f"test/{name}", file[name]
+    path = directory / "example_losses.npz"
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            (name,) = file.files
+            return f"test/{name}", file[name]
+    except Exception as error:  # numpy and zipfile have a dozen for what a file may have become
+        raise RunError(
+            f"{path} is damaged ({type(error).__name__}): the same command computes its end again."
+        ) from error
 
 
 def metrics_sha256(directory: Path) -> str:

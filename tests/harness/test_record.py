@@ -218,3 +218,23 @@ def test_without_git_it_is_not_known_whether_the_sources_were_changed(monkeypatc
     monkeypatch.setenv("PATH", "")
     found = provenance.environment("digest")
     assert (found["git_sha"], found["git_dirty"]) == (None, None)
+
+
+def test_losses_of_examples_that_were_cut_or_flipped_anywhere_are_damage(make_config: MakeConfig) -> None:
+    cfg = make_config()
+    execute(cfg)
+    directory = locate(cfg)[2]
+    status = read_status(directory)
+    assert status
+    assert find_damage(directory, status) is None
+    path = directory / "example_losses.npz"
+    content = path.read_bytes()
+    for size in (0, 1, 30, len(content) // 2, len(content) - 1):
+        path.write_bytes(content[:size])
+        assert find_damage(directory, status) == "example_losses.npz is damaged", size
+    for place in range(0, len(content), len(content) // 60):
+        path.write_bytes(content[:place] + bytes([content[place] ^ 0x21]) + content[place + 1 :])
+        # A date in the archive's own index may be any other.
+        assert find_damage(directory, status) is not None or place > len(content) - 120, place
+    path.unlink()
+    assert find_damage(directory, status) == "example_losses.npz is damaged"
