@@ -198,7 +198,7 @@ def test_a_study_compares_what_the_noise_adds_between_optimizers(command_line: l
     row = compared["flatness/increase"]
     assert (row["better"], row["primary"], row["verdict"]) == ("lower", False, None)
     for optimizer in ("lion", "adamw"):
-        (directory,) = tmp_path.glob(f"runs/image_classification/{optimizer}-s1-*")
+        (directory,) = tmp_path.glob(f"runs/image_classification/{optimizer}-s0-*")
         last = rows(directory)[-1]
         increase = last["flatness/perturbed_loss"] - last["flatness/train_loss"]
         assert row["per_replicate"][optimizer] == [pytest.approx(increase, rel=1e-12)]

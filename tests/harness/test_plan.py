@@ -36,7 +36,7 @@ def test_a_vision_transformers_operations_and_memory_by_hand() -> None:
 
 def test_the_runs_of_a_study_are_those_of_its_searches_and_confirmations() -> None:
     planned = plan("language_modeling", ["experiment=language_modeling/mini", "scale=mini"])
-    assert planned.runs == 11 * (2 * 30 + 2 * (2 + 2))
+    assert planned.runs == 8 * (2 * 42 + 2 * (2 + 2))
 
 
 def test_the_papers_claim_is_told_with_the_pairs_that_it_takes() -> None:

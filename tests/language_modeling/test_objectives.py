@@ -48,7 +48,13 @@ def model() -> nn.Module:
 def evaluated(model: nn.Module, split: Split, process: int = 0, num_processes: int = 1) -> dict[str, float]:
     with torch.no_grad():
         sums = next_token.sums(model, split, CONTEXT, VOCABULARY, process, num_processes)  # type: ignore[arg-type]
-    return {name: value.item() for name, value in sums.items()}
+    return scalars(sums)
+
+
+def scalars(sums: dict[str, torch.Tensor]) -> dict[str, float]:
+    """All but the sums by text, which add up to that over all."""
+    torch.testing.assert_close(sums["nats_each"].sum(), sums["nats"])
+    return {name: value.item() for name, value in sums.items() if name != "nats_each"}
 
 
 def test_perplexity_is_the_rolling_log_likelihood_of_each_document(model: nn.Module) -> None:
@@ -133,7 +139,7 @@ def test_masked_evaluation_hides_the_same_every_time_and_adds_up_over_processes(
     def sums(process: int, num_processes: int) -> dict[str, float]:
         with torch.no_grad():
             found = masked_tokens.sums(model, split, CONTEXT, VOCABULARY, process, num_processes)  # type: ignore[arg-type]
-        return {name: value.item() for name, value in found.items()}
+        return scalars(found)
 
     whole = sums(0, 1)
     assert sums(0, 1) == whole

@@ -31,7 +31,8 @@ def test_the_size_of_all_logits_does_not_matter(factor: float) -> None:
         )
         for by in (1.0, factor)
     )
-    np.testing.assert_allclose(other, one, rtol=1e-3)  # by sample: the parabola is that of the sums
+    # By sample too, against how much samples differ: the temperature that is found moves by a ten-thousandth.
+    assert np.abs(other - one).max() < 1e-3 * one.std()
     assert other.mean() == pytest.approx(one.mean(), rel=1e-5)
 
 

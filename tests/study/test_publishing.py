@@ -50,7 +50,7 @@ def test_the_name_holds_every_override_that_makes_another_study(make_config: Mak
         return make_study(make_config, *overrides, optimizers=optimizers).name
 
     assert name() == name("scale=smoke", "run.fresh=true", "train.batch_size=32") == "smoke"
-    assert name("train.batch_size=64", "model=convnet") == "smoke-train.batch_size=64"  # convnet is smoke's own
+    assert name("train.batch_size=64", "model=convnet_tiny") == "smoke-train.batch_size=64"  # which is smoke's own
     assert name("study.margin=2") == "smoke-study.margin=2"
     assert name("study.numbers=2-5") == "smoke"
     assert name("study.stages=[4,5]") == "smoke-study.stages=4,5"
@@ -142,7 +142,12 @@ def test_a_replicate_is_added_to_those_that_are_published(make_config: MakeConfi
         with publishing(study, "command"):
             pass
     assert [replicate.number for replicate in read_replicates(study.results)] == [1, 3]
-    assert [run.seed for replicate in read_replicates(study.results) for run in replicate.runs] == [101, 101, 301, 301]
+    assert [run.seed for replicate in read_replicates(study.results) for run in replicate.runs] == [
+        1000,
+        1000,
+        3000,
+        3000,
+    ]
     asked = make_study(make_config, FIXED, runs_dir, "study.numbers=0-3")
     assert [course.number for course in asked.courses] == [0, 2]
     # Two of the three that give the verdict may be compared with one more.
