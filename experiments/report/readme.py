@@ -49,7 +49,8 @@ CAPTIONS = {
     "stands at the edge; what diverged stands beyond.",
     "learning-curves": "The winners on fresh seeds: mean over all confirm runs that completed, band of one standard "
     "deviation.",
-    "samples": "Generated images of each optimizer's first confirm run, from the same noise, at the same steps.",
+    "samples": "Generated images of each optimizer's first confirm run, from the same noise, at the same steps, "
+    "above real ones of the same classes.",
     "sample-distances": "Distance of generated from real images: mean over the confirm runs, band of one standard "
     "deviation.",
 }
