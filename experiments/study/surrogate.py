@@ -34,6 +34,9 @@ STEPS = (0.08, 0.03)
 """how far around it, as shares of the box"""
 SPREAD_BELOW = 2.0
 """values so many times as far above the best as the median is enter by their logarithm: bad is bad, however bad"""
+MOST_ABOVE = 20.0
+"""times that distance: beyond, all are equally bad. A run that blew up without overflow, to a loss of 1e9, would else
+leave no difference between the others."""
 
 
 class Fit(NamedTuple):
@@ -90,8 +93,8 @@ def next_points(units: Array, values: Array, width: float, rng: np.random.Genera
 
 
 def drawn_in(above: Array) -> Array:
-    """Values beyond 1 by their logarithm."""
-    return np.where(above < 1, above, 1 + np.log(np.maximum(above, 1)))
+    """Values beyond 1 by their logarithm, up to MOST_ABOVE."""
+    return np.where(above < 1, above, 1 + np.log(np.clip(above, 1, MOST_ABOVE)))
 
 
 def _tamed(values: Array) -> Array:
@@ -99,9 +102,9 @@ def _tamed(values: Array) -> Array:
     best = values.min(axis=1, keepdims=True)
     unit = SPREAD_BELOW * (np.median(values, axis=1, keepdims=True) - best)
     # Half of the values may equal the best, and so may all.
-    unit = np.maximum(unit, 1e-9 * np.ptp(values, axis=1, keepdims=True))
-    above = (values - best) / np.maximum(unit, np.finfo(float).tiny)
-    tamed = drawn_in(above)
+    next_best = np.where(values > best, values, np.inf).min(axis=1, keepdims=True)
+    unit = np.where(unit > 0, unit, np.where(np.isfinite(next_best), next_best - best, 1.0))
+    tamed = drawn_in((values - best) / unit)
     return np.asarray((tamed - tamed.mean(axis=1, keepdims=True)) / np.maximum(tamed.std(axis=1, keepdims=True), 1e-12))
 
 

@@ -90,3 +90,15 @@ def test_a_bowl_is_found_far_better_than_by_chance() -> None:
         units = np.concatenate([units, next_points(units, bowl(units), width, rng)[:, None]], axis=1)
     by_chance = bowl(rng.random((4000, 20, 3))).min(axis=1).mean()
     assert bowl(units).min(axis=1).mean() < by_chance / 10
+
+
+def test_how_far_a_run_blew_up_does_not_matter() -> None:
+    rng = np.random.default_rng(5)
+    units = rng.random((12, 3))
+    values = ((units - 0.4) ** 2).sum(axis=1)
+    points = []
+    for blown_up in (1e3, 1e9, 1e30):
+        values[4] = blown_up
+        points.append(next_trial(units.tolist(), values.tolist(), first=8, total=42, seed=1))
+    np.testing.assert_array_equal(points[0], points[1])
+    np.testing.assert_array_equal(points[0], points[2])
