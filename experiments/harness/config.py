@@ -141,7 +141,7 @@ class RunConfig:
     fresh: bool = False
     """start anew, setting aside what was run before (make's FRESH=1)"""
     minutes: int | None = None
-    """that one replicate takes at most on two CPU cores, measured; said before a study begins. null: not measured"""
+    """that one replicate takes on two idle CPU cores, about; said before a study begins. null: not known"""
     wandb: str = "auto"
     """auto (online when a key is there, else offline), online, offline or disabled"""
     wandb_project: str = MISSING

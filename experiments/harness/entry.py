@@ -186,7 +186,7 @@ def words_of_its_own(directory: Path) -> Iterator[None]:
                 stack.callback(handler.setStream, before)
         try:
             yield
-        except Exception:
+        except Exception:  # whatever a run may raise is written down here, and raised
             traceback.print_exc()
             raise
 
