@@ -1,1 +1,1 @@
-"""Tables, figures and pages, drawn from what studies left in results/."""
+"""Tables, figures and pages, built from the studies in results/."""

@@ -1,4 +1,4 @@
-"""Rebuild the page and figures of every study, and the page over all of them, from what results/ holds.
+"""Rebuild the page and figures of every study, and the overview of all of them, from the records in results/.
 
 python -m experiments.report [results folder]
 """

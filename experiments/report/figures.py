@@ -1,4 +1,4 @@
-"""The figures of a study: paired differences, learning curves, what was generated. Equal data give equal bytes."""
+"""The figures of a study: paired differences, learning curves, generated images. Equal data give equal bytes."""
 
 import itertools
 from collections.abc import Iterable, Sequence
@@ -45,8 +45,8 @@ def optimizer_colors(names: Iterable[str]) -> dict[str, str]:
 
 
 def paired_differences(summary: Summary, comparison: dict[str, Any], colors: dict[str, str]) -> Figure:
-    """The difference a - b of every replicate in which both completed, the mean with its 95 % interval, and where one
-    new replicate is expected.
+    """The difference a - b of every replicate in which both completed, the mean with its 95 % interval, and the
+    prediction interval for a new replicate.
     """
     a, b, difference = comparison["a"], comparison["b"], comparison["difference"]
     values = zip(summary["replicates"], *(comparison["per_replicate"][side] for side in (a, b)), strict=True)
@@ -56,12 +56,12 @@ def paired_differences(summary: Summary, comparison: dict[str, Any], colors: dic
     figure = Figure(figsize=(7, 3.6))
     axes = figure.subplots()
     if comparison["margin"] is not None:
-        axes.axhspan(-comparison["margin"], comparison["margin"], color="#e4e4e4", label="a tie")
+        axes.axhspan(-comparison["margin"], comparison["margin"], color="#e4e4e4", label="tie")
     for end in comparison["prediction95"]:
         axes.axhline(end, color="#888888", linestyle="--", linewidth=1)
-    axes.plot([], [], color="#888888", linestyle="--", linewidth=1, label="95 % prediction for one replicate")
+    axes.plot([], [], color="#888888", linestyle="--", linewidth=1, label="95 % prediction interval for a replicate")
     axes.axhline(0, color="#555555", linewidth=1)
-    axes.plot(range(len(points)), list(points.values()), color=colors[a], marker="o", linestyle="", label="a replicate")
+    axes.plot(range(len(points)), list(points.values()), color=colors[a], marker="o", linestyle="", label="replicate")
     at = len(points)
     axes.errorbar(
         [at],
@@ -96,7 +96,7 @@ def paired_differences(summary: Summary, comparison: dict[str, Any], colors: dic
 
 
 def learning_curves(summary: Summary, replicates: Sequence[Replicate], colors: dict[str, str]) -> Figure:
-    """Validation metric and training loss of the winners' confirm runs against the step: mean, and band of one standard
+    """Validation metric and training loss of the winners' confirm runs against the step: mean and a band of one standard
     deviation over all of them.
     """
     figure = Figure(figsize=(9, 3.6))
@@ -124,8 +124,8 @@ def learning_curves(summary: Summary, replicates: Sequence[Replicate], colors: d
 def _sample_figures(
     directory: Path, summary: Summary, replicates: Sequence[Replicate], colors: dict[str, str]
 ) -> dict[str, Figure]:
-    """What the optimizers' confirm runs generated: images of the first, and the distances of all; none where a run of
-    theirs has no images.
+    """Images that the confirm runs generated: the first run's images and the distances of all; empty if an optimizer has
+    none.
     """
     sheets = {name: directory / "samples" / f"{name}.png" for name in summary["optimizers"]}
     if not all(sheet.exists() for sheet in sheets.values()):

@@ -1,4 +1,4 @@
-"""Names and numbers as a reader sees them: optimizers, tasks, and metrics as their declarations have them."""
+"""Names and numbers as shown to readers: optimizers, tasks, and metrics with their declared labels."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -17,7 +17,7 @@ SPLITS = {"samples": "sample", "val": "validation", "test": "test", "train": "tr
 
 
 def verdict_name(summary: Summary, comparison: dict[str, Any]) -> str:
-    """``AdamW``, ``tie``, ``undecided``, ``withheld``, ``no verdict``; with what qualifies it in brackets."""
+    """``AdamW``, ``tie``, ``undecided``, ``withheld``, ``no verdict``; with qualifications in brackets."""
     if not summary["declared"]:
         return f"no verdict: {summary['scale']}"
     if comparison["verdict"] is None:
@@ -28,7 +28,7 @@ def verdict_name(summary: Summary, comparison: dict[str, Any]) -> str:
 
 
 def dimension_label(space: dict[str, Any]) -> str:
-    """What one dimension of a search space is, from its entry in study.json."""
+    """The label of one dimension of a search space, from its entry in study.json."""
     name = str(space["name"])
     labels = {"rate": "peak learning rate", "memory": f"memory of {name.replace('betas', 'beta')}, steps"}
     return {**labels, "decay": "decay over the run"}.get(space["kind"], name)
@@ -40,11 +40,11 @@ def task_name(task: str) -> str:
 
 
 def metric_of(name: str) -> Metric:
-    """How ``test/top1`` is written; one that no task declares, under its recorded name."""
+    """The declaration of ``test/top1``; a metric that no task declares keeps its recorded name."""
     if name == "flatness/increase":  # derived from what runs record (experiments/study/comparison.py)
         return Metric("increase of the training loss under weight noise", "lower")
     found = find(all_metrics(), name)
-    return found[0] if found else Metric(name.rpartition("/")[2], "lower")  # its direction is asked of none
+    return found[0] if found else Metric(name.rpartition("/")[2], "lower")  # nobody asks for its direction
 
 
 def metric_label(name: str) -> str:
@@ -54,16 +54,16 @@ def metric_label(name: str) -> str:
 
 
 def metric_title(name: str) -> str:
-    """``test/top1`` -> ``test top-1 accuracy, %``: the head of a column or an axis."""
+    """``test/top1`` -> ``test top-1 accuracy, %``: the label of a column or an axis."""
     unit = metric_of(name).unit
     return f"{metric_label(name)}, {unit}" if unit else metric_label(name)
 
 
 def number(value: float | None, decimals: int, sign: str = "-") -> str:
-    """A decimal number; ``sign="+"`` writes the plus too."""
+    """A decimal number; ``sign="+"`` also writes a plus."""
     if value is None:
         return MISSING
-    # The rounded value decides, so that -0.001 does not become -0.00.
+    # Rounded first, so that -0.001 does not become -0.00.
     return f"{round(value, decimals) + 0.0:{sign}.{decimals}f}"
 
 
@@ -84,7 +84,7 @@ def interval(ends: tuple[float, float] | None, decimals: int) -> str:
 
 
 def scientific(value: float | None) -> str:
-    """``0.00178`` -> ``1.78e-3``: learning rates, three digits."""
+    """``0.00178`` -> ``1.78e-3``: learning rates, to three digits."""
     if value is None:
         return MISSING
     mantissa, exponent = f"{value:.2e}".split("e")
@@ -115,20 +115,20 @@ def megabytes(count: float | None) -> str:
 
 
 def means(comparison: dict[str, Any]) -> tuple[float | None, float | None]:
-    """Means of a and b over the pairs; None for both where no pair is left."""
+    """Means of a and b over the pairs; None for both if no pair is left."""
     if comparison["mean"] is None:
         return None, None
     return comparison["mean"][comparison["a"]], comparison["mean"][comparison["b"]]
 
 
 def replicates(summary: Summary, comparison: dict[str, Any]) -> str:
-    """``11 of 11``: the replicates that have a difference, of those that were declared."""
+    """``11 of 11``: the number of replicates with a difference, out of those declared."""
     pairs = zip(*(comparison["per_replicate"][comparison[side]] for side in "ab"), strict=True)
     return f"{sum(None not in pair for pair in pairs)} of {summary['declared'] or len(summary['replicates'])}"
 
 
 def ranges(numbers: Sequence[int]) -> str:
-    """``0 to 3, 11``: numbers that rise."""
+    """``0 to 3, 11``, for increasing numbers."""
     runs: list[list[int]] = []
     for number in numbers:
         if runs and number == runs[-1][-1] + 1:
@@ -140,13 +140,13 @@ def ranges(numbers: Sequence[int]) -> str:
 
 def steps_words(percent: float) -> str:
     """``12 % fewer``, ``3 % more``, ``at least 9900 % more``."""
-    from experiments.study.in_steps import LEAST_PERCENT  # scipy, which answering that nothing is left to do spares
+    from experiments.study.in_steps import LEAST_PERCENT  # imports scipy, not needed when nothing is left to do
 
     words = f"{abs(round(percent))} % {'fewer' if round(percent) >= 0 else 'more'}"
     return f"at least {words}" if percent <= LEAST_PERCENT else words
 
 
 def mean_difference(comparison: dict[str, Any]) -> float | None:
-    """Mean of a - b over the pairs, of which there may be a single one; None where no pair is left."""
+    """Mean of a - b over the pairs (one is enough); None if no pair is left."""
     mean_a, mean_b = means(comparison)
     return None if mean_a is None or mean_b is None else mean_a - mean_b

@@ -1,4 +1,4 @@
-"""The pages over all studies: ``results/README.md``, and what the project's front page says of them."""
+"""The summary pages of all studies: ``results/README.md``, and the results block of the project's front page."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -27,27 +27,27 @@ from experiments.report.tables import markdown_table
 from experiments.study.statistics import holm
 
 INTRODUCTION = """\
-# Lion against AdamW: what was measured
+# Lion against AdamW: results
 
 The paper "Symbolic Discovery of Optimization Algorithms" (Chen et al., 2023, arXiv:2302.06675) reports that the
-optimizer Lion trains better models than AdamW. Each study below repeats that comparison on one task, several times
-over. One such replicate searches the settings of both optimizers in the same number of trials, over declared search
-spaces, and runs the winners on fresh seeds. What is neither optimizer's own (the split, the initial scale, clipping,
-the schedule) is drawn anew for each replicate, the same for both. One metric decides, which was declared beforehand
-with the margin below which a difference does not matter. The verdict is one of these:"""
+optimizer Lion trains better models than AdamW. Each study below repeats that comparison on one task, several times.
+In each replicate, both optimizers are tuned with the same number of trials over declared search spaces, and the winners
+are rerun on fresh seeds. Everything that belongs to neither optimizer (split, initialization scale, clipping, schedule)
+is redrawn for each replicate, the same for both. One metric decides; it was declared beforehand, together with the
+margin below which a difference does not matter. The verdict is one of these:"""
 
 READING = """\
-Intervals and p values tell how results vary over replicates: over searches, settings, seeds, splits and all else that
-is drawn. They do not tell what other data, models or lengths of training would give. The paper's numbers stand beside
-ours only where model, data and metric are the paper's."""
+Intervals and p values describe how results vary between replicates: over searches, hyperparameters, seeds, splits and
+everything else that is redrawn. They say nothing about other data, models or lengths of training. The paper's numbers
+are shown next to ours only if model, data and metric are the paper's."""
 
 SCALES = {
     "paper": "the paper's own models and settings",
     "gpu": "larger models on one GPU",
-    "mini": "small models on real data and two CPU cores",
+    "mini": "small models on real data, on two CPU cores",
     "smoke": "checks that the code runs; the numbers mean nothing",
 }
-"""In the order of the page."""
+"""In the order in which the page lists them."""
 
 
 def overview_page(studies: Mapping[str, Summary]) -> str:
@@ -58,12 +58,12 @@ def overview_page(studies: Mapping[str, Summary]) -> str:
         of_scale = {folder: summary for folder, summary in studies.items() if summary["scale"] == scale}
         sections += _scale_sections(scale, of_scale)
     if not studies:
-        sections.append("There is no study yet: `make reproduce` makes them.")
+        sections.append("There is no study yet: run `make reproduce`.")
     return "\n\n".join(sections) + "\n"
 
 
 def front_page(studies: Mapping[str, Summary]) -> str:
-    """What was shown and what was not, from the tasks' default studies, in Markdown; ``studies`` as above."""
+    """What the tasks' default studies have shown and what not, in Markdown; ``studies`` as above."""
     shown = {
         folder: summary
         for folder, summary in studies.items()
@@ -74,14 +74,14 @@ def front_page(studies: Mapping[str, Summary]) -> str:
     missing = ", ".join(task_name(task) for task in tasks if task not in measured)
     if not shown:
         return (
-            "**Nothing has been shown here yet: no study is committed.** A command below runs the first replicate of "
-            f"one; a verdict takes {LEAST} of them."
+            "**Nothing has been shown here yet: no study is committed.** The commands below each run the first "
+            f"replicate of one; a verdict needs {LEAST}."
         )
     sections = [f"**{_tally(shown)}**" + (f" Not measured yet: {missing}." if missing else "")]
     if all(summary["scale"] != "paper" for summary in shown.values()):
         sections[0] += (
-            " None of these studies has the paper's models or lengths, so none confirms or contradicts what the paper "
-            "reports: they tell which optimizer is better when both are tuned in the regime that each names."
+            " None of these studies uses the paper's models or training lengths, so none confirms or contradicts the "
+            "paper: each shows which optimizer is better when both are tuned in the stated regime."
         )
     sections.append(_short_table(shown, "results/"))
     sections += [
@@ -97,7 +97,7 @@ def front_page(studies: Mapping[str, Summary]) -> str:
 
 
 def _tally(studies: Mapping[str, Summary]) -> str:
-    """How many studies ended how, in one sentence; what is exploratory is said first."""
+    """How many comparisons have which verdict, exploratory ones in a sentence of their own."""
     rows = [(summary, row) for summary in studies.values() for row in summary["comparisons"] if row["primary"]]
     sentences = []
     for of_declared in (True, False):
@@ -105,11 +105,11 @@ def _tally(studies: Mapping[str, Summary]) -> str:
         counts = {verdict: verdicts.count(verdict) for verdict in dict.fromkeys(verdicts)}
         told = ", ".join(f"{_told(verdict)} in {count}" for verdict, count in counts.items())
         if told and of_declared:
-            sentences.append(f"With all the replicates that were declared: {told} of {len(verdicts)} comparisons.")
+            sentences.append(f"With all declared replicates: {told} of {len(verdicts)} comparisons.")
         elif told:
             sentences.append(
-                f"With other replicates than were declared, so exploratory and not final: {told} of {len(verdicts)} "
-                "comparisons."
+                "Exploratory and not final, because the replicates are not those declared: "
+                f"{told} of {len(verdicts)} comparisons."
             )
     return " ".join(sentences)
 
@@ -120,12 +120,12 @@ def _told(verdict: str | None) -> str:
 
 
 def _is_default(folder: str, scale: str) -> bool:
-    """Whether it is the study that ``make reproduce-<task>`` runs at this scale: its name is the scale's."""
+    """Whether it is the study that ``make reproduce-<task>`` runs at this scale: the one named after the scale."""
     return folder.rpartition("/")[2] == scale
 
 
 def _short_table(studies: Mapping[str, Summary], prefix: str, adjusted: Mapping[str, float] | None = None) -> str:
-    """A row a comparison that has a verdict; with Holm's p values, by ``_key``, if they are given."""
+    """One row per deciding comparison; with Holm's p values, by ``_key``, if given."""
     rows = []
     for folder, summary in studies.items():
         for row in summary["comparisons"]:
@@ -168,8 +168,8 @@ def _scale_sections(scale: str, studies: Mapping[str, Summary]) -> list[str]:
         for row in summary["comparisons"]
         if row["primary"]
     ]
-    # The family of Holm's correction: the study of each task that the scale runs by default, whose name is the scale's.
-    # Ablations and single cells stand beside it with their own p.
+    # The family for Holm's correction: each task's default study at this scale, which is named after the scale.
+    # Ablations and single cells only have their own p.
     adjusted = holm(
         {
             _key(folder, row): _p(row)
@@ -182,7 +182,7 @@ def _scale_sections(scale: str, studies: Mapping[str, Summary]) -> list[str]:
 
 
 def _p(row: dict[str, Any]) -> float:
-    """The p of a comparison for Holm's correction: 1 without an interval, or where the pairs left are a selection."""
+    """The p of a comparison for Holm's correction: 1 without an interval, or if the remaining pairs are a selection."""
     return 1.0 if any(row["diverged"].values()) or not row["difference"] else float(row["difference"]["p"])
 
 
@@ -191,8 +191,8 @@ def _holm_note(scale: str, adjusted: Mapping[str, float]) -> list[str]:
         return []
     below = "; ".join(key for key, p in adjusted.items() if p < 0.05) or "none"
     return [
-        "p is that of the paired t test in one study. Among several studies one p below 0.05 comes easily by chance; "
-        f"Holm's p allows for all comparisons ({len(adjusted)}) of the studies named {scale}, one a task, and counts a "
-        "comparison without an interval, or with diverged runs, as p = 1. Other studies have none. It changes no "
-        f"verdict, which each study gives by itself. Holm's p is below 0.05 for: {below}."
+        "p is from the paired t test of one study. With several studies, one p below 0.05 easily occurs by chance; "
+        f"Holm's p corrects for all comparisons ({len(adjusted)}) of the studies named {scale}, one per task, counting "
+        "a comparison without an interval, or with diverged runs, as p = 1. Other studies have no Holm's p. It does "
+        f"not affect verdicts, which each study gives on its own. Holm's p is below 0.05 for: {below}."
     ]

@@ -1,4 +1,4 @@
-"""Make results/protocols.md: tuning protocols, scored on the trials of the committed replicates.
+"""Write results/protocols.md: tuning protocols scored on emulators fitted to the committed trials.
 
 python -m experiments.report.protocols_page
 """
@@ -29,11 +29,11 @@ from experiments.study.summary import study_folders
 from experiments.study.trials import value_at
 
 TIMES = 200
-"""that a protocol is tried"""
+"""repetitions of each protocol"""
 
 
 def scores(scored: Scored) -> list[list[str]]:
-    """A row a protocol: winners between the reference and itself, verdicts on the two, agreement with the study."""
+    """One row per protocol: winners of the reference against itself, verdicts on the pair, agreement with the study."""
     rng = np.random.default_rng(derive_seed("protocols", scored.where, "tried"))
     a, b = scored.sides["a"], scored.sides["b"]
     rows = []
@@ -69,18 +69,18 @@ def scores(scored: Scored) -> list[list[str]]:
 
 
 def robustness(scored: Scored) -> list[str]:
-    """What would have to change before the verdict does."""
+    """How much budget and search space would have to change before the verdict does."""
     a, b, n = scored.trials["a"], scored.trials["b"], len(scored.replicates)
     names = {key: optimizer_name(name) for key, name in scored.pair.items()}
     betas = " ".join(_betas(scored, key, names[key]) for key in ("a", "b"))
     whole = verdict_of(a, b, n, scored.margin)
     if whole is None:
         needed = f"a verdict needs {LEAST_REPLICATES} replicates"
-        return [f"How far budget and boxes could move is not known yet: {needed}. {betas}"]
+        return [f"How robust the verdict is to budget and search space is not known yet: {needed}. {betas}"]
     told = {**names, "tie": "tie", "undecided": "undecided"}
     after = by_budget(a, b, n, scored.margin)
     settled = settled_after(after)
-    before = f"; after {settled - 1} it was {told.get(after[settled - 2] or '', 'none')}" if settled > 1 else ""
+    before = f"; after {settled - 1} trials it was {told.get(after[settled - 2] or '', 'none')}" if settled > 1 else ""
     rows = []
     for key in ("a", "b"):
         cuts = {(cut.name, cut.end): cut for cut in by_box(key, a, b, n, scored.margin, scored.space(key))}
@@ -94,26 +94,27 @@ def robustness(scored: Scored) -> list[str]:
                 row.append(f"{significant(edge)} ({100 * cut.share:.0f} % cut): {told[cut.verdict]}")
             rows.append(row)
     return [
-        f"By the best validation values alone the verdict is *{told[whole]}*, and has been since trial {settled} of "
-        f"{len(after)}{before}. {betas}",
-        markdown_table(["smaller box of one optimizer", "low end that changes it", "high end that changes it"], rows),
+        f"From the best validation values alone, the verdict is *{told[whole]}*, and has been since trial {settled} of "
+        f"{len(after)}{before}. {betas} The table shows the smallest cut of one search space that changes this verdict, "
+        "and to what.",
+        markdown_table(["narrowed search space", "raised low end", "lowered high end"], rows),
     ]
 
 
 def _betas(scored: Scored, key: str, name: str) -> str:
-    """What holding the memories at their defaults costs, beside the difference."""
+    """What fixing the betas at their defaults costs, compared with the optimizer's lead."""
     default = scored.sides[key].default
     columns = [i for i, each in enumerate(scored.space(key)) if each["kind"] == "memory"]
     if default is None or not columns:
-        return f"Betas of {name} have no default to be held at."
+        return f"{name}'s betas have no defaults to fix them at."
     rng = np.random.default_rng(derive_seed("protocols", scored.where, "betas", key))
     cost = cost_of_betas(scored.sides[key].emulator, scored.trials[key], {i: float(default[i]) for i in columns}, rng)
     count = range(len(scored.replicates))
     other = "b" if key == "a" else "a"
     ahead = [_best(scored.trials[other], place) - _best(scored.trials[key], place) for place in count]
     lead = float(np.mean(ahead))
-    decides = f"more than the {significant(lead)} that it is ahead" if 0 < lead < cost else "which turns nothing round"
-    return f"Betas of {name} held at their defaults cost {significant(cost)} by the emulator, {decides}."
+    decides = f"more than its lead of {significant(lead)}" if 0 < lead < cost else "which does not change who leads"
+    return f"According to the emulator, fixing {name}'s betas at their defaults costs {significant(cost)}, {decides}."
 
 
 def _best(trials: Trials, place: int) -> float:
@@ -123,7 +124,7 @@ def _best(trials: Trials, place: int) -> float:
 
 
 def study_section(scored: Scored) -> list[str]:
-    """Of one study."""
+    """The section of one study."""
     title = f"## {task_name(scored.described['task'])}: {scored.where}"
     if (why := scored.why_not()) is not None:
         return [title, f"Not scored: {why}."]
@@ -134,18 +135,18 @@ def study_section(scored: Scored) -> list[str]:
     trials = sum(len(each.losses) for each in scored.trials.values())
     return [
         title,
-        f"{len(scored.replicates)} replicates, {trials} trials, verdict of the study: *{told}*. The emulators explain, "
-        f"of {metric_label(scored.study['validation_metric'])} of trials left out, {explained}. A tie is a difference "
-        f"within {significant(scored.margin)}.",
+        f"{len(scored.replicates)} replicates, {trials} trials, verdict of the study: *{told}*. Of the variance in "
+        f"{metric_label(scored.study['validation_metric'])} between held-out trials, the emulators explain {explained}. "
+        f"Differences within {significant(scored.margin)} count as a tie.",
         markdown_table(
             [
                 "protocol",
-                "runs an optimizer",
-                f"{names['b']} against itself: a winner, %",
-                f"{names['a']}, %",
-                f"{names['b']}, %",
+                "runs per optimizer",
+                f"{names['b']} against itself: false winner, %",
+                f"{names['a']} wins, %",
+                f"{names['b']} wins, %",
                 "tie, %",
-                "as the study, %",
+                "same verdict as the study, %",
             ],
             scores(scored),
         ),
@@ -157,12 +158,13 @@ def protocols_page(results: Path) -> str:
     """The whole page as Markdown."""
     folders = study_folders(results, "study.json")
     sections = [
-        "# Which tuning protocol can be believed?",
-        "Made by `python -m experiments.report.protocols_page` from the trials of all committed replicates. The trials "
-        "of a study give an emulator of each optimizer: a Gaussian process through all of them, and residuals, drawn "
-        "from those of one replicate at a time, as one seed or one split would have it. Each protocol is tried on it "
-        f"{TIMES} times: with the reference against itself, where every winner is false, and with both optimizers. "
-        "Protocols without an interval name the better number, unless the two lie within the margin.",
+        "# Which tuning protocols can be trusted?",
+        "Written by `python -m experiments.report.protocols_page` from the trials of all committed replicates. An "
+        "emulator of each optimizer is fitted to a study's trials: a Gaussian process through all of them, plus "
+        "residuals that are drawn from one replicate at a time, because trials share its split and seeds. Each "
+        f"protocol is run {TIMES} times on the emulators: with the reference against itself, where every winner is "
+        "false, and with both optimizers. Protocols without an interval name the better number, unless the difference "
+        "is within the margin.",
         *(section for folder in folders for section in study_section(Scored(folder))),
     ]
     if not folders:

@@ -1,4 +1,4 @@
-"""Write the page and figures of a study, and the page over all studies, from what results/ holds."""
+"""Write the page and figures of a study, and the overview of all studies, from the records in results/."""
 
 import json
 from pathlib import Path
@@ -15,25 +15,25 @@ from experiments.study.summary import SCHEMA, study_folders, write_summary
 
 
 def read_summary(directory: Path) -> Summary:
-    """The summary.json of a study. Raises DataError if it is not what this report can read."""
+    """The summary.json of a study. Raises DataError if this version cannot read it."""
     path = directory / "summary.json"
     try:
         summary: Summary = json.loads(path.read_text(encoding="utf-8"))
         schema = summary["schema"]
     except (ValueError, LookupError, TypeError) as error:
-        raise DataError(f"{path} is damaged ({error}): make report makes it again.") from error
+        raise DataError(f"{path} is damaged ({error}): `make report` rebuilds it.") from error
     if schema != SCHEMA:
         raise DataError(f"{path} has schema {schema}, but this report reads {SCHEMA}: run the study again.")
     return summary
 
 
 def write_study(directory: Path) -> Summary:
-    """Write summary.json, README.md and the figures of the study whose study.json and replicates lie in ``directory``;
+    """Write summary.json, README.md and the figures of the study whose study.json and replicates are in ``directory``;
     returns the summary.
     """
     write_summary(directory)
     summary = read_summary(directory)
-    for left in (*directory.glob("*.png"), *directory.glob("*.svg")):  # of a version that could draw more
+    for left in (*directory.glob("*.png"), *directory.glob("*.svg")):  # figures that an earlier version drew
         left.unlink()
     figures = draw(directory, summary, read_replicates(directory))
     (directory / "README.md").write_text(study_page(summary, figures), encoding="utf-8")
@@ -41,24 +41,25 @@ def write_study(directory: Path) -> Summary:
 
 
 def write_report(results: Path) -> list[Path]:
-    """Write summary and page of every study under ``results`` and the page over them; returns the studies' folders."""
+    """Write summary and page of every study under ``results``, and the overview; returns the studies' folders."""
     if not results.is_dir():
         raise DataError(
-            f"There is no folder {results}: name the one that holds <task>/<scale>/<experiment>/study.json."
+            f"There is no folder {results}: name the folder that contains <task>/<scale>/<experiment>/study.json."
         )
     written = []
     for directory in study_folders(results, "study.json"):
         try:
             write_study(directory)
             written.append(directory)
-        except DataError as fault:  # that of one study is no reason to keep the others from the reader
+        except DataError as fault:  # one damaged study must not prevent the pages of the others
             print(f"Left as it is: {fault}", flush=True)
     write_overview(results)
     return written
 
 
 def write_overview(results: Path) -> None:
-    """Write the page over all studies under ``results``, and the table of the project's front page if it is theirs."""
+    """Write the overview of all studies under ``results``; for this checkout's own results/, also the front page's block.
+    """
     studies = {}
     for directory in study_folders(results):
         try:
@@ -71,7 +72,7 @@ def write_overview(results: Path) -> None:
 
 
 def write_between_marks(page: Path, text: str) -> None:
-    """Replace what stands between the two marks of the page."""
+    """Replace the text between the two marks in the page."""
     before, begin, rest = page.read_text(encoding="utf-8").partition("<!-- results: made by `make report` -->\n")
     _, end, after = rest.partition("<!-- end of results -->\n")
     assert begin, f"{page} has no mark for the results"

@@ -1,9 +1,9 @@
-"""Generated images of several runs side by side, and how far they were from real ones during training.
+"""Compare generated images of several runs, and plot their distance from real ones over training.
 
     python -m experiments.report.samples run=runs/diffusion/<run> run=runs/diffusion/<run> out=samples.png
 
-For runs with a samples.png (tasks that evaluate the split "samples"). Sample i has the same noise in every run, so what
-differs between two columns is the networks.
+For runs with a samples.png (tasks that evaluate the split "samples"). Sample i has the same noise in every run, so two
+columns differ only by their networks.
 """
 
 import sys
@@ -20,9 +20,9 @@ from experiments.report.style import figure_style, save
 
 COUNT = "samples/num_samples"
 BOUNDS = {"_floor": ("real images", ":"), "_noise": ("noise", "--")}
-"""Distances that frame the others, by the end of their names."""
+"""Reference distances, by the suffix of their names."""
 HEIGHT = 0.6
-"""inches of a row of images"""
+"""of a row of images, in inches"""
 
 
 def sampled_steps(rows: Sequence[Mapping[str, float]]) -> list[int]:
@@ -31,12 +31,12 @@ def sampled_steps(rows: Sequence[Mapping[str, float]]) -> list[int]:
 
 
 def sample_sheets(sheets: Mapping[str, Path], steps: Sequence[int]) -> Figure:
-    """The samples.png of each run, by its title, in columns; a row for each of the steps, and one of real images."""
+    """The samples.png of each run as one column under its title; a row per step, and one of real images."""
     images, labels = {}, [f"step {step}" for step in steps]
     for title, path in sheets.items():
         with Image.open(path) as image:
             images[title] = np.asarray(image)
-            is_last_real = image.info.get("last row") == "real"  # sheets of before have none
+            is_last_real = image.info.get("last row") == "real"  # older sheets have none
     if is_last_real:
         labels.append("real")
     height, width, _ = next(iter(images.values())).shape
@@ -57,9 +57,9 @@ def sample_sheets(sheets: Mapping[str, Path], steps: Sequence[int]) -> Figure:
 def sample_distances(
     records: Mapping[str, Sequence[Sequence[Mapping[str, float]]]], titles: Mapping[str, str], colors: Mapping[str, str]
 ) -> Figure:
-    """Each metric of ``titles`` against the step, of each group of runs (their rows) the mean and a band of one
-    standard deviation; where images were generated once, each run beside its group's mean. With the distances of real
-    images and of noise where they were recorded.
+    """Each metric of ``titles`` against the step: for each group of runs (given by their rows) the mean and a band of
+    one standard deviation, or, if images were generated only once, each run next to its group's mean. The distances of
+    real images and of noise are drawn where recorded.
     """
     figure = Figure(figsize=(4.5 * len(titles), 3.6))
     panels = figure.subplots(1, len(titles), squeeze=False)[0]
@@ -94,7 +94,7 @@ def sample_distances(
 
 
 def main(arguments: Sequence[str]) -> None:
-    """``arguments`` are ``run=<directory>``, once or more, and ``out=<file>``."""
+    """``arguments`` are one or more ``run=<directory>``, and ``out=<file>``."""
     runs = [Path(argument.removeprefix("run=")) for argument in arguments if argument.startswith("run=")]
     out = [Path(argument.removeprefix("out=")) for argument in arguments if argument.startswith("out=")]
     if not runs or len(out) != 1 or len(runs) + 1 != len(arguments):
@@ -102,7 +102,7 @@ def main(arguments: Sequence[str]) -> None:
     try:
         for run in runs:
             if not (run / "samples.png").exists():
-                raise RunError(f"{run} has no samples.png: it is no run with train.sample_every that was tested.")
+                raise RunError(f"{run} has no samples.png: it needs a run with train.sample_every and test=true.")
         with figure_style():
             sheets = {run.name: run / "samples.png" for run in runs}
             save(sample_sheets(sheets, sampled_steps(read_metrics(runs[0]))), out[0])

@@ -1,4 +1,4 @@
-"""Figures of a study's searches: how soon each optimizer was tuned, and where its settings and winners lie."""
+"""Figures of a study's searches: how quickly each optimizer was tuned, and where its trials and winners lie."""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -14,11 +14,11 @@ from experiments.study.replicates import Replicate, ReplicateRun
 from experiments.study.trials import value_at
 
 SHOWN = 0.75
-"""The share of the trials that the axis of a scatter plot reaches to; what fails badly would flatten the rest."""
+"""The share of trials that the axis of a scatter plot covers; very bad values would flatten the rest."""
 
 
 def ease_of_tuning(summary: Summary, colors: Mapping[str, str]) -> Figure:
-    """The best validation value after k trials: median over the replicates, band of the middle half of them."""
+    """The best validation value after k trials: median over the replicates, with a band for the middle half."""
     figure = Figure(figsize=(7, 3.6))
     axes = figure.subplots()
     drawn = []
@@ -46,8 +46,8 @@ def ease_of_tuning(summary: Summary, colors: Mapping[str, str]) -> Figure:
 
 
 def settings_scatter(summary: Summary, replicates: Sequence[Replicate], colors: Mapping[str, str]) -> Figure:
-    """The validation value of every trial against each dimension of its search space, a row an optimizer. Diverged
-    trials lie in a band of their own on the worse side.
+    """The validation value of every trial against each dimension of its search space, one row per optimizer. Diverged
+    trials are drawn in a separate band on the worse side.
     """
     spaces = summary["spaces"]
     figure = Figure(figsize=(2.6 * max(map(len, spaces.values())), 2.7 * len(spaces)))
@@ -83,7 +83,7 @@ def settings_scatter(summary: Summary, replicates: Sequence[Replicate], colors: 
 
 
 def shown_ends(values: Sequence[float] | np.ndarray, winners: Sequence[float], is_lower: bool) -> tuple[float, float]:
-    """From where to where the axis of a scatter plot of trials reaches: over the share SHOWN, and all winners."""
+    """The range that the axis of a scatter plot of trials covers: the best share SHOWN of them, and all winners."""
     low, high = np.quantile(values, (0, SHOWN) if is_lower else (1 - SHOWN, 1)).tolist()
     return min(low, *winners), max(high, *winners)
 
@@ -105,7 +105,7 @@ def _scatter(
     if limited:
         x, y = zip(*limited, strict=True)
         axes.plot(
-            x, y, color=color, marker=".", linestyle="", alpha=0.5, markersize=4, label="a trial (worst at the edge)"
+            x, y, color=color, marker=".", linestyle="", alpha=0.5, markersize=4, label="trial (worst at the edge)"
         )
     if lost := [run.unit[column] for run in runs if run.last(metric) is None]:
         axes.plot(lost, [float(np.mean(band))] * len(lost), color=color, marker="x", linestyle="", markersize=4)
@@ -115,15 +115,15 @@ def _mark_winners(axes: Axes, positions: Sequence[float], values: Sequence[float
     known = [(x, y) for x, y in zip(positions, values, strict=True) if y is not None]
     if known:
         x, y = zip(*known, strict=True)
-        axes.plot(x, y, color="black", marker="*", linestyle="", markersize=7, label="a replicate's winner")
+        axes.plot(x, y, color="black", marker="*", linestyle="", markersize=7, label="winner of a replicate")
 
 
 def position_ticks(space: Mapping[str, Any], steps: int) -> dict[float, str]:
-    """What some positions in a dimension of a search space stand for, by position."""
+    """Tick labels: the values at some positions in a dimension of a search space, by position."""
     zero = space["zero"]
     ticks = {at: significant(value_at(space, at, steps)) for at in (zero, (1 + zero) / 2, 1.0)}
     if zero:
-        del ticks[zero]  # it would run into that of 0
+        del ticks[zero]  # it would overlap the label of 0
         ticks = {zero / 2: "0", **ticks}
     return ticks
 

@@ -1,4 +1,4 @@
-"""What a study says, in sentences of plain English: the verdict, its size in steps, reproductions, ease of tuning."""
+"""The result of a study as English sentences: the verdict, the difference in steps, reproductions, ease of tuning."""
 
 import math
 from typing import Any
@@ -18,17 +18,17 @@ from experiments.report.labels import (
 )
 
 LEAST = 4
-"""Replicates from which on there is a verdict (experiments/study/statistics.py)."""
+"""The number of replicates that a verdict needs (experiments/study/statistics.py)."""
 
 
 def verdict_sentence(summary: Summary, comparison: dict[str, Any]) -> str:
-    """Who won by how much, or why nobody did, with interval, replicates, margin, and all that qualifies it."""
+    """Who won by how much, or why nobody did, with interval, replicates, margin and qualifications."""
     if not summary["declared"]:
-        return f"No verdict: {summary['scale']}. This scale runs the code, and its numbers mean nothing."
+        return f"No verdict: {summary['scale']}. This scale only exercises the code; its numbers mean nothing."
     sentence = _outcome(summary, comparison)
     if comparison["exploratory"]:
         counted = ranges(summary["replicates"])
-        sentence = f"Exploratory (replicates {counted}; declared are {summary['declared']}): {sentence}"
+        sentence = f"Exploratory (replicates {counted}; {summary['declared']} were declared): {sentence}"
     return " ".join([sentence, *_qualifiers(summary, comparison)])
 
 
@@ -42,12 +42,12 @@ def _outcome(summary: Summary, comparison: dict[str, Any]) -> str:
     if any(comparison["diverged"].values()):
         return _divergence(summary, comparison, found)
     if difference is None:
-        return f"No verdict: one replicate gives no interval, and a verdict takes {LEAST}. {found}."
+        return f"No verdict: one replicate gives no interval, and a verdict needs {LEAST}. {found}."
     decimals = metric_of(comparison["metric"]).decimals
     within = f"95 % interval {interval(difference['ci95'], decimals)}, {difference['n']} replicates"
     other = other_metrics(summary, comparison)
     if verdict is None:
-        return f"No verdict: a verdict takes {LEAST} replicates, and there are {count}. {found} ({within})."
+        return f"No verdict: a verdict needs {LEAST} replicates, and there are {count}. {found} ({within})."
     margin = margin_words(summary, comparison)
     if verdict == "tie":
         narrow = f"90 % interval {interval(difference['ci90'], decimals)}, {difference['n']} replicates"
@@ -58,13 +58,13 @@ def _outcome(summary: Summary, comparison: dict[str, Any]) -> str:
     if verdict == "withheld":
         unsettled = amount(comparison["unsettled"], comparison["metric"])
         return (
-            f"Withheld: {found} ({within}), but the searches had not settled: what their last stages gained differs by "
+            f"Withheld: {found} ({within}), but the searches had not settled: the gains in their last stages differ by "
             f"{unsettled} between the two{other}."
         )
     winner, loser = (name_a, name_b) if verdict == a else (name_b, name_a)
     low, high = sorted(abs(end) for end in difference["ci95"])
     lower = "lower is better, " if comparison["better"] == "lower" else ""
-    tie = f"; margin of a tie {margin}" if margin else ""
+    tie = f"; tie margin {margin}" if margin else ""
     by = amount(abs(difference["mean"]), comparison["metric"])
     return (
         f"{winner} beats {loser} by {by} {what} ({lower}95 % interval {interval((low, high), decimals)}, "
@@ -77,7 +77,7 @@ def _divergence(summary: Summary, comparison: dict[str, Any], found: str) -> str
     told = " and ".join(f"{optimizer_name(name)} in {lost} of {count}" for name, lost in comparison["diverged"].items())
     if comparison["verdict"] is None:
         return (
-            f"No verdict: a verdict takes {LEAST} replicates, and in those that there are training diverged ({told})."
+            f"No verdict: a verdict needs {LEAST} replicates, and training diverged in some of those so far ({told})."
         )
     if comparison["verdict"] == "undecided":
         left = f"; in the others {found}" if comparison["mean"] else ""
@@ -88,7 +88,7 @@ def _divergence(summary: Summary, comparison: dict[str, Any], found: str) -> str
 
 
 def margin_words(summary: Summary, comparison: dict[str, Any]) -> str:
-    """``0.0211 nats (10 % of steps)``; empty where nothing would be a tie."""
+    """``0.0211 nats (10 % of steps)``; empty if nothing can count as a tie."""
     if comparison["margin"] is None:
         return ""
     of_steps = f" ({summary['margin_percent']:g} % of steps)" if summary["margin_percent"] is not None else ""
@@ -96,7 +96,7 @@ def margin_words(summary: Summary, comparison: dict[str, Any]) -> str:
 
 
 def other_metrics(summary: Summary, comparison: dict[str, Any]) -> str:
-    """Which of the metrics beside the deciding one point elsewhere than the verdict does; empty where none does."""
+    """The metrics that disagree with the verdict of the deciding one; empty if none does."""
     elsewhere = []
     for row in summary["comparisons"]:
         if row["primary"] or row["a"] != comparison["a"] or not row["difference"]:
@@ -105,13 +105,13 @@ def other_metrics(summary: Summary, comparison: dict[str, Any]) -> str:
             decimals = metric_of(row["metric"]).decimals
             elsewhere.append(
                 f"{metric_label(row['metric'])} ({number(row['difference']['mean'], decimals, '+')}, 95 % interval "
-                f"{interval(row['difference']['ci95'], decimals)}) points to {optimizer_name(side)}"
+                f"{interval(row['difference']['ci95'], decimals)}) favours {optimizer_name(side)}"
             )
     return f"; but {' and '.join(elsewhere)}" if elsewhere else ""
 
 
 def better_side(row: dict[str, Any]) -> str | None:
-    """Whom the 95 % interval of a metric shows to be better; None where it contains 0."""
+    """The optimizer that the 95 % interval of a metric shows to be better; None if the interval contains 0."""
     low, high = row["difference"]["ci95"]
     if low <= 0 <= high:
         return None
@@ -127,8 +127,8 @@ def _qualifiers(summary: Summary, comparison: dict[str, Any]) -> list[str]:
         if low <= 0 <= high:
             within = interval((low, high), metric_of(comparison["metric"]).decimals)
             said.append(
-                f"This holds for the {by_example['examples']:,} test examples at hand: where these are drawn at random "
-                f"too, the 95 % interval is {within}."
+                f"This holds for these {by_example['examples']:,} test examples: if they are treated as a random "
+                f"sample, the 95 % interval is {within}."
             )
     if limited := {name: names for name, names in comparison["box_limited"].items() if names}:
         where = [
@@ -138,33 +138,33 @@ def _qualifiers(summary: Summary, comparison: dict[str, Any]) -> list[str]:
             if space["name"] in names
         ]
         said.append(
-            f"Box-limited: winners crowd at an edge of their search space ({', '.join(where)}), so that better "
-            "settings may lie beyond."
+            f"Box-limited: winners cluster at an edge of their search space ({', '.join(where)}), so better settings "
+            "may lie outside it."
         )
     if not summary["stages"]:
-        said.append("Nothing was searched: the settings are those that the experiment declares.")
+        said.append("Nothing was searched: the settings are the experiment's own.")
     if comparison["margin"] is None and comparison["verdict"] is not None:
-        said.append("No difference would be called a tie, since longer runs of the reference are not better here.")
+        said.append("No difference can count as a tie, because longer runs of the reference are no better here.")
     return said
 
 
 def steps_sentence(summary: Summary, comparison: dict[str, Any]) -> str:
-    """The difference as a number of steps."""
+    """The difference expressed in steps."""
     steps, a, b = comparison["steps_percent"], *(optimizer_name(comparison[side]) for side in "ab")
     label = metric_label(comparison["metric"])
     if not summary["lengths"]:
-        return "The difference cannot be told in steps: no runs of other lengths were made."
+        return "The difference cannot be expressed in steps: no runs of other lengths were made."
     if steps is None:
         return (
-            f"The difference cannot be told in steps: runs of {b} at {_lengths(summary)} times the length do not show "
-            f"that {label} gets better with length."
+            f"The difference cannot be expressed in steps: runs of {b} at {_lengths(summary)} times the length do not "
+            f"show that {label} improves with length."
         )
     ends = f" (95 % interval {' to '.join(map(steps_words, steps['ci95']))})" if steps["ci95"] else ""
     sentence = f"In steps: {a} needs {steps_words(steps['mean'])} steps than {b} for the same {label}{ends}."
     as_long = 1 / (1 - steps["mean"] / 100)
     lengths = [1.0, *summary["lengths"]]
     if not min(lengths) <= as_long <= max(lengths):
-        sentence += f" That lies beyond the lengths that {b} was run for ({_lengths(summary)}), and is extrapolated."
+        sentence += f" This is extrapolated beyond the relative lengths that {b} was run for ({_lengths(summary)})."
     return sentence
 
 
@@ -173,7 +173,7 @@ def _lengths(summary: Summary) -> str:
 
 
 def reproduction_sentences(summary: Summary, comparison: dict[str, Any]) -> list[str]:
-    """Each replicate beyond those that count, held against the 95 % prediction interval for one replicate."""
+    """Each reproduction, compared with the 95 % prediction interval for one replicate."""
     decimals = metric_of(comparison["metric"]).decimals
     difference, prediction = comparison["difference"], comparison["prediction95"]
     sentences = []
@@ -200,7 +200,7 @@ def reproduction_sentences(summary: Summary, comparison: dict[str, Any]) -> list
 
 
 def ease_sentence(summary: Summary, name: str) -> str:
-    """How far apart the best validation values lie after each stage of the searches; empty without an interval."""
+    """How far apart the best validation values are after each stage of the searches; empty without an interval."""
     validation = summary["validation_metric"]
     decimals = metric_of(validation).decimals
     told = [
@@ -213,19 +213,19 @@ def ease_sentence(summary: Summary, name: str) -> str:
         return ""
     a, b = optimizer_name(name), optimizer_name(summary["reference"])
     return (
-        f"Ease of tuning: the best {metric_label(validation)} so far, {a} - {b} with its 95 % interval, is "
-        f"{', '.join(told)}. What changes along the way is how soon each is tuned; the verdict is about the end."
+        f"Ease of tuning: {a} - {b} in the best {metric_label(validation)} so far, with its 95 % interval: "
+        f"{', '.join(told)}. The early values show how quickly each is tuned; the verdict is about the end."
     )
 
 
 def next_step(summary: Summary) -> str:
-    """What a verdict would still cost; empty where there is one, or none to come."""
+    """What it would take to reach a verdict; empty if there is one, or if the scale has none."""
     count = len(summary["replicates"])
     if not summary["declared"] or count >= min(LEAST, summary["declared"]):
         return ""
     missing = LEAST - count
     minutes = math.ceil(summary["train_min"])
     return (
-        f"An interval takes 2 replicates and a verdict {LEAST}: REPLICATES=0-{LEAST - 1} runs the {missing} that are "
-        f"missing, about {minutes} minutes of training on one core each, {missing * minutes} in all."
+        f"An interval needs 2 replicates and a verdict {LEAST}: REPLICATES=0-{LEAST - 1} runs the {missing} that are "
+        f"missing, about {minutes} minutes of training each on one core, {missing * minutes} in total."
     )

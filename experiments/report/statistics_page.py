@@ -1,6 +1,6 @@
-"""Make docs/statistics.md: how far verdicts can be trusted, by simulating whole studies whose truth is known.
+"""Write docs/statistics.md: how far verdicts can be trusted, from simulated studies whose true answer is known.
 
-make statistics, or python -m experiments.report.statistics_page: 3 minutes of one core
+make statistics, or python -m experiments.report.statistics_page: 3 minutes on one core
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -38,9 +38,9 @@ PROCESS = {
     "6 x (8 + 48, process, + 2)": Design(6, (8, 30, 18), 2, fresh_seeds=True),
 }
 SOME = (RIVALS[1], RIVALS[2], RIVALS[-1])
-"""rivals that the slower alternatives are simulated with"""
+"""the rivals in the simulations of the slower alternatives"""
 EFFECTS = (0.0, 1.0, 2.0, 4.0)
-"""the better one's true advantage, in standard deviations of a run"""
+"""true advantage of the better optimizer, in standard deviations of a run"""
 
 
 def of_rival(cells: Sequence[Cell], rival: Contestant, value: Callable[[Cell], float]) -> float | None:
@@ -50,7 +50,7 @@ def of_rival(cells: Sequence[Cell], rival: Contestant, value: Callable[[Cell], f
 
 
 def surfaces_section(effort: Effort) -> list[str]:
-    """What is searched, and by whom."""
+    """The loss surfaces and the contestants."""
     rows = [
         [
             each.name,
@@ -63,24 +63,26 @@ def surfaces_section(effort: Effort) -> list[str]:
         for each in effort.surfaces
     ]
     return [
-        "## On what?",
-        "Loss over the unit cube of settings, `q / (1 + q / height)` of a quadratic form q: curvature along the rate "
-        f"as fitted to our first committed trials, {', '.join(f'{x:g}' for x in SHARES[1:])} of it along two memories, "
-        "the decay and one more, and a slanted valley between rate and first memory. The optimum shifts from replicate "
-        "to replicate, partly for both alike; a search's own seed shifts it too; noise grows with the loss; the true "
-        f"difference has a random effect over replicates with a standard deviation of {RANDOM_EFFECT:g} run.",
+        "## On which loss surfaces?",
+        "The loss over the unit cube of hyperparameters is `q / (1 + q / height)` for a quadratic form q. Its "
+        "curvature along the learning rate was fitted to our first committed trials; along the two memories, the decay and a "
+        f"fifth dimension it is {', '.join(f'{x:g}' for x in SHARES[1:])} of that, with a diagonal valley between "
+        "learning rate and first memory. The optimum shifts from replicate to replicate, partly by the same amount for "
+        "both optimizers, and with the seed of the search; noise grows with the loss; the true difference varies "
+        f"between replicates with a standard deviation of {RANDOM_EFFECT:g} SD of a run.",
         markdown_table(
-            ["surface", "curvature", "SD of a run", "SD as a way along the rate", "height", "runs diverge"], rows
+            ["surface", "curvature", "SD of a run", "1 SD as a shift in learning rate", "height", "runs diverge"], rows
         ),
-        "The first contestant meets five rivals with *equal optima*: its equal; one whose basin is 2 or 3 times "
-        "narrower in every dimension (Lion's and AdamW's differ 1.1 to 2.5 times along the rate); one whose optimum "
-        "lies elsewhere; and one with all of it at once: 2 times narrower, elsewhere, a fifth dimension, a cliff just "
-        "above its best rate and a heavy upper tail. All numbers below are in standard deviations of a run (SD).",
+        "The first contestant meets five rivals with *equal optima*: one just like it; two whose basins are 2 and 3 "
+        "times narrower in every dimension (those of Lion and AdamW differ by a factor of 1.1 to 2.5 along the "
+        "learning rate); one whose optimum lies elsewhere; and one that combines these: 2 times narrower, elsewhere, "
+        "with a fifth dimension, a cliff just above its best learning rate and a heavy upper tail. All numbers below "
+        "are in standard deviations of a run (SD).",
     ]
 
 
 def designs_section(tables: Mapping[str, tuple[Design, Sequence[Cell]]]) -> list[str]:
-    """Designs side by side, over all surfaces."""
+    """A comparison of designs, averaged over all surfaces."""
     rows = []
     for name, (design, cells) in tables.items():
         wrong = [of_rival(cells, rival, lambda cell: cell.wrong) for rival in RIVALS]
@@ -103,35 +105,36 @@ def designs_section(tables: Mapping[str, tuple[Design, Sequence[Cell]]]) -> list
     three_times = of_rival(chosen, SOME[1], lambda cell: cell.wrong) or 0.0
     narrow = [percent(of_rival(cells, SOME[0], lambda cell: cell.wrong) or 0.0) for cells in (chosen, boxes)]
     return [
-        "## Which search?",
-        f"**With equal optima and one basin 2 times narrower, a search that lets a Gaussian process choose its trials "
-        f"one by one names a wrong winner in {narrow[0]} % of the studies, boxes that narrow in stages in "
-        f"{narrow[1]} %, at the same {CHOSEN.runs} runs an optimizer.**",
+        "## Which search procedure?",
+        f"**With equal optima and one basin 2 times narrower, a search in which a Gaussian process chooses the trials "
+        f"one by one names a wrong winner in {narrow[0]} % of the studies; random search in boxes that narrow in "
+        f"stages does so in {narrow[1]} %, at the same {CHOSEN.runs} runs per optimizer.**",
         markdown_table(
             [
                 "replicates x (trials + confirm seeds)",
                 "runs",
                 "regret, first / 2x narrower",
                 *(f"wrong: {rival.name}, %" for rival in RIVALS),
-                "95 % interval holds the estimand, mean / least, %",
+                "95 % interval contains the estimand, mean / least, %",
                 "half-width",
             ],
             rows,
         ),
-        "Means over the surfaces, runs an optimizer; those of boxes search on one seed, those of the process with a "
-        "seed for each trial, unless they say otherwise; *wrong*: a winner is named between optimizers that are "
-        f"equally good at their best, with a margin of {MARGIN:g} SD and nothing withheld. Least: on the worst surface "
-        "and rival: the regret of a few searches is many times that of the others, and an interval of few replicates "
-        "does not know that yet. A narrower basin costs every search more than a wide one, so that more replicates of "
-        "a poor search only make the wrong answer sure. On one seed a search finds what suits that seed: at the same "
-        f"cost it names {percent(others['8 x (8 + 34, process, + 2), one seed'])} % wrong winners against the basin 3 "
-        f"times narrower, with a seed for each trial {percent(three_times)} %. Fewer and longer searches do better "
-        "still, but would leave a reader's own replicate longer than a quarter of an hour.",
+        "Means over the surfaces; runs are per optimizer. Box searches use one seed for all their trials, searches by "
+        "the Gaussian process (*process*) a new seed for each trial, unless stated otherwise. *Wrong*: a winner is "
+        f"named between optimizers that are equally good at their optima, with a margin of {MARGIN:g} SD and nothing "
+        "withheld. *Least*: coverage for the worst pair of surface and rival, where a few searches leave many times "
+        "the regret of the others, which an interval from few replicates cannot reflect. A narrower basin costs every "
+        "search more than a wide one, so more replicates of a poor search only make it more confident in the wrong "
+        "answer. A search on one seed overfits to that seed: at the same cost it names "
+        f"{percent(others['8 x (8 + 34, process, + 2), one seed'])} % wrong winners against the basin 3 times "
+        f"narrower, compared with {percent(three_times)} % with a new seed for each trial. Fewer and longer searches "
+        "do even better, but then a replicate of your own would take longer than a quarter of an hour.",
     ]
 
 
 def chosen_section(cells: Sequence[Cell]) -> list[str]:
-    """The design of the suite, surface by surface."""
+    """The suite's own design, by surface and rival."""
     rows = [
         [
             f"{cell.surface.name}: {cell.rival.name}",
@@ -151,18 +154,18 @@ def chosen_section(cells: Sequence[Cell]) -> list[str]:
     inside = [cell for cell in cells if cell.holds_tuned >= COVERED]
     missed = [f"{cell.surface.name}, {cell.rival.name} ({percent(cell.wrong_told)} %)" for cell in missed_of(cells)]
     return [
-        "## What does the suite's design promise?",
-        f"**Of {len(cells)} pairs of surface and rival it names a wrong winner in at most {percent(WRONG)} % of the "
-        f"studies on {len(sound)}, and its interval holds the estimand in at least {percent(COVERED)} % on "
-        f"{len(inside)}.**",
+        "## What does the suite's design guarantee?",
+        f"**It names a wrong winner in at most {percent(WRONG)} % of the studies for {len(sound)} of {len(cells)} "
+        f"pairs of surface and rival, and its interval contains the estimand in at least {percent(COVERED)} % of the "
+        f"studies for {len(inside)} of them.**",
         markdown_table(
             [
                 "surface: rival",
                 "regret, first / rival",
                 "estimand",
                 "half-width",
-                "interval holds it, %",
-                "holds 0, %",
+                "interval contains it, %",
+                "contains 0, %",
                 "wrong, %",
                 "wrong, unsettled withheld, %",
                 "withheld, %",
@@ -170,21 +173,23 @@ def chosen_section(cells: Sequence[Cell]) -> list[str]:
             ],
             rows,
         ),
-        "The optima are equal, so that 0 is the truth about the optimizers at their best, and every winner is wrong. "
-        f"The *estimand* is not 0 where {CHOSEN.trials} trials leave more regret in one basin than in the other. "
-        + (f"Missed: {'; '.join(missed)}." if missed else "No pair misses the first promise.")
-        + " There the interval is right about what searches of this length find, and a reader who takes it for the "
-        "optimizers at their best is misled: read the verdict together with the figure of the best so far.",
+        "The optima are equal, so the true difference between the optimizers at their optima is 0 and every winner is "
+        f"wrong. The *estimand* differs from 0 where {CHOSEN.trials} trials leave more regret in one basin than in the "
+        "other. "
+        + (f"Above the limit for wrong winners: {'; '.join(missed)}." if missed else "No pair is above the limit.")
+        + " There, the interval is right about what searches of this length find, but misleads a reader who takes it "
+        "to be about the optimizers at their optima: read the verdict together with the figure of the best value so "
+        "far.",
     ]
 
 
 def missed_of(cells: Sequence[Cell]) -> list[Cell]:
-    """Cells with more wrong winners than promised."""
+    """Cells with more wrong winners than WRONG."""
     return [cell for cell in cells if cell.wrong_told > WRONG]
 
 
 def withholding_section(simulated: Simulated) -> list[str]:
-    """What comparing the last gains does, to wrong winners and to right ones."""
+    """How withholding by the last gains affects wrong winners and right ones."""
     design, effort = simulated.design, simulated.effort
     spans = (design.stages[-1], design.trials // 4, design.trials - design.stages[0])
     cases = ((0.0, ("first", "rival")), (MARGIN, ("tie",)), (2 * MARGIN, ("rival",)))
@@ -213,19 +218,20 @@ def withholding_section(simulated: Simulated) -> list[str]:
     before, after = told[None, narrow], told[spans[0], narrow]
     return [
         "## What does withholding do?",
-        f"**Withholding a winner by less than the two optimizers' gains in the last {spans[0]} trials differ takes the "
-        f"wrong winners against a basin 2 times narrower from {percent(before[0])} to {percent(after[0])} %, and the "
-        f"right ones, where the narrower one is truly {2 * MARGIN:g} SD better, from {percent(before[2])} to "
-        f"{percent(after[2])} %.**",
+        "**A winner is withheld if it leads by less than the difference between the two optimizers' gains in the last "
+        f"{spans[0]} trials. Against a basin 2 times narrower, this reduces wrong winners from {percent(before[0])} to "
+        f"{percent(after[0])} %, and right ones, if the narrower one is truly {2 * MARGIN:g} SD better, from "
+        f"{percent(before[2])} to {percent(after[2])} %.**",
         markdown_table(["rule", *(rival.name for rival in RIVALS)], rows),
-        "Wrong winner where the optima are equal / tie where the rival is better by exactly the margin (false) / the "
-        f"rival is named where it is better by {2 * MARGIN:g} SD (right), % of the studies, means over the surfaces. "
-        "The gain counts how much the best validation value still improved. A longer span withholds more of both.",
+        "Each cell: wrong winner although the optima are equal / false tie although the rival is better by exactly the "
+        f"margin / rival rightly named when it is better by {2 * MARGIN:g} SD; in % of the studies, averaged over the "
+        "surfaces. The gain is how much the best validation value still improved. A longer span withholds more of both "
+        "right and wrong winners.",
     ]
 
 
 def power_section(simulated: Simulated) -> list[str]:
-    """How large a difference gets its winner."""
+    """How large a difference must be to be detected."""
     rows, against_equal = [], {}
     for rival in RIVALS:
         for sign, better in ((1, rival.name), (-1, "the first")) if rival is not RIVALS[0] else ((1, "either"),):
@@ -253,26 +259,26 @@ def power_section(simulated: Simulated) -> list[str]:
                 [f"{rival.name}; better: {better}", *(" / ".join(percent(value) for value in cell) for cell in cells)]
             )
     return [
-        "## How large a difference gets its winner?",
-        f"**Between optimizers that are equally easy to tune, a true difference of {EFFECTS[2]:g} SD of a run gets its "
-        f"winner in {percent(against_equal[EFFECTS[2]][0])} % of the studies, one of {EFFECTS[3]:g} SD in "
-        f"{percent(against_equal[EFFECTS[3]][0])} %.**",
+        "## How large a difference is detected?",
+        f"**Between optimizers that are equally easy to tune, the better one is named in "
+        f"{percent(against_equal[EFFECTS[2]][0])} % of the studies if the true difference is {EFFECTS[2]:g} SD of a "
+        f"run, and in {percent(against_equal[EFFECTS[3]][0])} % if it is {EFFECTS[3]:g} SD.**",
         markdown_table(["rival", *(f"{effect:g} SD" for effect in EFFECTS)], rows),
-        f"The better one is named / the worse one is named / tie, % of the studies, a margin of {MARGIN:g} SD, the "
-        "unsettled withheld, means over the surfaces. At 0 SD neither is better.",
+        f"Each cell: better one named / worse one named / tie; in % of the studies, averaged over the surfaces, with a "
+        f"margin of {MARGIN:g} SD and unsettled verdicts withheld. At 0 SD neither is better.",
     ]
 
 
 def copy_section(replicates: int) -> list[str]:
-    """The same optimizer under another name."""
+    """An optimizer against a renamed copy of itself."""
     space = space_of({"name": "adamw", "space": AXES})
     thousand, seven = ([abs(d) for d in copy_differences(space, scale, replicates, CHOSEN)] for scale in (1000.0, 7.0))
     return [
         "## Does an optimizer differ from its own copy?",
-        f"**No: AdamW against a copy whose rates are counted in thousandths, in a space of its own, differs by at most "
-        f"{max(thousand):.1g} SD in {replicates} replicates.**",
-        "Points are drawn in the unit cube, so that units cancel; both meet the same seeds. In units 7 times smaller "
-        f"the {DIGITS} digits to which settings are rounded make it {max(seven):.1g} SD.",
+        f"**No: AdamW and a copy whose learning rate is expressed in thousandths, with a search space of its own, "
+        f"differ by at most {max(thousand):.1g} SD in {replicates} replicates.**",
+        "Points are drawn in the unit cube, so units cancel; both use the same seeds. With units 7 times smaller, "
+        f"rounding hyperparameters to {DIGITS} digits makes the difference {max(seven):.1g} SD.",
     ]
 
 
@@ -288,7 +294,7 @@ AXES = yaml.safe_load(
 )
 CHOSEN_NAME = "8 x (8 + 34, process, + 2): the suite's"
 WRONG, COVERED = 0.05, 0.94
-"""what is promised: at most so many wrong winners, at least so much coverage"""
+"""the guarantee: the largest share of wrong winners and the smallest coverage"""
 
 
 def statistics_page(effort: Effort) -> str:
@@ -306,19 +312,21 @@ def statistics_page(effort: Effort) -> str:
         tables[name] = design, Simulated(effort, design, SOME, effort.alternative_replicates).cells()
     sections = [
         "# Can the verdicts be trusted?",
-        "Everything here is computed by `make statistics`: whole studies on surfaces whose truth is known, searched, "
-        "confirmed and judged by the suite's own code (experiments/study/surrogate.py and statistics.py), seeded, so "
-        f"that equal sources give equal bytes: {effort.replicates} simulated replicates of the suite's search on every "
-        f"surface ({effort.box_replicates} of the boxes, {effort.alternative_replicates} of its alternatives), from "
-        f"which {effort.studies} studies a cell are drawn.",
-        "## Of what?",
+        "Everything on this page is computed by `make statistics`. It simulates whole studies on loss surfaces whose "
+        "true optimum is known, and searches, confirms and judges them with the suite's own code "
+        "(experiments/study/surrogate.py and statistics.py). The simulation is seeded, so the same sources give the "
+        f"same bytes. The suite's search has {effort.replicates} simulated replicates on every surface (box searches "
+        f"have {effort.box_replicates}, the other alternatives {effort.alternative_replicates}), from which "
+        f"{effort.studies} studies are drawn for each cell.",
+        "## What is estimated?",
         "**The estimand is the mean, over replicates, of the loss of the first optimizer's winner minus that of the "
         "second's, each in expectation over fresh seeds, where a winner is what a search of "
-        f"{CHOSEN.trials} trials finds.** It speaks of optimizers *as tuned by this much search*; its true value is "
-        "the mean over all simulated replicates. Beside it stands the difference of the two at their best, which a "
-        "search without end would find, and which readers take a verdict to say. Here it is known, because "
-        f"losses are counted from each optimizer's optimum: a search of {LONG.trials} trials without noise ends within "
-        f"{left_by_a_long_search(effort, RIVALS):.1g} SD of it. The two differ by the regrets that searches leave.",
+        f"{CHOSEN.trials} trials finds.** It is about optimizers *tuned with this much search*; its true value is "
+        "the mean over all simulated replicates. It differs from the difference between the two optimizers at their "
+        "optima, which an endless search would find and which readers may take a verdict to mean. Here that difference "
+        f"is known, because losses are measured from each optimizer's optimum: a search of {LONG.trials} trials "
+        f"without noise ends within {left_by_a_long_search(effort, RIVALS):.1g} SD of it. The two differ by the regret "
+        "that searches leave.",
         *surfaces_section(effort),
         *designs_section(tables),
         *chosen_section(cells),

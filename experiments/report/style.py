@@ -1,4 +1,4 @@
-"""How figures look: equal numbers give equal bytes, whatever a matplotlibrc of the reader's says."""
+"""The style of all figures: equal numbers give equal bytes, whatever the reader's matplotlibrc says."""
 
 import io
 from contextlib import AbstractContextManager
@@ -23,20 +23,20 @@ _STYLE = {
     "grid.color": "#dddddd",
     "axes.axisbelow": True,
     "legend.frameon": False,
-    "svg.hashsalt": "lion",  # else the names of an SVG's parts are drawn at random
+    "svg.hashsalt": "lion",  # otherwise the ids in an SVG are random
 }
 MOST_BYTES, SHADES = 150_000, 64
-"""What a PNG may take before it keeps only its most frequent colours: the others are shades of blending."""
+"""A PNG above this size keeps only its most frequent colours; the others come from anti-aliasing."""
 
 
 def figure_style() -> AbstractContextManager[None]:
-    """The style, for a ``with`` around all that makes and saves a figure."""
+    """The style as a context for creating and saving a figure."""
     context: AbstractContextManager[None] = matplotlib.style.context(["default", _STYLE])
     return context
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write a figure as the SVG or PNG that ``path`` names."""
+    """Write a figure as SVG or PNG, by the suffix of ``path``."""
     if path.suffix == ".svg":
         figure.savefig(path, metadata={"Date": None, "Creator": None})
         return
@@ -54,7 +54,7 @@ def save(figure: Figure, path: Path) -> None:
 
 
 def subject(summary: Summary) -> str:
-    """``image classification, cifar10``: the first line of a figure's title, which may stand without its page."""
+    """``image classification, cifar10``: the first line of a figure's title, since a figure may be seen on its own."""
     task = f"{task_name(summary['task'])}, {summary['data']['name']}"
     return task if summary["declared"] else f"{task} (no verdict: {summary['scale']})"
 

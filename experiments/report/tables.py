@@ -33,7 +33,7 @@ def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def comparisons_of(summary: Summary) -> dict[str, list[dict[str, Any]]]:
-    """All metrics of each optimizer that is compared with the reference, the deciding one first."""
+    """All metrics of each optimizer compared with the reference, the deciding metric first."""
     names = dict.fromkeys(row["a"] for row in summary["comparisons"])
     return {name: [row for row in summary["comparisons"] if row["a"] == name] for name in names}
 
@@ -41,7 +41,7 @@ def comparisons_of(summary: Summary) -> dict[str, list[dict[str, Any]]]:
 def result_table(summary: Summary, rows: Sequence[dict[str, Any]]) -> str:
     """Every metric of two optimizers; the first one decides."""
     a, b = (optimizer_name(rows[0][side]) for side in "ab")
-    headline, own = summary["headline_metric"], "; winners of its own"
+    headline, own = summary["headline_metric"], "; with its own winners"
     cells = []
     for row in rows:
         decimals, difference, steps = metric_of(row["metric"]).decimals, row["difference"], row["steps_percent"]
@@ -67,7 +67,7 @@ def paper_source(paper: dict[str, Any]) -> str:
 
 
 def claims_table(rows: Sequence[dict[str, Any]]) -> str:
-    """The paper's claims, and what this study says to each; empty text where the paper has no number of them."""
+    """The paper's claims, and this study's outcome for each; empty if the paper has no number for them."""
     cells = []
     for row in rows:
         if paper := row["paper"]:
@@ -85,12 +85,12 @@ def claims_table(rows: Sequence[dict[str, Any]]) -> str:
                 ]
             )
     a, b = (optimizer_name(rows[0][side]) for side in "ab")
-    head = ["metric", f"paper, {a} / {b}", "its claim", f"ours, {a} - {b} (95 % interval)", "outcome", "pairs it takes"]
+    head = ["metric", f"paper, {a} / {b}", "claim", f"ours, {a} - {b} (95 % interval)", "outcome", "pairs needed"]
     return markdown_table(head, cells) if cells else ""
 
 
 def spaces_table(summary: Summary) -> str:
-    """What was searched, and where the winners lie."""
+    """The search spaces, and where in them the winners lie."""
     rows = []
     for name, optimizer in summary["optimizers"].items():
         for space in summary["spaces"].get(name, []):
@@ -106,12 +106,12 @@ def spaces_table(summary: Summary) -> str:
                     "**yes: box-limited**" if space["name"] in optimizer["box_limited"] else "no",
                 ]
             )
-    head = ["optimizer", "searched", "range", "winners: median (lowest to highest)", "many at an edge"]
+    head = ["optimizer", "dimension", "range", "winners: median (lowest to highest)", "many at an edge"]
     return markdown_table(head, rows)
 
 
 def settings_table(summary: Summary) -> str:
-    """The settings of a study that searched none."""
+    """The hyperparameters of a study without a search."""
     rows = [
         [optimizer_name(name), ", ".join(f"{key} {value}" for key, value in settings.items() if value is not None)]
         for name, optimizer in summary["optimizers"].items()
@@ -144,7 +144,7 @@ def _argument(value: Any) -> str:
 
 
 def nuisance_table(summary: Summary) -> str:
-    """What was drawn anew in each replicate, from which range; empty text where nothing was."""
+    """What was redrawn in each replicate, from which range; empty if nothing was."""
     rows = []
     for key, described in sorted(summary["nuisance"].items()):
         if "choices" in described:
@@ -154,7 +154,7 @@ def nuisance_table(summary: Summary) -> str:
             declared = f"{_drawn(described['low'])} to {_drawn(described['high'])}{scale}"
         drawn = [values[key] for values in summary["drawn"].values() if key in values]
         rows.append([f"`{key}`", declared, ", ".join(map(_drawn, drawn)) or "fixed by the command"])
-    return markdown_table(["setting", "drawn from", "drawn, by replicate"], rows) if rows else ""
+    return markdown_table(["setting", "drawn from", "value in each replicate"], rows) if rows else ""
 
 
 def _drawn(value: Any) -> str:
@@ -162,11 +162,11 @@ def _drawn(value: Any) -> str:
 
 
 def replicates_table(summary: Summary, comparison: dict[str, Any]) -> str:
-    """The difference of every replicate, those that reproduce at the end."""
+    """The difference of every replicate, reproductions last."""
     a, b = comparison["a"], comparison["b"]
     decimals = metric_of(comparison["metric"]).decimals
     counted = zip(summary["replicates"], *(comparison["per_replicate"][side] for side in (a, b)), strict=True)
-    rows = [[str(n), *_pair(x, y, decimals), "counts"] for n, x, y in counted]
+    rows = [[str(n), *_pair(x, y, decimals), "counted"] for n, x, y in counted]
     for row in comparison["reproductions"]:
         inside = {True: "inside", False: "**outside**", None: MISSING}[row["inside"]]
         rows.append([str(row["replicate"]), *_pair(row[a], row[b], decimals), f"reproduction: {inside}"])
@@ -183,8 +183,8 @@ def _pair(x: float | None, y: float | None, decimals: int) -> list[str]:
 
 
 def speedup_table(rows: Sequence[dict[str, Any]]) -> str:
-    """The paper's speed-up in both directions, and between runs of one optimizer, on every metric that has a curve;
-    empty text where none has.
+    """The paper's speed-up in both directions and between runs of one optimizer, for every metric with a curve; empty
+    if none has one.
     """
     cells = []
     for row in rows:
@@ -202,7 +202,7 @@ def _ratio(reach: Mapping[str, Any]) -> str:
 
 
 def cost_table(summary: Summary) -> str:
-    """What each optimizer costs; an optimizer whose confirm runs all diverged has no figures."""
+    """The cost of each optimizer; n/a for one whose confirm runs all diverged."""
     rows = [
         [
             optimizer_name(name),
@@ -216,15 +216,15 @@ def cost_table(summary: Summary) -> str:
         ]
         for name, optimizer in summary["optimizers"].items()
     ]
-    head = ["optimizer", "optimizer state, MB", "peak memory, MB", "optimizer step, ms", "training time a run, s"]
-    return markdown_table([*head, "trials a replicate", "trials that diverged", "confirm runs that diverged"], rows)
+    head = ["optimizer", "optimizer state, MB", "peak memory, MB", "optimizer step, ms", "training time per run, s"]
+    return markdown_table([*head, "trials per replicate", "diverged trials", "diverged confirm runs"], rows)
 
 
 def environments_table(summary: Summary) -> str:
-    """What the replicates were computed with."""
+    """Hardware, packages and sources of the replicates."""
     rows = []
     for environment in summary["environments"]:
-        commit = f"commit {environment['git_sha'][:10]}" if environment["git_sha"] else "of no commit"
+        commit = f"commit {environment['git_sha'][:10]}" if environment["git_sha"] else "no commit"
         commit += ", with uncommitted changes" if environment["git_dirty"] else ""
         rows.append(
             [
@@ -242,36 +242,37 @@ def _listed(facts: Mapping[str, Any]) -> str:
 
 
 def decided_by(summary: Summary, comparison: dict[str, Any]) -> list[str]:
-    """The numbers behind a verdict, as the items of a list."""
+    """The numbers behind a verdict, as list items."""
     metric, difference = comparison["metric"], comparison["difference"]
     decimals = metric_of(metric).decimals
     facts = []
     if difference:
         facts = [
-            f"90 % interval {interval(difference['ci90'], decimals)}",
-            f"two-sided paired t test p {_equals(difference['p'])}",
+            f"90 % interval: {interval(difference['ci90'], decimals)}",
+            f"two-sided paired t test: p {_equals(difference['p'])}",
         ]
         if difference["sign_flip_p"] is not None:
-            facts.append(f"exact sign-flip p {_equals(difference['sign_flip_p'])} (it decides nothing)")
+            facts.append(f"exact sign-flip test: p {_equals(difference['sign_flip_p'])} (not used for the verdict)")
         if by_example := comparison["by_example"]:
             facts.append(
-                f"95 % interval where the {by_example['examples']:,} test examples are drawn at random too, over "
-                f"{by_example['replicates']} replicates {interval(by_example['ci95'], decimals)}"
+                f"95 % interval that also treats the {by_example['examples']:,} test examples as a random sample, over "
+                f"{by_example['replicates']} replicates: {interval(by_example['ci95'], decimals)}"
             )
         facts.append(
-            f"95 % prediction interval for one more replicate {interval(comparison['prediction95'], decimals)}"
+            f"95 % prediction interval for one more replicate: {interval(comparison['prediction95'], decimals)}"
         )
         facts.append(
-            f"smallest true difference that {difference['n']} such replicates tell from 0 in 80 % of studies "
+            f"smallest true difference that {difference['n']} such replicates detect in 80 % of studies: "
             f"{amount(comparison['smallest_effect'], metric)}"
         )
         if difference["variance_ratio"] is not None:
             facts.append(
-                f"unpaired, the variance of the difference would be {difference['variance_ratio']:.1f} times what it is"
+                f"without pairing, the variance of the difference would be {difference['variance_ratio']:.1f} times as "
+                "large"
             )
     if comparison["unsettled"] is not None:
         facts.append(
-            f"what the last stages gained differs by {amount(comparison['unsettled'], metric)} between the two"
+            f"the gains in the last search stage differ by {amount(comparison['unsettled'], metric)} between the two"
         )
     return facts
 

@@ -1,4 +1,4 @@
-"""What the terminal says after a study: the regime, the verdict, and whether a new replicate reproduces it."""
+"""What the terminal prints after a study: the regime, the verdict, and whether a new replicate reproduces it."""
 
 from pathlib import Path
 
@@ -20,8 +20,8 @@ from experiments.report.tables import comparisons_of
 
 
 def print_verdict(summary: Summary, directory: Path, console: Console) -> None:
-    """Everything that a reproduction is about: reproductions last, where they are read first; then where the page is
-    (in the study's ``directory``) and what to do next.
+    """Print the tables, the regime, the verdict and the reproductions, then where to find the page (in the study's
+    ``directory``) and what to do next.
     """
     for a, rows in comparisons_of(summary).items():
         table = Table(title=f"{summary['task']}, {summary['scale']}, {summary['experiment']}", title_justify="left")
@@ -44,16 +44,16 @@ def print_verdict(summary: Summary, directory: Path, console: Console) -> None:
             _say(console, steps_sentence(summary, rows[0]))
             for sentence in reproduction_sentences(summary, rows[0]):
                 _say(console, sentence, style="bold")
-    _say(console, f"Its page is {shown(directory / 'README.md')}; `make dashboard` draws it beside all others.")
+    _say(console, f"Full report: {shown(directory / 'README.md')}; `make dashboard` shows it with all others.")
     if not summary["declared"]:
         task = summary["task"].replace("_", "-")
-        _say(console, f"Next: `make reproduce-{task}`, the same on data and at a length that mean something.")
+        _say(console, f"Next: `make reproduce-{task}` does the same at a scale whose numbers mean something.")
     elif sentence := next_step(summary):
         _say(console, f"Next: {sentence}")
 
 
 def shown(path: Path) -> str:
-    """As it is typed from here."""
+    """The path as typed from the current directory."""
     return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 

@@ -1,11 +1,11 @@
-"""Send W&B what it has not got of any run, each row once, however often this is called.
+"""Upload whatever W&B lacks of any run, each row exactly once, however often this is called.
 
 python -m experiments.report.wandb_sync [runs folder]
 
-What is sent comes from metrics.jsonl, whatever became of W&B's own logs beside it: a run that was offline, lost the
-server or was killed is opened under its id, the server says how many rows it has, and gets the rest and how the run has
-ended. The logs of a run that W&B has complete bear W&B's own mark, so that ``wandb sync`` and ``wandb clean`` by hand
-go together with this.
+Rows are read from metrics.jsonl, whatever became of W&B's own logs: a run that was offline, lost the server or was
+killed is reopened under its id, the server says how many rows it has, and receives the rest and the run's final status.
+The logs of a completely uploaded run get W&B's own mark, so that manual calls of ``wandb sync`` and ``wandb clean``
+still work.
 """
 
 import argparse
@@ -24,8 +24,8 @@ CONNECTION_TIMEOUT_S = 20
 
 
 def send(run: Path) -> bool | None:
-    """Bring W&B up to date with one run, which is held meanwhile; None where there is nothing to do, or whether all of
-    it went through. Raises RunError for a damaged record.
+    """Bring W&B up to date with one run, which is locked meanwhile. Returns None if there was nothing to do, else whether
+    everything was uploaded. Raises RunError for a damaged record.
     """
     with take_lock(run):
         rows, recorded = read_metrics(run), read_status(run)
@@ -36,7 +36,7 @@ def send(run: Path) -> bool | None:
         try:
             description = dict(json.loads((run / "wandb_run.json").read_bytes()))
         except (ValueError, TypeError) as error:
-            raise RunError(f"{run / 'wandb_run.json'} is damaged: delete it, and W&B goes without this run.") from error
+            raise RunError(f"{run / 'wandb_run.json'} is damaged: delete it to leave this run out of W&B.") from error
         tracker = Tracker(run, "online", description, falls_back=False)
         tracker.skip(len(rows))
         if not tracker.finish(status, last_values(run)):
@@ -47,27 +47,27 @@ def send(run: Path) -> bool | None:
 
 
 def sync(runs: Path) -> bool:
-    """Send everything that W&B lacks of the runs below ``runs`` (<task>/<run id>), say what happened, and return
-    whether all of it went through.
+    """Upload everything that W&B lacks of the runs under ``runs`` (<task>/<run id>), print what happened, and return
+    whether everything was uploaded.
 
     Raises SuiteError if there is no W&B account, no such folder, or no server.
     """
     if not has_key():
         raise SuiteError("There is no W&B account to upload to: set WANDB_API_KEY, or call wandb login, and try again.")
     if not runs.is_dir():
-        raise SuiteError(f"There is no folder {runs}: name the one that holds <task>/<run id>.")
-    print(f"Uploading what is below {runs} to {base_url()}", flush=True)
+        raise SuiteError(f"There is no folder {runs}: name the folder that contains <task>/<run id>.")
+    print(f"Uploading the runs under {runs} to {base_url()}", flush=True)
     try:
         urllib.request.urlopen(base_url(), timeout=CONNECTION_TIMEOUT_S).close()
     except (OSError, ValueError) as error:
-        if not (isinstance(error, urllib.error.HTTPError) and error.code < 500):  # else it answers
+        if not (isinstance(error, urllib.error.HTTPError) and error.code < 500):  # below 500 the server does answer
             raise SuiteError(
                 f"W&B at {base_url()} cannot be reached ({error}): nothing was uploaded. Try later."
             ) from error
     uploaded = failed = 0
     for run in sorted(path.parent for path in runs.glob("*/*/wandb_run.json")):
         if is_held(run):
-            print(f"{run.name}: is being written; call again when it has ended", flush=True)
+            print(f"{run.name}: still being written; call again when it has ended", flush=True)
             continue
         try:
             went_through = send(run)
@@ -75,7 +75,7 @@ def sync(runs: Path) -> bool:
             print(f"{run.name}: {fault}", flush=True)
             went_through = False
         if went_through is False:
-            print(f"{run.name}: not all of it is there; the next call goes on with it", flush=True)
+            print(f"{run.name}: incomplete; the next call continues", flush=True)
             failed += 1
         elif went_through:
             print(f"{run.name} uploaded", flush=True)

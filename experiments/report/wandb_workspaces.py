@@ -1,9 +1,9 @@
-"""Make W&B workspaces for a scale's studies: two views a task, over its confirmation and over its tuning runs.
+"""Create W&B workspaces for a scale's studies: two views per task, of its confirm runs and of its tuning runs.
 
 python -m experiments.report.wandb_workspaces [scale [experiment]]
 
-A view is plain data, made from the task's config alone (``views``), so a new task needs nothing here. Called again, it
-replaces what it made before.
+A view is plain data built from the task's config alone (``views``), so a new task needs nothing here. Calling it again
+replaces the earlier workspaces.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from experiments.report.labels import metric_title
 
 EXPERIMENTS = ROOT / "conf" / "experiment"
 MAX_RUNS = 1000
-"""Runs that a chart takes in, of some 700 a study. W&B's default of 10 would leave out most without a word."""
+"""Runs shown in a chart; a study has some 700. W&B's default of 10 would silently leave out most."""
 
 
 def task_configs(scale: str, experiment: str) -> list[dict[str, Any]]:
@@ -42,11 +42,11 @@ def task_configs(scale: str, experiment: str) -> list[dict[str, Any]]:
 
 
 def views(config: dict[str, Any]) -> list[dict[str, Any]]:
-    """What the workspaces of a task show, as plain data: filters, and sections of panels.
+    """The contents of a task's workspaces as plain data: filters, and sections of panels.
 
-    A panel is a ``line`` over an x axis, a ``bar``, or a ``scatter`` against a setting, and names its metric as
-    metrics.jsonl does. Lines and bars are means an optimizer with a band: one standard deviation over the confirm
-    runs of all replicates, or from the worst to the best trial of a search.
+    A panel is a ``line`` over an x axis, a ``bar``, or a ``scatter`` against a hyperparameter, with the metric's name
+    in metrics.jsonl. Lines and bars are means per optimizer with a band: one standard deviation over the confirm runs
+    of all replicates, or the range from the worst to the best trial of a search.
     """
     study = config["study"]
     group = "/".join([config["task"], config["scale"], config["experiment"].rsplit("/", 1)[-1]])

@@ -1,6 +1,4 @@
-"""How far studies are, told while a launcher carries them out: by the records of the runs that they asked for, wherever
-those run.
-"""
+"""Report the progress of studies while a launcher executes their runs, from the runs' records, wherever they run."""
 
 import json
 import threading
@@ -20,25 +18,25 @@ from experiments.harness.record import FINISHED, read_status
 from experiments.study.course import Run
 
 LOOK_S, LINE_S = 2.0, 60.0
-"""Seconds between two looks at the records, which a terminal is shown, and between two lines in a log."""
+"""Seconds between two looks at the records, each shown on a terminal, and between two lines in a log."""
 TAIL_BYTES = 16384
-"""The end of metrics.jsonl that is read: several rows of any task."""
+"""How much of the end of metrics.jsonl is read: several rows for any task."""
 
 
 class Progress:
-    """Tells of ``total`` runs while its block lasts: on a terminal a changing paragraph, in a log a line a minute."""
+    """Reports on ``total`` runs while its block lasts: a live paragraph on a terminal, one line a minute in a log."""
 
     def __init__(self, total: int, console: Console) -> None:
         self._total, self._console = total, console
         self._phase = ""
         self._runs: list[Run] = []
         self._found: dict[Path, tuple[float, int | None]] = {}
-        """of each run when its phase began: the share of its steps that was done, and when its status was written"""
+        """for each run when its phase began: the share of its steps already done, and when its status was written"""
         self._steps: dict[Path, int] = {}
         self._finished: dict[Path, str] = {}
         self._began = time.monotonic()
         self._seen: list[tuple[float, float]] = []
-        """when more was first and last seen to be done, and how many runs' work that was since the beginning"""
+        """when progress was first and last seen, and how many runs' work had been done by then"""
         self._lock, self._end = threading.Lock(), threading.Event()
         self._live = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
 
@@ -50,20 +48,20 @@ class Progress:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._end.set()
-        with self._lock:  # nothing is shown any more
+        with self._lock:  # from here on nothing more is shown
             if self._live:
                 self._live.stop()
         with suppress(Exception):
             self._look()
             if error is not None:
                 saved = sum(0 < self._share(run) < 1 for run in self._runs)
-                part = f", {saved} saved part of the way" if saved else ""
+                part = f", {saved} saved partway" if saved else ""
                 self._say(f"{self._done()} of {self._total} runs are done{part}.")
             elif any(share < 1 for share, _ in self._found.values()):
                 self._say(f"All {self._total} runs are done, after {duration(time.monotonic() - self._began)}.")
 
     def begin(self, phase: str, runs: Sequence[Run], last: bool = False) -> None:
-        """``runs`` are asked for next; they are all that there are with ``last``."""
+        """``runs`` come next; with ``last``, no others will follow."""
         with self._lock:
             self._phase = phase
             self._runs += runs
@@ -76,7 +74,7 @@ class Progress:
     def _tell(self) -> None:
         said = time.monotonic()
         while not self._end.wait(LOOK_S):
-            with self._lock, suppress(Exception):  # a study does not end because a record cannot be read
+            with self._lock, suppress(Exception):  # a study must not fail because a record cannot be read
                 sentence, running = self._look()
                 if self._end.is_set() or not sentence:
                     continue
@@ -92,7 +90,7 @@ class Progress:
         self._console.file.flush()
 
     def _look(self) -> tuple[str, list[str]]:
-        """Where the studies stand, and every run under way; an empty sentence where nothing is left to be done."""
+        """The state of the studies in one sentence, empty if nothing is left to do; and a line for each active run."""
         running = []
         for run in self._runs:
             if run.directory not in self._finished:
@@ -115,7 +113,7 @@ class Progress:
         return sum(run.directory in self._finished for run in self._runs)  # two studies may share a run
 
     def _seconds_left(self, work: float) -> float | None:
-        """For what is not done, at the pace since the first of ``work``, in runs; None before there is a pace."""
+        """Time for the remaining work at the pace so far (``work`` is in runs); None until there is a pace."""
         now = time.monotonic()
         if work > (self._seen[-1][1] if self._seen else 0.0):
             self._seen[1:] = [(now, work)]
@@ -126,10 +124,10 @@ class Progress:
         return max((last - first) / (after - before) * to_do - (now - last), 0.0)
 
     def _share(self, run: Run) -> float:
-        """Of a run's steps, as far as its record says."""
+        """The share of a run's steps that its record shows as done."""
         if run.directory in self._finished or run.is_finished():
             return 1.0
-        with suppress(Exception):  # of a record that is damaged
+        with suppress(Exception):  # the record may be damaged
             if step := newest_row(run.directory).get("step", 0):
                 return float(min(step / self._steps_of(run.directory), 0.99))
         return 0.0
@@ -140,17 +138,17 @@ class Progress:
         return self._steps[directory]
 
     def _describe(self, run: Run) -> str:
-        """Its name alone before it has a step."""
+        """The run's name, step, loss, learning rate and speed; the name alone before its first step."""
         said, row = run.directory.name, newest_row(run.directory)
         with suppress(Exception):
             said += f" step {row['step']} of {self._steps_of(run.directory)}"
-            said += f", loss {row['train/loss']:.3g}, rate {row['train/lr']:.2g}"
+            said += f", loss {row['train/loss']:.3g}, lr {row['train/lr']:.2g}"
             said += f", {row['step'] / row['time/train_s']:.3g} steps/s"
         return said
 
 
 def newest_row(directory: Path) -> Mapping[str, Any]:
-    """The newest value of what the last rows of metrics.jsonl say; nothing where there are none, or no whole one."""
+    """The newest value of each key in the last rows of metrics.jsonl; empty without a complete row."""
     try:
         with (directory / "metrics.jsonl").open("rb") as file:
             file.seek(max(0, file.seek(0, 2) - TAIL_BYTES))
@@ -159,21 +157,21 @@ def newest_row(directory: Path) -> Mapping[str, Any]:
         return {}
     newest: dict[str, Any] = {}
     for line in lines:
-        with suppress(ValueError):  # the first may be cut
+        with suppress(ValueError):  # the first line may be cut off
             row = json.loads(line)
             newest |= row if isinstance(row, dict) else {}
     return newest
 
 
 def _written(directory: Path) -> int | None:
-    """When status.json was, in nanoseconds: a run that has begun since has another."""
+    """When status.json was written, in nanoseconds; a run that has started since has a new one."""
     with suppress(OSError):
         return (directory / "status.json").stat().st_mtime_ns
     return None
 
 
 def duration(seconds: float) -> str:
-    """In words, as exact as an estimate is."""
+    """In words, no more precise than an estimate is."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"

@@ -1,4 +1,4 @@
-"""Under which regime a study holds, in one line: what a reader must know before its verdict."""
+"""The regime for which a study holds, in one line: what a reader must know before the verdict."""
 
 from collections.abc import Mapping, Sequence
 from statistics import median
@@ -12,7 +12,7 @@ from experiments.study.names import optimizer_name
 def regime_line(
     described: Mapping[str, Any], optimizers: Mapping[str, Any], comparisons: Sequence[Mapping[str, Any]]
 ) -> str:
-    """Model, batch, steps, passes over the data, memories of the winners, smallest difference within reach.
+    """Model, batch, steps, passes over the data, memories of the winners, smallest detectable difference.
 
     ``optimizers`` and ``comparisons`` as in summary.json.
     """
@@ -22,7 +22,7 @@ def regime_line(
     batch = f"batch {regime['batch_size']:,}" + (f" ({regime['batch_size'] * tokens:,} tokens)" if tokens else "")
     passes = [f"{seen / regime['train_samples']:.2g} epochs"] if regime["train_samples"] else []
     if tokens:
-        passes.append(f"{seen * tokens / regime['parameters']:.2g} tokens a parameter")
+        passes.append(f"{seen * tokens / regime['parameters']:.2g} tokens per parameter")
     facts = [
         f"{regime['model']}, {counted(regime['parameters'])} parameters",
         batch,
@@ -30,7 +30,7 @@ def regime_line(
     ]
     for name, optimizer in optimizers.items():
         if memories := _memories(described["spaces"].get(name, []), optimizer["values"]):
-            facts.append(f"memories of {optimizer_name(name)}'s winners {' and '.join(memories)} steps")
+            facts.append(f"memories of {optimizer_name(name)}'s winners: {' and '.join(memories)} steps")
     for row in comparisons:
         if row["primary"] and study["replicates"]:
             facts.append(_reach(described["task"], row, several=len(optimizers) > 2))
@@ -46,20 +46,24 @@ def counted(number: float) -> str:
 
 
 def _memories(space: Sequence[Mapping[str, Any]], values: Sequence[Mapping[str, float]]) -> list[str]:
-    """The median of each beta's memory over the winners, with the shortest and the longest."""
+    """The median of each beta's memory over the winners, with the shortest and longest."""
     found = []
     for name in [each["name"] for each in space if each["kind"] == "memory"]:
         steps = [value[name] for value in values if name in value]
         if steps:
-            spread = f" ({min(steps):.2g} to {max(steps):.2g})" if len(steps) > 1 else ""
-            found.append(f"{median(steps):.2g}{spread}")
+            spread = f" ({_two_digits(min(steps))} to {_two_digits(max(steps))})" if len(steps) > 1 else ""
+            found.append(f"{_two_digits(median(steps))}{spread}")
     return found
+
+
+def _two_digits(steps: float) -> str:
+    return f"{float(f'{steps:.2g}'):g}"  # 110, where .2g alone writes 1.1e+02
 
 
 def _reach(task: str, row: Mapping[str, Any], *, several: bool) -> str:
     beside = f" of {optimizer_name(row['a'])}" if several else ""
     if row["smallest_effect"] is None:
-        return f"what difference{beside} could be shown is not known below 2 replicates"
+        return f"smallest detectable difference{beside} unknown with fewer than 2 replicates"
     declared = find(metrics_of(task), row["metric"])
     digits, unit = (declared[0].decimals, declared[0].difference_unit) if declared else (4, "")
     amount = f"{row['smallest_effect']:.{digits}f} {unit}".rstrip()
@@ -67,6 +71,6 @@ def _reach(task: str, row: Mapping[str, Any], *, several: bool) -> str:
     if row["steps_percent"]:
         amount += f" ({percent_fewer(abs(row['smallest_effect'] / row['slope'])):.2g} % of steps)"
     return (
-        f"smallest difference{beside} in {label} that {row['difference']['n']} replicates tell from 0 in 80 % of "
-        f"studies: {amount}"
+        f"smallest difference{beside} in {label} that {row['difference']['n']} replicates detect in 80 % of studies: "
+        f"{amount}"
     )

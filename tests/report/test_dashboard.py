@@ -85,7 +85,7 @@ def test_the_index_leads_to_finished_and_open_studies(write_study: WriteStudy, t
     assert "Lion beats AdamW by " in index.text
     assert "Exploratory (replicates 0 to 1; declared are 6): No verdict" in index.text
     assert index.text.count("Regime: ConvNet, 0.24 M parameters") == 2
-    headings = ["verdict", "Finished studies", "Under way", "100 of 200 steps", "Finished sweeps", "100 of 100 steps"]
+    headings = ["verdict", "Finished studies", "In progress", "100 of 200 steps", "Finished sweeps", "100 of 100 steps"]
     places = [index.text.index(words) for words in [*headings, "Smoke", "no verdict: smoke"]]
     assert places == sorted(places)
     assert index.text.index("1 running") < index.text.index("1 complete"), "what is under way stands above what is not"

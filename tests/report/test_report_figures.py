@@ -95,7 +95,7 @@ def test_paired_differences_show_the_interval_the_margin_and_the_reproductions(w
     row = summary["comparisons"][0]
     (axes,) = paired_differences(summary, row, COLORS).axes
     lion, adamw = row["per_replicate"]["lion"], row["per_replicate"]["adamw"]
-    assert xy(labelled(axes, "a replicate"))[1] == [lion[n] - adamw[n] for n in (0, 2, 3, 4, 5)]
+    assert xy(labelled(axes, "replicate"))[1] == [lion[n] - adamw[n] for n in (0, 2, 3, 4, 5)]
     assert xy(labelled(axes, "reproduction"))[1] == [row["reproductions"][0]["difference"]]
     assert [label.get_text() for label in axes.get_xticklabels()] == ["0", "2", "3", "4", "5", "mean", "6"]
     dashed = [xy(line)[1][0] for line in axes.get_lines() if line.get_linestyle() == "--" and len(xy(line)[0]) == 2]
@@ -137,7 +137,7 @@ def test_winners_are_marked_where_the_best_trials_lie(write_study: WriteStudy) -
     summary, replicates = read(write_study())
     figure = settings_scatter(summary, replicates, COLORS)
     assert len(figure.axes) == 2 * 4
-    stars = labelled(figure.axes[1], "a replicate's winner")
+    stars = labelled(figure.axes[1], "winner of a replicate")
     best = [min((run.last("val/loss") or 9, run.unit[1]) for run in each.of("lion", "search")) for each in replicates]
     assert xy(stars) == ([position for _, position in best], [value for value, _ in best])
 
@@ -147,7 +147,7 @@ def test_a_winner_that_is_worse_than_most_trials_does_not_look_diverged(write_st
     summary["optimizers"]["lion"]["best_so_far"][2][-1] = 9.0
     for axes in settings_scatter(summary, replicates, COLORS).axes[:4]:
         (band,) = (patch for patch in axes.patches if patch.get_label() == "diverged")
-        assert 9.0 in xy(labelled(axes, "a replicate's winner"))[1]
+        assert 9.0 in xy(labelled(axes, "winner of a replicate"))[1]
         assert band.get_extents().transformed(axes.transData.inverted()).y0 > 9.0
 
 

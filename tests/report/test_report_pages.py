@@ -61,11 +61,11 @@ def test_the_regime_stands_above_the_verdict_and_everything_else_follows(write_s
         "Search",
         "Speed-up: Lion - AdamW",
         "Cost",
-        "What was drawn anew in each replicate",
+        "What was redrawn in each replicate",
         "Every replicate: Lion - AdamW",
-        "What it was computed with",
+        "Hardware, packages and sources",
     ]
-    for fact in ("an imagined processor", "torch 2.15.0", "abcdef0123456789", "f" * 16, "exact sign-flip p", "pilot"):
+    for fact in ("an imagined processor", "torch 2.15.0", "abcdef0123456789", "f" * 16, "exact sign-flip test", "pilot"):
         assert (fact in page) == (fact != "pilot")
     assert page.count("![") == 4
     assert not re.search(r"\b(None|nan|inf)\b", page)
@@ -74,17 +74,17 @@ def test_the_regime_stands_above_the_verdict_and_everything_else_follows(write_s
 @pytest.mark.parametrize(
     ("arguments", "first_words"),
     [
-        ({"numbers": [0]}, "**Exploratory (replicates 0; declared are 6): No verdict: one replicate gives no interval"),
-        ({"numbers": range(2)}, "**Exploratory (replicates 0 to 1; declared are 6): No verdict: a verdict takes 4"),
-        ({"numbers": range(5), "gain": 0.1}, "**Exploratory (replicates 0 to 4; declared are 6): Lion beats AdamW by "),
-        ({"declared": 0, "numbers": [0]}, "**No verdict: smoke. This scale runs the code"),
+        ({"numbers": [0]}, "**Exploratory (replicates 0; 6 were declared): No verdict: one replicate gives no interval"),
+        ({"numbers": range(2)}, "**Exploratory (replicates 0 to 1; 6 were declared): No verdict: a verdict needs 4"),
+        ({"numbers": range(5), "gain": 0.1}, "**Exploratory (replicates 0 to 4; 6 were declared): Lion beats AdamW by "),
+        ({"declared": 0, "numbers": [0]}, "**No verdict: smoke. This scale only exercises the code"),
         ({"diverged": [(n, "lion") for n in range(6)]}, "**AdamW beats Lion, whose confirm runs diverged"),
         (
             {"diverged": [(n, name) for n in range(6) for name in ("lion", "adamw")]},
             "**Undecided, because confirm runs",
         ),
         ({"lengths": (), "gain": 0.1}, "**Lion beats AdamW by "),
-        (PAPER, "**No verdict: a verdict takes 4 replicates"),
+        (PAPER, "**No verdict: a verdict needs 4 replicates"),
         ({"stages": (3,), "confirm": 1, "gain": 0.1}, "**Lion beats AdamW by "),
         ({"optimizers": ("lion", "adamw", "sgd"), "gain": 0.1}, "**Lion beats AdamW by "),
     ],
@@ -115,12 +115,12 @@ def test_the_terminal_says_the_regime_the_verdict_and_whether_it_was_reproduced(
         "In",
         "Committed:",
         "Yours",
-        "Its",
+        "Full",
     ]
     assert re.search(r"side the 95 % prediction interval for one replicate \(.*\): (not )?reproduced\.$", lines[-2])
-    assert "README.md; `make dashboard` draws it" in lines[-1]
+    assert "README.md; `make dashboard` shows it" in lines[-1]
     own = shown(experiment="own", gain=0.1, numbers=[0]).splitlines()
-    assert own[-1].startswith("Next: An interval takes 2 replicates and a verdict 4: REPLICATES=0-3 runs the 3")
+    assert own[-1].startswith("Next: An interval needs 2 replicates and a verdict 4: REPLICATES=0-3 runs the 3")
     assert "No verdict: smoke" in shown(scale="smoke", declared=0, numbers=[0])
 
 
@@ -183,10 +183,10 @@ def test_the_front_page_tells_what_was_shown_what_was_not_and_what_is_explorator
     )
     page = front_page(studies)
     lead = page.split("\n\n")[0]
-    assert "With all the replicates that were declared: Lion better in 1 of 1 comparisons." in lead
-    assert "exploratory and not final: AdamW better in 1, no verdict in 1 of 2 comparisons." in lead
+    assert "With all declared replicates: Lion better in 1 of 1 comparisons." in lead
+    assert "not those declared: AdamW better in 1, no verdict in 1 of 2 comparisons." in lead
     assert "Not measured yet: fine-tuning, language modeling." in lead
-    assert "None of these studies has the paper's models" in lead
+    assert "None of these studies uses the paper's models" in lead
     assert "ablation" not in page
     assert "smoke" not in page
     assert page.count("Regime: ConvNet") == 3

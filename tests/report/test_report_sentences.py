@@ -86,14 +86,14 @@ def study(
     [
         (
             {"verdict": "adamw"},
-            "AdamW beats Lion by 1.90 points in test top-1 accuracy (95 % interval 1.10 to 2.70, 11 replicates; margin "
-            "of a tie 1.00 points (10 % of steps)).",
+            "AdamW beats Lion by 1.90 points in test top-1 accuracy (95 % interval 1.10 to 2.70, 11 replicates; tie "
+            "margin 1.00 points (10 % of steps)).",
         ),
         (
             {"verdict": "lion", "mean": -2, "ci95": (-3, -1), "metric": "test/log_perplexity", "better": "lower"},
             "Lion beats AdamW by 2.0000 nats in test log-perplexity (lower is better, 95 % interval 1.0000 to 3.0000, "
             "11 "
-            "replicates; margin of a tie 1.0000 nats (10 % of steps)).",
+            "replicates; tie margin 1.0000 nats (10 % of steps)).",
         ),
         (
             {"verdict": "tie", "mean": 0.1, "ci95": (-0.4, 0.6), "margin_percent": None},
@@ -102,7 +102,7 @@ def study(
         ),
         (
             {"verdict": "undecided", "mean": -0.5, "ci95": (-1.5, 0.5), "replicates": 6},
-            "Exploratory (replicates 0 to 5; declared are 11): Undecided: Lion minus AdamW is -0.50 points in test "
+            "Exploratory (replicates 0 to 5; 11 were declared): Undecided: Lion minus AdamW is -0.50 points in test "
             "top-1 "
             "accuracy (95 % interval -1.50 to 0.50, 6 replicates); that is too uncertain to name a winner, or to call "
             "it "
@@ -111,21 +111,19 @@ def study(
         (
             {"verdict": "withheld"},
             "Withheld: Lion minus AdamW is -1.90 points in test top-1 accuracy (95 % interval -2.70 to -1.10, 11 "
-            "replicates), but the searches had not settled: what their last stages gained differs by 2.50 points "
-            "between "
-            "the two.",
+            "replicates), but the searches had not settled: the gains in their last stages differ by 2.50 points "
+            "between the two.",
         ),
         (
             {"verdict": None, "replicates": 3},
-            "Exploratory (replicates 0 to 2; declared are 11): No verdict: a verdict takes 4 replicates, and there "
+            "Exploratory (replicates 0 to 2; 11 were declared): No verdict: a verdict needs 4 replicates, and there "
             "are 3. "
             "Lion minus AdamW is -1.90 points in test top-1 accuracy (95 % interval -2.70 to -1.10, 3 replicates).",
         ),
         (
             {"verdict": None, "replicates": 1},
-            "Exploratory (replicates 0; declared are 11): No verdict: one replicate gives no interval, and a verdict "
-            "takes "
-            "4. Lion minus AdamW is -1.90 points in test top-1 accuracy.",
+            "Exploratory (replicates 0; 11 were declared): No verdict: one replicate gives no interval, and a verdict "
+            "needs 4. Lion minus AdamW is -1.90 points in test top-1 accuracy.",
         ),
         (
             {"verdict": "undecided", "diverged": (1, 0)},
@@ -138,7 +136,7 @@ def study(
         ),
         (
             {"verdict": "adamw", "declared": 0, "scale": "smoke"},
-            "No verdict: smoke. This scale runs the code, and its numbers mean nothing.",
+            "No verdict: smoke. This scale only exercises the code; its numbers mean nothing.",
         ),
     ],
 )
@@ -149,26 +147,25 @@ def test_the_sentence_names_the_winner_the_amount_and_the_interval(arguments: di
 def test_what_qualifies_a_verdict_stands_in_its_line() -> None:
     limited = study("adamw", box_limited={"lion": ["betas 1"], "adamw": []})
     assert verdict_sentence(*limited).endswith(
-        "Box-limited: winners crowd at an edge of their search space (Lion's in memory of beta 1, steps), so that "
-        "better "
-        "settings may lie beyond."
+        "Box-limited: winners cluster at an edge of their search space (Lion's in memory of beta 1, steps), so "
+        "better settings may lie outside it."
     )
     assert verdict_name(*limited) == "AdamW (box-limited)"
     assert verdict_name(*study("tie", replicates=5)) == "tie (exploratory)"
     assert verdict_name(*study("tie", declared=0, scale="smoke")) == "no verdict: smoke"
     assert verdict_name(*study(None, replicates=2)) == "no verdict"
     assert "Nothing was searched" in verdict_sentence(*study("adamw", stages=[]))
-    assert "No difference would be called a tie" in verdict_sentence(*study("adamw", margin=None))
+    assert "No difference can count as a tie" in verdict_sentence(*study("adamw", margin=None))
 
 
 def test_a_winner_on_these_examples_alone_is_said_to_be_one() -> None:
     wide, narrow = ({"ci95": ends, "replicates": 11, "examples": 1066} for ends in ((-4.0, 0.2), (-2.9, -0.9)))
     assert verdict_sentence(*study("adamw", by_example=wide)).endswith(
-        "This holds for the 1,066 test examples at hand: where these are drawn at random too, the 95 % interval is "
+        "This holds for these 1,066 test examples: if they are treated as a random sample, the 95 % interval is "
         "-4.00 to 0.20."
     )
     assert verdict_sentence(*study("adamw", by_example=narrow)) == verdict_sentence(*study("adamw"))
-    assert "at hand" not in verdict_sentence(*study("undecided", by_example=wide))
+    assert "test examples" not in verdict_sentence(*study("undecided", by_example=wide))
 
 
 @pytest.mark.parametrize(
@@ -191,7 +188,7 @@ def test_the_first_sentence_says_where_another_metric_points_elsewhere(
     sentence = verdict_sentence(summary, row)
     assert ("; but test loss (" in sentence) is said
     if said:
-        assert f"points to {'Lion' if loss[1] < 0 else 'AdamW'}." in sentence
+        assert f"favours {'Lion' if loss[1] < 0 else 'AdamW'}." in sentence
         assert sentence.count(". ") <= 1, "it is the same sentence"
 
 
@@ -203,7 +200,7 @@ def test_a_difference_in_steps_is_fewer_or_more() -> None:
         "fewer)."
     )
     far = study("lion", steps_percent={"mean": 60.0, "ci95": None})
-    assert steps_sentence(*far).endswith("the lengths that AdamW was run for (0.7, 1, 1.4), and is extrapolated.")
+    assert steps_sentence(*far).endswith("beyond the relative lengths that AdamW was run for (0.7, 1, 1.4).")
     assert "do not show that test top-1" in steps_sentence(*study("lion", steps_percent=None))
     assert "no runs of other lengths" in steps_sentence(*study("lion", steps_percent=None, lengths=[]))
 
@@ -233,7 +230,7 @@ def test_ease_of_tuning_is_told_after_each_stage() -> None:
     summary, _ = study("adamw")
     told = {"mean": 0.02, "ci95": (0.01, 0.03)}
     summary["ease"] = {"lion": [{"trials": 12, "difference": told}, {"trials": 22, "difference": None}]}
-    assert "after 12 trials +0.0200 (0.0100 to 0.0300). What" in ease_sentence(summary, "lion")
+    assert "after 12 trials +0.0200 (0.0100 to 0.0300). The" in ease_sentence(summary, "lion")
     summary["ease"] = {"lion": [{"trials": 12, "difference": None}]}
     assert ease_sentence(summary, "lion") == ""
 
@@ -242,7 +239,7 @@ def test_a_study_of_ones_own_is_told_what_a_verdict_would_cost() -> None:
     assert LEAST == LEAST_REPLICATES
     sentence = next_step(study(None, replicates=1)[0])
     assert "REPLICATES=0-3 runs the 3 that are missing" in sentence
-    assert "about 13 minutes of training on one core each, 39 in all" in sentence
+    assert "about 13 minutes of training each on one core, 39 in total" in sentence
     assert next_step(study("tie", replicates=4)[0]) == ""
     assert next_step(study(None, replicates=1, declared=0)[0]) == ""
 

@@ -24,7 +24,7 @@ def test_equal_sources_give_equal_bytes(page: str) -> None:
 
 def test_what_is_said_in_front_of_a_table_stands_in_it(page: str) -> None:
     assert "nan" not in page
-    for title in ("Which search?", "What does withholding do?", "How large a difference gets its winner?"):
+    for title in ("Which search procedure?", "What does withholding do?", "How large a difference is detected?"):
         answer, *rest = page.split(f"## {title}\n\n")[1].split("\n## ")[0].split("\n\n")
         assert answer.startswith("**")
         for value in re.findall(r"\d+\.\d+", answer):
@@ -37,7 +37,7 @@ def test_every_surface_meets_every_rival(page: str) -> None:
 
 
 def test_the_copy_in_other_units_differs_by_nothing(page: str) -> None:
-    assert re.search(r"differs by at most (0|\de-1\d) SD", page)
+    assert re.search(r"differ by at most (0|\de-1\d) SD", page)
 
 
 def test_the_design_that_is_simulated_is_that_of_the_studies() -> None:

@@ -44,7 +44,7 @@ def test_the_result_table_has_every_metric_and_the_verdict_beside_the_one_that_d
 def test_the_papers_claims_stand_only_beside_the_papers_own_settings(write_study: WriteStudy) -> None:
     rows = read(write_study(scale="paper", **PAPER))["comparisons"]
     head, top1 = cells(claims_table(rows))
-    assert head[-2:] == ["outcome", "pairs it takes"]
+    assert head[-2:] == ["outcome", "pairs needed"]
     assert top1[1:3] == ["77.44 / 75.48 (image_classification.vit_b16, Table 2, exact)", "Lion is better"]
     assert top1[4] == "**confirmed**"
     assert claims_table(read(write_study(gain=0.1))["comparisons"]) == ""
@@ -68,7 +68,7 @@ def test_the_tables_tell_what_was_drawn_what_diverged_and_which_machines_there_w
     (drawn,) = cells(nuisance_table(summary))[1:]
     assert drawn == ["`train.clip_norm`", "0.5 to 2, log-uniform", "0.5, 0.6, 0.7, 0.8, 0.9, 1, 1.1"]
     rows = cells(replicates_table(summary, summary["comparisons"][0]))[1:]
-    assert rows[2][1:] == ["diverged", rows[2][2], "n/a", "counts"]
+    assert rows[2][1:] == ["diverged", rows[2][2], "n/a", "counted"]
     assert rows[6][4].startswith("reproduction: ")
     assert [row[0] for row in cells(environments_table(summary))[1:]] == ["0 to 2, 4 to 6", "3"]
     lion = cells(cost_table(summary))[1]

@@ -164,7 +164,7 @@ def test_runs_that_are_being_written_or_damaged_keep_no_other_from_its_upload(
     with take_lock(runs[0]):
         assert not sync(runs[0].parents[1])
     said = capsys.readouterr().out
-    assert f"{runs[0].name}: is being written; call again when it has ended" in said
+    assert f"{runs[0].name}: still being written; call again when it has ended" in said
     assert "is damaged: its line 1 is no row of metrics" in said
     assert "1 runs uploaded, 1 failed" in said
     assert [run.name for run in runs if server.history.get(run.name)] == [runs[2].name]
@@ -194,4 +194,4 @@ def test_a_damaged_description_is_said(
     assert not sync(run.parents[1])
     said = capsys.readouterr().out
     assert "wandb_run.json is damaged" in said
-    assert f"{run.name}: not all of it is there; the next call goes on with it" in said
+    assert f"{run.name}: incomplete; the next call continues" in said

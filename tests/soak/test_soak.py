@@ -1,7 +1,7 @@
-"""``make soak``: faults at random, for as long as it is told, into runs and studies of every task; whatever happens,
-the same command afterwards ends with the rows and the weights of one that nothing disturbed.
+"""``make soak``: inject random faults into runs and studies of every task for a given time; whatever happens, the same
+command afterwards must end with the rows and weights of an undisturbed one.
 
-SOAK_SECONDS (60), SOAK_SEED (drawn, and printed), SOAK_PAGE (a file that gets the table).
+SOAK_SECONDS (60), SOAK_SEED (random by default, and printed), SOAK_PAGE (a file to write the page to).
 """
 
 import json
@@ -56,7 +56,7 @@ End = dict[str, Any]
 
 
 def end_of(folder: Path) -> End:
-    """The rows and the weights of all runs below a folder, and what studies say of them."""
+    """The rows and weights of all runs under a folder, and the comparisons of its studies."""
     ends: End = {}
     for run in sorted(path.parent for path in folder.glob("runs/*/*/status.json")):
         state = torch.load(max(run.glob("step-*.pt")), weights_only=True)
@@ -69,7 +69,7 @@ def end_of(folder: Path) -> End:
 
 
 class Trial:
-    """One command in a folder of its own, with faults, to its end."""
+    """One command in its own folder, run with faults until it finishes."""
 
     def __init__(self, rng: random.Random, task: str, arguments: list[str], folder: Path, study: bool) -> None:
         self.rng, self.task, self.folder, self.study = rng, task, folder, study
@@ -79,8 +79,8 @@ class Trial:
         self.arguments += [f"run.runs_dir={folder}/runs", f"run.results_dir={folder}/results"]
 
     def disturb(self, kind: str) -> bool:
-        """One fault of a kind, while the command runs or after it was killed; whether it struck, since the command may
-        end before it does.
+        """Inject one fault of this kind, while the command runs or after killing it. Returns whether it struck: the
+        command may end first.
         """
         workers = self.rng.choice([0, 0, 0, 2])
         arguments = [*self.arguments, f"run.num_workers={workers}"]
@@ -123,7 +123,7 @@ class Trial:
         return True
 
     def lose_wandb(self) -> None:
-        """Have W&B's service die or stop at a random row."""
+        """Make W&B's service die or stop at a random row."""
         be_impatient("http://127.0.0.1:9")
         log, row = tracking.Tracker.log, self.rng.randrange(6)
         how = self.rng.choice([signal.SIGKILL, signal.SIGSTOP])
@@ -143,12 +143,12 @@ class Trial:
             file.write(f"--- {what}\n")
 
     def finish(self, prepare: Prepare = lambda: None) -> int | None:
-        """The command once more, undisturbed; its exit code."""
+        """Run the command once more, undisturbed, and return its exit code."""
         return end(start(self.task, self.arguments, self.log, prepare))
 
 
 def be_impatient(url: str) -> None:
-    """Have a process use this server of W&B's, and give it up after two seconds."""
+    """Make a process use this W&B server, and give up on it after two seconds."""
     os.environ |= {"WANDB_BASE_URL": url, "WANDB_API_KEY": "x" * 40}
     tracking.LONGEST_CALL_S.update({"start": 5.0, "log a row": 2.0, "finish": 2.0})
     tracking.FINISH_TIMEOUT_S = 1
@@ -156,7 +156,7 @@ def be_impatient(url: str) -> None:
 
 @pytest.fixture(autouse=True)
 def sources_parsed_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The forks have from their parent what it has parsed."""
+    """Forks inherit what the parent has parsed."""
     monkeypatch.setattr(sources, "_program", cache(sources._program))
 
 
@@ -212,20 +212,20 @@ def page(faults: Counter[str], lost: Counter[str], trials: int, seconds: float, 
     return f"""\
 # What runs and studies survive
 
-Faults at random into smoke runs, and now and then whole studies, of all five tasks, each disturbed by one to eight in a
-row. Then the same command runs once more, and every row (without times), every bit of the weights and of the
-optimizer's state, and every comparison of a study is compared with those of a command that nothing disturbed. A fault
-counts as lost if its trial ends in anything else, or does not end within {LONGEST_S:.0f} s a command.
+Random faults are injected into smoke runs, and occasionally whole studies, of all five tasks, one to eight per trial, one
+after the other. Then the same command runs once more without faults, and everything it leaves is compared with an
+undisturbed run: every row (except times), every bit of the weights and of the optimizer state, and every comparison of
+a study. A fault counts as lost if its trial ends differently, or if a command does not end within {LONGEST_S:.0f} s.
 
     make soak SECONDS={seconds:.0f} SEED={seed} PAGE=docs/reliability.md
 
 Commit {commit.strip()}, {os.cpu_count()} cores ({platform.machine()}): {trials} trials, {sum(faults.values())} faults,
-{sum(lost.values())} of them in trials that were lost.
+{sum(lost.values())} of them in lost trials.
 
-| fault | times | end identical | lost |
+| fault | injected | identical end | lost |
 | :-- | --: | --: | --: |
 {table}
 
-Only faults that struck before their command had ended are counted. A signal finds a run with no or with two data
-workers. Of a run that has ended, the only checkpoint that is left may be deleted, and is not missed.
+Only faults that struck before their command had ended are counted. Runs have zero or two data workers, so a signal
+meets either. The last checkpoint of a run that has ended may be among the deleted files; nothing needs it any more.
 """

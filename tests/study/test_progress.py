@@ -45,7 +45,7 @@ def test_a_study_is_told_by_its_records(tmp_path: Path, monkeypatch: pytest.Monk
     write(tmp_path / "starts")
     sentence, running = told._look()
     assert sentence.endswith("1 of 10 runs done, 2 running, 7 to do")  # no pace yet
-    assert running == ["trains step 20 of 100, loss 1.23, rate 0.0032, 5 steps/s", "starts"]
+    assert running == ["trains step 20 of 100, loss 1.23, lr 0.0032, 5 steps/s", "starts"]
 
     clock[0] += 30
     write(tmp_path / "trains", "complete")
@@ -88,7 +88,7 @@ def test_a_log_gets_lines_and_a_terminal_a_paragraph_that_goes(
         told.begin("confirmation", [run], last=True)
         write(run.directory, row={"step": 50, "train/loss": 2.0, "train/lr": 0.1, "time/train_s": 5.0})
         deadline = time.monotonic() + 30
-        while "step 50 of 100, loss 2, rate 0.1, 10 steps/s" not in output.getvalue() and time.monotonic() < deadline:
+        while "step 50 of 100, loss 2, lr 0.1, 10 steps/s" not in output.getvalue() and time.monotonic() < deadline:
             time.sleep(0.01)
         write(run.directory, "complete")
     said = output.getvalue().splitlines()
@@ -106,7 +106,7 @@ def test_who_leaves_is_told_what_is_saved(tmp_path: Path) -> None:
     write(tmp_path / "two", row={"step": 30})
     with pytest.raises(SystemExit), told:
         raise SystemExit(75)
-    assert output.getvalue() == "1 of 3 runs are done, 1 saved part of the way.\n"
+    assert output.getvalue() == "1 of 3 runs are done, 1 saved partway.\n"
 
 
 def test_what_was_all_done_before_is_not_told_again(tmp_path: Path) -> None:

@@ -166,7 +166,7 @@ def test_the_regime_is_told_in_one_line(tmp_path: Path) -> None:
         "batch 128",
         "200 steps (0.64 epochs)",
         "memories of Lion's winners",
-        "6 replicates tell from 0 in 80 % of studies",
+        "6 replicates detect in 80 % of studies",
         "% of steps",
     ):
         assert fact in regime

@@ -1,1 +1,1 @@
-"""The dashboard: a folder of pages that opens from disk, with finished studies and the runs of those under way."""
+"""The dashboard: a folder of pages that opens from disk, showing finished studies and the runs of unfinished ones."""

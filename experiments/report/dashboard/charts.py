@@ -1,8 +1,8 @@
-"""Charts of a study's summary as plotly takes them: ``{"data": traces, "layout": layout}`` in plain data.
+"""Charts of a study's summary in plotly's format: ``{"data": traces, "layout": layout}`` as plain data.
 
-The customdata of a point is the id of the place on the page that a click leads to. A colour that starts with ``--`` is
-one of assets/page.css, of which there are light and dark ones. The curves of runs, which filters change, are drawn by
-assets/page.js. Names are escaped where plotly takes HTML.
+The customdata of a point is the id of the element that a click jumps to. A colour that starts with ``--`` is defined in
+assets/page.css, in a light and a dark version. The curves of runs, which filters can change, are drawn by
+assets/page.js. Names are escaped wherever plotly interprets HTML.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,7 +24,7 @@ OTHER_SYMBOL = "diamond"
 def paired_differences(summary: Summary, comparison: Mapping[str, Any], places: Mapping[int, str]) -> Chart:
     """The difference a - b of every replicate in which both completed, and the mean with its 95 % interval.
 
-    ``places`` has an id for every replicate, those that reproduce among them.
+    ``places`` has an element id for every replicate, including reproductions.
     """
     a, b, difference = comparison["a"], comparison["b"], comparison["difference"]
     values = zip(summary["replicates"], *(comparison["per_replicate"][side] for side in (a, b)), strict=True)
@@ -38,7 +38,7 @@ def paired_differences(summary: Summary, comparison: Mapping[str, Any], places: 
     mean = {
         "type": "scatter",
         "mode": "markers",
-        "x": ["\N{BLACK DIAMOND}"],  # a word would run into the numbers beside it
+        "x": ["\N{BLACK DIAMOND}"],  # a word would overlap the neighbouring numbers
         "y": [difference["mean"]],
         "error_y": {
             "type": "data",
@@ -64,7 +64,7 @@ def paired_differences(summary: Summary, comparison: Mapping[str, Any], places: 
             "xaxis": {"type": "category", "title": {"text": f"replicate (above 0: {escape(better)} is better)"}}
             | {"tickangle": 0, "tickfont": {"size": 11}},
             "yaxis": {
-                "range": [min(drawn) - room, max(drawn) + room],  # plotly would leave out the lines and the band
+                "range": [min(drawn) - room, max(drawn) + room],  # plotly's own range ignores the lines and the band
                 "zeroline": True,
                 "zerolinecolor": "--quiet",
                 "title": {"text": metric_of(comparison["metric"]).difference_unit},
@@ -93,7 +93,7 @@ def _band(low: float, high: float, line: str | None) -> dict[str, Any]:
 
 
 def ease_of_tuning(summary: Summary) -> Chart:
-    """The best validation value after k trials: the median over the replicates, and each of them."""
+    """The best validation value after k trials: the median over the replicates, and each replicate."""
     colors = optimizer_colors(summary["optimizers"])
     traces: list[dict[str, Any]] = []
     for name, optimizer in summary["optimizers"].items():
@@ -124,11 +124,10 @@ def ease_of_tuning(summary: Summary) -> Chart:
 
 
 def settings_scatter(summary: Summary, name: str, column: int, trials: Sequence[Mapping[str, Any]]) -> Chart:
-    """The validation value of every trial against dimension number ``column`` of an optimizer's space. Trials that
-    diverged lie in a band of their own beyond the worse end of the axis; what failed badly lies outside until the
-    reader zooms out.
+    """The validation value of every trial against dimension ``column`` of an optimizer's space. Diverged trials are
+    drawn in a separate band beyond the worse end of the axis; very bad values lie outside until the reader zooms out.
 
-    ``trials`` have ``replicate``, ``trial``, ``unit`` and ``value``, which is None for those.
+    ``trials`` have ``replicate``, ``trial``, ``unit`` and ``value``, which is None if the trial diverged.
     """
     space, color = summary["spaces"][name][column], optimizer_colors(summary["optimizers"])[name]
     is_lower = summary["validation_better"] == "lower"
@@ -164,7 +163,7 @@ def settings_scatter(summary: Summary, name: str, column: int, trials: Sequence[
 
 
 def _shown(known: Sequence[Mapping[str, Any]], best: Sequence[Mapping[str, Any]], is_lower: bool) -> dict[str, Any]:
-    """The range of the axis of a scatter plot, which ends where the figures of a study end it."""
+    """The axis range of a scatter plot, the same as in the study's figures."""
     if not known:
         return {}
     values, winners = ([trial["value"] for trial in trials] for trials in (known, best))

@@ -1,4 +1,4 @@
-"""The forest of all studies: each difference in units of its margin, as places on one axis in per cent of its width."""
+"""A forest plot of all studies: each difference in units of its margin, as positions in per cent of the axis width."""
 
 import math
 from collections.abc import Sequence
@@ -9,12 +9,12 @@ from experiments.report.figures import optimizer_colors
 from experiments.report.labels import Summary, number, optimizer_name, task_name, verdict_name
 
 FARTHEST = 8.0
-"""margins to either side that the axis may show; what lies beyond ends at its edge, with an arrow"""
+"""The axis shows at most this many margins to either side; intervals beyond it end at its edge, with an arrow."""
 
 
 def forest(studies: Sequence[PublishedStudy]) -> dict[str, Any]:
-    """A row for each optimizer that a study compares with its reference, by the metric that decides. What gives no
-    place on the axis says why instead.
+    """A row for each optimizer that a study compares with its reference, by the deciding metric. A comparison that
+    cannot be placed on the axis says why instead.
     """
     found = [(study, row) for study in studies for row in study.summary["comparisons"] if row["primary"]]
     placed = [ends for _, row in found if isinstance(ends := _in_margins(row), tuple)]
@@ -33,14 +33,14 @@ def _ticks(reach: float) -> list[int]:
 
 
 def _in_margins(row: dict[str, Any]) -> tuple[float, float, float] | str:
-    """Low end, mean and high end, above 0 where the first optimizer is better; or why there are none."""
+    """Low end, mean and high end, above 0 if the first optimizer is better; or why there are none."""
     if lost := {name: count for name, count in row["diverged"].items() if count}:
         told = ", ".join(f"{optimizer_name(name)} in {count}" for name, count in lost.items())
         return f"confirm runs diverged: {told} of {len(row['per_replicate'][row['a']])}"
     if row["difference"] is None:
         return "one replicate: no interval"
     if not row["margin"]:
-        return "no margin: longer runs are not better"
+        return "no margin: longer runs are no better"
     sign = 1 if row["better"] == "higher" else -1
     low, high = sorted(sign * end / row["margin"] for end in row["difference"]["ci95"])
     return low, sign * row["difference"]["mean"] / row["margin"], high

@@ -1,4 +1,4 @@
-"""The HTML of the dashboard's pages, from the templates beside, which escape every value."""
+"""The HTML of the dashboard's pages, rendered from templates/, which escape every value."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -35,7 +35,7 @@ def page_file(name: str) -> str:
 
 
 def index_page(published: Sequence[PublishedStudy], open_studies: Sequence[OpenStudy]) -> str:
-    """The page over all studies: those whose numbers mean something, runs under way, finished sweeps, smoke."""
+    """The index of all studies: those with meaningful numbers, unfinished ones, finished sweeps, smoke."""
     order = [*SCALES, *(study.summary["scale"] for study in published)]
     judged = sorted(
         (study for study in published if study.summary["declared"]),
@@ -58,7 +58,7 @@ def _verdicts(summary: Summary) -> list[str]:
 
 
 def _details(summary: Summary) -> list[str]:
-    """The sentences that stand below the verdicts."""
+    """The sentences below the verdicts."""
     if not summary["declared"]:
         return []
     sentences = []
@@ -92,7 +92,7 @@ def study_page(study: PublishedStudy) -> str:
 
 
 def open_study_page(study: OpenStudy) -> str:
-    """The page of a study under way, or of runs that were started one by one."""
+    """The page of an unfinished study, or of runs that were started individually."""
     curves = open_curves(study)
     return _templates.get_template("open_study.html").render(
         title=study.title,

@@ -1,4 +1,4 @@
-"""What the dashboard shows: published studies, and the runs that no published study holds, in groups."""
+"""The data that the dashboard shows: published studies, and groups of runs that belong to none."""
 
 import hashlib
 import json
@@ -23,30 +23,30 @@ from experiments.study.summary import study_folders
 AXES = {"step": "step", "samples": "samples", "seconds": "training time, s"}
 """The x axes of the curves, each with its title."""
 CURVE_PREFIXES = ("val/", "train/loss")
-"""The metrics that have curves, in the order of the page; W&B draws all others. Test metrics have one value."""
+"""The metrics drawn as curves, in page order; W&B draws all others. Test metrics have one value per run."""
 UNDER_WAY = ("running", "interrupted", "failed")
 CHECKPOINT = re.compile(r"step-(\d+)-\w+\.pt")
 
 
 @dataclass(frozen=True)
 class Run:
-    """What a page shows of one run, be it published or under way."""
+    """The data of one run for a page, published or unfinished."""
 
     id: str
     config: dict[str, Any]
     rows: list[dict[str, Any]]
     status: dict[str, Any]
     step: int
-    """that it has reached, or would go on from"""
+    """the step it has reached, or would resume from"""
     replicate: int | None = None
     """of a published study"""
     written: str = ""
-    """when a run of no published study last added to its metrics: minute, UTC"""
+    """when an unpublished run last wrote a row of metrics, to the minute, UTC"""
 
 
 def run_of(directory: Path) -> Run:
-    """The run whose record lies in ``directory``, "interrupted" if it has not ended and no process holds it. Raises
-    DataError for one that is damaged.
+    """The run recorded in ``directory``, "interrupted" if it has not ended and no process holds it. Raises DataError if
+    the record is damaged.
     """
     try:
         config = yaml.safe_load((directory / "config.yaml").read_bytes())
@@ -60,7 +60,7 @@ def run_of(directory: Path) -> Run:
     except (OSError, ValueError, LookupError, AttributeError, TypeError, RunError, yaml.YAMLError) as error:
         raise DataError(f"The record {directory} cannot be read: {error}") from error
     if not whole:
-        raise DataError(f"The record {directory} is damaged: status.json or config.yaml lacks what every run has.")
+        raise DataError(f"The record {directory} is damaged: status.json or config.yaml lacks keys that every run has.")
     if status["status"] == "running" and not is_held(directory):
         status["status"] = "interrupted"
     return Run(directory.name, config, rows, status, _reached(directory, rows, status["status"]), written=written)
@@ -68,13 +68,13 @@ def run_of(directory: Path) -> Run:
 
 def _reached(directory: Path, rows: Sequence[dict[str, Any]], state: str) -> int:
     saved = [int(found[1]) for path in directory.iterdir() if (found := CHECKPOINT.fullmatch(path.name))]
-    # Rows come every few steps, a checkpoint may lie between two of them; an interrupted run goes on from there.
+    # Rows are logged every few steps and a checkpoint may lie between two; an interrupted run resumes from it.
     logged = [int(row["step"]) for row in rows] if state != "interrupted" else []
     return max([*saved, *logged], default=0)
 
 
 def published_run(run: ReplicateRun, replicate: int) -> Run:
-    """The same of a run that a replicate holds."""
+    """The run of a published replicate."""
     rows = run.rows
     step = int(rows[-1]["step"]) if rows else 0
     return Run(run.run_id, run.settings, rows, json.loads(run.status), step, replicate)
@@ -91,7 +91,7 @@ class PublishedStudy:
 
     @property
     def runs(self) -> list[Run]:
-        """Those that were confirmed; the trials are too many to show each."""
+        """The confirm runs; there are too many trials to show each."""
         return [
             published_run(run, each.number) for each in self.replicates for run in each.runs if run.phase == "confirm"
         ]
@@ -99,8 +99,8 @@ class PublishedStudy:
 
 @dataclass(frozen=True)
 class OpenStudy:
-    """Runs under ``runs/<task>/`` that no published study holds, of one model on one data set by the same sources. A
-    run's record does not say which study asked for it, as several may share it.
+    """Runs under ``runs/<task>/`` that belong to no published study, with the same model, data set and sources. A run's
+    record does not say which study asked for it, since several may share it.
     """
 
     name: str
@@ -121,12 +121,12 @@ class OpenStudy:
 
     @property
     def is_finished(self) -> bool:
-        """Whether all of its runs have given a result."""
+        """Whether all of its runs have a result."""
         return not self.states.keys() & set(UNDER_WAY)
 
 
 def published_studies(results: Path) -> list[PublishedStudy]:
-    """Every study below ``results``, by name."""
+    """Every study under ``results``, sorted by name."""
     studies = []
     for directory in study_folders(results):
         with left_out_if_damaged():
@@ -136,8 +136,8 @@ def published_studies(results: Path) -> list[PublishedStudy]:
 
 
 def open_studies(runs: Path, published: Iterable[PublishedStudy]) -> list[OpenStudy]:
-    """The groups of unpublished runs below ``runs``, by name."""
-    # A published run that starts anew with other sources (FRESH=1) has its old id, and is open again.
+    """The groups of unpublished runs under ``runs``, sorted by name."""
+    # A published run that is started over with different sources (FRESH=1) keeps its id, and counts as open again.
     known = {
         (run.run_id, json.loads(run.status)["sources_digest"])
         for study in published
@@ -164,7 +164,7 @@ def open_studies(runs: Path, published: Iterable[PublishedStudy]) -> list[OpenSt
 
 @contextmanager
 def left_out_if_damaged() -> Iterator[None]:
-    """What cannot be read is no reason to keep the rest from the reader."""
+    """Skip a record that cannot be read, and say so, instead of failing for all of them."""
     try:
         yield
     except DataError as fault:
@@ -182,13 +182,12 @@ def _model(config: dict[str, Any]) -> str:
 
 
 def last_metrics(run: Run) -> dict[str, float]:
-    """The last value of every metric of a run, be it finished or not."""
+    """The last value of every metric of a run, finished or not."""
     return {name: value for row in run.rows for name, value in row.items()}
 
 
 def curve_metrics(runs: Iterable[Run], wanted: Sequence[str] | None = None) -> list[str]:
-    """The metrics that any of the runs has a curve of, in the order of the page: all of CURVE_PREFIXES, or those of
-    ``wanted``.
+    """The metrics for which any of the runs has a curve, in page order: all with CURVE_PREFIXES, or those in ``wanted``.
     """
     names = dict.fromkeys(name for run in runs for row in run.rows for name in row)
     if wanted is not None:
@@ -197,10 +196,10 @@ def curve_metrics(runs: Iterable[Run], wanted: Sequence[str] | None = None) -> l
 
 
 def columns(rows: Sequence[dict[str, float]], metrics: Iterable[str]) -> dict[str, list[float | None]]:
-    """The rows of a run as one list for each axis of AXES and each metric that they hold, None where a row has none.
+    """The rows of a run as one list for each axis of AXES and each metric that occurs, None where a row lacks it.
 
-    Only training rows carry the training clock. An evaluation gets the seconds at its step by linear interpolation
-    between them (0 s at step 0), and None after the last of them: a run under way has not told yet.
+    Only training rows record the training time. The seconds of an evaluation are interpolated linearly between them
+    (0 s at step 0), and None after the last one: for an unfinished run they are not yet recorded.
     """
     steps, seconds = [0.0], [0.0]
     for row in rows:
@@ -221,5 +220,5 @@ def columns(rows: Sequence[dict[str, float]], metrics: Iterable[str]) -> dict[st
 
 
 def _six_digits(value: float) -> float:
-    # More than a chart can show; all digits would double the size of a page.
+    # Finer than a chart can show; all digits would double the size of a page.
     return float(f"{value:.6g}")

@@ -1,4 +1,4 @@
-"""What a page shows of runs: their curves, and where each stands."""
+"""The sections of a page about its runs: their curves, and the state of each."""
 
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -12,13 +12,13 @@ from experiments.report.labels import Summary, metric_of, metric_title, number, 
 
 
 def run_place(run_id: str) -> str:
-    """The id of a run's place on a page."""
+    """The id of a run's element on a page."""
     return f"run-{run_id}"
 
 
 def study_curves(runs: Sequence[Run], places: Mapping[str, str], summary: Summary) -> dict[str, Any]:
-    """The curves of a published study, those of the metric that its searches go by first: the runs of an optimizer are
-    of one kind, whatever their winners. ``places`` has an id for each run.
+    """The curves of a published study, beginning with the metric that its searches optimize. All runs of an optimizer
+    are averaged, whatever their hyperparameters. ``places`` has an element id for each run.
     """
     compared = [f"val/{row['metric'].partition('/')[2]}" for row in summary["comparisons"]]
     metrics = curve_metrics(runs, [summary["validation_metric"], *compared, "train/loss"])
@@ -28,7 +28,7 @@ def study_curves(runs: Sequence[Run], places: Mapping[str, str], summary: Summar
 
 
 def open_curves(study: OpenStudy) -> dict[str, Any]:
-    """The curves of other runs: those are of one kind that differ in nothing but their seed."""
+    """The curves of other runs; runs that differ only in their seed are averaged."""
     keys = swept_keys(study.runs)
     told = {run.id: {"purpose": purpose(run)} | settings_of(run, keys) for run in study.runs}
     beside = {"seed"} if len({purpose(run) for run in study.runs}) > 1 else {"seed", "purpose"}
@@ -45,7 +45,7 @@ def _curves(
     optimizers: Sequence[str],
     metrics: Sequence[str],
 ) -> dict[str, Any]:
-    """What templates/curves.html shows; ``data`` is what assets/page.js draws of it."""
+    """The variables of templates/curves.html; ``data`` is what assets/page.js draws."""
     panels = {f"curve-{position}": metric for position, metric in enumerate(metrics)}
     colors = optimizer_colors(optimizers)
     names = list(next(iter(settings.values()), {}))
@@ -83,7 +83,7 @@ def _curves(
 
 
 def purpose(run: Run) -> str:
-    """What a run is for; only runs that are reported are evaluated on the test split."""
+    """What a run is for: only reported runs are evaluated on the test split."""
     return "reported" if run.config["test"] else "tuning"
 
 
@@ -96,11 +96,11 @@ def _told(settings: Mapping[str, Any]) -> str:
 
 
 def runs_table(study: OpenStudy) -> dict[str, Any]:
-    """Where every run of a study under way stands, and its settings: head and rows."""
+    """The state and settings of every run of an unfinished study: table head and rows."""
     keys = swept_keys(study.runs)
     last = {run.id: last_metrics(run) for run in study.runs}
     evaluated = dict.fromkeys(name for row in last.values() for name in row if name.startswith(("test/", "val/")))
-    # The heads of two metrics may read alike.
+    # Two metrics may have the same column title.
     shown = list({metric_title(name): name for name in (*sorted(evaluated, reverse=True), "train/loss")}.values())
     rows = [
         {
@@ -133,7 +133,7 @@ def runs_table(study: OpenStudy) -> dict[str, Any]:
 
 
 def progress(study: OpenStudy) -> dict[str, Any]:
-    """A group of runs in one line: how many are in each state, and how far all have come."""
+    """A group of runs in one line: how many are in each state, and their overall progress."""
     return {
         "title": study.title,
         "states": study.states,

@@ -1,4 +1,4 @@
-"""The settings in which runs differ: columns of their table, and filters of their curves."""
+"""The settings in which runs differ, as columns of their table and filters for their curves."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,15 +7,15 @@ from experiments.report.dashboard.records import Run
 from experiments.report.labels import significant
 
 BESIDE = ("task", "data.fingerprint", "test", "optimizer.name", "optimizer._target_", "optimizer.space")
-"""Not settings that a reader sweeps: shown otherwise, or following from others."""
+"""Not settings that anyone sweeps: shown elsewhere, or implied by others."""
 ALWAYS = "optimizer.lr"
 MOST_BOXES = 8
-"""A setting with more values than that is filtered by a lowest and a highest one."""
+"""A numeric setting with more values than this is filtered by a range."""
 
 
 def swept_keys(runs: Sequence[Run]) -> list[str]:
-    """The learning rate, and every other key of the config in which the runs differ; the optimizer's own first, if runs
-    of one optimizer differ in them.
+    """The learning rate, and every other config key in which the runs differ. An optimizer's own keys come first, and
+    only if runs of the same optimizer differ in them.
     """
     configs = [_flat(run.config) for run in runs]
     by_optimizer: dict[str, list[dict[str, Any]]] = {}
@@ -49,18 +49,18 @@ def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def setting_name(key: str) -> str:
-    """``optimizer.lr`` -> ``lr``; any other key is what an override of it begins with."""
+    """``optimizer.lr`` -> ``lr``; any other key as it is written in an override."""
     return key.removeprefix("optimizer.")
 
 
 def settings_of(run: Run, keys: Sequence[str]) -> dict[str, Any]:
-    """The values of a run, by the names of the keys; None where it has none."""
+    """The values of a run by setting name; None if it has none."""
     flat = _flat(run.config)
     return {setting_name(key): flat.get(key) for key in keys}
 
 
 def written(value: Any) -> str:
-    """A value as a table shows it: ``0.003``, ``0.9, 0.99``; nothing for None."""
+    """A value as shown in a table: ``0.003``, ``0.9, 0.99``; empty for None."""
     if isinstance(value, list | tuple):
         return ", ".join(map(written, value))
     if isinstance(value, float):
@@ -69,8 +69,8 @@ def written(value: Any) -> str:
 
 
 def filters(values: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
-    """A filter for each name of which the runs have several ``values``: a box a value, or two ends where those are many
-    numbers. Many other values have no filter.
+    """A filter for each setting with several ``values``: a checkbox per value, or a range if there are many numbers.
+    Settings with many values that are not numbers get no filter.
     """
     found = []
     for name, all_values in values.items():
@@ -87,5 +87,5 @@ def filters(values: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
 def _sorted(values: Sequence[Any]) -> list[Any]:
     try:
         return sorted(values)
-    except TypeError:  # of several kinds
+    except TypeError:  # values of several types
         return sorted(values, key=str)

@@ -1,4 +1,4 @@
-"""Write the dashboard's folder: the pages, and beside them style sheet and scripts, so that no network is needed."""
+"""Write the dashboard's folder: the pages with their style sheet and scripts, so that no network is needed."""
 
 import shutil
 from pathlib import Path
@@ -12,17 +12,17 @@ ASSETS = Path(__file__).parent / "assets"
 
 
 def write_dashboard(results: Path, runs: Path, output: Path) -> Path:
-    """Write a page for every study below ``results``, and for every group of other runs below ``runs``, into
-    ``output``; returns the index. Pages of an earlier build go.
+    """Write a page for every study under ``results``, and for every group of other runs under ``runs``, into
+    ``output``; returns the index. Pages of an earlier build are deleted.
 
-    Studies of the smoke scale are published below ``runs/results``, and are shown too. Raises DataError where there is
-    neither of the two folders.
+    Studies at the smoke scale are published under ``runs/results``, and are shown too. Raises DataError if neither
+    folder exists.
     """
     from plotly.offline import get_plotlyjs
 
     if not (results.is_dir() or runs.is_dir()):
         raise DataError(f"There is neither {results} nor {runs}: name the folders with --results and --runs.")
-    # By name, so that of two studies of one name the one in ``results`` is shown.
+    # By name: of two studies with the same name, the one in ``results`` is shown.
     published = {study.name: study for folder in (runs / "results", results) for study in published_studies(folder)}
     others = open_studies(runs, published.values())
 

@@ -1,4 +1,4 @@
-"""What the page of a published study shows of it: differences by replicate, its searches, the report's result table."""
+"""The sections of a published study's page: differences by replicate, its searches, the report's result table."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -22,17 +22,17 @@ from experiments.report.tables import claims_table, comparisons_of, result_table
 from experiments.study.replicates import Replicate
 from experiments.study.trials import chosen, trials_of
 
-# The report's Markdown has neither HTML nor links: what looks like one is part of a name.
+# The report's Markdown contains neither HTML nor links: whatever looks like one is part of a name.
 _markdown = MarkdownIt("commonmark", {"html": False}).enable("table").disable(["link", "image", "autolink"])
 
 
 def replicate_place(a: str, replicate: int) -> str:
-    """The id of the row that shows a replicate of optimizer ``a`` against the reference."""
+    """The id of the table row for a replicate of optimizer ``a`` against the reference."""
     return f"replicate-{a}-{replicate}"
 
 
 def run_places(summary: Summary, replicates: Sequence[Replicate]) -> dict[str, str]:
-    """For each confirm run the row of its replicate."""
+    """The row id of each confirm run's replicate."""
     others = [name for name in summary["optimizers"] if name != summary["reference"]]
     return {
         run.run_id: replicate_place(run.optimizer if run.optimizer in others else others[0], each.number)
@@ -43,8 +43,8 @@ def run_places(summary: Summary, replicates: Sequence[Replicate]) -> dict[str, s
 
 
 def pair_sections(summary: Summary, replicates: Sequence[Replicate]) -> list[dict[str, Any]]:
-    """Each optimizer against the reference: a chart of the differences in each metric that has an interval, the one
-    that decides first, and a row for each replicate.
+    """Each optimizer against the reference: a chart of the differences in each metric with an interval, the deciding
+    metric first, and a table row for each replicate.
     """
     sections = []
     for name, rows in comparisons_of(summary).items():
@@ -69,7 +69,7 @@ def pair_sections(summary: Summary, replicates: Sequence[Replicate]) -> list[dic
 def _replicates_table(
     summary: Summary, row: dict[str, Any], replicates: Sequence[Replicate], places: dict[int, str]
 ) -> dict[str, Any]:
-    """By the metric that decides, with the settings of the winners."""
+    """The deciding metric and the winners' hyperparameters, by replicate."""
     sides, decimals, difference = (row["a"], row["b"]), metric_of(row["metric"]).decimals, row["difference"]
     counted = zip(summary["replicates"], *(row["per_replicate"][side] for side in sides), strict=True)
     values = [*counted, *((new["replicate"], *(new[side] for side in sides)) for new in row["reproductions"])]
@@ -104,7 +104,7 @@ def _replicates_table(
 
 
 def _varying(winners: Sequence[dict[str, Any]]) -> list[str]:
-    """The learning rate, and every other argument that differs between replicates."""
+    """The learning rate, and every other hyperparameter that differs between replicates."""
     keys = dict.fromkeys(key for each in winners for key in each)
     return [key for key in keys if key == "lr" or len({repr(each.get(key)) for each in winners}) > 1]
 
@@ -115,7 +115,8 @@ def _winner(replicate: Replicate, name: str) -> dict[str, Any]:
 
 
 def search_charts(summary: Summary, replicates: Sequence[Replicate]) -> dict[str, Chart]:
-    """By caption: the best so far, and a chart for each dimension of each search space; none without a search."""
+    """Charts by caption: the best value so far, and one for each dimension of each search space; empty without a search.
+    """
     if not summary["stages"]:
         return {}
     metric = summary["validation_metric"]
@@ -134,9 +135,9 @@ def search_charts(summary: Summary, replicates: Sequence[Replicate]) -> dict[str
 
 
 def result_tables(summary: Summary) -> list[Markup]:
-    """The report's table of all metrics of each pair, and what the paper says to them, as HTML."""
+    """The report's table of all metrics of each pair, and the paper's claims about them, as HTML."""
     texts = [
         text for rows in comparisons_of(summary).values() for text in (result_table(summary, rows), claims_table(rows))
     ]
-    # markdown-it escapes all text, and passes on no HTML.
+    # markdown-it escapes all text and passes no HTML through.
     return [Markup(_markdown.render(text)) for text in texts if text]

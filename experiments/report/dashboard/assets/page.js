@@ -1,17 +1,17 @@
 "use strict";
-// Draws the charts of a page from the data in it. Filters, x axis and scale only choose what of the curves is shown.
+// Draws the charts of a page from the data embedded in it. Filters, x axis and scale only select which curves to show.
 
 const source = document.getElementById("data").textContent;
 const filters = document.getElementById("filters");
 const fieldsets = [...filters.querySelectorAll("fieldset[data-key]")];
 const dark = matchMedia("(prefers-color-scheme: dark)");
-const COLORS = ["--ink", "--quiet", "--line", "--band", "--lost"];  // of page.css, where charts name them
-const MARKED_POINTS = 25;  // curves of at most so many points show each of them
-const DASHES = {solid: "solid", dash: "dashed", dot: "dotted"};  // as plotly and as style sheets name them
+const COLORS = ["--ink", "--quiet", "--line", "--band", "--lost"];  // colours from page.css that charts refer to
+const MARKED_POINTS = 25;  // curves with at most this many points mark each of them
+const DASHES = {solid: "solid", dash: "dashed", dot: "dotted"};  // plotly's names and those of style sheets
 const config = {
   responsive: true,
   displaylogo: false,
-  showSendToCloud: false,  // plotly shows a button by default that sends a chart's data to a server of theirs
+  showSendToCloud: false,  // by default, plotly shows a button that sends a chart's data to its own server
   plotlyServerURL: "",
   modeBarButtonsToRemove: ["select2d", "lasso2d"],
 };
@@ -69,7 +69,7 @@ function curve(run, metric, axis, isFaint) {
   };
 }
 
-// Mean and deviation wherever as many runs have a value as anywhere; those that diverged would end them early.
+// Mean and deviation at the steps where the most runs have a value. Diverged runs are left out: they end early.
 function averages(runs, metric, axis) {
   const at = new Map();
   for (const {columns} of runs.filter((run) => !run.diverged)) {
@@ -117,12 +117,12 @@ function meanAndBand(runs, dash, metric, axis) {
   ];
 }
 
-// Which line is which, where there are several of one colour.
+// A key to the lines, if several share a colour.
 function showKinds(groups, dashes) {
   const several = new Set(groups.map(([run]) => run.color)).size < groups.length;
   const items = (several ? groups : []).map(([{color, kind}], number) => {
     const item = document.createElement("span");
-    item.innerHTML = kind;  // escaped where it was written
+    item.innerHTML = kind;  // escaped when the page was written
     item.style.setProperty("--key", `2px ${DASHES[dashes[number]]} ${color}`);
     return item;
   });
@@ -145,7 +145,7 @@ function drawCurves() {
       ...kinds.flatMap((runs) => runs.map((run) => curve(run, metric, axis, runs.length > 1))),
       ...groups.flatMap((runs, number) => meanAndBand(runs, dashes[number], metric, axis)),
     ];
-    // The zoom survives a filter, but not another axis.
+    // The zoom survives a change of filter, but not of axis.
     const own = {xaxis: {title: {text: data.axes[axis]}}, yaxis: {type}, uirevision: `${axis} ${type}`};
     Plotly.react(place, traces, layout(own), config);
   }
