@@ -189,7 +189,7 @@ def test_a_place_that_fails_gives_way_and_all_that_fail_are_named(folder: Path, 
 
 
 def test_a_misspelt_place_is_an_error_before_anything_is_read(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="In the config of data=small, a place of kind local has no key pth"):
+    with pytest.raises(DataError, match="In the config of data=small, a source of kind local has no key pth"):
         open_tokens(data_config({**books_place(tmp_path), "pth": "x"}), tmp_path / "cache")
     assert not (tmp_path / "cache").exists()
 
