@@ -196,7 +196,7 @@ def test_runs_on_ray_save_before_a_study_that_is_asked_to_leave_ends(
         training_run(tmp_path / "runs")
         process.send_signal(number)
         said = leaves_nothing_behind(process)
-        assert "the runs under way save first" in said
+        assert "the active runs save first" in said
     assert words(tmp_path / "runs").count("asked to stop, saved at step") >= 2
     result = run_study(command_line, *LONGER)
     assert result.returncode == 0, result.stdout + result.stderr
@@ -215,7 +215,7 @@ def test_a_study_goes_on_by_itself_when_a_part_of_ray_is_killed(
     output, errors = process.communicate(timeout=WAIT_S)
     assert process.returncode == 0, output + errors
     if part == "gcs_server":
-        assert "The launcher broke (ConnectionError: Ray's head at 127.0.0.1:" in output
+        assert "The launcher failed (ConnectionError: Ray's head at 127.0.0.1:" in output
     assert session_processes(process.pid) == {}
     assert_ends_like_one_that_was_not_disturbed(command_line, tmp_path / "results", undisturbed)
 
@@ -258,7 +258,7 @@ def test_submitit_requeues_a_run_that_has_saved_before_its_time_limit(
     os.kill(worker, signal.SIGUSR2)  # what submitit has SLURM send
     output, errors = process.communicate(timeout=WAIT_S)
     assert process.returncode == 0, output + errors
-    assert "The launcher broke" not in output
+    assert "The launcher failed" not in output
     logs = words(tmp_path / "runs")
     (saved,) = [line for line in logs.splitlines() if "asked to stop" in line]
     step = saved.split("saved at step ")[1].split()[0]
