@@ -130,5 +130,7 @@ def _shuffled(rows: int, seed: int | None) -> np.ndarray:
 
 def _kept(training_images: int, val_size: int) -> int:
     if not 0 < val_size < training_images:
-        raise ConfigError(f"data.images.val_size={val_size} of {training_images} training images leave none.")
+        raise ConfigError(
+            f"data.images.val_size={val_size} must be above 0 and leave some of the {training_images} training images."
+        )
     return training_images - val_size

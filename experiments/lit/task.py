@@ -45,7 +45,7 @@ class Lit:
         check_batch(cfg.train.batch_size, cfg.train.micro_batch_size)
         if not cfg.model.image.locked and not cfg.model.text.locked:
             size = cfg.model.image_size
-            with refused_as(f"The image tower cannot take pictures of model.image_size={size}"), torch.device("meta"):
+            with refused_as(f"The image tower cannot take images of model.image_size={size}"), torch.device("meta"):
                 towers = build_two_towers(cfg.model, {}, {"image": False, "text": False})
                 towers.embed_images(torch.zeros(1, 3, size, size, dtype=torch.uint8))
         self._cfg, self._sets = cfg, sets

@@ -145,7 +145,7 @@ def test_a_paper_cell_stands_beside_its_published_number(make_plain_diffusion: M
             ["model.num_class_embeds=9", "sampling.guidance=1", "noise.condition_dropout=0"],
             "must be at least 10: 10 cl",
         ),
-        (["data.images.num_classes=11"], r"no training sample of 1 of the 11 classes .* such as number 10"),
+        (["data.images.num_classes=11"], r"1 of the num_classes=11 classes have no training sample, such as number 10"),
         (["data.num_val=0"], "data.num_val=0, but it must be at least 1"),
         (["data.num_reference=-1"], "data.num_reference=-1, but it must be at least 1"),
         (["data.images.num_classes=9"], "split train has labels from 0 to 9, but there are 9 classes"),

@@ -150,7 +150,7 @@ def test_reference_features_are_computed_once(make_diffusion: MakeConfig, monkey
             r"model\.sample_size=32 generates images of another resolution .*data\.image_size=16",
         ),
         (["data.num_reference=81"], r"data\.num_reference=81, but fit has 80 images"),
-        (["data.images.val_size=120"], r"data\.images\.val_size=120 of 120 training images leave none"),
+        (["data.images.val_size=120"], r"data\.images\.val_size=120 must be above 0 and leave some of the 120 training images"),
         (["study.primary_metric=samples/fid"], r"Inception weights are not at .*weights-inception-2015-12-05-6726825d"),
     ],
 )

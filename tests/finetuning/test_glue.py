@@ -69,7 +69,7 @@ def test_labels_that_are_no_numbers_of_answers_are_refused(tmp_path: Path) -> No
 
 def test_a_task_of_which_nothing_can_be_held_out_is_refused(tmp_path: Path) -> None:
     few = changed(tmp_path, {"sentence": [f"s {number}" for number in range(19)], "label": [0] * 19})
-    with pytest.raises(DataError, match=r"of the 19 training rows of cola at most 5% are held out .*, which is none"):
+    with pytest.raises(DataError, match=r"of the 19 training rows of cola at most 5% can be held out .*, which leaves none"):
         open_glue(few, tmp_path)
 
 

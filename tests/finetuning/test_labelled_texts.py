@@ -117,5 +117,5 @@ def test_hidden_files_and_folders_are_no_articles(tmp_path: Path, caplog: pytest
     assert found == {"of art/2.TXT": 0, "of tech/1.txt": 1}
     assert "2 files of" in caplog.text
     (tmp_path / "art" / "4.txt").write_bytes("A plain text".encode("utf-16-le"))
-    with pytest.raises(DataError, match=r"art/4\.txt is no text"):
+    with pytest.raises(DataError, match=r"art/4\.txt is not text"):
         bbc_news(tmp_path)
