@@ -69,8 +69,8 @@ def prompt_numbers(labels: np.ndarray, names: Sequence[str] | None, data_set: st
     plain = {_plain(name) for name in ours}
     wrong = next((names[number] for number in np.unique(labels) if theirs[number] not in plain), names[0])
     raise DataError(
-        f"data.zero_shot.{data_set} has the class {wrong!r}, which is none of the {len(ours)} that its prompts are of, "
-        f"such as {ours[0]!r}: give its classes these names, or their numbers from 0 in the order of "
+        f"data.zero_shot.{data_set} has the class {wrong!r}, which is not among the {len(ours)} classes of its "
+        f"prompts, such as {ours[0]!r}: give its classes these names, or their numbers from 0 in the order of "
         "experiments/lit/class_names.py."
     )
 

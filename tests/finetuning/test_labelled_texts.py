@@ -66,7 +66,7 @@ def test_an_empty_text_is_refused_by_its_number_and_group(tmp_path: Path, text: 
     ("change", "message"),
     [
         (lambda table: table.replace(b"movie_name", b"film"), "there is no column movie_name"),
-        (lambda table: table.replace(b"fresh,", b"ripe,", 1), "a category is 'ripe', not plot, rotten or fresh"),
+        (lambda table: table.replace(b"fresh,", b"ripe,", 1), "unknown category 'ripe', not plot, rotten or fresh"),
         (lambda table: table.replace(b"Scene 0", b"Sc\xe8ne 0", 1), "'utf-8' codec can't decode byte 0xe8"),
         (lambda table: table + b"fresh\r\n", r"text 240 \(of the group ''\) is empty"),
     ],
