@@ -169,7 +169,7 @@ def test_an_empty_text_is_a_text(tmp_path: Path) -> None:
         ({"text": ["a"], "label": [1]}, r"cola/train has no column sentence, only text, label"),
         ({"sentence": ["a"]}, r"cola/train has no column label"),
         ({"sentence": ["a", None], "label": [1, 0]}, r"cola/train, column sentence, has no text in row 1"),
-        ({"sentence": ["a", "b"], "label": [1, -1]}, r"cola/train has the label -1.0 in row 1; labels must be from 0 to 1"),
+        ({"sentence": ["a", "b"], "label": [1, -1]}, r"the label -1.0 in row 1; labels must be from 0 to 1"),
         ({"sentence": ["a", "b"], "label": [1, None]}, r"cola/train has the label nan in row 1"),
         (
             {"sentence": pa.array([], pa.string()), "label": pa.array([], pa.int64())},
