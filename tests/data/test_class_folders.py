@@ -68,7 +68,7 @@ def test_class_folders_without_splits_are_one_split(tmp_path: Path, names: tuple
 def test_a_split_that_is_not_there_is_named_with_what_is(tmp_path: Path) -> None:
     write(tmp_path / "train" / "a" / "a.png", 0)
     with pytest.raises(
-        DataError, match=r"it has no split validation, neither a folder nor a table .*; it holds train\."
+        DataError, match=r"it has no split validation, neither a folder nor a table .*; it contains train\."
     ):
         opened(tmp_path)
     write(tmp_path / "val" / "a" / "a.png", 0)

@@ -115,7 +115,7 @@ def test_a_picture_that_is_null_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="table/train has no image in row 1"):
         opened(tmp_path, train="train")
     pq.write_table(pa.table({"image": [1.5, 2.5], "label": [0, 1]}), tmp_path / "train.parquet")
-    with pytest.raises(DataError, match=r"its column image .* holds no pictures"):
+    with pytest.raises(DataError, match=r"its column image .* contains no images"):
         opened(tmp_path, train="train")
 
 
