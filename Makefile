@@ -1,4 +1,4 @@
-# Every target sets itself up: `make reproduce-image-classification` works in a fresh clone with Python >= 3.11.
+# Every target creates what it needs: `make reproduce-image-classification` works in a fresh clone with Python >= 3.11.
 TASKS := image-classification lit language-modeling finetuning diffusion
 PYTHON ?= python3
 TASK ?= image_classification
@@ -22,71 +22,71 @@ STUDY = scale=$(SCALE) optimizer=$(OPTIMIZERS) hydra/sweeper=study $(if $(REPLIC
 help:  ## print this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-34s %s\n", $$1, $$2}'
 	@for task in $(TASKS); do \
-		printf '%-34s %s\n' "reproduce-$$task" "run one more replicate of this task's study, and compare"; done
+		printf '%-34s %s\n' "reproduce-$$task" "add one replicate to this task's study and compare the optimizers"; done
 	@echo
 	@echo "variables: SCALE=smoke|mini|gpu|paper  CELL=<experiment>  OPTIMIZERS=lion,adamw  REPLICATES=0-3  FRESH=1  ARGS='train.steps=400 ...'"
 
 $(READY): pyproject.toml constraints.txt
-	@echo "Setting up $(VENV), once: PyTorch, Ray and the others of constraints.txt, 7 GB on disk. Some minutes without a word."
+	@echo "Setting up $(VENV) (once): installing constraints.txt (PyTorch, Ray, ...), 7 GB. This takes minutes and prints nothing."
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-install: $(READY)  ## make .venv with everything that the suite and its tests need
+install: $(READY)  ## create .venv with everything that the suite and its tests need
 
-reproduce: $(TASKS:%=reproduce-%)  ## one more replicate of every task's study at SCALE (default mini)
+reproduce: $(TASKS:%=reproduce-%)  ## add one replicate to every task's study at SCALE (default mini)
 
 $(TASKS:%=reproduce-%): reproduce-%: $(READY)
 	$(BIN)/python -m experiments.$(subst -,_,$*) --multirun experiment=$(subst -,_,$*)/$(CELL) $(STUDY)
 
-plan: $(READY)  ## what the experiment CELL of TASK would cost: parameters, FLOPs, samples, memory
+plan: $(READY)  ## estimate the cost of experiment CELL of TASK: parameters, FLOPs, samples, memory
 	$(BIN)/python -m experiments.harness.plan $(TASK) experiment=$(TASK)/$(CELL) scale=$(SCALE) $(ARGS)
 
 report: $(READY)  ## rebuild every table and figure under results/ from the committed records
 	$(BIN)/python -m experiments.report
 	$(BIN)/python -m benchmarks.page
 
-verify: $(READY)  ## run N=2 committed runs again, or RUN=<id>, and compare with their records to the bit
+verify: $(READY)  ## rerun N=2 committed runs, or RUN=<id>, and check that they match their records bit for bit
 	$(BIN)/python -m experiments.study.verify $(if $(RUN),--run $(RUN),--number $(or $(N),2)) $(if $(SEED),--seed $(SEED))
 
-dashboard: $(READY)  ## pages of all studies and running ones in runs/dashboard; SERVE=1 serves them on 127.0.0.1
+dashboard: $(READY)  ## write pages on all studies, also running ones, to runs/dashboard; SERVE=1 serves them on 127.0.0.1
 	$(BIN)/python -m experiments.report.dashboard $(if $(SERVE),--serve) $(ARGS)
 
-wandb-sync: $(READY)  ## upload the runs that W&B logged offline, each once
+wandb-sync: $(READY)  ## upload the runs that were logged to W&B offline and are not uploaded yet
 	$(BIN)/python -m experiments.report.wandb_sync
 
-wandb-workspaces: $(READY)  ## make a W&B workspace for each task's study at SCALE
+wandb-workspaces: $(READY)  ## create a W&B workspace for each task's study at SCALE
 	$(BIN)/python -m experiments.report.wandb_workspaces $(SCALE) $(CELL)
 
-statistics: $(READY)  ## docs/statistics.md: how far the verdicts can be trusted, by simulation
+statistics: $(READY)  ## rebuild docs/statistics.md: simulations of how reliable the verdicts are
 	$(BIN)/python -m experiments.report.statistics_page
 
-protocols: $(READY)  ## results/protocols.md: how often ways of tuning name a winner, by the committed trials
+protocols: $(READY)  ## rebuild results/protocols.md: how often tuning protocols find a winner in the committed trials
 	$(BIN)/python -m experiments.report.protocols_page
 
-bench-optimizer: $(READY)  ## time a step of Lion, of other Lions and of AdamW: 10 minutes, 18 GB, a quiet machine
+bench-optimizer: $(READY)  ## time a step of Lion, other Lions and AdamW: 10 minutes, 18 GB, on an otherwise idle machine
 	$(BIN)/python -m benchmarks.optimizer_step
 
-test: lint  ## the tests that need neither network nor GPU, ruff and mypy
+test: lint  ## ruff, mypy, and the fast tests that need neither network nor GPU
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m 'not slow and not gpu and not network'
 
-golden: $(READY)  ## make the rows under tests/golden anew, after a change that is meant to move them
+golden: $(READY)  ## rewrite the rows under tests/golden, after a change that is meant to change them
 	REMAKE_GOLDEN=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/golden
 
-test-slow: $(READY)  ## the tests that take minutes
+test-slow: $(READY)  ## run the tests that take minutes
 	$(BIN)/python -m pytest -m slow
 
-test-gpu: $(READY)  ## the tests that need a CUDA device
+test-gpu: $(READY)  ## run the tests that need a CUDA device
 	$(BIN)/python -m pytest -m gpu -n 8
 
-test-network: $(READY)  ## the tests that fetch from the package registries
+test-network: $(READY)  ## run the tests that download from the package registries
 	$(BIN)/python -m pytest -m network
 
-soak: $(READY)  ## faults at random into runs and studies for SECONDS=60, compared with undisturbed ones; SEED= PAGE=<file>
+soak: $(READY)  ## inject random faults into runs and studies for SECONDS=60, compare with undisturbed ones; SEED= PAGE=<file>
 	SOAK_SECONDS=$(or $(SECONDS),60) $(if $(SEED),SOAK_SEED=$(SEED)) $(if $(PAGE),SOAK_PAGE=$(PAGE)) OMP_NUM_THREADS=1 \
 		$(BIN)/python -m pytest -s tests/soak
 
-lint: $(READY)  ## ruff and mypy
+lint: $(READY)  ## run ruff and mypy
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy

@@ -1,4 +1,4 @@
-"""Compile Lion's kernel into the wheel where a C++ compiler is at hand; everything else is in pyproject.toml."""
+"""Compile Lion's kernel into the wheel if a C++ compiler is available; everything else is in pyproject.toml."""
 
 import importlib.util
 import platform
@@ -11,7 +11,7 @@ from setuptools import Distribution, setup
 from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_py import build_py
 
-# Not `import lion`, which needs torch, and the environment of a build has none.
+# `import lion` would need torch, which the build environment does not have.
 specification = importlib.util.spec_from_file_location("compilation", Path(__file__).parent / "lion" / "compilation.py")
 assert specification is not None
 assert specification.loader is not None
@@ -20,12 +20,12 @@ specification.loader.exec_module(compilation)
 
 
 class BuildWithKernels(build_py):
-    """The modules, and a kernel for each set of instructions that PyTorch may be told to keep to."""
+    """Build the modules, and a kernel for each instruction set that PyTorch may use."""
 
     def run(self) -> None:
         """Copy the modules, then compile."""
         super().run()
-        if self.editable_mode:  # the source may change, and each change is compiled on its first use
+        if self.editable_mode:  # the source may change, and each version is compiled on first use
             return
         folder = Path(self.build_lib) / "lion"
         for stale in folder.glob("fused_cpu-*.so"):
@@ -35,23 +35,23 @@ class BuildWithKernels(build_py):
             try:
                 compilation.compile_kernel(capability, folder / compilation.built_kernel(capability).name)
             except (OSError, subprocess.SubprocessError) as error:
-                print(f"No kernel for {capability} is built, and the first use compiles it: {error}", file=sys.stderr)
+                print(f"No kernel built for {capability}; it is compiled on first use: {error}", file=sys.stderr)
 
 
 class WheelForAnyPython(bdist_wheel):
-    """The kernel knows nothing of Python's version."""
+    """A wheel for any Python version, because the kernel does not depend on it."""
 
     def get_tag(self) -> tuple[str, str, str]:
-        """Python, its binary interface, and the machine."""
+        """The wheel's Python, ABI and platform tags."""
         _, _, machine = super().get_tag()
         return "py3", "none", machine
 
 
 class DistributionWithKernels(Distribution):
-    """With a compiler a wheel is for machines of one kind, without one for any."""
+    """With a compiler, the wheel is for one platform; without one, for any."""
 
     def has_ext_modules(self) -> bool:
-        """Whether there is more in it than Python."""
+        """Whether the wheel will contain compiled code."""
         return shutil.which(compilation.compiler()[0]) is not None
 
 

@@ -1,1 +1,1 @@
-"""Benchmarks, whose tables are kept under results/."""
+"""Benchmarks. Their tables are committed under results/."""

@@ -1,4 +1,4 @@
-"""Prints the seconds that the constructor of a fused Lion takes, in which it compiles its kernel or finds it compiled.
+"""Print how many seconds the constructor of a fused Lion takes, which compiles the kernel or finds it compiled.
 
 python -m benchmarks.compile_time <cpu or cuda>
 """
@@ -13,7 +13,7 @@ from lion import Lion
 
 if __name__ == "__main__":
     param = Parameter(torch.zeros(1, device=sys.argv[1]))
-    Lion([param], fused=False)  # torch imports much for its first optimizer
+    Lion([param], fused=False)  # torch imports many modules for its first optimizer
     start = time.perf_counter()
     Lion([param], fused=True)
     print(time.perf_counter() - start)

@@ -1,4 +1,4 @@
-"""The optimizers that are timed: this suite's Lion, every Lion that PyPI has for the device, and torch's AdamW."""
+"""The optimizers that are timed: this suite's Lion, Lions from PyPI that run on the device, and torch's AdamW."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,12 +16,12 @@ from torch.optim import AdamW, Optimizer
 from lion import Lion
 
 LION_BYTES, BF16_MOMENTUM_BYTES, LION_8BIT_BYTES, ADAMW_BYTES, ADAMW_8BIT_BYTES = 20, 16, 14, 28, 16
-"""What a step has to move for a float32 parameter: read and write the parameter and its state, read the gradient."""
+"""Bytes that a step has to move per float32 parameter: it reads the gradient and reads and writes weight and state."""
 
 
 @dataclass(frozen=True)
 class Contestant:
-    """An optimizer, and the bytes that its step has to move for each float32 parameter."""
+    """An optimizer, and the bytes that its step has to move per float32 parameter."""
 
     build: Callable[[list[Parameter]], Optimizer]
     bytes_per_parameter: int
@@ -32,7 +32,7 @@ def _with(make: Any, bytes_per_parameter: int = LION_BYTES, **settings: Any) -> 
 
 
 def contestants(device: torch.device) -> dict[str, Contestant]:
-    """By the name that the table gives them. This suite's are called Lion."""
+    """Optimizers by their name in the table. This suite's back ends are called Lion."""
     everywhere = {
         "Lion, fused": _with(Lion, fused=True),
         "Lion, fused, bf16 momentum": _with(Lion, BF16_MOMENTUM_BYTES, fused=True, momentum_dtype=torch.bfloat16),

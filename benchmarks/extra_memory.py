@@ -1,9 +1,9 @@
-"""What each optimizer's step takes beside parameters, gradients and state. Prints {contestant: bytes} as JSON.
+"""Measure each step's memory beyond parameters, gradients and state; print {contestant: bytes} as JSON.
 
     python -m benchmarks.extra_memory <cpu or cuda> <one of shapes.MODELS>
 
-On a CPU it is the process's peak of resident memory, so the allocator must hand back what is freed: run it with
-MALLOC_MMAP_THRESHOLD_=65536, as optimizer_step.py does.
+On a CPU this is the rise of the process's peak resident memory, so the allocator must return freed memory to the
+system: run it with MALLOC_MMAP_THRESHOLD_=65536, as optimizer_step.py does.
 """
 
 import json
@@ -18,7 +18,7 @@ from benchmarks.shapes import parameter_shapes
 
 
 def with_gradients(model: str, device: torch.device) -> list[Parameter]:
-    """Parameters of the shapes of one of shapes.MODELS, and a gradient for each."""
+    """Parameters with the shapes of one of shapes.MODELS, each with a gradient."""
     generator = torch.Generator(device).manual_seed(0)
     params = []
     for shape in parameter_shapes(model):
@@ -33,7 +33,7 @@ def _resident_bytes(key: str) -> int:
 
 
 def extra_bytes(contestant: Contestant, params: list[Parameter], device: torch.device) -> int:
-    """Peak memory during a step, less what was there before it."""
+    """Peak memory during a step minus the memory in use before it."""
     optimizer = contestant.build(params)
     optimizer.step()
     if device.type == "cuda":
@@ -42,7 +42,7 @@ def extra_bytes(contestant: Contestant, params: list[Parameter], device: torch.d
         optimizer.step()
         return torch.cuda.max_memory_allocated() - before
     before = _resident_bytes("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # which sets VmHWM to VmRSS
+    Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM to VmRSS
     optimizer.step()
     return max(_resident_bytes("VmHWM") - before, 0)
 

@@ -1,10 +1,10 @@
-"""Which operators round alike on two machines: a digest of each one's results, a line an operator.
+"""Find operators that round differently on two machines: print one line per operator, with a digest of its results.
 
-    python -m benchmarks.operator_bits avx2 > here.txt     # with the instructions that smoke and mini are pinned to
-    python -m benchmarks.operator_bits      > here.txt     # with the processor's best
+    python -m benchmarks.operator_bits avx2 > here.txt     # with the instruction set of smoke and mini runs
+    python -m benchmarks.operator_bits      > here.txt     # with the best instruction set of the processor
     diff here.txt there.txt
 
-docs/reproducing.md says what was found.
+docs/reproducing.md describes the findings.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ from experiments.harness.arithmetic import pin_instruction_set
 
 pin_instruction_set(sys.argv[1] if len(sys.argv) > 1 else None)
 
-import numpy as np  # noqa: E402  # after the pin, as PyTorch
+import numpy as np  # noqa: E402  # after the pin, like PyTorch
 import torch  # noqa: E402
 import torch.nn.functional as F  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
@@ -39,7 +39,7 @@ def adamw_steps(param: Tensor, grad: Tensor) -> list[Tensor]:
 
 
 def results() -> dict[str, list[Tensor]]:
-    """Tensors by the operator that made them, from inputs that are the same everywhere."""
+    """Result tensors by operator, computed from inputs that are the same on every machine."""
     rng = np.random.default_rng(0)
 
     def normal(*shape: int) -> Tensor:
@@ -77,7 +77,7 @@ def results() -> dict[str, list[Tensor]]:
 
 
 def main() -> None:
-    """Print a line an operator."""
+    """Print one line per operator."""
     torch.set_num_threads(1)
     for name, tensors in results().items():
         digest = hashlib.sha256(b"".join(tensor.contiguous().numpy().tobytes() for tensor in tensors)).hexdigest()

@@ -1,9 +1,9 @@
-"""How long an optimizer's step takes, over the parameter shapes of real models: this suite's Lion beside the others.
+"""Time the step of this suite's Lion and of other optimizers, with the parameter shapes of real models.
 
     make bench-optimizer
 
-All contestants are timed in one process, in rounds of which each has a few steps, so that a slow minute of the machine
-is a slow minute for all. A copy of memory is timed in every round too.
+All contestants are timed in one process, in rounds in which each takes a few steps, so that a temporary slowdown of the
+machine affects all of them. A memory copy is timed in every round too.
 Writes results/optimizer_step/<device>/results.json, and from it README.md and step-time.png.
 """
 
@@ -30,7 +30,7 @@ from experiments.harness.provenance import ROOT, environment
 
 ROUNDS = 3
 STEPS_PER_ROUND, SECONDS_PER_ROUND = 3, {"cpu": 0.3, "cuda": 0.1}
-"""Each contestant steps at least as often and as long."""
+"""Minimum number of steps and minimum time per contestant and round."""
 
 COPY_BYTES = 2**30
 MEMORY_MODEL = "ViT-B/16"
@@ -38,13 +38,13 @@ PEERS = ("bitsandbytes", "lion-pytorch", "pytorch-optimizer", "timm", "torch-opt
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait for the device."""
+    """Wait until the device has finished its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def step_ms(optimizer: Optimizer, device: torch.device) -> list[float]:
-    """Milliseconds of each step of a round, after one that makes the state."""
+    """Milliseconds of each step of a round, after a first step that creates the state."""
     optimizer.step()
     times_ms: list[float] = []
     while len(times_ms) < STEPS_PER_ROUND or sum(times_ms) < 1e3 * SECONDS_PER_ROUND[device.type]:
@@ -57,7 +57,7 @@ def step_ms(optimizer: Optimizer, device: torch.device) -> list[float]:
 
 
 def copy_gb_per_s(source: torch.Tensor, target: torch.Tensor, device: torch.device) -> float:
-    """Bytes that a copy reads and writes, a second."""
+    """Gigabytes per second that a copy reads and writes."""
     synchronize(device)
     start = time.perf_counter()
     target.copy_(source)
@@ -66,7 +66,7 @@ def copy_gb_per_s(source: torch.Tensor, target: torch.Tensor, device: torch.devi
 
 
 def time_model(params: list[Parameter], entrants: dict[str, Contestant], device: torch.device) -> dict[str, Any]:
-    """``step_ms``: all times of each contestant, and ``copy_gb_per_s``: of each round."""
+    """``step_ms`` has all step times of each contestant, ``copy_gb_per_s`` the copy rate of each round."""
     source, target = torch.ones(2, COPY_BYTES // 4, device=device)
     times_ms: dict[str, list[float]] = {name: [] for name in entrants}
     copies = []
@@ -80,27 +80,27 @@ def time_model(params: list[Parameter], entrants: dict[str, Contestant], device:
 
 
 def in_another_process(module: str, *arguments: str, **variables: str) -> Any:
-    """What a module of the benchmarks prints as JSON."""
+    """Run a module of the benchmarks in a new process and parse the JSON that it prints."""
     command = [sys.executable, "-m", f"benchmarks.{module}", *arguments]
     done = subprocess.run(command, env={**os.environ, **variables}, cwd=ROOT, stdout=subprocess.PIPE, check=True)
     return json.loads(done.stdout)
 
 
 def compile_s(device: torch.device) -> list[float]:
-    """Seconds of the constructor in two processes: in the first there is no compiled kernel yet."""
+    """Seconds that the constructor takes in two processes; the first has to compile the kernel."""
     with tempfile.TemporaryDirectory() as cache:
         caches = {"XDG_CACHE_HOME": cache, "TRITON_CACHE_DIR": cache}
         return [in_another_process("compile_time", device.type, **caches) for _ in range(2)]
 
 
 def main() -> None:
-    """Measure on the GPU if there is one, else on the CPU."""
+    """Measure on the GPU if available, else on the CPU."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     record = environment("image_classification")
     hardware = record["hardware"]
     name = torch.cuda.get_device_name() if device.type == "cuda" else f"{hardware['cpu']} {hardware['cpu_count']} cores"
     entrants = contestants(device)
-    gc.freeze()  # what was imported need not be looked at each time that an optimizer's state is to go
+    gc.freeze()  # keeps imported objects out of the collections that free the optimizers' state
     models = {}
     for model in MODELS:
         print(f"{model}: {len(entrants)} optimizers, {ROUNDS} rounds", flush=True)

@@ -1,4 +1,4 @@
-"""The parameter shapes of the models that optimizers are timed over."""
+"""The parameter shapes of the models with which optimizers are timed."""
 
 from collections.abc import Callable
 

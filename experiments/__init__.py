@@ -1,1 +1,1 @@
-"""The reproduction: one package a task, and what all tasks share."""
+"""The reproduction suite: one package per task, and what all tasks share."""

@@ -1,6 +1,6 @@
-"""How fused_cpu.cpp is compiled: by setup.py into a wheel, else into the user's cache.
+"""Compile fused_cpu.cpp: setup.py does it into a wheel, a process that finds no kernel into the user's cache.
 
-setup.py runs it without PyTorch, so it imports nothing but the standard library.
+setup.py uses this module without PyTorch, so it imports nothing but the standard library.
 """
 
 import hashlib
@@ -14,23 +14,24 @@ from pathlib import Path
 SOURCE = Path(__file__).with_name("fused_cpu.cpp")
 
 INSTRUCTION_SETS = {"AVX2": "x86-64-v3", "AVX512": "x86-64-v4"}
-"""What g++ calls the instructions that torch.backends.cpu.get_cpu_capability() names."""
+"""The -march values for the instruction sets that torch.backends.cpu.get_cpu_capability() returns."""
 
 
 def built_kernel(capability: str) -> Path:
-    """Where a wheel has the kernel for these instructions, compiled from this source; no file if it has none."""
+    """Path of a wheel's kernel for this instruction set and this source. The file need not exist."""
     key = _digest(SOURCE.read_bytes(), *map(str.encode, _flags(capability)))
     return SOURCE.with_name(f"fused_cpu-{platform.machine()}-{key}.so")
 
 
 def cached_kernel(capability: str) -> Path:
-    """The kernel of the user's cache, kept there for each source, compiler and kind of processor; compiled if need be.
+    """The kernel in the user's cache, which has one per source, compiler and kind of processor; compiled if missing.
 
-    Its name ends in the digest of its content: what a crash or a full disk left of a kernel would crash every process
-    that loads it, so it is compiled anew. The folder must be the user's alone, who runs what lies in it.
+    Its file name ends in the digest of its content. An incomplete kernel, left by a crash or a full disk, would crash
+    every process that loads it, so it is compiled again. The folder must be accessible to the user only, because its
+    content is executed.
 
     Raises:
-        OSError, subprocess.CalledProcessError: there is no C++ compiler, or it fails, or no folder to write to.
+        OSError, subprocess.CalledProcessError: there is no C++ compiler, it fails, or the folder is not writable.
     """
     version = subprocess.run([*compiler(), "--version"], capture_output=True, check=True).stdout
     name = f"{platform.machine()}-{_digest(SOURCE.read_bytes(), version, ' '.join(_command(capability)).encode())}"
@@ -44,7 +45,7 @@ def cached_kernel(capability: str) -> Path:
             return kernel
         kernel.unlink(missing_ok=True)
 
-    # Not by torch.utils.cpp_extension, which waits for ever for a compilation that was killed.
+    # torch.utils.cpp_extension is not used because it waits forever after a compilation was killed.
     with tempfile.TemporaryDirectory(dir=folder) as unfinished:
         target = Path(unfinished) / "kernel.so"
         compile_kernel(capability, target)
@@ -56,14 +57,14 @@ def cached_kernel(capability: str) -> Path:
 
 
 def compile_kernel(capability: str, target: Path) -> None:
-    """Compile the kernel for these instructions.
+    """Compile the kernel for this instruction set.
 
     Raises:
         OSError, subprocess.CalledProcessError: there is no C++ compiler, or it fails.
     """
     subprocess.run([*_command(capability), str(SOURCE), "-o", str(target)], capture_output=True, check=True)
     if not target.exists():
-        raise FileNotFoundError(f"{shlex.join(compiler())} compiled without an error and wrote nothing")
+        raise FileNotFoundError(f"{shlex.join(compiler())} reported no error but wrote no file")
 
 
 def compiler() -> list[str]:
@@ -80,7 +81,7 @@ def _flags(capability: str) -> list[str]:
     return [
         *([f"-march={instructions}"] if instructions else []),
         *("-std=c++17", "-O3", "-fopenmp-simd", "-fPIC", "-shared"),
-        "-ffp-contract=off",  # or it would add products unrounded, which the operators do not
+        "-ffp-contract=off",  # fused multiply-adds would skip a rounding that the operators do
         *("-fno-math-errno", "-fno-trapping-math"),  # else the loop is not vectorized; neither changes a result
     ]
 

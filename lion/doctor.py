@@ -1,8 +1,9 @@
-"""Is the Lion that I have installed right? ``python -m lion.doctor timm.optim:Lion`` says so in a minute, on a CPU.
+"""Check an implementation of Lion on a CPU within a minute: ``python -m lion.doctor timm.optim:Lion``.
 
-It examines any torch.optim.Optimizer that is built as ``Class(params, lr=..., betas=..., weight_decay=...)``, and
-compares it with the rule in float64 (`lion.doctor_rule`) and with itself. A fault is one sentence; matters of taste are
-notes. The exit code is 0 if it is right, 1 if there is a fault, 2 if it cannot be examined here.
+It checks any torch.optim.Optimizer that is constructed as ``Class(params, lr=..., betas=..., weight_decay=...)``: its
+steps against Lion's rule in float64 (`lion.doctor_rule`), and its features against its own plain steps. Each fault is
+one sentence; design choices that are not wrong are printed as notes. The exit code is 0 if there is no fault, 1 if
+there is one, 2 if the class could not be checked.
 """
 
 import importlib
@@ -19,13 +20,13 @@ USAGE = "usage: python -m lion.doctor module:Class, such as timm.optim:Lion"
 
 
 def examine(make: Make) -> list[Finding]:
-    """All findings on an optimizer, each sentence once.
+    """All findings on an optimizer, without duplicates.
 
     Args:
         make: the class, or a function of the same signature.
 
     Raises:
-        Exception: whatever it raises where it cannot be built or cannot step over float32 parameters of a CPU at all.
+        Exception: whatever it raises if it cannot be constructed or cannot step at all on float32 parameters on a CPU.
     """
     Trial(make, random_problem(shapes=((5,),), steps=2)).run()
     allowed = QUANTISED if is_quantised(make) else EXACT
@@ -43,12 +44,12 @@ def _run(check: Check, make: Make, allowed: float) -> list[Finding]:
     except Exception as error:
         reason = str(error).partition("\n")[0]
         purpose = (check.__doc__ or "").strip().partition("\n")[0].rstrip(".")
-        findings.append(Finding(f"It fails with {type(error).__name__} ({reason}) where this was examined: {purpose}."))
+        findings.append(Finding(f"It raises {type(error).__name__} ({reason}) in this check: {purpose}."))
     return findings
 
 
 def main(arguments: list[str]) -> int:
-    """Examine the class that the command line names, print what was found, and return the exit code."""
+    """Check the class that the command line names, print the findings, and return the exit code."""
     module, _, name = arguments[0].partition(":") if len(arguments) == 1 else ("", "", "")
     if not (module and name):
         print(USAGE, file=sys.stderr)
@@ -60,12 +61,12 @@ def main(arguments: list[str]) -> int:
         findings = examine(made)
     except Exception as error:
         reason = str(error).partition("\n")[0]
-        print(f"{arguments[0]} cannot be examined here: {type(error).__name__}: {reason}", file=sys.stderr)
+        print(f"{arguments[0]} could not be checked: {type(error).__name__}: {reason}", file=sys.stderr)
         return 2
     faults = [finding for finding in findings if finding.is_fault]
     for finding in faults + [finding for finding in findings if not finding.is_fault]:
         print(f"{'fault' if finding.is_fault else 'note'}: {finding.sentence}")
-    print(f"{arguments[0]} is {'wrong' if faults else 'right'}.")
+    print(f"{arguments[0]} is {'incorrect' if faults else 'correct'}.")
     return 1 if faults else 0
 
 

@@ -1,4 +1,4 @@
-"""What `lion.doctor` checks: each check yields its findings, a fault where a Lion is wrong and a note on taste."""
+"""The checks of `lion.doctor`. Each yields its findings: a fault for wrong behaviour, a note for a design choice."""
 
 import copy
 import inspect
@@ -15,12 +15,12 @@ from lion.doctor_rule import MISTAKES
 from lion.doctor_trial import SETTINGS, Make, Problem, Trial, clone, random_problem, same, share_off_the_rule
 
 EXACT, QUANTISED = 1e-4, 0.04
-"""Shares of the updates that may go another way than the rule's: in float32, and with a momentum in 8 bits."""
+"""Largest share of updates that may differ from the rule's: in float32, and with 8-bit momentum."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One sentence, and whether it is a fault or a note."""
+    """One sentence, and whether it is a fault; otherwise it is a note."""
 
     sentence: str
     is_fault: bool = True
@@ -30,7 +30,7 @@ Check = Callable[[Make, float], Iterator[Finding]]
 
 
 def check_rule(make: Make, allowed: float) -> Iterator[Finding]:
-    """The order of decay and update, the roles of the betas, every shape, and many steps."""
+    """The order of decay and update, the roles of the two betas, various shapes, and many steps."""
     problems = [
         random_problem(),
         random_problem(betas=(0.5, 0.75)),
@@ -47,26 +47,26 @@ def check_rule(make: Make, allowed: float) -> Iterator[Finding]:
                 yield Finding(mistake)
                 return
         settings = ", ".join(f"{name} {value}" for name, value in problem.settings[0].items())
-        yield Finding(f"{share:.2%} of its updates are not the rule's (float32, {settings}).")
+        yield Finding(f"{share:.2%} of its updates differ from Lion's rule (float32, {settings}).")
         return
 
 
 def check_numbers(make: Make, allowed: float) -> Iterator[Finding]:
-    """Zero, the smallest and the largest numbers, and none."""
+    """Gradients of zero, very small, very large, infinite and NaN."""
     names = ["0", "-0", "1e-30", "-1e30", "inf", "-inf", "nan", "1"]
     gradient = torch.tensor([float(name) for name in names])
     problem = Problem([torch.ones(8)], [[gradient]], [{"lr": 0.25, "betas": (0.9, 0.99), "weight_decay": 0.0}])
     moved = (Trial(make, problem).run().params[0].detach() - 1).tolist()
     for name, expected, actual in zip(names, (0, 0, -0.25, 0.25, -0.25, 0.25, None, -0.25), moved, strict=True):
         if expected is None:
-            meaning = "stays, so that a NaN never shows in it" if actual == 0 else f"moves by {actual}"
+            meaning = "does not change, so the NaN is never visible in it" if actual == 0 else f"changes by {actual}"
             yield Finding(f"A weight whose gradient is NaN {meaning}.", is_fault=False)
         elif not abs(actual - expected) < 1e-6:
-            yield Finding(f"A gradient of {name} moves a weight by {actual}, not by {expected}, at a rate of 0.25.")
+            yield Finding(f"With lr 0.25, a gradient of {name} changes a weight by {actual} instead of {expected}.")
 
 
 def check_schedules(make: Make, allowed: float) -> Iterator[Finding]:
-    """Settings that change in the group, as schedulers change them."""
+    """Settings that change between steps, as schedulers change them in a parameter group."""
     changes: dict[str, list[Any]] = {
         "lr": [2**-4, 2**-5, 0.0, 0.0, 2**-6, 2**-3],
         "weight_decay": [0.5, 0.0, 0.25, 1.0, 0.0, 0.5],
@@ -76,14 +76,14 @@ def check_schedules(make: Make, allowed: float) -> Iterator[Finding]:
         problem = random_problem(steps=len(values))
         problem = replace(problem, settings=[SETTINGS | {name: value} for value in values])
         if name not in Trial(make, problem).optimizer.param_groups[0]:
-            yield Finding(f"Its groups have no {name}, so that a scheduler of {name} cannot reach it.", is_fault=False)
+            yield Finding(f"Its groups have no {name}, so a scheduler cannot change {name}.", is_fault=False)
             continue
         if share_off_the_rule(Trial(make, problem).run()) > allowed:
-            yield Finding(f"It does not step by the rule where {name} changes in its group.")
+            yield Finding(f"Its steps differ from Lion's rule when {name} changes in its group.")
 
 
 def check_groups(make: Make, allowed: float) -> Iterator[Finding]:
-    """Two groups, one of them added later, step as two optimizers would."""
+    """Two parameter groups, together or with one added later, step like two separate optimizers."""
     changes: dict[str, Any] = {"lr": 2**-6, "weight_decay": 0.0, "betas": (0.5, 0.75)}
     known = make([Parameter(torch.ones(1))], **SETTINGS).param_groups[0]
     for name, value in changes.items():
@@ -109,26 +109,26 @@ def check_groups(make: Make, allowed: float) -> Iterator[Finding]:
             expected = [param for trial in alone for param in trial.params]
             if any((a - b).abs().max() > 1e-5 for a, b in zip(params[0] + params[1], expected, strict=True)):
                 added = ", one of them added later," if later else ""
-                yield Finding(f"Parameter groups of different {name}{added} do not step as two optimizers would.")
+                yield Finding(f"Parameter groups with different {name}{added} do not step like separate optimizers.")
                 break
 
 
 def check_idle(make: Make, allowed: float) -> Iterator[Finding]:
-    """A parameter without a gradient keeps weight and momentum."""
+    """A parameter without a gradient keeps its weight and momentum."""
     problem = random_problem(shapes=((8, 8), (5000,)), steps=6)
     problem.gradients[0][1] = problem.gradients[3][1] = problem.gradients[4][1] = None
     if share_off_the_rule(Trial(make, problem).run()) > allowed:
-        yield Finding("A parameter without a gradient in some steps does not wait for the next, unchanged.")
+        yield Finding("A parameter that has no gradient in some steps does not keep its weight and momentum in them.")
 
 
 LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
-    "transposed": lambda tensor: tensor.t().contiguous().t(),
-    "of which only every second entry counts": lambda tensor: torch.stack([tensor, -tensor], -1)[..., 0],
+    "transposed {}": lambda tensor: tensor.t().contiguous().t(),
+    "{} with gaps between its entries": lambda tensor: torch.stack([tensor, -tensor], -1)[..., 0],
 }
 
 
 def check_layouts(make: Make, allowed: float) -> Iterator[Finding]:
-    """Tensors whose entries lie in memory otherwise."""
+    """Tensors that are not contiguous in memory."""
     problem = random_problem(shapes=((80, 70),))
     plain = Trial(make, problem).run()
     for words, lay_out in LAYOUTS.items():
@@ -139,11 +139,11 @@ def check_layouts(make: Make, allowed: float) -> Iterator[Finding]:
             else:
                 other.gradients = [[lay_out(g) for g in step if g is not None] for step in problem.gradients]
             if allowed == EXACT and not same(Trial(make, other).run(), plain):
-                yield Finding(f"It misreads a {of_what} {words}.")
+                yield Finding(f"It misreads a {words.format(of_what)}.")
 
 
 def check_gradients(make: Make, allowed: float) -> Iterator[Finding]:
-    """The gradients are the caller's."""
+    """The step does not change the gradients."""
     problem = random_problem()
     trial = Trial(make, problem).run()
     for param, gradient in zip(trial.params, problem.gradients[-1], strict=True):
@@ -153,7 +153,7 @@ def check_gradients(make: Make, allowed: float) -> Iterator[Finding]:
 
 
 def check_closure(make: Make, allowed: float) -> Iterator[Finding]:
-    """A closure is called once, with gradients recorded, and its loss returned."""
+    """A closure is called once, with gradients recorded, and its loss is returned."""
     param = Parameter(torch.ones(3))
     optimizer = make([param], **SETTINGS)
     calls = []
@@ -164,30 +164,32 @@ def check_closure(make: Make, allowed: float) -> Iterator[Finding]:
         return 7.0
 
     if optimizer.step(closure) != 7.0 or calls != [True]:
-        yield Finding("It does not call a closure once with gradients recorded and return its loss.")
+        yield Finding("It does not call a closure exactly once, with gradients recorded, and return its loss.")
 
 
 def check_low_precision(make: Make, allowed: float) -> Iterator[Finding]:
-    """Updates of bfloat16 and float16 weights, and in what their momentum is kept."""
+    """Updates of bfloat16 and float16 weights, and the dtype of their momentum."""
     for dtype, tolerance in ((torch.bfloat16, 2**-6), (torch.float16, 2**-9)):
         problem = random_problem(shapes=((4000,),), dtype=dtype, magnitudes=2)
         try:
             trial = Trial(make, problem).run()
         except Exception as error:
-            yield Finding(f"It does not take {dtype} parameters: {_first_line(error)}.", is_fault=False)
+            yield Finding(f"It does not support {dtype} parameters: {_first_line(error)}.", is_fault=False)
             continue
         share = share_off_the_rule(trial, tolerance=tolerance)
         if share > 1e-4:
-            yield Finding(f"Of {dtype} weights {share:.2%} of the updates are not the rule's.", is_fault=share > 0.02)
+            yield Finding(
+                f"For {dtype} weights, {share:.2%} of the updates differ from Lion's rule.", is_fault=share > 0.02
+            )
         kept = {value.dtype for value in _tensors_of(trial)}
         if dtype in kept:
             yield Finding(
-                f"It keeps the momentum of {dtype} weights in {dtype}, where small gradients get lost.", is_fault=False
+                f"It keeps the momentum of {dtype} weights in {dtype}, which loses small gradients.", is_fault=False
             )
 
 
 def check_loading(make: Make, allowed: float) -> Iterator[Finding]:
-    """Saved, loaded and continued, it trains as if it had not been; and the state keeps its dtype."""
+    """Training continues after saving and loading as it would have without, and the state keeps its dtype."""
     for dtype in (torch.float32, torch.bfloat16):
         problem = random_problem(shapes=((33, 17), (5000,)), dtype=dtype)
 
@@ -202,13 +204,13 @@ def check_loading(make: Make, allowed: float) -> Iterator[Finding]:
         try:
             plain = Trial(make, problem).run()
         except Exception:
-            continue  # what check_low_precision has noted
+            continue  # check_low_precision has reported it
         reloaded = Trial(make, problem).run(between=reload)
         if [value.dtype for value in _tensors_of(plain)] != [value.dtype for value in _tensors_of(reloaded)]:
             yield Finding(f"Loading its own state dict changes the dtype of the state of {dtype} weights.")
         elif any(not torch.equal(*pair) for pair in zip(plain.params, reloaded.params, strict=True)):
             yield Finding(
-                f"Saved and loaded in the middle, training of {dtype} weights does not go on as it would have."
+                f"After saving and loading, training of {dtype} weights does not continue as it would have without."
             )
         trial = Trial(make, problem)
         state_dict = trial.optimizer.state_dict()
@@ -220,7 +222,7 @@ def check_loading(make: Make, allowed: float) -> Iterator[Finding]:
 
 
 def check_copies(make: Make, allowed: float) -> Iterator[Finding]:
-    """A deep copy of model and optimizer trains on as the original does."""
+    """A deep copy of model and optimizer continues training as the original does."""
 
     def copied(trial: Trial, index: int) -> None:
         if index == 6:
@@ -231,11 +233,11 @@ def check_copies(make: Make, allowed: float) -> Iterator[Finding]:
         not torch.equal(*pair)
         for pair in zip(Trial(make, problem).run().params, Trial(make, problem).run(between=copied).params, strict=True)
     ):
-        yield Finding("A deep copy of it and of the parameters does not go on as the original does.")
+        yield Finding("A deep copy of it and the parameters does not continue as the original does.")
 
 
 def check_back_ends(make: Make, allowed: float) -> Iterator[Finding]:
-    """Its several ways to take the same step, and the way up."""
+    """Its back ends all take the same step, and so does maximize with negated gradients."""
     known = inspect.signature(make).parameters
     problem = random_problem()
     flags: list[dict[str, Any]] = [{}, *({"maximize": True} for _ in known.keys() & {"maximize"})]
@@ -247,28 +249,28 @@ def check_back_ends(make: Make, allowed: float) -> Iterator[Finding]:
                 try:
                     trial = Trial(make, problem, **flag, **({name: value} if name else {})).run()
                 except Exception as error:
-                    yield Finding(f"{name}={value} cannot be had here: {_first_line(error)}.", is_fault=False)
+                    yield Finding(f"{name}={value} does not work here: {_first_line(error)}.", is_fault=False)
                     continue
                 if not same(trial, plain):
                     words = [f"{key}={setting}" for key, setting in {**flag, name: value}.items() if key]
-                    yield Finding(f"With {' and '.join(words)} it takes other steps.")
+                    yield Finding(f"With {' and '.join(words)} its steps are different.")
 
 
 def check_quantisation(make: Make, allowed: float) -> Iterator[Finding]:
-    """How many updates a momentum of 8 bits turns round."""
+    """How many updates have a different sign because of 8-bit momentum."""
     if allowed == EXACT:
         return
     generator = torch.Generator().manual_seed(0)
-    size = 10 ** torch.empty(50_000).uniform_(-2, 1, generator=generator)  # each entry's own, so that momentum matters
+    size = 10 ** torch.empty(50_000).uniform_(-2, 1, generator=generator)  # fixed per entry, so that momentum matters
     gradients: list[list[Tensor | None]] = [
         [size * (1 + 3 * torch.randn(50_000, generator=generator))] for _ in range(50)
     ]
     share = share_off_the_rule(Trial(make, Problem([torch.ones(50_000)], gradients, [SETTINGS] * 50)).run())
-    yield Finding(f"Its momentum of 8 bits sends {share:.2%} of the updates another way.", is_fault=share > allowed)
+    yield Finding(f"Its 8-bit momentum makes {share:.2%} of the updates differ from Lion's.", is_fault=share > allowed)
 
 
 OF_THE_RULE: list[Check] = [check_numbers, check_schedules, check_idle, check_low_precision, check_quantisation]
-"""Those that compare with the rule, which is no use where the rule itself is broken."""
+"""Checks against the rule. They tell nothing new once `check_rule` has failed."""
 
 OF_ITSELF: list[Check] = [
     check_groups,
@@ -282,7 +284,7 @@ OF_ITSELF: list[Check] = [
 
 
 def _tensors_of(trial: Trial) -> list[Tensor]:
-    """Tensors of the state with as many entries as their parameter, in order."""
+    """State tensors with as many entries as their parameter, in order."""
     return [
         value
         for param in trial.params

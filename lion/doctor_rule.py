@@ -1,4 +1,4 @@
-"""Lion's rule once more, written plainly in float64: what the tests and `lion.doctor` hold every implementation to."""
+"""An independent, plain float64 implementation of Lion's rule: the reference for the tests and `lion.doctor`."""
 
 from collections.abc import Callable
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 CLOSE_TO_ZERO = 1e-5
-"""Below this share of its terms an interpolation may come out with either sign in float32."""
+"""If an interpolation is smaller than this share of its terms, float32 rounding may flip its sign."""
 
 
 def step(
@@ -19,10 +19,10 @@ def step(
     weight_decay: float,
     maximize: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """One step of Algorithm 2 of arXiv:2302.06675, out of place, for real tensors of one shape and any dtype.
+    """One step of Algorithm 2 of arXiv:2302.06675, out of place, for real tensors of the same shape and any dtype.
 
     Returns:
-        The new weight and the new momentum in float64, and a bool for each entry: whether its sign is beyond doubt.
+        The new weight and the new momentum in float64, and a bool for each entry: whether its sign is certain.
     """
     weight, gradient, momentum = weight.double(), gradient.double(), momentum.double()
     if maximize:
@@ -34,8 +34,8 @@ def step(
     return weight, betas[1] * momentum + (1 - betas[1]) * gradient, beyond_doubt
 
 
-# What a Lion may do instead of the rule: how, in words, and the same step with that mistake. The arguments are weight,
-# gradient, momentum, lr, the two betas and decay, in float64; the results are the new weight and momentum.
+# Known mistakes: a sentence that describes each, and the step with that mistake. The arguments are weight, gradient,
+# momentum, lr, the two betas and weight decay, in float64; the results are the new weight and momentum.
 
 Wrong = Callable[[Tensor, Tensor, Tensor, float, float, float, float], tuple[Tensor, Tensor]]
 
@@ -45,15 +45,15 @@ def _mix(momentum: Tensor, gradient: Tensor, beta: float) -> Tensor:
 
 
 MISTAKES: dict[str, Wrong] = {
-    "It decays the weight after the update, and so the update as well.": lambda w, g, m, lr, b1, b2, wd: (
+    "It decays the weight after the update, so the update is decayed too.": lambda w, g, m, lr, b1, b2, wd: (
         (w - lr * _mix(m, g, b1).sign()) * (1 - lr * wd),
         _mix(m, g, b2),
     ),
-    "It puts the weight decay inside the sign, where its size is lost.": lambda w, g, m, lr, b1, b2, wd: (
+    "It puts the weight decay inside the sign, which discards its size.": lambda w, g, m, lr, b1, b2, wd: (
         w - lr * (_mix(m, g, b1) + wd * w).sign(),
         _mix(m, g, b2),
     ),
-    "It adds the weight decay to the gradient, where the sign loses its size.": lambda w, g, m, lr, b1, b2, wd: (
+    "It adds the weight decay to the gradient, so the sign discards its size.": lambda w, g, m, lr, b1, b2, wd: (
         w - lr * _mix(m, g + wd * w, b1).sign(),
         _mix(m, g + wd * w, b2),
     ),
@@ -62,11 +62,11 @@ MISTAKES: dict[str, Wrong] = {
         _mix(m, g, b2),
     ),
     "It ignores the weight decay.": lambda w, g, m, lr, b1, b2, wd: (w - lr * _mix(m, g, b1).sign(), _mix(m, g, b2)),
-    "It takes the sign from the momentum after its update.": lambda w, g, m, lr, b1, b2, wd: (
+    "It updates the momentum before it computes the update from it.": lambda w, g, m, lr, b1, b2, wd: (
         w * (1 - lr * wd) - lr * _mix(_mix(m, g, b2), g, b1).sign(),
         _mix(m, g, b2),
     ),
-    "It exchanges the two betas.": lambda w, g, m, lr, b1, b2, wd: (
+    "It swaps the two betas.": lambda w, g, m, lr, b1, b2, wd: (
         w * (1 - lr * wd) - lr * _mix(m, g, b2).sign(),
         _mix(m, g, b1),
     ),
@@ -78,7 +78,7 @@ MISTAKES: dict[str, Wrong] = {
         w * (1 - lr * wd) - lr * _mix(m, g, b2).sign(),
         _mix(m, g, b2),
     ),
-    "It takes the sign of the momentum alone, after its update.": lambda w, g, m, lr, b1, b2, wd: (
+    "It updates the momentum first and then uses only its sign.": lambda w, g, m, lr, b1, b2, wd: (
         w * (1 - lr * wd) - lr * _mix(m, g, b2).sign(),
         _mix(m, g, b2),
     ),
@@ -86,7 +86,7 @@ MISTAKES: dict[str, Wrong] = {
         w * (1 - lr * wd) - lr * torch.where(_mix(m, g, b1) < 0, -1.0, 1.0),
         _mix(m, g, b2),
     ),
-    "It goes uphill.": lambda w, g, m, lr, b1, b2, wd: (
+    "It maximizes the loss instead of minimizing it.": lambda w, g, m, lr, b1, b2, wd: (
         w * (1 - lr * wd) + lr * _mix(m, g, b1).sign(),
         _mix(m, g, b2),
     ),
@@ -94,7 +94,7 @@ MISTAKES: dict[str, Wrong] = {
         w * (1 - lr * wd) - lr * _mix(m, g, b1),
         _mix(m, g, b2),
     ),
-    "It does not update the momentum by the gradient's share of 1 - beta.": lambda w, g, m, lr, b1, b2, wd: (
+    "It adds the gradient to the momentum without the factor 1 - beta2.": lambda w, g, m, lr, b1, b2, wd: (
         w * (1 - lr * wd) - lr * _mix(m, g, b1).sign(),
         b2 * m + g,
     ),

@@ -1,4 +1,4 @@
-"""A Lion under examination: it steps over given tensors, and every step is compared with the rule's."""
+"""Run an optimizer on given tensors and compare every step with Lion's rule."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 from lion.doctor_rule import MISTAKES, step
 
 Make = Callable[..., Optimizer]
-"""Builds the optimizer from parameters and settings."""
+"""Constructs the optimizer from parameters and settings."""
 
 SHAPES = ((33, 17), (7,), (), (3, 4, 5, 2), (10_007,), (1,), (0,))
 SETTINGS: dict[str, Any] = {"lr": 2**-4, "betas": (0.9, 0.99), "weight_decay": 0.5}
@@ -20,7 +20,7 @@ SETTINGS: dict[str, Any] = {"lr": 2**-4, "betas": (0.9, 0.99), "weight_decay": 0
 
 @dataclass
 class Problem:
-    """Tensors to start from, gradients for each step (None: none), and what is set in the group before each step."""
+    """Initial weights, gradients for each step (None: no gradient), and the group's settings for each step."""
 
     starts: list[Tensor]
     gradients: list[list[Tensor | None]]
@@ -34,7 +34,7 @@ def random_problem(
     magnitudes: int = 5,
     **settings: Any,
 ) -> Problem:
-    """Normal weights, and gradients of very different sizes, some of them 0."""
+    """Normally distributed weights, and gradients of very different sizes, some of them 0."""
     generator = torch.Generator().manual_seed(0)
 
     def gradient(shape: tuple[int, ...]) -> Tensor:
@@ -48,12 +48,12 @@ def random_problem(
 
 
 def clone(tensor: Tensor) -> Tensor:
-    """A copy with the same strides, outside of any graph."""
+    """A detached copy with the same strides."""
     return tensor.detach().clone(memory_format=torch.preserve_format)
 
 
 class Trial:
-    """One optimizer on its way through a problem."""
+    """One optimizer solving one problem."""
 
     def __init__(self, make: Make, problem: Problem, **options: Any) -> None:
         self.problem = problem
@@ -62,7 +62,7 @@ class Trial:
         self.weights = [[clone(param) for param in self.params]]
 
     def run(self, steps: range | None = None, between: Callable[["Trial", int], None] | None = None) -> "Trial":
-        """Take the steps, and keep the weights after each."""
+        """Take the steps, and record the weights after each."""
         for index in steps or range(len(self.problem.gradients)):
             if between is not None:
                 between(self, index)
@@ -77,10 +77,11 @@ class Trial:
 
 
 def share_off_the_rule(trial: Trial, mistake: str | None = None, tolerance: float = 1e-5) -> float:
-    """Share of all entries and steps, beyond doubt as to their sign, that do not end where the rule leads.
+    """Share of all updates (entries times steps) that differ from the rule's, or from those of a known mistake.
 
-    Each step starts from the weights that the trial had, and from the momentum that the gradients make, so that one
-    wrong step is not held against the next. The tolerance is relative to the weights, or to 1.
+    Entries whose sign rounding may flip are not counted. Each step starts from the trial's own weights and from the
+    momentum computed from the gradients, so that one wrong step does not count again in the next. The tolerance is
+    relative to 1 plus the weight's absolute value.
     """
     off = entries = 0
     momenta = [torch.zeros_like(start, dtype=torch.float64) for start in trial.problem.starts]
@@ -105,7 +106,10 @@ def share_off_the_rule(trial: Trial, mistake: str | None = None, tolerance: floa
 
 
 def same(one: Trial, other: Trial, lr: float = SETTINGS["lr"]) -> bool:
-    """Whether two trials end alike but for the rounding of signs near 0: one entry in a thousand, by one update."""
+    """Whether two trials end with the same weights, apart from rounding of signs near 0.
+
+    One entry in a thousand may differ (up to 1 in small tensors), and none by more than 50 lr.
+    """
     for ours, theirs in zip(one.params, other.params, strict=True):
         difference = (ours.detach().double() - theirs.detach().double()).abs()
         if (difference > 1e-5).double().sum() > 1e-3 * max(difference.numel(), 1000) or (difference > 50 * lr).any():

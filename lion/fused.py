@@ -1,7 +1,7 @@
 """The fused back end: which tensors go to the kernel of `fused_cpu` or `fused_cuda`, and which to the operators.
 
-A float32 parameter costs 20 bytes of traffic (read p, g, m; write p, m), where the loop of PyTorch's operators passes
-over it again and again.
+The kernel moves 20 bytes per float32 parameter (it reads p, g, m and writes p, m); PyTorch's operators read and write
+each tensor several times.
 """
 
 import logging
@@ -35,7 +35,7 @@ KERNELS = {"cpu": "lion.fused_cpu", "cuda": "lion.fused_cuda"}
 def takes_fused(
     params: Sequence[Tensor], *, fused: bool | None, foreach: bool | None, differentiable: bool, cautious: bool
 ) -> bool:
-    """Whether a step over these parameters goes to `_fused_lion`: if asked for, and if nothing else is."""
+    """Whether a step over these parameters uses `_fused_lion`: if requested, or by default if no other back end is."""
     if fused is None:
         other = foreach is not None or differentiable or cautious
         return not other and all(param.device.type in KERNELS for param in params)
@@ -43,7 +43,7 @@ def takes_fused(
 
 
 def compile_kernels(group: dict[str, Any]) -> None:
-    """Compile what steps over a parameter group need, so that the first one takes no longer than the others."""
+    """Compile the kernels that a parameter group needs, so that the first step takes no longer than the others."""
     if _operators_are_intercepted():
         return
     for param in group["params"]:
@@ -71,7 +71,7 @@ def _fused_lion(
     if fused and not all(param.is_cpu for param in params):
         elsewhere = {param.device.type for param in params} - KERNELS.keys()
         if elsewhere:
-            raise RuntimeError(f"fused=True is for parameters on {' and '.join(KERNELS)}, got some on {elsewhere}.")
+            raise RuntimeError(f"fused=True needs parameters on {' or '.join(KERNELS)}, got some on {elsewhere}.")
     scalars = {
         "lr": lr,
         "decay": 1 - lr * weight_decay,
@@ -81,7 +81,7 @@ def _fused_lion(
         "grad_scale": grad_scale,
         "found_inf": found_inf,
     }
-    # Whatever follows the operators would miss what a kernel does; in a compiled step Inductor fuses the operators.
+    # Whatever intercepts operators would not see what a kernel does. In a compiled step Inductor fuses the operators.
     watched = torch.is_grad_enabled() or _operators_are_intercepted()
     if params and not watched:
         columns: Columns = [params, grads, exp_avgs]
@@ -91,7 +91,7 @@ def _fused_lion(
         if kernel and _step_by(kernel, columns, scalars):
             return
 
-    # Tensors of several kinds, or some that the kernel cannot take.
+    # The tensors are of several kinds, or the kernel does not support some of them.
     check_rows(params, grads, exp_avgs, compensations)
     kinds: dict[tuple[Any, ...], list[Row]] = {}
     for row in zip(params, grads, exp_avgs, compensations, strict=True):
@@ -132,7 +132,7 @@ def _fused_lion(
 
 
 def _operators_are_intercepted() -> bool:
-    """Whether calls of operators go elsewhere than to memory: to a fake or tracing mode, functorch, or a compiler."""
+    """Whether a fake or tracing mode, functorch or a compiler intercepts calls of operators."""
     return (
         torch.compiler.is_compiling()
         or torch._C._len_torch_dispatch_stack() > 0
@@ -148,7 +148,7 @@ def _kind(row: Sequence[Tensor | None]) -> tuple[torch.device | torch.dtype | No
 
 
 def _step_by(kernel: ModuleType, columns: Columns, scalars: dict[str, Any]) -> bool:
-    """Step over all rows, or none: the return value says which."""
+    """Step over all rows and return True, or leave all unchanged and return False."""
     if not kernel.step(columns, **scalars):
         return False
     for index, column in enumerate(columns):
@@ -166,9 +166,9 @@ def _kernel(
     exp_avg: torch.dtype,
     compensation: torch.dtype | None = None,
 ) -> ModuleType | None:
-    """The module that steps over tensors of these dtypes; None where there is none, or no compiler.
+    """The module whose kernel supports these dtypes; None if there is none or it cannot be compiled.
 
-    Of a missing compiler it warns if the kernel was asked for.
+    Warns about a failed compilation if the kernel was requested explicitly.
     """
     if not {param, exp_avg} <= {*FUSED_DTYPES} or param != grad or compensation not in (None, torch.bfloat16):
         return None
@@ -179,14 +179,14 @@ def _kernel(
     one = torch.ones((), device=device)
     try:
         kernel = import_module(KERNELS[device.type])
-        # Triton compiles for each kind of argument, a second each: all of them for whoever asked for the kernel.
+        # Triton compiles a variant for each kind of argument, a second each; if fused=True was given, compile them all.
         scalings: tuple[dict[str, Tensor], ...] = ({}, {"found_inf": one}, {"grad_scale": one, "found_inf": one})
         for lr in (0.0, one)[: 1 + asked_for]:
             for scaling in scalings if asked_for else scalings[:1]:
                 example = [[torch.zeros(1, dtype=dtype, device=device)] for dtype in dtypes]
                 if not kernel.step(example, lr=lr, decay=1 - lr, beta1=0.0, beta2=0.0, sign=1, **scaling):
                     raise RuntimeError("the kernel refused tensors of one entry")
-    except Exception as error:  # that is what Triton raises where it cannot compile
+    except Exception as error:  # Triton raises plain Exception when it cannot compile
         reason = str(error).strip().partition("\n")[0]
         message = f"Lion's fused kernel cannot be compiled here, so it steps by PyTorch's operators: {reason}"
         if asked_for:

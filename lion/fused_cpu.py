@@ -1,6 +1,6 @@
-"""The fused kernel of a CPU: fused_cpu.cpp, called once for all tensors of a step.
+"""The fused CPU kernel, fused_cpu.cpp, called once for all tensors of a step.
 
-torch.compile makes as good a loop of the plain update, but a call of it takes 20 to 30 microseconds, for every tensor.
+torch.compile turns the plain update into an equally fast loop, but calling it takes 20 to 30 microseconds per tensor.
 """
 
 import ctypes
@@ -19,7 +19,7 @@ from lion.fusible import Columns, are_plain
 log = logging.getLogger(__name__)
 
 ALIGNMENT_BYTES = 1
-"""What the kernel assumes of addresses: nothing."""
+"""Alignment that the kernel requires of addresses: none."""
 
 
 def step(
@@ -35,9 +35,10 @@ def step(
 ) -> bool:
     """Update parameters, momenta and compensations in place; with `grad_scale`, divide the gradients by it in place.
 
-    Nothing changes if `found_inf` is not 0, nor where the kernel cannot take these tensors, which the return value
-    says: all must be plain tensors of a CPU, each column of one dtype, float32 or bfloat16, the tensors of a row of one
-    shape, with their entries in the same order and none between them, and written tensors share no memory.
+    Nothing changes if `found_inf` is not 0. If the kernel does not support these tensors, nothing changes and the
+    return value is False. All must be plain CPU tensors; each column must have a single dtype, float32 or bfloat16;
+    the tensors of a row must have the same shape and the same dense memory layout; and tensors that are written must
+    not share memory.
 
     Raises:
         OSError, subprocess.CalledProcessError: there is no C++ compiler, or it fails.
@@ -62,7 +63,7 @@ def step(
 def _compiled(
     param: torch.dtype, exp_avg: torch.dtype, compensated: bool
 ) -> tuple[Callable[..., int], Callable[..., None], ctypes.Array[ctypes.c_int64], ctypes.Array[ctypes.c_void_p]]:
-    """The compiled check and step for these dtypes, the bits of each column's, and the functions that they call."""
+    """The compiled check and step for these dtypes, the bits per entry of each column, and the functions they call."""
     check_library, library = _libraries()
     check = check_library.lion_check
     check.argtypes = [*[ctypes.py_object] * 4, *[ctypes.c_int64] * 2, ctypes.c_void_p, ctypes.c_int64]
@@ -77,11 +78,11 @@ def _compiled(
 
 @cache
 def _functions() -> ctypes.Array[ctypes.c_void_p]:
-    """Addresses of what the kernel calls: `Functions` of fused_cpu.cpp."""
+    """Addresses of the functions that the kernel calls: `Functions` in fused_cpu.cpp."""
     (libtorch,) = Path(torch.__file__).parent.glob("lib/libtorch_cpu.*")
     pointer_of = ctypes.pythonapi.PyCapsule_GetPointer
     pointer_of.argtypes, pointer_of.restype = [ctypes.py_object, ctypes.c_char_p], ctypes.c_void_p
-    # Major and minor version, an older interface, then functions, of which the fourth describes a tensor.
+    # Major and minor version, an older interface, then functions, the fourth of which describes a tensor.
     interface = pointer_of(torch.Tensor.__dlpack_c_exchange_api__, b"dlpack_exchange_api")
     version = ctypes.c_uint32.from_address(interface).value
     if version != 1:
@@ -95,13 +96,13 @@ def _functions() -> ctypes.Array[ctypes.c_void_p]:
 
 @cache
 def _libraries() -> tuple[ctypes.PyDLL, ctypes.CDLL]:
-    """The kernel of the wheel, else of the user's cache, to be called with Python's lock held and without."""
+    """The kernel from the wheel, else from the user's cache, to be called with Python's lock held and without it."""
     capability = torch.backends.cpu.get_cpu_capability()
     built = built_kernel(capability)
     if built.exists():
         try:
             return ctypes.PyDLL(str(built)), ctypes.CDLL(str(built))
         except OSError as error:  # built for another C library, say
-            log.info("%s cannot be loaded, so it is compiled anew: %s", built.name, error)
+            log.info("%s cannot be loaded, so the kernel is compiled again: %s", built.name, error)
     cached = str(cached_kernel(capability))
     return ctypes.PyDLL(cached), ctypes.CDLL(cached)

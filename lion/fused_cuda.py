@@ -1,9 +1,9 @@
-"""The fused kernel of a CUDA device: one launch of Triton code takes any number of tensors of any size.
+"""The fused CUDA kernel: one launch of Triton code updates any number of tensors of any size.
 
-A launch for every tensor, which is what the code of `lion.fused_cpu` would come to, takes the host longer than a small
-tensor takes the device, and so does a launch that has the tensors as its arguments: Triton looks at each. So the kernel
-reads their addresses from a table on the device, which is written anew only when one has changed. What Inductor makes
-of whole lists of tensors fits one model and compiles for a minute.
+For small tensors, one launch per tensor would take the host longer than the update takes the device. So would one
+launch with all tensors as arguments, because Triton inspects each argument. The kernel therefore reads the tensors'
+addresses from a table on the device, which is rewritten only when an address has changed. A step over lists of tensors
+compiled by Inductor would fit only one model and take a minute to compile.
 """
 
 from collections import deque
@@ -21,16 +21,16 @@ from torch._C._dynamo.guards import assert_size_stride
 from lion.fusible import PLAIN_TYPES, Columns, are_fusible, dtype_of
 
 BLOCK = 2048
-"""Entries of one program. By 4 warps each thread has 4 accesses of 16 bytes to every float32 tensor in flight: on an
-H100 1 to 4 % faster than 1024, or than programs of several blocks."""
+"""Entries per program. With 4 warps, each thread has 4 accesses of 16 bytes to every float32 tensor in flight. On an
+H100 this is 1 to 4 % faster than 1024, or than programs of several blocks."""
 
 WARPS = 4
 
 ALIGNMENT_BYTES = 16
-"""What the kernel assumes of every address, to load 4 float32 entries at once."""
+"""Alignment that the kernel requires of every address, to load 4 float32 entries at once."""
 
 TABLES = 256
-"""How many tables are kept: one for each parameter group that steps. They take 40 to 48 bytes a tensor."""
+"""How many tables are kept, one per parameter group that steps. A table takes 40 to 48 bytes per tensor."""
 
 DTYPES = {torch.float32: tl.float32, torch.bfloat16: tl.bfloat16}
 
@@ -40,7 +40,7 @@ FACTS: tuple[Callable[[Tensor], Any], ...] = (dtype_of, Tensor.get_device, Tenso
 
 @dataclass(frozen=True)
 class Table:
-    """Where tensors are, and all that `are_fusible` found right of them.
+    """The addresses of tensors that `are_fusible` has accepted, and the properties on which that depends.
 
     ``on_device`` has an int64 row of first programs, one of sizes, and one of addresses for each column of tensors.
     """
@@ -53,7 +53,7 @@ class Table:
     programs: int
 
     def is_of(self, tensors: list[Tensor], facts: list[list[Any]]) -> bool:
-        """Whether these tensors, as many, differ in their addresses alone. Asking anew takes 5 times as long."""
+        """Whether the same number of tensors differ at most in their addresses. A full check takes 5 times as long."""
         try:
             deque(map(assert_size_stride, tensors, self.sizes, self.strides), maxlen=0)
         except AssertionError:
@@ -62,10 +62,10 @@ class Table:
 
 
 _tables: dict[tuple[int, ...], Table] = {}
-"""The table of the last step by device, stream, address of the first parameter, and lengths of the columns.
+"""The table of the last step, keyed by device, stream, address of the first parameter, and lengths of the columns.
 
-By stream, because memory that is freed may be taken at once for what its stream does next. No table is ever changed, so
-threads may share them.
+The stream is part of the key because freed memory may be reused at once by its stream's next work. Tables are never
+modified, so threads may share them.
 """
 
 
@@ -82,9 +82,9 @@ def step(
 ) -> bool:
     """Update parameters, momenta and compensations in place; with `grad_scale`, divide the gradients by it in place.
 
-    Nothing changes if `found_inf` is not 0, nor where the kernel cannot take these tensors, which the return value
-    says: `lion.fusible.are_fusible` has what they must be. What is given as a tensor stays on the device, so that a
-    CUDA graph follows its value.
+    Nothing changes if `found_inf` is not 0. If the kernel does not support these tensors (see
+    `lion.fusible.are_fusible`), nothing changes and the return value is False. Scalars given as device tensors stay on
+    the device, so that a CUDA graph uses their current values.
     """
     device = columns[0][0].device
     with torch.cuda.device_of(columns[0][0]):
@@ -116,15 +116,15 @@ def step(
             entries_at_once=_entries_at_once(columns),
             block=BLOCK,
             num_warps=WARPS,
-            enable_fp_fusion=False,  # or it would add products unrounded, which the operators do not
+            enable_fp_fusion=False,  # fused multiply-adds would skip a rounding that the operators do
         )
     return True
 
 
 def _entries_at_once(columns: Columns) -> int:
-    """How many neighbouring entries a thread takes: 16 bytes of the widest dtype.
+    """How many adjacent entries a thread handles: 16 bytes of the widest dtype.
 
-    With 16 bytes of the narrower one, the threads of a warp would leave gaps when they access the wider one.
+    With 16 bytes of a narrower dtype, a warp's accesses to the wider one would have gaps.
     """
     return ALIGNMENT_BYTES // max(column[0].itemsize for column in columns)
 
@@ -134,7 +134,7 @@ def _on(device: torch.device, scalar: Tensor) -> Tensor:
 
 
 def _table(columns: Columns, device: torch.device) -> Table | None:
-    """Where these tensors are; None if the kernel cannot take them."""
+    """The table of these tensors; None if the kernel does not support them."""
     tensors = [*chain.from_iterable(columns)]
     if not PLAIN_TYPES.issuperset(map(type, tensors)):
         return None
@@ -160,12 +160,12 @@ def _table(columns: Columns, device: torch.device) -> Table | None:
     *firsts, programs = accumulate((-(-number // BLOCK) for number in entries), initial=0)
     values = [*firsts, *entries, *addresses]
     if captured:
-        # A graph keeps the arguments of kernels, but of a copy from the host only the address. What is allocated in a
-        # capture is the graph's own, so that nothing else need live as long as it.
+        # A graph stores the arguments of kernels, but only the source address of a copy from the host. Memory allocated
+        # during the capture belongs to the graph, so nothing else has to be kept alive for it.
         on_device = torch.zeros(len(values), dtype=torch.int64, device=device)
         torch._foreach_add_([*on_device.unbind()], values)
     else:
-        # Pinned, or the copy would wait; PyTorch reuses pinned memory only when the copies from it are over.
+        # Pinned, so that the copy does not block; PyTorch reuses pinned memory only after copies from it have finished.
         on_device = torch.tensor(values, dtype=torch.int64, pin_memory=on_gpu).to(device, non_blocking=True)
     table = Table(facts, *layout, addresses, on_device, programs)
     if not captured:
@@ -176,12 +176,12 @@ def _table(columns: Columns, device: torch.device) -> Table | None:
 
 
 def _are_valid(addresses: list[int]) -> bool:
-    """Whether `are_fusible` would find nothing wrong with them, were no tensor empty."""
+    """Whether `are_fusible` would accept these addresses if no tensor were empty."""
     distinct = {*addresses}
     return len(distinct) == len(addresses) and 0 not in distinct and not any(at % ALIGNMENT_BYTES for at in distinct)
 
 
-# Numbers of tensors are not to be compiled for, nor whether lr is where 16 divides the address.
+# Do not specialize on the number of tensors or on whether the addresses of the scalars are divisible by 16.
 @triton.jit(do_not_specialize=["tensors"], do_not_specialize_on_alignment=["lr", "decay", "inverse_scale", "found_inf"])
 def _update(  # type: ignore[no-untyped-def]
     table,

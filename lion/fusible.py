@@ -1,4 +1,4 @@
-"""Which tensors a kernel may take by their addresses."""
+"""Which tensors a kernel may access by their addresses."""
 
 from collections.abc import Callable, Sequence
 from itertools import chain
@@ -10,10 +10,10 @@ from torch import Tensor
 from torch.nn import Parameter
 
 Columns = Sequence[list[Any]]
-"""Parameters, gradients, momenta and, where there are any, compensations: a row of tensors is an entry of each."""
+"""Parameters, gradients, momenta and, if any, compensations: a row consists of one tensor of each column."""
 
 GRADS = 1
-"""The column that a step only reads, unless it unscales it."""
+"""The column that a step only reads, unless it unscales the gradients."""
 
 PLAIN_TYPES = {Tensor, Parameter}
 
@@ -21,17 +21,17 @@ dtype_of: Callable[[Tensor], torch.dtype] = attrgetter("dtype")
 
 
 def are_plain(columns: Columns) -> bool:
-    """Whether columns are equally long and all tensors of PyTorch's own types, whose memory holds what they show."""
+    """Whether the columns have the same length and all tensors are of PyTorch's own types and not lazily negated."""
     return len({*map(len, columns)}) == 1 and all(
         PLAIN_TYPES.issuperset(map(type, column)) and not any(map(Tensor.is_neg, column)) for column in columns
     )
 
 
 def are_fusible(columns: Columns, alignment_bytes: int) -> bool:
-    """Whether a kernel may trust these addresses.
+    """Whether a kernel may access these tensors by their addresses.
 
-    All must be plain and on one device, each column of one dtype, the tensors of a row of one shape, with their entries
-    in the same order and none between them, and no tensor may begin where another does.
+    All tensors must be plain and on one device; each column must have a single dtype; the tensors of a row must have
+    the same shape and the same dense memory layout; and no two tensors may start at the same address.
 
     Raises:
         RuntimeError: a tensor's memory was freed, which would crash the operators too.
@@ -64,5 +64,5 @@ def _are_alike(*row: Tensor) -> bool:
 
 
 def _axes(tensor: Tensor) -> list[tuple[int, int]]:
-    """Strides and sizes of the axes whose stride matters."""
+    """Strides and sizes of the axes whose stride matters, which are those longer than 1."""
     return [(stride, size) for stride, size in zip(tensor.stride(), tensor.shape, strict=True) if size != 1]

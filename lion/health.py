@@ -1,4 +1,4 @@
-"""What one optimizer step did to weights and state: the check that shows a NaN which Lion would hide."""
+"""Measure what one optimizer step did to weights and state. This reveals NaNs, which Lion would hide."""
 
 import torch
 from torch import Tensor
@@ -8,22 +8,22 @@ from torch import Tensor
 def measure_step(optimizer: torch.optim.Optimizer) -> dict[str, float]:
     """Call `optimizer.step()` once and measure it.
 
-    Lion needs this more than others: `sign(nan)` is 0, so one NaN gradient poisons an entry of the momentum and freezes
-    the weight for ever, while weights and loss stay finite. AdamW's weights turn NaN at once.
+    Lion needs this more than other optimizers: `sign(nan)` is 0, so one NaN gradient turns an entry of the momentum
+    into NaN and freezes its weight permanently, while weights and loss stay finite. AdamW's weights turn NaN at once.
 
-    The call holds one copy of the parameters and synchronizes with the device once, at its end.
+    The call holds one copy of the parameters and synchronizes with the device once, at the end.
 
     Args:
-        optimizer: any torch optimizer whose step needs no closure and whose gradients are there.
+        optimizer: any torch optimizer whose step needs no closure, after the gradients have been computed.
 
     Returns:
         `nonfinite_state`: number of NaN and infinite entries in all floating and complex state tensors after the step;
-        `zero_update_share`: share, 0 to 1, of entries of parameters with a gradient that the step left as is;
+        `zero_update_share`: share, 0 to 1, of the entries of parameters with a gradient that the step did not change;
         `update_norm`: l2 norm of the change over all parameters;
         `weight_norm`: l2 norm of all parameters after the step.
 
     Raises:
-        ValueError: no parameter has a gradient, so that there is no step to measure.
+        ValueError: no parameter has a gradient, so there is no step to measure.
     """
     params = [param for group in optimizer.param_groups for param in group["params"]]
     before = {param: param.detach().clone() for param in params if param.grad is not None}
@@ -43,12 +43,12 @@ def measure_step(optimizer: torch.optim.Optimizer) -> dict[str, float]:
         if isinstance(value, Tensor) and (value.is_floating_point() or value.is_complex())
     ]
 
-    # All on one device until the end, and in float64, which holds counts exactly up to 2**53.
+    # All on one device until the end, and in float64, which represents counts exactly up to 2**53.
     zero = torch.zeros((), dtype=torch.float64, device=params[0].device)
     columns = (unchanged, change_squares, weight_squares, nonfinite)
     totals = torch.stack([sum((value.to(zero) for value in column), zero) for column in columns])
     if hasattr(totals, "full_tensor"):
-        totals = totals.full_tensor()  # of sharded parameters (DTensor) each process has summed its shard alone
+        totals = totals.full_tensor()  # for sharded parameters (DTensor) each process has summed only its own shard
     unchanged_entries, change_square, weight_square, nonfinite_entries = totals.tolist()
     return {
         "nonfinite_state": nonfinite_entries,

@@ -31,48 +31,52 @@ class Lion(Optimizer):
         w = w - lr * sign(beta1 * m + (1 - beta1) * g)
         m = beta2 * m + (1 - beta2) * g
 
-    In float32 on a CPU every bit is that of github.com/google/automl/blob/master/lion/lion_pytorch.py. There is no
-    epsilon and no bias correction: the sign removes the scale.
+    In float32 on a CPU the result is bit for bit that of google/automl's lion_pytorch.py
+    (github.com/google/automl/blob/master/lion/lion_pytorch.py). There is no epsilon and no bias correction: the sign
+    removes the scale.
 
-    State: `exp_avg` alone, the momentum, of the parameter's shape and layout. Its dtype is the parameter's, or float32
+    State: only `exp_avg`, the momentum, with the parameter's shape and layout. Its dtype is the parameter's, or float32
     for bfloat16 and float16 parameters, unless `momentum_dtype` is given. The step computes in float32 or better. With
-    `kahan_sum` bfloat16 and float16 parameters have a `compensation` of their own shape, layout and dtype.
+    `kahan_sum`, bfloat16 and float16 parameters also have a `compensation` with their own shape, layout and dtype.
 
-    Tuning (README of google/automl/lion; paper, section 5): against a tuned AdamW, lr 3 to 10 times smaller and
-    weight_decay 3 to 10 times larger, so that their product stays, and the schedule's end points scaled with lr. If
-    training is unstable, betas (0.95, 0.98). Below a batch size of 64 no gain over AdamW is to be expected.
+    Tuning (README of google/automl/lion; paper, section 5): compared with a tuned AdamW, use an lr 3 to 10 times
+    smaller and a weight_decay 3 to 10 times larger, so that their product stays the same, and scale the schedule's end
+    points with lr. If training is unstable, use betas (0.95, 0.98). Do not expect a gain over AdamW at batch sizes
+    below 64.
 
-    sign(nan) is 0: a NaN gradient freezes its weight for ever and the loss stays finite. `lion.measure_step` shows it.
+    sign(nan) is 0: a NaN gradient freezes its weight permanently while the loss stays finite. `lion.measure_step`
+    detects this.
 
     Args:
-        params: tensors, (name, tensor) pairs, or dicts that define parameter groups, as torch.optim takes them.
-        lr: learning rate; as a 1-element tensor it may change under torch.compile and, on the GPU, in a CUDA graph.
+        params: tensors, (name, tensor) pairs, or dicts that define parameter groups, as in torch.optim.
+        lr: learning rate; a 1-element tensor can be changed under torch.compile and, if on the GPU, in a CUDA graph.
         betas: (beta1, beta2), each in [0, 1).
         weight_decay: decoupled decay, multiplied by lr.
-        momentum_dtype: floating dtype of `exp_avg`, or its name, which is what the groups hold; bfloat16, as in the
-            paper, halves the state of float32 parameters.
-        kahan_sum: keep what rounding takes from bfloat16 and float16 parameters and add it in the next step. Without it
-            a weight that is large against lr never moves (Zamirai et al. 2020, arXiv:2010.06192, section 4).
-        cautious: drop the entries of the update whose sign is not the gradient's and scale the others by
+        momentum_dtype: floating dtype of `exp_avg`, or its name; the groups store the name. bfloat16, as in the paper,
+            halves the state of float32 parameters.
+        kahan_sum: keep the rounding error of bfloat16 and float16 parameters and add it back in the next step. Without
+            it, a weight that is large relative to lr never moves (Zamirai et al. 2020, arXiv:2010.06192, section 4).
+        cautious: zero the entries of the update whose sign differs from the gradient's and scale the others by
             size / (kept + 1) (Cautious Optimizers, arXiv:2411.16085; github.com/kyleliang919/C-Optim).
-        maximize: ascend.
-        foreach: multi-tensor kernels, for two temporary copies of the parameters. None chooses as torch.optim does
-            where the kernel is not the choice.
-        capturable: may be captured in a CUDA graph, after a first step outside of it.
+        maximize: maximize the objective instead of minimizing it.
+        foreach: use multi-tensor kernels, at the cost of two temporary copies of the parameters. Where the fused kernel
+            is not used, None chooses as torch.optim does.
+        capturable: the step may be captured in a CUDA graph, after a first step outside the graph.
         differentiable: autograd may run through the step.
-        fused: a compiled kernel, see below. None chooses it on CPUs and CUDA devices, unless another back end was asked
-            for. False chooses the loop where `foreach` is None, as in torch.optim.
+        fused: use a compiled kernel, see below. None uses it on CPUs and CUDA devices, unless another back end was
+            requested. False uses the loop where `foreach` is None, as in torch.optim.
 
-    Back ends, with the same bits on one device:
-        loop: PyTorch's operators on one tensor after the other. Does all that Lion does.
+    Back ends; on a given device all produce the same bits:
+        loop: PyTorch's operators, one tensor at a time. Supports every setting.
         foreach: the same operators on lists of tensors.
-        fused: one kernel for all dense float32 and bfloat16 tensors, the others for the rest. The choice: the
-            constructor compiles it in a second by a C++ compiler, on a GPU by Triton, and later processes find it.
+        fused: one kernel for all dense float32 and bfloat16 tensors, and the other back ends for the rest. The default.
+            The constructor compiles it, in about a second with a C++ compiler or a few seconds with Triton on a GPU;
+            later processes reuse it.
 
     Raises:
-        ValueError: a setting is out of range, or excluded by another; the message quotes it.
-        RuntimeError: at the step, for sparse gradients, for shapes that changed since the last step, for fused=True on
-            another device than a CPU or a CUDA device, and for CUDA graphs that could not be replayed rightly.
+        ValueError: a setting is out of range or incompatible with another; the message quotes it.
+        RuntimeError: in a step, for sparse gradients, for shapes that changed since the last step, for fused=True on a
+            device that is neither a CPU nor a CUDA device, and for a CUDA graph that could not be replayed correctly.
     """
 
     def __init__(
@@ -108,7 +112,7 @@ class Lion(Optimizer):
         super().__init__(params, as_saved(defaults))
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add a group as torch.optim does, its own settings checked like the constructor's."""
+        """Add a group as torch.optim does, and check its own settings as the constructor does."""
         check_settings(self.defaults | param_group)
         super().add_param_group(param_group)
         group = self.param_groups[-1]
@@ -120,14 +124,14 @@ class Lion(Optimizer):
 
     @property
     def _step_supports_amp_scaling(self) -> bool:
-        """Whether torch.amp.GradScaler leaves the unscaling, and the skipping of what overflowed, to the step.
+        """Whether torch.amp.GradScaler leaves it to the step to unscale gradients and to skip steps that overflowed.
 
-        Who asks this, such as Lightning, takes it to mean that fused=True was given, and refuses to clip gradients.
+        Callers such as Lightning take it to mean that fused=True was given, and then refuse to clip gradients.
         """
         return all(group["fused"] for group in self.param_groups)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Restore; what an older version saved gets the settings that came later."""
+        """Restore, with defaults for the settings that the version that saved it did not have."""
         super().__setstate__(state)
         for settings in (self.defaults, *self.param_groups):
             for name, default in LATER_SETTINGS.items():
@@ -135,10 +139,10 @@ class Lion(Optimizer):
             settings.update(as_saved(settings))
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load and copy what a Lion saved, each momentum exact, whatever its parameter's dtype.
+        """Load a copy of what a Lion saved, with each momentum exact, whatever its parameter's dtype.
 
         Raises:
-            ValueError: another optimizer saved it, or its groups or shapes are not those of this one.
+            ValueError: another optimizer saved it, or its groups or shapes differ from this optimizer's.
         """
         hooks = register_exact_loading(self)
         try:
@@ -155,7 +159,7 @@ class Lion(Optimizer):
         exp_avgs: list[Tensor],
         compensations: list[Tensor | None],
     ) -> None:
-        # torch.compile calls a method of this name and kind instead of tracing it.
+        # torch.compile calls a method of this name and signature instead of tracing it.
         for param in group["params"]:
             grad = param.grad
             if grad is None:
@@ -166,7 +170,7 @@ class Lion(Optimizer):
                     f"{tuple(param.shape)}: build the embedding with sparse=False, or make the gradient dense."
                 )
             state = self.state[param]
-            exp_avg = state.get("exp_avg")  # others may keep something of theirs in the state before the first step
+            exp_avg = state.get("exp_avg")  # other code may store something in the state before the first step
             if exp_avg is None:
                 dtype = momentum_dtype(param, group["momentum_dtype"])
                 exp_avg = state["exp_avg"] = torch.zeros_like(param, dtype=dtype, memory_format=torch.preserve_format)
@@ -179,7 +183,7 @@ class Lion(Optimizer):
 
     @_use_grad_for_differentiable
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """Perform one step; a closure computes loss and gradients anew before it, and its loss is returned."""
+        """Perform one step. A closure is called first to recompute loss and gradients; its loss is returned."""
         if (
             not torch.compiler.is_compiling()
             and torch.cuda.is_initialized()
@@ -241,18 +245,18 @@ def lion(
 ) -> None:
     """Take one step: the functional form of `Lion`, which documents settings and errors.
 
-    The gradients are divided by `grad_scale`, in place, and nothing is done if `found_inf` is not 0 (both 1-element):
-    what torch.amp.GradScaler leaves to a fused step.
+    `grad_scale` and `found_inf` (both 1-element) are what torch.amp.GradScaler leaves to a fused step: the gradients
+    are divided by `grad_scale`, in place, and nothing is done if `found_inf` is not 0.
 
-    The lists are equally long. Parameters, momenta and compensations are updated in place, gradients otherwise only
-    read; at each index they have one shape, and all are complex if one is; devices and dtypes may be mixed. A
-    compensation is what rounding took from a bfloat16 or float16 parameter. Call it under `torch.no_grad()`: where
-    gradients are recorded, or torch.func transforms the step, the kernel leaves it to the operators.
+    The lists have the same length. Parameters, momenta and compensations are updated in place; gradients are otherwise
+    only read. At each index the tensors have the same shape, and all are complex if one is; devices and dtypes may be
+    mixed. A compensation is the rounding error of a bfloat16 or float16 parameter. Call it under `torch.no_grad()`:
+    while gradients are recorded, or torch.func transforms the step, the operators run instead of the kernel.
 
     Raises:
-        ValueError: a setting excludes another.
-        RuntimeError: a gradient, momentum or compensation has another shape than its parameter, or `fused=True` is
-            asked of another device than a CPU or a CUDA device.
+        ValueError: two settings are incompatible.
+        RuntimeError: a gradient, momentum or compensation differs in shape from its parameter, or `fused=True` is
+            given for a device that is neither a CPU nor a CUDA device.
     """
     check_back_end(lr, foreach, capturable, differentiable, cautious, fused)
     compensations = compensations or [None] * len(params)
@@ -265,7 +269,7 @@ def lion(
         _, foreach = _default_to_fused_or_foreach(params, differentiable, use_fused=False)
         foreach = foreach and (capturable or not isinstance(lr, Tensor))
     if not torch.compiler.is_compiling() and torch._C._functorch.peek_interpreter_stack() is not None:
-        foreach = False  # torch.func.vmap knows the operators on tensors alone
+        foreach = False  # torch.func.vmap supports only the operators on single tensors
 
     if any(map(torch.is_complex, params)):
         params, grads, exp_avgs = ([as_real(tensor) for tensor in column] for column in (params, grads, exp_avgs))

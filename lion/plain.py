@@ -1,4 +1,4 @@
-"""The update by PyTorch's operators: one tensor after the other, or lists of them at a time."""
+"""The update by PyTorch's operators, one tensor or a list of tensors at a time."""
 
 import torch
 from torch import Tensor
@@ -21,7 +21,7 @@ def _single_tensor_lion(
 ) -> None:
     for param, grad, exp_avg, compensation in zip(params, grads, exp_avgs, compensations, strict=True):
         dtype = arithmetic_dtype(param, exp_avg)
-        p, g, m = param.to(dtype), grad.to(dtype), exp_avg.to(dtype)  # no copies unless in low precision
+        p, g, m = param.to(dtype), grad.to(dtype), exp_avg.to(dtype)  # copies only in low precision
         if compensation is not None:
             p.add_(compensation)
         if maximize:
@@ -29,8 +29,8 @@ def _single_tensor_lion(
 
         if weight_decay != 0:
             p.mul_(1 - lr * weight_decay)
-        # addcmul by 1 rounds the product before adding it, as google/automl's code does and add_(g, alpha) does not.
-        # Adding g * (1 - beta1) would round alike, but its second temporary more than doubles the time on a CPU.
+        # addcmul by 1 rounds the product before adding it, like google/automl's code and unlike add_(g, alpha).
+        # Adding g * (1 - beta1) would round the same way, but its second temporary more than doubles the time on a CPU.
         update = (m * beta1).addcmul_(g, p.new_ones(()), value=1 - beta1).sign_()
         if cautious:
             _drop_disagreeing_entries_(update, g)
@@ -38,13 +38,13 @@ def _single_tensor_lion(
             p.sub_(update * lr)
         else:
             p.add_(update, alpha=-lr)
-        del update  # so that the next one can take its memory
+        del update  # so that the next one can reuse its memory
         m.mul_(beta2).add_(g, alpha=1 - beta2)
 
         if param.dtype != dtype:
             param.copy_(p)
         if compensation is not None:
-            compensation.copy_(p - param)  # not in place: in float32 p is the parameter itself
+            compensation.copy_(p - param)  # not in place: for float32 p is the parameter itself
         if exp_avg.dtype != dtype:
             exp_avg.copy_(m)
 
@@ -62,7 +62,7 @@ def _multi_tensor_lion(
     cautious: bool,
     maximize: bool,
 ) -> None:
-    # One call takes tensors of one device and dtype. torch's own grouping wants the momentum in the parameter's dtype.
+    # One call takes tensors of one device and dtype. torch's own grouping needs the momentum in the parameter's dtype.
     groups: dict[tuple[object, ...], list[tuple[Tensor, Tensor, Tensor, Tensor | None]]] = {}
     for tensors in zip(params, grads, exp_avgs, compensations, strict=True):
         *operands, compensation = tensors

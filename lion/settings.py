@@ -1,4 +1,4 @@
-"""What Lion's settings may be, and which combinations it refuses."""
+"""Which values and combinations of settings Lion accepts."""
 
 import math
 import warnings
@@ -12,7 +12,7 @@ from lion.arithmetic import LOW_PRECISION
 
 MOMENTUM_DTYPES = ("bfloat16", "float16", "float32", "float64")
 
-# Defaults of the settings that other Lions do not have, so that their checkpoints and older ones load.
+# Defaults of the settings that other implementations of Lion lack, so that their checkpoints and older ones load.
 LATER_SETTINGS = {
     "momentum_dtype": None,
     "kahan_sum": False,
@@ -26,7 +26,7 @@ LATER_SETTINGS = {
 
 
 def check_settings(group: dict[str, Any]) -> None:
-    """Raise ValueError for a setting out of range; where torch.optim has the same check, the words are the same."""
+    """Raise ValueError for a setting out of range, with torch.optim's message where it has the same check."""
     lr, betas, weight_decay = group["lr"], group["betas"], group["weight_decay"]
     if isinstance(lr, Tensor) and lr.numel() != 1:
         raise ValueError(f"Tensor lr must be 1-element, got shape {tuple(lr.shape)}.")
@@ -47,9 +47,9 @@ def check_settings(group: dict[str, Any]) -> None:
 
 
 def as_saved(settings: dict[str, Any]) -> dict[str, Any]:
-    """The settings as numbers, strings and tuples: distributed checkpoints refuse a dtype, and other lists may follow.
+    """The settings with betas as a tuple and the momentum's dtype by name.
 
-    A config library's list type, for one, must not end up in a checkpoint.
+    Distributed checkpoints reject a dtype, and a config library's list type must not end up in a checkpoint.
     """
     plain = {"betas": tuple(settings["betas"]), "momentum_dtype": _dtype_name(settings["momentum_dtype"])}
     return settings | plain
@@ -65,17 +65,17 @@ def check_rows(
     exp_avgs: Sequence[Tensor],
     compensations: Sequence[Tensor | None],
 ) -> None:
-    """Raise RuntimeError where a row's shapes or devices differ, which the operators let pass for tensors of one entry.
+    """Raise RuntimeError where shapes or devices differ within a row. The operators accept that for 1-element tensors.
 
-    A kernel would write beyond the end of the smaller one.
+    A kernel would write past the end of the smaller tensor.
     """
     for param, *operands in zip(params, grads, exp_avgs, compensations, strict=True):
         for name, tensor in zip(("gradient", "momentum", "compensation"), operands, strict=True):
             if tensor is not None and (tensor.shape != param.shape or tensor.device != param.device):
                 raise RuntimeError(
                     f"A parameter of shape {tuple(param.shape)} on {param.device} has a {name} of shape "
-                    f"{tuple(tensor.shape)} on {tensor.device}. After a change of its shape, delete its state: `del "
-                    "optimizer.state[param]`; after a change of its device, move its state along."
+                    f"{tuple(tensor.shape)} on {tensor.device}. If you changed the parameter's shape, delete its state "
+                    "(`del optimizer.state[param]`); if you changed its device, move its state too."
                 )
 
 
@@ -87,7 +87,7 @@ def check_back_end(
     cautious: bool,
     fused: bool | None,
 ) -> None:
-    """Raise ValueError if no back end can do what is asked."""
+    """Raise ValueError if no back end supports this combination."""
     if fused:
         for name, value in (("foreach", foreach), ("differentiable", differentiable), ("cautious", cautious)):
             if value:
@@ -99,16 +99,16 @@ def check_back_end(
 
 
 def warn_of_low_precision(param_groups: list[dict[str, Any]]) -> None:
-    """Warn if the last group brings the first bfloat16 or float16 parameter that is not compensated."""
+    """Warn if the last group has the first bfloat16 or float16 parameters without compensation."""
     loses = [
         not group["kahan_sum"] and any(param.dtype in LOW_PRECISION for param in group["params"])
         for group in param_groups
     ]
     if loses[-1] and not any(loses[:-1]):
         warnings.warn(
-            "Lion got bfloat16 or float16 parameters. Every weight moves by lr, and not at all where lr is less than "
-            "half a unit in its last place: at lr 1e-4 that is any bfloat16 weight above 0.031. Keep the parameters in "
-            "float32 and use torch.autocast, or set kahan_sum=True.",
+            "Lion got bfloat16 or float16 parameters. Every step changes a weight by lr, which is rounded away where "
+            "lr is less than half a unit in the weight's last place: at lr 1e-4, in every bfloat16 weight above 0.031. "
+            "Keep the parameters in float32 and use torch.autocast, or set kahan_sum=True.",
             stacklevel=5,
         )
 
@@ -117,14 +117,14 @@ def check_capture(optimizer: torch.optim.Optimizer) -> None:
     """Raise RuntimeError for a CUDA graph capture whose replays would silently differ from Lion's step."""
     for group in optimizer.param_groups:
         if not group["capturable"]:
-            raise RuntimeError("Lion's step is being captured in a CUDA graph: build it with capturable=True.")
+            raise RuntimeError("Lion's step is being captured in a CUDA graph: construct Lion with capturable=True.")
         if isinstance(group["lr"], Tensor) and group["lr"].is_cpu:
             raise RuntimeError(
-                "Lion's step is being captured in a CUDA graph with lr as a CPU tensor, and every replay would repeat "
-                "its present value. Create lr on the parameters' device."
+                "Lion's step is being captured in a CUDA graph with lr as a CPU tensor, so every replay would use its "
+                "current value. Create lr on the parameters' device."
             )
         if any(param.grad is not None and not optimizer.state.get(param) for param in group["params"]):
             raise RuntimeError(
-                "Lion's first step is being captured in a CUDA graph, and every replay would set the momentum back to "
-                "0. Take one step before the capture."
+                "Lion's first step is being captured in a CUDA graph, so every replay would reset the momentum to 0. "
+                "Take one step before the capture."
             )

@@ -1,4 +1,4 @@
-"""Lion's state: the dtype of the momentum, and how the state comes out of a state dict."""
+"""Lion's state: the dtype of the momentum, and how state dicts are checked and loaded."""
 
 from typing import Any, NoReturn
 
@@ -11,22 +11,22 @@ from lion.arithmetic import LOW_PRECISION
 SETTINGS_OF_ALL = {"lr", "betas", "weight_decay"}
 SETTINGS_OF_OURS = {"momentum_dtype", "kahan_sum", "cautious"}
 
-# What other optimizers keep beside or instead of a first moment: Adam's kin, SGD and Muon, Adamax, AdaBelief, Sophia.
+# What other optimizers keep with or instead of a first moment: Adam variants, SGD and Muon, Adamax, AdaBelief, Sophia.
 STATE_OF_OTHERS = {"exp_avg_sq", "momentum_buffer", "exp_inf", "exp_avg_var", "hessian"}
 
 
 def momentum_dtype(param: Tensor, requested: str | None) -> torch.dtype:
-    """Dtype of a parameter's momentum: as requested, else the parameter's own, but no less than float32."""
+    """Dtype of a parameter's momentum: as requested, else the parameter's own, but at least float32."""
     if requested is None:
         return torch.promote_types(param.dtype, torch.float32)
     if param.is_complex():
-        raise ValueError(f"momentum_dtype={requested} is not for complex parameters ({param.dtype}): leave it None.")
+        raise ValueError(f"momentum_dtype={requested} does not work for complex parameters ({param.dtype}): use None.")
     dtype: torch.dtype = getattr(torch, requested)
     return dtype
 
 
 def match_compensation(param: Tensor, state: dict[str, Any], kahan_sum: bool) -> None:
-    """Give a parameter that rounds a compensation; give one that no longer rounds what was kept for it, once."""
+    """Create the compensation of a low-precision parameter; add it once to one that no longer has low precision."""
     if param.dtype in LOW_PRECISION:
         if kahan_sum and "compensation" not in state:
             state["compensation"] = torch.zeros_like(param, memory_format=torch.preserve_format)
@@ -36,16 +36,16 @@ def match_compensation(param: Tensor, state: dict[str, Any], kahan_sum: bool) ->
 
 
 def register_exact_loading(optimizer: torch.optim.Optimizer) -> tuple[RemovableHandle, RemovableHandle]:
-    """Let the next `load_state_dict` refuse foreign state and take over the state bit for bit.
+    """Make the next `load_state_dict` reject another optimizer's state and restore Lion's state bit for bit.
 
-    By itself, `Optimizer.load_state_dict` casts the momentum to the parameter's dtype, which drops bits of a float32
-    momentum of bfloat16 parameters, and shares memory with the state dict wherever it need not cast. The two hooks run
+    On its own, `Optimizer.load_state_dict` casts the momentum to the parameter's dtype, which loses bits of the float32
+    momentum of bfloat16 parameters, and shares memory with the state dict wherever no cast is needed. The two hooks run
     after the user's pre-hooks, which may rewrite the state dict, and before the user's post-hooks, which may read the
     state.
 
     Raises:
-        ValueError: when loading, if another optimizer wrote the state dict or a saved momentum has another shape than
-            its parameter.
+        ValueError: when loading, if another optimizer wrote the state dict or the shape of a saved momentum differs
+            from its parameter's.
     """
     loaded: dict[str, Any] = {}
 
@@ -60,14 +60,14 @@ def register_exact_loading(optimizer: torch.optim.Optimizer) -> tuple[RemovableH
 
 
 def _check_written_by_lion(state_dict: dict[str, Any]) -> None:
-    """Raise ValueError if another optimizer wrote this: its lr and betas would be taken over without a word.
+    """Raise ValueError if another optimizer wrote this: its lr and betas would silently be used.
 
-    What someone else keeps in a Lion is no reason: a wrapper's copies of the weights, a setting of one's own.
+    Extra entries are accepted, such as a wrapper's copies of the weights or a user's own settings.
     """
     for index, group in enumerate(state_dict["param_groups"]):
         if missing := SETTINGS_OF_ALL - group.keys():
             _refuse(f"param group {index} lacks {sorted(missing)}")
-        # All of torch.optim's optimizers that have betas have eps as well.
+        # All optimizers of torch.optim that have betas also have eps.
         if "eps" in group and SETTINGS_OF_OURS.isdisjoint(group):
             _refuse(f"param group {index} has 'eps'")
         states = {key: state_dict["state"].get(key, {}) for key in group["params"]}
@@ -94,7 +94,7 @@ def _restore(optimizer: torch.optim.Optimizer, state_dict: dict[str, Any]) -> No
                 if saved.shape != param.shape:
                     raise ValueError(
                         f"The state dict holds {name} of shape {tuple(saved.shape)} for parameter {saved_id}, which "
-                        f"has shape {tuple(param.shape)}: build the optimizer with the parameters in the order saved."
+                        f"has shape {tuple(param.shape)}: build the optimizer with its parameters in the saved order."
                     )
                 exact = saved.dtype if name == "compensation" else momentum_dtype(param, group["momentum_dtype"])
                 optimizer.state[param][name] = saved.to(device=param.device, dtype=exact, copy=True)

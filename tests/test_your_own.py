@@ -266,7 +266,7 @@ def test_layouts_of_labelled_texts(folder: Path, layout: str, kind: str) -> None
         ("a.csv", "text,label\nx,1\ny,\n", r"split train has the label '' in row 1"),
         ("a.jsonl", '{"text": "x", "label": 0}\n["y", 1]\n', r"a\.jsonl has no JSON object in line 2, but \['y', 1\]"),
         ("a.jsonl", '{"text": "x", "label": 0}\n{"label": 1}\n', r"a\.jsonl has no text in row 1: it is None"),
-        ("a.jsonl", '{"text": "x"', r"a\.jsonl has no JSON in line 1"),
+        ("a.jsonl", '{"text": "x"', r"a\.jsonl has invalid JSON in line 1"),
     ],
 )
 def test_a_table_that_is_not_whole_is_refused_by_file_and_row(

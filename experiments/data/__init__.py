@@ -1,1 +1,1 @@
-"""The one way in for data: readers and what they check, whatever the task."""
+"""Reading and checking data, for all tasks."""

@@ -1,7 +1,7 @@
-"""Are test pictures or texts in the training set too? One guard for all tasks, which says what it found.
+"""Check whether held-out images or texts are also in the training set, for all tasks, and report what was found.
 
-Looked for are pictures that are equal, and pictures of the same size so alike as one that was encoded again: their
-thumbnails differ by little, and their brightness correlates. Pictures that were cropped, resized or turned are not.
+It finds identical images, and images of the same size that look re-encoded: their thumbnails differ little and their
+brightness is correlated. Cropped, resized or rotated copies are not found.
 """
 
 import hashlib
@@ -26,36 +26,36 @@ from experiments.harness.prepared_data import cached_arrays
 log = logging.getLogger(__name__)
 
 MOST_COPIES = 0.1
-"""Share of a held-out split above which its metric says nothing of new data. CIFAR-10 has none."""
+"""Share of copies in a held-out split above which its metric says nothing about new data. CIFAR-10 has none."""
 MOST_PICTURES = 2_000_000
-"""Training pictures that are looked at; of larger sets this would take hours."""
+"""The largest training set that is searched; for larger ones this would take hours."""
 THUMBNAIL = 4
 DIGEST_BYTES = 16
 ALIKE = 3.0
-"""Root mean square difference of two thumbnails, in levels of 255, up to which the pictures are compared"""
+"""Root mean square difference of two thumbnails, in levels of 255, up to which the full images are compared"""
 SAME_CORRELATION = 0.7
 BLOCK = 256
 TRAIN_BLOCK = 65_536
 
 
 class Pictures(Protocol):
-    """Pictures by number."""
+    """Images by index."""
 
     def __len__(self) -> int:
-        """How many there are."""
+        """The number of images."""
 
     def __getitem__(self, number: int) -> Any:
-        """PIL, or uint8 ``[C, H, W]``."""
+        """A PIL image, or uint8 ``[C, H, W]``."""
 
 
 def warn_of_copies(
     name: str, train: Pictures, held_out: Mapping[str, Pictures], identity: str, cache_dir: Path, num_workers: int = 0
 ) -> None:
-    """Say in a warning how many pictures of each held-out split are in ``train`` too; above MOST_COPIES it is a
-    DataError. Computed once, under ``identity``, which tells the pictures.
+    """Warn about images of each held-out split that are also in ``train``; above MOST_COPIES this is a DataError. The
+    result is computed once and cached under ``identity``, which must identify the images.
     """
     if len(train) > MOST_PICTURES:
-        log.info("data=%s: copies of its %d training pictures in the test are not looked for", name, len(train))
+        log.info("data=%s: its %d training images are too many to look for copies of test images", name, len(train))
         return
     sizes = [len(train), *(len(split) for split in held_out.values())]
     found = cached_arrays(
@@ -66,15 +66,13 @@ def warn_of_copies(
     ).load()
     for split, originals in found.items():
         copies = np.flatnonzero(originals >= 0).tolist()
-        _say(
-            name, split, copies, len(originals), "pictures", MOST_COPIES, lambda number, own=originals: int(own[number])
-        )
+        _say(name, split, copies, len(originals), "images", MOST_COPIES, lambda number, own=originals: int(own[number]))
 
 
 def warn_of_same_texts(
     name: str, train: Iterable[str], held_out: Mapping[str, Sequence[str]], most: float = MOST_COPIES
 ) -> None:
-    """The same of texts, by what experiments/data/text.py calls the same; above ``most`` it is a DataError."""
+    """The same for texts, which are equal if experiments/data/text.py folds them alike; above ``most`` a DataError."""
     first: dict[str, int] = {}
     for number, text in enumerate(train):
         first.setdefault(folded(text), number)
@@ -87,16 +85,18 @@ def _say(name: str, split: str, copies: list[int], count: int, what: str, most: 
     if not copies:
         return
     found = (
-        f"data={name}: {len(copies)} of the {count} {what} of {split} are in the training set too, such as number "
-        f"{copies[0]}, which is number {original(copies[0])} of it"
+        f"data={name}: {len(copies)} of the {count} {what} in {split} are also in the training set, such as number "
+        f"{copies[0]}, which is number {original(copies[0])} there"
     )
     if len(copies) > most * count:
-        raise DataError(f"{found}: what is measured on them says nothing of new data. Take them out of one of the two.")
+        raise DataError(
+            f"{found}: metrics on {split} say nothing about new data. Remove the copies from one of the two."
+        )
     log.warning("%s", found)
 
 
 def _find(train: Pictures, held_out: Mapping[str, Pictures], num_workers: int) -> dict[str, np.ndarray]:
-    """Of each held-out picture the number of the training picture that it is a copy of, or -1, int64 [pictures]."""
+    """For each held-out image, the index of the training image of which it is a copy, or -1, int64 [images]."""
     own = _looks(train, num_workers)
     return {
         split: _originals(pictures, _looks(pictures, num_workers), train, own) for split, pictures in held_out.items()
@@ -108,7 +108,7 @@ class _Looks:
     thumbnails: torch.Tensor
     """uint8 [pictures, 3 * THUMBNAIL**2]"""
     digests: list[bytes]
-    """of the size and all pixels of each picture"""
+    """of the size and all pixels of each image"""
 
 
 def _originals(pictures: Pictures, looks: _Looks, train: Pictures, own: _Looks) -> np.ndarray:
@@ -167,7 +167,7 @@ class _Blocks(Dataset[torch.Tensor]):
 
 def _looks(pictures: Pictures, num_workers: int) -> _Looks:
     starts = range(0, len(pictures), BLOCK)
-    # A generator of its own: a loader draws from the global one, from which a run's weights come.
+    # With its own generator: by default a loader draws from the global one, which also initializes a run's weights.
     blocks = DataLoader(
         _Blocks(pictures), batch_size=None, sampler=starts, num_workers=num_workers, generator=torch.Generator()
     )

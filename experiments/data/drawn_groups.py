@@ -1,4 +1,4 @@
-"""Another choice of what is held out for validation, which keeps together what belongs together."""
+"""Redraw the validation split, keeping groups of related rows together."""
 
 import numpy as np
 
@@ -7,11 +7,11 @@ from experiments.harness.seeds import derive_seed
 
 
 def drawn_groups(train: np.ndarray, val: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of a new train and a new val, int64 each, counted over the old train and the old val behind it.
+    """The rows of a new train and a new val split, int64 each, as indices into the old train followed by the old val.
 
-    ``train`` and ``val`` are the numbers of their rows' groups, int64 [rows]. Groups go to val in an order that
-    ``seed`` draws, each that still fits: it gets about as many rows as before, and never more. DataError where none
-    fits.
+    ``train`` and ``val`` are the group numbers of their rows, int64 [rows]. Groups are moved to val in a random order
+    given by ``seed``, each that still fits, so val gets about as many rows as before, and never more. Raises DataError
+    if no group fits.
     """
     group = np.concatenate([train, val])
     names, sizes = np.unique(group, return_counts=True)
@@ -22,8 +22,8 @@ def drawn_groups(train: np.ndarray, val: np.ndarray, seed: int) -> tuple[np.ndar
             room -= sizes[number]
     if not taken:
         raise DataError(
-            f"data.split_seed={seed} draws whole groups, but none of the {len(names)} has as few rows as the "
-            f"validation split, {len(val)}: set it to null."
+            f"data.split_seed={seed} draws whole groups, but none of the {len(names)} is small enough for the "
+            f"validation split of {len(val)} rows: set it to null."
         )
     held_out = np.isin(group, taken)
     return np.flatnonzero(~held_out), np.flatnonzero(held_out)

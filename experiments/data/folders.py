@@ -1,7 +1,7 @@
-"""Which files of a folder belong to which split: the first level of the folder says so, and nothing below it.
+"""Assign the files of a folder to splits, by the first level of the folder only.
 
-A split is a folder of its name, or else the tables and archives, directly in the folder or in its folder ``data``, with
-that word in their names. A folder of class folders without splits is one split, "train".
+A split is a subfolder of that name or, if there is none, the tables and archives, directly in the folder or in its
+subfolder ``data``, with that word in their names. A folder of class folders without splits is the split "train".
 """
 
 import glob
@@ -26,19 +26,19 @@ _SPLIT_NAMES = (
 _TABLES = {".parquet": "parquet", ".arrow": "arrow", ".json": "json", ".jsonl": "json", ".csv": "csv"}
 _TABLES |= {".tar": "webdataset", ".tar.gz": "webdataset", ".tgz": "webdataset"}
 _METADATA = {"metadata.csv", "metadata.jsonl", "metadata.parquet"}
-"""What the ``datasets`` library reads beside pictures: their captions or labels, by file name."""
+"""Files in which the ``datasets`` library expects captions or labels by image file name."""
 _NEED_PROGRAMS = {"EPS", "WMF", "MPEG", "BUFR", "GRIB", "HDF5"}
-"""Formats that Pillow names, and leaves to other programs."""
+"""Formats that Pillow knows but cannot read without other programs."""
 CLASS_FOLDERS, PICTURES_WITH_METADATA = "class folders", "imagefolder"
 
 
 def split_files(folder: Path, wanted: Iterable[str], patterns: Any = None) -> dict[str, tuple[str, Path, list[Path]]]:
-    """Of each split: the kind of its files (CLASS_FOLDERS, PICTURES_WITH_METADATA, or a builder of ``datasets``), the
-    folder that its class folders lie in, and the files in the order of their names.
+    """For each split: the kind of its files (CLASS_FOLDERS, PICTURES_WITH_METADATA, or a builder of ``datasets``), the
+    folder that contains its class folders, and its files in order of their names.
 
-    ``patterns`` choose files instead of names: one for all, which is the split train, or some for each split. What
-    lies there and is not read is counted and named in a warning. Raises DataError for a split that is not there or
-    not told apart from another, and for a link that leads nowhere or back.
+    ``patterns`` select files instead of names: a single pattern for the split train, or patterns for each split. A
+    warning counts and names the files that are not read. Raises DataError for a split that is missing or ambiguous, and
+    for a broken or circular link.
     """
     files = list(visible_files(folder))
     found = {}
@@ -58,20 +58,20 @@ def split_files(folder: Path, wanted: Iterable[str], patterns: Any = None) -> di
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a file or folder is a system's own: ``.DS_Store``, ``._a.txt``, ``__MACOSX``."""
+    """Whether the operating system created a file or folder: ``.DS_Store``, ``._a.txt``, ``__MACOSX``."""
     return name.startswith(".") or name == "__MACOSX"
 
 
 def visible_files(folder: Path) -> Iterator[Path]:
-    """The files below a folder in the order of their names, folder by folder, without hidden ones; links are followed.
+    """The files in a folder and its subfolders, in order of their names, without hidden ones; links are followed.
 
-    Raises DataError for a link that leads nowhere or back.
+    Raises DataError for a broken or circular link.
     """
 
     def below(path: str, above: frozenset[str]) -> Iterator[Path]:
         real = os.path.realpath(path)
         if real in above:
-            raise DataError(f"the link {path} leads back to a folder that it lies in.")
+            raise DataError(f"the link {path} leads back to a folder that contains it.")
         for entry in sorted(os.scandir(path), key=lambda entry: entry.name):
             if is_hidden(entry.name):
                 continue
@@ -80,13 +80,13 @@ def visible_files(folder: Path) -> Iterator[Path]:
             elif entry.is_file():
                 yield Path(entry.path)
             else:
-                raise DataError(f"{entry.path} is a link that leads to no file.")
+                raise DataError(f"{entry.path} is a broken link.")
 
     yield from below(str(folder), frozenset())
 
 
 def warn_of_unread(folder: Path, unread: Sequence[Path]) -> None:
-    """Say how many files of a folder are left out, and which."""
+    """Warn about the files of a folder that are not read."""
     if unread:
         names = ", ".join(str(path.relative_to(folder)) for path in unread[:5])
         more = f" and {len(unread) - 5} more" if len(unread) > 5 else ""
@@ -94,13 +94,13 @@ def warn_of_unread(folder: Path, unread: Sequence[Path]) -> None:
 
 
 def suffix_of(path: Path) -> str:
-    """In small letters, with what says how it was compressed: ``.jpg``, ``.tar.gz``."""
+    """The suffix in lower case, including compression: ``.jpg``, ``.tar.gz``."""
     suffixes = [suffix.lower() for suffix in path.suffixes]
     return "".join(suffixes[-2:]) if suffixes[-1:] == [".gz"] else "".join(suffixes[-1:])
 
 
 def is_picture(path: Path) -> bool:
-    """Whether a file's name says that Pillow can read it."""
+    """Whether Pillow can read a file, judging by its name."""
     image_format = Image.registered_extensions().get(suffix_of(path))
     return image_format in Image.OPEN and image_format not in _NEED_PROGRAMS
 
@@ -115,15 +115,13 @@ def _named(folder: Path, files: list[Path], split: str) -> tuple[Path, list[Path
     if folders:
         exact = [path for path in folders if path.name == split]
         if len(exact or folders) > 1:
-            raise DataError(f"its split {split} is {' or '.join(path.name for path in folders)}: leave one of them.")
+            raise DataError(f"its split {split} may be {' or '.join(path.name for path in folders)}: keep one of them.")
         root = (exact or folders)[0]
         return root, [path for path in files if root in path.parents]
     tables = [path for path in files if suffix_of(path) in _TABLES and path.parent in (folder, folder / "data")]
     own = [path for path in tables if names & _words(path)]
     if both := [path for path in own if any(_words(path) & others for others in _SPLIT_NAMES if others != names)]:
-        raise DataError(
-            f"{both[0].name} names several splits: say in the place's key files which files belong to which."
-        )
+        raise DataError(f"{both[0].name} names several splits: assign files to splits with the source's key files.")
     if own:
         return folder, own
     of_splits = set().union(*_SPLIT_NAMES)
@@ -133,13 +131,13 @@ def _named(folder: Path, files: list[Path], split: str) -> tuple[Path, list[Path
     there = sorted({path.relative_to(folder).parts[0] for path in files})
     shown = ", ".join(there[:10]) + (f" and {len(there) - 10} more" if len(there) > 10 else "")
     raise DataError(
-        f"it has no split {split}, neither a folder nor a table (the key files can say what it is); it holds "
+        f"it has no split {split}, neither a folder nor a table (the key files can assign files to it); it contains "
         f"{shown or 'nothing'}."
     )
 
 
 def _split_folders(folder: Path, files: list[Path]) -> list[Path]:
-    """Folders that can be a split: they hold tables, or class folders. A class folder holds nothing but pictures."""
+    """Folders that can be a split because they contain tables or class folders; a class folder contains only images."""
     found = {}
     for path in files:
         parts = path.relative_to(folder).parts
@@ -160,7 +158,7 @@ def _matching(folder: Path, files: list[Path], split: str, patterns: Mapping[str
     names = {name for pattern in own for name in glob.glob(pattern, root_dir=folder, recursive=True)}
     chosen = [path for path in files if str(path.relative_to(folder)) in names]
     if not chosen:
-        raise DataError(f"no file of it matches {', '.join(own)}, its split {split}.")
+        raise DataError(f"none of its files matches {', '.join(own)} for the split {split}.")
     roots = {path.parent.parent for path in chosen if is_picture(path)}
     return (roots.pop() if len(roots) == 1 else folder), chosen
 
@@ -172,9 +170,11 @@ def _of_one_kind(files: list[Path], split: str) -> tuple[str, list[Path]]:
     tables = [path for path in files if suffix_of(path) in _TABLES]
     kinds = sorted({_TABLES[suffix_of(path)] for path in tables})
     if not kinds:
-        raise DataError(f"its split {split} has neither pictures nor tables.")
+        raise DataError(f"its split {split} has neither images nor tables.")
     if len(kinds) > 1:
-        raise DataError(f"its split {split} has files of several kinds ({', '.join(kinds)}): choose by the key files.")
+        raise DataError(
+            f"its split {split} has files of several kinds ({', '.join(kinds)}): choose one with the key files."
+        )
     return kinds[0], tables
 
 
@@ -182,8 +182,8 @@ def _check_class_folders(root: Path, pictures: list[Path], all_of_them: bool) ->
     for path in pictures:
         if path.parent.parent != root:
             below = path.relative_to(root) if root in path.parents else path
-            raise DataError(f"the picture {below} does not lie in a class folder directly below {root}: move it there.")
+            raise DataError(f"the image {below} is not in a class folder directly under {root}: move it there.")
     filled = {path.parent.name for path in pictures}
     for entry in sorted(os.scandir(root), key=lambda entry: entry.name):
         if all_of_them and entry.is_dir() and not is_hidden(entry.name) and entry.name not in filled:
-            raise DataError(f"the class folder {entry.path} holds no picture: remove it, or fill it.")
+            raise DataError(f"the class folder {entry.path} contains no images: remove it, or fill it.")

@@ -1,4 +1,4 @@
-"""Class numbers and their names: whatever a set holds, as numbers from 0 that mean the same in all its splits."""
+"""Class labels: convert whatever a data set contains to integers from 0 with the same meaning in all its splits."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -20,18 +20,18 @@ class Labels:
     numbers: np.ndarray
     """int64 [rows]"""
     names: tuple[str, ...] | None
-    """by number; None where the set has numbers alone"""
+    """by class number; None if the set has only numbers"""
 
 
 def column_labels(values: Sequence[Any], names: Sequence[str] | None, where: str) -> Labels:
-    """Labels out of a column: class numbers, with their ``names`` or without, or names, or paths such as
-    ``.../<class>/<file>``, all of them, each another one; names are numbered in alphabetical order. Raises DataError
-    with the row for a label that is null, blank, no whole number, or not among the names.
+    """Labels from a column: class numbers, with or without their ``names``; or names; or paths ``.../<class>/<file>``,
+    if all values are paths and all different. Names are numbered in alphabetical order. Raises DataError, giving the
+    row, for a label that is null, blank, not an integer, or not among the names.
     """
     text = bool(values) and isinstance(values[0], str)
     for row, value in enumerate(values):
         if isinstance(value, str) != text or not (value.strip() if text else _is_whole(value)):
-            raise DataError(f"{where} has the label {value!r} in row {row}: a label is a whole number or a name.")
+            raise DataError(f"{where} has the label {value!r} in row {row}: a label must be an integer or a name.")
     if text:
         paths = all("/" in value for value in values) and len({*values}) == len(values)
         classes = [PurePosixPath(value).parent.name if paths else value for value in values]
@@ -51,15 +51,15 @@ def _is_whole(value: Any) -> bool:
 def same_numbers(splits: Mapping[str, Labels], first: str, names: Sequence[str] | None) -> dict[str, Labels]:
     """The labels of all splits, numbered as in ``names``, else as in the split ``first``.
 
-    Classes whose names are numbers, in every split, mean these numbers and not their place in an order. Raises
-    DataError for a class that the first split lacks, and for splits with names beside splits without.
+    If the class names are numbers in every split, these numbers are used rather than their alphabetical position.
+    Raises DataError for a class that the first split lacks, and if only some splits have names.
     """
     used = {split: _used(labels) for split, labels in splits.items()}
     if all(name is not None and _NUMBER.fullmatch(name) for own in used.values() for name in own):
         return {split: _meant(labels, split) for split, labels in splits.items()}
     if without := [split for split, labels in splits.items() if labels.names is None]:
         if len(without) < len(splits):
-            raise DataError(f"split {without[0]} has class numbers without names, and others have names.")
+            raise DataError(f"split {without[0]} has class numbers without names, but other splits have names.")
         return dict(splits)
     order = tuple(names or splits[first].names or ())
     return {split: renumbered(labels, order, f"split {split}") for split, labels in splits.items()}
@@ -75,23 +75,25 @@ def _meant(labels: Labels, split: str) -> Labels:
     first: dict[int, str] = {}
     for name in _used(labels):
         if name and first.setdefault(int(name), name) != name:
-            raise DataError(f"split {split} has two names of class {int(name)}: {first[int(name)]} and {name}.")
+            raise DataError(f"split {split} has two names for class {int(name)}: {first[int(name)]} and {name}.")
     return Labels(np.array([int(labels.names[number]) for number in labels.numbers], np.int64), None)
 
 
 def renumbered(labels: Labels, names: Sequence[str], where: str) -> Labels:
-    """The same classes with the numbers that they have in ``names``. Raises DataError for a class that is not there."""
+    """The same classes, renumbered by their position in ``names``. Raises DataError for a class that is not among
+    them.
+    """
     assert labels.names is not None
     used = {labels.names[number] for number in np.unique(labels.numbers)}
     if strange := sorted(used - set(names)):
-        raise DataError(f"{where} has the class {strange[0]!r}, which is none of {_shown(names)}.")
+        raise DataError(f"{where} has the class {strange[0]!r}, which is not among {_shown(names)}.")
     number_of = {name: number for number, name in enumerate(names)}
     table = np.array([number_of.get(name, -1) for name in labels.names], np.int64)
     return Labels(table[labels.numbers], tuple(names))
 
 
 def check_labels(numbers: np.ndarray, num_classes: int, where: str) -> None:
-    """Raise DataError unless there are rows, and their classes are numbers from 0 below ``num_classes``."""
+    """Raise DataError unless there are rows and all their classes are in 0..num_classes - 1."""
     if len(numbers) == 0 or numbers.min() < 0 or numbers.max() >= num_classes:
         found = f"labels from {numbers.min()} to {numbers.max()}" if len(numbers) else "no rows"
         wrong = np.flatnonzero((numbers < 0) | (numbers >= num_classes))
@@ -100,8 +102,8 @@ def check_labels(numbers: np.ndarray, num_classes: int, where: str) -> None:
 
 
 def check_classes(splits: Mapping[str, np.ndarray], num_classes: int, name: str) -> None:
-    """Raise DataError unless the labels of each split (int64 [rows], by name) are numbers of classes, and the split
-    train, if there is one, has all classes.
+    """Raise DataError unless the labels of each split (int64 [rows], by name) are valid classes and the split train, if
+    present, contains all classes.
     """
     for split, numbers in splits.items():
         check_labels(numbers, num_classes, f"data={name}: split {split}")
@@ -109,18 +111,20 @@ def check_classes(splits: Mapping[str, np.ndarray], num_classes: int, name: str)
         absent = sorted(set(range(num_classes)) - set(splits["train"].tolist()))
         if absent:
             raise DataError(
-                f"data={name}: there is no training sample of {len(absent)} of the {num_classes} classes that "
-                f"num_classes says, such as number {absent[0]}: complete the set, or lower num_classes."
+                f"data={name}: {len(absent)} of the num_classes={num_classes} classes have no training sample, such as "
+                f"number {absent[0]}: complete the set, or lower num_classes."
             )
 
 
 def check_order(numbers: np.ndarray, name: str) -> None:
-    """Raise DataError for labels int64 [rows] of arrays that are sorted by class, of which no part is a sample."""
+    """Raise DataError for labels int64 [rows] that are sorted by class, so that a slice of them is not a random
+    sample.
+    """
     steps = np.diff(numbers)
     if len(np.unique(steps)) > 1 and ((steps >= 0).all() or (steps <= 0).all()) and steps.any():
         raise DataError(
-            f"data={name}: the rows are sorted by class, but a part of them is held out: let its decoder put them into "
-            "the order that experiments/image_classification/decode.py gives."
+            f"data={name}: the rows are sorted by class, but the last ones are held out: let its decoder put them into "
+            "the canonical order of experiments/image_classification/decode.py."
         )
 
 

@@ -1,17 +1,16 @@
-"""Picture sets too large to decode beforehand: encoded files, decoded when a batch needs them.
+"""Image sets too large to decode in advance: encoded files, decoded when a batch needs them.
 
-``datasets`` fetches tables once and maps them into memory, so every row of every shard is in reach by its number and a
-batch stays a function of (seed, step): nothing is streamed, nothing is shuffled in a buffer. A config lists places,
-alternatives for the same content, tried in order:
+``datasets`` downloads tables once and memory-maps them, so every row of every shard can be accessed by index and a
+batch stays a function of (seed, step): nothing is streamed or shuffled in a buffer. A config lists alternative sources
+(``places``) for the same content, tried in order:
 
-    kind      hub (with repo, revision) or local (with path: parquet files, tar archives in WebDataset form, or a folder
-              of class folders for each split; folders.py says which files are whose)
-    files     only these files of it: a pattern, or one for each of its splits
-    splits    what is read, by its name there, perhaps a slice: {train: train, val: "validation[:5000]"}
-    image     the column of pictures; of class folders it is image
-    label     the column of classes; of class folders it is label. Or, instead,
-    caption   the column of captions: a text, one caption a line, or a list of texts. What is held out loses the rows
-              that share a caption with the training split
+    kind      hub (with repo, revision) or local (with path: parquet files, WebDataset tar archives, or a folder of
+              class folders for each split; folders.py assigns the files to splits) files     use only these files: one
+              pattern, or one for each split splits    the splits to read, by their names in the source, optionally
+              sliced: {train: train, val: "validation[:5000]"} image     the column of images; image for class folders
+              label     the column of classes; label for class folders. Or, instead, caption   the column of captions: a
+              text with one caption per line, or a list of texts. Held-out rows that share a caption with the training
+              split are dropped
 """
 
 import hashlib
@@ -35,30 +34,32 @@ from experiments.harness.errors import DataError
 log = logging.getLogger(__name__)
 
 MOST_DAMAGED = {100: 0.01, 10: 0.5}
-"""Share of all pictures decoded by a process, once it has met so many damaged ones: more means that the set is not
-usable."""
+"""Largest share of damaged images among those decoded by a process, once it has met this many damaged ones: above it
+the set is not usable."""
 HASHED_BYTES = 2**28
-"""Of a split: up to so many, a fingerprint is of the pictures' content, above of their lengths (ImageNet: 150 GB)."""
+"""Up to this size, the fingerprint of a split covers the images' content, above it only their lengths (ImageNet: 150
+GB).
+"""
 NO_LABELS = np.zeros(0, np.int64)
 
 
 @dataclass
 class StoredSplit:
-    """Encoded pictures with their labels or captions, by row number."""
+    """Encoded images with their labels or captions, by row."""
 
     name: str
     table: Any
     """a ``datasets.Dataset`` with one column, of {bytes, path}"""
     rows: np.ndarray
-    """int64 [rows]: their numbers where they are stored, for messages"""
+    """int64 [rows]: their row numbers in the source, for messages"""
     lengths: np.ndarray
-    """int64 [rows]: bytes of each encoded picture"""
+    """int64 [rows]: bytes of each encoded image"""
     labels: np.ndarray = field(default_factory=lambda: NO_LABELS)
-    """int64 [rows]; of pairs empty"""
+    """int64 [rows]; empty for pairs"""
     class_names: tuple[str, ...] | None = None
-    """by class number, where the set says them"""
+    """by class number, if the set has names"""
     captions: list[list[str]] = field(default_factory=list)
-    """of each row; of a labelled set empty"""
+    """of each row; empty for a labelled set"""
     decoded: int = field(default=0, init=False)
     damaged: int = field(default=0, init=False)
 
@@ -66,23 +67,23 @@ class StoredSplit:
         return len(self.table)
 
     def file_names(self) -> list[str]:
-        """The name under which each row was stored, without its folder; empty where there was none."""
+        """The file name of each row, without its folder; empty if it has none."""
         import pyarrow.compute as pc
 
-        rows = self.table.with_format("arrow")  # its slices are not read, so no picture is
+        rows = self.table.with_format("arrow")  # slices are lazy, so no image is read
         blocks = (rows[start : start + 1000].column(0) for start in range(0, len(self), 1000))
         paths = (pc.struct_field(chunk, "path").to_pylist() for block in blocks for chunk in block.chunks)
         return [Path(path or "").name for own in paths for path in own]
 
     def encoded(self, row: int) -> bytes:
-        """The file of row number ``row``."""
+        """The encoded file of a row."""
         (stored,) = self.table[int(row)].values()
         content: bytes = stored["bytes"] if stored["bytes"] is not None else Path(stored["path"]).read_bytes()
         return content
 
     def picture(self, row: int) -> Image.Image:
-        """Row number ``row``, in RGB. A damaged one is decoded as far as it goes, counted, and reported by name: a long
-        run does not end over it. A set with many of them, or one that is no picture of colours, is a DataError.
+        """The image of a row in RGB. A damaged image is decoded as far as possible, counted, and named in a warning, so
+        that it does not end a long run. Raises DataError if there are many of them, or if the pixels are not colours.
         """
         try:
             image, whole = decode_rgb(self.encoded(row))
@@ -92,23 +93,23 @@ class StoredSplit:
         if not whole:
             self.damaged += 1
             log.warning(
-                "%s is damaged: decoded as far as it goes; number %d in this process", self.where(row), self.damaged
+                "%s is damaged and decoded as far as possible; number %d in this process", self.where(row), self.damaged
             )
             if any(self.damaged >= met and self.damaged > most * self.decoded for met, most in MOST_DAMAGED.items()):
                 raise DataError(
-                    f"{self.damaged} of {self.decoded} pictures are damaged, the last being {self.where(row)}: fetch "
-                    "the data set again, or correct the columns image and label of its config."
+                    f"{self.damaged} of {self.decoded} images are damaged, the last being {self.where(row)}: download "
+                    "the data set again, or correct the columns image and label in its config."
                 )
         return image
 
     def where(self, row: int) -> str:
-        """What a message calls row number ``row``."""
+        """How messages refer to a row."""
         (stored,) = self.table[int(row)].values()
         return f"row {self.rows[row]} of {self.name} ({Path(stored['path'] or 'no name').name})"
 
     def fingerprint(self) -> str:
-        """SHA-256 over the number of rows, their labels or captions, the encoded lengths, and of a split of at most
-        HASHED_BYTES the pictures, in order.
+        """SHA-256 over the number of rows, their labels or captions, the encoded lengths and, for a split of at most
+        HASHED_BYTES, the images, in order.
         """
         digest = hashlib.sha256(json.dumps([len(self), self.captions, self.class_names]).encode())
         digest.update(self.labels.astype("<i8").tobytes() + self.lengths.astype("<i8").tobytes())
@@ -118,7 +119,7 @@ class StoredSplit:
         return digest.hexdigest()
 
     def chosen(self, rows: Sequence[int]) -> "StoredSplit":
-        """The rows with these numbers, in this order."""
+        """The rows with these indices, in this order."""
         return replace(
             self,
             table=self.table.select(rows),
@@ -131,17 +132,17 @@ class StoredSplit:
 
 @dataclass(frozen=True)
 class StoredSet:
-    """Splits by name (train, val, test), and what tells their content."""
+    """Splits by name (train, val, test), and a fingerprint of their content."""
 
     splits: Mapping[str, StoredSplit]
     fingerprint: str
 
 
 def open_stored(data: Mapping[str, Any], cache_dir: Path) -> StoredSet:
-    """The set that ``data`` declares, from the first of its places that has it.
+    """The set that ``data`` declares, from the first of its sources that has it.
 
-    Its fingerprint tells two orders of the same rows apart, so a hub's and a folder's runs have different names.
-    ``cache_dir`` stays unused: the ``datasets`` library has a cache of its own.
+    Its fingerprint depends on the order of the rows, so runs on a hub's copy and on a folder have different names.
+    ``cache_dir`` is unused: the ``datasets`` library has its own cache.
     """
     splits = open_splits(data["name"], data["places"], data.get("num_classes"))
     if data.get("num_classes") is not None:
@@ -153,20 +154,20 @@ def open_stored(data: Mapping[str, Any], cache_dir: Path) -> StoredSet:
 
 
 def check_splits(splits: Collection[str], needed: Sequence[str], name: str) -> None:
-    """Raise DataError for a set without one of the splits that a task needs."""
+    """Raise DataError for a set that lacks a split that the task needs."""
     if absent := [split for split in needed if split not in splits]:
         raise DataError(
-            f"data={name} has no split {absent[0]}, only {', '.join(splits)}: say in its places' key splits which part "
-            f'of it is {absent[0]}, such as {absent[0]}: "train[-1000:]".'
+            f"data={name} has no split {absent[0]}, only {', '.join(splits)}: define it in the key splits of its "
+            f'sources, for example {absent[0]}: "train[-1000:]".'
         )
 
 
 def check_fingerprint(data: Mapping[str, Any], found: str) -> None:
-    """Raise DataError if the config group ``data`` declares another one."""
+    """Raise DataError if the config group ``data`` declares a different fingerprint."""
     if data.get("fingerprint") not in (None, found):
         raise DataError(
             f"data={data['name']} has the fingerprint {found} here, but its config declares {data['fingerprint']}; "
-            "another version, or another order of rows, is another config."
+            "a different version, or a different order of rows, needs its own config."
         )
 
 
@@ -176,10 +177,10 @@ def open_splits(
     num_classes: int | None = None,
     class_names: Sequence[str] | None = None,
 ) -> dict[str, StoredSplit]:
-    """The splits of the data set ``name`` from the first of its ``places`` that has it.
+    """The splits of the data set ``name`` from the first of its sources (``places``) that has it.
 
-    Classes are checked against ``num_classes``, and numbered as in ``class_names``, where these are given. When no
-    place has the set, one DataError says why for each.
+    Classes are checked against ``num_classes`` and numbered as in ``class_names``, if given. If every source fails, one
+    DataError gives the reason for each.
     """
     for place in places:
         check_place(name, place)
@@ -194,7 +195,7 @@ def open_splits(
             reasons.append(f"  {describe(place)}: {reason}{gate_advice(place, str(error))}")
     local = [place["path"] for place in places if place["kind"] == "local"]
     way_out = f"\nPut its files at {' or '.join(local)}." if local else ""
-    opening = f"data={name} cannot be opened, because each of its places failed."
+    opening = f"data={name} cannot be opened, because each of its sources failed."
     raise DataError("\n".join([opening, *reasons]) + way_out)
 
 
@@ -224,7 +225,7 @@ def _open_place(
 
 
 def _read(where: str, rows: Any, place: Mapping[str, Any]) -> StoredSplit:
-    """The pictures and labels or captions of a table, each row of which is looked at."""
+    """The images and labels or captions of a table; every row is checked."""
     import datasets  # type: ignore[import-untyped]  # here, because it takes a second to import
 
     key = "label" if "label" in place else "caption"
@@ -234,7 +235,7 @@ def _read(where: str, rows: Any, place: Mapping[str, Any]) -> StoredSplit:
     try:
         table = rows.select_columns([image]).cast_column(image, datasets.Image(decode=False))
     except Exception as error:  # pyarrow's own, and the library's
-        raise DataError(f"its column {image} ({rows.features[image]}) holds no pictures.") from error
+        raise DataError(f"its column {image} ({rows.features[image]}) contains no images.") from error
     split = StoredSplit(where, table, np.arange(len(table)), _lengths(table, where))
     values = rows.data.column(column).to_pylist()
     if key == "caption":
@@ -247,18 +248,18 @@ def _read(where: str, rows: Any, place: Mapping[str, Any]) -> StoredSplit:
 
 
 def _lengths(table: Any, where: str) -> np.ndarray:
-    """Length of each encoded picture, int64 [rows]. Raises DataError for a row without one."""
+    """The length of each encoded image, int64 [rows]. Raises DataError for a row without an image."""
     import pyarrow.compute as pc
 
     lengths: list[np.ndarray] = [NO_LABELS]
     start = 0
     for chunk in table.data.column(0).chunks:
         content, path = pc.struct_field(chunk, "bytes"), pc.struct_field(chunk, "path")
-        if content.null_count:  # a local folder: the table holds the paths alone
+        if content.null_count:  # a local folder: the table contains only paths
             paths = zip(content.to_pylist(), path.to_pylist(), strict=True)
             for row, (own, name) in enumerate(paths, start):
                 if own is None and (name is None or not Path(name).is_file()):
-                    raise DataError(f"{where} has no picture in row {row}: it is {name!r}.")
+                    raise DataError(f"{where} has no image in row {row}: it is {name!r}.")
                 lengths.append(np.array([Path(name).stat().st_size if own is None else len(own)]))
         else:
             lengths.append(pc.binary_length(content).to_numpy(zero_copy_only=False))
@@ -270,7 +271,7 @@ def _captions(value: Any, where: str) -> list[str]:
     texts = value if isinstance(value, list) else [value]
     for text in texts:
         if text is not None and not isinstance(text, str):
-            raise DataError(f"{where} has the caption {text!r}, which is no text.")
+            raise DataError(f"{where} has the caption {text!r}, which is not a text.")
     own = [text for text in texts if text is not None]
     return [check_text(line, where) for text in own for line in (lines(text) if isinstance(value, str) else [text])]
 
@@ -298,18 +299,18 @@ def _unseen(split: StoredSplit, seen: set[str]) -> StoredSplit:
     rows = [row for row, texts in enumerate(split.captions) if not any(folded(text) in seen for text in texts)]
     if len(rows) == len(split):
         return split
-    known = f"{len(split) - len(rows)} of {len(split)} pairs of {split.name} have a caption of the training split"
+    known = f"{len(split) - len(rows)} of {len(split)} pairs in {split.name} have a caption of the training split"
     if 2 * len(rows) < len(split):
         raise DataError(
-            f"{known}, such as row {split.rows[min(set(range(len(split))) - set(rows))]}: what is left says nothing of "
-            "the whole. Choose another split (the place's key splits), or captions that tell pictures apart."
+            f"{known}, such as row {split.rows[min(set(range(len(split))) - set(rows))]}: the rest would not be "
+            "representative. Choose another split (the source's key splits), or captions that distinguish images."
         )
     log.warning("%s and are left out", known)
     return split.chosen(rows)
 
 
 def _sliced(spec: str) -> tuple[str, str]:
-    """A split's name and its slice, such as ``[:5000]``, or nothing."""
+    """A split's name and its slice, such as ``[:5000]``, or an empty string."""
     match = re.fullmatch(r"([^\[]*)(\[.*\])?", spec)
     if not match:
         raise DataError(f"its split {spec!r} is neither a name nor a name with a slice, such as train[:-1000].")
@@ -324,7 +325,7 @@ def _slice_of(split: StoredSplit, bounds: str, theirs: str) -> StoredSplit:
     try:
         (part,) = datasets.ReadInstruction.from_spec(f"train{bounds}").to_absolute({"train": len(split)})
     except (ValueError, AssertionError) as error:
-        raise DataError(f"its split {theirs}{bounds} cannot be cut out of {len(split)} rows ({error}).") from error
+        raise DataError(f"its split {theirs}{bounds} cannot be sliced from {len(split)} rows ({error}).") from error
     rows = range(len(split))[part.from_ : part.to]
     if not rows:
         raise DataError(f"its split {theirs}{bounds} has no rows: {theirs} has {len(split)}.")
@@ -332,6 +333,6 @@ def _slice_of(split: StoredSplit, bounds: str, theirs: str) -> StoredSplit:
     if absent := set(split.labels.tolist()) - set(chosen.labels.tolist()):
         raise DataError(
             f"its split {theirs}{bounds} lacks {len(absent)} of the {len(set(split.labels.tolist()))} classes of "
-            f"{theirs}, such as number {min(absent)}: rows that are sorted by class cannot be cut into splits."
+            f"{theirs}, such as number {min(absent)}: rows sorted by class cannot be sliced into splits."
         )
     return chosen

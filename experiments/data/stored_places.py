@@ -1,4 +1,4 @@
-"""Where stored pictures lie, and their tables: a hub's, or a folder's. stored.py says what a place is."""
+"""Sources of stored images, the hub or a folder, and their tables. stored.py describes the config of a source."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -19,40 +19,40 @@ _COMMON_KEYS = {"kind", "splits", "image"}
 
 
 def check_place(name: str, place: Mapping[str, Any]) -> None:
-    """Raise DataError for a place of unknown kind, with a key missing, or with one that its kind does not have."""
+    """Raise DataError for a source of unknown kind, with a missing key, or with an unknown one."""
     kind = place.get("kind")
     if kind not in _KEYS:
-        raise DataError(f"A place of {name} has kind={kind!r}; the kinds are {', '.join(_KEYS)}.")
+        raise DataError(f"A source of {name} has kind={kind!r}; the kinds are {', '.join(_KEYS)}.")
     required = _KEYS[kind] | _COMMON_KEYS
     if missing := sorted(required - set(place)):
-        raise DataError(f"A {kind} place of {name} lacks the key {', '.join(missing)}.")
+        raise DataError(f"A {kind} source of {name} lacks the key {', '.join(missing)}.")
     if ("label" in place) == ("caption" in place):
         fault = "has both keys, label and caption" if "label" in place else "lacks the key label, or caption"
-        raise DataError(f"A {kind} place of {name} {fault}.")
+        raise DataError(f"A {kind} source of {name} {fault}.")
     if unknown := sorted(set(place) - required - {"files", "label", "caption"}):
-        raise DataError(f"A {kind} place of {name} has no key {', '.join(unknown)}.")
+        raise DataError(f"A {kind} source of {name} has no key {', '.join(unknown)}.")
 
 
 def describe(place: Mapping[str, Any]) -> str:
-    """A place in a few words."""
+    """A source in a few words."""
     return f"hub {place['repo']} at {place['revision']}" if place["kind"] == "hub" else f"local {place['path']}"
 
 
 def gate_advice(place: Mapping[str, Any], message: str) -> str:
-    """What to do where the hub has refused, if ``message`` says that it has."""
+    """What to do if the hub refused access, according to ``message``; otherwise empty."""
     if place["kind"] == "hub" and any(word in message.lower() for word in ("gated", "401", "403", "authenticated")):
         return (
-            f" (the terms of {place['repo']} must be accepted on its page on the hub, once, by the account whose token "
-            "`hf auth login` or the variable HF_TOKEN gives)"
+            f" (accept the terms of {place['repo']} once, on its page on the hub, with the account whose token is set "
+            "by `hf auth login` or HF_TOKEN)"
         )
     return ""
 
 
 def hub_tables(place: Mapping[str, Any], wanted: Sequence[str]) -> dict[str, Any]:
-    """The ``datasets.Dataset`` of each wanted split of a hub's repository."""
+    """The ``datasets.Dataset`` of each wanted split in a hub repository."""
     import datasets  # type: ignore[import-untyped]  # here, because it takes a second to import
 
-    # The library would compare with the whole repository, of which ``files`` may be a part; the task counts the rows.
+    # The library would check against the whole repository, but ``files`` may select a part; the task counts the rows.
     splits = datasets.load_dataset(
         place["repo"], revision=place["revision"], data_files=place.get("files"), verification_mode="no_checks"
     )
@@ -60,14 +60,14 @@ def hub_tables(place: Mapping[str, Any], wanted: Sequence[str]) -> dict[str, Any
         raise DataError(f"it has no split {absent[0]}, only {', '.join(splits)}.")
     if any(splits[theirs].info.builder_name == "imagefolder" for theirs in wanted):
         raise DataError(
-            "it is a folder of pictures, whose splits the library guesses from the names of classes too: fetch it (hf "
-            "download --repo-type dataset) and give the folder as a place of kind local."
+            "it is a folder of images, and the library also guesses splits from class names: download it (hf download "
+            "--repo-type dataset) and use the folder as a source of kind local."
         )
     return {theirs: splits[theirs] for theirs in wanted}
 
 
 def local_tables(place: Mapping[str, Any], wanted: Sequence[str]) -> dict[str, Any]:
-    """The same of a folder; class folders are a table of paths and names."""
+    """The same for a folder; class folders become a table of paths and class names."""
     import datasets
 
     folder = Path(place["path"]).expanduser().absolute()
@@ -97,7 +97,9 @@ def local_tables(place: Mapping[str, Any], wanted: Sequence[str]) -> dict[str, A
 
 
 def _check_same_names(files: Sequence[Path], label: str | None) -> None:
-    """Raise DataError for files of a split whose class numbers mean different names: the library takes the first's."""
+    """Raise DataError if the files of a split number their classes differently: the library would use the first's
+    names.
+    """
     import pyarrow.parquet as pq
 
     first: list[str] | None = None
@@ -106,4 +108,4 @@ def _check_same_names(files: Sequence[Path], label: str | None) -> None:
         names = written.get("info", {}).get("features", {}).get(label, {}).get("names")
         first = first or names
         if names != first:
-            raise DataError(f"{path.name} numbers its classes otherwise than {files[0].name}.")
+            raise DataError(f"{path.name} numbers its classes differently from {files[0].name}.")

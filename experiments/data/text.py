@@ -1,4 +1,4 @@
-"""When two texts are the same, and what a text file must be."""
+"""When two texts count as equal, and what counts as text."""
 
 import re
 import sys
@@ -8,33 +8,33 @@ from experiments.harness.errors import DataError
 
 _INVISIBLE = {code: None for code in range(sys.maxunicode + 1) if unicodedata.category(chr(code)) == "Cf"}
 _INVISIBLE |= dict.fromkeys(range(0xFE00, 0xFE10))
-"""Byte-order mark, zero-width spaces and joiners, soft hyphens, marks of direction; and which form an emoji has"""
+"""Byte-order mark, zero-width spaces and joiners, soft hyphens, direction marks; and variation selectors of emoji"""
 _CONTROLS = {code: None for code in range(32) if not chr(code).isspace()}
 _NEWLINE = re.compile("\r\n|\r|\n")
 
 
 def folded(text: str) -> str:
-    """What two texts have in common if they differ in nothing but case, white space, invisible characters, and how
-    Unicode writes the same character: with its accents or apart from them, wide or narrow.
+    """A canonical form, equal for texts that differ only in case, white space, invisible characters, and in Unicode's
+    equivalent forms of a character: composed or decomposed accents, full or half width.
     """
     if not text.isascii():
-        # A second time, because lower case of a letter may be one and an accent.
+        # Normalized again, because case folding may produce a letter and an accent.
         text = unicodedata.normalize("NFKD", text.translate(_INVISIBLE)).casefold()
         text = unicodedata.normalize("NFKD", text)
     return " ".join(text.casefold().split())
 
 
 def lines(text: str) -> list[str]:
-    """The lines of a text that are not empty, parted by newlines alone: U+2028 and form feeds belong to a line."""
+    """The non-blank lines of a text, split only at newlines: U+2028 and form feeds are part of a line."""
     return [line for line in _NEWLINE.split(text.removeprefix("\ufeff")) if line.strip()]
 
 
 def check_text(text: str, where: str) -> str:
-    """The text itself. Raises DataError if more than a tenth of it are control characters, as in UTF-16 that was read
-    as UTF-8.
+    """Return the text unchanged. Raises DataError if more than a tenth of it is control characters, as in UTF-16 that
+    was read as UTF-8.
     """
     if 10 * (len(text) - len(text.translate(_CONTROLS))) > len(text):
         raise DataError(
-            f"{where} is no text, it is full of control characters: if it is UTF-16, convert it to UTF-8 (iconv)."
+            f"{where} is not text but full of control characters: if it is UTF-16, convert it to UTF-8 (iconv)."
         )
     return text

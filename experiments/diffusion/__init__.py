@@ -1,1 +1,1 @@
-"""Diffusion: images generated from noise, by class or by text."""
+"""Diffusion: images generated from noise, conditioned on classes or text."""

@@ -1,4 +1,4 @@
-"""Command line of diffusion; conf/diffusion.yaml lists what to type."""
+"""Command line of diffusion; conf/diffusion.yaml lists example commands."""
 
 from experiments.harness.entry import main
 

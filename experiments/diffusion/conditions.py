@@ -1,4 +1,4 @@
-"""What an image is conditioned on, in the words of the U-Nets of diffusers."""
+"""What an image is conditioned on, as arguments of diffusers' U-Nets."""
 
 import hashlib
 import json
@@ -18,35 +18,35 @@ from experiments.pretrained.locked import Locked, build_locked
 
 
 class Conditions(Protocol):
-    """From the condition of an image to what its U-Net takes besides the noisy image and the timestep."""
+    """Converts the condition of an image to the U-Net's arguments besides the noisy image and the timestep."""
 
     def numbers(self, pictures: Pictures) -> np.ndarray:
-        """What the pictures are conditioned on as whole numbers, int64 ``[pictures, ...]``."""
+        """The images' conditions as integers, int64 ``[images, ...]``."""
 
     def of_samples(self, test: Pictures, count: int) -> np.ndarray:
-        """What samples 0 to ``count - 1`` are conditioned on, int64 ``[count, ...]``."""
+        """The conditions of samples 0 to ``count - 1``, int64 ``[count, ...]``."""
 
     def hidden(self, numbers: Tensor) -> Tensor:
-        """The same shape, saying nothing of the image."""
+        """The unconditional value, in the same shape."""
 
     def arguments(self, numbers: Tensor) -> dict[str, Tensor]:
         """Keyword arguments of the U-Net."""
 
 
 class ClassConditions:
-    """Class numbers, for UNet2DModel; the number after the last class means none."""
+    """Class indices, for UNet2DModel; the index after the last class means none."""
 
     def __init__(self, num_classes: int, batch_size: int) -> None:
-        """``batch_size`` samples, from the first, are a subset of their own for the kernel distance."""
+        """Each ``batch_size`` samples, from the first on, form one subset for the kernel distance."""
         self._num_classes, self._batch_size = num_classes, batch_size
 
     def numbers(self, pictures: Pictures) -> np.ndarray:
-        """The classes, int64 ``[pictures]``."""
+        """The classes, int64 ``[images]``."""
         return np.asarray(pictures.conditions, np.int64)
 
     def of_samples(self, test: Pictures, count: int) -> np.ndarray:
-        """Each class in its turn, int64 ``[count]``; drawn classes where a batch has not room for all: neighbours in
-        the order of classes are alike (ImageNet's dogs), and a batch stands for the whole.
+        """All classes in turn, int64 ``[count]``; randomly drawn classes if a batch cannot hold all of them, because
+        neighbouring classes are similar (ImageNet's dogs) and each batch should be representative.
         """
         if self._batch_size >= self._num_classes:
             return np.arange(count) % self._num_classes
@@ -63,10 +63,10 @@ class ClassConditions:
 
 
 class TextConditions:
-    """Captions, for UNet2DConditionModel, through a text encoder that is never trained; no token (0) means no text.
+    """Captions, for UNet2DConditionModel, encoded by a frozen text encoder; all tokens 0 means no text.
 
-    The encoder takes tokens int64 ``[N, T]`` and gives float ``[N, T, D]``. It is no part of the model: neither
-    checkpoints nor averaged weights hold it.
+    The encoder takes tokens int64 ``[N, T]`` and returns float ``[N, T, D]``. It is not part of the model, so neither
+    checkpoints nor averaged weights contain it.
     """
 
     def __init__(self, cfg: DiffusionConfig, sets: Sets) -> None:
@@ -76,12 +76,12 @@ class TextConditions:
         self._encoder = Locked(build_locked(cfg.text.encoder, weights))
 
     def numbers(self, pictures: Pictures) -> np.ndarray:
-        """The captions' tokens, int64 ``[pictures, context_length]``, computed once."""
+        """The captions' tokens, int64 ``[images, context_length]``, computed once."""
         texts = list(pictures.conditions)
         return self._tokens(texts)
 
     def of_samples(self, test: Pictures, count: int) -> np.ndarray:
-        """The captions of the first ``count`` test pictures."""
+        """The captions of the first ``count`` test images."""
         return self._tokens(list(test.conditions[:count]))
 
     def hidden(self, numbers: Tensor) -> Tensor:
@@ -110,7 +110,7 @@ class TextConditions:
 def predict(model: nn.Module, noisy: Tensor, timesteps: Tensor, arguments: dict[str, Tensor]) -> Tensor:
     """The network's output, float32 ``[N, 3, H, W]``, for noisy images of that shape and timesteps int64 ``[N]``.
 
-    ``low_resolution`` among the arguments is an image of that shape, which super-resolution sees beside the noisy one.
+    ``low_resolution`` among the arguments is an image of the same shape, which super-resolution also gets as input.
     """
     arguments = dict(arguments)
     if "low_resolution" in arguments:

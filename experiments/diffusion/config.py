@@ -10,47 +10,47 @@ from experiments.harness.config import Config, DataConfig, register
 
 @dataclass
 class DiffusionDataConfig(DataConfig):
-    """Images at one resolution, and what else has to be fetched."""
+    """Images at one resolution, and the weights that are needed."""
 
     access: str = "experiments.diffusion.sets.open_sets"
     places: list[dict[str, Any]] = field(default_factory=list)
-    """none: each set below has its own"""
+    """empty: each set below has its own sources"""
     images: dict[str, Any] = MISSING
-    """the set of images with classes or captions, a config of the group ``data``; its ``access`` opens it"""
+    """the set of images with classes or captions, a config of the group ``data``, opened by its ``access``"""
     split_seed: int | None = None
-    """of images with classes: draws other training images to be held out; null: the set's own"""
+    """for images with classes: redraws which training images are held out; null: the set's own choice"""
     weights: dict[str, dict[str, Any]] = MISSING
-    """weights of the network ``features``, and for texts of ``text`` if it has any: configs of the group ``data``"""
+    """weights of the network ``features``, and of ``text`` if it has any: configs of the group ``data``"""
     image_size: int = MISSING
-    """pixels of height and width; larger pictures are reduced to it and cropped to their centre"""
+    """height and width in pixels; larger images are resized and center-cropped"""
     flip: bool = True
     """random horizontal flip of training images"""
     num_val: int = MISSING
-    """images that a validation loss is taken over; the set may hold out more"""
+    """images used for the validation loss; the set may hold out more"""
     num_test: int = MISSING
-    """images that the test loss is taken over"""
+    """images used for the test loss"""
     num_reference: int = MISSING
-    """training images that generated ones are compared with"""
+    """training images that generated images are compared with"""
     low_resolution: int | None = None
-    """pixels of the image that a super-resolution model enlarges to image_size; null: images from noise alone"""
+    """size in pixels of the image that a super-resolution model enlarges to image_size; null: no super-resolution"""
     inception_places: list[str] = field(default_factory=list)
-    """where the Inception weights of FID may lie; without them samples/fid and samples/kid are left out"""
+    """possible paths of FID's Inception weights; without them samples/fid and samples/kid are left out"""
 
 
 @dataclass
 class NoiseConfig:
-    """How images become noise, and what the network learns to say of them."""
+    """The forward process, and the network's training target."""
 
     schedule: str = MISSING
     """linear or squaredcos_cap_v2, as ``diffusers`` names them"""
     steps: int = 1000
-    """timesteps; the schedule goes from image to noise in them, however many they are"""
+    """number of timesteps; the schedule always goes all the way from image to noise"""
     target: str = "epsilon"
     """epsilon (the noise) or v_prediction"""
     timesteps: str = "uniform"
-    """uniform, or importance: more often where the loss is large, weighted so that its mean is the same"""
+    """uniform, or importance: more often where the loss is large, weighted so that its expectation is unchanged"""
     condition_dropout: float = 0.0
-    """share of training images whose class or text is hidden, which guidance needs"""
+    """share of training images whose class or text is hidden; needed for guidance"""
 
 
 @dataclass
@@ -65,25 +65,25 @@ class SamplingConfig:
     """weight of the conditional prediction against the unconditional one; 1: no guidance"""
     num_samples: int = MISSING
     batch_size: int = MISSING
-    """images generated together: the unit that processes share, that a kill can lose, and the subsets of KID"""
+    """images generated together: the unit divided among processes, the most a kill can lose, and the subsets of KID"""
     shown: int = 8
-    """of the first batch, in the run's samples.png"""
+    """images of the first batch in the run's samples.png"""
 
 
 @dataclass
 class TextConfig:
-    """How captions condition images; without an encoder, classes do."""
+    """Conditioning on captions; without an encoder, images are conditioned on classes."""
 
     encoder: Any = None
-    """the ``_target_`` of a text encoder, tokens int64 [N, T] to float [N, T, D], which is never trained"""
+    """the ``_target_`` of a frozen text encoder, tokens int64 [N, T] to float [N, T, D]"""
     tokenizer: str = ""
-    """a function of experiments/pretrained/tokenizers.py or t5.py, by its full name"""
+    """full name of a function in experiments/pretrained/tokenizers.py or t5.py"""
     context_length: int = 0
-    """tokens of a caption; longer ones are cut"""
+    """tokens per caption; longer captions are truncated"""
     clip_model: str | None = None
-    """the model of samples/clip_score, as ``open_clip`` names it; null: there is no such metric"""
+    """``open_clip``'s name of the model for samples/clip_score; null: no such metric"""
     clip_weights: str = ""
-    """its weights, as ``open_clip`` names them"""
+    """``open_clip``'s name of its weights"""
 
 
 @dataclass

@@ -1,9 +1,10 @@
-"""A trained run's way from noise to images, denoising.png in its directory: a row for each sample, a column a step.
+"""Draw a trained run's path from noise to images as denoising.png in its folder: one row per sample, one column per
+step.
 
     python -m experiments.diffusion.denoising_strip run=runs/diffusion/lion-s0-0123456789 experiment=diffusion/mini
 
-After ``run`` come overrides that choose the model and data of the run; scale=mini's need none. What is drawn are the
-weights of the last checkpoint, averaged if the run averages them.
+After ``run`` come overrides that select the run's model and data; runs at scale=mini need none. The weights are those
+of the last checkpoint, averaged if the run averages them.
 """
 
 import sys
@@ -20,11 +21,11 @@ from experiments.harness.averages import evaluated_weights
 from experiments.harness.finished_run import data_and_checkpoint, draw
 
 SHOWN_STEPS = 10
-"""evenly spread over those of the sampler"""
+"""evenly spread over the sampler's steps"""
 
 
 def write_strip(directory: Path, cfg: Any) -> Path:
-    """Draw the strip of the run in ``directory``, whose model and data are those of the composed config ``cfg``."""
+    """Draw the strip for the run in ``directory``, whose model and data must match the composed config ``cfg``."""
     data, saved = data_and_checkpoint(directory, cfg, same=("model", "data", "noise", "text"))
     task = build(cfg, data)
     model = task.model()

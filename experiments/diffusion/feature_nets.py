@@ -1,4 +1,4 @@
-"""The networks in whose features generated and real images are compared."""
+"""The networks whose features are used to compare generated and real images."""
 
 import hashlib
 from collections.abc import Sequence
@@ -15,12 +15,12 @@ from experiments.harness.prepared_data import PreparedData
 from experiments.pretrained.weights import load_weights
 
 EFFICIENTNET_SIZE = 64
-"""pixels; smaller images are enlarged to it, larger ones reduced"""
+"""pixels; images of other sizes are resized to it"""
 BATCH_SIZE = 64
 INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"
-"""The standard weights of FID, TensorFlow's network of 2015-12-05, in release 0.2.0 of torch-fidelity."""
+"""FID's standard weights, TensorFlow's network of 2015-12-05, from torch-fidelity's release 0.2.0."""
 INCEPTION_SHA256 = "6726825d"
-"""first digits of the file's SHA-256, which its name carries"""
+"""first digits of the file's SHA-256, also part of its name"""
 
 
 class EfficientNetLite0(nn.Module):
@@ -33,7 +33,7 @@ class EfficientNetLite0(nn.Module):
         self.net = timm.create_model("tf_efficientnet_lite0", num_classes=0)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Mean features over the picture."""
+        """Features averaged over the image."""
         size = (EFFICIENTNET_SIZE, EFFICIENTNET_SIZE)
         resized = F.interpolate(images.float(), size, mode="bilinear", antialias=True, align_corners=False)
         features: Tensor = self.net((resized - 127) / 128)
@@ -41,13 +41,13 @@ class EfficientNetLite0(nn.Module):
 
 
 class Inception(nn.Module):
-    """FID's network as torch-fidelity has it: images uint8 ``[N, 3, H, W]`` to features float32 ``[N, 2048]``."""
+    """FID's network from torch-fidelity: images uint8 ``[N, 3, H, W]`` to features float32 ``[N, 2048]``."""
 
     def __init__(self, weights: Path) -> None:
         super().__init__()
         from torch_fidelity import feature_extractor_inceptionv3 as fidelity  # type: ignore[import-untyped]
 
-        # The library would run whatever a pickle holds; this reading refuses all but tensors, and comes first.
+        # The library would execute any pickle, so first check that the file contains only tensors.
         torch.load(weights, weights_only=True, map_location="cpu")
         self.net = fidelity.FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], str(weights))
 
@@ -59,23 +59,25 @@ class Inception(nn.Module):
 
 @dataclass(frozen=True)
 class FeatureNet:
-    """A network, and the names of the distances in its features."""
+    """A network, and the names of the distances computed from its features."""
 
     frechet_name: str
     kernel_name: str
     module: nn.Module
     identity: str
-    """tells its weights"""
+    """identifies its weights"""
 
     def features(self, images: Tensor) -> np.ndarray:
-        """Of images uint8 ``[N, 3, H, W]`` on any device: float32 ``[N, D]``."""
+        """Features float32 ``[N, D]`` of images uint8 ``[N, 3, H, W]`` on any device."""
         with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
             batches = [self.module(batch).float().cpu() for batch in images.split(BATCH_SIZE)]
         return torch.cat(batches).numpy()
 
 
 def feature_nets(weights: PreparedData, inception_places: Sequence[str], device: torch.device) -> list[FeatureNet]:
-    """EfficientNet-Lite0, and Inception if its weights lie at one of the places; a sentence says if they do not."""
+    """EfficientNet-Lite0, and Inception if its weights are at one of the paths; otherwise print that they are
+    missing.
+    """
     module = EfficientNetLite0()
     load_weights(module.net, weights.load())
     nets = [FeatureNet("fd_efficientnet_lite0", "kid_efficientnet_lite0", module, weights.fingerprint)]
@@ -83,8 +85,8 @@ def feature_nets(weights: PreparedData, inception_places: Sequence[str], device:
         nets.append(FeatureNet("fid", "kid", Inception(path), INCEPTION_SHA256))
     elif inception_places:
         print(
-            f"FID is left out: its Inception weights are not at {' or '.join(inception_places)}. The distances in the "
-            "features of EfficientNet-Lite0 are reported all the same.",
+            f"FID is left out: its Inception weights are not at {' or '.join(inception_places)}. The distances based "
+            "on EfficientNet-Lite0 are still reported.",
             flush=True,
         )
     for net in nets:
@@ -93,7 +95,7 @@ def feature_nets(weights: PreparedData, inception_places: Sequence[str], device:
 
 
 def found_inception(places: Sequence[str]) -> Path | None:
-    """The first of the places that there is. A file with other weights is a DataError."""
+    """The first of the paths that exists. Raises DataError for a file with other weights."""
     found = [Path(place).expanduser() for place in places if Path(place).expanduser().is_file()]
     if not found:
         return None
@@ -101,7 +103,7 @@ def found_inception(places: Sequence[str]) -> Path | None:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     if not digest.startswith(INCEPTION_SHA256):
         raise DataError(
-            f"{found[0]} has the SHA-256 {digest}, but the weights that FID is defined by begin with "
-            f"{INCEPTION_SHA256}: fetch {INCEPTION_FILE} again, or remove the file."
+            f"{found[0]} has the SHA-256 {digest}, but that of FID's weights begins with {INCEPTION_SHA256}: download "
+            f"{INCEPTION_FILE} again, or remove the file."
         )
     return found[0]

@@ -1,4 +1,4 @@
-"""Which timesteps are trained, and what the network's output says about the noise. Schedules are those of diffusers."""
+"""The forward process: timesteps for training, training targets, and noise from predictions; diffusers' schedules."""
 
 from typing import Any
 
@@ -11,18 +11,18 @@ from experiments.harness.errors import ConfigError
 
 SCHEDULES = ("linear", "squaredcos_cap_v2")
 IMAGE_VARIANCE = 0.05
-"""Of pixels from -1 to 1 around what their surroundings tell: a guess, which sets where importance sampling looks most.
-It changes only the variance of the gradient, never its mean."""
+"""Assumed variance of pixels, from -1 to 1, given their surroundings; it sets where importance sampling samples most.
+It only affects the variance of the gradient, never its mean."""
 
 FEWEST_STEPS = 25
-"""With fewer, linear betas that are scaled to them reach 1, and nothing of an image is left to predict it from."""
+"""With fewer, the scaled linear betas reach 1, so nothing of the image is left to predict from."""
 
 
 def make_scheduler(kind: Any, cfg: NoiseConfig) -> Any:
-    """A scheduler of diffusers with the betas of ``cfg``, for training or sampling.
+    """A diffusers scheduler with the betas of ``cfg``, for training or sampling.
 
-    Linear betas are those of Ho et al. 2020 for 1 000 steps, and for another number of steps scaled so that as little
-    signal is left at the end (as Nichol and Dhariwal 2021 do; the cosine schedule does it by itself).
+    Linear betas are those of Ho et al. 2020 for 1 000 steps, scaled for other numbers of steps so that equally little
+    signal is left at the end (as in Nichol and Dhariwal 2021; the cosine schedule needs no scaling).
     """
     scale = 1000 / cfg.steps
     return kind(
@@ -51,7 +51,8 @@ class ForwardProcess:
         signal: Tensor = self.scheduler.alphas_cumprod.double()
         share = torch.ones_like(signal)
         if cfg.timesteps == "importance":
-            # The loss of the best guess for Gaussian pixels; half of the draws stay uniform, so no weight exceeds 2.
+            # The loss of the optimal prediction for Gaussian pixels; half of the draws stay uniform, so weights are at
+            # most 2.
             share = IMAGE_VARIANCE / (signal * IMAGE_VARIANCE + 1 - signal)
             if cfg.target == "epsilon":
                 share *= signal
@@ -60,33 +61,33 @@ class ForwardProcess:
         self._ends = self.probabilities.cumsum(0)[:-1]
 
     def draw_timesteps(self, count: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Timesteps int64 ``[count]`` from the global generator, and weights float32 ``[count]`` that make the mean
-        loss the one of uniform timesteps.
+        """Timesteps int64 ``[count]`` from the global generator, and weights float32 ``[count]`` with which the
+        expected loss is that of uniform timesteps.
         """
-        if self.probabilities.device != device:  # once: a copy for every batch would wait for the GPU
+        if self.probabilities.device != device:  # moved once: a copy per batch would wait for the GPU
             self.probabilities, self._ends = self.probabilities.to(device), self._ends.to(device)
         if device.type == "cpu":
             timesteps = torch.multinomial(self.probabilities, count, replacement=True)
-        else:  # where multinomial sums up the probabilities in no fixed order
+        else:  # on a GPU, multinomial adds up the probabilities in no fixed order
             places = torch.rand(count, dtype=self.probabilities.dtype, device=device)
             timesteps = torch.searchsorted(self._ends, places, right=True)
         weights = 1 / (self._cfg.steps * self.probabilities[timesteps])
         return timesteps, weights.float()
 
     def noisy(self, images: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        """The images at these timesteps."""
+        """The noisy images at these timesteps."""
         noised: Tensor = self.scheduler.add_noise(images, noise, timesteps)
         return noised
 
     def target(self, images: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        """What the network should say."""
+        """The training target."""
         if self._cfg.target == "epsilon":
             return noise
         velocity: Tensor = self.scheduler.get_velocity(images, noise, timesteps)
         return velocity
 
     def epsilon(self, prediction: Tensor, noisy: Tensor, timesteps: Tensor) -> Tensor:
-        """The noise that the network's output stands for, whatever it was trained to say."""
+        """The noise implied by the network's output, whatever its training target."""
         if self._cfg.target == "epsilon":
             return prediction
         signal: Tensor = self.scheduler.alphas_cumprod.to(prediction)[timesteps].view(-1, *[1] * (prediction.ndim - 1))

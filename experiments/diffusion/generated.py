@@ -1,4 +1,4 @@
-"""The split "samples": images generated from fixed noise, and their distances from real ones."""
+"""The split "samples": images generated from fixed noise, and their distance to real images."""
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
@@ -20,13 +20,13 @@ from experiments.metrics.frechet import frechet_distance, moments_of_sums
 from experiments.metrics.kernel_distance import cross_kernel, kernel_distance, own_kernel
 
 Generate = Callable[[nn.Module, range], Tensor]
-"""A model and sample numbers to images uint8 [N, 3, H, W]"""
+"""A model and sample indices to images uint8 [N, 3, H, W]"""
 ScoreTexts = Callable[[Tensor, range], Tensor]
-"""Images and their numbers to CLIP scores, float64 [N]"""
+"""Images and their indices to CLIP scores, float64 [N]"""
 
 
 class GeneratedImages:
-    """Images generated batch by batch, and judged in the features of networks."""
+    """Images generated batch by batch, and compared with real ones in the feature spaces of networks."""
 
     def __init__(
         self,
@@ -37,21 +37,21 @@ class GeneratedImages:
         identity: str,
         cache_dir: Path,
     ) -> None:
-        """``identity`` tells what an image depends on, besides the model's weights and its number."""
+        """``identity`` identifies everything an image depends on besides the model's weights and its index."""
         self._cfg, self._generate, self._judges, self._score_texts = cfg, generate, judges, score_texts
         self._identity, self._cache_dir = identity, cache_dir
         self.shown = np.zeros((0, 0, 0, 3), np.uint8)
         """the first images of the latest evaluation, uint8 [shown, H, W, 3]; the first process has them"""
 
     def sums(self, model: nn.Module, process: int, num_processes: int) -> dict[str, Tensor]:
-        """Sums over this process's batches: of each network the features ``[D]``, their outer products ``[D * D]`` and
-        the mean kernels of a batch; the numbers of images and of batches. Finished batches are on disk meanwhile.
+        """Sums over this process's batches: for each network the features ``[D]``, their outer products ``[D * D]`` and
+        the mean kernels of a batch; and the numbers of images and batches. Finished batches are kept on disk meanwhile.
         """
         num_batches = self._cfg.num_samples // self._cfg.batch_size
         if num_batches < num_processes:
             raise ConfigError(
-                f"sampling.num_samples={self._cfg.num_samples} are {num_batches} batches, too few for {num_processes} "
-                "processes: choose a smaller sampling.batch_size."
+                f"sampling.num_samples={self._cfg.num_samples} makes {num_batches} batches, too few for "
+                f"{num_processes} processes: choose a smaller sampling.batch_size."
             )
         key = hashlib.sha256(f"{self._identity} {weights_digest(model)}".encode()).hexdigest()[:16]
         share = f"diffusion-samples-{key}-{process}-of-{num_processes}"
@@ -74,8 +74,8 @@ class GeneratedImages:
         return {name: torch.tensor(value, dtype=torch.float64, device=device) for name, value in totals.items()}
 
     def metrics(self, sums: Mapping[str, Any]) -> dict[str, float]:
-        """num_samples, of each network both distances, with their floor and that of noise (see reference.py), and with
-        a CLIP model clip_score.
+        """num_samples; for each network both distances, with the distances of real images and of noise (see
+        reference.py); and clip_score if there is a CLIP model.
         """
         count, batches = sums["count"], sums["batches"]
         metrics = {"num_samples": count}

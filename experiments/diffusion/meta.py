@@ -1,4 +1,4 @@
-"""The model of an experiment without memory for its weights, for experiments/harness/plan.py."""
+"""The model of an experiment on the meta device, for experiments/harness/plan.py."""
 
 import torch
 from hydra.utils import instantiate
@@ -16,7 +16,7 @@ def meta_model(cfg: DictConfig) -> nn.Module:
 
 
 def meta_output(model: nn.Module, cfg: DictConfig, samples: int) -> Tensor:
-    """What it says of so many noisy images; the text encoder is no part of it."""
+    """The U-Net's output for this many noisy images; the text encoder is not part of it."""
     size = cfg.data.image_size
     with torch.device("meta"):
         images, numbers = torch.empty(samples, 3, size, size), torch.zeros(samples, dtype=torch.int64)
@@ -33,6 +33,6 @@ def meta_output(model: nn.Module, cfg: DictConfig, samples: int) -> Tensor:
 
 
 def samples_per_epoch(cfg: DictConfig) -> int | None:
-    """Images to train on, where the config tells how many there are."""
+    """The number of training images, if the config gives it."""
     images: int | None = cfg.data.images.get("train_images")
     return images

@@ -1,11 +1,11 @@
-"""Pictures at one resolution with what they are conditioned on: the splits of a set.
+"""Images at one resolution with their conditions: the splits of a data set.
 
-fit    what training draws its batches from, and generated images are compared with
-train  the first ``flatness.samples`` of these, to be evaluated
+fit    the images that training batches are drawn from, and that generated images are compared with
+train  the first ``flatness.samples`` of these, for evaluation
 val    images of the training split that are not trained on
 test
 
-All of them are in an order that has nothing to do with what they show, so the first n are a sample of n.
+All are in an order unrelated to their content, so the first n are a random sample.
 """
 
 from collections.abc import Callable
@@ -24,12 +24,12 @@ from experiments.harness.prepared_data import PreparedData
 from experiments.harness.seeds import derive_seed
 
 SPLITS = {"train": "fit", "val": "val", "test": "test"}
-"""Our names of a set's splits"""
+"""Our names for a set's splits"""
 
 
 @dataclass(frozen=True)
 class Pictures:
-    """Pictures by number, and the class number (int64 [pictures]) or the caption of each."""
+    """Images by index, and the class (int64 [images]) or the caption of each."""
 
     picture: Callable[[int], Image.Image]
     conditions: np.ndarray | list[str]
@@ -41,13 +41,13 @@ class Pictures:
         return self.picture(number)
 
     def pixels(self, numbers: np.ndarray, size: int) -> Tensor:
-        """Their centres, uint8 ``[N, 3, size, size]``."""
+        """The central squares of the images, uint8 ``[N, 3, size, size]``."""
         return torch.from_numpy(np.stack([centre(self.picture(int(number)), size) for number in numbers])).movedim(3, 1)
 
 
 def centre(picture: Image.Image, size: int) -> np.ndarray:
-    """The central square at ``size`` pixels, uint8 ``[size, size, 3]``, as Dhariwal and Nichol 2021 make theirs: halved
-    by averaging while it is twice as large as needed, then resized (bicubic) and cropped.
+    """The central square at ``size`` pixels, uint8 ``[size, size, 3]``, as in Dhariwal and Nichol 2021: halved by
+    averaging while at least twice as large as needed, then resized (bicubic) and cropped.
     """
     while min(picture.size) >= 2 * size:
         picture = picture.resize((picture.width // 2, picture.height // 2), Image.Resampling.BOX)
@@ -63,8 +63,9 @@ def centre(picture: Image.Image, size: int) -> np.ndarray:
 def labelled_splits(
     opened: PreparedData | StoredSet, val_size: int, name: str = "images", seed: int | None = None
 ) -> dict[str, Pictures]:
-    """fit, val and test of a labelled set. Held out are ``val_size`` training images that ``seed`` draws; without it
-    the last ones of an array set, whose order a hash of their content has given, and drawn ones of stored files.
+    """fit, val and test of a labelled set. ``val_size`` training images are held out, drawn by ``seed``. Without a
+    seed, they are the last ones of an array set, which is sorted by a hash of its content, or a fixed random choice of
+    stored files.
     """
     if isinstance(opened, StoredSet):
         check_splits(opened.splits, ("train", "test"), name)
@@ -94,8 +95,8 @@ def labelled_splits(
 
 
 def captioned_splits(opened: PreparedData | StoredSet) -> dict[str, Pictures]:
-    """fit, val and test of pairs, each picture with its first caption: arrays as experiments/lit/pair_arrays.py has
-    them, or stored files.
+    """fit, val and test of pairs, each image with its first caption: arrays as in experiments/lit/pair_arrays.py, or
+    stored files.
     """
     if isinstance(opened, StoredSet):
         check_splits(opened.splits, tuple(SPLITS), "images")
@@ -130,5 +131,7 @@ def _shuffled(rows: int, seed: int | None) -> np.ndarray:
 
 def _kept(training_images: int, val_size: int) -> int:
     if not 0 < val_size < training_images:
-        raise ConfigError(f"data.images.val_size={val_size} of {training_images} training images leave none.")
+        raise ConfigError(
+            f"data.images.val_size={val_size} must be above 0 and leave some of the {training_images} training images."
+        )
     return training_images - val_size

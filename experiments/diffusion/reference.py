@@ -1,4 +1,4 @@
-"""What generated images are compared with: the features of real ones, and the distances between which theirs lie."""
+"""What generated images are compared with: features of real images, and the distances of real images and of noise."""
 
 import json
 from collections.abc import Callable
@@ -17,28 +17,28 @@ from experiments.metrics.kernel_distance import cross_kernel, kernel_distance, o
 
 BATCH_SIZE = 256
 Images = Callable[[np.ndarray], Tensor]
-"""Numbers, int64 [N], to images uint8 [N, 3, H, W]"""
+"""Indices, int64 [N], to images uint8 [N, 3, H, W]"""
 
 
 @dataclass(frozen=True)
 class ImageSources:
-    """Where the images come from that frame the distances."""
+    """Sources of the images for the reference and its bounds."""
 
     training: Images
     num_training: int
     test: Images
-    """real images that were not trained on: their distance is the floor, what n of the truth itself would get"""
+    """real images that were not trained on: their distance is the floor, which n perfect samples would get"""
     noise: Images
-    """the sampler's start, seen as images: their distance is what an untrained network is near"""
+    """the sampler's initial noise as images: an untrained network has about their distance"""
     num_compared: int
-    """of both, as many as are generated"""
+    """how many of both: as many as are generated"""
     identity: str
-    """tells all of these"""
+    """identifies all of these"""
 
 
 @dataclass(frozen=True)
 class Reference:
-    """Statistics of real images in the features of one network."""
+    """Statistics of real images in the feature space of one network."""
 
     features: np.ndarray
     """float32 [images, D]"""
@@ -46,16 +46,15 @@ class Reference:
     root: np.ndarray
     """of the covariance, float64 [D, D]"""
     own: float
-    """mean kernel of two of them"""
+    """mean kernel between two of them"""
     bounds: dict[str, float]
-    """distances of real images and of noise, by the part that their names have in common after the distance's own:
-    ``<distance>_floor`` and ``<distance>_noise``"""
+    """distances of real images and of noise, named ``<distance>_floor`` and ``<distance>_noise``"""
 
 
 def reference(
     net: FeatureNet, sources: ImageSources, cache_dir: Path, device: torch.device, fingerprints: dict[str, str]
 ) -> Reference:
-    """From the cache, or computed; ``fingerprints`` takes that of its arrays, by their folder in the cache."""
+    """The reference, from the cache or computed; the fingerprint of its arrays is added to ``fingerprints``."""
     depends_on = [net.identity, sources.identity, sources.num_training, sources.num_compared]
     identity = json.dumps([*depends_on, describe_arithmetic(device)])
     cached = cached_arrays("diffusion-reference", identity, cache_dir, lambda: _compute(net, sources, device))

@@ -1,6 +1,4 @@
-"""A run's samples.png: a row of generated images for each point of training at which some were generated, and a row of
-real images below them.
-"""
+"""A run's samples.png: a row of generated images for each evaluation of "samples", and below it a row of real ones."""
 
 import os
 from pathlib import Path
@@ -10,15 +8,15 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 SMALLEST = 32
-"""pixels of an image on the sheet; what is smaller is enlarged by a whole number"""
+"""minimum size of an image on the sheet in pixels; smaller ones are enlarged by an integer factor"""
 GAP = 4
-"""white pixels to the right of each image and below it"""
+"""white pixels to the right of and below each image"""
 
 
 def write_row(path: Path, images: np.ndarray, row: int, rows: int, real: np.ndarray) -> None:
-    """Put ``images`` (uint8 ``[N, H, W, 3]``, side by side) into row ``row`` of ``rows``, and ``real`` (of the same
-    shape) into one more below them; the others stay as they are, white at first. Written aside, so that a crash leaves
-    the old sheet or the new one.
+    """Draw ``images`` (uint8 ``[N, H, W, 3]``, next to each other) into row ``row`` of ``rows``, and ``real`` (of the
+    same shape) into one more row below; the other rows are kept, and are white at first. The file is replaced
+    atomically.
     """
     line = _line(images)
     sheet = np.full(((rows + 1) * len(line), *line.shape[1:]), 255, np.uint8)

@@ -1,4 +1,4 @@
-"""Images from noise, by the samplers of diffusers. Sample i's noise depends on i alone."""
+"""Generate images from noise with diffusers' samplers. The noise of sample i depends only on i."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -15,41 +15,43 @@ from experiments.harness.errors import ConfigError
 from experiments.harness.seeds import derive_seed
 
 MOST_SIGNAL = 0.4
-"""Share of an image that may be left where sampling starts from pure noise; 10 steps of the cosine schedule have 0.15,
-and shift the mean of all pixels by 2 % of itself."""
+"""Largest share of signal at the timestep where sampling starts from pure noise; with 10 steps of the cosine schedule
+it is 0.15, which shifts the mean of all pixels by 2 % of itself."""
 SAMPLERS: dict[str, Any] = {"ddpm": DDPMScheduler, "ddim": DDIMScheduler}
 
 
 def check_sampling(sampling: SamplingConfig, noise: NoiseConfig) -> None:
-    """Raise ConfigError for what cannot be sampled, or not be judged."""
+    """Raise ConfigError for settings that cannot be sampled or evaluated."""
     if sampling.sampler not in SAMPLERS:
         raise ConfigError(f"sampling.sampler must be {' or '.join(SAMPLERS)}, but it is {sampling.sampler!r}.")
     if not 0 < sampling.steps <= noise.steps:
         raise ConfigError(f"sampling.steps={sampling.steps} must be from 1 to noise.steps={noise.steps}.")
     if noise.steps % sampling.steps:
         raise ConfigError(
-            f"sampling.steps={sampling.steps} must divide noise.steps={noise.steps}: else the first step is not at the "
-            "noisy end, and takes pure noise for an image with less of it."
+            f"sampling.steps={sampling.steps} must divide noise.steps={noise.steps}: otherwise the first step is not "
+            "at the noisy end, but is given pure noise."
         )
     signal = float(_scheduler(sampling, noise).alphas_cumprod[noise.steps - noise.steps // sampling.steps] ** 0.5)
     if signal > MOST_SIGNAL:
         raise ConfigError(
-            f"sampling.steps={sampling.steps} starts from pure noise where noise.schedule={noise.schedule} still has "
-            f"{100 * signal:.0f} % of the signal: take more steps."
+            f"sampling.steps={sampling.steps} starts from pure noise at a timestep where "
+            f"noise.schedule={noise.schedule} still has {100 * signal:.0f} % of the signal: use more steps."
         )
     if sampling.guidance != 1 and not noise.condition_dropout:
         raise ConfigError(
-            f"sampling.guidance={sampling.guidance} compares with a prediction without class or text, which is never "
-            "trained with noise.condition_dropout=0: set it to 0.1, or sampling.guidance=1."
+            f"sampling.guidance={sampling.guidance} needs unconditional predictions, which are not trained with "
+            "noise.condition_dropout=0: set it to 0.1, or sampling.guidance=1."
         )
     if sampling.batch_size < 2 or sampling.num_samples < 2 or sampling.num_samples % sampling.batch_size:
         raise ConfigError(
-            f"sampling.num_samples={sampling.num_samples} must be whole batches of at least 2 (sampling.batch_size="
-            f"{sampling.batch_size}): distances are between distributions, and a batch is a subset of KID."
+            f"sampling.num_samples={sampling.num_samples} must be a multiple of sampling.batch_size="
+            f"{sampling.batch_size}, which must be at least 2: distances compare distributions, and KID uses batches "
+            "as subsets."
         )
     if sampling.shown > sampling.batch_size:
         raise ConfigError(
-            f"sampling.shown={sampling.shown} are of the first batch, and sampling.batch_size={sampling.batch_size}."
+            f"sampling.shown={sampling.shown} must not exceed sampling.batch_size={sampling.batch_size}: the images "
+            "are taken from the first batch."
         )
 
 
@@ -60,12 +62,12 @@ def _scheduler(sampling: SamplingConfig, noise: NoiseConfig) -> Any:
 
 
 def generators(purpose: str, numbers: Sequence[int]) -> list[torch.Generator]:
-    """A stream of noise for each number, on the CPU, so that every device gets the same."""
+    """A noise generator for each index, on the CPU, so that every device gets the same noise."""
     return [torch.Generator().manual_seed(derive_seed(purpose, number)) for number in numbers]
 
 
 def start_noise(numbers: Sequence[int], size: int, device: torch.device) -> Tensor:
-    """What the samples ``numbers`` start from: float32 ``[N, 3, size, size]``."""
+    """The initial noise of the samples ``numbers``: float32 ``[N, 3, size, size]``."""
     return randn_tensor((len(numbers), 3, size, size), generator=generators("start", numbers), device=device)
 
 
@@ -77,8 +79,9 @@ def denoising(
     cfg: DiffusionConfig,
     device: torch.device,
 ) -> Iterator[Tensor]:
-    """Samples ``numbers`` from their noise on, uint8 ``[N, 3, size, size]`` after each step of the sampler, under the
-    ``arguments`` of the network; guidance compares them with those that say nothing of class or text, ``hidden``.
+    """Generate the samples ``numbers`` from their initial noise, yielding uint8 ``[N, 3, size, size]`` after each step
+    of the sampler. ``arguments`` are the network's conditional arguments; guidance also uses the unconditional
+    ``hidden``.
     """
     noise, guidance = cfg.noise, cfg.sampling.guidance
     scheduler = _scheduler(cfg.sampling, noise)
@@ -95,10 +98,10 @@ def denoising(
 
 
 def to_bytes(images: Tensor) -> Tensor:
-    """Pixels from -1 to 1 as uint8; what lies outside is clipped."""
+    """Convert pixels from -1 to 1 to uint8, clipping values outside."""
     return ((images.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
 
 
 def from_bytes(images: Tensor) -> Tensor:
-    """Pixels uint8 as float32 from -1 to 1."""
+    """Convert uint8 pixels to float32 from -1 to 1."""
     return images.float() / 127.5 - 1

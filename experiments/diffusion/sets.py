@@ -1,4 +1,4 @@
-"""Everything that a run of diffusion has to fetch: images, weights of networks. ``open_sets`` is its data.access."""
+"""Everything that a diffusion run needs to download: images and weights. ``open_sets`` is its data.access."""
 
 import hashlib
 import json
@@ -14,7 +14,7 @@ from experiments.harness.prepared_data import PreparedData, prepare
 
 @dataclass(frozen=True)
 class Sets:
-    """What the config group ``data`` of diffusion declares, opened."""
+    """The opened data of diffusion's config group ``data``."""
 
     images: PreparedData | StoredSet
     weights: Mapping[str, PreparedData]
@@ -24,7 +24,7 @@ class Sets:
 
 
 def open_sets(data: Mapping[str, Any], cache_dir: Path) -> Sets:
-    """Open, and if need be fetch, the images and the weights, each by its own ``access``."""
+    """Open, and if necessary download, the images and the weights, each with its own ``access``."""
     images = _open(data["images"], cache_dir)
     weights = {name: prepare(one, cache_dir) for name, one in data["weights"].items()}
     content = {"images": images.fingerprint, **{name: one.fingerprint for name, one in weights.items()}}

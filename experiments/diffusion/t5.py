@@ -10,26 +10,26 @@ REPO, REVISION = "google/t5-v1_1-xxl", "3db67ab1af984cf10548a73467f0e5bca2aaaeb2
 
 
 class T5XXL(nn.Module):
-    """Tokens int64 ``[N, T]``, 0 where there is none, to float ``[N, T, 4096]``."""
+    """Tokens int64 ``[N, T]``, padded with 0, to float ``[N, T, 4096]``."""
 
     def __init__(self) -> None:
         super().__init__()
         from transformers import T5EncoderModel
 
-        # bfloat16, because float16 overflows in it. The repository holds a pickle; transformers then asks the hub's
-        # converter for safetensors. UNVERIFIED: it was never fetched.
+        # bfloat16, because this model overflows in float16. The repository has only a pickle; transformers then asks
+        # the hub's converter for safetensors. UNVERIFIED: it was never downloaded.
         self.encoder = T5EncoderModel.from_pretrained(
             REPO, revision=REVISION, dtype=torch.bfloat16, use_safetensors=True
         )
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """The last layer's states."""
+        """The hidden states of the last layer."""
         states: Tensor = self.encoder(tokens, attention_mask=tokens != 0).last_hidden_state
         return states.float()
 
 
 def tokenize(texts: Sequence[str], context_length: int, weights: Mapping[str, np.ndarray]) -> np.ndarray:
-    """T5's tokens, int64 ``[texts, context_length]``, 0 where a text has ended; ``weights`` stay unused."""
+    """T5's tokens, int64 ``[texts, context_length]``, padded with 0; ``weights`` are unused."""
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(REPO, revision=REVISION)

@@ -1,4 +1,4 @@
-"""Diffusion: a U-Net that tells the noise in images, and images that it generates from noise."""
+"""Diffusion: a U-Net that predicts the noise in images, and images that it generates from noise."""
 
 import json
 from collections import deque
@@ -39,13 +39,13 @@ from experiments.harness.seeds import derive_seed
 from experiments.metrics.clip_score import ClipScorer
 
 EVALUATION_BATCH_SIZE, EVALUATION_PIXELS = 256, 256 * 64**2
-"""The most images, and pixels, in one forward pass without gradients; nothing depends on it, but for rounding. A U-Net
-that fits in a GPU's memory with 256 images of 64 x 64 pixels fits with 16 of 256 x 256.
+"""The most images, and pixels, in one forward pass without gradients; results depend on it only through rounding. A
+U-Net that fits into a GPU's memory with 256 images of 64 x 64 pixels also fits with 16 of 256 x 256.
 """
 
 
 class Diffusion:
-    """Images, the U-Net that the config describes, and what generated images are compared with."""
+    """The images, the U-Net described by the config, and the reference for generated images."""
 
     def __init__(self, cfg: DiffusionConfig, sets: Sets) -> None:
         self._cfg, self._sets = cfg, sets
@@ -67,7 +67,7 @@ class Diffusion:
         identity, workers = f"{sets.images.fingerprint} {cfg.data.images.get('val_size')} drawn", cfg.run.num_workers
         name = cfg.data.images["name"]
         warn_of_copies(name, splits["fit"], held_out, identity, sets.cache_dir, workers)
-        # Generated images are compared with the same training images whatever is drawn: their features are kept.
+        # Generated images are compared with the same training images whatever split is drawn, to reuse their features.
         self._reference = splits["fit"]
         if cfg.data.split_seed is not None:
             splits = labelled_splits(sets.images, images["val_size"], images["name"], cfg.data.split_seed)
@@ -84,21 +84,21 @@ class Diffusion:
         cfg = self._cfg
         if cfg.model["sample_size"] != cfg.data.image_size:
             raise ConfigError(
-                f"model.sample_size={cfg.model['sample_size']} generates images of another resolution than those that "
-                f"they are compared with, data.image_size={cfg.data.image_size}: make them equal."
+                f"model.sample_size={cfg.model['sample_size']} generates images of a different resolution than the "
+                f"real ones, data.image_size={cfg.data.image_size}: make them equal."
             )
         small = cfg.data.low_resolution
         if small is not None and not (0 < small < cfg.data.image_size and cfg.data.image_size % small == 0):
             raise ConfigError(
-                f"data.low_resolution={small} must divide data.image_size={cfg.data.image_size} and be less: otherwise "
-                "the small image shows the network its target."
+                f"data.low_resolution={small} must divide data.image_size={cfg.data.image_size} and be smaller: "
+                "otherwise the small image reveals the target to the network."
             )
         classes, embedded = cfg.data.images.get("num_classes") or 0, cfg.model.get("num_class_embeds")
         hides = bool(cfg.noise.condition_dropout) or cfg.sampling.guidance != 1
         if not cfg.text.encoder and embedded is not None and embedded < classes + hides:
             raise ConfigError(
                 f"model.num_class_embeds={embedded} must be at least {classes + hides}: {classes} classes"
-                + (", and one that says none, for noise.condition_dropout and guidance." if hides else ".")
+                + (", and one for no class, which noise.condition_dropout and guidance need." if hides else ".")
             )
         with refused_as(f"The model cannot take images of data.image_size={cfg.data.image_size} and its conditions"):
             meta_output(meta_model(cast(DictConfig, cfg)), cast(DictConfig, cfg), 1)
@@ -107,11 +107,11 @@ class Diffusion:
         if named & {"samples/fid", "samples/kid"} and not found_inception(places):
             raise ConfigError(
                 f"study names samples/fid or samples/kid, but the Inception weights are not at {' or '.join(places)}: "
-                f"put the file {INCEPTION_FILE} of torch-fidelity there, or judge by samples/fd_efficientnet_lite0 "
+                f"put the file {INCEPTION_FILE} of torch-fidelity there, or use samples/fd_efficientnet_lite0 "
                 "(study.primary_metric), which is always reported."
             )
         if "samples/clip_score" in named and not cfg.text.clip_model:
-            raise ConfigError("study names samples/clip_score, but text.clip_model is null: name one of open_clip's.")
+            raise ConfigError("study names samples/clip_score, but text.clip_model is null: choose an open_clip model.")
         wanted = {
             "flatness.samples": ("fit", cfg.flatness.samples),
             "data.num_reference": ("fit", cfg.data.num_reference),
@@ -126,13 +126,13 @@ class Diffusion:
                 raise ConfigError(f"{key}={count}, but {split} has {len(self._splits[split])} images.")
 
     def model(self) -> nn.Module:
-        """The U-Net of ``cfg.model``, initialised from PyTorch's global generator."""
+        """The U-Net of ``cfg.model``, initialized from PyTorch's global generator."""
         model: nn.Module = instantiate(self._cfg.model, _convert_="all")
         return model
 
     def batch(self, indices: np.ndarray, seeds: list[int]) -> dict[str, Tensor]:
-        """Training images float32 ``[N, 3, size, size]`` from -1 to 1, flipped by their seed, and their conditions,
-        int64 ``[N, ...]``.
+        """Training images float32 ``[N, 3, size, size]`` from -1 to 1, randomly flipped according to their seeds, and
+        their conditions, int64 ``[N, ...]``.
         """
         images = self._pixels("fit", indices)
         if self._cfg.data.flip:
@@ -141,8 +141,8 @@ class Diffusion:
         return {"images": from_bytes(images), "conditions": torch.from_numpy(self._numbers["fit"][indices])}
 
     def loss(self, model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
-        """Mean squared error of the network's target over uniform timesteps; noise, timesteps and which conditions are
-        hidden come from the global generator.
+        """Mean squared error of the training target, in expectation over uniform timesteps; noise, timesteps and the
+        hidden conditions come from the global generator.
         """
         images, conditions = batch["images"], batch["conditions"]
         timesteps, weights = self._forward.draw_timesteps(len(images), images.device)
@@ -159,9 +159,9 @@ class Diffusion:
         return (weights * errors).mean()
 
     def evaluate(self, model: nn.Module, split: str, process: int, num_processes: int) -> dict[str, Tensor]:
-        """Of "samples" the sums of generated.py. Otherwise ``errors``, the mean squared error of the noise by image
-        (0 where another process has it), each with noise and timestep of its own, the same for every run and at every
-        step.
+        """For "samples", the sums of generated.py. Otherwise ``errors``, the mean squared error of the noise per image
+        (0 if another process has the image). Each image has its own noise and timestep, the same for all runs and
+        steps.
         """
         device = next(model.parameters()).device
         if split == "samples":
@@ -174,7 +174,7 @@ class Diffusion:
         return {"errors": errors}
 
     def metrics(self, sums: dict[str, Any]) -> dict[str, float]:
-        """loss: mean squared error of the noise, whose variance is 1; or of "samples" the distances of generated.py."""
+        """loss: mean squared error of the noise, whose variance is 1; for "samples", the distances of generated.py."""
         if self._samples and "batches" in sums:
             return self._samples.metrics(sums)
         return {"loss": float(np.mean(sums["errors"]))}
@@ -184,8 +184,8 @@ class Diffusion:
         return "loss", np.array(sums["errors"])
 
     def write_samples(self, directory: Path, step: int) -> None:
-        """Put the first generated images of this step into ``samples.png``: a row for each evaluation of a run, and
-        below them real images of the same conditions.
+        """Draw the first images generated at this step into ``samples.png``, which has a row for each evaluation of
+        "samples", and below them real images with the same conditions.
         """
         assert self._samples is not None, "nothing was generated yet"
         every, shown = self._cfg.train.sample_every, self._samples.shown
@@ -195,8 +195,8 @@ class Diffusion:
         write_row(directory / "samples.png", shown, row, rows, real)
 
     def _real(self, count: int) -> np.ndarray:
-        """The test images that samples 0 to ``count - 1`` are to find, for super-resolution; otherwise the first of the
-        same condition, white where there is none. uint8 ``[count, H, W, 3]``.
+        """The target images of samples 0 to ``count - 1`` for super-resolution; otherwise the first test image with the
+        same condition, or white if there is none. uint8 ``[count, H, W, 3]``.
         """
         tested = self._numbers["test"].reshape(len(self._numbers["test"]), -1)
         alike = (tested == self._numbers["samples"][:count].reshape(count, 1, -1)).all(2)
@@ -229,13 +229,13 @@ class Diffusion:
         return (self._forward.epsilon(prediction, noisy, timesteps) - noise).square().flatten(1).mean(1).double()
 
     def _timesteps(self, split: str) -> np.ndarray:
-        """A timestep for each image of the split, evenly spread, int64 ``[images]``."""
+        """A timestep for each image of the split, evenly spaced, int64 ``[images]``."""
         count = self._sizes[split]
         even = (2 * np.arange(count) + 1) * self._cfg.noise.steps // (2 * count)
         return np.random.default_rng(derive_seed(f"{split} timesteps")).permutation(even)
 
     def _arguments(self, conditions: Tensor, images: Tensor) -> dict[str, Tensor]:
-        """What the network is told in an evaluation; ``images`` are those to be found, for super-resolution."""
+        """The network's conditioning arguments in an evaluation; for super-resolution, ``images`` are the targets."""
         size = self._cfg.data.low_resolution
         return self._conditions.arguments(conditions) | (clean(images, size) if size else {})
 
@@ -264,7 +264,7 @@ class Diffusion:
         return self._samples
 
     def _order(self) -> str:
-        """Part of what tells the images: those with captions have been in another order."""
+        """A part of the images' identity: those with captions used to be in another order."""
         return " drawn" if self._cfg.text.encoder else ""
 
     def _score_texts(self, device: torch.device) -> ScoreTexts | None:

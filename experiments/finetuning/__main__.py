@@ -1,4 +1,4 @@
-"""Command line of fine-tuning; conf/finetuning.yaml lists what to type."""
+"""Command line of fine-tuning; conf/finetuning.yaml lists example commands."""
 
 from experiments.harness.entry import main
 

@@ -1,4 +1,4 @@
-"""The task of an encoder with a classifier: labelled texts."""
+"""Fine-tuning an encoder with a classifier on labelled texts."""
 
 import json
 from typing import Any
@@ -34,7 +34,7 @@ EVALUATION_BATCH_SIZE = 64
 
 
 class TextClassification:
-    """Labelled texts, and the classifier that the config describes."""
+    """Labelled texts, and the classifier described by the config."""
 
     def __init__(self, cfg: FinetuningConfig, data: TextSet) -> None:
         self._cfg, self._data = cfg, data
@@ -61,7 +61,7 @@ class TextClassification:
         return build_classifier(self._cfg.model, self._num_classes, self._weights)
 
     def batch(self, indices: np.ndarray, seeds: list[int]) -> dict[str, Tensor]:
-        """``inputs`` as the classifier takes them, and ``labels`` int64 ``[N]``. Nothing is drawn."""
+        """The classifier's ``inputs``, and ``labels`` int64 ``[N]``. Nothing is random."""
         return self.splits["train"].batch(indices)
 
     def loss(self, model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
@@ -69,8 +69,8 @@ class TextClassification:
         return F.cross_entropy(model(batch["inputs"]), batch["labels"])
 
     def evaluate(self, model: nn.Module, split: str, process: int, num_processes: int) -> dict[str, Tensor]:
-        """Sums over this process's share: loss, count, and the confusion matrix; of val and test also what calibration
-        needs, of the test by text too.
+        """Sums over this process's share: loss, count, and the confusion matrix; for val and test also the sums for
+        calibration, for test also per text.
         """
         sums = self._sums(model, split, process, num_processes)
         if split == "test":
@@ -102,7 +102,7 @@ class TextClassification:
         return sums
 
     def metrics(self, sums: dict[str, Any]) -> dict[str, float]:
-        """Loss in nats; accuracy and f1, the mean of the classes' F1, in percent; of val and test calibrated_loss
+        """Loss in nats; accuracy and f1, the mean of the classes' F1, in percent; for val and test calibrated_loss
         (nats) and calibration_error (percent).
         """
         matrix = np.array(sums["confusion"])
@@ -124,7 +124,7 @@ class TextClassification:
             lambda: {"tokens": tokenize(split.texts, cfg.context_length, self._weights)},
         )
         tokens = stored.load()["tokens"]
-        if self._locked is None:  # an encoder of tokens may want its whole context
+        if self._locked is None:  # an encoder that takes tokens may need its full context
             return ClassifiedTexts(rows_of(tokens), np.full(len(tokens), cfg.context_length), split.labels)
         hidden = self._locked.outputs(rows_of(tokens), len(tokens), identity)
         return ClassifiedTexts(hidden, (tokens != 0).sum(1), split.labels)

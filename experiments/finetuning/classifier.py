@@ -1,4 +1,4 @@
-"""The classifier: an encoder of texts, of which a lower part may be locked, and a linear layer."""
+"""The classifier: a text encoder, whose lower part may be frozen, and a linear layer."""
 
 from typing import Any
 
@@ -17,15 +17,13 @@ class Classifier(nn.Module):
         self.encoder, self.dropout, self.head = encoder, nn.Dropout(dropout), nn.Linear(features, num_classes)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Logits ``[N, num_classes]`` of what the encoder takes: tokens ``[N, T]``, or what the locked part made of
-        them.
-        """
+        """Logits ``[N, num_classes]`` from the encoder's inputs: tokens ``[N, T]``, or the frozen part's outputs."""
         logits: Tensor = self.head(self.dropout(self.encoder(inputs)))
         return logits
 
 
 def build_classifier(cfg: TextModelConfig, num_classes: int, weights: Weights) -> Classifier:
-    """The trained part of the model, drawn from PyTorch's global generator, its encoder loaded if there are weights."""
+    """The trained part of the model, initialized from PyTorch's global generator; weights, if any, fill its encoder."""
     encoder: Any = instantiate(cfg.trained, _convert_="all")
     load_weights(encoder, weights)
     assert cfg.features is not None, "a classifier's config has model.features"

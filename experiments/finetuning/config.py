@@ -11,42 +11,42 @@ from experiments.harness.errors import ConfigError
 
 @dataclass
 class TextDataConfig(DataConfig):
-    """Labelled texts for a classifier, or the tasks of GLUE for a model that writes its answers."""
+    """Labelled texts for a classifier, or GLUE tasks for a model that writes answers."""
 
     access: str = "experiments.finetuning.sets.open_texts"
     """this one for labelled texts, experiments.finetuning.glue_sets.open_glue for GLUE"""
     num_classes: int | None = None
-    """of labelled texts"""
+    """for labelled texts"""
     split_seed: int | None = None
-    """of labelled texts: draws other groups of them (films) to be held out for tuning; null: the set's own"""
+    """for labelled texts: redraws which groups (films) are held out for tuning; null: the set's own choice"""
     weights: dict[str, Any] = field(default_factory=dict)
-    """what the classifier starts from, with its tokenizer: a config of the group ``data``; empty: random weights"""
+    """the classifier's initial weights and its tokenizer: a config of the group ``data``; empty: random weights"""
     tasks: list[str] = field(default_factory=list)
-    """of GLUE: one training set is made of all of them, of which each has its own share of samples"""
+    """for GLUE: all of these form one training set, in proportion to their sizes"""
     val_rows: int | None = None
-    """of GLUE: training rows of each task held out for tuning, but at most 5 % of them"""
+    """for GLUE: training rows of each task held out for tuning, but at most 5 % of them"""
 
 
 @dataclass
 class TextModelConfig:
-    """What is trained, perhaps behind a locked part, and how a text becomes its input."""
+    """The trained model, optionally on top of a frozen part, and the tokenization of texts."""
 
     locked: Any = None
-    """the ``_target_`` of what is never changed (classifiers); its outputs are computed once, kept in run.cache_dir"""
+    """the ``_target_`` of the frozen part (classifiers); its outputs are computed once and kept in run.cache_dir"""
     trained: Any = MISSING
-    """the ``_target_`` of what is trained: an encoder that a classifier is put on, or, for GLUE, a class of
+    """the ``_target_`` of the trained part: the encoder under the classifier, or, for GLUE, a class in
     experiments/finetuning/language_models.py"""
     features: int | None = None
     """width of a classifier's encoder"""
     head_dropout: float = 0.0
-    """of the features that a classifier's last layer gets"""
+    """dropout on the input of a classifier's last layer"""
     tokenizer: Any = MISSING
-    """a function of experiments/pretrained/tokenizers.py by its full name (classifiers), or the ``_target_`` of a
-    tokenizer of ``transformers`` (GLUE)"""
+    """full name of a function in experiments/pretrained/tokenizers.py (classifiers), or the ``_target_`` of a
+    ``transformers`` tokenizer (GLUE)"""
     context_length: int = MISSING
-    """tokens of a text; longer ones are cut"""
+    """tokens per text; longer texts are truncated"""
     answer_length: int | None = None
-    """tokens of the longest answer, with its end (GLUE)"""
+    """tokens of the longest answer, including its end (GLUE)"""
 
 
 @dataclass
@@ -58,13 +58,13 @@ class FinetuningConfig(Config):
 
 
 def check_form(cfg: FinetuningConfig) -> None:
-    """Raise ConfigError where the model classifies texts and the data are GLUE's, or the other way round."""
+    """Raise ConfigError if the model classifies texts but the data are GLUE's, or vice versa."""
     needed = "answer_length" if cfg.data.tasks else "features"
     if getattr(cfg.model, needed) is None:
         does = "write answers" if cfg.data.tasks else "classify"
         raise ConfigError(
-            f"data={cfg.data.name} is for models that {does}, but this one has no model.{needed}: choose another model "
-            "or other data."
+            f"data={cfg.data.name} is for models that {does}, but this one has no model.{needed}: choose a different "
+            "model or different data."
         )
 
 

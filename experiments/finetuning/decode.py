@@ -1,4 +1,4 @@
-"""Decoders of labelled texts that package registries carry, to the arrays of text_arrays.py."""
+"""Decoders for labelled texts from package registries, to the arrays of text_arrays.py."""
 
 import bz2
 import csv
@@ -15,9 +15,9 @@ RATINGS = {"rotten": 0, "fresh": 1}
 
 
 def rotten_tomatoes(folder: Path) -> dict[str, np.ndarray]:
-    """Sentences out of film reviews, class 0 rotten and 1 fresh, split by film; summaries of plots are left out.
+    """Sentences from film reviews, class 0 rotten and 1 fresh, split by film; plot summaries are left out.
 
-    Raises ValueError for a missing column, bytes that are no UTF-8, a category that is none, or an empty review.
+    Raises ValueError for a missing column, bytes that are not UTF-8, an unknown category, or an empty review.
     """
     table = io.StringIO(bz2.decompress((folder / "rotten_tomatoes_corpus_full.csv.bz2").read_bytes()).decode())
     reader = csv.DictReader(table, restval="", strict=True)
@@ -25,16 +25,16 @@ def rotten_tomatoes(folder: Path) -> dict[str, np.ndarray]:
         raise ValueError(f"there is no column {', '.join(sorted(missing))}")
     reviews = [row for row in reader if row["category"] != "plot"]
     if unknown := {row["category"] for row in reviews} - set(RATINGS):
-        raise ValueError(f"a category is {', '.join(map(repr, sorted(unknown)))}, not plot, {' or '.join(RATINGS)}")
+        raise ValueError(f"unknown category {', '.join(map(repr, sorted(unknown)))}, not plot, {' or '.join(RATINGS)}")
     labels = [RATINGS[row["category"]] for row in reviews]
     return text_arrays([row["text"] for row in reviews], labels, [row["movie_name"] for row in reviews])
 
 
 def bbc_news(folder: Path) -> dict[str, np.ndarray]:
-    """News articles with their headlines, a folder of files for each of five classes in alphabetical order.
+    """News articles with their headlines, one folder of files per class, with the five classes in alphabetical order.
 
-    A file that is no UTF-8 is read as Windows-1252 (one is, for its pound signs), which leaves no byte out. Raises
-    ValueError for a byte that is neither, or an empty file.
+    A file that is not UTF-8 is decoded as Windows-1252 (one is, because of its pound signs). Raises ValueError for a
+    byte that is neither, or for an empty file.
     """
     classes = sorted(path.name for path in folder.iterdir() if path.is_dir() and not is_hidden(path.name))
     files = list(visible_files(folder))

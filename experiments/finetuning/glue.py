@@ -1,4 +1,4 @@
-"""The eight tasks of GLUE that the paper reports, as T5 reads and answers them (Raffel et al. 2020, appendix D)."""
+"""The eight GLUE tasks that the paper reports, in T5's text-to-text format (Raffel et al. 2020, appendix D)."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -10,13 +10,13 @@ from experiments.metrics.confusion import accuracy, f1, matthews
 from experiments.metrics.correlation import pearson, spearman
 
 NO_ANSWER = -1.0
-"""What a text counts as that is none of a task's answers. As in T5's own evaluation it is wrong: a class of its own in
-CoLA's matrix, the other class for F1, and a similarity below the lowest."""
+"""The value of an invalid answer. As in T5's own evaluation it counts as wrong: as an extra class in CoLA's matrix, as
+the other class for F1, and as a similarity below the lowest."""
 _SIMILARITY = re.compile(r"[0-4](\.\d+)?|5(\.0+)?", re.ASCII)
 
 Scores = Callable[[np.ndarray, np.ndarray], dict[str, float]]
-"""From the true labels and what the answers mean, float64 [rows] and [rows], to scores in percent, by the part of their
-name behind the task's; "" is a task's only one."""
+"""From the true labels and the decoded answers, float64 [rows] and [rows], to scores in percent, by the suffix that
+follows the task's name; "" for a task's only score."""
 
 
 def _matrix(labels: np.ndarray, meant: np.ndarray, classes: int) -> np.ndarray:
@@ -44,15 +44,15 @@ def _correlations(labels: np.ndarray, meant: np.ndarray) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class GlueTask:
-    """One task: texts in named columns, and a label, which is a number of ``answers`` or (STS-B) a similarity."""
+    """One task: texts in named columns, and a label, which is an index into ``answers`` or (STS-B) a similarity."""
 
     columns: tuple[str, ...]
-    """of the data set, which are also the words before the texts, in T5's order"""
+    """columns of the data set in T5's order; their names also precede the texts in the prompt"""
     answers: tuple[str, ...] = ()
-    """by label; none for a similarity from 0 to 5"""
+    """by label; empty for a similarity from 0 to 5"""
     scores: Scores = _accuracy
     test_splits: Mapping[str, str] = field(default_factory=lambda: {"": "validation"})
-    """the data set's splits that are reported on, by the part of their name behind the task's"""
+    """the data set's splits that are reported, by the suffix that follows the task's name"""
 
 
 _ENTAILMENT = ("entailment", "not_entailment")
@@ -71,30 +71,30 @@ TASKS = {
     "qnli": GlueTask(("question", "sentence"), _ENTAILMENT),
     "rte": GlueTask(_SENTENCES, _ENTAILMENT),
 }
-"""By the name that T5 and the data set on the hub give them. The paper leaves out WNLI, as is usual."""
+"""By their names in T5 and in the data set on the hub. The paper leaves out WNLI, as is usual."""
 
 
 def prompt(name: str, texts: Sequence[str]) -> str:
-    """What the model reads: the task's name, and each text behind its column's."""
+    """The prompt: the task's name, then each text preceded by its column's name."""
     return " ".join([name, *(f"{column}: {text}" for column, text in zip(TASKS[name].columns, texts, strict=True))])
 
 
 def answer(name: str, label: float) -> str:
-    """What the model should write: the label's name, or the similarity rounded to the nearest 0.2.
+    """The correct answer: the label's name, or the similarity rounded to the nearest 0.2.
 
-    In 32 bits, as T5's preparation does: 0.1 is midway between two answers there, and goes to the even fifth, 0.0.
+    Rounded in 32 bits, as in T5's preprocessing: there 0.1 is midway between two answers, and is rounded to even, 0.0.
     """
     answers = TASKS[name].answers
     return answers[int(label)] if answers else f"{np.round(np.float32(label) * np.float32(5)) / np.float32(5):.1f}"
 
 
 def possible_answers(name: str) -> tuple[str, ...]:
-    """All that the model should ever write."""
+    """All valid answers."""
     return TASKS[name].answers or tuple(answer(name, fifths / 5) for fifths in range(26))
 
 
 def read_answer(name: str, text: str) -> float:
-    """What a written answer means: the number of a label, a similarity from 0 to 5, or NO_ANSWER."""
+    """Decode an answer: the index of a label, a similarity from 0 to 5, or NO_ANSWER."""
     text, answers = text.strip(), TASKS[name].answers
     if not answers:
         return float(text) if _SIMILARITY.fullmatch(text) else NO_ANSWER

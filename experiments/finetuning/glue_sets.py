@@ -1,6 +1,6 @@
 """GLUE from the hub, or from a folder in the hub's layout (a folder of parquet files for each task).
 
-``open_glue`` is the data.access of GLUE. A place says ``kind`` hub, with repo and revision, or local, with path.
+``open_glue`` is the data.access of GLUE. A source has ``kind`` hub, with repo and revision, or local, with path.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ from experiments.harness.seeds import derive_seed
 
 _KEYS = {"hub": {"repo", "revision"}, "local": {"path"}}
 MOST_HELD_OUT = 0.05
-"""Share of a task's training rows that is held out at most: RTE has 2 490."""
+"""The largest share of a task's training rows that is held out: RTE has only 2 490 rows."""
 
 
 @dataclass(frozen=True)
@@ -28,21 +28,21 @@ class GlueRows:
     texts: tuple[list[str], ...]
     """a list [rows] for each of the task's columns"""
     labels: np.ndarray
-    """float64 [rows]: numbers of labels, or similarities"""
+    """float64 [rows]: class indices, or similarities"""
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def prompt(self, row: int) -> str:
-        """What the model reads of a row."""
+        """The prompt for a row."""
         return prompt(self.task, [texts[row] for texts in self.texts])
 
     def answer(self, row: int) -> str:
-        """What it should write."""
+        """The correct answer for a row."""
         return answer(self.task, self.labels[row])
 
     def chosen(self, rows: np.ndarray) -> "GlueRows":
-        """The rows with these numbers, in this order."""
+        """The rows with these indices, in this order."""
         return GlueRows(self.task, tuple([texts[row] for row in rows] for texts in self.texts), self.labels[rows])
 
 
@@ -52,20 +52,20 @@ class GlueSet:
 
     train: list[GlueRows]
     parts: Mapping[str, Mapping[str, GlueRows]]
-    """what is evaluated, by split (val, test) and by its name in the report: the task's, with mnli_matched and
-    mnli_mismatched for MNLI's two test sets; val is held out of the training rows, and of MNLI it is mnli_matched"""
+    """what is evaluated, by split (val, test) and by name: the task's name, with mnli_matched and mnli_mismatched for
+    MNLI's two test sets; val is held out of the training rows, for MNLI as mnli_matched"""
     fingerprint: str
     """SHA-256 over all texts and labels, in order"""
 
 
 def open_glue(data: Mapping[str, Any], cache_dir: Path) -> GlueSet:
-    """The tasks ``data.tasks`` from the first of the places that has them, ``data.val_rows`` rows of each held out.
+    """The tasks ``data.tasks`` from the first source that has them, with ``data.val_rows`` rows of each held out.
 
-    ``cache_dir`` stays unused: ``datasets`` has a cache. Raises ConfigError for a task that is none, DataError where no
-    place has what is asked for, or has it with missing columns, texts or labels.
+    ``cache_dir`` is unused: ``datasets`` has its own cache. Raises ConfigError for an unknown task, and DataError if no
+    source has the tasks, or if columns, texts or labels are missing.
     """
     if not data["tasks"] or not set(data["tasks"]) <= set(TASKS):
-        raise ConfigError(f"data.tasks={data['tasks']}, but it has one or more of {', '.join(TASKS)}.")
+        raise ConfigError(f"data.tasks={data['tasks']}, but it must be one or more of {', '.join(TASKS)}.")
     reasons = []
     for place in data["places"]:
         try:
@@ -74,7 +74,7 @@ def open_glue(data: Mapping[str, Any], cache_dir: Path) -> GlueSet:
             reasons.append(f"  {place.get('repo') or place.get('path')}: {error}")
         else:
             return _checked(data, tasks)
-    raise DataError("\n".join([f"data={data['name']} cannot be opened, because each of its places failed.", *reasons]))
+    raise DataError("\n".join([f"data={data['name']} cannot be opened, because each of its sources failed.", *reasons]))
 
 
 def _checked(data: Mapping[str, Any], tasks: Mapping[str, Mapping[str, GlueRows]]) -> GlueSet:
@@ -82,7 +82,7 @@ def _checked(data: Mapping[str, Any], tasks: Mapping[str, Mapping[str, GlueRows]
     if data["fingerprint"] not in (None, fingerprint):
         raise DataError(
             f"data={data['name']} has the fingerprint {fingerprint} here, but its config declares "
-            f"{data['fingerprint']}; another version, or another order of rows, is another config."
+            f"{data['fingerprint']}; a different version, or a different order of rows, needs its own config."
         )
     train: list[GlueRows] = []
     parts: dict[str, dict[str, GlueRows]] = {"val": {}, "test": {}}
@@ -91,8 +91,8 @@ def _checked(data: Mapping[str, Any], tasks: Mapping[str, Mapping[str, GlueRows]
         count = min(data["val_rows"], int(MOST_HELD_OUT * len(rows)))
         if count < 1:
             raise DataError(
-                f"data={data['name']}: of the {len(rows)} training rows of {task} at most {MOST_HELD_OUT:.0%} are held "
-                f"out (data.val_rows={data['val_rows']}), which is none: tuning needs some."
+                f"data={data['name']}: of the {len(rows)} training rows of {task} at most {MOST_HELD_OUT:.0%} can be "
+                f"held out (data.val_rows={data['val_rows']}), which leaves none for tuning."
             )
         order = np.random.default_rng(derive_seed("glue", task, "val")).permutation(len(rows))
         train.append(rows.chosen(np.sort(order[count:])))
@@ -107,7 +107,7 @@ def _open_task(place: Mapping[str, Any], task: str) -> dict[str, GlueRows]:
 
     kind = place.get("kind")
     if kind not in _KEYS or set(place) != _KEYS[kind] | {"kind"}:
-        raise DataError(f"a place is {dict(place)}, but has kind=hub with repo and revision, or kind=local with path.")
+        raise DataError(f"a source is {dict(place)}, but it needs kind=hub, repo and revision, or kind=local and path.")
     if kind == "hub":
         where = {"path": place["repo"], "revision": place["revision"]}
     else:
@@ -118,7 +118,7 @@ def _open_task(place: Mapping[str, Any], task: str) -> dict[str, GlueRows]:
     opened = {}
     for split in ("train", *TASKS[task].test_splits.values()):
         files = {split: f"{task}/{split}-*.parquet"}
-        # The library would compare with the whole repository, of which one task's files are a part.
+        # Without this option the library would check against the whole repository rather than one task's files.
         try:
             table = datasets.load_dataset(**where, data_files=files, split=split, verification_mode="no_checks")
         except Exception as error:  # the library, its file systems and its HTTP client each raise their own
@@ -138,14 +138,14 @@ def _rows(table: Any, task: str, split: str) -> GlueRows:
         try:
             texts.append(table.data.column(column).to_pylist())
         except UnicodeDecodeError as error:
-            raise DataError(f"{name}, column {column}, has bytes that are no UTF-8 ({error}).") from error
+            raise DataError(f"{name}, column {column}, has bytes that are not UTF-8 ({error}).") from error
         if not all(isinstance(text, str) for text in texts[-1]):
             row = next(row for row, text in enumerate(texts[-1]) if not isinstance(text, str))
             raise DataError(f"{name}, column {column}, has no text in row {row}.")
     try:
-        labels = table.data.column("label").to_numpy().astype(np.float64)  # a missing one is not a number
+        labels = table.data.column("label").to_numpy().astype(np.float64)  # a missing label becomes NaN
     except (TypeError, ValueError) as error:
-        raise DataError(f"{name} has labels that are no numbers ({error}).") from error
+        raise DataError(f"{name} has labels that are not numbers ({error}).") from error
     answers, theirs = TASKS[task].answers, getattr(table.features["label"], "names", None)
     most = len(answers) - 1 if answers else 5
     wrong = ~((labels >= 0) & (labels <= most))
@@ -153,7 +153,7 @@ def _rows(table: Any, task: str, split: str) -> GlueRows:
         wrong |= labels != np.floor(labels)
     if len(labels) == 0 or wrong.any():
         found = f"the label {labels[wrong][0]} in row {np.argmax(wrong)}" if len(labels) else "no rows"
-        raise DataError(f"{name} has {found}; labels are from 0 to {most}.")
+        raise DataError(f"{name} has {found}; labels must be from 0 to {most}.")
     if answers and theirs and list(theirs) != list(answers):
         if sorted(theirs) != sorted(answers):
             raise DataError(f"{name} has the classes {', '.join(theirs)}, but its answers are {', '.join(answers)}.")

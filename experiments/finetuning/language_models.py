@@ -1,8 +1,8 @@
-"""Models that write answers to prompts, behind one interface whichever of the two kinds they are.
+"""Models that write answers to prompts: encoder-decoder and causal models with one interface.
 
-Both kinds take tokens int64 ``[N, T]``, -1 behind a text's end, and every text ends with the end-of-text token. An
-encoder-decoder reads the prompt and writes the answer; a causal model goes on writing behind the prompt, whose end is
-the mark between the two. Neither's result depends on what else is in the batch, up to rounding.
+Both take tokens int64 ``[N, T]``, padded on the right with -1, and every text ends with the end-of-text token. An
+encoder-decoder reads the prompt and writes the answer; a causal model continues after the prompt, whose end-of-text
+token separates the two. Up to rounding, results do not depend on what else is in the batch.
 """
 
 from collections.abc import Mapping
@@ -17,11 +17,11 @@ from experiments.harness.errors import ConfigError
 from experiments.harness.initial_scale import mark_pretrained
 
 IGNORED = -100
-"""The label that ``transformers`` leaves out of a loss."""
+"""The label that ``transformers`` ignores in a loss."""
 
 
 class EncoderDecoder(nn.Module):
-    """T5 and its like."""
+    """T5 and similar models."""
 
     def __init__(self, config: PreTrainedConfig, weights: Mapping[str, str] | None = None) -> None:
         """With random weights, or with those of ``weights``: see ``build_network``."""
@@ -44,11 +44,11 @@ class EncoderDecoder(nn.Module):
         written: Tensor = self.network.generate(
             input_ids=prompts.clamp(min=0), attention_mask=(prompts >= 0).long(), **greedy(end, most_tokens)
         )
-        return written[:, 1:]  # behind the token that starts the decoder
+        return written[:, 1:]  # without the decoder's start token
 
 
 class CausalModel(nn.Module):
-    """GPT-2 and its like."""
+    """GPT-2 and similar models."""
 
     def __init__(self, config: PreTrainedConfig, weights: Mapping[str, str] | None = None) -> None:
         """With random weights, or with those of ``weights``: see ``build_network``."""
@@ -64,7 +64,7 @@ class CausalModel(nn.Module):
             attention_mask=is_token,
             position_ids=(is_token.cumsum(1) - 1).clamp(min=0),
             use_cache=False,
-        ).logits[:, prompts.shape[1] - 1 : -1]  # a token is told by the one before it
+        ).logits[:, prompts.shape[1] - 1 : -1]  # logits at position t predict token t + 1
         return answer_loss(logits, answers.masked_fill(answers < 0, IGNORED))
 
     def write(self, prompts: Tensor, end: int, most_tokens: int) -> Tensor:
@@ -77,10 +77,10 @@ class CausalModel(nn.Module):
 
 
 def build_network(auto_class: Any, config: PreTrainedConfig, weights: Mapping[str, str] | None) -> Any:
-    """The network of ``config``, ready to be trained, from PyTorch's global generator or with ``weights``.
+    """The network of ``config`` in training mode, initialized from PyTorch's global generator or with ``weights``.
 
-    ``weights`` are the arguments path (a repository on the hub, or a folder) and perhaps revision. Only safetensors
-    are read, and no code. Raises ConfigError where they are not all that the network has.
+    ``weights`` has the keys path (a repository on the hub, or a folder) and optionally revision. Only safetensors are
+    read, and no code is executed. Raises ConfigError if tensors are missing from the weights.
     """
     if weights is None:
         return auto_class.from_config(config)
@@ -98,25 +98,25 @@ def build_network(auto_class: Any, config: PreTrainedConfig, weights: Mapping[st
             f"model.trained.config describes, such as {sorted(map(str, absent))[0]}."
         )
     mark_pretrained(network)
-    return network.train()  # it was loaded for evaluation, without dropout
+    return network.train()  # it is loaded in eval mode, without dropout
 
 
 def answer_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """Cross-entropy ``[N]`` of logits ``[N, T, vocabulary]`` (any float dtype; computed in float32), summed over the
     tokens whose label is not IGNORED.
     """
-    # Flat, because the loss over two dimensions has no deterministic implementation on a GPU.
+    # Flattened, because the two-dimensional loss has no deterministic implementation on a GPU.
     each = F.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORED, reduction="none")
     return each.view(labels.shape).sum(1)
 
 
 def padded_left(tokens: Tensor) -> Tensor:
-    """The same texts with their padding before them."""
+    """The same texts, padded on the left."""
     return tokens.gather(1, (tokens >= 0).long().argsort(dim=1, stable=True))
 
 
 def greedy(end: int, most_tokens: int) -> dict[str, Any]:
-    """Arguments of ``generate`` for the likeliest token at every place."""
+    """Arguments of ``generate`` for greedy decoding."""
     return {
         "max_new_tokens": most_tokens,
         "do_sample": False,

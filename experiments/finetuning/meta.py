@@ -1,4 +1,4 @@
-"""The model of an experiment without memory for its weights, for experiments/harness/plan.py."""
+"""The model of an experiment on the meta device, for experiments/harness/plan.py."""
 
 from typing import Any, cast
 
@@ -14,7 +14,7 @@ from experiments.pretrained.locked import build_locked
 
 
 def meta_model(cfg: DictConfig) -> nn.Module:
-    """What is trained, on the device ``meta``."""
+    """The trained model on the device ``meta``."""
     check_form(cast(FinetuningConfig, cfg))
     with torch.device("meta"):
         if not cfg.data.tasks:
@@ -24,7 +24,7 @@ def meta_model(cfg: DictConfig) -> nn.Module:
 
 
 def meta_output(model: nn.Module, cfg: DictConfig, samples: int) -> Tensor:
-    """Its logits for so many texts of the full context, longer than most: a bound of the cost, not a mean."""
+    """The model's logits for this many texts of full context length: an upper bound of the cost, not its mean."""
     with torch.device("meta"):
         tokens: Any = torch.ones(samples, cfg.model.context_length, dtype=torch.int64)
         if not isinstance(model, EncoderDecoder | CausalModel):
@@ -33,7 +33,7 @@ def meta_output(model: nn.Module, cfg: DictConfig, samples: int) -> Tensor:
             output: Tensor = model(inputs)
             return output
         answers = torch.ones(samples, cfg.model.answer_length, dtype=torch.int64)
-        # Without a mask, or with a whole one: the making of one reads values, and there are none on this device.
+        # Without a mask, or with a complete one: building one reads values, which the meta device does not have.
         if isinstance(model, EncoderDecoder):
             output = model.network(input_ids=tokens, decoder_input_ids=answers, use_cache=False).logits
         else:
@@ -44,4 +44,4 @@ def meta_output(model: nn.Module, cfg: DictConfig, samples: int) -> Tensor:
 
 
 def samples_per_epoch(cfg: DictConfig) -> None:
-    """What the places hold is known once they are opened."""
+    """None: the number of texts is known only once the data are opened."""

@@ -1,4 +1,4 @@
-"""The metrics of fine-tuning: of labelled texts, and of GLUE, whose scores go by the names of glue.py's tasks."""
+"""The metrics of fine-tuning: those of labelled texts, and GLUE's scores, named after the tasks in glue.py."""
 
 from experiments.harness.metric import CALIBRATED_LOSS, CALIBRATION_ERROR, Metric, percent
 
@@ -20,5 +20,5 @@ METRICS = {
     "mnli_mismatched": percent("MNLI mismatched accuracy"),
     "qnli": percent("QNLI accuracy"),
     "rte": percent("RTE accuracy"),
-    "invalid_answers": Metric("answers that are none", "lower", decimals=2, unit="%"),
+    "invalid_answers": Metric("invalid answers", "lower", decimals=2, unit="%"),
 }

@@ -1,4 +1,4 @@
-"""What a classifier's run has to fetch: labelled texts and weights. ``open_texts`` is its data.access."""
+"""What a classifier's run needs to download: labelled texts and weights. ``open_texts`` is its data.access."""
 
 import hashlib
 import json
@@ -12,7 +12,7 @@ from experiments.harness.prepared_data import PreparedData, prepare
 
 @dataclass(frozen=True)
 class TextSet:
-    """What the config group ``data`` of labelled texts declares, opened."""
+    """The opened data of the config group ``data`` for labelled texts."""
 
     texts: PreparedData
     weights: PreparedData | None
@@ -22,7 +22,7 @@ class TextSet:
 
 
 def open_texts(data: Mapping[str, Any], cache_dir: Path) -> TextSet:
-    """Open, and if need be fetch, the texts and the weights."""
+    """Open, and if necessary download, the texts and the weights."""
     texts = prepare(data, cache_dir)
     weights = prepare(data["weights"], cache_dir) if data["weights"] else None
     content = {"texts": texts.fingerprint, "weights": weights and weights.fingerprint}

@@ -1,4 +1,4 @@
-"""Labelled texts in anybody's tables (CSV, JSON lines, Parquet), to the arrays of text_arrays.py."""
+"""Convert labelled texts in a user's tables (CSV, JSON lines, Parquet) to the arrays of text_arrays.py."""
 
 import csv
 import json
@@ -25,19 +25,19 @@ def labelled_tables(
     group: str | None = None,
     files: Any = None,
 ) -> dict[str, np.ndarray]:
-    """The rows of a folder's tables, or of a hub's ``datasets.DatasetDict``.
+    """The rows in a folder's tables, or in a ``datasets.DatasetDict`` from the hub.
 
     Args:
-        source: The folder (experiments/data/folders.py says which files are which split's), or the DatasetDict.
-        splits: Their name of each of our splits (train, and perhaps val and test). Without a test all rows of train are
-            shared out by a hash of their group, without a val those of train are.
+        source: The folder (experiments/data/folders.py assigns its files to splits), or the DatasetDict.
+        splits: The source's name for each of our splits (train, and optionally val and test). Without test, all splits
+            are made from the rows of train, by a hash of their group; without val, it is taken from train in this way.
         text: The column of texts.
-        label: The column of classes: numbers from 0, or names, which are numbered in alphabetical order.
-        group: The column of what must not be in two splits (a film, an author); without one it is the text.
-        files: Patterns that choose the files of a split, where their names do not.
+        label: The column of classes: integers from 0, or names, which are numbered in alphabetical order.
+        group: The column whose values must not occur in two splits (a film, an author); by default the text itself.
+        files: Patterns that select the files of a split, if their names do not identify it.
 
     Raises:
-        DataError: It names the file and the row, or the split.
+        DataError: The message names the file and the row, or the split.
     """
     theirs = splits or {"train": "train"}
     if "train" not in theirs or not set(theirs) <= set(SPLITS) or set(theirs) == {"train", "val"}:
@@ -57,11 +57,13 @@ def labelled_tables(
 
 
 def _columns(source: Any, split: str, wanted: list[str], files: Any) -> dict[str, Column]:
-    """The wanted columns of a split, each text looked at; the first of them is the texts'."""
+    """The wanted columns of a split. The first is the text column, in which every row is checked."""
     if isinstance(source, Path):
         kind, _, paths = split_files(source, [split], files)[split]
         if kind not in _READERS:
-            raise DataError(f"its split {split} are files of the kind {kind}, but texts lie in {', '.join(_READERS)}.")
+            raise DataError(
+                f"its split {split} has files of the kind {kind}, but texts must be in {', '.join(_READERS)}."
+            )
         parts = [(str(path), _READERS[kind](path)) for path in paths]
     else:
         if split not in source:
@@ -84,7 +86,7 @@ def _csv_table(path: Path) -> dict[str, Column]:
         with path.open(encoding="utf-8-sig", newline="") as file:
             head, *rows = list(csv.reader(file, strict=True)) or [[]]
     except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path} is no CSV in UTF-8 ({error}).") from error
+        raise DataError(f"{path} is not CSV in UTF-8 ({error}).") from error
     rows = [row for row in rows if row]
     if wrong := next((number for number, row in enumerate(rows) if len(row) != len(head)), None):
         raise DataError(f"{path} has {len(rows[wrong])} cells in row {wrong}, but {len(head)} columns.")
@@ -98,7 +100,7 @@ def _json_table(path: Path) -> dict[str, Column]:
             try:
                 row = json.loads(line)
             except ValueError as error:
-                raise DataError(f"{path} has no JSON in line {number + 1} ({error}).") from error
+                raise DataError(f"{path} has invalid JSON in line {number + 1} ({error}).") from error
             if not isinstance(row, dict):
                 raise DataError(f"{path} has no JSON object in line {number + 1}, but {str(row)[:50]}.")
             rows.append(row)

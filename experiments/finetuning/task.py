@@ -1,4 +1,4 @@
-"""Fine-tuning: which of its two forms a run has is told by its data."""
+"""Fine-tuning: the type of data decides between its two variants."""
 
 from experiments.finetuning.classification import TextClassification
 from experiments.finetuning.config import FinetuningConfig, check_form

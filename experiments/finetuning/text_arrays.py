@@ -1,9 +1,9 @@
-"""Labelled texts as arrays, and their split into train, val and test that lets nothing leak.
+"""Labelled texts as arrays, and their leak-free split into train, val and test.
 
-texts   uint8: all texts in UTF-8, a newline between two
+texts   uint8: all texts in UTF-8, separated by newlines
 labels  int64 [texts]
 splits  uint8 [texts]: 0 train, 1 val, 2 test
-groups  int64 [texts]: what belongs together, and lies in one split
+groups  int64 [texts]: texts of the same group are in the same split
 """
 
 import hashlib
@@ -17,7 +17,7 @@ from experiments.data.text import folded
 SPLITS = ("train", "val", "test")
 VAL_PERCENT = 15
 TEST_PERCENT = 25
-"""of the groups"""
+"""per cent of the groups"""
 
 
 @dataclass(frozen=True)
@@ -38,11 +38,11 @@ def text_arrays(
     splits: Sequence[str] | None = None,
     draws_val: bool = False,
 ) -> dict[str, np.ndarray]:
-    """The arrays of texts that each belong to a group, such as the film that they are about.
+    """The arrays for texts that each belong to a group, such as the film that they are about.
 
-    A hash of the group's name decides on the split, or with ``splits`` their own names do, of which with ``draws_val``
-    the hash takes val out of train. Of texts that experiments/data/text.py calls the same, the first
-    one stays, so that none is in two splits. Raises ValueError for a text without any character to read.
+    A hash of the group's name decides the split. If ``splits`` are given, they are used instead, and with ``draws_val``
+    the hash only takes val out of train. Of texts that are equal by experiments/data/text.py only the first is kept, so
+    that none is in two splits. Raises ValueError for a text without visible characters.
     """
     first: dict[str, int] = {}
     flat = [" ".join(text.split()) for text in texts]

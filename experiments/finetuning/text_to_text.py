@@ -1,4 +1,6 @@
-"""The task of a model that reads a prompt and writes an answer: GLUE, several tasks mixed into one training set."""
+"""Fine-tuning a model that reads a prompt and writes an answer: GLUE, with several tasks mixed into one training
+set.
+"""
 
 from typing import Any
 
@@ -19,7 +21,7 @@ EVALUATION_BATCH_SIZE = 64
 
 
 class TextToText:
-    """The tasks of GLUE that the config names, and the model that answers them all."""
+    """The GLUE tasks in the config, and the model that answers them all."""
 
     def __init__(self, cfg: FinetuningConfig, data: GlueSet) -> None:
         self._cfg, self._data = cfg, data
@@ -28,13 +30,13 @@ class TextToText:
         self._end: int = self._tokenizer.eos_token_id
         self._starts = np.cumsum([0, *map(len, data.train)])
         self.num_train = int(self._starts[-1])
-        assert cfg.model.answer_length is not None, "a model that writes has model.answer_length"
+        assert cfg.model.answer_length is not None, "a model that writes answers has model.answer_length"
         self._answer_length = cfg.model.answer_length
         self._check()
         for task in data.train:
             parts = [part for split in data.parts.values() for part in split.items() if part[1].task == task.task]
             held_out = {name: [rows.prompt(row) for row in range(len(rows))] for name, rows in parts}
-            # Published sets are what they are: it is only said.
+            # Only a warning, since published sets cannot be changed.
             warn_of_same_texts(cfg.data.name, (task.prompt(row) for row in range(len(task))), held_out, most=1)
 
     def _check(self) -> None:
@@ -45,7 +47,7 @@ class TextToText:
         if len(self._tokens(longest)) > self._answer_length:
             raise ConfigError(
                 f"model.answer_length={self._answer_length} is too short for the answer {longest!r} with its end: it "
-                f"has to be at least {len(self._tokens(longest))}."
+                f"must be at least {len(self._tokens(longest))}."
             )
 
     def model(self) -> nn.Module:
@@ -60,7 +62,7 @@ class TextToText:
         return model
 
     def batch(self, indices: np.ndarray, seeds: list[int]) -> dict[str, Tensor]:
-        """``prompts`` and ``answers``, tokens int64 ``[N, T]``, -1 behind a text's end. Nothing is drawn."""
+        """``prompts`` and ``answers``, tokens int64 ``[N, T]``, padded with -1. Nothing is random."""
         tasks = np.searchsorted(self._starts, indices, side="right") - 1
         rows = [
             (self._data.train[task], index - self._starts[task]) for task, index in zip(tasks, indices, strict=True)
@@ -70,14 +72,14 @@ class TextToText:
         )
 
     def loss(self, model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
-        """Mean over the answers of their negative log-likelihood, the sum over an answer's tokens, in nats."""
+        """Mean over the answers of their negative log-likelihood, summed over each answer's tokens, in nats."""
         loss: Tensor = model(batch["prompts"], batch["answers"]).mean()
         return loss
 
     def evaluate(self, model: nn.Module, split: str, process: int, num_processes: int) -> dict[str, Tensor]:
-        """Sums over this process's share: of all tasks loss, count, invalid answers and cut prompts; of each part
-        ``<part>/nats``, ``<part>/labels`` and ``<part>/meant``, vectors [rows] of losses, true labels and of what the
-        answers mean, 0 where another process has the row.
+        """Sums over this process's share: for all tasks together loss, count, invalid answers and truncated prompts;
+        for each part ``<part>/nats``, ``<part>/labels`` and ``<part>/meant``, vectors [rows] of losses, true labels and
+        decoded answers, 0 if another process has the row.
         """
         assert isinstance(model, EncoderDecoder | CausalModel)
         device = next(model.parameters()).device
@@ -105,8 +107,8 @@ class TextToText:
         return sums
 
     def metrics(self, sums: dict[str, Any]) -> dict[str, float]:
-        """Loss (nats an answer); in percent every score of the tasks, ``average``, their plain mean, and
-        ``invalid_answers``. ``cut_prompts``, where there are any, is the number of prompts longer than the context.
+        """Loss (nats per answer); in percent every score of the tasks, their plain mean ``average``, and
+        ``invalid_answers``. ``cut_prompts`` is the number of truncated prompts, if there are any.
         """
         scores: dict[str, float] = {}
         for part, rows in self._data.parts["test"].items():
@@ -122,16 +124,16 @@ class TextToText:
         }
 
     def example_losses(self, sums: dict[str, Any]) -> tuple[str, np.ndarray]:
-        """The loss of each test row, one part of GLUE after the other."""
+        """The loss of each test row, with GLUE's parts concatenated."""
         return "loss", np.concatenate([sums[f"{part}/nats"] for part in self._data.parts["test"]])
 
     def _tokens(self, text: str) -> list[int]:
-        """The whole text and its end."""
+        """The tokens of the whole text, with the end-of-text token."""
         tokens: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
         return [*tokens, self._end]
 
     def _tensors(self, prompts: list[list[int]], answers: list[str]) -> dict[str, Tensor]:
-        """A prompt that is too long loses what stands before its end."""
+        """Truncate prompts that are too long, keeping the end-of-text token."""
         last = self._cfg.model.context_length - 1
         cut = [[*tokens[:-1][:last], self._end] for tokens in prompts]
         return {"prompts": _padded(cut), "answers": _padded([self._tokens(text) for text in answers])}
@@ -145,5 +147,5 @@ class TextToText:
 
 
 def _padded(texts: list[list[int]]) -> Tensor:
-    """int64 ``[N, T]``, -1 behind the end of a text."""
+    """int64 ``[N, T]``, padded with -1."""
     return pad_sequence([torch.tensor(tokens) for tokens in texts], batch_first=True, padding_value=-1)

@@ -1,1 +1,1 @@
-"""What a run needs, whatever its task."""
+"""Everything a run needs that does not depend on its task."""

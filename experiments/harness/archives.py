@@ -1,4 +1,4 @@
-"""Unpacking of downloaded archives that trusts nothing inside them."""
+"""Unpack downloaded archives without trusting anything inside them."""
 
 import lzma
 import shutil
@@ -14,14 +14,14 @@ from experiments.harness.errors import DataError
 
 _FORMAT_FAULTS = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, ValueError)
 MAX_UNPACKED_BYTES = 8 * 2**30
-"""The largest set that the suite fetches from a registry unpacks to 0.2 GiB; what is far beyond is a bomb."""
+"""The largest set that the suite downloads from a registry unpacks to 0.2 GiB; anything far larger is a zip bomb."""
 
 
 def unpack(archive: Path, folder: Path) -> None:
-    """Unpack a wheel or zip, a tar archive of any compression, or a Debian package below ``folder``.
+    """Unpack a wheel or zip, a tar archive of any compression, or a Debian package into ``folder``.
 
-    A member with an absolute name, a ``..``, or a link that leaves the folder, a device, a total of more than
-    MAX_UNPACKED_BYTES, or an archive that cannot be read is a DataError; the caller then throws ``folder`` away.
+    Raises DataError for a member with an absolute name, a ``..`` or a link out of the folder, a device, a total of more
+    than MAX_UNPACKED_BYTES, or an unreadable archive; the caller then discards ``folder``.
     """
     try:
         if archive.suffix in (".whl", ".zip"):
@@ -31,7 +31,7 @@ def unpack(archive: Path, folder: Path) -> None:
         else:
             with tarfile.open(archive) as tar:
                 _unpack_tar(tar, archive.name, folder)
-    except (*_FORMAT_FAULTS, OSError, RuntimeError) as error:  # a RuntimeError for a member that is encrypted
+    except (*_FORMAT_FAULTS, OSError, RuntimeError) as error:  # RuntimeError: a member is encrypted
         raise DataError(f"{archive.name} cannot be unpacked: {error}.") from error
 
 

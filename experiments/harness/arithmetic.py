@@ -1,7 +1,7 @@
-"""Which instructions a CPU run computes with, pinned before PyTorch is loaded, and what the libraries made of it.
+"""The instruction set of a CPU run, pinned before PyTorch is loaded, and what the libraries actually use.
 
-The same sum in wider registers is added in another order, so that rows are the same to the bit only where the
-instruction sets are. With AVX2 pinned, AMD processors with and without AVX-512 agree (docs/reproducing.md).
+Wider registers add the terms of a sum in a different order, so rows are bitwise identical only with the same
+instruction set. With AVX2 pinned, AMD processors with and without AVX-512 agree (docs/reproducing.md).
 """
 
 import ctypes
@@ -25,17 +25,17 @@ PINS = {
         "OPENBLAS_CORETYPE": "Haswell",
     }
 }
-"""What PyTorch's own kernels, oneDNN, MKL (twice) and NumPy's OpenBLAS read when they are loaded."""
+"""Environment variables that PyTorch's own kernels, oneDNN, MKL (two) and NumPy's OpenBLAS read when loaded."""
 
 MKL_BRANCHES = {1: "off", 2: "auto", 3: "compatible", 4: "SSE2", 8: "SSE4.2", 9: "AVX", 10: "AVX2", 12: "AVX512"}
-"""mkl_types.h. Another maker's processor than Intel's gets "auto" for any instruction set that is asked for."""
+"""From mkl_types.h. A processor not made by Intel gets "auto", whatever instruction set is requested."""
 
 
 def pin_instruction_set(instruction_set: str | None) -> None:
-    """Let this process, and those that it starts, compute with one instruction set; None leaves the processor's best.
+    """Make this process, and those it starts, use one instruction set; None keeps the processor's best.
 
     Raises:
-        ConfigError: there is no such pin, or PyTorch has been loaded under another one.
+        ConfigError: there is no such pin, or PyTorch was loaded with a different one.
     """
     if instruction_set is None:
         return
@@ -44,26 +44,26 @@ def pin_instruction_set(instruction_set: str | None) -> None:
     pins = PINS[instruction_set]
     if "torch" in sys.modules and any(os.environ.get(name) != value for name, value in pins.items()):
         raise ConfigError(
-            f"train.instruction_set={instruction_set} comes too late: PyTorch is loaded in this process already, "
-            "with other instructions. Start this run in a process of its own."
+            f"train.instruction_set={instruction_set} comes too late: PyTorch is already loaded in this process, with "
+            "a different instruction set. Start this run in a separate process."
         )
     os.environ.update(pins)
 
 
 def check_instruction_set(instruction_set: str | None) -> None:
-    """Raise ConfigError if this processor does not compute with the instruction set that is pinned."""
+    """Raise ConfigError if PyTorch does not use the pinned instruction set on this processor."""
     import torch
 
     found = torch.backends.cpu.get_cpu_capability()
     if instruction_set is not None and found != instruction_set.upper():
         raise ConfigError(
-            f"train.instruction_set={instruction_set}, but PyTorch computes with {found} on this {platform.machine()} "
-            "processor. Set train.instruction_set=null: the run then has another name, and other bits."
+            f"train.instruction_set={instruction_set}, but PyTorch uses {found} on this {platform.machine()} "
+            "processor. Set train.instruction_set=null: the run then has a different name and rounds differently."
         )
 
 
 def describe_arithmetic(device: "torch.device") -> dict[str, Any]:
-    """What decides the bits of a computation on ``device`` by this process, as the libraries say it."""
+    """What decides the bits of this process's computations on ``device``, as reported by the libraries."""
     import torch
     from threadpoolctl import threadpool_info
 
@@ -79,7 +79,7 @@ def describe_arithmetic(device: "torch.device") -> dict[str, Any]:
 
 
 def _mkl_branch() -> str | None:
-    """The branch of MKL's code in force; None where PyTorch comes without MKL."""
+    """MKL's active code branch; None if PyTorch was built without MKL."""
     import torch
 
     library = Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"
@@ -91,12 +91,12 @@ def _mkl_branch() -> str | None:
 
 
 def cpu_field(key: str) -> str | None:
-    """A field of the first processor in /proc/cpuinfo; None where there is none."""
+    """A field of the first processor in /proc/cpuinfo; None if it is missing."""
     return file_field("/proc/cpuinfo", key)
 
 
 def file_field(path: str, key: str) -> str | None:
-    """The value of the first line ``key : value`` of a file of the system; None where there is none."""
+    """The value of the first line ``key : value`` in a system file; None if there is none."""
     try:
         lines = Path(path).read_text().splitlines()
     except OSError:

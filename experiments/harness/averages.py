@@ -1,8 +1,8 @@
-"""Running statistics of batch norm that belong to averaged weights.
+"""Batch norm statistics for averaged weights.
 
-What batch norm has tracked during training are the means and variances of the weights of the last steps. Averaged
-weights have others, and an average of tracked statistics is not theirs either: it remembers their start (0 and 1) as
-long as the weights' average remembers its own. So they are estimated anew from training batches, as Izmailov et al. do
+The statistics that batch norm tracks during training belong to the weights of the last steps. They do not fit averaged
+weights, and neither does an average of the tracked statistics: it remembers their initial values (0 and 1) for as long
+as the averaged weights remember theirs. So they are re-estimated from training batches, as in Izmailov et al.
 ("Averaging weights leads to wider optima and better generalization", 2018, section 3.2).
 """
 
@@ -16,12 +16,14 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.optim import Optimizer
 
 STATISTICS_SAMPLES = 1024
-"""Training samples that statistics are estimated from, in micro-batches; Wu and Johnson ("Rethinking 'Batch' in
+"""Training samples from which statistics are estimated, in micro-batches; Wu and Johnson ("Rethinking 'Batch' in
 BatchNorm", 2021, section 3) find that 10^3 to 10^4 are enough."""
 
 
 def tracked_layers(model: nn.Module) -> list[str]:
-    """Names of the layers whose running statistics training moves: none of a locked part that stays in evaluation."""
+    """Names of the layers whose running statistics training updates; none in a locked part, which stays in eval
+    mode.
+    """
     return [
         name
         for name, module in model.named_modules()
@@ -31,8 +33,8 @@ def tracked_layers(model: nn.Module) -> list[str]:
 
 @contextmanager
 def estimating_statistics(model: nn.Module, layers: list[str]) -> Iterator[None]:
-    """The running statistics of ``layers`` become the mean over the batches that ``model`` sees meanwhile; all else is
-    in evaluation mode, so that dropout does not widen them.
+    """Set the running statistics of ``layers`` to the mean over the batches that ``model`` sees inside the context;
+    everything else is in eval mode, so that dropout does not inflate them.
     """
     training = model.training
     model.eval()
@@ -45,7 +47,7 @@ def estimating_statistics(model: nn.Module, layers: list[str]) -> Iterator[None]
 
     def count(norm: _NormBase, _: Any) -> None:
         seen[norm] += 1
-        norm.momentum = 1 / seen[norm]  # which makes a plain mean of a moving one
+        norm.momentum = 1 / seen[norm]  # turns the moving average into a plain mean
 
     hooks = [norm.register_forward_pre_hook(count) for norm in norms]
     try:
@@ -59,18 +61,18 @@ def estimating_statistics(model: nn.Module, layers: list[str]) -> Iterator[None]
 
 
 def has_modes(optimizer: Optimizer) -> bool:
-    """Whether it keeps the weights in one form for training and in another for evaluation, as schedule-free ones do,
-    and has ``train()`` and ``eval()`` to change between them.
+    """Whether the optimizer keeps different weights for training and for evaluation, as schedule-free ones do, with
+    ``train()`` and ``eval()`` to switch between them.
     """
     return all(callable(getattr(optimizer, mode, None)) for mode in ("train", "eval"))
 
 
 @contextmanager
 def evaluation_mode(optimizer: Optimizer) -> Iterator[list[torch.Tensor]]:
-    """The weights as the optimizer would have them evaluated, for as long as this lasts; yields those that it trains.
+    """Switch to the weights that the optimizer wants evaluated; yields copies of those it trains.
 
-    They are afterwards what they were to the last bit, which ``train()`` alone does not promise: how often a run is
-    saved must not change it. Nothing happens for an optimizer without modes.
+    Afterwards the weights are restored to the last bit, which ``train()`` alone does not guarantee: how often a run is
+    saved must not change it. For an optimizer without modes nothing happens, and the list is empty.
     """
     if not has_modes(optimizer):
         yield []
@@ -84,7 +86,7 @@ def evaluation_mode(optimizer: Optimizer) -> Iterator[list[torch.Tensor]]:
 
 
 def enter_training(optimizer: Optimizer, trained: list[torch.Tensor]) -> None:
-    """Training mode, with exactly these weights if there are any."""
+    """Switch to training mode, with exactly these weights if any are given."""
     if has_modes(optimizer):
         optimizer.train()  # type: ignore[attr-defined]
         with torch.no_grad():
@@ -97,7 +99,7 @@ def _weights(optimizer: Optimizer) -> list[torch.Tensor]:
 
 
 def evaluated_weights(saved: Mapping[str, Any]) -> dict[str, torch.Tensor]:
-    """Of a checkpoint, the weights and buffers that the run evaluated: the averaged ones if it has any."""
+    """The weights and buffers in a checkpoint that the run evaluated: the averaged ones if there are any."""
     if not saved["ema"]:
         return dict(saved["model"])
     return {name.removeprefix("module."): value for name, value in saved["ema"].items() if name.startswith("module.")}

@@ -1,8 +1,7 @@
 """Training batches as a function of (seed, step).
 
-The unit of randomness is the micro-batch ``(seed, step, g)``. Nothing here remembers what came before, so a resumed
-run, any number of loader workers, any number of processes and every optimizer see the same samples in the same order
-with the same augmentation.
+The unit of randomness is the micro-batch ``(seed, step, g)``. Nothing here keeps state, so a resumed run, any number of
+loader workers or processes, and every optimizer see the same samples in the same order with the same augmentation.
 """
 
 import multiprocessing.queues
@@ -24,7 +23,7 @@ from experiments.harness.interrupt import shielded
 from experiments.harness.seeds import derive_seed
 
 SHARED_MEMORY = Path("/dev/shm")
-"""Where PyTorch's workers leave batches for the run."""
+"""Where PyTorch's workers put batches for the run."""
 LONGEST_BATCH_S = 1800
 
 MakeBatch = Callable[[np.ndarray, list[int]], dict[str, Any]]
@@ -36,7 +35,7 @@ def _epoch_order(num_samples: int, seed: int, epoch: int) -> np.ndarray:
 
 
 def sample_indices(num_samples: int, seed: int, first: int, count: int) -> np.ndarray:
-    """Samples number ``first`` to ``first + count - 1`` of an endless row of shuffled epochs, int64 ``[count]``."""
+    """Samples ``first`` to ``first + count - 1`` of an endless sequence of shuffled epochs, int64 ``[count]``."""
     positions = np.arange(first, first + count)
     epochs = positions // num_samples
     orders = [
@@ -47,7 +46,9 @@ def sample_indices(num_samples: int, seed: int, first: int, count: int) -> np.nd
 
 
 class MicroBatches(Dataset[dict[str, Any]]):
-    """Micro-batch ``g`` of ``step`` by key ``(step, g)``; ``make_batch`` gets sample indices and a seed for each."""
+    """Micro-batch ``g`` of ``step`` by key ``(step, g)``; ``make_batch`` gets sample indices and one seed per
+    sample.
+    """
 
     def __init__(self, make_batch: MakeBatch, num_samples: int, seed: int, train: TrainConfig) -> None:
         self.make_batch, self.num_samples, self.seed, self.train = make_batch, num_samples, seed, train
@@ -57,7 +58,7 @@ class MicroBatches(Dataset[dict[str, Any]]):
         size = self.train.micro_batch_size
         indices = sample_indices(self.num_samples, self.seed, step * self.train.batch_size + g * size, size)
         seeds = [derive_seed(self.seed, "sample", step, g, place) for place in range(size)]
-        # Loader workers have one thread each, and a mean over a large picture has other bits on two.
+        # Loader workers have one thread each, and a mean over a large image rounds differently on two.
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
         try:
@@ -67,7 +68,7 @@ class MicroBatches(Dataset[dict[str, Any]]):
 
 
 class MicroBatchKeys(Sampler[tuple[int, int]]):
-    """The keys of one process, in order, without a list of them all."""
+    """The keys of one process, in order, generated lazily."""
 
     def __init__(self, steps: range, micro_batches: range) -> None:
         self._steps, self._micro_batches = steps, micro_batches
@@ -80,8 +81,8 @@ class MicroBatchKeys(Sampler[tuple[int, int]]):
 
 
 class ShieldedLoader(DataLoader[dict[str, Any]]):
-    """A loader whose workers outlive a signal to the process group, so that the run can still finish its step, and
-    whose faults end the run: a worker that cannot hand over a batch, or takes LONGEST_BATCH_S, is a RuntimeError.
+    """A loader whose workers survive a signal to the process group, so that the run can still finish its step, and
+    whose failures end the run: a worker that cannot deliver a batch, or takes LONGEST_BATCH_S, is a RuntimeError.
     """
 
     def __init__(self, dataset: Dataset[dict[str, Any]], sampler: Iterable[Any], num_workers: int, pin: bool) -> None:
@@ -92,7 +93,7 @@ class ShieldedLoader(DataLoader[dict[str, Any]]):
         )  # fmt: skip
 
     def __iter__(self) -> Any:
-        """Raises ConfigError where the batches on their way would not fit into shared memory: all would stand still."""
+        """Raises ConfigError if the prefetched batches would not fit into shared memory, which would hang the run."""
         first = next(iter(self.sampler), None)
         if self.num_workers and first is not None:
             size = sum(getattr(value, "nbytes", 0) for value in self.dataset[first].values())
@@ -100,8 +101,8 @@ class ShieldedLoader(DataLoader[dict[str, Any]]):
             free = shutil.disk_usage(SHARED_MEMORY).free if SHARED_MEMORY.exists() else needed
             if needed > free:
                 raise ConfigError(
-                    f"run.num_workers={self.num_workers} may have {needed / 1e6:.0f} MB of batches on their way, but "
-                    f"{SHARED_MEMORY} has {free / 1e6:.0f} MB free: lower it, or give {SHARED_MEMORY} more (docker run "
+                    f"run.num_workers={self.num_workers} may prefetch {needed / 1e6:.0f} MB of batches, but "
+                    f"{SHARED_MEMORY} has {free / 1e6:.0f} MB free: lower it, or enlarge {SHARED_MEMORY} (docker run "
                     "--shm-size)."
                 )
         with shielded():
@@ -109,12 +110,12 @@ class ShieldedLoader(DataLoader[dict[str, Any]]):
 
 
 def _end_with_the_queue(worker: int) -> None:
-    """Have this worker die where the thread that hands its batches over fails; Python's own drops the batch and goes
-    on, and the run would wait for it for ever.
+    """Make this worker die if its queue thread fails. By default Python drops the batch and goes on, and the run would
+    wait for it forever.
     """
 
     def end(error: Exception, batch: Any) -> None:
-        print(f"A data worker cannot hand over a batch: {error}", file=sys.stderr, flush=True)
+        print(f"A data worker cannot deliver a batch: {error}", file=sys.stderr, flush=True)
         os._exit(1)
 
     multiprocessing.queues.Queue._on_queue_feeder_error = staticmethod(end)  # type: ignore[attr-defined]

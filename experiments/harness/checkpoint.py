@@ -1,4 +1,6 @@
-"""Checkpoints that survive a kill at any moment: written aside, read back, renamed; the name carries the digest."""
+"""Checkpoints that survive a kill at any moment: written to a temporary file, read back, then renamed to their
+digest.
+"""
 
 import hashlib
 import os
@@ -47,8 +49,8 @@ def save_checkpoint(directory: Path, step: int, state: dict[str, Any], keep: int
     except pickle.UnpicklingError as error:
         aside.unlink()
         raise ConfigError(
-            "The optimizer keeps more in its state than tensors and plain data, which is all that a checkpoint may "
-            f"hold ({_first_line(error)}): let it keep a tensor, or a number of Python's own such as float(x)."
+            "The optimizer's state holds more than tensors and plain data, which is all that a checkpoint may contain "
+            f"({_first_line(error)}): let it keep a tensor or a Python number, such as float(x)."
         ) from error
     for old in _checkpoints(directory)[:-keep]:
         old.unlink()
@@ -57,8 +59,8 @@ def save_checkpoint(directory: Path, step: int, state: dict[str, Any], keep: int
 def load_checkpoint(directory: Path, sources_digest: str | None = None) -> dict[str, Any] | None:
     """The newest intact checkpoint, on the CPU, or None.
 
-    One that is corrupt, that remembers other metrics than metrics.jsonl holds, or that was made by other sources than
-    ``sources_digest`` where that is given, is passed over, saying so. A RunError for one that holds pickled objects.
+    A checkpoint that is corrupt, that does not match metrics.jsonl, or whose sources differ from ``sources_digest`` (if
+    given) is skipped with a message. Raises RunError for one that holds pickled objects.
     """
     path = directory / "metrics.jsonl"
     metrics = path.read_bytes() if path.exists() else b""
@@ -74,17 +76,17 @@ def load_checkpoint(directory: Path, sources_digest: str | None = None) -> dict[
                     f"never does (weights_only=True; {_first_line(error)}): delete it."
                 ) from error
             if sources_digest not in (None, state.get("sources_digest")):
-                reason = "was made by other sources"
+                reason = "was made by different source code"
             elif hashlib.sha256(metrics[: state["metrics_bytes"]]).hexdigest() != state.get("metrics_sha256"):
-                reason = "remembers other metrics than metrics.jsonl holds"
+                reason = "does not match metrics.jsonl"
             else:
                 return state
-        print(f"The checkpoint {path} {reason}: falling back to the one before.", flush=True)
+        print(f"The checkpoint {path} {reason}: falling back to the previous one.", flush=True)
     return None
 
 
 def drop_checkpoints_after(directory: Path, step: int) -> None:
-    """Delete those that ``load_checkpoint`` passed over, which would count as the newest for ever."""
+    """Delete the checkpoints that ``load_checkpoint`` skipped; otherwise they would stay the newest ones."""
     for path in _checkpoints(directory):
         if int(path.name.split("-")[1]) > step:
             path.unlink()
@@ -96,7 +98,7 @@ def _first_line(error: Exception) -> str:
 
 @dataclass
 class TrainingState:
-    """All that a run carries from one step to the next; randomness is not among it (see batches.py)."""
+    """Everything that a run carries from one step to the next, which does not include randomness (see batches.py)."""
 
     model: nn.Module
     optimizer: Optimizer
@@ -109,9 +111,9 @@ class TrainingState:
         return self.ema.module if self.ema else self.model
 
     def save(self, record: RunRecord, keep: int) -> None:
-        """Write a checkpoint that also remembers the sources and what metrics.jsonl holds now.
+        """Write a checkpoint that also remembers the sources and the current content of metrics.jsonl.
 
-        Its "model" is what is evaluated; what an optimizer with a training mode trains instead stands beside it.
+        "model" holds the weights that are evaluated; "trained" those that an optimizer with modes trains instead.
         """
         with evaluation_mode(self.optimizer) as trained:
             saved = {
@@ -128,7 +130,7 @@ class TrainingState:
             save_checkpoint(record.directory, self.step, saved, keep)
 
     def restore(self, saved: dict[str, Any]) -> None:
-        """Become what was saved."""
+        """Restore the saved state."""
         self.step, self.clock.seconds = saved["step"], saved["train_s"]
         self.model.load_state_dict(saved["model"])
         self.optimizer.load_state_dict(saved["optimizer"])

@@ -1,6 +1,6 @@
-"""The typed shape of every run's config, and the name that a run gets from it.
+"""The schema of every run's config, and the name that a run gets from it.
 
-YAML under conf/ holds the values; these dataclasses hold the types, so that an unknown or mistyped key is an error.
+YAML files under conf/ hold the values; these dataclasses hold the types, so an unknown or mistyped key is an error.
 Nothing here imports torch: a study composes and names all its runs without it.
 """
 
@@ -24,14 +24,14 @@ from experiments.harness.errors import ConfigError
 from experiments.harness.metric import metrics_of
 from experiments.harness.sources import ROOT, task_package
 
-# What cannot change a run's result: where it runs and is written, what it is compared with, and under which name. Nor
-# can optimizer.space, which a study searches.
+# Keys that cannot change a run's result: where it runs and is written, what it is compared with, and under which name.
+# Neither can optimizer.space, which a study searches.
 NOT_IN_RUN_ID = ("run", "study", "settings", "scale", "experiment")
 
 
 @dataclass
 class ScheduleConfig:
-    """Learning rate as a function of the step; see experiments/harness/schedule.py."""
+    """The learning rate as a function of the step; see experiments/harness/schedule.py."""
 
     shape: str = MISSING
     """cosine, linear, constant or rsqrt"""
@@ -48,28 +48,29 @@ class TrainConfig:
 
     steps: int = MISSING
     batch_size: int = MISSING
-    """samples a step, over all processes and micro-batches"""
+    """samples per step, over all processes and micro-batches"""
     micro_batch_size: int = MISSING
     """samples that share one forward pass and one random stream; divides batch_size"""
     init_scale: float = 1.0
-    """factor on the initial values of the matrices and kernels that weight decay applies to; pretrained ones stay"""
+    """factor on the initial values of the matrices and kernels that weight decay applies to, except pretrained ones"""
     clip_norm: float | None = None
     ema_decay: float | None = None
     """decay of the averaged weights that evaluation then uses; null: evaluate the weights themselves"""
     log_every: int = MISSING
     evaluate_every: int = MISSING
     sample_every: int | None = None
-    """steps between evaluations of the split "samples", for what a model generates; they are part of the test, so that
-    tuning trials do without. null: the task has no such split"""
+    """steps between evaluations of the split "samples", for what a model generates; they are part of the test, so
+    tuning trials skip them. null: the task has no such split"""
     precision: str = "fp32"
     """fp32 or bf16 (autocast)"""
     tf32: bool = False
     deterministic: bool = True
     compile: bool = False
     threads: int = 1
-    """CPU threads of one process: a number at every scale, since sums over another number of threads have other bits"""
+    """CPU threads of one process: fixed at every scale, since sums over a different number of threads round differently
+    """
     instruction_set: str | None = None
-    """avx2 pins what a CPU computes with, so that rows do not depend on the machine; null: the processor's best. See
+    """avx2 pins the CPU's instruction set, so that rows do not depend on the machine; null: the processor's best. See
     experiments/harness/arithmetic.py"""
 
 
@@ -78,33 +79,34 @@ class FlatnessConfig:
     """Training loss around a run's final weights; see experiments/harness/flatness.py."""
 
     draws: int = 0
-    """random directions; 0 measures nothing"""
+    """random directions; 0 turns the measurement off"""
     std: float = 0.0
-    """standard deviation of the noise on a weight, as a share of the root mean square of its tensor"""
+    """standard deviation of the noise on a weight, relative to the root mean square of its tensor"""
     samples: int = 0
-    """training samples, without augmentation, that the loss is taken over: the same for every run"""
+    """training samples for the loss, without augmentation, the same for every run"""
 
 
 @dataclass
 class StudyConfig:
-    """What a study searches, draws and decides; see experiments/study/."""
+    """What a study searches and draws, and how it decides; see experiments/study/."""
 
     contestants: list[str] = field(default_factory=lambda: ["lion", "adamw"])
-    """who competes where the command line sweeps no optimizer; others make a study of another name"""
+    """the optimizers compared if the command line sweeps none; others give the study another name"""
     reference: str = "adamw"
     replicates: int = MISSING
-    """how many give the verdict: those numbered from 0; a study of another number is exploratory"""
+    """how many replicates, numbered from 0, give the verdict; with any others a study is exploratory"""
     numbers: str = "next"
-    """which of them to run: ``3``, ``0-3``, or the first after those that give the verdict"""
+    """which of them to run: ``3``, ``0-3``, or ``next``, the first after those that give the verdict"""
     stages: list[int] = MISSING
-    """trials of an optimizer in each stage of its search; none: the experiment's settings are not searched"""
+    """trials per optimizer in each stage of its search; empty: the experiment's own hyperparameters, without a search
+    """
     confirm: int = MISSING
-    """fresh seeds that a winner is run on, in each replicate"""
+    """fresh seeds on which a winner is run in each replicate"""
     lengths: list[float] = field(default_factory=list)
-    """multiples of the run's steps that the reference's winner is run for too, so that a difference is told in steps"""
+    """relative lengths at which the reference's winner is also run, so that a difference can be expressed in steps"""
     nuisance: dict[str, Any] = field(default_factory=dict)
-    """what is drawn anew in each replicate, the same for all optimizers: by config key either ``{choices: [...]}``, or
-    ``{low: ..., high: ...}`` with ``log: true`` (log-uniform) and ``integer: true`` where it is so"""
+    """what is redrawn in each replicate, the same for all optimizers: by config key either ``{choices: [...]}``, or
+    ``{low: ..., high: ...}`` with optional ``log: true`` (log-uniform) and ``integer: true``"""
     primary_metric: str = MISSING
     primary_reason: str = MISSING
     """why this metric decides"""
@@ -112,19 +114,19 @@ class StudyConfig:
     secondary_metrics: list[str] = MISSING
     """other metrics that get an interval and no verdict; the direction of each is declared by the task's metrics.py"""
     headline_metric: str | None = None
-    """that of them by which the field compares: it gets winners of its own, chosen by the same metric of ``val``"""
+    """the secondary metric that the field reports: it gets its own winners, chosen by the same metric on ``val``"""
     margin_percent: float = 10.0
-    """a difference that so many per cent of steps would make up for, either way, is a tie"""
+    """a difference is a tie if this percentage of steps, more or fewer, would make up for it"""
     margin: float | None = None
-    """the same in units of the primary metric, for a study that runs no other lengths"""
+    """the margin in units of the primary metric, for a study that runs no other lengths"""
     margin_reason: str = MISSING
     paper: str | None = None
-    """the published cell that stands beside ours: a key of results/paper.yaml"""
+    """the published cell to compare with: a key of results/paper.yaml"""
 
 
 @dataclass
 class RunConfig:
-    """What cannot change a result: places, logging, workers, device."""
+    """Settings that cannot change a result: folders, logging, workers, device."""
 
     runs_dir: str = MISSING
     results_dir: str = MISSING
@@ -135,20 +137,20 @@ class RunConfig:
     cpus: int = 1
     """CPU cores that a launcher gives to one run"""
     gpus: int | float = 0
-    """GPUs that a launcher gives to one run; Ray takes shares"""
+    """GPUs that a launcher gives to one run; Ray accepts fractions"""
     device: str = "auto"
     """auto (a GPU if there is one), cpu or cuda"""
     fresh: bool = False
-    """start anew, setting aside what was run before (make's FRESH=1)"""
+    """start over, setting aside earlier runs (make's FRESH=1)"""
     minutes: int | None = None
-    """that one replicate takes on two idle CPU cores, about; said before a study begins. null: not known"""
+    """about how long one replicate takes on two idle CPU cores; printed before a study begins. null: unknown"""
     wandb: str = "auto"
-    """auto (online when a key is there, else offline), online, offline or disabled"""
+    """auto (online if there is a key, else offline), online, offline or disabled"""
     wandb_project: str = MISSING
     study: str = ""
-    """the study that asks for the run, by the name of its folder of results; W&B groups by it"""
+    """the study that requested the run, by the name of its results folder; W&B groups by it"""
     phase: str = ""
-    """what the study asks for it for (search, confirm or length), W&B's job type"""
+    """the phase of the study (search, confirm or length); W&B's job type"""
 
 
 @dataclass
@@ -157,15 +159,16 @@ class DataConfig:
 
     name: str = MISSING
     access: str = "experiments.harness.prepared_data.prepare"
-    """the function that opens the set: called with these keys and run.cache_dir, it returns what the task's ``build``
-    takes, with its ``fingerprint``"""
+    """the function that opens the set: called with these keys and run.cache_dir, it returns the argument of the task's
+    ``build``, which has a ``fingerprint``"""
     fingerprint: str | None = None
-    """sha256 over the decoded arrays; null: whatever the first place gave, which then enters the run's name"""
+    """SHA-256 over the decoded arrays; null: accept what the first source delivers, and use that in the run's name"""
     places: list[dict[str, Any]] = MISSING
+    """alternative sources, tried in order; see experiments/harness/places.py"""
     download: str | None = None
-    """how much is fetched, such as "139 MB": said before that begins"""
+    """size of the download, such as "139 MB"; printed before it begins"""
     layout: str | None = None
-    """what the folder of a local place has to hold: said where it is missing"""
+    """the expected contents of a local source's folder; printed if the folder is missing"""
 
 
 @dataclass
@@ -177,7 +180,7 @@ class Config:
     experiment: str = MISSING
     seed: int = 0
     test: bool = True
-    """evaluate the test split once, after the last step; tuning trials never do"""
+    """evaluate the test split once, after the last step; tuning trials never do so"""
     model: dict[str, Any] = MISSING
     data: DataConfig = MISSING
     optimizer: dict[str, Any] = MISSING
@@ -190,38 +193,38 @@ class Config:
 
 
 OmegaConf.register_new_resolver("from_root", lambda folder: str(ROOT / folder), replace=True)
-OmegaConf.register_new_resolver("rounded_up", math.ceil, replace=True)  # for the launchers that know no shares
+OmegaConf.register_new_resolver("rounded_up", math.ceil, replace=True)  # for launchers without fractional GPUs
 
 
 def register(name: str, config_class: type) -> None:
-    """Make a schema known to Hydra as ``base_<name>``, for the defaults list of conf/<name>.yaml."""
+    """Register a schema with Hydra as ``base_<name>``, for the defaults list of conf/<name>.yaml."""
     ConfigStore.instance().store(name=f"base_{name}", node=config_class)
 
 
 class _Groups(SearchPathPlugin):
-    """Has Hydra look for the groups in our conf/ too, where the config of a task lies elsewhere."""
+    """Makes Hydra also search our conf/ for config groups, for a task whose config is elsewhere."""
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
-        """Put it behind the task's own."""
+        """Append it to the task's own search path."""
         search_path.append(provider="lion-reproduction", path=f"file://{ROOT}/conf")
 
 
 def configs_of(task: str) -> Path:
-    """The folder of a task's config ``<name>.yaml``: ours is in conf/, a user's own in the folder conf of its package.
-    Registers its schema.
+    """The folder of a task's config ``<name>.yaml``: conf/ for our tasks, the package's own folder conf for a user's
+    task. Registers the task's schema.
 
-    Raises ConfigError where there is no such task.
+    Raises ConfigError if there is no such task.
     """
     package = task_package(task)
     try:
         importlib.import_module(f"{package}.config")
     except ModuleNotFoundError as error:
         if not f"{package}.config.".startswith(f"{error.name}."):
-            raise  # the task's own imports
+            raise  # an import inside the task failed
         ours = ", ".join(sorted(path.parent.name for path in (ROOT / "experiments").glob("*/metrics.py")))
         raise ConfigError(
-            f"There is no task {task}: Python finds no {package}.config. Ours are {ours}; your own is the dotted name "
-            "of its package, such as my_package.my_task, from the folder that my_package lies in."
+            f"There is no task {task}: Python finds no {package}.config. Ours are {ours}; for your own, give the "
+            "dotted name of its package, such as my_package.my_task, from the folder that contains my_package."
         ) from error
     if package != task:
         return ROOT / "conf"
@@ -230,13 +233,13 @@ def configs_of(task: str) -> Path:
 
 
 def composed(task: str, overrides: Sequence[str]) -> DictConfig:
-    """What the command line of ``task`` composes from ``overrides``, for those that start no run."""
+    """The config that the command line of ``task`` would compose from ``overrides``, without starting a run."""
     with initialize_config_dir(str(configs_of(task)), version_base="1.3"):
         return compose(task.rpartition(".")[2], list(overrides))
 
 
 def check(cfg: DictConfig) -> None:
-    """Raise ConfigError, naming the key, for values that do not go together; limits.py has those of a single key."""
+    """Raise ConfigError, naming the key, for values that conflict; limits.py checks the range of each key."""
     train = cfg.train
     if train.sample_every and not any("samples" in metric.splits for metric in metrics_of(cfg.task).values()):
         raise ConfigError(
@@ -253,7 +256,7 @@ def check(cfg: DictConfig) -> None:
             "at the peak learning rate: shorten the warm-up."
         )
     if missing := {"name", "_target_", "lr"} - {key for key, value in cfg.optimizer.items() if value is not None}:
-        raise ConfigError(f"optimizer lacks {', '.join(sorted(missing))}; conf/optimizer/lion.yaml shows how.")
+        raise ConfigError(f"optimizer lacks {', '.join(sorted(missing))}; see conf/optimizer/lion.yaml for an example.")
     flatness = cfg.flatness
     if flatness.draws and not (flatness.std > 0 and flatness.samples > 0):
         raise ConfigError(
@@ -263,8 +266,8 @@ def check(cfg: DictConfig) -> None:
 
 
 def runs_a_replicate(study: Mapping[str, Any], contestants: int) -> int:
-    """All runs of one replicate: searches, confirmations, and the reference's winner at other lengths. Fewer where one
-    trial is the best by the headline's metric too.
+    """The number of runs in one replicate: search trials, confirm runs, and the reference's winner at other lengths. An
+    upper bound: there are fewer if one trial is also the best by the headline metric.
     """
     winners = contestants * (2 if study["headline_metric"] and study["stages"] else 1)
     confirmed = study["confirm"] * (winners + len(study["lengths"]))
@@ -272,7 +275,7 @@ def runs_a_replicate(study: Mapping[str, Any], contestants: int) -> int:
 
 
 def resolved(cfg: DictConfig) -> dict[str, Any]:
-    """The config as plain data, interpolations filled in. An optimizer without settings is a ConfigError."""
+    """The config as plain data with interpolations resolved; a missing value is a ConfigError."""
     try:
         own = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
         plain = OmegaConf.to_container(own, resolve=True, throw_on_missing=True)
@@ -284,12 +287,12 @@ def resolved(cfg: DictConfig) -> dict[str, Any]:
     assert isinstance(plain, dict)
     if gone := set(Config.__dataclass_fields__) - set(plain):
         name = min(gone)
-        raise ConfigError(f"{name} was taken out of the config (~{name}), but every run has it: leave it as it is.")
+        raise ConfigError(f"{name} was removed from the config (~{name}), but every run needs it: leave it in.")
     return {str(key): value for key, value in plain.items()}
 
 
 def result_config(plain: dict[str, Any], fingerprint: str) -> dict[str, Any]:
-    """The part of a resolved config that decides a run's result: what its name is a hash of, and what is saved."""
+    """The part of a resolved config that decides a run's result: what its name hashes, and what its record saves."""
     kept = {key: value for key, value in plain.items() if key not in NOT_IN_RUN_ID}
     data = _without_places(plain["data"])
     optimizer = {key: value for key, value in plain["optimizer"].items() if key != "space"}
@@ -297,7 +300,7 @@ def result_config(plain: dict[str, Any], fingerprint: str) -> dict[str, Any]:
 
 
 def _without_places(data: dict[str, Any]) -> dict[str, Any]:
-    """A data set, and the sets within it, without how and where they are to be had."""
+    """A data set's config, nested sets included, without download sources."""
     return {
         key: _without_places(value) if isinstance(value, dict) else value
         for key, value in data.items()
@@ -306,7 +309,7 @@ def _without_places(data: dict[str, Any]) -> dict[str, Any]:
 
 
 def same_numbers(value: Any) -> Any:
-    """A copy in which 0.0 is written like 0: what is equal has one name."""
+    """A copy in which 0.0 is written as 0, so that equal configs have one name."""
     if isinstance(value, dict):
         return {key: same_numbers(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -315,12 +318,12 @@ def same_numbers(value: Any) -> Any:
 
 
 def run_id(plain: dict[str, Any], fingerprint: str) -> str:
-    """``<optimizer>-s<seed>-<10 hex>``: the same content has the same name, wherever and whenever it runs."""
+    """``<optimizer>-s<seed>-<10 hex>``: the same content gets the same name, wherever and whenever it runs."""
     return name_of(result_config(plain, fingerprint))
 
 
 def name_of(recorded: dict[str, Any]) -> str:
-    """The same for what ``result_config`` gave, as config.yaml of the run holds it."""
+    """The run id for a ``result_config``, as saved in the run's config.yaml."""
     content = json.dumps(same_numbers(recorded), sort_keys=True)
     digest = hashlib.sha256(content.encode()).hexdigest()[:10]
     return f"{recorded['optimizer']['name']}-s{recorded['seed']}-{digest}"

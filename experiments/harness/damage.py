@@ -1,4 +1,4 @@
-"""What has happened to the record of a finished run since it was written: files that are gone, cut or edited."""
+"""Check the record of a finished run for later damage: files that were deleted, truncated or edited."""
 
 import hashlib
 import json
@@ -16,14 +16,14 @@ from experiments.harness.record import last_values, metrics_sha256, read_example
 
 
 def find_damage(directory: Path, status: dict[str, Any]) -> str | None:
-    """What is wrong with the record of a run that has ended with ``status``, or None where it is whole."""
+    """What is wrong with the record of a run that ended with ``status``, or None if it is intact."""
     try:
         if last_values(directory) != status.get("metrics"):
             return "metrics.jsonl and status.json differ"
         if status.get("metrics_sha256", metrics_sha256(directory)) != metrics_sha256(directory):
             return "metrics.jsonl is not what the run has written"
         recorded: Any = OmegaConf.to_container(OmegaConf.load(directory / "config.yaml"))
-        if name_of(recorded) != directory.name:  # what is no mapping raises a TypeError
+        if name_of(recorded) != directory.name:  # raises TypeError if it is not a mapping
             return "config.yaml is that of another run"
         for name in ("environment.json", "parameter_groups.json"):
             if not isinstance(json.loads((directory / name).read_bytes()), dict):
@@ -44,8 +44,8 @@ def find_damage(directory: Path, status: dict[str, Any]) -> str | None:
 
 
 def _damage_of_checkpoint(directory: Path, last: int | None) -> str | None:
-    """What is wrong with the newest checkpoint, which is that of step ``last`` where the run came so far. All of them
-    may have been deleted, to make room, or to publish the record.
+    """What is wrong with the newest checkpoint, which must be that of step ``last`` if given. It is fine if all
+    checkpoints were deleted, to save space or to publish the record.
     """
     newest = max(directory.glob("step-*.pt"), default=None)
     if newest is None:

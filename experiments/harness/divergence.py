@@ -1,4 +1,4 @@
-"""Divergence is a result and is found, never hidden: ``sign(nan)`` is 0, so Lion's weights would not show a NaN."""
+"""Detect divergence, which is a result: ``sign(nan)`` is 0, so Lion's weights alone would hide a NaN."""
 
 import math
 
@@ -23,7 +23,7 @@ class FiniteWatch:
         self._first_bad = torch.full((), math.inf, device=accelerator.device)
 
     def observe(self, step: int, loss: Tensor, grad_norm: Tensor) -> None:
-        """Look at one step without waiting for the device."""
+        """Check one step without waiting for the device."""
         finite = torch.isfinite(loss) & torch.isfinite(grad_norm)
         self._first_bad = torch.where(finite, self._first_bad, self._first_bad.clamp(max=step))
 

@@ -1,6 +1,6 @@
-"""``python -m experiments.<task>``: from the command line to one finished run.
+"""``python -m experiments.<task>``: from the command line to a finished run.
 
-torch is imported only once a run really has to train: a run that is complete already answers at once.
+torch is imported only if a run really has to train: for a completed run the command returns at once.
 """
 
 import importlib
@@ -33,24 +33,24 @@ from experiments.harness.sources import ROOT, sources_digest
 from experiments.harness.tracking import Tracker, description_of
 
 IS_MAIN_PROCESS = os.environ.get("RANK", "0") == "0"
-"""The process of a distributed run (accelerate launch, torchrun) that holds the record."""
+"""Whether this process of a distributed run (accelerate launch, torchrun) holds the record."""
 
 
 def main(task: str) -> None:
-    """Read the command line with Hydra and execute what it says: a run, a sweep or a study of ``task``."""
-    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra raises what it would else print; see one_sentence
-    os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # else every attempt to reach the hub is told twice
+    """Parse the command line with Hydra and execute it: a run, a sweep or a study of ``task``."""
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # makes Hydra raise errors instead of printing; see one_sentence
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # otherwise every attempt to reach the hub is reported twice
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_DEDUP_LOGS", "0")  # two runs that say the same are not one
+    os.environ.setdefault("RAY_DEDUP_LOGS", "0")  # equal lines from two runs are not duplicates
     os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"  # under `uv run`, workers would write to a copy of the checkout
-    # Ray's own name for it: a Ray that is started here listens on 127.0.0.1 alone.
+    # Despite its name, 0 makes a Ray that is started here listen on 127.0.0.1 only.
     os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     if str(ROOT) not in sys.path:
-        sys.path.append(str(ROOT))  # where Hydra looks for hydra_plugins, whatever folder one types in
+        sys.path.append(str(ROOT))  # where Hydra finds hydra_plugins, whatever the current directory
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a terminal that lacks a character is no reason to end with a fault
-    sys.argv[1:] = sorted(sys.argv[1:], key=_is_override)  # Hydra takes them on one side of a flag only
+            stream.reconfigure(errors="replace")  # a terminal that cannot print a character must not end the run
+    sys.argv[1:] = sorted(sys.argv[1:], key=_is_override)  # Hydra accepts overrides only on one side of the flags
     leave_when_asked()
     try:
         with one_sentence():
@@ -69,8 +69,8 @@ def _is_override(argument: str) -> bool:
 
 
 def run(cfg: DictConfig) -> float | None:
-    """Hydra's job: ``execute``, with a SuiteError as one sentence and exit code 2. Inside a sweep it is raised, for the
-    sweep to report.
+    """Hydra's job: ``execute``, printing a SuiteError as one sentence with exit code 2. Inside a sweep it is raised,
+    for the sweep to report.
     """
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         return execute(cfg)
@@ -80,7 +80,7 @@ def run(cfg: DictConfig) -> float | None:
 
 @contextmanager
 def one_sentence(after: str = "") -> Iterator[None]:
-    """A SuiteError, or a full disk, as a sentence on stderr and exit code 2, also where Ray hands it on."""
+    """Print a SuiteError, or a full disk, as one sentence on stderr with exit code 2, also if Ray has wrapped it."""
     try:
         yield
     except (SuiteError, HydraException, OSError) as error:
@@ -94,7 +94,7 @@ def one_sentence(after: str = "") -> Iterator[None]:
 
 
 def execute(cfg: DictConfig) -> float | None:
-    """Bring one run to its end, from wherever it is; returns its last validation metric, the worst if it diverged."""
+    """Run or resume one run to its end; returns its last validation metric, or the worst value if it diverged."""
     plain, data, directory = locate(cfg)
     status = usable_status(directory, plain)
     if status is None or status["status"] not in FINISHED:
@@ -111,7 +111,7 @@ def execute(cfg: DictConfig) -> float | None:
 
 
 def locate(cfg: DictConfig) -> tuple[dict[str, Any], Any, Path]:
-    """The resolved config, its data (fetched if they are not there yet), and the run's directory."""
+    """The resolved config, its data (downloaded if necessary), and the run's directory."""
     plain = resolved(cfg)
     check_limits(plain)
     check(cfg)
@@ -126,7 +126,7 @@ def locate(cfg: DictConfig) -> tuple[dict[str, Any], Any, Path]:
 
 
 def _missing_layout(data: Mapping[str, Any]) -> str:
-    """What would have to lie in the folders of a data set, where none of them is there."""
+    """The expected contents of a data set's local folders, if none of them exists."""
     places = data.get("places") or []
     folders = [Path(place["path"]).expanduser() for place in places if place["kind"] == "local"]
     if not data.get("layout") or any(folder.exists() for folder in folders):
@@ -135,15 +135,15 @@ def _missing_layout(data: Mapping[str, Any]) -> str:
 
 
 _BEGUN_ANEW: set[Path] = set()
-"""Runs that ``run.fresh`` has set aside in this process: what took their place is to be kept."""
+"""Runs that ``run.fresh`` has already set aside in this process; what took their place is kept."""
 
 
 def usable_status(directory: Path, plain: dict[str, Any]) -> dict[str, Any] | None:
-    """The run's status, or None where none has started.
+    """The run's status, or None if it has not started.
 
-    A run that other sources than this checkout's have made is a RunError; with ``run.fresh`` any run is set aside, once
-    by a process. One whose record was damaged after its end is not finished any more: it continues from the last
-    checkpoint that fits.
+    A run made by different source code than this checkout's is a RunError; with ``run.fresh`` any run is set aside,
+    once per process. A finished run whose record was damaged later is no longer finished: it continues from the last
+    checkpoint that matches.
     """
     status, digest = read_status(directory), sources_digest(plain)
     if plain["run"]["fresh"] and directory not in _BEGUN_ANEW:
@@ -155,12 +155,12 @@ def usable_status(directory: Path, plain: dict[str, Any]) -> dict[str, Any] | No
         return None
     if status.get("sources_digest") != digest:
         raise RunError(
-            f"The run {directory} was made by other sources (digest {status.get('sources_digest')}, here {digest}). "
-            "FRESH=1 (run.fresh=true) sets it aside and starts anew."
+            f"The run {directory} was made by different source code (digest {status.get('sources_digest')}, here "
+            f"{digest}). FRESH=1 (run.fresh=true) sets it aside and starts over."
         )
     if status["status"] in FINISHED and (damage := find_damage(directory, status)):
         if IS_MAIN_PROCESS:
-            print(f"The record of the finished run {directory} is damaged ({damage}): its end is computed again.")
+            print(f"The record of the finished run {directory} is damaged ({damage}): its last part is run again.")
             with take_lock(directory):
                 (directory / "status.json").unlink(missing_ok=True)
         return None
@@ -177,7 +177,7 @@ def summary_line(name: str, status: dict[str, Any]) -> str:
 
 @contextmanager
 def words_of_its_own(directory: Path) -> Iterator[None]:
-    """What a run of a study says, tracebacks too, goes to log.txt in its folder: side by side, nobody would hear it."""
+    """Send a study's run's output, tracebacks included, to log.txt in its folder: parallel runs would mix theirs."""
     with (directory / "log.txt").open("a", encoding="utf-8", buffering=1) as file, ExitStack() as stack:
         stack.enter_context(redirect_stdout(file))
         stack.enter_context(redirect_stderr(file))
@@ -186,13 +186,13 @@ def words_of_its_own(directory: Path) -> Iterator[None]:
                 stack.callback(handler.setStream, before)
         try:
             yield
-        except Exception:  # whatever a run may raise is written down here, and raised
+        except Exception:  # whatever a run raises is written to its log, then raised on
             traceback.print_exc()
             raise
 
 
 def _train_and_record(cfg: Config, plain: dict[str, Any], data: Any, directory: Path) -> None:
-    """Train, and leave the outcome in status.json and with W&B, whatever it is."""
+    """Train, and record the outcome, whatever it is, in status.json and in W&B."""
     from experiments.harness.divergence import Diverged
     from experiments.harness.train import train
 
@@ -216,7 +216,7 @@ def _train_and_record(cfg: Config, plain: dict[str, Any], data: Any, directory: 
             train(cfg, data, directory, digest, record, tracker)
         except Diverged as divergence:
             finish("diverged", step=divergence.step, reason=str(divergence))
-        except (SystemExit, KeyboardInterrupt):  # it was asked to leave
+        except (SystemExit, KeyboardInterrupt):  # asked to stop
             finish("running")
             raise
         except BaseException as error:

@@ -1,15 +1,15 @@
-"""Faults that one clear sentence explains: shown without a traceback, with a non-zero exit code."""
+"""Errors that one clear sentence explains; they are shown without a traceback, with a non-zero exit code."""
 
 import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-"""Of an OSError: one sentence is enough for these too."""
+"""Error numbers of an OSError that is also shown as one sentence."""
 
 
 class SuiteError(Exception):
-    """A fault of input or surroundings; the message names the key or file and the way out."""
+    """A fault in the input or the environment; the message names the key or file and says how to fix it."""
 
 
 class ConfigError(SuiteError):
@@ -17,16 +17,18 @@ class ConfigError(SuiteError):
 
 
 class DataError(SuiteError):
-    """Data that is missing, changed, or not what its config says."""
+    """Data that are missing, changed, or not what the config says."""
 
 
 class RunError(SuiteError):
-    """A run directory that is held by another process, was made by other sources, or cannot be written."""
+    """A run directory that is held by another process, was made by different source code, or cannot be written."""
 
 
 @contextmanager
 def refused_as(what: str) -> Iterator[None]:
-    """Whatever is raised within is a ConfigError that begins with ``what``: of code that raises errors of its own."""
+    """Turn any exception inside the context, such as one from third-party code, into a ConfigError starting with
+    ``what``.
+    """
     try:
         yield
     except Exception as error:

@@ -1,4 +1,4 @@
-"""What Hydra finds wrong with a command line, in one sentence, with the nearest name that there is."""
+"""Explain Hydra's error about a command line in one sentence, suggesting the closest existing name."""
 
 import difflib
 import re
@@ -12,11 +12,11 @@ from omegaconf import DictConfig
 from experiments.harness.sources import ROOT
 
 KINDS = {"Integer": "a whole number", "Float": "a number", "valid bool": "true or false"}
-"""By the end of what OmegaConf says of a value that is none."""
+"""Expected values, by the last words of OmegaConf's error message."""
 
 
 def explained(error: HydraException) -> str:
-    """The sentence; of a fault that is none of a key, a value or a choice, what Hydra says in its first lines."""
+    """The sentence; for a fault that is not about a key, a value or a choice, the first lines of Hydra's message."""
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         return _missing_choice(error.missing_cfg_file, error.options or [])
     said, cause = str(error), error.__cause__
@@ -33,14 +33,14 @@ def explained(error: HydraException) -> str:
 
 
 def nearest(name: str, names: Sequence[str], folder: str = "") -> str:
-    """Which of ``names`` in ``folder`` was meant, else all of them, as the end of a sentence."""
+    """The end of a sentence that suggests the most similar of ``names`` in ``folder``, or lists all of them."""
     if alike := difflib.get_close_matches(name, names, n=1):
         return f"did you mean {folder}{alike[0]}?"
     return f"there are {', '.join(names)}." if names else "leave it out."
 
 
 def _missing_choice(path: str, options: Sequence[str]) -> str:
-    """``path`` is that of the file that is missing below conf/: a choice of a group."""
+    """``path`` is that of the missing file under conf/: a choice in a config group."""
     folder, _, name = path.rpartition("/")
     files = sorted((ROOT / "conf" / folder).glob("*.yaml"))
     group, _, task = folder.partition("/")
@@ -50,13 +50,13 @@ def _missing_choice(path: str, options: Sequence[str]) -> str:
         return f"There is no {choice}{name}: {nearest(name, names, choice)}"
     told = "\n".join(f"  CELL={file.stem:<22} {file.read_text().splitlines()[1].lstrip('# ')}" for file in cells(files))
     return (
-        f"There is no {choice}{name}: name one of these by CELL=.\n{told}\n"
-        f"What each costs, `make plan SCALE={name}{f' TASK={task}' if task != 'image_classification' else ''}` says."
+        f"There is no {choice}{name}: choose one of these with CELL=.\n{told}\n"
+        f"`make plan SCALE={name}{f' TASK={task}' if task != 'image_classification' else ''}` shows what each costs."
     )
 
 
 def cells(files: Sequence[Path]) -> list[Path]:
-    """Of experiments, those that belong to no scale by their name: the paper's."""
+    """The experiments whose names contain no scale: the paper's cells."""
     scales = {path.stem for path in (ROOT / "conf" / "scale").glob("*.yaml")}
     return [file for file in files if scales.isdisjoint(file.stem.split("_"))]
 

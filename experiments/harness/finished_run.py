@@ -1,4 +1,6 @@
-"""What is drawn from a run that has ended: its data and weights, once it is sure that the config is the run's own."""
+"""Load the data and weights of a finished run, after checking that the config is the run's own, to draw figures from
+it.
+"""
 
 import sys
 from collections.abc import Callable, Iterable
@@ -20,7 +22,8 @@ from experiments.harness.record import FINISHED, read_status
 def data_and_checkpoint(directory: Path, cfg: Any, same: Iterable[str]) -> tuple[Any, dict[str, Any]]:
     """The data of the composed ``cfg``, and the last checkpoint of the run in ``directory``.
 
-    A run that is not there, differs from ``cfg`` in a group named in ``same``, or has no checkpoint is a RunError.
+    Raises RunError if there is no such run, if it differs from ``cfg`` in a group named in ``same``, or if it has no
+    checkpoint.
     """
     if not (directory / "config.yaml").exists():
         raise RunError(f"There is no run in {directory}.")
@@ -31,11 +34,12 @@ def data_and_checkpoint(directory: Path, cfg: Any, same: Iterable[str]) -> tuple
     for key in same:
         if recorded[key] != ours[key]:
             raise RunError(
-                f"The run {directory} has another {key} than experiment={plain['experiment']}: name its own."
+                f"The run {directory} has a different {key} than experiment={plain['experiment']}: name its own "
+                "experiment."
             )
     status = read_status(directory)
     if status and status["status"] in FINISHED and (damage := find_damage(directory, status)):
-        raise RunError(f"The run {directory} is damaged ({damage}): the command that made it computes its end again.")
+        raise RunError(f"The run {directory} is damaged ({damage}): rerun the command that made it to repair it.")
     saved = load_checkpoint(directory)
     if saved is None:
         raise RunError(f"The run {directory} has no checkpoint to draw from: run it again.")
@@ -43,7 +47,7 @@ def data_and_checkpoint(directory: Path, cfg: Any, same: Iterable[str]) -> tuple
 
 
 def draw(task: str, write: Callable[[Path, Any], Path], arguments: list[str]) -> None:
-    """Carry out the command line ``run=<directory> [override ...]``: write the drawing and print where it is."""
+    """Execute the command line ``run=<directory> [override ...]``: write the figure and print its path."""
     if not arguments or not arguments[0].startswith("run="):
         program = f"experiments.{task}.{Path(sys.argv[0]).stem}"
         sys.exit(f"usage: python -m {program} run=<directory> [experiment={task}/<name> ...]")

@@ -1,17 +1,17 @@
-"""Flatness as the paper measures it: the training loss in the neighbourhood of the final weights, E[L(w + noise)].
+"""Flatness as the paper measures it: the training loss around the final weights, E[L(w + noise)].
 
-The paper gives that mean over 1000 draws of Gaussian noise and not how large the noise was, so the size here is ours,
-and our values compare optimizers with each other, not with the paper's.
+The paper reports this mean over 1000 draws of Gaussian noise but not the size of the noise. The size here is our own
+choice, so our values compare optimizers with each other, not with the paper's numbers.
 
-- The noise on a weight is ``flatness.std`` times the root mean square of its tensor. Behind a normalisation layer a
-  network computes the same function whatever the size of a kernel, and optimizers leave kernels of different sizes
-  (Lion's 2 to 5 times AdamW's in the inner layers of the mini experiment). Noise of one absolute size would measure
-  that, not the shape of the loss around the weights (Dinh et al., "Sharp minima can generalize for deep nets", 2017;
-  Li et al., "Visualizing the loss landscape", 2018).
-- Matrices and kernels get noise: what weight decay applies to. Biases, norms and embeddings get none, which Li et al.
-  do with biases and norms: many a bias is near 0, where a share of its size is no noise at all.
-- Running statistics of batch norm stay those of the trained weights: they belong to the function that was trained.
-- Draw i of a seed is the same noise for every optimizer, so that differences are paired.
+- The noise on a weight is ``flatness.std`` times the root mean square of its tensor. In front of a normalization layer,
+  a network computes the same function whatever the scale of a kernel, and optimizers end with kernels of different
+  scales (Lion's are 2 to 5 times AdamW's in the inner layers of the mini experiment). Noise of a fixed absolute size
+  would measure that scale, not the shape of the loss around the weights (Dinh et al., "Sharp minima can generalize for
+  deep nets", 2017; Li et al., "Visualizing the loss landscape", 2018).
+- Noise is added to matrices and kernels, the parameters that weight decay applies to, but not to biases, norms and
+  embeddings. Li et al. leave out biases and norms too: many biases are near 0, where relative noise vanishes.
+- Batch norm keeps the running statistics of the trained weights: they are part of the trained function.
+- Draw i of a seed is the same noise for every optimizer, so differences are paired.
 """
 
 import math
@@ -31,8 +31,8 @@ from experiments.harness.seeds import derive_seed
 def measure_flatness(model: nn.Module, train_loss: Callable[[], float], cfg: Config) -> dict[str, float]:
     """``flatness/train_loss``, the loss at the weights, and ``flatness/perturbed_loss``, its mean over the draws.
 
-    ``train_loss`` evaluates ``model`` as its weights then are. They are afterwards what they were, to the last bit.
-    Every process of a distributed run draws the same noise. Raises ConfigError where the noise makes the loss overflow.
+    ``train_loss`` evaluates ``model`` with its current weights, which are restored bit for bit afterwards. Every
+    process of a distributed run draws the same noise. Raises ConfigError if the noise makes the loss overflow.
     """
     at_weights = train_loss()
     perturbed = []
@@ -46,7 +46,7 @@ def measure_flatness(model: nn.Module, train_loss: Callable[[], float], cfg: Con
 
 @contextmanager
 def noise_on_weights(model: nn.Module, std: float, seed: int) -> Iterator[None]:
-    """Add Gaussian noise, ``std`` times the root mean square of each tensor, and take it away at the end."""
+    """Add Gaussian noise, ``std`` times the root mean square of each tensor, and restore the weights at the end."""
     weights = [model.get_parameter(name) for name in decay_groups(model)["decay"]]
     assert weights, "a model without matrices has nothing to perturb"
     originals = [weight.detach().clone() for weight in weights]

@@ -1,4 +1,4 @@
-"""How large a model's weights are before the first step."""
+"""Scale a model's initial weights."""
 
 import math
 
@@ -10,15 +10,15 @@ from experiments.harness.optimizer import decay_groups
 
 
 def mark_pretrained(module: nn.Module) -> None:
-    """Say of all parameters that their values come from an earlier training."""
+    """Mark all parameters as pretrained."""
     for parameter in module.parameters():
         parameter.is_pretrained = True  # type: ignore[attr-defined]  # read below, before anything copies the model
 
 
 def scale_initial_weights(model: nn.Module, scale: float) -> None:
-    """Multiply, in place, the matrices and kernels that decay (``decay_groups``) by ``scale``, but no pretrained ones.
+    """Multiply the matrices and kernels that decay (``decay_groups``) by ``scale`` in place, except pretrained ones.
 
-    A scale of 1 leaves every bit as it is. Raises ConfigError for one that is not a number above 0.
+    A scale of 1 leaves every bit unchanged. Raises ConfigError unless it is finite and above 0.
     """
     if not 0 < scale < math.inf:
         raise ConfigError(f"train.init_scale must be above 0, but it is {scale}.")

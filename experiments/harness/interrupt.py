@@ -1,4 +1,4 @@
-"""Signals that ask to save and leave: a user's Ctrl-C or closed terminal, a scheduler before its time limit."""
+"""Signals that ask a process to save and exit: Ctrl-C, a closed terminal, a scheduler before its time limit."""
 
 import _thread
 import os
@@ -11,18 +11,19 @@ from contextlib import contextmanager
 from types import FrameType
 
 EXIT_CODE = 75
-"""Exit code of a run or a study that left because it was asked to (EX_TEMPFAIL of sysexits.h: try again)."""
+"""Exit code of a run or study that stopped on request (EX_TEMPFAIL in sysexits.h: try again)."""
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP)
-"""submitit's signal before SLURM's time limit is SIGUSR2. SIGHUP that is ignored (nohup) stays ignored."""
+"""submitit sends SIGUSR2 before SLURM's time limit. If SIGHUP is ignored (nohup), it stays ignored."""
 
 
 AGAIN_S = 0.5
-"""A Ctrl-C so soon after the first is the same one: `uv run` and its like hand on what the terminal sends us too."""
+"""Seconds within which a second Ctrl-C counts as the same one: `uv run` and the like forward what the terminal sends us
+anyway."""
 
 
 def leave_when_asked() -> None:
-    """From now on a signal ends this process with EXIT_CODE, by way of SystemExit. Further ones, which would abort Ray
-    half way, change nothing, but for a second Ctrl-C: it ends the process at once, and Ray follows by itself.
+    """From now on a signal ends this process with EXIT_CODE, through SystemExit. Further signals are ignored, because
+    they would abort Ray half way, except that a second Ctrl-C ends the process at once; Ray then follows by itself.
     """
     impatience = _Impatience()
 
@@ -37,7 +38,7 @@ def leave_when_asked() -> None:
 
 
 class _Impatience:
-    """Leaves at once when a second Ctrl-C comes."""
+    """Ends the process at once on a second Ctrl-C."""
 
     def __init__(self) -> None:
         self._first: float | None = None
@@ -49,7 +50,7 @@ class _Impatience:
             self._first = time.monotonic()
         elif time.monotonic() - self._first > AGAIN_S:
             if sys.stderr.isatty():
-                os.write(2, b"\x1b[?25h")  # a cursor that a progress bar has hidden
+                os.write(2, b"\x1b[?25h")  # show the cursor that a progress bar has hidden
             os._exit(EXIT_CODE)
 
 
@@ -59,8 +60,8 @@ def _heeded() -> list[signal.Signals]:
 
 @contextmanager
 def shielded() -> Iterator[None]:
-    """Processes and threads that are started meanwhile never get SIGNALS: those go to a process group or a SLURM job as
-    a whole, and what serves the run must outlive the step that it still finishes.
+    """Block SIGNALS in processes and threads started inside the context. Signals go to the whole process group or SLURM
+    job, but a run's helpers must survive until it has finished its step.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
@@ -71,9 +72,9 @@ def shielded() -> Iterator[None]:
 
 @contextmanager
 def stop_requests() -> Iterator[threading.Event]:
-    """An event that a signal sets while the block runs; a second Ctrl-C ends the process at once. After the block the
-    signal goes to whoever would have had it: ``leave_when_asked``, the launcher's requeuing (submitit), its retrying
-    (Ray), or the system.
+    """Yield an event that a signal sets while the block runs; a second Ctrl-C ends the process at once. After the block
+    the signal is delivered to its original handler: ``leave_when_asked``, the launcher's requeuing (submitit) or
+    retrying (Ray), or the system.
     """
     requested = threading.Event()
     if threading.current_thread() is not threading.main_thread():
@@ -95,7 +96,7 @@ def stop_requests() -> Iterator[threading.Event]:
             signal.signal(signal_number, handler)
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
         for number in received:
-            if number in blocked:  # Ray's workers get no Ctrl-C, and one that is cancelled is told so from within
+            if number in blocked:  # Ray blocks Ctrl-C in its workers, and interrupts a cancelled one from within
                 _thread.interrupt_main(signal.Signals(number))
             else:
                 signal.raise_signal(number)

@@ -1,4 +1,4 @@
-"""Between which values a setting must lie: what the types let through and would fail late, silently, or elsewhere."""
+"""Ranges of the settings: values that the types accept but that would fail late, silently or elsewhere."""
 
 import math
 import re
@@ -16,7 +16,7 @@ AT_LEAST = {
     **dict.fromkeys(("run.checkpoint_every", "run.keep_checkpoints", "run.cpus"), 1),
     **dict.fromkeys(("run.num_workers", "run.gpus"), 0),
 }
-"""By key; null and keys that a task does not have are left alone."""
+"""By key; null values, and keys that a task does not have, are not checked."""
 CHOICES = {
     "train.precision": ("fp32", "bf16"),
     "schedule.shape": ("cosine", "linear", "constant", "rsqrt"),
@@ -24,18 +24,18 @@ CHOICES = {
     "run.wandb": ("auto", "online", "offline", "disabled"),
 }
 SEEDS_A_REPLICATE, MOST_CONFIRM_SEEDS = 1000, 100
-"""A replicate's share of the seeds, the first of which confirm; each of the others is for one trial of the searches."""
+"""Seeds reserved for a replicate: the first ones are for confirm runs, each of the others for one search trial."""
 NAMES = {
     "optimizer.name": (r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", "up to 64 letters, digits, '.', '_' and '-'"),
     "data.name": (r"[^/.\0][^/\0]{0,199}", "up to 200 characters without '/'"),
     "scale": (r"[A-Za-z0-9_-]{1,64}", "up to 64 letters, digits, '_' and '-'"),
-    "run.wandb_project": (r"[^/\\#?%:]{1,128}", "a name that W&B takes, without / \\ # ? % :"),
+    "run.wandb_project": (r"[^/\\#?%:]{1,128}", "a name that W&B accepts, without / \\ # ? % :"),
 }
-"""Parts of folders' names or of W&B's, which takes 64 characters of a tag."""
+"""Values that become parts of folder names or W&B names; W&B allows 64 characters in a tag."""
 
 
 def check_limits(plain: Mapping[str, Any]) -> None:
-    """Raise ConfigError, naming the key, for the first value of a resolved config that is out of its limits."""
+    """Raise ConfigError, naming the key, for the first value of a resolved config that is out of range."""
     for key, least in AT_LEAST.items():
         value = _at(plain, key)
         if value is not None and not (isinstance(value, int | float) and least <= value < math.inf):
@@ -65,9 +65,9 @@ def _at(plain: Mapping[str, Any], key: str) -> Any:
 
 def _check_study(study: Mapping[str, Any]) -> None:
     if not all(trials >= 1 for trials in study["stages"]):
-        raise ConfigError(f"study.stages must be numbers of trials from 1 up, but it is {study['stages']}.")
+        raise ConfigError(f"study.stages must be numbers of trials of at least 1, but it is {study['stages']}.")
     if (trials := sum(study["stages"])) > (most := SEEDS_A_REPLICATE - MOST_CONFIRM_SEEDS):
-        raise ConfigError(f"study.stages may have up to {most} trials together, but has {trials}.")
+        raise ConfigError(f"study.stages may have at most {most} trials in total, but has {trials}.")
     if not 1 <= study["confirm"] <= MOST_CONFIRM_SEEDS:
         raise ConfigError(f"study.confirm must be from 1 to {MOST_CONFIRM_SEEDS}, but it is {study['confirm']}.")
     if not all(0 < length < math.inf and length != 1 for length in study["lengths"]):
@@ -82,4 +82,4 @@ def _check_study(study: Mapping[str, Any]) -> None:
         if not isinstance(drawn, Mapping) or not (drawn.get("choices") or {"low", "high"} <= drawn.keys()):
             raise ConfigError(f"study.nuisance.{key} needs choices, or low and high, but it is {drawn}.")
         if drawn.get("log") and not 0 < drawn["low"] <= drawn["high"]:
-            raise ConfigError(f"study.nuisance.{key} is log-uniform, so that it needs 0 < low <= high.")
+            raise ConfigError(f"study.nuisance.{key} is log-uniform, so it needs 0 < low <= high.")

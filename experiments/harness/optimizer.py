@@ -1,4 +1,4 @@
-"""The optimizer of a run, over the same two parameter groups whichever optimizer it is."""
+"""Build the optimizer of a run, with the same two parameter groups for every optimizer."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,7 +9,7 @@ from torch.optim import Optimizer
 
 from experiments.harness.errors import ConfigError
 
-# Parameters that sit in a model directly rather than in an Embedding, by the names that timm and transformers use.
+# Names that timm and transformers give to such parameters when they are not in an Embedding module.
 EMBEDDING_WORDS = ("embed", "token", "bias", "position")
 
 
@@ -48,8 +48,8 @@ def build_optimizer(model: nn.Module, config: Mapping[str, Any]) -> Optimizer:
     trained = [id(parameter) for parameter in model.parameters() if parameter.requires_grad]
     if sorted(covered) != sorted(trained):
         raise ConfigError(
-            f"optimizer={config['name']} does not keep to the parameter groups that it is given: every trained "
-            "parameter belongs to exactly one, and no other tensor to any."
+            f"optimizer={config['name']} changes its parameter groups: every trained parameter must be in exactly one "
+            "group, and no other tensor in any."
         )
     return optimizer
 

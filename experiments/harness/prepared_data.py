@@ -1,8 +1,8 @@
-"""Data sets as arrays on disk, decoded once and recognised by their content.
+"""Data sets as arrays on disk, decoded once and identified by their content.
 
-``prepare`` turns the ``data`` group of a config into a folder of .npy files under the cache directory, from whichever
-of its places answers first. The *fingerprint* of a data set is the SHA-256 over its arrays' names, types, shapes and
-contents, so it is the same wherever the files came from, and a cache that was changed is noticed when it is loaded.
+``prepare`` turns the ``data`` group of a config into a folder of .npy files under the cache directory, from the first
+of its sources that works. The *fingerprint* of a data set is the SHA-256 over its arrays' names, types, shapes and
+contents, so it does not depend on where the files came from, and a modified cache is noticed when it is loaded.
 """
 
 import fcntl
@@ -26,7 +26,7 @@ from experiments.harness.places import check_place, describe, fetch
 log = logging.getLogger(__name__)
 
 CONFIGS = Path(__file__).resolve().parents[2] / "conf" / "data"
-# What a decoder raises on files that are not what it expects: they are missing, short, corrupt, or of another format.
+# What a decoder raises for unexpected files: missing, truncated, corrupt, or in another format.
 _DECODING_FAULTS = (OSError, ValueError, TypeError, LookupError, EOFError, zlib.error)
 
 
@@ -42,11 +42,11 @@ class PreparedData:
     """dtype, shape and SHA-256 of the content of each array, by name"""
 
     def load(self, mmap: bool = True) -> dict[str, np.ndarray]:
-        """All arrays by name, read-only and mapped from disk, or with ``mmap=False`` copied to memory.
+        """All arrays by name, read-only and memory-mapped, or with ``mmap=False`` copied to memory.
 
         Every byte is checked against the fingerprint (CIFAR-10, 184 MB: 0.1 s with SHA instructions and a warm disk
-        cache), once in a process as long as the file's times and size stay; a file that was changed or cut is a
-        DataError that names it.
+        cache), once per process unless the file's times or size change. Raises DataError, naming the file, if it was
+        changed or truncated.
         """
         loaded = {}
         for name, expected in self.arrays.items():
@@ -56,24 +56,22 @@ class PreparedData:
             except (OSError, ValueError, EOFError) as error:
                 raise DataError(f"{path} cannot be read ({error}). {delete_advice(self.directory)}") from error
             if _summary(array, _digest_of_file(path, array)) != expected:
-                raise DataError(
-                    f"{path} is not what was decoded: it was changed since. {delete_advice(self.directory)}"
-                )
+                raise DataError(f"{path} was changed after it was decoded. {delete_advice(self.directory)}")
             loaded[name] = array
         return loaded
 
 
 def delete_advice(directory: Path) -> str:
-    """The way out of a cache folder that was damaged."""
-    return f"Delete the folder {directory} and run the same command again: it is then prepared anew."
+    """How to repair a damaged cache folder."""
+    return f"Delete the folder {directory} and rerun the same command, which prepares it again."
 
 
 _DIGESTS: dict[tuple[str | int, ...], str] = {}
-"""Of files that this process has read, by name and state: a worker takes many runs of the same data in turn."""
+"""Digests of files that this process has read, by name and state: a worker executes many runs on the same data."""
 
 
 def _digest_of_file(path: Path, array: np.ndarray) -> str:
-    """SHA-256 of the array that the file at ``path`` holds."""
+    """SHA-256 of the array in the file at ``path``."""
     state = path.stat()
     key = (str(path), state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns)
     if key not in _DIGESTS:
@@ -91,11 +89,11 @@ def fingerprint_of(arrays: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def prepare(data: Mapping[str, Any], cache_dir: Path) -> PreparedData:
-    """The data set that ``data`` declares, from the cache, else from the first of its places that has it.
+    """The data set that ``data`` declares, from the cache, else from the first of its sources that has it.
 
-    ``data`` is the resolved config group as plain containers; of its keys ``name``, ``fingerprint`` (64 hex digits, or
-    None where nobody could compute it yet) and ``places`` (see experiments/harness/places.py) are read. Processes that
-    prepare the same data set wait for the first. When no place has it, one DataError says why for each.
+    ``data`` is the resolved config group as plain containers; the keys ``name``, ``fingerprint`` (64 hex digits, or
+    None if it is not known in advance) and ``places`` (see experiments/harness/places.py) are used. Processes that
+    prepare the same data set wait for the first. If every source fails, one DataError gives the reason for each.
     """
     check_places(data)
     identity = data["fingerprint"] or json.dumps(data["places"], sort_keys=True)
@@ -106,8 +104,8 @@ def prepare(data: Mapping[str, Any], cache_dir: Path) -> PreparedData:
 
 
 def unless_prepared(data: Mapping[str, Any], directory: Path, make: Callable[[], None]) -> None:
-    """Call ``make``, alone among processes, unless ``directory`` is there already. Of a set without a fingerprint it is
-    made anew where the local files have changed since; where they lie no longer, it stays.
+    """Call ``make`` in one process at a time, unless ``directory`` exists. For a set without a fingerprint it is called
+    again if the local files have changed since; if they no longer exist, the cached copy is kept.
     """
     made_of, partial = (directory.with_name(f"{directory.name}.{ending}") for ending in ("files", "partial"))
     local = [] if data["fingerprint"] else [place["path"] for place in data["places"] if place["kind"] == "local"]
@@ -121,7 +119,7 @@ def unless_prepared(data: Mapping[str, Any], directory: Path, make: Callable[[],
         return
     with lock(directory.with_name(f"{directory.name}.lock")):
         if has_changed():
-            log.warning("data=%s: its files have changed since they were read, and are read again", data["name"])
+            log.warning("data=%s: its files have changed and are read again", data["name"])
             for stale in (directory, partial):
                 shutil.rmtree(stale, ignore_errors=True)
         if not directory.exists():  # another process may have prepared it while this one waited
@@ -131,7 +129,7 @@ def unless_prepared(data: Mapping[str, Any], directory: Path, make: Callable[[],
 
 
 def check_places(data: Mapping[str, Any]) -> None:
-    """Raise DataError, naming the set, for a place that its config misspells."""
+    """Raise DataError, naming the set, for an invalid source in its config."""
     for place in data["places"]:
         try:
             check_place(place)
@@ -142,9 +140,10 @@ def check_places(data: Mapping[str, Any]) -> None:
 def cached_arrays(
     name: str, identity: str, cache_dir: Path, compute: Callable[[], Mapping[str, np.ndarray]]
 ) -> PreparedData:
-    """What ``compute`` returns, from the cache if it was computed before under this ``name`` and ``identity``.
+    """The result of ``compute``, from the cache if it was computed before under this ``name`` and ``identity``.
 
-    ``identity`` must tell everything that the arrays depend on. Processes that want the same arrays wait for the first.
+    ``identity`` must identify everything that the arrays depend on. Processes that need the same arrays wait for the
+    first.
     """
     directory = cache_dir.expanduser() / f"{name}-{hashlib.sha256(identity.encode()).hexdigest()[:10]}"
     if not directory.exists():
@@ -166,13 +165,13 @@ def _open(directory: Path, declared: str | None) -> PreparedData:
             f"{directory / 'manifest.json'} cannot be read ({error}). {delete_advice(directory)}"
         ) from error
     if fingerprint_of(prepared.arrays) != prepared.fingerprint or declared not in (None, prepared.fingerprint):
-        raise DataError(f"{directory / 'manifest.json'} is not what was written there. {delete_advice(directory)}")
+        raise DataError(f"{directory / 'manifest.json'} was changed since it was written. {delete_advice(directory)}")
     return prepared
 
 
 @contextmanager
 def lock(path: Path) -> Iterator[None]:
-    """Hold ``path`` against other processes; the system lets go of it when a holder dies."""
+    """Lock ``path`` against other processes; the system releases the lock when its holder dies."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = path.open("w")
@@ -188,7 +187,7 @@ def lock(path: Path) -> Iterator[None]:
 
 
 def _prepare_anew(data: Mapping[str, Any], directory: Path) -> None:
-    """Fill ``directory`` from the first place that can. The caller holds the lock."""
+    """Fill ``directory`` from the first source that works. The caller holds the lock."""
     work_dir = directory.with_name(directory.name + ".partial")
 
     def attempt(place: Mapping[str, Any]) -> None:
@@ -205,9 +204,9 @@ def _prepare_anew(data: Mapping[str, Any], directory: Path) -> None:
 
 
 def try_places(data: Mapping[str, Any], attempt: Callable[[Mapping[str, Any]], None]) -> None:
-    """Call ``attempt`` with one of ``data``'s places after the other, until one does not fail.
+    """Call ``attempt`` with each of ``data``'s sources in turn until one succeeds.
 
-    When all fail, one DataError says why for each, and the way out.
+    If all fail, one DataError gives the reason for each, and says what to do.
     """
     reasons = []
     for place in data["places"]:
@@ -227,12 +226,12 @@ def try_places(data: Mapping[str, Any], attempt: Callable[[Mapping[str, Any]], N
     put_files = f"\nPut its files at {' or '.join(local)}." if local else ""
     others = _others_of_its_task(data)
     choose = f"\n{'Or choose' if local else 'Choose'} another data set: data={'|'.join(others)}." if others else ""
-    opening = f"data={data['name']} cannot be prepared, because each of its places failed."
+    opening = f"data={data['name']} cannot be prepared, because each of its sources failed."
     raise DataError("\n".join([opening, *reasons]) + put_files + choose)
 
 
 def _others_of_its_task(data: Mapping[str, Any]) -> list[str]:
-    """Data sets of this checkout that the same package decodes."""
+    """Data sets of this checkout that are decoded by the same package."""
     packages = {".".join(place["decode"].split(".")[:2]) + "." for place in data["places"]}
     return sorted(
         path.stem
@@ -257,8 +256,8 @@ def _write(arrays: Mapping[str, np.ndarray], declared: str | None, source: str, 
     fingerprint = fingerprint_of(summaries)
     if declared not in (None, fingerprint):
         raise DataError(
-            f"it decoded to the fingerprint {fingerprint}, but the config declares {declared}; another data set, or "
-            "another version of one, is another config."
+            f"it decoded to the fingerprint {fingerprint}, but the config declares {declared}; a different data set, "
+            "or a different version, needs its own config."
         )
     directory.mkdir()
     for name, array in contiguous.items():

@@ -1,4 +1,4 @@
-"""How this process computes: devices and precision by accelerate, determinism, threads, compilation."""
+"""Set up how this process computes: devices and precision through accelerate, determinism, threads, compilation."""
 
 import os
 import random
@@ -19,17 +19,18 @@ from experiments.harness.errors import ConfigError
 from experiments.harness.task import Task
 
 LONGEST_WAIT = timedelta(hours=6)
-"""How long processes wait for one another. One of them alone writes a checkpoint, which may take longer than NCCL's ten
-minutes, and shares of an evaluation end at different times.
+"""How long processes wait for one another. Only one writes a checkpoint, which may take longer than NCCL's ten minutes,
+and their shares of an evaluation take different times.
 """
 ENGINES = ("FSDP", "DEEPSPEED", "MEGATRON_LM", "PARALLELISM_CONFIG")
-"""Other ways to compute a step, which ``accelerate launch`` asks for by ACCELERATE_USE_<engine>"""
+"""Other ways to compute a step, which ``accelerate launch`` requests through ACCELERATE_USE_<engine>"""
 RECOMPILE_LIMIT = 2**16
-"""Shapes of one function that are compiled; dynamo's own 8 leave the ninth to eager code, which has other bits."""
+"""Shapes for which one function is compiled; with dynamo's default of 8, the ninth would run eagerly and round
+differently."""
 
 
 def make_accelerator(cfg: Config) -> Accelerator:
-    """Apply the settings that change bits, and find the device; raises ConfigError where there is no such device."""
+    """Apply the settings that affect rounding, and select the device; raises ConfigError if it is not available."""
     train = cfg.train
     if cfg.run.device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("run.device=cuda, but PyTorch finds no CUDA device here: use run.device=cpu or auto.")
@@ -40,15 +41,15 @@ def make_accelerator(cfg: Config) -> Accelerator:
         asked.append("ACCELERATE_FP8_BACKEND")
     if asked:
         raise ConfigError(
-            f"{asked[0]} is set, which computes other results than the run's name stands for: launch it by accelerate "
-            "launch with --multi_gpu or --num_processes alone."
+            f"{asked[0]} is set, which would give results that the run's name does not stand for: start it by "
+            "accelerate launch with only --multi_gpu or --num_processes."
         )
     if train.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    # One worker process may have many runs, each with its own settings; accelerate keeps the first run's otherwise.
+    # One worker process may execute many runs with different settings; accelerate would keep those of the first.
     AcceleratorState._reset_state(reset_partial_state=True)
     GradientState._reset_state()
-    # Whatever is left out here, accelerate takes from its environment, which is no part of a run's name.
+    # accelerate takes any option not given here from the environment, which is not part of a run's name.
     accelerator = Accelerator(
         mixed_precision="bf16" if train.precision == "bf16" else "no",
         cpu=cfg.run.device == "cpu",
@@ -58,12 +59,12 @@ def make_accelerator(cfg: Config) -> Accelerator:
     )
     if cfg.run.gpus > max(1, accelerator.num_processes):
         raise ConfigError(
-            f"run.gpus={cfg.run.gpus} gives this run more GPUs than its {accelerator.num_processes} processes can use, "
-            f"one each: start it by accelerate launch --num_processes {cfg.run.gpus} -m experiments {cfg.task} ..."
+            f"run.gpus={cfg.run.gpus}, but this run has {accelerator.num_processes} processes, which use one GPU each: "
+            f"start it by accelerate launch --num_processes {cfg.run.gpus} -m experiments {cfg.task} ..."
         )
     if cfg.run.device not in ("auto", accelerator.device.type):
         raise ConfigError(
-            f"run.device={cfg.run.device}, but accelerate takes the device {accelerator.device}: unset "
+            f"run.device={cfg.run.device}, but accelerate selects the device {accelerator.device}: unset "
             "ACCELERATE_USE_CPU and ACCELERATE_TORCH_DEVICE."
         )
     _set_up_process(train)
@@ -71,9 +72,9 @@ def make_accelerator(cfg: Config) -> Accelerator:
 
 
 def _set_up_process(train: TrainConfig) -> None:
-    """All that the process has had before: other runs, or accelerate, which sets a number of threads of its own."""
+    """Reset what earlier runs in this process may have changed, and the thread count, which accelerate sets."""
     torch.set_num_threads(train.threads)
-    threadpool_limits(train.threads, user_api="blas")  # NumPy's, which the eigenvalues of a Frechet distance depend on
+    threadpool_limits(train.threads, user_api="blas")  # NumPy's, for the eigenvalues of a Frechet distance
     torch.set_default_dtype(torch.float32)
     torch.set_default_device(None)
     torch.set_grad_enabled(True)
@@ -84,31 +85,33 @@ def _set_up_process(train: TrainConfig) -> None:
     torch.backends.cudnn.benchmark = not train.deterministic
     torch.backends.cudnn.allow_tf32 = train.tf32
     torch.set_float32_matmul_precision("high" if train.tf32 else "highest")
-    # cuDNN's attention gives NaN on an H100 where there is a mask (pytorch/pytorch#196678); here that is a divergence.
+    # With a mask, cuDNN's attention returns NaN on an H100 (pytorch/pytorch#196678), which would count as divergence.
     torch.backends.cuda.enable_cudnn_sdp(False)
     if "torch._dynamo" in sys.modules:
-        torch._dynamo.reset()  # what other runs compiled counts against dynamo's limits
+        torch._dynamo.reset()  # functions compiled by earlier runs count against dynamo's limits
 
 
 def seed_generators(seed: int) -> None:
-    """Every global generator that a model may draw from, on all devices: PyTorch's, NumPy's and Python's own."""
+    """Seed every global generator that a model may use, on all devices: PyTorch's, NumPy's and Python's."""
     torch.manual_seed(seed)
     np.random.seed(seed % 2**32)
     random.seed(seed)
 
 
 def compile_and_warm_up(model: nn.Module, task: Task, accelerator: Accelerator, cfg: Config) -> nn.Module:
-    """``torch.compile`` with static shapes, and one forward and backward pass whose traces are removed again, so that
-    no compilation is left for the training clock.
+    """Apply ``torch.compile`` with static shapes, and run one forward and backward pass, undoing its side effects, so
+    that no compilation happens on the training clock.
     """
     import torch._dynamo.config as dynamo
     import torch._inductor.config as inductor
 
     if dynamo.disable:
-        raise ConfigError("train.compile=true, but the environment (TORCHDYNAMO_DISABLE) keeps PyTorch from compiling.")
+        raise ConfigError(
+            "train.compile=true, but TORCHDYNAMO_DISABLE in the environment keeps PyTorch from compiling."
+        )
     dynamo.recompile_limit = dynamo.accumulated_recompile_limit = RECOMPILE_LIMIT
-    # What Inductor makes for AVX2 under ATEN_CPU_CAPABILITY reads memory that nobody wrote (PyTorch 2.15: one of two
-    # equal runs diverged at its second step), so code for pinned instructions is left to the C++ compiler.
+    # Inductor's AVX2 code under ATEN_CPU_CAPABILITY reads uninitialized memory (PyTorch 2.15: one of two identical runs
+    # diverged at its second step), so with pinned instructions the C++ compiler does the vectorization.
     inductor.cpp.simdlen = None if cfg.train.instruction_set is None else 1
     compiled: nn.Module = torch.compile(model, dynamic=False)  # type: ignore[assignment]
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}

@@ -1,4 +1,4 @@
-"""What produced a run: git commit, digest of the sources, package versions, hardware. Read without importing torch."""
+"""What produced a run: git commit, digest of the sources, package versions, hardware; determined without torch."""
 
 import os
 import platform
@@ -9,7 +9,7 @@ from experiments.harness.arithmetic import cpu_field, file_field
 from experiments.harness.sources import ROOT, package_versions
 
 INSTRUCTION_SETS = ("sse4_2", "avx", "f16c", "fma", "avx2", "avx_vnni", "avx512*", "amx*", "asimd", "sve*")
-"""Flags of /proc/cpuinfo that kernels choose by; a * stands for any ending."""
+"""Flags in /proc/cpuinfo that affect which kernels are chosen; * matches any suffix."""
 
 
 def _git(*arguments: str) -> str | None:
@@ -21,7 +21,7 @@ def _git(*arguments: str) -> str | None:
 
 
 def instruction_sets() -> list[str]:
-    """Those of INSTRUCTION_SETS that the processor has."""
+    """The INSTRUCTION_SETS that the processor supports."""
     flags = (cpu_field("flags") or cpu_field("Features") or "").split()
     exact = {name for name in INSTRUCTION_SETS if not name.endswith("*")}
     beginnings = tuple(name[:-1] for name in INSTRUCTION_SETS if name.endswith("*"))
@@ -29,8 +29,8 @@ def instruction_sets() -> list[str]:
 
 
 def environment(digest: str) -> dict[str, Any]:
-    """The content of environment.json, with ``digest`` of the sources. No host name, no user name and no path: it is
-    made to be published.
+    """The content of environment.json, with the ``digest`` of the sources. It contains no host name, user name or path,
+    because it is published.
     """
     memory_kib = (file_field("/proc/meminfo", "MemTotal") or "0").split()[0]
     changed = _git("status", "--porcelain", "--", "lion", "experiments", "conf")

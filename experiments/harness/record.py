@@ -1,13 +1,13 @@
-"""The run record, ``runs/<task>/<run id>/``: the truth about a run, from which everything else is drawn.
+"""The run record, ``runs/<task>/<run id>/``: the only source of truth about a run; everything else is derived from it.
 
 config.yaml       the part of the config that decides the result
-metrics.jsonl     one JSON object a line, each with "step"
-status.json       running, complete, diverged or failed; written aside and renamed
-environment.json  what produced it
+metrics.jsonl     one JSON object per line, each with "step"
+status.json       running, complete, diverged or failed; replaced atomically
+environment.json  the code, packages and hardware that produced it
 parameter_groups.json  which parameters weight decay applied to
-example_losses.npz     what each example of the test gave for one metric
+example_losses.npz     one metric's value for each test example
 step-*.pt         checkpoints (see checkpoint.py)
-log.txt           what a run of a study said
+log.txt           console output of a run that belongs to a study
 lock              held by the process that writes here
 """
 
@@ -29,20 +29,22 @@ from experiments.harness.errors import DISK_FULL, RunError
 from experiments.harness.provenance import environment
 
 FINISHED = ("complete", "diverged")
-"""States that are results: a run in one of them is never run again."""
+"""Final states: a run in one of them is never run again."""
 
 LOCK_WAIT_S = 15.0
-"""Seconds until a run that is held is refused. The Ray workers of a killed study live on for 3 s; the data workers of a
-killed run, which share its lock, until PyTorch's next look at their parent (5 s).
+"""Seconds to wait for a locked run before giving up. The Ray workers of a killed study live on for 3 s; the data
+workers of a killed run, which share its lock, until PyTorch next checks for their parent (5 s).
 """
 
 
 LEFT_BEHIND = re.compile(r"\..+\.\d+")
-"""Names of what a process was writing aside when it was killed: a dot, the file, the process."""
+"""Names of temporary files that a killed process was writing: a dot, the file name, the process id."""
 
 
 def write_aside(path: Path, content: str | bytes) -> None:
-    """Replace ``path`` by ``content`` so that a reader, or a crash, sees the old file or the new one, whole."""
+    """Replace ``path`` by ``content`` atomically: a reader, or a crash, sees either the whole old file or the new
+    one.
+    """
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with aside.open("wb") as file:
@@ -56,7 +58,7 @@ def write_aside(path: Path, content: str | bytes) -> None:
 
 
 def read_status(directory: Path) -> dict[str, Any] | None:
-    """The run's status; None where no run has started, or where the file is damaged: the run is then not finished."""
+    """The run's status; None if no run has started, or if the file is damaged, so that the run counts as unfinished."""
     try:
         status = json.loads((directory / "status.json").read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError, ValueError):
@@ -65,9 +67,9 @@ def read_status(directory: Path) -> dict[str, Any] | None:
 
 
 def read_metrics(directory: Path) -> list[dict[str, Any]]:
-    """All whole rows of metrics.jsonl; a last line that a crash has torn is left out.
+    """All complete rows of metrics.jsonl; a last line cut off by a crash is left out.
 
-    Raises RunError, naming the line, where one is no row.
+    Raises RunError, naming the line, if one is not a row.
     """
     path = directory / "metrics.jsonl"
     content = path.read_bytes() if path.exists() else b""
@@ -78,7 +80,7 @@ def read_metrics(directory: Path) -> list[dict[str, Any]]:
         except ValueError:
             row = None
         if not isinstance(row, dict) or "step" not in row:
-            raise RunError(f"{path} is damaged: its line {number} is no row of metrics. Delete the folder {directory}.")
+            raise RunError(f"{path} is damaged: line {number} is not a row of metrics. Delete the folder {directory}.")
         rows.append(row)
     return rows
 
@@ -89,29 +91,29 @@ def last_values(directory: Path) -> dict[str, Any]:
 
 
 def read_example_losses(directory: Path) -> tuple[str, np.ndarray]:
-    """The metric, as ``test/<name>``, and what each test example gave for it, float32 ``[examples]``.
+    """The metric, as ``test/<name>``, and its value for each test example, float32 ``[examples]``.
 
-    Raises RunError where the file is not whole.
+    Raises RunError if the file is incomplete.
     """
     path = directory / "example_losses.npz"
     try:
         with np.load(path, allow_pickle=False) as file:
             (name,) = file.files
             return f"test/{name}", file[name]
-    except Exception as error:  # numpy and zipfile have a dozen for what a file may have become
+    except Exception as error:  # numpy and zipfile raise a dozen types for a damaged file
         raise RunError(
-            f"{path} is damaged ({type(error).__name__}): the same command computes its end again."
+            f"{path} is damaged ({type(error).__name__}): rerunning the same command repeats the run's last part."
         ) from error
 
 
 def metrics_sha256(directory: Path) -> str:
-    """SHA-256 of metrics.jsonl as it is now."""
+    """SHA-256 of the current metrics.jsonl."""
     with (directory / "metrics.jsonl").open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def is_held(directory: Path) -> bool:
-    """Whether a process writes to the run at this moment."""
+    """Whether a process is writing to the run right now."""
     path = directory / "lock"
     if not path.exists():
         return False
@@ -124,9 +126,9 @@ def is_held(directory: Path) -> bool:
 
 
 def take_lock(directory: Path) -> TextIO:
-    """Hold the run's ``directory``, made if need be, until the file that is returned is closed, or the process dies.
+    """Lock the run's ``directory``, creating it if necessary, until the returned file is closed or the process dies.
 
-    A RunError if another process still holds it after LOCK_WAIT_S.
+    Raises RunError if another process still holds the lock after LOCK_WAIT_S.
     """
     deadline = time.monotonic() + LOCK_WAIT_S
     told = False
@@ -150,7 +152,7 @@ def take_lock(directory: Path) -> TextIO:
                     f"The run {directory} is held by another process (pid {holder}): wait for it or stop it."
                 ) from error
             if not told:
-                print(f"{directory.name}: held by process {holder}, waiting for it to leave", flush=True)
+                print(f"{directory.name}: held by process {holder}, waiting for it to finish", flush=True)
                 told = True
             time.sleep(0.1)
             continue
@@ -159,11 +161,11 @@ def take_lock(directory: Path) -> TextIO:
             lock.write(f"{os.getpid()}\n")
             lock.flush()
             return lock
-        lock.close()  # the folder was set aside between the two: what is locked is not the run any more
+        lock.close()  # the folder was set aside after it was opened: the lock is no longer on the run
 
 
 def set_aside(directory: Path) -> None:
-    """Move a run out of the way, keeping it, where there is one; RunError while a process works on it."""
+    """Move an existing run out of the way without deleting it; RunError while a process works on it."""
     if not directory.exists():
         return
     with take_lock(directory):
@@ -180,12 +182,12 @@ def set_aside(directory: Path) -> None:
 
 
 class RunRecord:
-    """The one writer of a run directory. A second process that opens the same directory gets a RunError."""
+    """The only writer of a run directory. A second process that opens the same directory gets a RunError."""
 
     def __init__(self, directory: Path, digest: str, result_config: dict[str, Any]) -> None:
-        """``digest`` is that of the sources that the run is made by.
+        """``digest`` identifies the source code.
 
-        ``finished`` says that another process has ended the run before this one held it; nothing is written then.
+        ``finished`` is set if another process finished the run before this one got the lock; nothing is written then.
         """
         self.directory, self.digest = directory, digest
         self._lock = take_lock(directory)
@@ -193,7 +195,7 @@ class RunRecord:
         found = read_status(directory)
         if found and found.get("sources_digest") != digest:
             self.__exit__(None, None, None)
-            raise RunError(f"The run {directory} was taken by other sources meanwhile: run the same command again.")
+            raise RunError(f"Different source code has meanwhile taken the run {directory}: rerun the same command.")
         self.finished = found is not None and found["status"] in FINISHED
         if self.finished:
             return
@@ -214,8 +216,8 @@ class RunRecord:
         self._lock.close()
 
     def set_status(self, status: str, **details: Any) -> None:
-        """Write status.json; ``details`` are the last metrics, the step of a divergence, a reason. That of a result
-        also says what metrics.jsonl holds, so that damage to it shows.
+        """Write status.json; ``details`` are the last metrics, the step of a divergence, a reason. For a final status
+        it also holds the SHA-256 of metrics.jsonl, so that later damage is noticed.
         """
         os.fsync(self._metrics.fileno())
         if status in FINISHED:
@@ -229,29 +231,29 @@ class RunRecord:
         self._metrics.flush()
 
     def metrics_bytes(self) -> int:
-        """Length of metrics.jsonl, all of it on disk: what a checkpoint of this moment must remember."""
+        """Length of metrics.jsonl, flushed to disk, for a checkpoint to remember."""
         os.fsync(self._metrics.fileno())
         return self._metrics.tell()
 
     def cut_back(self, metrics_bytes: int) -> int:
-        """Drop the rows written after a checkpoint, which the resumed run writes again; returns how many are left."""
+        """Drop the rows written after a checkpoint, which the resumed run will write again; returns how many remain."""
         self._metrics.truncate(metrics_bytes)
         self._metrics.seek(metrics_bytes)
         return len(read_metrics(self.directory))
 
     def add_environment(self, section: str, **facts: Any) -> None:
-        """Note in a section of environment.json what is known only once the run has its device and its inputs."""
+        """Add to a section of environment.json what is known only once the run has its device and its inputs."""
         path = self.directory / "environment.json"
         content = json.loads(path.read_text())
         content[section] = {**content.get(section, {}), **facts}
         write_aside(path, json.dumps(content, indent=1) + "\n")
 
     def write_example_losses(self, metric: str, losses: np.ndarray) -> None:
-        """Note what each test example gave for a metric of the test."""
+        """Save the value of a test metric for each test example."""
         buffer = io.BytesIO()
         np.savez(buffer, allow_pickle=False, **{metric: losses.astype(np.float32)})
         write_aside(self.directory / "example_losses.npz", buffer.getvalue())
 
     def write_parameter_groups(self, groups: dict[str, list[str]]) -> None:
-        """Note which parameters decay and which do not."""
+        """Save which parameters decay and which do not."""
         write_aside(self.directory / "parameter_groups.json", json.dumps(groups, indent=1) + "\n")

@@ -8,11 +8,11 @@ from experiments.harness.config import ScheduleConfig
 
 
 def lr_factor(step: int, steps: int, schedule: ScheduleConfig) -> float:
-    """Share of the peak learning rate for update number ``step`` (0-based) of ``steps``.
+    """The learning rate as a fraction of its peak for update number ``step`` (0-based) of ``steps``.
 
-    The warm-up rises linearly from ``init_factor`` and reaches the peak with its last update, so no update is made at a
-    learning rate of zero. ``cosine`` and ``linear`` then fall to ``end_factor``, which the step after the last would
-    have; ``rsqrt`` falls with the root of the step, ``constant`` stays.
+    The warm-up rises linearly from ``init_factor`` and reaches the peak at its last update, so no update has a learning
+    rate of zero. ``cosine`` and ``linear`` then fall to ``end_factor``, which the update after the last one would have;
+    ``rsqrt`` falls with the inverse square root of the step; ``constant`` stays.
     """
     assert 0 <= step < steps, f"step {step} outside 0..{steps - 1}"
     warmup = schedule.warmup_steps

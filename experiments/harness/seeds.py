@@ -1,4 +1,4 @@
-"""Random streams named by what they are for, never by how many numbers were drawn before."""
+"""Random streams identified by their purpose, never by how many numbers were drawn before."""
 
 import hashlib
 

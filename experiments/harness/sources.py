@@ -1,8 +1,8 @@
-"""The sources that decide what a run computes, found without importing them, and their digest.
+"""Find the source files that decide what a run computes, without importing them, and compute their digest.
 
-Followed are the import statements of our own modules, from those that every run of a task starts with, and from those
-that its config names (``_target_`` and the like), an optimizer of the user's own among them. What is digested is the
-program: comments, docstrings and layout change nothing.
+Import statements are followed from the modules that every run of a task starts with, and from those named in its config
+(``_target_`` and the like), such as a user's own optimizer. The digest covers the parsed program: comments, docstrings
+and formatting do not affect it.
 """
 
 import ast
@@ -28,22 +28,22 @@ PACKAGES = {
     "diffusers": "diffusers",
     "open_clip": "open_clip_torch",
 }
-"""Distributions by the module that they bring, whose version stands for their sources: two never meet in a study."""
+"""Distributions by the module they provide. Their versions stand for their sources: a replicate never mixes two."""
 
 DOTTED_NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 
 
 def task_package(task: str) -> str:
-    """Where a task's modules (task, config, metrics, meta) lie: ``lit`` is ours, ``my_package.my_task`` is a package of
-    the user's own.
+    """The package of a task's modules (task, config, metrics, meta): ``lit`` is ours, ``my_package.my_task`` is a
+    user's own package.
     """
     return task if "." in task else f"experiments.{task}"
 
 
 def sources_digest(config: Mapping[str, Any]) -> str:
-    """``<16 hex>-<8 hex>`` for a resolved config: the suite and the packages, then what the config names besides.
+    """``<16 hex>-<8 hex>`` for a resolved config: the suite and the packages, then any other code the config names.
 
-    The runs of a study share the first part, those of one optimizer both.
+    The runs of a study share the first part; those of one optimizer share both.
     """
     named = sorted({text for key, value in config.items() if key != "run" for text in _dotted_names(value)})
     return digest(config["task"], tuple(named))
@@ -51,7 +51,7 @@ def sources_digest(config: Mapping[str, Any]) -> str:
 
 @cache
 def digest(task: str, named: tuple[str, ...]) -> str:
-    """The digest of a task's runs whose configs name these modules, as the files are at the first call."""
+    """The digest for runs of a task whose configs name these modules, from the files as they are at the first call."""
     package = task_package(task)
     own = {"experiments", "lion", package.partition(".")[0]}
     suite = programs([f"{package}.task", "experiments.harness.entry"], own)
@@ -72,7 +72,7 @@ def package_versions() -> dict[str, str]:
 
 
 def _dotted_names(value: Any) -> Iterable[str]:
-    """All strings in a config that read like ``package.module.name``; where data are to be had (places) is left out."""
+    """All strings in a config that look like ``package.module.name``, except in data sources (places)."""
     if isinstance(value, str) and DOTTED_NAME.fullmatch(value):
         yield value
     elif isinstance(value, Mapping):
@@ -85,8 +85,8 @@ def _dotted_names(value: Any) -> Iterable[str]:
 
 
 def programs(names: Iterable[str], packages: Container[str]) -> dict[Path, tuple[str, str]]:
-    """The module's name and its program, without docstrings, for the modules that ``names`` lie in, and for all that
-    these import from ``packages``.
+    """The name and the program, without docstrings, of each module that contains one of ``names``, and of everything
+    that these import from ``packages``.
     """
     found: dict[Path, tuple[str, str]] = {}
     waiting = list(names)
@@ -101,8 +101,8 @@ def programs(names: Iterable[str], packages: Container[str]) -> dict[Path, tuple
 
 
 def _files(name: str) -> dict[Path, str]:
-    """The packages and the module of a dotted name, as far as it leads along files, each with the package that it is
-    in; none for PACKAGES and the library.
+    """The files of the packages and the module in a dotted name, as far as they exist, each with its parent package;
+    empty for PACKAGES and the standard library.
     """
     first, *rest = name.split(".")
     if first in PACKAGES or first in sys.stdlib_module_names:
@@ -131,7 +131,7 @@ def _files(name: str) -> dict[Path, str]:
 
 
 def _program(path: Path, package: str) -> tuple[str, list[str]]:
-    """The program of a file of ``package`` without its docstrings, and the dotted names of what it imports."""
+    """The program of a file in ``package`` without its docstrings, and the dotted names that it imports."""
     tree = ast.parse(path.read_bytes())
     imported: list[str] = []
     for node in ast.walk(tree):
@@ -142,7 +142,7 @@ def _program(path: Path, package: str) -> tuple[str, list[str]]:
             module = ".".join([*parents, *filter(None, [node.module])])
             imported += [f"{module}.{alias.name}" for alias in node.names]
         elif isinstance(node, ast.Constant) and isinstance(node.value, str) and DOTTED_NAME.fullmatch(node.value):
-            imported.append(node.value)  # what import_module is called with
+            imported.append(node.value)  # an argument of import_module
         elif isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and (
             ast.get_docstring(node, clean=False) is not None
         ):

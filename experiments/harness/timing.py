@@ -1,4 +1,4 @@
-"""Clocks that measure training alone, and the memory that it took."""
+"""Clocks and a memory meter that measure training alone."""
 
 import resource
 import statistics
@@ -10,7 +10,9 @@ import torch
 
 
 class TrainingClock:
-    """Seconds of training: stopped during evaluation, checkpointing and compile warm-up, and carried over a resume."""
+    """Seconds of training: stopped during evaluation, checkpointing and compile warm-up, and continued after a
+    resume.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self.seconds = 0.0
@@ -23,18 +25,18 @@ class TrainingClock:
         return time.perf_counter()
 
     def start(self) -> None:
-        """Run from now on."""
+        """Start or resume the clock."""
         self._started = self._now()
 
     def stop(self) -> None:
-        """Pause, and add what has passed since ``start`` to ``seconds``."""
+        """Pause, and add the time since ``start`` to ``seconds``."""
         assert self._started is not None, "the clock was not running"
         self.seconds += self._now() - self._started
         self._started = None
 
 
 class StepTimer:
-    """Time spent in ``with timer: optimizer.step()``; by CUDA events on a GPU, so that nothing waits."""
+    """Time spent in ``with timer: optimizer.step()``; measured by CUDA events on a GPU, without waiting."""
 
     def __init__(self, device: torch.device) -> None:
         self._cuda = device.type == "cuda"
@@ -55,7 +57,7 @@ class StepTimer:
         self._mark()
 
     def take_median_ms(self) -> dict[str, float]:
-        """``{"time/optimizer_step_ms": median}`` of the steps since the last call, or nothing. Waits for the GPU."""
+        """``{"time/optimizer_step_ms": median}`` of the steps since the last call, or empty. Waits for the GPU."""
         pairs = list(zip(self._marks[::2], self._marks[1::2], strict=True))
         self._marks = []
         if not pairs:
@@ -67,8 +69,8 @@ class StepTimer:
 
 
 class PeakMemory:
-    """The most memory that training took: on a GPU allocated, else resident in the process (Linux; elsewhere since the
-    process began). Like the clock it is stopped during evaluation.
+    """Peak memory of training: allocated memory on a GPU, else resident memory of the process (on Linux; elsewhere
+    since the process began). Like the clock, it is stopped during evaluation.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -76,14 +78,14 @@ class PeakMemory:
         self._device = device
 
     def start(self) -> None:
-        """Measure from now on, whatever was before: an evaluation, or another run in the same process."""
+        """Start measuring, disregarding any earlier evaluation or run in the same process."""
         if self._device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self._device)
         elif (clear_refs := Path("/proc/self/clear_refs")).exists():
             clear_refs.write_text("5")  # Linux: resets VmHWM
 
     def stop(self) -> None:
-        """Raise ``bytes`` to the peak since ``start``, if that was higher."""
+        """Raise ``bytes`` to the peak since ``start`` if that is higher."""
         self.bytes = max(self.bytes, self._peak_since_start())
 
     def _peak_since_start(self) -> int:

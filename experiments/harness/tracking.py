@@ -1,4 +1,4 @@
-"""W&B as a view of metrics.jsonl: the same rows, and no fault of W&B stops a run or keeps it waiting."""
+"""W&B as a mirror of metrics.jsonl: it gets the same rows, and no failure of W&B stops or delays a run."""
 
 import json
 import os
@@ -14,22 +14,22 @@ import psutil
 from experiments.harness.record import FINISHED, read_metrics, write_aside
 
 STEP = "trainer/step"
-"""The x axis of every chart. W&B's own step is the row's place in metrics.jsonl, from which a server that has the rows
-0 to n - 1 says where to go on; it never goes back, which W&B would answer by dropping rows silently.
+"""The x axis of every chart. W&B's own step is the row's index in metrics.jsonl, so a server that has rows 0 to n - 1
+says where to continue; it never decreases, since W&B would then silently drop rows.
 """
 MODES = ("online", "offline", "disabled")
 FINISH_TIMEOUT_S = 60
-"""What a run waits for its upload at its end; what stays behind is uploaded by ``make wandb-sync``."""
+"""How long a run waits for its upload at its end; ``make wandb-sync`` uploads the rest."""
 LONGEST_CALL_S = {"start": 60.0, "log a row": 30.0, "finish": FINISH_TIMEOUT_S + 30.0}
-"""Seconds after which W&B's service is taken for dead. W&B itself waits for a service that hangs without any limit."""
+"""Seconds after which W&B's service is considered dead. W&B itself would wait for a hanging service forever."""
 SENT, COMPLETE = "wandb_rows_sent", "wandb_complete"
-"""Files of a run: how many rows W&B has been given, on this machine or elsewhere; what a server has for certain."""
+"""Files of a run: how many rows were handed to W&B, here or elsewhere; and what a server certainly has."""
 LEFT_OVER = ("SERVICE", "RUN_ID", "SWEEP_ID", "RESUME", "RESUME_FROM", "FORK_FROM", "RUN_GROUP", "NAME", "JOB_TYPE")
-"""WANDB_* variables of another program or sweep, which W&B would put before what a run says about itself."""
+"""WANDB_* variables of another program or sweep, which would override a run's own settings."""
 
 
 def has_key() -> bool:
-    """Whether W&B would find an account's key: in WANDB_API_KEY, or where `wandb login` leaves it."""
+    """Whether W&B would find an API key: in WANDB_API_KEY, or where `wandb login` stores it."""
     if os.environ.get("WANDB_API_KEY"):
         return True
     from wandb.sdk.lib.wbauth import read_netrc_auth
@@ -38,7 +38,7 @@ def has_key() -> bool:
 
 
 def base_url() -> str:
-    """The address of the server that rows go to: that of WANDB_BASE_URL, that of ``wandb login``, or W&B's own."""
+    """The address of the W&B server: from WANDB_BASE_URL, from ``wandb login``, or W&B's own."""
     import wandb
 
     settings = wandb.Settings()
@@ -47,17 +47,17 @@ def base_url() -> str:
 
 
 def study_of(config: dict[str, Any]) -> str:
-    """``<task>/<scale>/<study>``, as in results/; a run that no study asked for goes to its experiment's own."""
+    """``<task>/<scale>/<study>``, as in results/; a run outside a study belongs to its experiment's own study."""
     return "/".join(
         [config["task"], config["scale"], config["run"]["study"] or config["experiment"].rsplit("/", 1)[-1]]
     )
 
 
 def description_of(config: dict[str, Any]) -> dict[str, Any]:
-    """What W&B is told about a run besides its id, as plain data, from its whole resolved config.
+    """W&B's metadata of a run besides its id, as plain data, from the complete resolved config.
 
-    The run's group is named like the folder of its study's results; its job type is the phase of the
-    study: search, confirm or length.
+    The group is named after the folder of the study's results; the job type is the phase of the study: search, confirm
+    or length.
     """
     return {
         "project": config["run"]["wandb_project"],
@@ -70,17 +70,16 @@ def description_of(config: dict[str, Any]) -> dict[str, Any]:
 
 
 class Tracker:
-    """One W&B run under the run's own id. With ``mode="disabled"``, or after a fault, every call does nothing."""
+    """One W&B run under the run's own id. With ``mode="disabled"``, or after a failure, every call is a no-op."""
 
     def __init__(self, directory: Path, mode: str, description: dict[str, Any], falls_back: bool = True) -> None:
-        """``mode`` is auto or one of MODES; ``description`` is what ``description_of`` gives. It is kept beside the
-        run, from where ``make wandb-sync`` sends what W&B never got. Where online is not to be had, ``falls_back`` says
-        whether rows are kept offline instead.
+        """``mode`` is auto or one of MODES; ``description`` is the result of ``description_of``, which is saved in the
+        run's folder for ``make wandb-sync``. ``falls_back``: log offline if online does not work.
         """
         if mode == "auto":
             mode = os.environ.get("WANDB_MODE") or ("online" if has_key() else "offline")
         if mode not in MODES:
-            print(f"WANDB_MODE={mode} is none of {', '.join(MODES)}: the run is logged offline.", flush=True)
+            print(f"WANDB_MODE={mode} is not one of {', '.join(MODES)}: the run is logged offline.", flush=True)
             mode = os.environ["WANDB_MODE"] = "offline"
         self._directory = directory
         self._rows_seen = self._rows_sent = 0
@@ -106,7 +105,7 @@ class Tracker:
             resume="allow",
             reinit="finish_previous",
             settings=wandb.Settings(
-                base_url=base_url(),  # else a session that began before it was set keeps another
+                base_url=base_url(),  # otherwise an older session keeps a previous address
                 console="off",
                 silent=True,
                 init_timeout=30,
@@ -118,7 +117,7 @@ class Tracker:
                 x_disable_machine_info=True,
             ),
         )
-        # They tell W&B's service about later imports, and would raise out of these once it is dead.
+        # These hooks report later imports to W&B's service, and would make the imports fail once it is dead.
         unregister_all_post_import_hooks()
         run.define_metric(STEP, hidden=True)
         run.define_metric("*", step_metric=STEP)
@@ -126,15 +125,15 @@ class Tracker:
         self._run = run
 
     def _guard(self, what: str, action: Callable[[], None]) -> bool:
-        """Carry out ``action`` and return whether it went well. Whatever W&B does, the run goes on after a while: its
-        truth is metrics.jsonl.
+        """Run ``action`` with a time limit and return whether it succeeded. Whatever W&B does, the run goes on: its
+        record is metrics.jsonl.
         """
         faults: list[str] = []
 
         def attempt() -> None:
             try:
                 action()
-            except BaseException as error:  # W&B also raises KeyboardInterrupt and SystemExit of its own
+            except BaseException as error:  # W&B itself may raise KeyboardInterrupt and SystemExit
                 faults.append(str(error) or type(error).__name__)
 
         thread = threading.Thread(target=attempt, daemon=True)
@@ -144,39 +143,39 @@ class Tracker:
             faults.append(f"no answer within {LONGEST_CALL_S[what]:.0f} s")
         if faults:
             _end_service()
-            print(f"W&B could not {what} ({faults[0]}); the run goes on without it.", flush=True)
+            print(f"W&B could not {what} ({faults[0]}); the run continues without it.", flush=True)
             self._run = None
         return not faults
 
     def skip(self, rows: int) -> None:
-        """Count the ``rows`` that metrics.jsonl already held when a run resumed; a server gets those that it lacks."""
+        """Skip the ``rows`` already in metrics.jsonl when a run resumes; a server is sent those it lacks."""
         if self._is_online():
             for row in read_metrics(self._directory)[:rows]:
                 self.log(row)
         self._rows_seen = rows
 
     def log(self, row: dict[str, float]) -> None:
-        """Send one row of metrics.jsonl, unless W&B has it from an earlier life of this run."""
+        """Send one row of metrics.jsonl, unless W&B has it from before a resume."""
         place = self._rows_seen
         self._rows_seen += 1
         if self._run is None or place < self._rows_sent:
             return
-        # Counted before it is sent: a kill between the two loses one row of an offline piece, never doubles one.
+        # Counted before it is sent: a kill in between loses one row of an offline log but never duplicates one.
         (self._directory / SENT).write_text(str(self._rows_seen))
         values = {key: value for key, value in row.items() if key != "step"}
         self._guard("log a row", lambda: self._run.log({STEP: row["step"], **values}, step=place, commit=True))
 
     def finish(self, status: str, summary: dict[str, float]) -> bool:
-        """Close the run: results (complete, diverged) end with exit code 0, all else (failed, interrupted) with 1.
+        """Close the run: with exit code 0 for a result (complete, diverged), 1 otherwise (failed, interrupted).
 
-        Returns whether a server has all of it now.
+        Returns whether a server now has everything.
         """
         if self._run is None:
             return False
         log = Path(self._run.settings.sync_file) if self._is_online() else None
         done = self._guard("finish", lambda: self._finish(status, summary)) and log is not None
         if done:
-            Path(f"{log}.synced").touch()  # W&B's own mark, which it leaves out for runs that it uploads itself
+            Path(f"{log}.synced").touch()  # W&B's own mark, which it does not set for runs it logs online
             write_aside(self._directory / COMPLETE, what_is_complete(self._rows_seen, status))
         return done
 
@@ -189,12 +188,12 @@ class Tracker:
 
 
 def what_is_complete(rows: int, status: str) -> str:
-    """What COMPLETE says once a server has that many rows of a run that has ended so."""
+    """The content of COMPLETE once a server has this many rows of a run with this final status."""
     return f"{rows} rows, {status}\n"
 
 
 def _rows_sent(path: Path) -> int:
-    """What the file says; where a crash has left it empty, all rows that there are, so that none is doubled."""
+    """The number in the file; if a crash left it empty, the number of all rows, so that none is duplicated."""
     if not path.exists():
         return 0
     try:
@@ -204,13 +203,13 @@ def _rows_sent(path: Path) -> int:
 
 
 def _end_service() -> None:
-    """Have the next run of this process start a service anew, and the process not wait for this one at its end."""
+    """Kill W&B's service, so that the next run starts a new one and this process does not wait for it at exit."""
     for child in psutil.Process().children(recursive=True):
         if child.name().startswith("wandb"):
             child.kill()
 
     def say_goodbye() -> None:
-        with suppress(BaseException):  # there is nobody to say it to, which W&B ends with SystemExit
+        with suppress(BaseException):  # the service is dead, so W&B raises SystemExit
             sys.modules["wandb"].teardown()
 
     thread = threading.Thread(target=say_goodbye, daemon=True)

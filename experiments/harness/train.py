@@ -1,4 +1,4 @@
-"""The training loop: every run of every task goes through ``train``, from top to bottom."""
+"""The training loop: every run of every task is one call of ``train``."""
 
 import importlib
 import math
@@ -49,10 +49,9 @@ from lion import measure_step
 def train(cfg: Config, data: Any, directory: Path, digest: str, record: RunRecord | None, tracker: Tracker) -> None:
     """Train to the last step, from the newest checkpoint if there is one, and evaluate.
 
-    ``digest`` is that of the sources. ``record`` writes to the run's ``directory``; the main process holds it (None in
-    the others of a distributed run).
-    Raises Diverged, or SystemExit where a signal asked it to leave and it has saved; whatever else is raised is a
-    SuiteError or a bug.
+    ``digest`` identifies the source code. ``record`` writes to the run's ``directory``; only the main process of a
+    distributed run has one, the others get None.
+    Raises Diverged, or SystemExit after saving if a signal asked it to stop; anything else is a SuiteError or a bug.
     """
     # ------------------------------------------------------------------------------------------------------- set-up
     accelerator = make_accelerator(cfg)
@@ -98,7 +97,7 @@ def train(cfg: Config, data: Any, directory: Path, digest: str, record: RunRecor
 
     def write(row: dict[str, float]) -> None:
         if record:
-            # What decides about the run has been looked at; a number for display that overflows is left out.
+            # Metrics that decide about divergence were checked before; another value that overflows is left out.
             finite = {name: value for name, value in row.items() if math.isfinite(value)}
             row = {"step": state.step, "samples": state.step * cfg.train.batch_size, **finite}
             record.append(row)
@@ -120,7 +119,7 @@ def train(cfg: Config, data: Any, directory: Path, digest: str, record: RunRecor
         row = {f"{split}/{name}": value for name, value in metrics.items()}
         if split == "val" and cfg.study.validation_metric not in row:
             raise ConfigError(
-                f"study.validation_metric={cfg.study.validation_metric} is not among what this run measures: "
+                f"study.validation_metric={cfg.study.validation_metric} is not among the metrics of this run: "
                 f"{', '.join(row)}."
             )
         for name in (f"{split}/loss", cfg.study.validation_metric, cfg.study.primary_metric):
@@ -160,7 +159,7 @@ def train(cfg: Config, data: Any, directory: Path, digest: str, record: RunRecor
             grad_norm = accelerator.clip_grad_norm_(model.parameters(), cfg.train.clip_norm or math.inf)
             assert isinstance(grad_norm, Tensor)
 
-            # What is not finite is never logged, evaluated or saved, and on a CPU never applied.
+            # A loss or gradient that is not finite is never logged, evaluated or saved, and on a CPU never applied.
             done = state.step + 1
             last = done == cfg.train.steps
             logs = last or done % cfg.train.log_every == 0
@@ -174,7 +173,7 @@ def train(cfg: Config, data: Any, directory: Path, digest: str, record: RunRecor
 
             # Update.
             if logs:
-                memory.stop()  # before a step that also keeps a copy of the weights
+                memory.stop()  # before measure_step, which also keeps a copy of the weights
                 health = measure_step(optimizer)
                 if health["nonfinite_state"]:
                     raise Diverged(done, "the optimizer's state")
@@ -190,7 +189,7 @@ def train(cfg: Config, data: Any, directory: Path, digest: str, record: RunRecor
             if not (logs or evaluates or samples or saves):
                 continue
 
-            # Everything below stands outside the training clock.
+            # The training clock does not run below.
             state.clock.stop()
             if not logs:
                 memory.stop()
@@ -208,7 +207,7 @@ def train(cfg: Config, data: Any, directory: Path, digest: str, record: RunRecor
             if saves and record:
                 state.save(record, cfg.run.keep_checkpoints)
             if stops and not last:
-                print(f"{directory.name}: asked to leave, saved at step {done} of {cfg.train.steps}", flush=True)
+                print(f"{directory.name}: asked to stop, saved at step {done} of {cfg.train.steps}", flush=True)
                 sys.exit(EXIT_CODE)
             memory.start()
             state.clock.start()
@@ -251,15 +250,15 @@ def update_average(average: AveragedModel, model: nn.Module, decay: float) -> No
 
 
 def any_process(accelerator: Accelerator, flag: bool) -> bool:
-    """Whether any process of the run says so; every process gets the same answer."""
+    """Whether the flag is set in any process of the run; every process gets the same answer."""
     if accelerator.num_processes == 1:
-        return flag  # a GPU need not be waited for
+        return flag  # without waiting for the GPU
     return bool(accelerator.gather(torch.tensor(flag, device=accelerator.device)).any().item())
 
 
 def evaluate_split(task: Task, model: nn.Module, split: str, accelerator: Accelerator) -> dict[str, Any]:
-    """The task's sums over a whole split, shared out over the processes: they add up, so no batch size enters."""
-    if accelerator.num_processes > 1:  # each process has the batch norm statistics of its own micro-batches
+    """The task's sums over a whole split, divided among the processes; they add up, so no batch size matters."""
+    if accelerator.num_processes > 1:  # each process has batch norm statistics from its own micro-batches
         for buffer in model.buffers():
             broadcast(buffer)
     training = model.training
@@ -271,14 +270,14 @@ def evaluate_split(task: Task, model: nn.Module, split: str, accelerator: Accele
 
 
 class StepRate(ProgressColumn):
-    """Samples a second."""
+    """Samples per second."""
 
     def __init__(self, batch_size: int) -> None:
         super().__init__()
         self._batch_size = batch_size
 
     def render(self, task: ProgressTask) -> Text:
-        """The rate that rich has estimated, in samples."""
+        """The rate estimated by rich, in samples per second."""
         return Text(f"{task.speed * self._batch_size:.0f} samples/s" if task.speed else "")
 
 

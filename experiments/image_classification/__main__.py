@@ -1,4 +1,4 @@
-"""Command line of image classification; conf/image_classification.yaml lists what to type."""
+"""Command line of image classification; conf/image_classification.yaml lists example commands."""
 
 from experiments.harness.entry import main
 

@@ -1,4 +1,4 @@
-"""From a stored picture to the tensor that a model sees, in training and in evaluation."""
+"""From a stored image to the model's input tensor, in training and in evaluation."""
 
 from functools import partial
 from typing import Any
@@ -12,16 +12,16 @@ from experiments.harness.errors import ConfigError
 from experiments.image_classification.config import ImageClassificationConfig
 
 RESIZE_FACTOR = 256 / 224
-"""Shorter edge of an evaluated picture before the central crop, as a multiple of the crop."""
+"""Shorter edge of an evaluation image before the center crop, as a multiple of the crop size."""
 
 RANDAUGMENT_MAGNITUDES = 31
-"""Steps of torchvision's magnitude scale. TensorFlow's implementation, which the paper's code bases use, goes further
-with the same number: 15 rotates by up to 15 degrees here and by 45 there."""
+"""Steps of torchvision's magnitude scale. In TensorFlow's implementation, which the paper's code bases use, the same
+number is stronger: 15 rotates by up to 15 degrees here and by 45 there."""
 
 
 def training_transform(cfg: ImageClassificationConfig) -> v2.Compose:
-    """A picture (PIL, or uint8 ``[C, H, W]``) to uint8 ``[C, image_size, image_size]``, drawing from PyTorch's global
-    generator. Without ``augmentation.crop_area`` a picture of another size is first brought to this one.
+    """An image (PIL, or uint8 ``[C, H, W]``) to uint8 ``[C, image_size, image_size]``, using PyTorch's global
+    generator. Without ``augmentation.crop_area``, an image of another size is first resized and center-cropped.
     """
     augmentation, size = cfg.augmentation, cfg.data.image_size
     steps: list[Any] = []
@@ -38,14 +38,14 @@ def training_transform(cfg: ImageClassificationConfig) -> v2.Compose:
             raise ConfigError(
                 f"augmentation.randaugment_magnitude must be in 0..{RANDAUGMENT_MAGNITUDES - 1}, but it is {magnitude}."
             )
-        # grey where a picture is rotated or shifted away, as in the authors' implementation
+        # fills areas exposed by rotations and shifts with grey, as in the authors' implementation
         steps.append(v2.RandAugment(augmentation.randaugment_ops, magnitude, RANDAUGMENT_MAGNITUDES, fill=128))
     return v2.Compose([*steps, v2.ToImage()])
 
 
 def evaluation_transform(cfg: ImageClassificationConfig) -> v2.Compose:
-    """A picture to uint8 ``[C, image_size, image_size]``: its centre, with a margin around it where training is on
-    random resized crops.
+    """An image to uint8 ``[C, image_size, image_size]``: its centre, leaving a margin if training uses random resized
+    crops.
     """
     size = cfg.data.image_size
     if cfg.augmentation.crop_area is None:
@@ -54,8 +54,8 @@ def evaluation_transform(cfg: ImageClassificationConfig) -> v2.Compose:
 
 
 def centred(size: int, picture: Any) -> Any:
-    """The largest square in the middle of a picture (PIL, or uint8 ``[C, H, W]``) in ``size`` x ``size`` pixels; one
-    that has this size stays as it is.
+    """The largest central square of an image (PIL, or uint8 ``[C, H, W]``), resized to ``size`` x ``size`` pixels; an
+    image that already has this size is returned unchanged.
     """
     height, width = picture.shape[-2:] if isinstance(picture, Tensor) else picture.size[::-1]
     if height == width == size:
@@ -64,12 +64,12 @@ def centred(size: int, picture: Any) -> Any:
 
 
 def normalization(cfg: ImageClassificationConfig) -> v2.Compose:
-    """uint8 to float32 with the set's mean and standard deviation taken out."""
+    """uint8 to float32, normalized by the data set's mean and standard deviation."""
     return v2.Compose([v2.ToDtype(torch.float32, scale=True), v2.Normalize(list(cfg.data.mean), list(cfg.data.std))])
 
 
 def mixup(cfg: ImageClassificationConfig) -> v2.MixUp:
-    """Each image of a batch mixed with the one before it (Zhang et al. 2018), by one share for the batch; class numbers
-    int64 ``[N]`` become shares of the classes, float32 ``[N, num_classes]``. Draws from PyTorch's global generator.
+    """Mix each image of a batch with the previous one (Zhang et al. 2018), with one mixing weight per batch; class
+    indices int64 ``[N]`` become class weights, float32 ``[N, num_classes]``. Uses PyTorch's global generator.
     """
     return v2.MixUp(alpha=cfg.augmentation.mixup_alpha, num_classes=cfg.data.num_classes)

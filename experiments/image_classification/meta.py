@@ -1,4 +1,4 @@
-"""The model of an experiment without memory for its weights, for experiments/harness/plan.py."""
+"""The model of an experiment on the meta device, for experiments/harness/plan.py."""
 
 import torch
 from hydra.utils import instantiate
@@ -14,13 +14,13 @@ def meta_model(cfg: DictConfig) -> nn.Module:
 
 
 def meta_output(model: nn.Module, cfg: DictConfig, samples: int) -> Tensor:
-    """Its logits for so many images."""
+    """The model's logits for this many images."""
     size = cfg.data.image_size
     logits: Tensor = model(torch.empty(samples, cfg.data.channels, size, size, device="meta"))
     return logits
 
 
 def samples_per_epoch(cfg: DictConfig) -> int | None:
-    """Images to train on."""
+    """The number of training images."""
     images: int | None = cfg.data.train_images
     return images

@@ -1,10 +1,10 @@
-"""Labelled pictures by number, in memory or as files: the splits of a set, and the batches of an evaluation.
+"""Labelled images by index, in memory or as files: the splits of a data set, and the batches of an evaluation.
 
-fit     what training draws its batches from
-train   the first ``flatness.samples`` of these, to be evaluated
+fit     the images that training batches are drawn from
+train   the first ``flatness.samples`` of these, for evaluation
 val     ``data.val_size`` images of the training split that are not trained on: a random choice, the same everywhere
-        unless ``data.split_seed`` draws another
-test, and perhaps v2
+        unless ``data.split_seed`` redraws it
+test, and optionally v2
 """
 
 from collections.abc import Callable
@@ -25,9 +25,9 @@ from experiments.image_classification.config import ImageClassificationConfig
 from experiments.image_classification.stored_sets import StoredSet
 
 MODES = {1: "L", 3: "RGB"}
-"""Of Pillow, by ``data.channels``: how stored pictures are read, whatever they are stored as."""
+"""Pillow's modes by ``data.channels``, to which stored images are converted."""
 EVALUATION_BATCH_SIZE = 500
-"""Images in one forward pass of an evaluation; the metrics do not depend on it."""
+"""Images per forward pass in an evaluation; the metrics do not depend on it."""
 
 
 class Pictures(Protocol):
@@ -35,19 +35,19 @@ class Pictures(Protocol):
 
     @property
     def labels(self) -> np.ndarray:
-        """int64 [pictures]."""
+        """int64 [images]."""
 
     @property
     def damaged(self) -> int:
-        """Pictures met so far, in this process, that could not be decoded whole."""
+        """How many images this process has so far been unable to decode completely."""
 
     def picture(self, index: int) -> Any:
-        """Picture number ``index``, as torchvision's transforms take it: PIL, or uint8 ``[C, H, W]``."""
+        """The image at ``index`` as input for torchvision's transforms: PIL, or uint8 ``[C, H, W]``."""
 
 
 @dataclass(frozen=True)
 class Numbered:
-    """Pictures without their labels, as experiments/data/copies.py takes them."""
+    """Images without their labels, as experiments/data/copies.py needs them."""
 
     pictures: Pictures
 
@@ -60,7 +60,7 @@ class Numbered:
 
 @dataclass(frozen=True)
 class ArrayPictures:
-    """The rows ``rows`` of decoded pictures, uint8 ``[pictures, H, W, C]``, mapped read-only from disk."""
+    """The rows ``rows`` of decoded images, uint8 ``[images, H, W, C]``, memory-mapped read-only."""
 
     images: np.ndarray
     labels: np.ndarray
@@ -69,8 +69,8 @@ class ArrayPictures:
     damaged: int = 0
 
     def picture(self, index: int) -> Tensor:
-        """Picture number ``index``, uint8 ``[C, H, W]``."""
-        return torch.tensor(self.images[self.rows[index]]).movedim(-1, -3)  # copies: the arrays are mapped read-only
+        """The image at ``index``, uint8 ``[C, H, W]``."""
+        return torch.tensor(self.images[self.rows[index]]).movedim(-1, -3)  # copies, since the arrays are read-only
 
 
 class StoredPictures:
@@ -82,11 +82,11 @@ class StoredPictures:
 
     @property
     def damaged(self) -> int:
-        """Pictures of the split met so far, in this process, that could not be decoded whole."""
+        """How many images of the split this process has so far been unable to decode completely."""
         return self._split.damaged
 
     def picture(self, index: int) -> Any:
-        """Picture number ``index``, PIL."""
+        """The image at ``index``, PIL."""
         image = self._split.picture(self._rows[index])
         return image if image.mode == self._mode else image.convert(self._mode)
 
@@ -94,8 +94,8 @@ class StoredPictures:
 def array_splits(
     cfg: ImageClassificationConfig, arrays: dict[str, np.ndarray], seed: int | None
 ) -> dict[str, Pictures]:
-    """The splits of a decoded set. Without a ``seed`` that draws ``val``, it is the last training images, because the
-    arrays come in an order given by a hash of their content.
+    """The splits of a decoded set. Without a ``seed``, ``val`` is the last training images, which are a random sample
+    because the arrays are sorted by a hash of their content.
     """
     images, labels = arrays["train_images"], arrays["train_labels"]
     check_order(labels, cfg.data.name)
@@ -103,7 +103,7 @@ def array_splits(
         channels = arrays[f"{name}_images"].shape[3]
         if channels != cfg.data.channels:
             raise ConfigError(
-                f"data.channels={cfg.data.channels}, but the {name} pictures of data={cfg.data.name} have {channels}."
+                f"data.channels={cfg.data.channels}, but the {name} images of data={cfg.data.name} have {channels}."
             )
     count = _fit_size(cfg, len(images))
     rows = np.arange(len(images)) if seed is None else _shuffled(len(images), seed)
@@ -114,9 +114,11 @@ def array_splits(
 
 
 def stored_splits(cfg: ImageClassificationConfig, data: StoredSet, seed: int | None) -> dict[str, Pictures]:
-    """The splits of a stored set; its rows may be sorted by class, so ``val`` is drawn also without a ``seed``."""
+    """The splits of a stored set. Its rows may be sorted by class, so ``val`` is a random choice even without a
+    ``seed``.
+    """
     if cfg.data.channels not in MODES:
-        raise ConfigError(f"data.channels={cfg.data.channels}, but pictures are read in colour (3) or in grey (1).")
+        raise ConfigError(f"data.channels={cfg.data.channels}, but images are read in RGB (3) or greyscale (1).")
     mode = MODES[cfg.data.channels]
     count = _fit_size(cfg, len(data.train))
     rows = _shuffled(len(data.train), seed)
@@ -139,13 +141,14 @@ def _shuffled(rows: int, seed: int | None) -> np.ndarray:
 def _fit_size(cfg: ImageClassificationConfig, training_images: int) -> int:
     if not 0 < cfg.data.val_size < training_images:
         raise ConfigError(
-            f"data.val_size={cfg.data.val_size} of {cfg.data.name}'s {training_images} training images leave none."
+            f"data.val_size={cfg.data.val_size} must be above 0 and leave some of the {training_images} training "
+            f"images of data={cfg.data.name}."
         )
     return training_images - cfg.data.val_size
 
 
 class _EvaluationBatches(Dataset[dict[str, Any]]):
-    """The pictures from ``start`` on, transformed, by key ``start``."""
+    """Batches of transformed images, by the index ``start`` of their first one."""
 
     def __init__(self, pictures: Pictures, transform: Callable[[Any], Tensor]) -> None:
         self._pictures, self._transform = pictures, transform
@@ -165,8 +168,8 @@ class _EvaluationBatches(Dataset[dict[str, Any]]):
 def evaluation_batches(
     pictures: Pictures, transform: Callable[[Any], Tensor], process: int, num_processes: int, num_workers: int
 ) -> DataLoader[dict[str, Any]]:
-    """This process's share of the pictures: images uint8 ``[N, C, H, W]``, labels and numbers int64 ``[N]``, and how
-    many were damaged.
+    """This process's share of the images: images uint8 ``[N, C, H, W]``, labels and indices (numbers) int64 ``[N]``,
+    and how many were damaged.
     """
     starts = range(process * EVALUATION_BATCH_SIZE, len(pictures.labels), num_processes * EVALUATION_BATCH_SIZE)
     dataset = _EvaluationBatches(pictures, transform)

@@ -1,5 +1,5 @@
-"""ImageNet and its like: training and test split, and what stands beside them (ImageNetV2, reassessed labels, the run
-to start from).
+"""ImageNet and similar sets: training and test split, and extras (ImageNetV2, reassessed labels, the run to start
+from).
 
 ``open_stored`` is the ``data.access`` of these sets.
 """
@@ -23,13 +23,13 @@ from experiments.image_classification.reassessed_labels import read_reassessed_l
 
 @dataclass(frozen=True)
 class StoredSet:
-    """A labelled image set of encoded files, and what its config puts beside it."""
+    """A labelled image set of encoded files, and the extras in its config."""
 
     train: StoredSplit
     test: StoredSplit
     v2: StoredSplit | None
     real_labels: np.ndarray | None
-    """int64 [test rows, most labels of one picture]; see reassessed_labels.py"""
+    """int64 [test rows, most labels of one image]; see reassessed_labels.py"""
     initial_run: Path | None
     """folder of the run whose final weights training starts from"""
     fingerprint: str
@@ -37,11 +37,11 @@ class StoredSet:
 
 
 def open_stored(data: Mapping[str, Any], cache_dir: Path) -> StoredSet:
-    """The set that the config group ``data`` declares, from the first of its places that has it.
+    """The set that the config group ``data`` declares, from the first of its sources that has it.
 
-    The fingerprint tells two orders of the same rows apart, so a hub's and a folder's runs have different names.
-    ``cache_dir`` stays unused: the ``datasets`` library has its own cache. Raises DataError for a set that is not what
-    the config says.
+    The fingerprint depends on the order of the rows, so runs on a hub's copy and on a folder have different names.
+    ``cache_dir`` is unused: the ``datasets`` library has its own cache. Raises DataError if the set is not what the
+    config says.
     """
     splits = open_splits(data["name"], data["places"], data["num_classes"])
     check_splits(splits, ("train", "test"), data["name"])
@@ -49,7 +49,7 @@ def open_stored(data: Mapping[str, Any], cache_dir: Path) -> StoredSet:
     if data["train_images"] not in (None, len(train)):
         raise DataError(
             f"data={data['name']} has {len(train)} training images here, but data.train_images={data['train_images']}: "
-            f"complete it, or set data.train_images={len(train)} to train on these and count epochs in them."
+            f"complete it, or set data.train_images={len(train)} to train on these and count epochs accordingly."
         )
     v2 = None
     if data["v2_places"]:
@@ -74,13 +74,14 @@ def _first_file(name: str, paths: list[str]) -> Path:
     if not found:
         raise DataError(
             f"data={name} has no reassessed labels (ReaL): put real.json of github.com/google-research/"
-            f"reassessed-imagenet at {' or '.join(paths)}, or use data=imagenet_alone, without them and ImageNetV2."
+            f"reassessed-imagenet at {' or '.join(paths)}, or use data=imagenet_alone, which needs neither these nor "
+            "ImageNetV2."
         )
     return found[0]
 
 
 def _find_run(name: str, places: list[dict[str, Any]]) -> Path:
-    """The folder of the one complete run on the data set ``name`` of which a place gives pattern (relative to the
+    """The folder of the one complete run on the data set ``name`` that matches a source's path pattern (relative to the
     repository, or absolute) and model.
     """
     found = []
@@ -93,8 +94,8 @@ def _find_run(name: str, places: list[dict[str, Any]]) -> Path:
     if len(found) != 1:
         looked = " or ".join(f"{place['path']} with model {place['model_name']}" for place in places)
         raise DataError(
-            f"Training starts from the run on {name}, of which there must be one, but {looked} has {len(found)} that "
-            "are complete: finish the study that makes it (the head of the experiment's file says which), or name the "
-            "run's folder in data.initial_places."
+            f"Training starts from the complete run on {name}, of which there must be exactly one, but {looked} has "
+            f"{len(found)}: finish the study that makes it (named in the header of the experiment's file), or put the "
+            "run's folder into data.initial_places."
         )
     return found[0]

@@ -1,4 +1,4 @@
-"""Image classification: images in, class logits out."""
+"""The image classification task: images in, class logits out."""
 
 from collections.abc import Callable
 from functools import partial
@@ -47,9 +47,9 @@ from experiments.metrics.classification import classification_metrics, classific
 class ImageClassification:
     """A labelled image set and the model that the config names.
 
-    ``splits`` are those of pictures.py; with the reassessed labels of the test images, ``real_labels`` (int64 [images,
-    most], filled up with -1), and with a split ``v2`` the test has further metrics. ``initial_run`` is the folder
-    of the run whose final weights training starts from.
+    ``splits`` are those of pictures.py. Reassessed labels of the test images, ``real_labels`` (int64 [images, most],
+    padded with -1), and a split ``v2`` each add a test metric. ``initial_run`` is the folder of the run whose final
+    weights training starts from.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class ImageClassification:
         labels = {name: split.labels for name, split in self._splits.items() if name != "train"}
         labels["train"] = np.concatenate([labels.pop("fit"), labels["val"]])
         check_classes(labels, cfg.data.num_classes, cfg.data.name)
-        with refused_as(f"The model cannot take pictures of data.image_size={cfg.data.image_size}"):
+        with refused_as(f"The model cannot take images of data.image_size={cfg.data.image_size}"):
             meta_output(meta_model(cast(DictConfig, cfg)), cast(DictConfig, cfg), 1)
         if {len(cfg.data.mean), len(cfg.data.std)} != {cfg.data.channels} or not min(cfg.data.std) > 0:
             raise ConfigError(
@@ -94,7 +94,7 @@ class ImageClassification:
                 )
 
     def model(self) -> nn.Module:
-        """The model of ``cfg.model``, initialised from PyTorch's global generator or with an earlier run's weights."""
+        """The model of ``cfg.model``, initialized from PyTorch's global generator or with an earlier run's weights."""
         model: Any = instantiate(self._cfg.model, _convert_="all")
         if self._cfg.head_bias:
             nn.init.constant_(model.get_classifier().bias, self._cfg.head_bias)
@@ -103,8 +103,8 @@ class ImageClassification:
         return model
 
     def batch(self, indices: np.ndarray, seeds: list[int]) -> dict[str, Tensor]:
-        """Augmented training images float32 ``[N, C, H, W]``, and labels: int64 ``[N]``, or with mixup the shares of
-        the classes, float32 ``[N, num_classes]``.
+        """Augmented training images float32 ``[N, C, H, W]``, and labels: int64 ``[N]``, or with mixup class weights,
+        float32 ``[N, num_classes]``.
         """
         fit = self._splits["fit"]
         augmented = []
@@ -119,8 +119,8 @@ class ImageClassification:
         return {"images": images, "labels": labels}
 
     def loss(self, model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
-        """Mean over the images of the softmax cross-entropy with label smoothing, or of the sum over the classes of the
-        sigmoid's.
+        """Mean over the images of the softmax cross-entropy with label smoothing, or of the sigmoid cross-entropy
+        summed over the classes.
         """
         logits, labels = model(batch["images"]), batch["labels"]
         if self._cfg.loss == "softmax":
@@ -129,8 +129,9 @@ class ImageClassification:
         return F.binary_cross_entropy_with_logits(logits, shares, reduction="none").sum(1).mean()
 
     def evaluate(self, model: nn.Module, split: str, process: int, num_processes: int) -> dict[str, Tensor]:
-        """Sums over this process's share of the split: loss (softmax), top-1, top-5, count and damaged pictures; of val
-        and test also what calibration needs, of the test by image too, and real_top1, real_count, v2_top1 and v2_count.
+        """Sums over this process's share of the split: loss (softmax), top-1, top-5, count and damaged images; for val
+        and test also the sums for calibration, for test also per image; and for test real_top1, real_count, v2_top1 and
+        v2_count.
         """
         sums = self._sums(model, split, process, num_processes)
         if split == "test":
@@ -164,9 +165,9 @@ class ImageClassification:
         return sums
 
     def metrics(self, sums: dict[str, Any]) -> dict[str, float]:
-        """Loss in nats, top-1 and top-5 in percent; of val and test calibrated_loss (nats) and calibration_error
-        (percent), of the test also real_top1 and v2_top1. damaged_images, where there are any, is the number that could
-        not be decoded whole.
+        """Loss in nats, top-1 and top-5 in percent; for val and test calibrated_loss (nats) and calibration_error
+        (percent), for test also real_top1 and v2_top1. If any images could not be decoded completely, damaged_images is
+        their number.
         """
         metrics = classification_metrics(sums)
         if "nats" in sums:
@@ -193,8 +194,8 @@ def build(cfg: ImageClassificationConfig, data: PreparedData | StoredSet) -> Ima
 
 
 def _warn_of_copies(cfg: ImageClassificationConfig, splits: dict[str, Pictures], fingerprint: str) -> None:
-    """Look for held-out pictures in the training set, once for the data of this ``fingerprint``: for the set's own
-    split, since another one holds the same pictures, and would be looked through anew for every seed.
+    """Look for held-out images in the training set, once for the data with this ``fingerprint``. The set's own split is
+    searched, since a redrawn one contains the same images and would be searched again for every seed.
     """
     held_out = {name: Numbered(split) for name, split in splits.items() if name not in ("fit", "train")}
     identity, cache_dir = f"{fingerprint} {cfg.data.val_size}", Path(cfg.run.cache_dir)

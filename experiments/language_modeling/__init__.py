@@ -1,1 +1,1 @@
-"""Language modelling: text in packed tokens, the next token, or masked ones, to be told."""
+"""Language modelling: next-token or masked-token prediction on packed text."""

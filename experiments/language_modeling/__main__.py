@@ -1,4 +1,4 @@
-"""Command line of language modelling; conf/language_modeling.yaml lists what to type."""
+"""Command line of language modelling; conf/language_modeling.yaml lists example commands."""
 
 from experiments.harness.entry import main
 

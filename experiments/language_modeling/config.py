@@ -13,17 +13,17 @@ class TokenDataConfig(DataConfig):
 
     access: str = "experiments.language_modeling.token_files.open_tokens"
     vocab_size: int = MISSING
-    """entries of the tokenizer, the separator of documents included"""
+    """entries of the tokenizer, including the document separator"""
     tokenizer_bytes: int | None = None
-    """training text that the tokenizer is trained on, from the start; null: all of it"""
+    """bytes of training text, from its beginning, that the tokenizer is trained on; null: all of it"""
     held_out_share: float | None = None
-    """share of the documents, each for val and test, where a place has no such splits of its own; a document's text
-    decides where it goes"""
+    """share of the documents for val and for test, each, if a source has no such splits; a document's text decides its
+    split"""
     split_seed: int | None = None
-    """draws other documents for validation out of those of train and val; null: the set's own. Both have to fit into
+    """redraws the validation documents from those of train and val; null: the set's own choice. Both must fit into
     memory"""
     language: str | None = None
-    """of Wiki-40B: a folder of its repository (en, de, zh-cn, ...); null in other sets"""
+    """only for Wiki-40B: a folder of its repository (en, de, zh-cn, ...)"""
 
 
 @dataclass
@@ -32,9 +32,9 @@ class LanguageModelingConfig(Config):
 
     data: TokenDataConfig = MISSING
     objective: str = "experiments.language_modeling.next_token"
-    """the module of what is predicted: this one, or experiments.language_modeling.masked_tokens"""
+    """the module of the training objective: this one, or experiments.language_modeling.masked_tokens"""
     context_length: int = MISSING
-    """tokens that a model sees at a time"""
+    """tokens in the model's context"""
 
 
 register("language_modeling", LanguageModelingConfig)

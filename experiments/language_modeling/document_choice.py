@@ -1,4 +1,4 @@
-"""Splits made of some documents of others."""
+"""Compose new splits from the documents of existing ones."""
 
 from dataclasses import replace
 
@@ -9,7 +9,7 @@ from experiments.language_modeling.token_files import TokenSet, TokenSplit
 
 
 def chosen(split: TokenSplit, numbers: np.ndarray) -> TokenSplit:
-    """The documents ``numbers`` (int64 [documents]) of a split, in that order and in memory."""
+    """The documents ``numbers`` (int64 [documents]) of a split, in that order, in memory."""
     documents = [split.tokens[split.starts[number] : split.starts[number + 1]] for number in numbers]
     return TokenSplit(
         tokens=np.concatenate(documents),
@@ -20,10 +20,10 @@ def chosen(split: TokenSplit, numbers: np.ndarray) -> TokenSplit:
 
 
 def redrawn(tokens: TokenSet, seed: int) -> TokenSet:
-    """The set with other documents for validation, as many as before: drawn by ``seed`` out of train and val together.
+    """The set with equally many other validation documents, drawn by ``seed`` from train and val together.
 
-    The test stays as it is, and so does the tokenizer, which has seen what now is validation. Documents with the very
-    tokens of one that is drawn leave train.
+    The test split stays the same, and so does the tokenizer, which may have been trained on what is now validation.
+    Documents with the same tokens as a validation document are removed from train.
     """
     train, val = tokens.splits["train"], tokens.splits["val"]
     pool = TokenSplit(

@@ -1,4 +1,4 @@
-"""Documents: texts that are read in pieces, so that a book is never in memory whole, and the splits they belong to."""
+"""Documents, which are read in pieces so that a whole book is never in memory, and the splits they belong to."""
 
 import hashlib
 import unicodedata
@@ -11,39 +11,39 @@ from experiments.data.text import folded
 
 @dataclass(frozen=True)
 class Document:
-    """One text, which is never cut over two splits."""
+    """One text, which always belongs to a single split."""
 
     where: str
-    """file or row that it comes from, for messages"""
+    """the file or row it comes from, for messages"""
     pieces: Callable[[], Iterable[str]]
-    """its text in order, in pieces of any length, from the beginning at every call"""
+    """its text in order, in pieces of any length, starting over at every call"""
 
 
 Source = Callable[[int], Iterator[Document]]
-"""The documents of one split in an order that never changes, without the first so many."""
+"""The documents of one split in a fixed order, skipping the first n."""
 
 Corpus = Mapping[str, Source]
-"""Sources by split: train, val and test, or train alone where nothing is set aside."""
+"""Sources by split: train, val and test, or only train if nothing is held out."""
 
 PUBLISHED_SPLITS = {"train": "train", "val": "validation", "test": "test"}
-"""Our names of the splits, and those of most published sets."""
+"""Our names of the splits, and the names in most published sets."""
 
 
 def text_document(where: str, text: str) -> Document:
-    """A document whose text is in memory already."""
+    """A document whose text is already in memory."""
     return Document(where, lambda: (text,))
 
 
 def folded_key(document: Document) -> bytes:
-    """16 bytes of SHA-256 that two documents share if they differ in nothing but white space and what
-    experiments/data/text.py calls the same, however they are cut into pieces.
+    """16 bytes of SHA-256 that are equal for documents that differ only in white space and in what
+    experiments/data/text.py folds, however they are divided into pieces.
     """
     digest = hashlib.sha256()
     rest = ""
     for piece in document.pieces():
         text = rest + piece
         end = len(text)
-        # Accents are put in order together with the letter that they stand on, also those in the next piece.
+        # Accents are normalized together with their base letter, so they must not be separated from it.
         while end and unicodedata.category(text[end - 1]) in ("Mn", "Mc", "Me", "Cf"):
             end -= 1
         end = max(end - 1, 0)
@@ -54,7 +54,7 @@ def folded_key(document: Document) -> bytes:
 
 
 def _place(document: Document) -> float:
-    """Where a document lies between 0 and 1, by its text. Committed sets depend on it: it stays as it is."""
+    """A number from 0 to 1 that depends only on a document's text. Committed sets depend on it: it must not change."""
     digest = hashlib.sha256()
     for piece in document.pieces():
         digest.update("".join(piece.split()).casefold().encode())
@@ -62,9 +62,9 @@ def _place(document: Document) -> float:
 
 
 def hold_out(source: Source, share: float) -> Corpus:
-    """Three splits of one source: ``share`` of the documents for val and as many for test, the rest for train.
+    """Three splits of one source: ``share`` of the documents for val, equally many for test, the rest for train.
 
-    Where a document goes depends on its text alone, and not on white space or case in it.
+    A document's split depends only on its text, ignoring white space and case.
     """
 
     def split(document: Document) -> str:

@@ -1,4 +1,4 @@
-"""The negative log-likelihood that a model gives to tokens."""
+"""The negative log-likelihood of tokens under a model."""
 
 from collections.abc import Callable
 
@@ -8,13 +8,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 UNCOUNTED = -100
-"""The target of a place whose prediction does not count, as PyTorch's cross-entropy has it"""
+"""The target of a position that does not count, PyTorch's ignore_index"""
 LOGITS_IN_MEMORY = 2**27
-"""Of one forward pass without gradients: 512 MiB in float32. No sum depends on it, but for rounding."""
+"""In one forward pass without gradients: 512 MiB in float32. Sums depend on it only through rounding."""
 
 
 def token_nats(model: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
-    """Of inputs and targets int64 ``[N, T]``: float32 ``[N * T]``, 0 where the target is UNCOUNTED."""
+    """The negative log-likelihood float32 ``[N * T]`` for inputs and targets int64 ``[N, T]``; 0 if UNCOUNTED."""
     logits = model(inputs).logits
     return F.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), ignore_index=UNCOUNTED, reduction="none")
 
@@ -27,11 +27,11 @@ def summed_nats(
     context_length: int,
     vocab_size: int,
 ) -> dict[str, Tensor]:
-    """``nats_each``, the sums over the counted tokens of each text (0 where another process has its rows), ``nats``,
-    that over all of them, and ``count``, how many tokens these are; float64.
+    """``nats_each``, the sums over the counted tokens of each text (0 if another process has its rows), ``nats``, the
+    sum over all of them, and ``count``, the number of these tokens; float64.
 
-    ``read`` gives inputs and targets of the rows ``numbers``, at most ``context_length`` long; ``texts`` int64 ``[all
-    rows]`` says which text each belongs to.
+    ``read`` returns inputs and targets of the rows ``numbers``, at most ``context_length`` long; ``texts`` int64 ``[all
+    rows]`` is the text that each row belongs to.
     """
     device = next(model.parameters()).device
     sums = {name: torch.zeros((), dtype=torch.float64, device=device) for name in ("nats", "count")}

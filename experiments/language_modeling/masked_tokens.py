@@ -1,4 +1,6 @@
-"""Masked language modelling, BERT's objective: hidden tokens from all around them (Devlin et al. 2019, section 3.1)."""
+"""Masked language modelling, BERT's objective: predict masked tokens from both sides (Devlin et al. 2019, section
+3.1).
+"""
 
 import numpy as np
 import torch
@@ -10,22 +12,23 @@ from experiments.language_modeling.sequences import Sequences
 from experiments.language_modeling.token_files import TokenSplit
 
 EXTRA_TOKENS = 1
-"""The mask, which the tokenizer does not have: its number is the one after the tokenizer's last."""
+"""The mask token, which the tokenizer lacks; its index follows the tokenizer's last."""
 HIDDEN_SHARE = 0.15
-"""of the tokens are predicted, of which"""
+"""Share of the tokens that are predicted."""
 MASKED_SHARE, RANDOM_SHARE = 0.8, 0.1
-"""are replaced by the mask and by a random token; the rest stays as it is"""
+"""Shares of these that are replaced by the mask and by a random token; the rest is left unchanged."""
 
 
 def sequences(tokens: np.ndarray, context_length: int) -> Sequences:
-    """What training sees."""
+    """The training sequences."""
     return Sequences(tokens, context_length, context_length)
 
 
 def inputs_and_targets(tokens: Tensor, seeds: list[int], vocab_size: int, separator: int) -> tuple[Tensor, Tensor]:
-    """Of sequences int64 ``[N, T]``: both int64 ``[N, T]``, targets UNCOUNTED where nothing is hidden.
+    """Inputs and targets, int64 ``[N, T]``, of sequences int64 ``[N, T]``; targets are UNCOUNTED except for hidden
+    tokens.
 
-    A sequence's seed decides which of its tokens are hidden, and how: 15 % of its length, and no separator.
+    A sequence's seed decides which of its tokens are hidden, and how: 15 % of its length, but never a separator.
     """
     inputs, targets = tokens.clone(), torch.full_like(tokens, UNCOUNTED)
     hidden_tokens = max(1, round(HIDDEN_SHARE * tokens.shape[1]))
@@ -43,15 +46,15 @@ def inputs_and_targets(tokens: Tensor, seeds: list[int], vocab_size: int, separa
 
 
 def loss(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
-    """Mean negative log-likelihood of what is hidden, in nats a token."""
+    """Mean negative log-likelihood of the hidden tokens, in nats per token."""
     return token_nats(model, batch["inputs"], batch["targets"]).sum() / (batch["targets"] != UNCOUNTED).sum()
 
 
 def sums(
     model: nn.Module, split: TokenSplit, context_length: int, vocab_size: int, process: int, num_processes: int
 ) -> dict[str, Tensor]:
-    """Sums ``nats``, also by sequence, and ``count`` (hidden tokens) over this process's share of a split, which always
-    hides the same.
+    """Sums ``nats``, also per sequence, and ``count`` (hidden tokens) over this process's share of a split, in which
+    the same tokens are always hidden.
     """
     rows = sequences(split.tokens, context_length)
     separator = int(split.tokens[split.starts[0]])

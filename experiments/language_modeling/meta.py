@@ -1,4 +1,4 @@
-"""The model of an experiment without memory for its weights, for experiments/harness/plan.py."""
+"""The model of an experiment on the meta device, for experiments/harness/plan.py."""
 
 from typing import cast
 
@@ -17,10 +17,10 @@ def meta_model(cfg: DictConfig) -> nn.Module:
 
 
 def meta_output(model: nn.Module, cfg: DictConfig, samples: int) -> Tensor:
-    """Its logits for so many sequences."""
+    """The model's logits for this many sequences."""
     logits: Tensor = model(torch.zeros(samples, cfg.context_length, dtype=torch.int64, device="meta")).logits
     return logits
 
 
 def samples_per_epoch(cfg: DictConfig) -> None:
-    """What the places hold is known once it is packed."""
+    """None: the number of sequences is known only once the texts are packed."""

@@ -1,7 +1,7 @@
-"""Transformers of the paper's kind by their sizes: GPT-2's architecture reads from the left, BERT's from both sides.
+"""Transformers in the paper's sizes: GPT-2's causal architecture and BERT's bidirectional one.
 
-GPT-2's, with tied embeddings, learnt positions and 32 000 tokens, has the parameter counts of the paper's section 4.4
-(110 M, 336 M, 731 M) with the layers and widths of its Table 10. Neither has dropout.
+GPT-2's, with tied embeddings, learned positions and 32 000 tokens, has the parameter counts of the paper's section 4.4
+(110 M, 336 M, 731 M) with the numbers of layers and widths of its Table 10. Neither has dropout.
 """
 
 from importlib import import_module
@@ -14,10 +14,11 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from experiments.language_modeling.config import LanguageModelingConfig
 
 INIT_STD = 0.02
-"""Standard deviation of initial weights in GPT-2 and BERT, at widths of 768 and up"""
+"""Standard deviation of the initial weights in GPT-2 and BERT, at widths from 768 up"""
 
-# PyTorch's attention under a name for which transformers makes no masks: nothing is padded on the left, and making one
-# looks at the data, which waits for the GPU in every step and cannot be done without data.
+# PyTorch's attention, registered under a name for which transformers builds no masks. Nothing is padded on the left,
+# and building a mask inspects the data, which would wait for the GPU in every step and is impossible on the meta
+# device.
 ATTENTION = "sdpa_without_masks"
 AttentionInterface.register(ATTENTION, sdpa_attention_forward)
 
@@ -31,10 +32,10 @@ def causal(
     init_std: float = INIT_STD,
     activation: str = "gelu_new",
 ) -> nn.Module:
-    """Tokens int64 ``[N, T]`` to ``.logits``, float ``[N, T, vocab_size]``, of the token after each.
+    """Tokens int64 ``[N, T]`` to ``.logits``, float ``[N, T, vocab_size]``, for the token after each.
 
-    ``activation`` is a name of transformers. ``gelu_pytorch_tanh`` is the function of ``gelu_new`` in one kernel, which
-    keeps nothing but its input for the backward pass: less than half of the memory of a GPU, and other bits.
+    ``activation`` is a name in transformers. ``gelu_pytorch_tanh`` is the same function as ``gelu_new`` in one kernel,
+    which only keeps its input for the backward pass: it needs less than half of the GPU memory, but rounds differently.
     """
     config = GPT2Config(
         vocab_size=vocab_size,
@@ -64,7 +65,7 @@ def bidirectional(
     init_std: float = INIT_STD,
     activation: str = "gelu",
 ) -> nn.Module:
-    """Tokens int64 ``[N, T]`` to ``.logits``, float ``[N, T, vocab_size]``, of the token at each place."""
+    """Tokens int64 ``[N, T]`` to ``.logits``, float ``[N, T, vocab_size]``, for the token at each position."""
     config = BertConfig(
         vocab_size=vocab_size,
         max_position_embeddings=context_length,
@@ -83,7 +84,7 @@ def bidirectional(
 
 
 def build_model(cfg: LanguageModelingConfig) -> nn.Module:
-    """The model that ``cfg.model`` describes, for the vocabulary, context and objective of the rest of ``cfg``."""
+    """The model described by ``cfg.model``, with the vocabulary, context and objective in ``cfg``."""
     extra_tokens = import_module(cfg.objective).EXTRA_TOKENS
     model: nn.Module = instantiate(
         cfg.model, vocab_size=cfg.data.vocab_size + extra_tokens, context_length=cfg.context_length

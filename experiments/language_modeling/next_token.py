@@ -1,4 +1,4 @@
-"""Autoregressive language modelling: every token from those before it."""
+"""Autoregressive language modelling: predict every token from those before it."""
 
 from functools import partial
 
@@ -12,28 +12,28 @@ from experiments.language_modeling.token_files import TokenSplit
 from experiments.language_modeling.windows import windows_of
 
 EXTRA_TOKENS = 0
-"""that the model needs besides the tokenizer's"""
+"""tokens that the model needs in addition to the tokenizer's"""
 
 
 def sequences(tokens: np.ndarray, context_length: int) -> Sequences:
-    """What training sees: each sequence begins with the token that the one before it ended with."""
+    """The training sequences; each begins with the last token of the previous one."""
     return Sequences(tokens, context_length + 1, context_length)
 
 
 def inputs_and_targets(tokens: Tensor, seeds: list[int], vocab_size: int, separator: int) -> tuple[Tensor, Tensor]:
-    """Of sequences int64 ``[N, context_length + 1]``: both int64 ``[N, context_length]``."""
+    """Inputs and targets, int64 ``[N, context_length]``, of sequences int64 ``[N, context_length + 1]``."""
     return tokens[:, :-1], tokens[:, 1:]
 
 
 def loss(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
-    """Mean negative log-likelihood of the targets, in nats a token."""
+    """Mean negative log-likelihood of the targets, in nats per token."""
     return token_nats(model, batch["inputs"], batch["targets"]).mean()
 
 
 def sums(
     model: nn.Module, split: TokenSplit, context_length: int, vocab_size: int, process: int, num_processes: int
 ) -> dict[str, Tensor]:
-    """Sums over this process's share of the split: ``nats``, also by document, ``count`` (predicted tokens), ``bytes``
+    """Sums over this process's share of the split: ``nats``, also per document, ``count`` (predicted tokens), ``bytes``
     and ``words``.
     """
     windows = windows_of(split.starts, context_length)

@@ -1,6 +1,6 @@
-"""Documents to token files on disk, in one pass, which continues where it was killed.
+"""Write documents to token files on disk, in one pass, which resumes after a kill.
 
-What was written up to the last entry of the journal counts; a file that is longer is cut back to it.
+Only what was written up to the last journal entry counts; longer files are truncated to it.
 """
 
 import json
@@ -23,21 +23,21 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 BATCH_BYTES = 4_000_000
-"""Text that is tokenised at once, by all cores."""
+"""Text tokenized at once, by all cores."""
 CHECKPOINT_BYTES = 64_000_000
-"""Text between two entries of the journal."""
+"""Text between two journal entries."""
 
 
 @dataclass
 class Counts:
-    """How far a split is, and what was met on the way."""
+    """The progress of a split, and what was found so far."""
 
     documents_read: int = 0
     documents: int = 0
     empty_documents: int = 0
-    """left out: they hold nothing but white space and invisible characters"""
+    """left out because they contain only white space and invisible characters"""
     duplicates: int = 0
-    """left out of train: val or test has the same text, but for white space and case"""
+    """left out of train because val or test has the same text, ignoring white space and case"""
     tokens: int = 0
     bytes: int = 0
     words: int = 0
@@ -45,7 +45,7 @@ class Counts:
 
 
 def token_dtype(vocab_size: int) -> np.dtype:
-    """The smallest unsigned type that holds every token, little-endian."""
+    """The smallest little-endian unsigned type that can represent every token."""
     return np.dtype("<u2") if vocab_size <= 2**16 else np.dtype("<u4")
 
 
@@ -55,9 +55,9 @@ def split_files(directory: Path, split: str) -> dict[str, Path]:
 
 
 class Journal:
-    """What is safely on disk of a set that is packed from ``place`` into ``directory``: its file journal.json.
+    """Records in journal.json what is safely on disk of a set that is packed from ``place`` into ``directory``.
 
-    A directory that another place has begun to fill is emptied.
+    A directory partly filled from a different source is emptied.
     """
 
     def __init__(self, directory: Path, place: Mapping[str, Any]) -> None:
@@ -70,11 +70,11 @@ class Journal:
             self._write()
 
     def counts(self, split: str) -> Counts:
-        """How far the split is."""
+        """The progress of the split."""
         return Counts(**self._content["splits"].get(split, {}))
 
     def save(self, split: str, counts: Counts) -> None:
-        """Say that the split's files hold this much."""
+        """Record that the split's files contain this much."""
         self._content["splits"][split] = asdict(counts)
         self._write()
 
@@ -89,7 +89,7 @@ def pack_split(
     journal: Journal,
     show: Callable[[str, Counts], None],
 ) -> None:
-    """Write the documents of ``source`` that ``writer`` does not have yet; ``held_out`` are the keys to leave out.
+    """Write the documents of ``source`` that ``writer`` does not have yet, except those with a key in ``held_out``.
 
     ``show`` is called after every document.
     """
@@ -116,7 +116,7 @@ def pack_split(
 
 
 class SplitWriter:
-    """Appends documents to the files of a split, beginning after ``counts``."""
+    """Appends documents to the files of a split, starting after ``counts``."""
 
     def __init__(self, directory: Path, split: str, tokenizer: "Tokenizer", dtype: np.dtype, counts: Counts) -> None:
         self.split, self.counts = split, counts
@@ -152,7 +152,7 @@ class SplitWriter:
         self.counts.words += num_words
 
     def flush(self) -> None:
-        """Bring everything that was added to the disk."""
+        """Write everything that was added to disk."""
         self._encode()
         self._write("num_bytes", [num_bytes for num_bytes, _ in self._lengths])
         self._write("num_words", [num_words for _, num_words in self._lengths])
@@ -162,7 +162,7 @@ class SplitWriter:
             os.fsync(file.fileno())
 
     def finish(self) -> None:
-        """The same, for the last time: ``starts`` ends with the number of tokens."""
+        """Flush and close the files; ``starts`` ends with the number of tokens."""
         self._encode()
         self._write("starts", [self.counts.tokens])
         self.flush()

@@ -1,4 +1,4 @@
-"""PG-19: books of Project Gutenberg from before 1919, as the hub's tables or as the original text files."""
+"""PG-19: Project Gutenberg books from before 1919, from the hub's tables or the original text files."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""A line on the terminal for what takes hours."""
+"""Progress on the terminal for packing, which can take hours."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -9,7 +9,7 @@ from experiments.language_modeling.packing import Counts
 
 @contextmanager
 def packing_progress(name: str) -> Iterator[Callable[[str, Counts], None]]:
-    """On a terminal: documents and MB packed so far, and MB/s. To be called with a split and its counts."""
+    """Show documents and MB packed so far, and MB/s, on a terminal. Yields a function of a split and its counts."""
     from rich.console import Console
     from rich.progress import Progress, TextColumn, TimeElapsedColumn, TransferSpeedColumn
 

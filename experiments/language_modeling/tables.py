@@ -1,4 +1,4 @@
-"""Texts in the tables of the Hugging Face hub, or in a copy of its files: streamed, never downloaded whole."""
+"""Texts in tables on the Hugging Face hub, or in a copy of its files: streamed, never downloaded completely."""
 
 import glob
 import json
@@ -9,23 +9,23 @@ from experiments.harness.errors import DataError
 from experiments.language_modeling.documents import Corpus, Document, Source, text_document
 
 Block = tuple[int, Callable[[], Sequence[Any]]]
-"""How many rows, and what reads their cells"""
+"""The number of rows, and a function that reads their cells"""
 
 
 def table_sources(
     root: str, patterns: Mapping[str, str], column: str = "text", to_text: Callable[[str], str] = str
 ) -> Corpus:
-    """The files of each split under ``root``, in the order of their names, one document a row.
+    """The files of each split under ``root``, in order of their names, one document per row.
 
     Args:
         root: A folder, or an address such as ``hf://datasets/google/wiki40b@<revision>``.
-        patterns: File names by split, such as ``en/train-*.parquet``.
-        column: The column that holds the text.
-        to_text: Turns a cell into plain text; a ValueError of it is reported with the row.
+        patterns: File name patterns by split, such as ``en/train-*.parquet``.
+        column: The column that contains the text.
+        to_text: Converts a cell to plain text; its ValueErrors are reported with the row.
 
     Raises:
-        DataError: A pattern matches no file; while reading: a row cannot be read, or has no text. It says which row of
-            all files it is, from 0, and which of its own.
+        DataError: A pattern matches no file; or, while reading, a row cannot be read or has no text. The message gives
+            the row's number, from 0, within all files and within its own file.
     """
     return {split: _source(root, pattern, column, to_text) for split, pattern in patterns.items()}
 
@@ -33,7 +33,7 @@ def table_sources(
 def _source(root: str, pattern: str, column: str, to_text: Callable[[str], str]) -> Source:
     blocks = next((blocks for ending, blocks in _READERS.items() if pattern.endswith(ending)), None)
     if blocks is None:
-        raise DataError(f"the pattern {pattern} ends with none of {', '.join(_READERS)}.")
+        raise DataError(f"the pattern {pattern} must end in one of {', '.join(_READERS)}.")
     file_system, files = _matching_files(root, pattern)
 
     def documents(skip: int) -> Iterator[Document]:
@@ -89,7 +89,7 @@ def _json_blocks(file_system: Any, path: str, column: str) -> Iterator[Block]:
 
 
 _READERS = {".parquet": _parquet_blocks, **dict.fromkeys((".json.gz", ".jsonl.gz", ".json", ".jsonl"), _json_blocks)}
-"""By the end of a file's name; all JSON is one object a line."""
+"""By the suffix of a file's name; JSON files contain one object per line."""
 
 
 def _matching_files(root: str, pattern: str) -> tuple[Any, list[str]]:
@@ -103,7 +103,7 @@ def _matching_files(root: str, pattern: str) -> tuple[Any, list[str]]:
         raise DataError(f"{root} cannot be read ({_sentence(error)}).") from error
     if not found:
         names = ", ".join(name.rsplit("/", 1)[-1] for name in others)
-        raise DataError(f"there is no file {pattern} in {root}, which holds {names or 'nothing'}.")
+        raise DataError(f"there is no file {pattern} in {root}, which contains {names or 'nothing'}.")
     return file_system, found
 
 

@@ -1,4 +1,4 @@
-"""Language modelling, autoregressive or masked, on packed tokens."""
+"""The language modelling task, autoregressive or masked, on packed tokens."""
 
 from collections.abc import Sequence
 from importlib import import_module
@@ -16,14 +16,15 @@ from experiments.language_modeling.token_files import TokenSet, TokenSplit
 from experiments.metrics.perplexity import perplexity_metrics
 
 MOST_BYTES_A_WORD = 35
-"""Between two spaces, in UTF-8. Languages that part words by spaces stay below, also where a letter has 3 bytes (Hindi
-14, Tamil 28); Chinese, Japanese, Thai, Khmer have whole clauses or paragraphs there."""
+"""Largest average number of UTF-8 bytes between spaces. Languages that separate words by spaces stay below it, even
+with 3 bytes per letter (Hindi 14, Tamil 28); Chinese, Japanese, Thai and Khmer have whole clauses or paragraphs there.
+"""
 MOST_WORDLESS = 0.1
-"""Share of the text in documents above that, for which metrics by words are still given."""
+"""Largest share of text in documents above that limit for which per-word metrics are still computed."""
 
 
 class LanguageModeling:
-    """Sequences to train on, documents to be tested on, and the objective that the config names."""
+    """Training sequences, documents for evaluation, and the objective named by the config."""
 
     def __init__(self, cfg: LanguageModelingConfig, tokens: TokenSet) -> None:
         if tokens.vocab_size > cfg.data.vocab_size:
@@ -41,12 +42,12 @@ class LanguageModeling:
         for key, named in (("primary", study.primary_metric), ("validation", study.validation_metric)):
             if "/word_" in named and not self._has_words:
                 raise ConfigError(
-                    f"study.{key}_metric={named} goes by words, but spaces do not part words in data={cfg.data.name}: "
-                    f"choose {named.partition('/')[0]}/log_perplexity or bits_per_byte."
+                    f"study.{key}_metric={named} counts words, but data={cfg.data.name} does not separate words by "
+                    f"spaces: choose {named.partition('/')[0]}/log_perplexity or bits_per_byte."
                 )
 
     def model(self) -> nn.Module:
-        """A transformer drawn from PyTorch's global generator."""
+        """A transformer initialized from PyTorch's global generator."""
         return build_model(self._cfg)
 
     def batch(self, indices: np.ndarray, seeds: list[int]) -> dict[str, Tensor]:
@@ -57,17 +58,17 @@ class LanguageModeling:
         return {"inputs": inputs, "targets": targets}
 
     def loss(self, model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
-        """Mean negative log-likelihood of what is to be predicted, in nats a token."""
+        """Mean negative log-likelihood of the predicted tokens, in nats per token."""
         loss: Tensor = self._objective.loss(model, batch)
         return loss
 
     def evaluate(self, model: nn.Module, split: str, process: int, num_processes: int) -> dict[str, Tensor]:
-        """Sums over this process's share of all documents of the split; of "train" flatness.samples drawn
-        documents.
+        """Sums over this process's share of all documents of the split; for "train", of flatness.samples randomly
+        chosen documents.
         """
         documents = self._tokens.splits[split]
         if split == "train":
-            # all of them, where there are fewer
+            # all of them if there are fewer
             documents = chosen(documents, sample(len(documents.num_bytes), self._cfg.flatness.samples))
         sums: dict[str, Tensor] = self._objective.sums(
             model, documents, self._cfg.context_length, self._cfg.data.vocab_size, process, num_processes
@@ -77,20 +78,20 @@ class LanguageModeling:
         return sums
 
     def metrics(self, sums: dict[str, Any]) -> dict[str, float]:
-        """Perplexities and their kin; see experiments/metrics/perplexity.py. Those by words where spaces part words."""
+        """Perplexities; see experiments/metrics/perplexity.py. Per-word ones only if spaces separate words."""
         return perplexity_metrics(sums)
 
     def example_losses(self, sums: dict[str, Any]) -> tuple[str, np.ndarray]:
-        """What each document of the test, or with hidden tokens each sequence, adds to log_perplexity, times their
-        number: long ones weigh as much as their tokens.
+        """The contribution of each test document (of each sequence for masked models) to log_perplexity, times their
+        number, so that documents are weighted by their tokens.
         """
         nats = np.array(sums["nats_each"])
         return "log_perplexity", nats * len(nats) / sums["count"]
 
 
 def spaces_part_words(splits: Sequence[TokenSplit]) -> bool:
-    """Whether white space stands between the words of these texts, as it does not in Chinese or Thai; told by how much
-    text stands between two spaces.
+    """Whether white space separates the words of these texts, unlike in Chinese or Thai, judged by how much text there
+    is between spaces.
     """
     num_bytes, num_words = (
         np.concatenate([getattr(split, sizes) for split in splits]) for sizes in ("num_bytes", "num_words")

@@ -1,4 +1,4 @@
-"""Books as text files, one a document, in a folder for each split."""
+"""Text files, one document per file, in one folder per split."""
 
 import codecs
 from collections.abc import Iterator
@@ -13,14 +13,14 @@ READ_BYTES = 1 << 20
 
 
 def file_document(path: Path) -> Document:
-    """The text of a UTF-8 file as it stands: no newline is translated, no mark removed."""
+    """The unmodified text of a UTF-8 file: newlines are not translated, and a byte-order mark is not removed."""
     return Document(str(path), lambda: _pieces(path))
 
 
 def folder_source(folder: Path) -> Source:
-    """The .txt files of a folder in the order of their names. What else lies there is counted and named in a warning.
+    """The .txt files of a folder in order of their names. A warning counts and names all other files.
 
-    Raises DataError where there is no such folder, or no such file in it.
+    Raises DataError if the folder does not exist or contains no such file.
     """
     if not folder.is_dir():
         raise DataError(f"there is no folder {folder}.")
@@ -28,12 +28,12 @@ def folder_source(folder: Path) -> Source:
     texts = [path for path in files if path.parent == folder and path.suffix.lower() == ".txt"]
     warn_of_unread(folder, [path for path in files if path not in set(texts)])
     if not texts:
-        raise DataError(f"the folder {folder} holds no .txt file.")
+        raise DataError(f"the folder {folder} contains no .txt file.")
     return lambda skip: map(file_document, texts[skip:])
 
 
 def texts(root: str) -> Corpus:
-    """A user's own: the folders train, validation and test, or .txt files alone, some of which are held out
+    """A user's own texts: folders train, validation and test, or just .txt files, some of which are held out
     (``data.held_out_share``).
     """
     folder = Path(root)

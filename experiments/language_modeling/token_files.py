@@ -1,8 +1,8 @@
 """Text sets as packed tokens on disk. ``open_tokens`` is the data.access of language modelling.
 
-The folder of a set, in the cache, holds tokenizer.json, for each split the files that packing.py writes, and
-manifest.json, which says what they are. The *fingerprint* is the SHA-256 over the table of the files' types, shapes
-and contents, so it is the same wherever the text came from.
+The folder of a set in the cache contains tokenizer.json, for each split the files written by packing.py, and
+manifest.json, which describes them. The *fingerprint* is the SHA-256 over the table of the files' sizes and contents,
+so it does not depend on where the text came from.
 """
 
 import hashlib
@@ -45,21 +45,21 @@ _IDENTITY_KEYS = ("vocab_size", "tokenizer_bytes", "held_out_share")
 
 @dataclass(frozen=True)
 class TokenSplit:
-    """The documents of a split, one behind the other, each with a separator before it and nothing else between."""
+    """The concatenated documents of a split, each preceded by a separator."""
 
     tokens: np.ndarray
-    """uint16, or uint32 for a vocabulary of more than 65 536, [tokens]; mapped from disk, read-only"""
+    """uint16, or uint32 for a vocabulary of more than 65 536, [tokens]; memory-mapped read-only"""
     starts: np.ndarray
-    """int64 [documents + 1]: where in ``tokens`` each document's separator is; the last is ``len(tokens)``"""
+    """int64 [documents + 1]: position of each document's separator in ``tokens``; the last entry is ``len(tokens)``"""
     num_bytes: np.ndarray
     """int64 [documents]: length of each text in UTF-8"""
     num_words: np.ndarray
-    """int64 [documents]: words of each text, by white space"""
+    """int64 [documents]: number of words in each text, separated by white space"""
 
 
 @dataclass(frozen=True)
 class TokenSet:
-    """A tokenised text set in the cache."""
+    """A tokenized text set in the cache."""
 
     directory: Path
     fingerprint: str
@@ -70,25 +70,25 @@ class TokenSet:
     """train, val and test"""
 
     def tokenizer(self) -> "Tokenizer":
-        """What the text was tokenised with."""
+        """The tokenizer of the text."""
         from tokenizers import Tokenizer
 
         return Tokenizer.from_file(str(self.directory / "tokenizer.json"))
 
 
 def open_tokens(data: Mapping[str, Any], cache_dir: Path) -> TokenSet:
-    """The text set that ``data`` declares, from the cache, else made from the first of its places that has it.
+    """The text set that ``data`` declares, from the cache, else packed from the first of its sources that has it.
 
     ``data`` is the resolved config group as plain containers, with the keys ``name``, ``fingerprint``, ``places`` (see
     experiments/harness/places.py; a decoder gets a folder's path or a hub repository's address and returns a
-    ``documents.Corpus``), ``vocab_size``, ``tokenizer_bytes`` (the tokenizer sees so much of the training split; null:
-    all), and ``held_out_share``, for places that have a training split alone. Every byte is checked against the
-    fingerprint. Processes that want the same set wait for the first, and what a killed one has packed is kept.
+    ``documents.Corpus``), ``vocab_size``, ``tokenizer_bytes`` (how much of the training split the tokenizer is trained
+    on; null: all), and ``held_out_share``, for sources that only have a training split. Every byte is checked against
+    the fingerprint. Processes that need the same set wait for the first; what a killed process has packed is kept.
     """
     check_places(data)
     if data["vocab_size"] < SMALLEST_VOCAB:
         raise ConfigError(
-            f"data.vocab_size={data['vocab_size']}, but the separator and 256 bytes are {SMALLEST_VOCAB}."
+            f"data.vocab_size={data['vocab_size']}, but the separator and 256 bytes already make {SMALLEST_VOCAB}."
         )
     identity = json.dumps([data["fingerprint"] or data["places"], *(data[key] for key in _IDENTITY_KEYS)])
     name = f"{data['name']}-{hashlib.sha256(identity.encode()).hexdigest()[:10]}"
@@ -98,7 +98,7 @@ def open_tokens(data: Mapping[str, Any], cache_dir: Path) -> TokenSet:
 
 
 def _make(data: Mapping[str, Any], directory: Path, place: Mapping[str, Any]) -> None:
-    """Fill ``directory`` from one place. The caller holds the lock."""
+    """Fill ``directory`` from one source. The caller holds the lock."""
     fetched = directory.with_name(directory.name + ".fetched")
     work_dir = directory.with_name(directory.name + ".partial")
     shutil.rmtree(fetched, ignore_errors=True)  # what a killed process left
@@ -113,8 +113,9 @@ def _make(data: Mapping[str, Any], directory: Path, place: Mapping[str, Any]) ->
     if data["fingerprint"] not in (None, fingerprint):
         shutil.rmtree(work_dir)
         raise DataError(
-            f"it gave the fingerprint {fingerprint}, but the config declares {data['fingerprint']}; "
-            "another text or vocabulary is another config: with data.fingerprint=null its own enters the run's name."
+            f"it gave the fingerprint {fingerprint}, but the config declares {data['fingerprint']}; different texts or "
+            "another vocabulary need their own config. With data.fingerprint=null, any fingerprint is accepted and "
+            "becomes part of the run's name."
         )
     manifest = {
         "fingerprint": fingerprint,
@@ -131,7 +132,7 @@ def _make(data: Mapping[str, Any], directory: Path, place: Mapping[str, Any]) ->
 def _corpus(data: Mapping[str, Any], place: Mapping[str, Any], fetched: Path) -> Corpus:
     module, _, function = place["decode"].rpartition(".")
     decode = getattr(import_module(module), function)
-    # A hub's files are streamed by their address; places.fetch would download them.
+    # Files on the hub are streamed by address; places.fetch would download them.
     hub = place["kind"] == "hub"
     root = f"hf://datasets/{place['repo']}@{place['revision']}" if hub else str(fetch(place, fetched))
     corpus: Corpus = decode(root, **place.get("options", {}))
@@ -139,12 +140,12 @@ def _corpus(data: Mapping[str, Any], place: Mapping[str, Any], fetched: Path) ->
         return corpus
     assert set(corpus) == {"train"}, f"{place['decode']} gives the splits {', '.join(corpus)}"
     if data["held_out_share"] is None:
-        raise DataError("it has a training split alone: say in data.held_out_share how much of it to set aside.")
+        raise DataError("it only has a training split: set data.held_out_share to hold some of it out.")
     return hold_out(corpus["train"], data["held_out_share"])
 
 
 def _pack(data: Mapping[str, Any], corpus: Corpus, place: Mapping[str, Any], work_dir: Path) -> dict[str, Counts]:
-    """Tokenizer and token files of ``corpus`` into ``work_dir``, which may hold a part of them already."""
+    """Write the tokenizer and token files of ``corpus`` into ``work_dir``, which may already contain a part of them."""
     journal = Journal(work_dir, place)
     held_out = {folded_key(document) for split in ("val", "test") for document in corpus[split](0)}
     tokenizer = _tokenizer(data, corpus["train"], held_out, work_dir / "tokenizer.json")
@@ -155,7 +156,7 @@ def _pack(data: Mapping[str, Any], corpus: Corpus, place: Mapping[str, Any], wor
                 writer = SplitWriter(work_dir, split, tokenizer, token_dtype(data["vocab_size"]), counts)
                 pack_split(corpus[split], held_out if split == "train" else set(), writer, journal, show)
                 log.info(
-                    "data=%s: %s has %d documents, %d tokens; left out: %d empty ones, %d that are held out too",
+                    "data=%s: %s has %d documents, %d tokens; left out: %d empty ones, %d that are also held out",
                     data["name"],
                     split,
                     counts.documents,
@@ -167,7 +168,7 @@ def _pack(data: Mapping[str, Any], corpus: Corpus, place: Mapping[str, Any], wor
 
 
 def _tokenizer(data: Mapping[str, Any], train: Source, held_out: set[bytes], path: Path) -> "Tokenizer":
-    """The tokenizer in ``path``, trained first if it is not there yet."""
+    """The tokenizer in ``path``, trained first if it does not exist."""
     from tokenizers import Tokenizer
 
     if not path.exists():
@@ -175,12 +176,12 @@ def _tokenizer(data: Mapping[str, Any], train: Source, held_out: set[bytes], pat
         write_aside(path, trained.to_str(pretty=True))
         if trained.get_vocab_size() < data["vocab_size"]:
             entries = trained.get_vocab_size()
-            log.warning("data=%s: its text gives a vocabulary of %d entries only", data["name"], entries)
+            log.warning("data=%s: its text only yields a vocabulary of %d entries", data["name"], entries)
     return Tokenizer.from_file(str(path))
 
 
 def _training_pieces(train: Source, held_out: set[bytes], limit_bytes: int | None) -> Iterator[str]:
-    """The text of the training split in pieces, to the end of the one that reaches the limit."""
+    """The text of the training split in pieces, up to the piece that reaches the limit."""
     seen_bytes = 0
     for document in train(0):
         if folded_key(document) in held_out:
@@ -210,7 +211,7 @@ def _open(directory: Path, declared: str | None) -> TokenSet:
     except (OSError, ValueError, LookupError) as error:
         raise DataError(f"{path} cannot be read ({error}). {delete_advice(directory)}") from error
     if fingerprint_of(files) != fingerprint or declared not in (None, fingerprint):
-        raise DataError(f"{path} is not what was written there. {delete_advice(directory)}")
+        raise DataError(f"{path} was changed since it was written. {delete_advice(directory)}")
     for name, summary in files.items():
         try:
             found = _file_summary(directory / name)

@@ -1,7 +1,7 @@
-"""A byte-level BPE tokenizer, trained on the text that is to be modelled: every text has tokens, and they give it back.
+"""A byte-level BPE tokenizer, trained on the text to be modelled; it encodes any text losslessly.
 
-A text that is tokenised in pieces has the same tokens as the whole if it is cut where the tokenizer would split it
-anyway, which is before a space or newline that follows a word.
+Tokenizing a text in pieces gives the same tokens as tokenizing it as a whole if it is cut where the tokenizer would
+split it anyway: before a space or newline that follows a word.
 """
 
 import json
@@ -24,8 +24,8 @@ def train_tokenizer(pieces: Iterable[str], vocab_size: int) -> "Tokenizer":
     """A tokenizer of at most ``vocab_size`` entries (and at least SMALLEST_VOCAB): the separator, 256 bytes, and merges
     that occur at least twice.
 
-    It depends on the text alone: not on the number of threads, nor on how the text is cut into pieces.
-    The separator is an entry of the vocabulary that no text is tokenised to, not even one that spells it.
+    It depends only on the text, not on the number of threads or on how the text is cut into pieces. No text is
+    tokenized to the separator, not even one that spells it.
     """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
@@ -41,23 +41,23 @@ def train_tokenizer(pieces: Iterable[str], vocab_size: int) -> "Tokenizer":
     )
     tokenizer.train_from_iterator(pieces, trainer)
     trained = json.loads(tokenizer.to_str())
-    trained["added_tokens"] = []  # what makes a tokenizer look for the separator in a text
+    trained["added_tokens"] = []  # otherwise the tokenizer would look for the separator in texts
     tokenizer = Tokenizer.from_str(json.dumps(trained))
     assert tokenizer.token_to_id(SEPARATOR) == SEPARATOR_ID
     return tokenizer
 
 
 def cut(texts: Iterable[str]) -> Iterator[str]:
-    """One text, given in pieces of any length, in pieces of at most PIECE_CHARS characters, which join to it.
+    """Recut a text, given in pieces of any length, into pieces of at most PIECE_CHARS characters.
 
-    A piece ends before a space or newline that follows a word, or where there is none, anywhere.
+    A piece ends before a space or newline that follows a word, or anywhere if there is none.
     """
     rest = ""
     for text in texts:
         text, start = rest + text, 0
         while len(text) - start > PIECE_CHARS:
             end = start + PIECE_CHARS
-            # One character more is in sight, for the space that follows a word of just this length.
+            # Look one character ahead, for the space after a word that ends exactly here.
             if found := _UP_TO_A_WORDS_END.match(text, start, end + 1):
                 end = found.end()
             yield text[start:end]

@@ -1,11 +1,11 @@
-r"""Wiki-40B: Wikipedia's articles in 41 languages, as the hub's repository google/wiki40b holds them.
+r"""Wiki-40B: Wikipedia articles in 41 languages, as in the hub's repository google/wiki40b.
 
-The text of an article is marked up with words of its own::
+The text of an article contains markers::
 
     \n_START_ARTICLE_\nTitle\n_START_SECTION_\nHeading\n_START_PARAGRAPH_\nA paragraph._NEWLINE_The next one.
 
-In some languages (Slovak and Bulgarian among them) the cell is not this text but the way that Python prints its UTF-8
-bytes, ``b'\\n_START_ARTICLE_\\n...\\xc5\\xa1...'``.
+In some languages (including Slovak and Bulgarian) the cell is not this text but Python's repr of its UTF-8 bytes,
+``b'\\n_START_ARTICLE_\\n...\\xc5\\xa1...'``.
 """
 
 import ast
@@ -22,16 +22,20 @@ _PRINTED_BYTES = re.compile(r"""b(['"])(?:\\n)?_START_(?:(?!\1)[ -\[\]-~]|\\[ -~
 
 
 def articles(root: str, language: str) -> Corpus:
-    """The articles of one language, a folder of the repository (``en``, ``de``, ``zh-cn``), in its published splits."""
+    """The articles in one language, a folder of the repository (``en``, ``de``, ``zh-cn``), in their published
+    splits.
+    """
     return table_sources(
         root, {split: f"{language}/{name}-*.parquet" for split, name in PUBLISHED_SPLITS.items()}, to_text=plain_text
     )
 
 
 def training_articles(root: str, language: str) -> Corpus:
-    """The training split alone, for a copy of a few of its files."""
+    """Only the training split, for a partial copy of the files."""
     log.warning(
-        "%s has no %s/validation-*.parquet and test-*.parquet: other articles will be set aside", root, language
+        "%s has no %s/validation-*.parquet and test-*.parquet: training articles will be held out instead",
+        root,
+        language,
     )
     return table_sources(root, {"train": f"{language}/train-*.parquet"}, to_text=plain_text)
 
@@ -39,8 +43,7 @@ def training_articles(root: str, language: str) -> Corpus:
 def plain_text(cell: str) -> str:
     """An article without markers: title, blank line, paragraphs; blank line, heading, paragraphs of the section; ...
 
-    A cell without any line that is a marker is returned as it is. Raises ValueError for printed bytes that are not
-    UTF-8.
+    A cell without markers is returned unchanged. Raises ValueError if a repr of bytes is not UTF-8.
     """
     text = ast.literal_eval(cell).decode() if _PRINTED_BYTES.fullmatch(cell) else cell
     before, *marked = _MARKER.split(text)

@@ -1,9 +1,9 @@
-"""A split as windows in which every token of every document is predicted exactly once.
+"""Divide a split into windows such that every token of every document is predicted exactly once.
 
-This is the rolling log-likelihood of lm-evaluation-harness: a document begins after a separator, which is all that its
-first token is predicted from; its windows are as long as the context and disjoint in what they predict; where the last
-one has fewer tokens to predict, it reaches back and sees a whole context. No window looks into another document, so the
-result does not depend on the documents' order.
+This is the rolling log-likelihood of lm-evaluation-harness: the first token of a document is predicted only from the
+separator before it; windows are as long as the context and predict disjoint tokens; the last window starts earlier if
+it has fewer tokens to predict, to use the full context. Windows never cross documents, so the result does not depend on
+the order of the documents.
 """
 
 from dataclasses import dataclass
@@ -17,22 +17,22 @@ from experiments.language_modeling.likelihood import UNCOUNTED
 
 @dataclass(frozen=True)
 class Windows:
-    """Windows by number. Window ``w`` reads the tokens ``[starts[w], starts[w] + lengths[w])``, the separator of its
-    document among them where it comes first, and predicts the last ``counted[w]`` of those one place later.
+    """Windows by index. Window ``w`` reads the tokens ``[starts[w], starts[w] + lengths[w])``, including the separator
+    if it is the document's first window, and predicts the tokens that follow the last ``counted[w]`` of them.
     """
 
     starts: np.ndarray
     lengths: np.ndarray
     counted: np.ndarray
     documents: np.ndarray
-    """of which each window is a part"""
+    """the document of each window"""
 
     def __len__(self) -> int:
         return len(self.starts)
 
     def read(self, tokens: np.ndarray, numbers: np.ndarray) -> tuple[Tensor, Tensor]:
-        """Inputs and targets int64 ``[N, longest]``. Shorter windows are filled up on the right, where a model that
-        reads from the left does not see it, with tokens whose targets are UNCOUNTED.
+        """Inputs and targets int64 ``[N, longest]``. Shorter windows are padded on the right, which a causal model does
+        not see, with tokens whose targets are UNCOUNTED.
         """
         starts, lengths, counted = self.starts[numbers], self.lengths[numbers], self.counted[numbers]
         places = np.arange(lengths.max())
@@ -44,8 +44,8 @@ class Windows:
 
 
 def windows_of(document_starts: np.ndarray, context_length: int) -> Windows:
-    """The windows of documents whose separators are at ``document_starts`` (int64 ``[documents + 1]``, the last being
-    the number of tokens), the longest windows first, so that those read together are of like length.
+    """The windows of documents whose separators are at ``document_starts`` (int64 ``[documents + 1]``, ending with the
+    number of tokens), longest first, so that windows in one batch have similar lengths.
     """
     sizes = np.diff(document_starts) - 1  # tokens to predict
     windows = -(-sizes // context_length)

@@ -1,4 +1,4 @@
-"""Command line of LiT; conf/lit.yaml lists what to type."""
+"""Command line of LiT; conf/lit.yaml lists example commands."""
 
 from experiments.harness.entry import main
 

@@ -1,4 +1,4 @@
-"""Names and sentences for zero-shot classification, by data set."""
+"""Class names and prompt templates for zero-shot classification, by data set."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from experiments.data.text import folded
 from experiments.harness.errors import DataError
 
 SAME_NAMES = 0.9
-"""Share of a set's class names, in the order of ours, that shows that it is this order"""
+"""If at least this share of a set's class names equals ours in the same positions, both are in the same order"""
 
 PLAIN_TEMPLATES = ("a {}", "a picture of a {}", "a photo of a {}", "a drawing of a {}")
 
@@ -36,7 +36,7 @@ PETS = tuple(
 
 
 def class_names(data_set: str) -> Sequence[str]:
-    """Names in the order of the class numbers; ImageNet's are those that open_clip uses."""
+    """Class names in the order of the class indices; ImageNet's are open_clip's."""
     if data_set == "imagenet":
         from open_clip.zero_shot_metadata import IMAGENET_CLASSNAMES
 
@@ -46,10 +46,11 @@ def class_names(data_set: str) -> Sequence[str]:
 
 
 def prompt_numbers(labels: np.ndarray, names: Sequence[str] | None, data_set: str) -> np.ndarray:
-    """Class numbers int64 [rows], whose order ``names`` tells where the set has names, in the order of class_names.
+    """Convert labels int64 [rows], whose order is given by the set's ``names`` if it has any, to the order of
+    class_names.
 
-    Names are compared without case, hyphens and underscores; ImageNet's may be the ids of WordNet or its full titles.
-    Raises DataError for a number that is no class, and for names that are not the classes' that the prompts are of.
+    Names are compared ignoring case, hyphens and underscores; ImageNet's may be WordNet's ids or its full titles.
+    Raises DataError for an invalid class index, and for names that do not match the classes of the prompts.
     """
     ours = class_names(data_set)
     if names is None:
@@ -58,7 +59,7 @@ def prompt_numbers(labels: np.ndarray, names: Sequence[str] | None, data_set: st
     theirs = [_plain(name) for name in names]
     for known in (ours, *_other_names(data_set)):
         number_of = {_plain(name): number for number, name in enumerate(known)}
-        # In the same order, where a few names are worded otherwise and none is another class's:
+        # The same order, if a few names are worded differently but none of these is another class's name:
         same = [name == _plain(own) for name, own in zip(theirs, known, strict=False)]
         strange = [name not in number_of for name, equal in zip(theirs, same, strict=False) if not equal]
         if len(theirs) == len(known) and sum(same) >= SAME_NAMES * len(known) and all(strange):
@@ -69,8 +70,8 @@ def prompt_numbers(labels: np.ndarray, names: Sequence[str] | None, data_set: st
     plain = {_plain(name) for name in ours}
     wrong = next((names[number] for number in np.unique(labels) if theirs[number] not in plain), names[0])
     raise DataError(
-        f"data.zero_shot.{data_set} has the class {wrong!r}, which is none of the {len(ours)} that its prompts are of, "
-        f"such as {ours[0]!r}: give its classes these names, or their numbers from 0 in the order of "
+        f"data.zero_shot.{data_set} has the class {wrong!r}, which is not among the {len(ours)} classes of its "
+        f"prompts, such as {ours[0]!r}: give its classes these names, or their numbers from 0 in the order of "
         "experiments/lit/class_names.py."
     )
 
@@ -89,7 +90,7 @@ def _other_names(data_set: str) -> list[list[str]]:
 
 
 def templates(kind: str) -> Sequence[str]:
-    """``plain``: four sentences; ``imagenet``: the 80 of Radford et al. 2021."""
+    """``plain``: four templates; ``imagenet``: the 80 of Radford et al. 2021."""
     if kind == "plain":
         return PLAIN_TEMPLATES
     from open_clip.zero_shot_metadata import OPENAI_IMAGENET_TEMPLATES

@@ -10,61 +10,61 @@ from experiments.harness.config import Config, DataConfig, register
 
 @dataclass
 class PairDataConfig(DataConfig):
-    """Image-text pairs, and what else has to be fetched: sets to be tested on, weights to start from."""
+    """Image-text pairs, and what else is needed: evaluation sets and initial weights."""
 
     access: str = "experiments.lit.sets.open_sets"
     pair_access: str = "experiments.harness.prepared_data.prepare"
     """the function that opens the pairs: this one for arrays, experiments.data.stored.open_stored for files"""
     split_seed: int | None = None
-    """draws other groups of pairs (see pair_arrays.py) for validation, of arrays whose pictures are not cropped; null:
-    the set's own"""
+    """redraws which groups of pairs (see pair_arrays.py) are used for validation; only for arrays without cropping.
+    null: the set's own choice"""
     crop_area: list[float] | None = None
-    """least and greatest share of a picture's area in a random resized crop; null: the whole picture, so that a locked
-    image tower sees each picture once in all"""
+    """smallest and largest share of an image's area in a random resized crop; null: the whole image, so that a locked
+    image tower has to process each image only once"""
     zero_shot: dict[str, dict[str, Any]] = field(default_factory=dict)
     """labelled image sets by their name in class_names.py; each is a config of the group ``data``"""
     templates: str = "imagenet"
-    """imagenet (80 sentences around a class name) or plain (4)"""
+    """imagenet (80 templates) or plain (4)"""
     retrieval: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """further sets of pairs, whose test split is retrieved from; each is a config of the group ``data``"""
+    """additional sets of pairs whose test split is used for retrieval; each is a config of the group ``data``"""
     weights: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """what the towers ``image`` and ``text`` start from, where they start from something: configs of ``data``"""
+    """initial weights of the towers ``image`` and ``text``, if any: configs of the group ``data``"""
 
 
 @dataclass
 class TowerConfig:
-    """One tower: a locked part, a trained part, a trained linear map, one after the other, each of them optional."""
+    """One tower: a locked part, a trained part and a trained linear map, in this order, each of them optional."""
 
     locked: Any = None
-    """the ``_target_`` of what is never changed; its outputs are computed once and kept in run.cache_dir"""
+    """the ``_target_`` of the locked part; its outputs are computed once and kept in run.cache_dir"""
     trained: Any = None
-    """the ``_target_`` of what is trained; it starts from data.weights as far as these have its parameters"""
+    """the ``_target_`` of the trained part, initialized from data.weights if given"""
     features: int = MISSING
     """width of the output of both"""
     head: bool = False
-    """end in a trained linear map to model.embed_dim, without bias"""
+    """whether it ends in a trained linear map to model.embed_dim, without bias"""
 
 
 @dataclass
 class TwoTowersConfig:
-    """An image tower and a text tower with one embedding space."""
+    """An image tower and a text tower with a shared embedding space."""
 
     image: TowerConfig = field(default_factory=TowerConfig)
     text: TowerConfig = field(default_factory=TowerConfig)
     image_size: int = MISSING
-    """pixels of height and width"""
+    """height and width in pixels"""
     pixel_mean: list[float] = MISSING
-    """of red, green and blue, in units of 1 of 255"""
+    """of red, green and blue, on the scale from 0 to 255"""
     pixel_std: list[float] = MISSING
     tokenizer: str = MISSING
-    """a function of experiments/pretrained/tokenizers.py, by its full name"""
+    """full name of a function in experiments/pretrained/tokenizers.py"""
     context_length: int = MISSING
-    """tokens of a text; longer ones are cut"""
+    """tokens per text; longer texts are truncated"""
     embed_dim: int = MISSING
     logit_scale_init: float = MISSING
-    """the factor on cosines (the inverse temperature) before training; it is learnt, and never decays"""
+    """initial factor on cosines (the inverse temperature); it is learned, and never decayed"""
     chunk_size: int | None = None
-    """pairs whose activations are in memory at a time; the gradient is that of the whole batch all the same"""
+    """pairs whose activations are in memory at a time; the gradient is still that of the whole batch"""
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""Decoders of pictures with names that package registries carry, to the arrays of pair_arrays.py."""
+"""Decoders for named images from package registries, to the arrays of pair_arrays.py."""
 
 import html
 import json
@@ -14,7 +14,7 @@ from experiments.data.pixels import converted
 from experiments.lit.pair_arrays import pair_arrays
 
 Pair = tuple[Path, list[str]]
-"""A picture's file and its captions."""
+"""An image file and its captions."""
 
 CATEGORIES_WITHOUT_THINGS = {"Flags", "Symbols", "Component"}
 CLIPART_WITHOUT_THINGS = {"computer", "shapes", "special", "flags", "cards", "signs_and_symbols"}
@@ -42,14 +42,14 @@ def _decoded(pairs: list[Pair], size: int) -> dict[str, np.ndarray]:
     pictures, captions = [], []
     for path, texts in pairs:
         if picture := _opened(path):
-            picture.thumbnail((4 * size, 4 * size))  # memory for the time being; the final size comes later
+            picture.thumbnail((4 * size, 4 * size))  # saves memory; it is resized to the final size later
             pictures.append(picture)
             captions.append(texts)
     return pair_arrays(pictures, captions, size)
 
 
 def _opened(path: Path) -> Image.Image | None:
-    """The picture with its transparency; None for one that Pillow finds too large to be safe (89 million pixels)."""
+    """The image with transparency; None if Pillow considers it too large to be safe (89 million pixels)."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -60,7 +60,7 @@ def _opened(path: Path) -> Image.Image | None:
 
 
 def _emoji(folder: Path, names: Path) -> list[Pair]:
-    """emoji-datasource-google and the English names of emojibase-data, without and with the tags: "nerd face, geek"."""
+    """emoji-datasource-google with emojibase-data's English names, without and with their tags: "nerd face, geek"."""
     described = {
         entry["hexcode"].replace("-FE0F", ""): entry for entry in json.loads((names / "data.json").read_text())
     }
@@ -75,7 +75,7 @@ def _emoji(folder: Path, names: Path) -> list[Pair]:
 
 
 def _stamps(folder: Path) -> list[Pair]:
-    """Tux Paint's stamps: NAME.png beside NAME.txt, whose first line is an English sentence."""
+    """Tux Paint's stamps: NAME.png with NAME.txt, whose first line is an English sentence."""
     pairs = []
     for path in sorted(folder.rglob("*.txt")):
         picture = path.with_suffix(".png")
@@ -86,7 +86,7 @@ def _stamps(folder: Path) -> list[Pair]:
 
 
 def _clipart(pictures: Path, titles: Path) -> list[Pair]:
-    """Open Clip Art: PNG files, and the title and keywords that the SVG file of the same name carries."""
+    """Open Clip Art: PNG files, with the title and keywords from the SVG file of the same name."""
     pairs = []
     for path in sorted(pictures.rglob("*.png")):
         name = path.relative_to(pictures)

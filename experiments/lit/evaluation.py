@@ -17,12 +17,12 @@ from experiments.metrics.zero_shot import class_embeddings
 from experiments.pretrained.locked import Inputs, joined
 
 BATCH_SIZE = 500
-"""Inputs in one forward pass, and queries compared with all keys at a time; no metric depends on it."""
+"""Inputs per forward pass, and queries compared with all keys at a time; metrics do not depend on it."""
 
 
 @dataclass(frozen=True)
 class PairInputs:
-    """What the towers get of a split of pairs."""
+    """The towers' inputs for a split of pairs."""
 
     images: Inputs
     texts: Inputs
@@ -30,13 +30,13 @@ class PairInputs:
     """int64 [images + 1]; see Pairs.starts"""
 
     def chosen(self, numbers: np.ndarray) -> "PairInputs":
-        """The images with these numbers, in this order, and their captions."""
+        """The images with these indices, in this order, and their captions."""
         captions = np.concatenate([np.arange(self.starts[number], self.starts[number + 1]) for number in numbers])
         starts = np.cumsum([0, *(self.starts[numbers + 1] - self.starts[numbers])], dtype=np.int64)
         return PairInputs(lambda own: self.images(numbers[own]), lambda own: self.texts(captions[own]), starts)
 
     def and_then(self, other: "PairInputs") -> "PairInputs":
-        """Both splits as one, this one's images first."""
+        """Both splits concatenated, this one first."""
         images, captions = len(self.starts) - 1, int(self.starts[-1])
         return PairInputs(
             joined(self.images, images, other.images),
@@ -47,7 +47,7 @@ class PairInputs:
 
 @dataclass(frozen=True)
 class ZeroShotInputs:
-    """What the towers get of a labelled split."""
+    """The towers' inputs for a labelled split."""
 
     images: Inputs
     labels: np.ndarray
@@ -58,7 +58,7 @@ class ZeroShotInputs:
 
 
 def zero_shot_sums(model: TwoTowers, split: ZeroShotInputs, process: int, num_processes: int) -> dict[str, Tensor]:
-    """Sums of top1, top5 and count over this process's images, whose classifier every process makes for itself."""
+    """Sums of top1, top5 and count over this process's images; every process builds the classifier itself."""
     device = model.logit_scale.device
     classes = class_embeddings(embedded(model.embed_texts, split.prompts, split.num_prompts, device), split.num_classes)
     mine = np.arange(process, len(split.labels), num_processes)
@@ -70,11 +70,11 @@ def zero_shot_sums(model: TwoTowers, split: ZeroShotInputs, process: int, num_pr
 def pair_sums(
     model: TwoTowers, split: PairInputs, process: int, num_processes: int, calibrates: bool = False
 ) -> dict[str, Tensor]:
-    """Sums over this process's share of the images and of their captions, as queries to all others: recalls in both
-    directions, the loss over the whole split with each image's first caption, where it ``calibrates`` also by
-    temperature (``nats``, and ``nats_each`` by image), and the counts.
+    """Sums over this process's share of the images and captions as queries against all others: recalls in both
+    directions; the loss over the whole split with each image's first caption, with ``calibrates`` also by temperature
+    (``nats``, and ``nats_each`` per image); and the counts.
 
-    Every process embeds everything, which costs little beside training.
+    Every process embeds everything, which is cheap compared with training.
     """
     device = model.logit_scale.device
     starts = torch.from_numpy(split.starts).to(device)
@@ -110,9 +110,8 @@ def pair_sums(
 
 
 def pair_metrics(sums: dict[str, Any]) -> dict[str, float]:
-    """Loss (nats), logit scale, recalls and their mean (percent) from the sums over a whole split, and calibrated_loss
-    where there is ``nats``: read at the temperature that is best on ``val_nats``, if there are these of the validation
-    split too.
+    """Loss (nats), logit scale, recalls and their mean (percent) from the sums over a whole split; with ``nats`` also
+    calibrated_loss, at the temperature that is best on ``val_nats``, those of the validation split, if given.
     """
     recalls = {
         name: 100 * value / sums["count" if name.startswith("i2t") else "captions"]
@@ -138,8 +137,8 @@ def embedded(embed: Callable[[Tensor], Tensor], inputs: Inputs, count: int, devi
 
 
 def cosines(queries: Tensor, keys: Tensor) -> Tensor:
-    """Of unit vectors float32 ``[Q, D]`` and ``[K, D]``: float32 ``[Q, K]``, under autocast too, since bf16 would tie a
-    good part of the keys.
+    """Cosines float32 ``[Q, K]`` of unit vectors float32 ``[Q, D]`` and ``[K, D]``, even under autocast, because many
+    keys would be tied in bf16.
     """
     with torch.autocast(queries.device.type, enabled=False):
         return queries @ keys.T

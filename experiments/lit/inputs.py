@@ -1,4 +1,4 @@
-"""What the image tower gets: pictures by number, as pixels."""
+"""The image tower's inputs: pixels of images by index."""
 
 import torch
 from torchvision.transforms import InterpolationMode, v2
@@ -8,7 +8,7 @@ from experiments.pretrained.locked import Inputs
 
 
 def whole_picture(size: int) -> v2.Compose:
-    """The shorter side resized to ``size``, and the middle: uint8 [3, size, size]."""
+    """Resize the shorter side to ``size`` and center-crop: uint8 [3, size, size]."""
     return v2.Compose([v2.Resize(size, InterpolationMode.BICUBIC, antialias=True), v2.CenterCrop(size)])
 
 

@@ -1,4 +1,4 @@
-"""The model of an experiment without memory for its weights, for experiments/harness/plan.py."""
+"""The model of an experiment on the meta device, for experiments/harness/plan.py."""
 
 from collections.abc import Mapping
 from typing import Any, cast
@@ -18,7 +18,7 @@ def meta_model(cfg: DictConfig) -> nn.Module:
 
 
 def meta_output(model: nn.Module, cfg: DictConfig, samples: int) -> Tensor:
-    """The embeddings of so many pairs; the loss, and what a run computes once, are no part of it."""
+    """The embeddings of this many pairs, without the loss and without what a run computes only once."""
     assert isinstance(model, TwoTowers)
     towers, size, length = cfg.model, cfg.model.image_size, cfg.model.context_length
     computed_once = _computed_once(cfg)
@@ -33,7 +33,7 @@ def meta_output(model: nn.Module, cfg: DictConfig, samples: int) -> Tensor:
 
 
 def samples_per_epoch(cfg: DictConfig) -> None:
-    """What the places hold is known once they are opened."""
+    """None: the number of pairs is known only once the data are opened."""
 
 
 def _computed_once(cfg: DictConfig) -> Mapping[str, bool]:

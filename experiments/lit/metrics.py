@@ -1,4 +1,4 @@
-"""The metrics of LiT: of pairs, of labelled sets, and of further sets of pairs."""
+"""The metrics of LiT: for pairs, for labelled sets, and for additional sets of pairs."""
 
 from experiments.harness.metric import CALIBRATED_LOSS, percent
 

@@ -1,8 +1,8 @@
-"""Image-text pairs as arrays, and their split into train, val and test that lets nothing leak.
+"""Image-text pairs as arrays, and their leak-free split into train, val and test.
 
 images          uint8 [images, size, size, 3]
-captions        uint8: all captions in UTF-8, a newline between two
-caption_images  int64 [captions], rising: the image that each caption describes
+captions        uint8: all captions in UTF-8, separated by newlines
+caption_images  int64 [captions], increasing: the image of each caption
 splits          uint8 [images]: 0 train, 1 val, 2 test
 """
 
@@ -19,22 +19,23 @@ from experiments.data.text import folded
 
 SPLITS = ("train", "val", "test")
 HELD_OUT_PERCENT = 10
-"""of the groups, for val and for test each"""
+"""percentage of the groups, for val and for test each"""
 DUPLICATE_COSINE = 0.95
 """Cosine of two thumbnails' differences from white above which they are near-duplicates. Of the drawings, 1.1 % of val
-and 0.2 % of test then look like a training picture to the image tower (cosine above 0.97); in a random split 3.3 %."""
+and 0.2 % of test then still resemble a training image to the image tower (cosine above 0.97); in a random split 3.3 %.
+"""
 THUMBNAIL = 16
-"""Thumbnails are THUMBNAIL x THUMBNAIL blocks of pixels; it divides the picture's size."""
+"""Thumbnails are THUMBNAIL x THUMBNAIL blocks of pixels; it divides the image size."""
 
 
 def pair_arrays(pictures: Sequence[Image.Image], captions: Sequence[Sequence[str]], size: int) -> dict[str, np.ndarray]:
-    """The arrays of a set of pictures with one or more captions each, split by group.
+    """The arrays for images with one or more captions each, split by group.
 
-    Pictures are put on white, padded to a square and resized. Raises ValueError for a picture without a caption.
+    Images are put on white, padded to a square and resized. Raises ValueError for an image without a caption.
     """
     for number, texts in enumerate(captions):
         if not texts or not all(isinstance(text, str) and folded(text) for text in texts):
-            raise ValueError(f"picture {number} has no caption: {texts!r}")
+            raise ValueError(f"image {number} has no caption: {texts!r}")
     images = np.stack([square(picture, size) for picture in pictures])
     owners = np.repeat(np.arange(len(captions)), [len(texts) for texts in captions])
     flat = [" ".join(text.split()) for texts in captions for text in texts]
@@ -47,7 +48,7 @@ def pair_arrays(pictures: Sequence[Image.Image], captions: Sequence[Sequence[str
 
 
 def square(picture: Image.Image, size: int) -> np.ndarray:
-    """uint8 [size, size, 3]: the whole picture in the middle of a white square."""
+    """uint8 [size, size, 3]: the whole image centered on a white square."""
     picture = converted(picture, "RGBA")
     side = max(picture.size)
     canvas = Image.new("RGBA", (side, side), "white")
@@ -56,8 +57,8 @@ def square(picture: Image.Image, size: int) -> np.ndarray:
 
 
 def groups(images: np.ndarray, captions: Sequence[Sequence[str]]) -> np.ndarray:
-    """Group number of each image, int64: images that share a caption or are near-duplicates are in one group, and so
-    are all that are linked through others.
+    """The group of each image, int64: images that share a caption or are near-duplicates are in the same group, also if
+    they are only linked through others.
     """
     left, right = np.nonzero(near_duplicates(images))
     first_with: dict[str, int] = {}
@@ -71,9 +72,9 @@ def groups(images: np.ndarray, captions: Sequence[Sequence[str]]) -> np.ndarray:
 
 
 def near_duplicates(images: np.ndarray) -> np.ndarray:
-    """Whether two images are, bool [images, images].
+    """Whether two images are near-duplicates, bool [images, images].
 
-    Computed on whole numbers that float64 holds exactly, so every machine finds the same.
+    Computed with integers that float64 represents exactly, so every machine gets the same result.
     """
     count, block = len(images), images.shape[1] // THUMBNAIL
     differences = 255.0 - images.reshape(count, THUMBNAIL, block, THUMBNAIL, block, 3)
@@ -84,7 +85,7 @@ def near_duplicates(images: np.ndarray) -> np.ndarray:
 
 
 def group_splits(group: np.ndarray, captions: Sequence[Sequence[str]]) -> np.ndarray:
-    """The split of each image, uint8, decided by a hash of the first caption, in alphabetical order, of its group."""
+    """The split of each image, uint8, decided by a hash of its group's alphabetically first caption."""
     names: dict[int, str] = {}
     for number, texts in zip(group, captions, strict=True):
         names[number] = min(names.get(number, texts[0]), *texts)

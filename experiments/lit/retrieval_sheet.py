@@ -1,8 +1,8 @@
-"""A sheet of a trained run's retrievals, sheet.html in its directory: queries and their five nearest, right or wrong.
+"""Write a trained run's retrievals to sheet.html in its folder: queries and their five nearest results, right or wrong.
 
     python -m experiments.lit.retrieval_sheet run=runs/lit/lion-s0-0123456789 experiment=lit/mini
 
-After ``run`` come overrides that choose the model and data of the run; scale=mini's need none.
+After ``run`` come overrides that select the run's model and data; runs at scale=mini need none.
 """
 
 import base64
@@ -26,7 +26,7 @@ from experiments.lit.task import Lit, build
 from experiments.lit.two_towers import TwoTowers
 
 QUERIES = 24
-"""spread evenly over the test pictures, and over their first captions"""
+"""evenly spread over the test images, and over their first captions"""
 NEAREST = 5
 THUMBNAIL = 96
 """pixels"""
@@ -38,7 +38,7 @@ STYLE = (
 
 
 def retrieval_sheet(task: Lit, model: TwoTowers, pairs: Pairs) -> str:
-    """An HTML page without outside parts."""
+    """A self-contained HTML page."""
     inputs = task.pair_inputs["test"]
     device = model.logit_scale.device
     model.eval()
@@ -59,25 +59,25 @@ def retrieval_sheet(task: Lit, model: TwoTowers, pairs: Pairs) -> str:
     return (
         "<!doctype html><html lang='en'><meta charset='utf-8'><meta name='viewport' content='width=device-width'>"
         f"<title>LiT: retrieval</title><style>{STYLE}</style>"
-        f"<h2>Texts nearest to a picture</h2><table>{''.join(by_image)}</table>"
-        f"<h2>Pictures nearest to a text</h2><table>{''.join(by_text)}</table>"
+        f"<h2>Texts nearest to an image</h2><table>{''.join(by_image)}</table>"
+        f"<h2>Images nearest to a text</h2><table>{''.join(by_text)}</table>"
     )
 
 
 def nearest(similarities: Tensor) -> list[int]:
-    """Numbers of the NEAREST best keys, best first."""
+    """Indices of the NEAREST best keys, best first."""
     numbers: list[int] = similarities.topk(min(NEAREST, len(similarities))).indices.tolist()
     return numbers
 
 
 def row(query: str, found: list[tuple[str, bool]]) -> str:
-    """A row of a table, of HTML: the query, and what was found, coloured by whether it is right."""
+    """An HTML table row: the query, and the results, coloured by whether they are right."""
     cells = [f"<td class='{'right' if right else 'wrong'}'>{content}</td>" for content, right in found]
     return f"<tr><th>{query}</th>{''.join(cells)}</tr>"
 
 
 def picture(pairs: Pairs, number: int) -> str:
-    """An <img> that holds its own pixels."""
+    """An <img> with embedded pixels."""
     image: Image.Image = to_pil_image(pairs.pictures[number])
     image.thumbnail((THUMBNAIL, THUMBNAIL))
     file = io.BytesIO()
@@ -86,7 +86,7 @@ def picture(pairs: Pairs, number: int) -> str:
 
 
 def write_sheet(directory: Path, cfg: Any) -> Path:
-    """Draw the sheet of the run in ``directory``, whose model and data are those of the composed config ``cfg``."""
+    """Write the sheet for the run in ``directory``, whose model and data must match the composed config ``cfg``."""
     data, saved = data_and_checkpoint(directory, cfg, same=("model", "data"))
     task = build(cfg, data)
     model = task.model()

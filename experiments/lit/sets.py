@@ -1,4 +1,4 @@
-"""Everything that a run of LiT has to fetch: pairs, sets to be tested on, weights. ``open_sets`` is its data.access."""
+"""Everything that a LiT run needs to download: pairs, evaluation sets, weights. ``open_sets`` is its data.access."""
 
 import hashlib
 import json
@@ -14,7 +14,7 @@ from experiments.harness.prepared_data import PreparedData, prepare
 
 @dataclass(frozen=True)
 class Sets:
-    """What the config group ``data`` of LiT declares, opened."""
+    """The opened data of LiT's config group ``data``."""
 
     pairs: PreparedData | StoredSet
     zero_shot: Mapping[str, PreparedData | StoredSet]
@@ -26,8 +26,8 @@ class Sets:
 
 
 def open_sets(data: Mapping[str, Any], cache_dir: Path) -> Sets:
-    """Open, and if need be fetch, the pairs and all sets within ``data``, each by its own ``access`` (by default
-    experiments.harness.prepared_data.prepare, for the pairs their key ``pair_access``).
+    """Open, and if necessary download, the pairs and all sets within ``data``, each with its own ``access`` (by default
+    experiments.harness.prepared_data.prepare), the pairs with their ``pair_access``.
     """
     pairs = _open({**data, "access": data["pair_access"]}, cache_dir)
     groups = {

@@ -1,4 +1,4 @@
-"""The splits of opened sets, whether they are arrays or stored files: pictures with captions, pictures with labels."""
+"""The splits of opened sets, which are arrays or stored files: images with captions, and images with labels."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,13 +17,13 @@ from experiments.lit.pair_arrays import SPLITS, groups
 
 
 class Pictures(Protocol):
-    """Pictures by number."""
+    """Images by index."""
 
     def __len__(self) -> int:
-        """How many there are."""
+        """The number of images."""
 
     def __getitem__(self, number: int) -> Tensor:
-        """uint8 [3, height, width], each of its own size."""
+        """uint8 [3, height, width]; sizes may differ."""
 
 
 class ArrayPictures:
@@ -36,11 +36,11 @@ class ArrayPictures:
         return len(self._rows)
 
     def __getitem__(self, number: int) -> Tensor:
-        return torch.tensor(self._images[self._rows[number]]).movedim(-1, 0)  # copies: arrays are mapped read-only
+        return torch.tensor(self._images[self._rows[number]]).movedim(-1, 0)  # copies, since the arrays are read-only
 
 
 class StoredPictures:
-    """The pictures of a stored split."""
+    """The images of a stored split."""
 
     def __init__(self, split: StoredSplit) -> None:
         self._split = split
@@ -54,7 +54,7 @@ class StoredPictures:
 
 @dataclass(frozen=True)
 class Pairs:
-    """Pictures with one or more captions each."""
+    """Images with one or more captions each."""
 
     pictures: Pictures
     captions: list[list[str]]
@@ -65,24 +65,24 @@ class Pairs:
         return [text for texts in self.captions for text in texts]
 
     def starts(self) -> np.ndarray:
-        """int64 [images + 1]: the captions ``starts[i]`` to ``starts[i + 1] - 1`` of ``texts()`` are image i's."""
+        """int64 [images + 1]: the captions of image i are ``starts[i]`` to ``starts[i + 1] - 1`` in ``texts()``."""
         return np.cumsum([0, *(len(texts) for texts in self.captions)], dtype=np.int64)
 
 
 @dataclass(frozen=True)
 class Labelled:
-    """Pictures with class numbers."""
+    """Images with class labels."""
 
     pictures: Pictures
     labels: np.ndarray
-    """int64 [pictures]"""
+    """int64 [images]"""
     class_names: tuple[str, ...] | None
-    """by class number, where the set says them"""
+    """by class index, if the set has names"""
     fingerprint: str
 
 
 def pair_splits(opened: PreparedData | StoredSet) -> dict[str, Pairs]:
-    """Train, val and test as far as the set has them."""
+    """Those of train, val and test that the set has."""
     if isinstance(opened, StoredSet):
         return {
             name: Pairs(StoredPictures(split), split.captions, f"{opened.fingerprint}/{name}")
@@ -98,7 +98,7 @@ def pair_splits(opened: PreparedData | StoredSet) -> dict[str, Pairs]:
 
 
 def _captions(arrays: dict[str, np.ndarray]) -> list[list[str]]:
-    """By image."""
+    """The captions of each image."""
     captions: list[list[str]] = [[] for _ in arrays["images"]]
     for image, text in zip(arrays["caption_images"], arrays["captions"].tobytes().decode().split("\n"), strict=True):
         captions[image].append(text)
@@ -106,7 +106,7 @@ def _captions(arrays: dict[str, np.ndarray]) -> list[list[str]]:
 
 
 def split_groups(opened: PreparedData, cache_dir: Path) -> dict[str, np.ndarray]:
-    """The group of each image, by split: what shares a caption or is nearly the same. Computed once."""
+    """The group of each image, by split; images in a group share a caption or look nearly the same. Computed once."""
     arrays = opened.load()
     stored = cached_arrays(
         "lit-groups", opened.fingerprint, cache_dir, lambda: {"groups": groups(arrays["images"], _captions(arrays))}
@@ -116,7 +116,7 @@ def split_groups(opened: PreparedData, cache_dir: Path) -> dict[str, np.ndarray]
 
 
 def labelled_splits(opened: PreparedData | StoredSet, val_size: int) -> dict[str, Labelled]:
-    """Val and test, as far as the set has them; val is the last ``val_size`` training images of an array set, as for
+    """Those of val and test that the set has; for an array set, val is the last ``val_size`` training images, as in
     image classification.
     """
     if isinstance(opened, StoredSet):

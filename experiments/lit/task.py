@@ -1,4 +1,4 @@
-"""LiT: an image tower and a text tower that learn to find each other's outputs, with either of them locked."""
+"""LiT: contrastive training of an image tower and a text tower, either of which may be locked."""
 
 import hashlib
 import json
@@ -39,19 +39,21 @@ from experiments.pretrained.locked import Inputs, LockedPart, rows_of
 
 
 class Lit:
-    """Pairs to train on and to retrieve, labelled sets to classify, and the two towers that the config describes."""
+    """Pairs for training and retrieval, labelled sets for classification, and the two towers described by the
+    config.
+    """
 
     def __init__(self, cfg: LitConfig, sets: Sets) -> None:
         check_batch(cfg.train.batch_size, cfg.train.micro_batch_size)
         if not cfg.model.image.locked and not cfg.model.text.locked:
             size = cfg.model.image_size
-            with refused_as(f"The image tower cannot take pictures of model.image_size={size}"), torch.device("meta"):
+            with refused_as(f"The image tower cannot take images of model.image_size={size}"), torch.device("meta"):
                 towers = build_two_towers(cfg.model, {}, {"image": False, "text": False})
                 towers.embed_images(torch.zeros(1, 3, size, size, dtype=torch.uint8))
         self._cfg, self._sets = cfg, sets
         self.frozen_outputs: dict[str, str] = {}
         self._weights = {name: opened.load() for name, opened in sets.weights.items()}
-        # Where training sees a picture in many crops, a locked image tower has to see them too.
+        # With random crops in training, a locked image tower has to process every crop, so its outputs are not cached.
         self._cached = {
             "image": bool(cfg.model.image.locked) and cfg.data.crop_area is None,
             "text": bool(cfg.model.text.locked),
@@ -90,11 +92,11 @@ class Lit:
             self._crop = v2.RandomResizedCrop(size, area, interpolation=InterpolationMode.BICUBIC, antialias=True)
 
     def model(self) -> TwoTowers:
-        """The two towers, the trained parts from PyTorch's global generator or from ``data.weights``."""
+        """The two towers, with trained parts initialized from PyTorch's global generator or from ``data.weights``."""
         return build_two_towers(self._cfg.model, self._weights, self._cached)
 
     def batch(self, indices: np.ndarray, seeds: list[int]) -> dict[str, Tensor]:
-        """``images`` and ``texts`` as the towers take them; of an image's captions, its seed picks one."""
+        """The towers' inputs ``images`` and ``texts``; an image's seed selects one of its captions."""
         pairs = self.pair_inputs["train"]
         first, after = pairs.starts[indices], pairs.starts[indices + 1]
         chosen = first + np.array(seeds) % (after - first)
@@ -112,8 +114,8 @@ class Lit:
         return contrastive_loss(*model(batch["images"], batch["texts"]))
 
     def evaluate(self, model: nn.Module, split: str, process: int, num_processes: int) -> dict[str, Tensor]:
-        """Sums over this process's share: of the split's pairs, and under ``<set>/...`` of the labelled sets and, for
-        the test, of the sets to retrieve from.
+        """Sums over this process's share: of the split's pairs; and under ``<set>/...`` of the labelled sets and, for
+        test, of the additional retrieval sets.
         """
         assert isinstance(model, TwoTowers)
         share = process, num_processes
@@ -134,9 +136,9 @@ class Lit:
         return sums | {f"{name}/{key}": value for name, one in named.items() for key, value in one.items()}
 
     def metrics(self, sums: dict[str, Any]) -> dict[str, float]:
-        """Of the pairs loss and calibrated_loss (nats), logit_scale, recalls (percent) and their mean; of a labelled
-        set ``<set>_top1`` and ``<set>_top5``, and zero_shot_top1 and zero_shot_top5, their means over the sets; of a
-        set to retrieve from ``<set>_i2t_recall1`` and the like.
+        """For the pairs, loss and calibrated_loss (nats), logit_scale, recalls (percent) and their mean; for each
+        labelled set ``<set>_top1`` and ``<set>_top5``, with their means over the sets zero_shot_top1 and
+        zero_shot_top5; for each retrieval set ``<set>_i2t_recall1`` and so on.
         """
 
         def of(name: str) -> dict[str, Any]:
@@ -152,7 +154,7 @@ class Lit:
         return metrics
 
     def example_losses(self, sums: dict[str, Any]) -> tuple[str, np.ndarray]:
-        """calibrated_loss of each test picture and its first caption."""
+        """calibrated_loss of each test image with its first caption."""
         return "calibrated_loss", calibrated_losses(sums["nats_each"], sums["val_nats"])
 
     def _locked_part(self, name: str) -> LockedPart:
@@ -196,7 +198,7 @@ class Lit:
         return PairInputs(images, self._text_inputs(pairs.texts()), pairs.starts())
 
     def _drawn(self, seed: int) -> dict[str, PairInputs]:
-        """Train and val with other groups of pairs in val; what locked towers made of a pair goes with it."""
+        """Train and val with redrawn groups of pairs in val, reusing the locked towers' outputs."""
         if isinstance(self._sets.pairs, StoredSet) or self._cfg.data.crop_area is not None:
             raise ConfigError(
                 f"data.split_seed={seed} is for pairs that are arrays and are not cropped: set it to null, or "
@@ -227,8 +229,8 @@ class Lit:
 def _check_size(pairs: Pairs, where: str) -> None:
     if len(pairs.captions) <= max(RANKS):
         raise DataError(
-            f"{where} has {len(pairs.captions)} pictures with captions of their own: among so few, each is within the "
-            f"first {max(RANKS)} whatever a model says. Hold more out."
+            f"{where} has only {len(pairs.captions)} images with captions, so each would be among the first "
+            f"{max(RANKS)} results whatever the model: hold out more."
         )
 
 

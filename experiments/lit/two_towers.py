@@ -1,4 +1,4 @@
-"""The model: an image tower and a text tower, each perhaps with a locked part, and a learnt temperature."""
+"""The model: an image tower and a text tower, each optionally with a locked part, and a learned temperature."""
 
 import math
 from collections.abc import Mapping
@@ -16,11 +16,11 @@ from experiments.pretrained.locked import Locked, build_locked
 from experiments.pretrained.weights import Weights, load_weights
 
 MAX_LOGIT_SCALE = 100.0
-"""Radford et al. 2021, section 2.5, clip it so that training does not become unstable."""
+"""Radford et al. 2021, section 2.5, clip it to keep training stable."""
 
 
 class Normalize(nn.Module):
-    """Pixels uint8 ``[N, 3, H, W]`` to float32 around 0."""
+    """Normalize pixels uint8 ``[N, 3, H, W]`` to float32 around 0."""
 
     mean: Tensor
     std: Tensor
@@ -31,12 +31,12 @@ class Normalize(nn.Module):
         self.register_buffer("std", torch.tensor(std)[:, None, None], persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Normalised pixels."""
+        """The normalized pixels."""
         return (images.float() - self.mean) / self.std
 
 
 class TwoTowers(nn.Module):
-    """Unit vectors of images and texts in one space. Both towers end in ``[N, embed_dim]``."""
+    """Unit vectors of images and texts in a shared space. Both towers end in ``[N, embed_dim]``."""
 
     def __init__(self, image: nn.Module, text: nn.Module, logit_scale_init: float, chunk_size: int | None) -> None:
         super().__init__()
@@ -44,7 +44,7 @@ class TwoTowers(nn.Module):
         self.logit_scale = nn.Parameter(torch.tensor(math.log(logit_scale_init)))
 
     def scale(self) -> Tensor:
-        """The factor on cosines, at most MAX_LOGIT_SCALE; what is learnt is its logarithm."""
+        """The factor on cosines, at most MAX_LOGIT_SCALE; its logarithm is the learned parameter."""
         return self.logit_scale.clamp(max=math.log(MAX_LOGIT_SCALE)).exp()
 
     def embed_images(self, images: Tensor) -> Tensor:
@@ -56,8 +56,8 @@ class TwoTowers(nn.Module):
         return F.normalize(self.text(texts).float(), dim=-1)
 
     def forward(self, images: Tensor, texts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Embeddings of both, and the scale. Chunks keep no activations: each is computed again when its gradient is
-        due (gradient caching, Gao et al. 2021), with the same dropout.
+        """The embeddings of both, and the scale. Chunks keep no activations: they are recomputed, with the same
+        dropout, in the backward pass (gradient caching, Gao et al. 2021).
         """
         if self.chunk_size is None:
             return self.embed_images(images), self.embed_texts(texts), self.scale()
@@ -71,10 +71,10 @@ class TwoTowers(nn.Module):
 
 
 def build_two_towers(cfg: TwoTowersConfig, weights: Mapping[str, Weights], cached: Mapping[str, bool]) -> TwoTowers:
-    """The model that ``cfg`` describes, its trained parts drawn from PyTorch's global generator or loaded.
+    """The model described by ``cfg``, with trained parts initialized from PyTorch's global generator or loaded.
 
-    ``weights`` and ``cached`` are by tower ("image", "text"); where a tower's locked part is cached, the model begins
-    after it and gets its outputs.
+    ``weights`` and ``cached`` are by tower ("image", "text"). If a tower's locked part is cached, the model starts
+    after it and takes its outputs as input.
     """
     towers = {}
     for name, tower in (("image", cfg.image), ("text", cfg.text)):
@@ -102,7 +102,7 @@ def build_two_towers(cfg: TwoTowersConfig, weights: Mapping[str, Weights], cache
 
 
 def build_locked_tower(cfg: TwoTowersConfig, name: str, weights: Weights) -> nn.Module:
-    """The locked part of the tower ``name``, from pixels or tokens, in evaluation mode."""
+    """The locked part of the tower ``name``, from pixels or tokens, in eval mode."""
     module = build_locked(cfg[name].locked, weights)  # type: ignore[index]  # a DictConfig at run time
     return nn.Sequential(*([_normalize(cfg)] if name == "image" else []), module).eval()
 

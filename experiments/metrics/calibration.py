@@ -1,7 +1,7 @@
 """Temperature scaling (Guo et al. 2017, arXiv:1706.04599) and the calibration error, as sums over samples.
 
-A classifier's loss also says how large its logits are, which learning rate and decay decide and which one number puts
-right. So the loss is read at the temperature that is best on the validation split.
+A classifier's loss also depends on the scale of its logits, which is determined by learning rate and weight decay and
+can be corrected by a single number. So the loss is evaluated at the temperature that is best on the validation split.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,13 +14,15 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 TEMPERATURES = 2.0 ** (np.arange(-80, 81) / 16)
-"""1/32 to 32 in steps of 4 %: a parabola through three of them is the loss between them within 1e-5 of it."""
+"""1/32 to 32 in steps of 4 %; a parabola through three of them interpolates the loss to a relative precision of
+1e-5.
+"""
 BINS = 15
-"""of confidence, as in Guo et al."""
+"""confidence bins, as in Guo et al."""
 
 
 def temperature_nats(logits: Tensor, labels: Tensor) -> Tensor:
-    """The cross-entropy of ``logits / temperature``, by sample and temperature: float64 ``[N, 161]``.
+    """The cross-entropy of ``logits / temperature`` for each sample and temperature: float64 ``[N, 161]``.
 
     ``logits`` ``[N, classes]`` (any float dtype; computed in float32), ``labels`` int64 ``[N]``.
     """
@@ -30,9 +32,9 @@ def temperature_nats(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def calibrated_losses(nats: ArrayLike, fitted: Sequence[float]) -> np.ndarray:
-    """``nats`` ``[..., 161]`` by temperature, read where the sum ``fitted`` ``[161]`` over a whole split is least:
-    float64 ``[...]``. Between temperatures it follows the parabola, over the temperature's logarithm, through the least
-    sum and its two neighbours.
+    """``nats`` ``[..., 161]`` by temperature, evaluated at the minimum of ``fitted`` ``[161]``, the sum over a whole
+    split: float64 ``[...]``. Between temperatures it is interpolated by a parabola in the logarithm of the temperature,
+    through the smallest sum and its two neighbours.
     """
     middle = int(np.clip(np.argmin(fitted), 1, len(fitted) - 2))
     before, least, after = fitted[middle - 1 : middle + 2]
@@ -43,7 +45,7 @@ def calibrated_losses(nats: ArrayLike, fitted: Sequence[float]) -> np.ndarray:
 
 
 def confidence_sums(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
-    """Sums over a batch by confidence, the probability of the likeliest class: how high it was, and how often that
+    """Sums over a batch by confidence, the probability of the most likely class: the confidence, and how often that
     class was right; float64 ``[15]`` each.
     """
     confidence, guesses = logits.double().softmax(1).max(1)
@@ -56,12 +58,12 @@ def confidence_sums(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
 
 
 def calibration_error(confidence: Sequence[float], right: Sequence[float], count: float) -> float:
-    """Expected calibration error in percent: by how much confidence and accuracy differ, in the mean over samples."""
+    """Expected calibration error in percent: the difference between confidence and accuracy, averaged over samples."""
     return 100 * float(np.abs(np.subtract(confidence, right)).sum()) / count
 
 
 def no_calibration_sums(device: torch.device, samples: int | None = None) -> dict[str, Tensor]:
-    """What ``add_calibration`` adds batches to; with the number of ``samples`` of the split also by sample."""
+    """Zero sums for ``add_calibration``; if the number of ``samples`` in the split is given, also per sample."""
     shapes: dict[str, tuple[int, ...]]
     shapes = {"nats": (len(TEMPERATURES),), "confidence": (BINS,), "confident_right": (BINS,)}
     if samples is not None:
@@ -70,7 +72,7 @@ def no_calibration_sums(device: torch.device, samples: int | None = None) -> dic
 
 
 def add_calibration(sums: dict[str, Tensor], logits: Tensor, labels: Tensor, numbers: ArrayLike) -> None:
-    """Add a batch, the samples ``numbers`` of their split: ``nats``, by temperature, and the sums by confidence."""
+    """Add a batch, the samples ``numbers`` of the split: ``nats`` by temperature, and the sums by confidence."""
     nats = temperature_nats(logits, labels)
     sums["nats"] += nats.sum(0)
     if "nats_each" in sums:

@@ -1,11 +1,11 @@
-"""Classification metrics as sums over samples, so that they do not depend on how a split was cut into batches."""
+"""Classification metrics as sums over samples, so that they do not depend on how a split is divided into batches."""
 
 import torch.nn.functional as F
 from torch import Tensor
 
 
 def classification_sums(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
-    """Sums over a batch: cross-entropy, samples right at rank 1 and within rank 5, and the number of samples.
+    """Sums over a batch: cross-entropy, correct samples at rank 1 and within rank 5, and the number of samples.
 
     ``logits`` ``[N, classes]`` (any float dtype; computed in float32), ``labels`` int64 ``[N]``; sums are float64
     scalars. With fewer than 5 classes, rank 5 means all of them.

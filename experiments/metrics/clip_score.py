@@ -10,12 +10,12 @@ BATCH_SIZE = 64
 
 
 def clip_scores(image_vectors: Tensor, text_vectors: Tensor) -> Tensor:
-    """Cosine of each image and its text, both float ``[N, D]``, not below 0: float64 ``[N]``."""
+    """Cosine of each image and its text, both float ``[N, D]``, clamped at 0: float64 ``[N]``."""
     return F.cosine_similarity(image_vectors.double(), text_vectors.double()).clamp(min=0)
 
 
 class ClipScorer:
-    """A model of ``open_clip`` that scores images."""
+    """Scores images with an ``open_clip`` model."""
 
     def __init__(self, name: str, weights: str, device: torch.device) -> None:
         import open_clip

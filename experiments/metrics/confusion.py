@@ -1,7 +1,7 @@
-"""Scores of a confusion matrix, in percent. A matrix adds up over batches and processes, so every score is exact.
+"""Scores from a confusion matrix, in percent. Matrices add up over batches and processes, so every score is exact.
 
-A matrix is an array ``[classes, classes]`` of counts, rows the true classes and columns the predicted ones. A score
-whose denominator is 0 (nothing predicted, or nothing there, of a class) is 0.
+A matrix is an array ``[classes, classes]`` of counts, with true classes as rows and predicted ones as columns. A score
+whose denominator is 0 (a class that is never predicted, or does not occur) is 0.
 """
 
 import math
@@ -18,23 +18,23 @@ def confusion_matrix(labels: Tensor, predictions: Tensor, num_classes: int) -> T
 
 
 def accuracy(matrix: np.ndarray) -> float:
-    """The share of samples that are right."""
+    """The share of correct predictions."""
     return float(100 * np.trace(matrix) / matrix.sum())
 
 
 def f1(matrix: np.ndarray, label: int) -> float:
-    """The harmonic mean of precision and recall of the class ``label``."""
+    """The harmonic mean of precision and recall for the class ``label``."""
     concerned = matrix[label].sum() + matrix[:, label].sum()
     return float(200 * matrix[label, label] / concerned) if concerned else 0.0
 
 
 def macro_f1(matrix: np.ndarray) -> float:
-    """The mean over the classes of their F1."""
+    """The mean of the classes' F1."""
     return sum(f1(matrix, label) for label in range(len(matrix))) / len(matrix)
 
 
 def matthews(matrix: np.ndarray) -> float:
-    """Matthews' correlation coefficient, at most 100; of more than two classes as Gorodkin 2004 generalises it."""
+    """Matthews correlation coefficient, at most 100; for more than two classes as generalized by Gorodkin 2004."""
     count, true, predicted = matrix.sum(), matrix.sum(1), matrix.sum(0)
     spread = (count**2 - true @ true) * (count**2 - predicted @ predicted)
     return float(100 * (count * np.trace(matrix) - true @ predicted) / math.sqrt(spread)) if spread else 0.0

@@ -4,7 +4,7 @@ import numpy as np
 
 
 def pearson(first: np.ndarray, second: np.ndarray) -> float:
-    """Pearson's correlation of two series ``[N]``, -100 to 100; 0 where one of them is constant."""
+    """Pearson correlation of two series ``[N]``, -100 to 100; 0 if one of them is constant."""
     a, b = (np.asarray(values, np.float64) - np.mean(values, dtype=np.float64) for values in (first, second))
     norms = np.linalg.norm(a) * np.linalg.norm(b)
     constant = np.ptp(first) == 0 or np.ptp(second) == 0
@@ -12,7 +12,7 @@ def pearson(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def spearman(first: np.ndarray, second: np.ndarray) -> float:
-    """Spearman's correlation, Pearson's of the ranks, where equal values share the mean of theirs."""
+    """Spearman correlation: Pearson correlation of the ranks, where equal values share their mean rank."""
     from scipy.stats import rankdata
 
     return pearson(rankdata(first), rankdata(second))

@@ -1,7 +1,8 @@
-"""Frechet distance between two Gaussians, as FID takes it (Heusel et al. 2017), of features of any network.
+"""Frechet distance between two Gaussians, as used by FID (Heusel et al. 2017), for the features of any network.
 
-|m_a - m_b|^2 + tr(A) + tr(B) - 2 tr((A B)^(1/2)), and tr((A B)^(1/2)) is the sum of the square roots of the eigenvalues
-of R A R, where R R = B: a symmetric matrix, so a covariance of low rank (fewer samples than features) is no trouble.
+It is |m_a - m_b|^2 + tr(A) + tr(B) - 2 tr((A B)^(1/2)), where tr((A B)^(1/2)) is the sum of the square roots of the
+eigenvalues of R A R with R R = B. This matrix is symmetric, so low-rank covariances (fewer samples than features) are
+no problem.
 """
 
 import numpy as np
@@ -20,7 +21,7 @@ def moments_of_sums(count: int, total: np.ndarray, outer: np.ndarray) -> tuple[n
 
 
 def covariance_root(covariance: np.ndarray) -> np.ndarray:
-    """The symmetric square root."""
+    """The symmetric square root of a covariance."""
     values, vectors = np.linalg.eigh(covariance)
     root: np.ndarray = (vectors * np.sqrt(values.clip(0))) @ vectors.T
     return root
@@ -29,7 +30,7 @@ def covariance_root(covariance: np.ndarray) -> np.ndarray:
 def frechet_distance(
     mean: np.ndarray, covariance: np.ndarray, reference_mean: np.ndarray, reference_root: np.ndarray
 ) -> float:
-    """Distance of one Gaussian from a reference whose covariance is given by its root."""
+    """Distance of a Gaussian from a reference whose covariance is given by its square root."""
     between = np.linalg.eigvalsh(reference_root @ covariance @ reference_root)
     shared = np.sqrt(between.clip(0)).sum()
     spread = np.trace(covariance) + np.square(reference_root).sum() - 2 * shared

@@ -1,12 +1,12 @@
-"""Kernel distance, as KID takes it (Binkowski et al. 2018): unbiased squared MMD with the kernel (x.y / D + 1)^3.
+"""Kernel distance, as used by KID (Binkowski et al. 2018): unbiased squared MMD with the kernel (x.y / D + 1)^3.
 
-E k(x, x') + E k(y, y') - 2 E k(x, y), each mean over pairs of different samples.
+It is E k(x, x') + E k(y, y') - 2 E k(x, y), each averaged over pairs of different samples.
 """
 
 import numpy as np
 
 ROWS = 1000
-"""Samples whose kernel with all others is in memory at a time"""
+"""Samples whose kernel values with all others are in memory at a time"""
 
 
 def _kernel_sum(a: np.ndarray, b: np.ndarray) -> float:
@@ -15,7 +15,7 @@ def _kernel_sum(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def own_kernel(features: np.ndarray) -> float:
-    """Mean kernel of two different samples of ``[N, D]``, N at least 2."""
+    """Mean kernel between two different samples of ``[N, D]``, with N at least 2."""
     features = features.astype(np.float64)
     count = len(features)
     itself = float(((np.square(features).sum(1) / features.shape[1] + 1) ** 3).sum())
@@ -23,10 +23,10 @@ def own_kernel(features: np.ndarray) -> float:
 
 
 def cross_kernel(a: np.ndarray, b: np.ndarray) -> float:
-    """Mean kernel of a sample of ``a [N, D]`` and one of ``b [M, D]``."""
+    """Mean kernel between a sample of ``a [N, D]`` and one of ``b [M, D]``."""
     return _kernel_sum(a, b.astype(np.float64)) / (len(a) * len(b))
 
 
 def kernel_distance(own_a: float, own_b: float, cross: float) -> float:
-    """Squared MMD; unbiased, so it may be below 0."""
+    """Squared MMD; unbiased, so it may be negative."""
     return own_a + own_b - 2 * cross

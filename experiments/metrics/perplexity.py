@@ -6,10 +6,10 @@ import numpy as np
 def perplexity_metrics(sums: dict[str, float]) -> dict[str, float]:
     """Perplexities from ``nats``, the summed negative log-likelihood, and ``count``, the number of predicted tokens.
 
-    ``log_perplexity`` (nats a token; ``loss`` is the same number under the name that every task's loss has) and
-    ``perplexity``; where ``bytes`` of the original text are given too, ``bits_per_byte``; where ``words``,
-    ``word_log_perplexity`` (nats a word) and ``word_perplexity``, as PG-19 defines it: the tokens' loss divided by the
-    words of the text (Rae et al. 2020, section 4.2). These do not depend on the tokenizer's vocabulary.
+    Returns ``log_perplexity`` (nats per token; also as ``loss``, the name used by every task) and ``perplexity``; if
+    ``bytes`` of the original text are given, ``bits_per_byte``; if ``words`` are given, ``word_log_perplexity`` (nats
+    per word) and ``word_perplexity``, as PG-19 defines them: the tokens' loss divided by the number of words in the
+    text (Rae et al. 2020, section 4.2). Those per byte and per word do not depend on the tokenizer's vocabulary.
     """
     log_perplexity = sums["nats"] / sums["count"]
     metrics = {"loss": log_perplexity, "log_perplexity": log_perplexity, "perplexity": _exp(log_perplexity)}
@@ -22,6 +22,6 @@ def perplexity_metrics(sums: dict[str, float]) -> dict[str, float]:
 
 
 def _exp(nats: float) -> float:
-    """Infinite where it is too large for a float; its logarithm is reported beside it."""
+    """Infinity if it is too large for a float; its logarithm is reported as well."""
     with np.errstate(over="ignore"):
         return np.exp(nats).item()

@@ -1,19 +1,19 @@
-"""Recall at rank k, with ties counted fairly."""
+"""Recall at rank k, with fair treatment of ties."""
 
 import torch
 from torch import Tensor
 
 RANKS = (1, 5, 10)
 TIE = 1e-5
-"""Similarities (cosines, in float32) that differ by less are ties: less than what rounding may make of equal ones."""
+"""Similarities (cosines in float32) that differ by less than this are ties; rounding of equal ones differs by less."""
 
 
 def recall_sums(similarities: Tensor, relevant: Tensor) -> dict[str, Tensor]:
-    """Sums over queries of the chance that a relevant key is among the first k, for k in RANKS, as ``recall<k>``.
+    """Sums over queries of the probability that a relevant key is among the first k, for k in RANKS, as ``recall<k>``.
 
-    ``similarities`` float ``[queries, keys]``; ``relevant`` bool of that shape, any number of keys a query but at least
-    one. Keys tied with the best relevant one come in random order: a model that embeds everything alike gets chance,
-    not 100 %. Float64 scalars.
+    ``similarities`` float ``[queries, keys]``; ``relevant`` bool of the same shape, with at least one key per query.
+    Keys tied with the best relevant one are ranked in random order, so a model that embeds everything identically
+    scores at chance rather than 100 %. Sums are float64 scalars.
     """
     assert relevant.any(1).all(), "every query has a relevant key"
     similarities = similarities.double()
@@ -21,7 +21,8 @@ def recall_sums(similarities: Tensor, relevant: Tensor) -> dict[str, Tensor]:
     above = (similarities > best + TIE).logical_and(~relevant).sum(1).double()
     tied = (similarities - best).abs() <= TIE
     tied_right, tied_wrong = (tied & relevant).sum(1).double(), (tied & ~relevant).sum(1).double()
-    # P(no relevant key in m random places of the tied ones) is the product below; m is what the keys above leave of k.
+    # The product below is P(no relevant key among m random ones of the tied keys), where m is how many of the k places
+    # are left by the keys above.
     sums, missed = {}, torch.ones_like(above)
     rank = torch.zeros_like(above)
     for place in range(max(RANKS)):

@@ -1,1 +1,1 @@
-"""Networks whose weights package registries carry, and the stored outputs of their locked parts."""
+"""Networks with weights from package registries, and the cached outputs of their frozen parts."""

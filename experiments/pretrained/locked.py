@@ -1,4 +1,4 @@
-"""Networks, or parts of them, that training leaves as they are, and their outputs, which are computed once."""
+"""Frozen networks or parts of networks, and their outputs, which are computed once."""
 
 import json
 from collections.abc import Callable
@@ -16,19 +16,19 @@ from experiments.harness.prepared_data import cached_arrays
 from experiments.pretrained.weights import Weights, load_weights
 
 LOCKED_BATCH_SIZE = 64
-"""Inputs in one forward pass of a locked part; only its speed depends on it, up to rounding."""
+"""Inputs per forward pass of a frozen part; up to rounding, it only affects speed."""
 
 Inputs = Callable[[np.ndarray], Tensor]
-"""Numbers, int64 [N], to what a network takes: [N, ...]"""
+"""Indices, int64 [N], to a network's inputs: [N, ...]"""
 
 
 def rows_of(array: np.ndarray) -> Inputs:
-    """Inputs that are rows of an array."""
+    """The rows of an array as inputs."""
     return lambda numbers: torch.from_numpy(array[numbers])
 
 
 def joined(first: Inputs, count: int, second: Inputs) -> Inputs:
-    """Inputs 0 to ``count - 1`` of the first, and behind them those of the second."""
+    """Inputs 0 to ``count - 1`` of the first, followed by those of the second."""
 
     def inputs(numbers: np.ndarray) -> Tensor:
         of_first = numbers < count
@@ -39,27 +39,25 @@ def joined(first: Inputs, count: int, second: Inputs) -> Inputs:
 
 
 class Locked(nn.Module):
-    """A module that training leaves as it is: no gradient, no optimizer state, always in evaluation mode."""
+    """A frozen module: no gradient, no optimizer state, always in eval mode."""
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
         self.module = module.eval().requires_grad_(False)
 
     def train(self, mode: bool = True) -> "Locked":
-        """Stay in evaluation mode: batch statistics would change, and dropout would add noise."""
+        """Stay in eval mode; otherwise batch statistics would change, and dropout would add noise."""
         return self
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """The module's output, without a graph."""
+        """The module's output, without an autograd graph."""
         with torch.no_grad():
             output: Tensor = self.module(inputs)
         return output
 
 
 def build_locked(config: Any, weights: Weights) -> nn.Module:
-    """What ``config`` instantiates, in evaluation mode. Without weights it is random, and the same for every run and
-    seed.
-    """
+    """Instantiate ``config`` in eval mode. Without weights it is random, but the same for every run and seed."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
         locked: nn.Module = instantiate(config, _convert_="all")
@@ -69,20 +67,20 @@ def build_locked(config: Any, weights: Weights) -> nn.Module:
 
 @dataclass(frozen=True)
 class LockedPart:
-    """A locked part of a network, and where its outputs are kept."""
+    """A frozen part of a network, and where its outputs are cached."""
 
     identity: str
-    """tells what its outputs depend on, besides the inputs"""
+    """identifies everything its outputs depend on besides the inputs"""
     build: Callable[[], nn.Module]
     device: torch.device
     cache_dir: Path
     fingerprints: dict[str, str]
-    """takes those of the outputs, by their folder in the cache"""
+    """receives the fingerprints of the outputs, by their folder in the cache"""
 
     def outputs(self, inputs: Inputs, count: int, fingerprint: str) -> Inputs:
-        """Its outputs for inputs 0 to ``count - 1``, float32, computed unless they are in the cache.
+        """The outputs for inputs 0 to ``count - 1``, float32, computed unless they are in the cache.
 
-        ``fingerprint`` tells the inputs.
+        ``fingerprint`` identifies the inputs.
         """
         identity = json.dumps([self.identity, count, fingerprint, describe_arithmetic(self.device)])
         stored = cached_arrays(

@@ -1,4 +1,4 @@
-"""MiniLM in two parts, so that the lower one can be locked and the upper one trained."""
+"""MiniLM in two parts, so that the lower one can be frozen and the upper one trained."""
 
 from torch import Tensor, nn
 from transformers import BertConfig, BertModel
@@ -23,7 +23,7 @@ def _bert() -> BertModel:
 
 
 class Encoder(nn.Module):
-    """Some of MiniLM's layers, under the names that its weights have."""
+    """Some of MiniLM's layers, with the parameter names of its weights."""
 
     def __init__(self, layers: range) -> None:
         super().__init__()
@@ -31,15 +31,17 @@ class Encoder(nn.Module):
         self.layer = nn.ModuleDict({str(number): every[number] for number in layers})
 
     def forward(self, hidden: Tensor, is_token: Tensor) -> Tensor:
-        """Hidden states float ``[N, T, 384]``; where bool ``is_token [N, T]`` is False, nothing is attended to."""
+        """Hidden states float ``[N, T, 384]``; positions where bool ``is_token [N, T]`` is False are not attended
+        to.
+        """
         for layer in self.layer.values():
             hidden = layer(hidden, attention_mask=is_token[:, None, None, :])
         return hidden
 
 
 class LowerLayers(nn.Module):
-    """Tokens int64 ``[N, T]`` through the embeddings and the first ``layers`` layers: float ``[N, T, 384]``, 0 where
-    there is padding.
+    """The embeddings and the first ``layers`` layers: tokens int64 ``[N, T]`` to float ``[N, T, 384]``, 0 at
+    padding.
     """
 
     def __init__(self, layers: int) -> None:
@@ -54,7 +56,7 @@ class LowerLayers(nn.Module):
 
 
 class UpperLayers(nn.Module):
-    """What ``LowerLayers(layers)`` gave through the layers above it: the mean over the tokens, float ``[N, 384]``."""
+    """The layers above ``LowerLayers(layers)``: from its outputs to the mean over the tokens, float ``[N, 384]``."""
 
     def __init__(self, layers: int) -> None:
         super().__init__()

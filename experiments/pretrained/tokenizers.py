@@ -1,4 +1,4 @@
-"""Texts to token numbers: int64 ``[texts, context_length]``, 0 where a text has ended."""
+"""Tokenizers: texts to int64 ``[texts, context_length]``, padded with 0."""
 
 from collections.abc import Mapping, Sequence
 
@@ -6,7 +6,7 @@ import numpy as np
 
 
 def clip(texts: Sequence[str], context_length: int, weights: Mapping[str, np.ndarray]) -> np.ndarray:
-    """CLIP's byte-pair encoding, 49 408 entries, as open_clip has it."""
+    """CLIP's byte-pair encoding with 49 408 entries, from open_clip."""
     from open_clip import SimpleTokenizer
 
     tokens: np.ndarray = SimpleTokenizer(context_length=context_length)(list(texts)).numpy()
@@ -14,7 +14,7 @@ def clip(texts: Sequence[str], context_length: int, weights: Mapping[str, np.nda
 
 
 def word_piece(texts: Sequence[str], context_length: int, weights: Mapping[str, np.ndarray]) -> np.ndarray:
-    """The tokenizer that came with the text tower's weights, as their array ``tokenizer``."""
+    """The tokenizer that comes with the weights, as their array ``tokenizer``."""
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_str(weights["tokenizer"].tobytes().decode())

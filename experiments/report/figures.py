@@ -96,8 +96,8 @@ def paired_differences(summary: Summary, comparison: dict[str, Any], colors: dic
 
 
 def learning_curves(summary: Summary, replicates: Sequence[Replicate], colors: dict[str, str]) -> Figure:
-    """Validation metric and training loss of the winners' confirm runs against the step: mean and a band of one standard
-    deviation over all of them.
+    """Validation metric and training loss of the winners' confirm runs against the step: mean and a band of one
+    standard deviation over all of them.
     """
     figure = Figure(figsize=(9, 3.6))
     panels = figure.subplots(1, 2)
@@ -124,8 +124,8 @@ def learning_curves(summary: Summary, replicates: Sequence[Replicate], colors: d
 def _sample_figures(
     directory: Path, summary: Summary, replicates: Sequence[Replicate], colors: dict[str, str]
 ) -> dict[str, Figure]:
-    """Images that the confirm runs generated: the first run's images and the distances of all; empty if an optimizer has
-    none.
+    """Images that the confirm runs generated: the first run's images and the distances of all; empty if an optimizer
+    has none.
     """
     sheets = {name: directory / "samples" / f"{name}.png" for name in summary["optimizers"]}
     if not all(sheet.exists() for sheet in sheets.values()):

@@ -95,8 +95,8 @@ def robustness(scored: Scored) -> list[str]:
             rows.append(row)
     return [
         f"From the best validation values alone, the verdict is *{told[whole]}*, and has been since trial {settled} of "
-        f"{len(after)}{before}. {betas} The table shows the smallest cut of one search space that changes this verdict, "
-        "and to what.",
+        f"{len(after)}{before}. {betas} The table shows the smallest cut of one search space that changes this "
+        "verdict, and to what.",
         markdown_table(["narrowed search space", "raised low end", "lowered high end"], rows),
     ]
 
@@ -136,8 +136,8 @@ def study_section(scored: Scored) -> list[str]:
     return [
         title,
         f"{len(scored.replicates)} replicates, {trials} trials, verdict of the study: *{told}*. Of the variance in "
-        f"{metric_label(scored.study['validation_metric'])} between held-out trials, the emulators explain {explained}. "
-        f"Differences within {significant(scored.margin)} count as a tie.",
+        f"{metric_label(scored.study['validation_metric'])} between held-out trials, the emulators explain "
+        f"{explained}. Differences within {significant(scored.margin)} count as a tie.",
         markdown_table(
             [
                 "protocol",

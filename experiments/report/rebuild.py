@@ -58,7 +58,8 @@ def write_report(results: Path) -> list[Path]:
 
 
 def write_overview(results: Path) -> None:
-    """Write the overview of all studies under ``results``; for this checkout's own results/, also the front page's block.
+    """Write the overview of all studies under ``results``; for this checkout's own results/, also the front page's
+    block.
     """
     studies = {}
     for directory in study_folders(results):

@@ -65,11 +65,11 @@ def surfaces_section(effort: Effort) -> list[str]:
     return [
         "## On which loss surfaces?",
         "The loss over the unit cube of hyperparameters is `q / (1 + q / height)` for a quadratic form q. Its "
-        "curvature along the learning rate was fitted to our first committed trials; along the two memories, the decay and a "
-        f"fifth dimension it is {', '.join(f'{x:g}' for x in SHARES[1:])} of that, with a diagonal valley between "
-        "learning rate and first memory. The optimum shifts from replicate to replicate, partly by the same amount for "
-        "both optimizers, and with the seed of the search; noise grows with the loss; the true difference varies "
-        f"between replicates with a standard deviation of {RANDOM_EFFECT:g} SD of a run.",
+        "curvature along the learning rate was fitted to our first committed trials; along the two memories, the decay "
+        f"and a fifth dimension it is {', '.join(f'{x:g}' for x in SHARES[1:])} of that, with a diagonal valley "
+        "between learning rate and first memory. The optimum shifts from replicate to replicate, partly by the same "
+        "amount for both optimizers, and with the seed of the search; noise grows with the loss; the true difference "
+        f"varies between replicates with a standard deviation of {RANDOM_EFFECT:g} SD of a run.",
         markdown_table(
             ["surface", "curvature", "SD of a run", "1 SD as a shift in learning rate", "height", "runs diverge"], rows
         ),

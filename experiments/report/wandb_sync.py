@@ -24,8 +24,8 @@ CONNECTION_TIMEOUT_S = 20
 
 
 def send(run: Path) -> bool | None:
-    """Bring W&B up to date with one run, which is locked meanwhile. Returns None if there was nothing to do, else whether
-    everything was uploaded. Raises RunError for a damaged record.
+    """Bring W&B up to date with one run, which is locked meanwhile. Returns None if there was nothing to do, else
+    whether everything was uploaded. Raises RunError for a damaged record.
     """
     with take_lock(run):
         rows, recorded = read_metrics(run), read_status(run)

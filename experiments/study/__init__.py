@@ -1,1 +1,1 @@
-"""What stands above runs: which runs come next, pairing, statistics, verdict."""
+"""Everything above single runs: which runs come next, pairing, statistics, verdicts."""

@@ -1,7 +1,7 @@
 """The interval of a difference over replicates *and* test examples: what another test set of the same size could show.
 
-The interval that decides holds for the test examples that there are. Here they are a sample too, crossed with the
-replicates: every replicate sees the same ones.
+The interval behind the verdict holds for this particular test set. Here the test examples are a random sample as well,
+crossed with the replicates: every replicate sees the same ones.
 """
 
 import math
@@ -25,8 +25,8 @@ class ByExample:
 
 
 def interval_by_example(replicates: Sequence[Replicate], a: str, b: str, metric: str) -> ByExample | None:
-    """Of a - b in ``metric``, over the replicates that keep it by example; None below 2 of them, or where their test
-    sets have different sizes.
+    """The interval of a - b in ``metric``, over the replicates that record it per example; None with fewer than 2, or
+    if their test sets differ in size.
     """
     differences = []
     for replicate in replicates:
@@ -40,7 +40,7 @@ def interval_by_example(replicates: Sequence[Replicate], a: str, b: str, metric:
 
 
 def _losses(replicate: Replicate, optimizer: str, metric: str) -> np.ndarray | None:
-    """Float64 ``[examples]``, the mean over the confirm runs; None where one of them has none."""
+    """Float64 ``[examples]``, the mean over the confirm runs; None if one of them has none."""
     confirmed = replicate.of(optimizer, "confirm")
     if not confirmed or any(run.diverged or run.example_metric != metric for run in confirmed):
         return None
@@ -50,10 +50,10 @@ def _losses(replicate: Replicate, optimizer: str, metric: str) -> np.ndarray | N
 def crossed_interval(differences: np.ndarray) -> tuple[float, float]:
     """The 95 % interval of the mean of ``differences`` ``[replicates, examples]``, both drawn at random.
 
-    By the mean squares of the two-way layout without repetition: the variance of the mean is (MS_replicates +
-    MS_examples - MS_rest) / (replicates * examples), its degrees of freedom Satterthwaite's (Biometrics Bulletin 2,
-    1946). Where examples differ by no more than the rest explains, they add nothing: it is never narrower than the
-    interval over replicates alone.
+    Uses the mean squares of a two-way layout without repetition: the variance of the mean is (MS_replicates +
+    MS_examples - MS_rest) / (replicates * examples), with Satterthwaite's degrees of freedom (Biometrics Bulletin 2,
+    1946). If examples differ by no more than the residual explains, they add nothing, so the interval is never narrower
+    than the one over replicates alone.
     """
     num_replicates, num_examples = differences.shape
     mean = differences.mean()

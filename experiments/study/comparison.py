@@ -23,8 +23,8 @@ from experiments.study.statistics import (
 from experiments.study.trials import last_gains, winner_of
 
 FLATNESS_INCREASE = "flatness/increase"
-"""What weight noise adds to the training loss, derived from the two metrics that runs record. By the loss under noise
-alone an optimizer that fits more would look flatter."""
+"""The increase of the training loss under weight noise, derived from the two metrics that runs record. By the loss
+under noise alone, an optimizer that fits better would look flatter."""
 PAPER = ROOT / "results" / "paper.yaml"
 
 
@@ -36,7 +36,7 @@ def compare(
     metric: str,
     better: Better,
 ) -> dict[str, Any]:
-    """The entry of summary.json. ``replicates`` are those that count; ``reproductions`` are held against them."""
+    """An entry of ``comparisons`` in summary.json. ``replicates`` count; ``reproductions`` are compared with them."""
     study = described["study"]
     b, primary = study["reference"], metric == study["primary_metric"]
     values = {name: [replicate_value(study, each, name, metric) for each in replicates] for name in (a, b)}
@@ -85,20 +85,20 @@ def compare(
                 diverged=row["diverged"],
                 replicates=len(replicates),
             )
-    if study["paper"] and not study["stages"]:  # what is searched here has other settings than the paper's
+    if study["paper"] and not study["stages"]:  # a study with a search does not use the paper's hyperparameters
         row["paper"] = _paper(described, a, b, metric, difference, row["margin"])
     return row
 
 
 def replicate_value(study: Mapping[str, Any], replicate: Replicate, optimizer: str, metric: str) -> float | None:
-    """Mean of the winner's confirm runs; None where one of them diverged or lacks the metric, or where none was run."""
+    """Mean of the winner's confirm runs; None if one diverged or lacks the metric, or if there are none."""
     values = [_last(run, metric) for run in confirmed(study, replicate, optimizer, metric)]
     known = [value for value in values if value is not None]
     return fmean(known) if known and len(known) == len(values) else None
 
 
 def confirmed(study: Mapping[str, Any], replicate: Replicate, optimizer: str, metric: str) -> list[ReplicateRun]:
-    """The runs on fresh seeds that a metric is read from: those of the winner, for the headline's metric of its own."""
+    """The runs on fresh seeds to read a metric from: the winner's or, for the headline metric, its own winner's."""
     if metric == study.get("headline_metric") and study["stages"]:
         own = winner_of(study, replicate, optimizer, "headline")
         if own != winner_of(study, replicate, optimizer):
@@ -114,7 +114,7 @@ def _last(run: ReplicateRun, metric: str) -> float | None:
 
 
 def reference_slope(replicate: Replicate, reference: str, metric: str) -> float | None:
-    """Slope of the reference's metric against ln(steps), from its winner's runs of all lengths; None without them."""
+    """Slope of the reference's metric against ln(steps), from its winner's runs of all lengths; None without any."""
     runs = [*replicate.of(reference, "confirm"), *replicate.of(reference, "length")]
     ends = [(run.settings["train"]["steps"], _last(run, metric)) for run in runs]
     return log_slope([(steps, value) for steps, value in ends if value is not None])
@@ -128,7 +128,7 @@ def _reproduction(
     metric: str,
     prediction: tuple[float, float] | None,
 ) -> dict[str, Any]:
-    """One more replicate, and whether its difference lies where those that count let expect it."""
+    """A reproduction, and whether its difference lies within the prediction interval."""
     x, y = (replicate_value(study, replicate, name, metric) for name in (a, b))
     difference = None if x is None or y is None else x - y
     known = difference is not None and prediction is not None
@@ -137,8 +137,8 @@ def _reproduction(
 
 
 def _unsettled(study: Mapping[str, Any], replicates: Sequence[Replicate], a: str, slope: float | None) -> float | None:
-    """How far apart the gains of a and the reference in the last stage lie, in units of the primary metric; None where
-    there were no two stages, or where nothing tells how the validation metric and the primary one compare.
+    """The difference between the last-stage gains of a and the reference, in units of the primary metric; None with
+    fewer than two stages, or if the validation metric cannot be converted to the primary one.
     """
     b, validation, primary = study["reference"], study["validation_metric"], study["primary_metric"]
     gains = {name: last_gains(study, replicates, name) for name in (a, b)}
@@ -147,7 +147,7 @@ def _unsettled(study: Mapping[str, Any], replicates: Sequence[Replicate], a: str
     apart = abs(fmean(gains[a]) - fmean(gains[b]))
     if validation.rpartition("/")[2] == primary.rpartition("/")[2]:
         return apart
-    # As many steps of the one are as many of the other.
+    # Convert through steps: the same number of steps in both metrics.
     slopes = [found for each in replicates if (found := reference_slope(each, b, validation)) is not None]
     return apart * abs(slope / fmean(slopes)) if slope is not None and slopes and fmean(slopes) else None
 
@@ -155,7 +155,7 @@ def _unsettled(study: Mapping[str, Any], replicates: Sequence[Replicate], a: str
 def _speedup(
     study: Mapping[str, Any], replicates: Sequence[Replicate], a: str, b: str, metric: str, better: Better
 ) -> dict[str, Any] | None:
-    """On the curve that runs draw of a metric while they train; None where they draw none."""
+    """From the curve of a metric during training; None if there is none."""
     split, _, name = metric.partition("/")
     if split not in ("test", "samples"):
         return None
@@ -167,7 +167,7 @@ def _speedup(
             drawn = [run.curve(curve) for run in (x, y)]
             if not (x.diverged or y.diverged) and all(len(points) > 1 for points in drawn):
                 pairs.append(drawn)
-                # Replicates differ in more than their seeds, unless nothing is drawn for them.
+                # Replicates differ in more than their seeds, unless nothing is redrawn for them.
                 groups.append(replicate.number if study["nuisance"] else 0)
     if not pairs:
         return None
@@ -178,7 +178,7 @@ def _speedup(
 def _paper(
     described: Mapping[str, Any], a: str, b: str, metric: str, difference: Difference | None, margin: float | None
 ) -> dict[str, Any] | None:
-    """The paper's numbers for two optimizers, its claim, and what this study says to that."""
+    """The paper's numbers for two optimizers, its claim, and this study's outcome for it."""
     key = described["study"]["paper"]
     cell = paper_cell(PAPER, key, metric)
     if cell is None or a not in cell.values or b not in cell.values:

@@ -1,4 +1,4 @@
-"""One replicate of a study, as it is run: what is drawn for it, which runs it asks for next, and what they gave."""
+"""The execution of one replicate of a study: what is drawn for it, which runs come next, and their results."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,12 +18,14 @@ from experiments.study.search import Space, first_points
 from experiments.study.surrogate import next_trial
 
 Compose = Callable[[list[str]], DictConfig]
-"""Overrides to a run's config, as the launcher's jobs will see it."""
+"""Composes overrides into a run's config, as the launcher's jobs will see it."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run of a replicate: what the launcher gets, where the record lies, and what it is for (see ReplicateRun)."""
+    """One run of a replicate: its overrides for the launcher, its record's folder, and its purpose (see
+    ReplicateRun).
+    """
 
     overrides: list[str]
     directory: Path
@@ -40,7 +42,7 @@ class Run:
         return read_status(self.directory) or {"status": "missing"}
 
     def is_finished(self) -> bool:
-        """Complete or diverged: a result."""
+        """Whether it is complete or diverged."""
         return self.status()["status"] in FINISHED
 
 
@@ -49,12 +51,12 @@ class Search:
     """The search of one optimizer in one replicate."""
 
     space: Space | None
-    """None where the experiment's own settings are not searched"""
+    """None if nothing is searched and the experiment's own hyperparameters are used"""
     trials: list[Run] = field(default_factory=list)
 
 
 class Course:
-    """Replicate ``number`` of a study. All its optimizers share seeds, what is drawn, and the points of a stage."""
+    """Replicate ``number`` of a study. All its optimizers share the seeds, the draws, and the first points."""
 
     def __init__(
         self,
@@ -64,7 +66,7 @@ class Course:
         spaces: Mapping[str, Space | None],
         settings: Mapping[str, Any],
     ) -> None:
-        """``overrides`` are those that all runs of the study share, ``settings`` those of the study."""
+        """``overrides`` are shared by all runs of the study; ``settings`` are the study's own."""
         self.number, self._compose, self._settings = number, compose, settings
         self.nuisance = draw(settings["nuisance"], overrides, number)
         self._overrides = [*overrides, *(f"{key}={written(value)}" for key, value in self.nuisance.items())]
@@ -78,15 +80,15 @@ class Course:
 
     @property
     def runs(self) -> list[Run]:
-        """All so far."""
+        """All runs so far."""
         return [run for search in self.searches.values() for run in search.trials] + self.confirmation
 
     def rounds(self) -> int:
-        """How often ``search`` can be asked: once for the first stage, then once for every further trial."""
+        """How often ``search`` can be called: once for the first stage, then once for every further trial."""
         return 1 + sum(self._settings["stages"][1:]) if self._settings["stages"] else 0
 
     def search(self) -> list[Run]:
-        """The next runs: all of the first stage, then one of each optimizer, where those before suggest it."""
+        """The next runs: all of the first stage, then one per optimizer, chosen from the results so far."""
         return [run for name, search in self.searches.items() for run in self._trials(name, search)]
 
     def _trials(self, name: str, search: Search) -> list[Run]:
@@ -103,23 +105,25 @@ class Course:
             of_point = search.space.arguments(point, steps=self._steps, factor_sum=self._factor_sum)
             arguments = [f"optimizer.{key}={written(value)}" for key, value in of_point.items()]
             stage = int(np.searchsorted(ends, len(search.trials), side="right")) + 1
-            # On seeds of their own, the same for all optimizers: on one seed a search finds what suits that seed.
+            # A new seed for each trial, the same for all optimizers: on a single seed, a search overfits to that seed.
             seed = self._first_seed + MOST_CONFIRM_SEEDS + len(search.trials)
             search.trials.append(self._run(name, "search", seed, arguments, stage=stage, unit=tuple(point)))
         return search.trials[done:]
 
     def _score(self, trial: Run, metric: Literal["validation", "headline"] = "validation") -> float:
-        """Higher is better; one that diverged is worse than all that did not."""
+        """Higher is better; a diverged trial is worse than all others."""
         status, sign = trial.status(), 1 if self._settings[f"{metric}_better"] == "higher" else -1
         measured = self._settings[f"{metric}_metric"].replace("test/", "val/")
         return sign * status["metrics"][measured] if status["status"] == "complete" else -np.inf
 
     def winner(self, name: str, metric: Literal["validation", "headline"] = "validation") -> Run | None:
-        """An optimizer's best trial so far by a metric of the validation split, the first of those that are equal."""
+        """An optimizer's best trial so far by a metric of the validation split; the first of equal ones."""
         return max(self.searches[name].trials, key=lambda trial: self._score(trial, metric), default=None)
 
     def confirm(self) -> list[Run]:
-        """The winners on fresh seeds, evaluated on the test split once, and the reference's at other lengths too."""
+        """The winners on fresh seeds, each evaluated on the test split once, and the reference's also at other
+        lengths.
+        """
         for seed in range(self._first_seed, self._first_seed + self._settings["confirm"]):
             for name in self.searches:
                 self.confirmation.append(self._run(name, "confirm", seed, self._chosen(name)))
@@ -151,18 +155,18 @@ class Course:
         unit: tuple[float, ...] = (),
     ) -> Run:
         test = str(phase != "search").lower()
-        overridden = {argument.partition("=")[0] for argument in arguments}  # a key that is given twice is refused
+        overridden = {argument.partition("=")[0] for argument in arguments}  # giving a key twice is an error
         shared = [override for override in self._overrides if override.partition("=")[0] not in overridden]
         overrides = [*shared, f"optimizer={name}", *arguments, f"test={test}", f"seed={seed}", f"run.phase={phase}"]
         plain, _, directory = locate(self._compose(overrides))
-        usable_status(directory, plain)  # refuses, or with FRESH=1 sets aside, what other sources made
+        usable_status(directory, plain)  # refuses a run made by different source code, or sets it aside with FRESH=1
         trial = len(self.searches[name].trials) + 1 if phase == "search" else 0
         return Run(overrides, directory, name, phase, seed, stage, trial, length, unit)
 
 
 def draw(ranges: Mapping[str, Any], overrides: Sequence[str], number: int) -> dict[str, Any]:
-    """What replicate ``number`` draws from the ranges of a study, by config key. A key that the command line sets, or a
-    group above it, keeps what it sets.
+    """What replicate ``number`` draws from the ranges of a study, by config key. Keys that the command line sets,
+    itself or through a group above them, are not drawn.
     """
     rng = np.random.default_rng([number, 1])
     given = [override.lstrip("+~").partition("=")[0] for override in overrides]
@@ -181,7 +185,7 @@ def draw(ranges: Mapping[str, Any], overrides: Sequence[str], number: int) -> di
 
 
 def written(value: Any) -> str:
-    """A number, a list of them, a word or None as Hydra's command line takes it."""
+    """A number, a list of numbers, a word or None in the syntax of Hydra's command line."""
     if isinstance(value, list):
         return f"[{','.join(map(repr, value))}]"
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

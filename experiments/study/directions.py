@@ -1,4 +1,4 @@
-"""The metrics that a study goes by, with their directions, which are those of their declarations."""
+"""The metrics that a study uses, with the directions that their declarations give."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,16 +9,16 @@ from experiments.harness.metric import Metric, find, metrics_of
 
 def with_directions(config: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of a study from a run's resolved config, with ``better`` and ``validation_better`` (higher or lower)
-    and its secondary metrics with a direction each.
+    and a direction for each secondary metric.
 
-    Raises ConfigError for a metric that the task does not declare, or that is measured on no such split or set.
+    Raises ConfigError for a metric that the task does not declare, or does not measure on that split or set.
     """
     study = config["study"]
     validation = _declared(config, "validation_metric", study["validation_metric"])
     if not study["validation_metric"].startswith("val/"):
         raise ConfigError(
-            f"study.validation_metric={study['validation_metric']} is not measured while settings are chosen, which is "
-            "done by the split val alone."
+            f"study.validation_metric={study['validation_metric']} is not measured during the search, which uses only "
+            "the split val."
         )
     primary = _declared(config, "primary_metric", study["primary_metric"])
     secondary = {name: _declared(config, "secondary_metrics", name).better for name in study["secondary_metrics"]}
@@ -28,8 +28,8 @@ def with_directions(config: Mapping[str, Any]) -> dict[str, Any]:
         metric = _declared(config, "headline_metric", headline)
         if headline not in secondary or not headline.startswith("test/") or "val" not in metric.splits:
             raise ConfigError(
-                f"study.headline_metric={headline} must be one of study.secondary_metrics, test/<name>, that is "
-                "measured on val too: its winners are chosen there."
+                f"study.headline_metric={headline} must be one of study.secondary_metrics, test/<name>, and also "
+                "measured on val, where its winners are chosen."
             )
         directions["headline_better"] = metric.better
     return {**study, **directions}
@@ -47,9 +47,9 @@ def _declared(config: Mapping[str, Any], key: str, name: str) -> Metric:
         there = ", ".join(config["data"].get(metric.sets, {})) or "none"
         raise ConfigError(f"study.{key} names {name}, but data.{metric.sets} has no {of_set}: {there}.")
     if split not in metric.splits:
-        raise ConfigError(f"study.{key} names {name}, which is measured on {' and '.join(metric.splits)} alone.")
+        raise ConfigError(f"study.{key} names {name}, which is measured only on {' and '.join(metric.splits)}.")
     if split == "flatness" and not config["flatness"]["draws"]:
-        raise ConfigError(f"study.{key} names {name}, but flatness.draws=0 measures none.")
+        raise ConfigError(f"study.{key} names {name}, but flatness.draws=0 turns that measurement off.")
     if split == "samples" and not config["train"]["sample_every"]:
-        raise ConfigError(f"study.{key} names {name}, but train.sample_every=null generates none.")
+        raise ConfigError(f"study.{key} names {name}, but train.sample_every=null generates no samples.")
     return metric

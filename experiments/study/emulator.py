@@ -1,6 +1,6 @@
-"""What a setting would have given, by all the trials of a study: a Gaussian process through them, and their residuals.
+"""Emulate the result of any hyperparameters from a study's trials: a Gaussian process through them, plus residuals.
 
-Surrogate benchmarks (Eggensperger et al. 2015, AAAI 29) let any protocol be tried on a data set of trials.
+Such surrogate benchmarks (Eggensperger et al. 2015, AAAI 29) make it possible to try any protocol on recorded trials.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,24 +20,24 @@ Integers = NDArray[np.intp]
 
 @dataclass(frozen=True)
 class Trials:
-    """All trials of one optimizer, of all replicates."""
+    """All trials of one optimizer in all replicates."""
 
     units: Array
     """[n, dimensions]"""
     losses: Array
-    """[n]: last validation value, its sign such that lower is better; a diverged trial has the worst of the others"""
+    """[n]: last validation value, signed so that lower is better; a diverged trial gets the worst of the others"""
     replicates: Integers
-    """[n]: place of the replicate among those of the study"""
+    """[n]: index of the replicate within the study"""
 
     def best(self, replicate: int, allowed: NDArray[np.bool_] | None = None) -> float | None:
-        """The lowest loss of a replicate, of those trials that are ``allowed``."""
+        """The lowest loss in a replicate, among the ``allowed`` trials."""
         mine = self.replicates == replicate
         kept = self.losses[mine if allowed is None else mine & allowed]
         return float(kept.min()) if kept.size else None
 
 
 def all_trials(study: Mapping[str, object], replicates: Sequence[Replicate], optimizer: str) -> Trials:
-    """Raises SuiteError where no trial of the optimizer has ended with the validation metric."""
+    """Raises SuiteError if no trial of the optimizer has ended with a value of the validation metric."""
     metric, sign = str(study["validation_metric"]), sign_of(str(study["validation_better"]))
     units, losses, places = [], [], []
     for place, replicate in enumerate(replicates):
@@ -48,19 +48,21 @@ def all_trials(study: Mapping[str, object], replicates: Sequence[Replicate], opt
             places.append(place)
     found = np.array(losses, dtype=float)
     if not np.isfinite(found).any():
-        raise SuiteError(f"No trial of {optimizer} has a value of {metric}, so nothing can be learnt from its trials.")
+        raise SuiteError(
+            f"No trial of {optimizer} has a value of {metric}, so no emulator can be fitted to its trials."
+        )
     return Trials(
         np.array(units), np.where(np.isfinite(found), found, found[np.isfinite(found)].max()), np.array(places)
     )
 
 
 class Emulator:
-    """One optimizer's loss anywhere in its space, in any of the replicates. Losses are relative to the replicates' own
-    level, which all optimizers of a study share.
+    """One optimizer's loss anywhere in its space, in any of the replicates. Losses are relative to the level of the
+    replicate, which all optimizers of a study share.
     """
 
     def __init__(self, trials: Trials, levels: Array, rng: np.random.Generator) -> None:
-        """``levels`` [replicates] are taken from the losses of each replicate."""
+        """``levels`` [replicates] are subtracted from the losses of each replicate."""
         losses = trials.losses - levels[trials.replicates]
         self._best, self._unit = losses.min(), SPREAD_BELOW * (np.median(losses) - losses.min()) or 1.0
         tamed = drawn_in((losses - self._best) / self._unit)
@@ -68,7 +70,7 @@ class Emulator:
         self._units, values = trials.units[None], ((tamed - self._mean) / self._scale)[None]
         kept, _ = most_probable(self._units, values, rng)
         self._fit = Fit(*(array[:, :1] for array in kept))
-        # What each trial lies off when it is left out, exactly (Rasmussen and Williams 2006, equation 5.12).
+        # The exact leave-one-out residuals (Rasmussen and Williams 2006, equation 5.12).
         residuals = self._fit.weights[0, 0] / np.diagonal(self._fit.inverse[0, 0])
         self.explained = float(1 - residuals.var() / values.var())
         good = trials.losses - levels[trials.replicates] <= np.median(losses)
@@ -79,7 +81,7 @@ class Emulator:
 
     @property
     def dimensions(self) -> int:
-        """Of its space."""
+        """Of the search space."""
         return int(self._units.shape[-1])
 
     def expected(self, points: Array) -> Array:
@@ -87,7 +89,7 @@ class Emulator:
         return self._losses(predict(self._units, self._fit, points[None])[0][0, 0])
 
     def runs(self, points: Array, replicate: int, rng: np.random.Generator) -> Array:
-        """Losses ``[n]`` of single runs in one replicate, with residuals drawn from those of its good trials."""
+        """Losses ``[n]`` of single runs in one replicate, with residuals drawn from its good trials."""
         off = rng.choice(self._residuals[replicate], size=len(points))
         return self._losses(predict(self._units, self._fit, points[None])[0][0, 0] + off)
 
@@ -97,6 +99,8 @@ class Emulator:
 
 
 def levels_of(trials: Sequence[Trials], replicates: int) -> Array:
-    """How far each replicate lies above the mean of all, for all optimizers alike: the mean of their best losses."""
+    """How far each replicate lies above the mean of all, shared by all optimizers: from the mean of their best
+    losses.
+    """
     best = np.array([[each.best(place) or 0.0 for place in range(replicates)] for each in trials])
     return np.asarray(best.mean(axis=0) - best.mean())

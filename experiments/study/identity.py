@@ -1,7 +1,7 @@
-"""What makes a study the one that it is, and the name of its folder.
+"""The identity of a study, and the name of its folder.
 
-Two studies that differ in anything but how they round have different identities; what is published under a name is
-replaced only by the same study.
+Two studies that differ in anything except rounding have different identities; a published study is replaced only by the
+same study.
 """
 
 import hashlib
@@ -18,12 +18,13 @@ from experiments.harness.config import result_config, same_numbers
 from experiments.harness.errors import ConfigError
 
 NOT_IN_NAME = ("scale", "experiment", "data.places", "study.numbers")
-"""Overrides that have a folder of their own or say where the data are to be had; so have the groups run and hydra."""
+"""Overrides that are already part of the folder's path, or that only say where data come from; the groups run and hydra
+do not count either."""
 LONGEST_NAME = 100
-"""Characters of a folder's name that still read well; beyond, a hash stands for the overrides."""
+"""Longest readable folder name, in characters; beyond it, a hash replaces the overrides."""
 
 ROUNDING = ("threads", "instruction_set")
-"""Settings of ``train`` that decide how a run rounds, and so its last bits, but not what a study compares."""
+"""Settings of ``train`` that affect how a run rounds, and so its last bits, but not what a study compares."""
 DECISIONS = (
     "reference",
     "replicates",
@@ -36,13 +37,14 @@ DECISIONS = (
     "margin_percent",
     "margin",
 )
-"""What of the group ``study`` decides the search, the draws and the verdict."""
+"""Keys of the group ``study`` that affect the search, the draws or the verdict."""
 
 
 def study_name(cfg: DictConfig, plain: DictConfig, overrides: Sequence[str], contestants: Sequence[str]) -> str:
-    """The experiment's own name, and every override that makes it another one, with its value as it was resolved.
+    """The experiment's name, followed by every override that changes it, with its resolved value.
 
-    ``cfg`` is the study's config, ``plain`` that of its experiment without overrides. Letters, digits and ``=.,_-``.
+    ``cfg`` is the study's config, ``plain`` that of its experiment without overrides. The result consists of letters,
+    digits and ``=.,_-``.
     """
     leaf = str(cfg.experiment).rsplit("/", 1)[-1]
     parts = [leaf]
@@ -70,7 +72,7 @@ def _written(value: Any) -> str:
 
 
 def study_identity(configs: Mapping[str, Mapping[str, Any]], fingerprint: str) -> dict[str, Any]:
-    """What is compared and how, as plain data. ``configs`` are the contestants' resolved configs."""
+    """What the study compares, and how, as plain data. ``configs`` are the contestants' resolved configs."""
     first = next(iter(configs.values()))
     decides = result_config(dict(first), fingerprint)
     shared = {key: value for key, value in decides.items() if key not in ("optimizer", "seed", "test")}
@@ -83,10 +85,10 @@ def study_identity(configs: Mapping[str, Mapping[str, Any]], fingerprint: str) -
 
 
 def check_folder(directory: Path, identity: Mapping[str, Any]) -> None:
-    """Raise ConfigError if another study than that of ``identity`` is published in ``directory``."""
+    """Raise ConfigError if ``directory`` holds a published study with a different identity."""
     existing = next(folder for folder in (directory, *directory.parents) if folder.exists())
     try:
-        tempfile.TemporaryFile(dir=existing).close()  # what os.access says of /proc or a full disk is not so
+        tempfile.TemporaryFile(dir=existing).close()  # os.access is wrong about /proc and full disks
     except OSError as error:
         raise ConfigError(
             f"{existing} cannot be written ({error.strerror}), so no study could be published: set run.results_dir."
@@ -94,25 +96,25 @@ def check_folder(directory: Path, identity: Mapping[str, Any]) -> None:
     path = directory / "study.json"
     if not path.exists():
         if directory.exists() and any(directory.iterdir()):
-            raise ConfigError(f"{directory} holds something else than a study: move it, or set run.results_dir.")
+            raise ConfigError(f"{directory} holds something other than a study: move it, or set run.results_dir.")
         return
     try:
         theirs = dict(json.loads(path.read_bytes())["identity"])
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise ConfigError(
-            f"{path} is damaged, so which study is published there is not known: delete the folder, or publish this "
-            "one elsewhere (run.results_dir=<folder>)."
+            f"{path} is damaged, so it is not known which study is published there: delete the folder, or publish "
+            "this one elsewhere (run.results_dir=<folder>)."
         ) from error
     differences = list(_differences(theirs, identity))
     if differences:
         raise ConfigError(
-            f"{directory} holds another study, which differs in {'; '.join(differences[:3])}. It stays as it is: "
+            f"{directory} holds another study, which differs in {'; '.join(differences[:3])}. It is not overwritten: "
             "delete it, or publish this one elsewhere (run.results_dir=<folder>)."
         )
 
 
 def _differences(theirs: Any, ours: Any, where: str = "") -> Any:
-    """``key: published value, here value``, for what both tell; the contestants have to be the same."""
+    """``key: published value, here value`` for keys that both have; the contestants must be the same."""
     if not (isinstance(theirs, Mapping) and isinstance(ours, Mapping)):
         if theirs is not None and json.dumps(theirs) != json.dumps(ours):
             yield f"{where}: published {json.dumps(theirs)}, here {json.dumps(ours)}"

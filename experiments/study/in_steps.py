@@ -1,4 +1,4 @@
-"""A difference in a metric, told in steps: how much longer or shorter the reference would have to run for it."""
+"""A difference in a metric, expressed in steps: how much longer or shorter the reference would have to run for it."""
 
 import math
 from collections.abc import Sequence
@@ -10,43 +10,43 @@ from scipy import stats
 from experiments.study.statistics import ALPHA, Better, sign_of
 
 MOST_TIMES = 100
-"""the steps: beyond, a difference in steps says only that they are many. Nobody measured the slope so far out."""
+"""Larger differences are reported as at least this many times the steps: no slope was measured that far out."""
 LEAST_PERCENT = -100.0 * (MOST_TIMES - 1)
 
 
 @dataclass(frozen=True)
 class Steps:
-    """A difference told in steps: by how many per cent fewer steps a ends where b does; below 0, more."""
+    """A difference in steps: by how many per cent fewer steps a reaches b's final value; below 0, more."""
 
     mean: float
     ci95: tuple[float, float] | None
-    """None below 2 replicates"""
+    """None with fewer than 2 replicates"""
 
 
 def log_slope(points: Sequence[tuple[float, float]]) -> float | None:
-    """Slope of the metric against ln(steps), by least squares through (steps, value); None below 2 lengths."""
+    """Least-squares slope of the metric against ln(steps), from (steps, value); None with fewer than 2 lengths."""
     if len({steps for steps, _ in points}) < 2:
         return None
     return float(np.polyfit([math.log(steps) for steps, _ in points], [value for _, value in points], 1)[0])
 
 
 def improves(slopes: Sequence[float], better: Better) -> bool:
-    """Whether longer runs are better on average, so that a difference can be told in steps."""
+    """Whether longer runs are better on average, so that a difference can be expressed in steps."""
     return bool(slopes) and sign_of(better) * float(np.mean(slopes)) > 0
 
 
 def fewer_steps(differences: Sequence[float], slopes: Sequence[float], better: Better) -> Steps | None:
-    """By how many per cent fewer steps a ends where b does: 100 (1 - exp(-d / s)), with the mean difference d of a - b
-    and the mean slope s of b's metric against ln(steps), one of each a replicate.
+    """By how many per cent fewer steps a reaches b's final value: 100 (1 - exp(-d / s)), with the mean difference d of
+    a - b and the mean slope s of b's metric against ln(steps), one of each per replicate.
 
-    Its interval is that of d / s by the jackknife over replicates (pseudo-values, t with n - 1 degrees of freedom),
-    carried through the same formula. None where longer runs are not better on average, or one replicate
-    decides whether they are.
+    The interval is that of d / s from the jackknife over replicates (pseudo-values, t with n - 1 degrees of freedom),
+    transformed by the same formula. None if longer runs are not better on average, or if a single replicate decides
+    whether they are.
     """
     d, s = np.asarray(differences, dtype=float), np.asarray(slopes, dtype=float)
     n = len(d)
     if len(s) != n:
-        raise ValueError(f"Every difference needs its slope, but there are {n} and {len(s)}.")
+        raise ValueError(f"Every difference needs a slope, but there are {n} differences and {len(s)} slopes.")
     without = [np.delete(s, i) for i in range(n)] if n > 1 else []
     if not all(improves(kept.tolist(), better) for kept in (s, *without)):
         return None
@@ -60,10 +60,10 @@ def fewer_steps(differences: Sequence[float], slopes: Sequence[float], better: B
 
 
 def percent_fewer(ratio: float) -> float:
-    """``ratio`` is a difference over the slope against ln(steps). No less than LEAST_PERCENT."""
+    """``ratio`` is a difference divided by the slope against ln(steps). At least LEAST_PERCENT."""
     return max(LEAST_PERCENT, -100 * math.expm1(min(-ratio, math.log(MOST_TIMES))))
 
 
 def margin_in_units(percent: float, slopes: Sequence[float], better: Better) -> float | None:
-    """The difference in the metric that ``percent`` fewer steps make; None where longer runs are not better."""
+    """The difference in the metric caused by ``percent`` fewer steps; None if longer runs are not better."""
     return abs(float(np.mean(slopes))) * -math.log1p(-percent / 100) if improves(slopes, better) else None

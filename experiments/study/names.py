@@ -1,4 +1,4 @@
-"""Names of optimizers as readers know them."""
+"""The usual names of optimizers."""
 
 OPTIMIZERS = {
     "lion": "Lion",

@@ -1,4 +1,4 @@
-"""The published numbers of results/paper.yaml, and whether a study at the paper's own scale bears them out."""
+"""The published numbers in results/paper.yaml, and whether a study at the paper's own scale confirms them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,8 +11,8 @@ from experiments.harness.errors import ConfigError
 from experiments.study.statistics import Better, Difference, pairs_needed, sign_of
 
 SEED_NOISE = 0.25
-"""Per cent points of accuracy. Where the paper's two numbers differ by no more, it claims no gain: two standard errors
-of the difference of two means of 3 runs, at a standard deviation of 0.15 over the seeds of an ImageNet run.
+"""Percentage points of accuracy. If the paper's two numbers differ by no more, that is not a claimed gain: two standard
+errors of the difference of two means of 3 runs, with a standard deviation of 0.15 between seeds of an ImageNet run.
 """
 
 
@@ -27,35 +27,35 @@ class PaperCell:
     trust: str
     """exact, good, digitised or unverified"""
     uncertainty: float | None = None
-    """half width, in the metric's units; digitised values only"""
+    """half-width, in the metric's units; only for digitised values"""
 
 
 @dataclass(frozen=True)
 class Claim:
-    """What the paper says about two optimizers, and what a study says to that."""
+    """The paper's claim about two optimizers, and a study's outcome for it."""
 
     kind: str
     """gain or tie"""
     by: str | None
     """the optimizer that the paper finds better; None for a tie"""
     outcome: str | None
-    """confirmed, contradicted, cannot tell; None below 2 pairs"""
+    """confirmed, contradicted, cannot tell; None with fewer than 2 pairs"""
     pairs_needed: int | None
-    """that would show it in 80 % of all studies if it is true, at this study's spread; None where that is not known, or
+    """pairs that would show the claim in 80 % of studies if it is true, given this study's spread; None if unknown or
     above 10 000"""
 
 
 def paper_cell(path: Path, key: str, metric: str) -> PaperCell | None:
-    """What the paper reports for ``metric`` (``top1``, or as a run records it: ``test/top1``) in the cell
-    ``key = "<task>.<cell>"`` of the file at ``path``; None where it reports no such metric.
+    """The paper's numbers for ``metric`` (``top1``, or as recorded by runs: ``test/top1``) in the cell
+    ``key = "<task>.<cell>"`` of the file at ``path``; None if the paper does not report that metric.
 
-    Raises ConfigError for a cell that the file does not hold.
+    Raises ConfigError if the file has no such cell.
     """
     cells: dict[str, dict[str, Any]] = yaml.safe_load(path.read_text(encoding="utf-8"))["cells"]
     task, _, name = key.partition(".")
     if name not in cells.get(task, {}):
         known = ", ".join(f"{task}.{cell}" for cell in cells.get(task, {})) or "its tasks are " + ", ".join(cells)
-        raise ConfigError(f"study.paper={key} is no cell of {path.name}: {known}.")
+        raise ConfigError(f"study.paper={key} is not a cell in {path.name}: {known}.")
     entry = cells[task][name]["metrics"].get(metric.rpartition("/")[2])
     return PaperCell(**entry) if entry else None
 
@@ -63,14 +63,14 @@ def paper_cell(path: Path, key: str, metric: str) -> PaperCell | None:
 def claim_of(
     cell: PaperCell, a: str, b: str, difference: Difference | None, *, percent: bool, margin: float | None
 ) -> Claim:
-    """The paper's claim about a and b, held against our paired ``difference`` a - b.
+    """The paper's claim about a and b, compared with our paired ``difference`` a - b.
 
-    The claim is a gain where its two numbers lie further apart than reading them off a figure, or 3 seeds, can tell
-    (``percent``: the metric is an accuracy in per cent), else a tie.
+    The claim is a gain if the paper's two numbers differ by more than the precision of reading them off a figure or the
+    noise of 3 seeds (``percent``: the metric is an accuracy in per cent); otherwise it is a tie.
 
-    A gain is *contradicted* where the 90 % interval lies below half of it (a one-sided test at 5 %), *confirmed* where
-    it is not and the 95 % interval lies above 0. A tie is *confirmed* where the 90 % interval lies within ``margin``,
-    by default twice that resolution, and contradicted where it lies outside. Else we *cannot tell*.
+    A gain is *contradicted* if the 90 % interval lies below half of it (a one-sided test at 5 %), and otherwise
+    *confirmed* if the 95 % interval lies above 0. A tie is *confirmed* if the 90 % interval lies within ``margin``, by
+    default twice that precision, and contradicted if it lies outside. Otherwise we *cannot tell*.
     """
     claimed = cell.values[a] - cell.values[b]
     resolution = 2 * cell.uncertainty if cell.uncertainty else SEED_NOISE if percent else 0.0

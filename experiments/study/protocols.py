@@ -1,4 +1,4 @@
-"""Tuning protocols tried on emulated optimizers: whom would each have called the better one?"""
+"""Tuning protocols, run on emulated optimizers: which optimizer would each have called the better one?"""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -11,26 +11,26 @@ from experiments.study.statistics import LEAST_REPLICATES, paired_difference, ve
 from experiments.study.surrogate import Array, box_width, next_points
 
 RATES = (0.178, 0.562, 1.78, 5.62)
-"""multiples of the default rate: the suite's grid of before"""
+"""multiples of the default learning rate: the suite's former grid"""
 CONFIRM_SEEDS = 8
-"""fresh seeds of both winners, in that protocol"""
+"""fresh seeds for both winners in that protocol"""
 ALGOPERF = (3, 5)
-"""studies, and points of each: the external tuning of AlgoPerf (Dahl et al. 2023, arXiv:2306.07179)"""
+"""studies, and points in each: AlgoPerf's external tuning (Dahl et al. 2023, arXiv:2306.07179)"""
 RANDOM_POINTS = 30
 
 
 class Side(NamedTuple):
-    """An optimizer that takes part."""
+    """One of the two optimizers."""
 
     emulator: Emulator
     default: Array | None
-    """where its default settings lie in its space; None: unknown, or outside"""
+    """position of its default hyperparameters in its space; None: unknown"""
     rates: Array | None
-    """[len(RATES), dimensions]: the same at the multiples of its rate"""
+    """[len(RATES), dimensions]: the default at multiples of its learning rate"""
 
 
 class Searches(NamedTuple):
-    """Emulated searches of the suite, one after another in drawn replicates."""
+    """Emulated searches by the suite's method, each in a randomly drawn replicate."""
 
     before: Array
     """[n]: best loss before the last stage"""
@@ -41,12 +41,12 @@ class Searches(NamedTuple):
 
 
 def by_margin(a: float, b: float, margin: float) -> str:
-    """What a reader of two numbers says."""
+    """The conclusion from two plain numbers."""
     return "tie" if abs(a - b) <= margin else "a" if a < b else "b"
 
 
 def default_settings(a: Side, b: Side, replicate: int, margin: float, rng: np.random.Generator) -> str | None:
-    """One run of each at its default."""
+    """One run of each with its default hyperparameters."""
     if a.default is None or b.default is None:
         return None
     x, y = (
@@ -56,7 +56,9 @@ def default_settings(a: Side, b: Side, replicate: int, margin: float, rng: np.ra
 
 
 def rate_grid(a: Side, b: Side, replicate: int, margin: float, rng: np.random.Generator) -> str | None:
-    """Four rates on one seed, all else at the default; then an interval over fresh seeds of the winners."""
+    """Four learning rates on one seed, everything else at the default; then an interval over fresh seeds of the
+    winners.
+    """
     if a.rates is None or b.rates is None:
         return None
     confirmed = []
@@ -67,7 +69,7 @@ def rate_grid(a: Side, b: Side, replicate: int, margin: float, rng: np.random.Ge
 
 
 def algoperf(a: Side, b: Side, replicates: Sequence[int], margin: float, rng: np.random.Generator) -> str:
-    """The mean over studies of the best of five random points."""
+    """Best of five random points, averaged over the studies."""
     scores = [
         float(np.mean([_best_of(side, ALGOPERF[1], replicate, rng) for replicate in replicates])) for side in (a, b)
     ]
@@ -75,7 +77,7 @@ def algoperf(a: Side, b: Side, replicates: Sequence[int], margin: float, rng: np
 
 
 def best_of_many(a: Side, b: Side, replicate: int, margin: float, rng: np.random.Generator) -> str:
-    """The best of thirty random points, by its own score."""
+    """Best of thirty random points, judged by the same score."""
     scores = [_best_of(side, RANDOM_POINTS, replicate, rng) for side in (a, b)]
     return by_margin(scores[0], scores[1], margin)
 
@@ -87,7 +89,7 @@ def _best_of(side: Side, points: int, replicate: int, rng: np.random.Generator) 
 def search(
     emulator: Emulator, replicates: Sequence[int], stages: Sequence[int], confirm: int, rng: np.random.Generator
 ) -> Searches:
-    """The suite's searches, each in the replicate that is given for it."""
+    """The suite's searches, one in each of the given ``replicates``."""
     points = hypercubes(rng, len(replicates), stages[0])[:, :, : emulator.dimensions]
 
     def tried(at: Array) -> Array:
@@ -105,19 +107,19 @@ def search(
 
 
 def replicated(a: Searches, b: Searches, drawn: Sequence[int], margin: float) -> str | None:
-    """The suite's protocol, made of the searches that were ``drawn``."""
+    """The suite's protocol, composed of the ``drawn`` searches."""
     gains = [float((each.before[drawn] - each.best[drawn]).mean()) for each in (a, b)]
     return judged(a.confirmed[drawn].tolist(), b.confirmed[drawn].tolist(), margin, abs(gains[0] - gains[1]))
 
 
 def judged(a: Sequence[float], b: Sequence[float], margin: float, unsettled: float | None = None) -> str | None:
-    """``a``, ``b``, ``tie``, ``undecided`` or ``withheld``, where lower is better; None with too few pairs."""
+    """``a``, ``b``, ``tie``, ``undecided`` or ``withheld``, with lower being better; None with too few pairs."""
     if len(a) < LEAST_REPLICATES:
         return None
     return verdict(paired_difference(a, b), a="a", b="b", better="lower", margin=margin, unsettled=unsettled)
 
 
 def outcomes(times: int, once: Callable[[], str | None]) -> list[str]:
-    """What a protocol says each time; empty where it cannot be tried."""
+    """The conclusion of a protocol in each repetition; empty if it cannot be run."""
     said = [once() for _ in range(times)]
     return [each for each in said if each is not None]

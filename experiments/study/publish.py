@@ -1,4 +1,4 @@
-"""From runs/ to results/: each finished replicate as one file, and what the study was."""
+"""Publish a study from runs/ to results/: one file per finished replicate, and a description of the study."""
 
 import ctypes
 import errno
@@ -25,23 +25,23 @@ from experiments.study.search import Space
 from experiments.study.sweep import Study
 
 AT_FDCWD, RENAME_EXCHANGE = -100, 2
-"""Of fcntl.h and linux/fs.h."""
+"""From fcntl.h and linux/fs.h."""
 
 
 @contextmanager
 def publishing(study: Study, command: str) -> Iterator[Path]:
-    """A folder with study.json, samples and the replicates, those of before and those that the study has just run, to
-    which the block adds pages and figures; afterwards it takes the place of ``study.results``, whole or, if anything
-    goes wrong, not at all.
+    """Yield a folder with study.json, samples and all replicates, the earlier ones and those just run, for the block to
+    add pages and figures. Afterwards the folder replaces ``study.results`` atomically; if anything fails,
+    ``study.results`` is left unchanged.
 
-    ``command`` is what a reader types to add a replicate.
+    ``command`` is the command that adds a replicate.
     """
     target = study.results
     target.parent.mkdir(parents=True, exist_ok=True)
     aside, old = (target.parent / f".{target.name}.{kind}" for kind in ("partial", "old"))
     with _held(target.parent):
         if old.exists() and not target.exists():
-            old.rename(target)  # a process was killed where it could not exchange the two at once
+            old.rename(target)  # killed between two renames, on a file system without an atomic exchange
         check_folder(target, study.identity)
         shutil.rmtree(aside, ignore_errors=True)
         try:
@@ -54,7 +54,7 @@ def publishing(study: Study, command: str) -> Iterator[Path]:
 
 @contextmanager
 def _held(folder: Path) -> Iterator[None]:
-    """Publish one study of a task at a time; the system lets go when a holder dies."""
+    """Lock: only one study of a task is published at a time. The system releases the lock when its holder dies."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -93,14 +93,14 @@ def _replicate(course: Course) -> Replicate:
     runs = tuple(_published(run) for run in course.runs)
     environments = [json.loads((run.directory / "environment.json").read_bytes()) for run in course.runs]
     first = environments[0]
-    first["sources_digest"] = first["sources_digest"].partition("-")[0]  # the part that all optimizers share
+    first["sources_digest"] = first["sources_digest"].partition("-")[0]  # the part shared by all optimizers
     for run, environment in zip(course.runs, environments, strict=True):
         for key in ("hardware", "packages", "sources_digest"):
             theirs = environment[key].partition("-")[0] if key == "sources_digest" else environment[key]
             if theirs != first[key]:
                 raise SuiteError(
-                    f"Replicate {course.number} is split: {run.directory} was made with {key} {theirs}, its first run "
-                    f"with {first[key]}. A replicate is run in one place; FRESH=1 runs it anew."
+                    f"Replicate {course.number} is inconsistent: {run.directory} was made with {key} {theirs}, its "
+                    f"first run with {first[key]}. A replicate must be run in one environment; FRESH=1 runs it again."
                 )
     return Replicate(course.number, first, course.nuisance, runs)
 
@@ -108,8 +108,8 @@ def _replicate(course: Course) -> Replicate:
 def _published(run: Run) -> ReplicateRun:
     directory = run.directory
     if damage := find_damage(directory, run.status()):
-        raise RunError(f"The record of {directory} is damaged ({damage}). The same command computes its end again.")
-    # Of the runs that give the difference; of others nothing is asked by example.
+        raise RunError(f"The record of {directory} is damaged ({damage}). Rerun the same command to repair it.")
+    # Only for the runs that give the difference; per-example values of others are not used.
     by_example = run.phase in ("confirm", "headline") and run.status()["status"] == "complete"
     metric, losses = read_example_losses(directory) if by_example else ("", np.zeros(0))
     return ReplicateRun(
@@ -131,7 +131,7 @@ def _published(run: Run) -> ReplicateRun:
 
 
 def _copy_samples(course: Course, directory: Path) -> None:
-    """What each optimizer's first confirmed run has generated, where the task generates anything."""
+    """Copy the samples of each optimizer's first confirm run, if the task generates any."""
     shutil.rmtree(directory / "samples", ignore_errors=True)
     for run in reversed(course.confirmation):
         if run.phase == "confirm" and (run.directory / "samples.png").exists():
@@ -140,7 +140,7 @@ def _copy_samples(course: Course, directory: Path) -> None:
 
 
 def _described(space: Space, steps: int) -> list[dict[str, Any]]:
-    """One entry for each coordinate of a point, named as a reader would."""
+    """One entry for each coordinate of a point, with a readable name."""
     arguments = [dimension.argument for dimension in space.dimensions]
     described = []
     for number, dimension in enumerate(space.dimensions):
@@ -163,7 +163,7 @@ def _regime(config: Mapping[str, Any], environment: Mapping[str, Any]) -> dict[s
 
 
 def _swap_in(aside: Path, target: Path, old: Path) -> None:
-    """Put ``aside`` in the place of ``target`` in one step of the file system; what was there lies aside then."""
+    """Exchange ``aside`` and ``target`` in one atomic operation."""
     if not target.exists():
         aside.rename(target)
         return
@@ -172,7 +172,7 @@ def _swap_in(aside: Path, target: Path, old: Path) -> None:
         code = ctypes.get_errno()
         if code not in (errno.EINVAL, errno.ENOSYS):
             raise OSError(code, os.strerror(code), str(target))
-        # A file system that cannot exchange, such as NFS: for a moment the old folder has another name.
+        # The file system cannot exchange folders (NFS): for a moment the old folder has another name.
         shutil.rmtree(old, ignore_errors=True)
         target.rename(old)
         aside.rename(target)

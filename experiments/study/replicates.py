@@ -1,4 +1,4 @@
-"""The replicates of a study, as they are published: one Parquet file each, a row a run."""
+"""The published replicates of a study: one Parquet file per replicate, one row per run."""
 
 import json
 import re
@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 from experiments.harness.errors import DataError
 
 Phase = Literal["search", "confirm", "headline", "length"]
-"""search: a trial of tuning; confirm: the winner on a fresh seed; headline: the same of the trial that is best by
-study.headline_metric, where it is another one; length: the reference's winner, shorter or longer"""
+"""search: a tuning trial; confirm: the winner on a fresh seed; headline: the trial that is best by
+study.headline_metric on a fresh seed, if it is another one; length: the reference's winner at another length"""
 
 METADATA = b"lion_replicate"
 COLUMNS = {
@@ -38,32 +38,32 @@ COLUMNS = {
 
 @dataclass(frozen=True)
 class ReplicateRun:
-    """One run of a replicate, with all that its record said."""
+    """One run of a replicate, with everything in its record."""
 
     run_id: str
     optimizer: str
     phase: Phase
     stage: int
-    """of a trial, from 1; else 0"""
+    """of a trial, from 1; otherwise 0"""
     trial: int
-    """of this optimizer in this replicate, from 1 over all stages; else 0"""
+    """number of the trial of this optimizer in this replicate, from 1 over all stages; otherwise 0"""
     length: float
     """the run's steps, as a multiple of the experiment's"""
     seed: int
     unit: tuple[float, ...]
-    """where the settings lie in the optimizer's search space, each from 0 to 1; empty where nothing is searched"""
+    """position of the hyperparameters in the optimizer's search space, each from 0 to 1; empty without a search"""
     config: str
-    """JSON: what decides the run's result, the hash of which is in ``run_id``"""
+    """JSON: the part of the config that decides the result, whose hash is in ``run_id``"""
     status: str
     """JSON: its status.json"""
     metrics: str
-    """its metrics.jsonl, to the byte"""
+    """its metrics.jsonl, byte for byte"""
     parameter_groups: str
     """JSON: its parameter_groups.json"""
     example_metric: str = ""
-    """what the examples of the test were judged by, as ``test/<name>``, in a run that confirms; else empty"""
+    """the metric recorded per test example, as ``test/<name>``, in a confirm run; otherwise empty"""
     example_losses: tuple[float, ...] = ()
-    """what each of them gave: their mean is the metric"""
+    """its value for each example; their mean is the metric"""
 
     @cached_property
     def settings(self) -> dict[str, Any]:
@@ -73,12 +73,12 @@ class ReplicateRun:
 
     @cached_property
     def rows(self) -> list[dict[str, float]]:
-        """Of metrics.jsonl."""
+        """The rows of metrics.jsonl."""
         return [json.loads(line) for line in self.metrics.splitlines()]
 
     @property
     def diverged(self) -> bool:
-        """Whether it ended so; published runs are complete or diverged."""
+        """Whether the run diverged; published runs are complete or diverged."""
         return bool(json.loads(self.status)["status"] == "diverged")
 
     def curve(self, metric: str) -> list[tuple[int, float]]:
@@ -86,24 +86,24 @@ class ReplicateRun:
         return [(int(row["step"]), row[metric]) for row in self.rows if metric in row]
 
     def last(self, metric: str) -> float | None:
-        """The last value; None where the run diverged, or the value was too large to be written."""
+        """The last value; None if the run diverged, or if the value was too large to be written."""
         curve = self.curve(metric)
         return None if self.diverged or not curve else curve[-1][1]
 
 
 @dataclass(frozen=True)
 class Replicate:
-    """Searches of all optimizers under one draw of what is not theirs, and their winners on fresh seeds."""
+    """The searches of all optimizers under one draw of the shared settings, and their winners on fresh seeds."""
 
     number: int
     environment: Mapping[str, Any]
     """environment.json of its runs: versions, hardware, digest of the sources"""
     nuisance: Mapping[str, Any]
-    """what was drawn for this replicate and is the same for all optimizers, by config key"""
+    """what was drawn for this replicate, the same for all optimizers, by config key"""
     runs: tuple[ReplicateRun, ...]
 
     def of(self, optimizer: str, phase: Phase) -> list[ReplicateRun]:
-        """Runs of one optimizer and phase, in the order in which they were asked for."""
+        """The runs of one optimizer and phase, in the order in which they were requested."""
         return [run for run in self.runs if run.optimizer == optimizer and run.phase == phase]
 
 
@@ -129,11 +129,11 @@ def write_replicate(path: Path, replicate: Replicate) -> None:
 
 
 def read_replicate(path: Path) -> Replicate:
-    """The replicate of a file; DataError, naming it, for one that is damaged or none."""
+    """The replicate in a file. Raises DataError, naming the file, if it is damaged or not a replicate."""
     try:
         table = pq.read_table(path)
         about = json.loads((table.schema.metadata or {})[METADATA])
-        # Replicates of before have no losses of examples.
+        # Older replicates have no losses per example.
         rows = table.select([name for name in COLUMNS if name in table.column_names]).to_pylist()
         for row in rows:
             row |= {key: tuple(value) for key, value in row.items() if isinstance(value, list)}
@@ -144,7 +144,7 @@ def read_replicate(path: Path) -> Replicate:
 
 
 def read_replicates(directory: Path) -> list[Replicate]:
-    """All that are published in a study's folder, by their numbers."""
+    """All replicates published in a study's folder, sorted by number."""
     paths = [path for path in (directory / "replicates").glob("*.parquet") if re.fullmatch(r"\d+", path.stem)]
     return [read_replicate(path) for path in sorted(paths, key=lambda path: int(path.stem))]
 

@@ -1,4 +1,4 @@
-"""An optimizer against its own copy in other units: whatever a protocol finds between the two, it made up."""
+"""An optimizer against a copy of itself in other units: any difference found between the two is an artefact."""
 
 import math
 from dataclasses import replace
@@ -10,14 +10,14 @@ from experiments.study.simulation import FIRST, SURFACES, Array, Design, hypercu
 from experiments.study.surrogate import next_trial
 
 STEPS, FACTOR_SUM = 500, 250.0
-"""of a run; the second is the sum over it of a linear schedule's shares"""
+"""of a run; the second is the sum of a linear schedule's factors over it"""
 
 
 def copy_differences(space: Space, scale: float, replicates: int, design: Design) -> list[float]:
-    """Original - copy of every replicate, in standard deviations of a run, where the copy is the same optimizer with
-    rates counted in units ``scale`` times smaller, in a space of its own. Both meet the same seeds.
+    """Original minus copy in every replicate, in standard deviations of a run. The copy is the same optimizer with
+    learning rates in units ``scale`` times smaller, in a space of its own. Both use the same seeds.
 
-    ``space`` has a rate, two memories and a decay, in this order.
+    ``space`` has a learning rate, two memories and a decay, in this order.
     """
     surface = SURFACES[1]
 

@@ -1,4 +1,4 @@
-"""How far a study's budget, boxes and betas could move before its verdict on the validation metric changes."""
+"""How far a study's budget, search spaces and betas could change before its verdict on the validation metric does."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -10,7 +10,7 @@ from experiments.study.protocols import judged
 from experiments.study.statistics import LEAST_REPLICATES
 
 CUTS = np.arange(1, 20) / 20
-"""shares of a dimension that are cut off, one after another"""
+"""shares of a dimension to cut off, tried in turn"""
 
 
 class Cut(NamedTuple):
@@ -26,8 +26,8 @@ class Cut(NamedTuple):
 def verdict_of(
     a: Trials, b: Trials, replicates: int, margin: float, kept: Mapping[str, Any] | None = None
 ) -> str | None:
-    """By the best validation losses of every replicate, of the trials that ``kept`` allows for a and for b (each a
-    mask); None below LEAST_REPLICATES that have any left.
+    """The verdict from the best validation losses in every replicate, among the trials that the masks in ``kept`` allow
+    for a and b; None if fewer than LEAST_REPLICATES replicates have any left.
     """
     masks = kept or {}
     best = [(a.best(place, masks.get("a")), b.best(place, masks.get("b"))) for place in range(replicates)]
@@ -36,7 +36,7 @@ def verdict_of(
 
 
 def by_budget(a: Trials, b: Trials, replicates: int, margin: float) -> list[str | None]:
-    """The verdict after k trials, k from 1."""
+    """The verdicts after 1, 2, ... trials."""
     ranks = {name: _ranks(each, replicates) for name, each in (("a", a), ("b", b))}
     most = int(max(rank.max() for rank in ranks.values()))
     return [
@@ -46,7 +46,7 @@ def by_budget(a: Trials, b: Trials, replicates: int, margin: float) -> list[str 
 
 
 def _ranks(trials: Trials, replicates: int) -> np.ndarray:
-    """Which trial of its replicate each is, from 1."""
+    """The number of each trial within its replicate, from 1."""
     ranks = np.zeros(len(trials.losses), dtype=int)
     for place in range(replicates):
         mine = np.flatnonzero(trials.replicates == place)
@@ -55,7 +55,7 @@ def _ranks(trials: Trials, replicates: int) -> np.ndarray:
 
 
 def settled_after(verdicts: Sequence[str | None]) -> int:
-    """The number of trials from which on the verdict is the last one."""
+    """The number of trials after which the verdict no longer changes."""
     changed = [trials for trials, found in enumerate(verdicts, start=1) if found != verdicts[-1]]
     return changed[-1] + 1 if changed else 1
 
@@ -83,7 +83,7 @@ def by_box(
 def cost_of_betas(
     emulator: Emulator, trials: Trials, fixed: Mapping[int, float], rng: np.random.Generator, candidates: int = 4000
 ) -> float:
-    """How much worse the best expected loss is where the dimensions ``fixed`` stand at one position."""
+    """How much worse the best expected loss is with the ``fixed`` dimensions at the given positions."""
     best = trials.units[np.argsort(trials.losses)[: candidates // 8]]
     around = best[rng.integers(len(best), size=candidates // 2)]
     near = np.clip(around + 0.1 * rng.standard_normal(around.shape), 0, 1)

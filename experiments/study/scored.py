@@ -1,4 +1,4 @@
-"""A study as it is scored: its trials, an emulator of each optimizer, and the protocols that are tried on them."""
+"""Score protocols on a study: its trials, an emulator of each optimizer, and the protocols that are run on them."""
 
 import math
 from collections import Counter
@@ -33,14 +33,14 @@ from experiments.study.summary import read_study, summarize
 from experiments.study.trials import trials_of, value_at
 
 FEWEST = 2
-"""replicates that a study is scored from"""
+"""replicates needed to score a study"""
 SEARCHES = 48
-"""of the suite's kind that are emulated of each optimizer"""
+"""emulated searches by the suite's method, per optimizer"""
 Protocol = Callable[[Side, Side], str | None]
 
 
 class Scored:
-    """One study: its emulated optimizers, and what is needed to try protocols on them."""
+    """One study: its emulated optimizers, and what is needed to run protocols on them."""
 
     def __init__(self, directory: Path) -> None:
         self.described = read_study(directory)
@@ -55,11 +55,11 @@ class Scored:
         return not self.study["replicates"] or replicate.number < self.study["replicates"]
 
     def why_not(self) -> str | None:
-        """Why it cannot be scored; None where it can."""
+        """Why the study cannot be scored; None if it can."""
         if not self.study["stages"] or self.other is None or self.reference not in self.names:
             return "nothing was searched"
         if len(self.replicates) < FEWEST:
-            return f"{len(self.replicates)} of at least {FEWEST} replicates"
+            return f"it has {len(self.replicates)} of at least {FEWEST} replicates"
         return None
 
     def learn(self) -> None:
@@ -92,17 +92,17 @@ class Scored:
         return Side(emulator, default, rates)
 
     def space(self, key: str) -> list[dict[str, Any]]:
-        """Entries of study.json, one a dimension."""
+        """The entries of study.json, one per dimension."""
         space: list[dict[str, Any]] = self.described["spaces"][self.pair[key]]
         return space
 
     @property
     def steps(self) -> int:
-        """Of a run."""
+        """Steps of a run."""
         return int(self.described["regime"]["steps"])
 
     def _factor_sum(self, key: str) -> float | None:
-        """The sum over the run of the schedule's shares, as a trial's decay tells it."""
+        """The sum of the schedule's factors over the run, derived from the decay of a trial."""
         columns = [i for i, each in enumerate(self.space(key)) if each["kind"] == "decay"]
         for run in (run for each in self.replicates for run in trials_of(each, self.pair[key])):
             settings = run.settings["optimizer"]
@@ -116,8 +116,8 @@ class Scored:
 def default_position(
     name: str, space: Sequence[Mapping[str, Any]], factor_sum: float | None, steps: int
 ) -> np.ndarray | None:
-    """Where the settings that conf/optimizer gives without a study lie in the space ``[dimensions]``, at its edge where
-    they lie outside; None where there is no such file, or an argument is missing.
+    """The position of the default hyperparameters in conf/optimizer within the space ``[dimensions]``, clipped to its
+    edge; None if there is no such file, or if an argument is missing.
     """
     path = ROOT / "conf" / "optimizer" / f"{name}.yaml"
     if not path.is_file():
@@ -160,7 +160,7 @@ def protocols_of(scored: Scored, rng: np.random.Generator) -> dict[str, Protocol
 
 
 def searches_of(scored: Scored, rng: np.random.Generator) -> dict[str, Searches]:
-    """The suite's searches of a and b, and of b again; those of one place met the same replicate."""
+    """The suite's searches of a, of b, and of b again; searches with the same index are in the same replicate."""
     places = rng.integers(len(scored.replicates), size=SEARCHES).tolist()
     stages, confirm = scored.study["stages"], scored.study["confirm"]
     emulators = {key: scored.sides[key].emulator for key in ("a", "b")}

@@ -1,6 +1,6 @@
-"""The search of one optimizer in one replicate: its space, in units that transfer, and the points that it tries.
+"""The search of one optimizer in one replicate: its space, in units that transfer, and its first points.
 
-A point lies in the unit cube, one coordinate a dimension; a space turns it into an optimizer's arguments.
+A point lies in the unit cube, with one coordinate per dimension; a space converts it to the optimizer's arguments.
 """
 
 import math
@@ -15,13 +15,13 @@ from scipy.stats import qmc
 from experiments.harness.errors import ConfigError
 
 MOST_DIMENSIONS = 8
-"""Points are drawn with so many coordinates, and a space takes the first: optimizers with spaces of different sizes
-share the values of the dimensions that both have.
+"""Points are drawn with this many coordinates, of which a space takes the first: optimizers with spaces of different
+sizes share the values of their common dimensions.
 """
 SHORTEST_MEMORY = 1.0
-"""steps: a beta of 0. Where memories began at 2, the best of Lion's trials in language modelling lay at that end"""
+"""in steps: a beta of 0. With a minimum of 2, Lion's best trials in language modelling lay at that end"""
 DIGITS = 4
-"""of a value; more would not be read"""
+"""significant digits of a value"""
 KINDS = ("rate", "memory", "decay", "log")
 
 
@@ -32,17 +32,17 @@ class Dimension:
     argument: str
     """of the optimizer"""
     kind: str
-    """rate: the peak learning rate. memory: of a beta b, 1 / (1 - b) steps, up to the run's length. decay: the sum of
+    """rate: the peak learning rate. memory: 1 / (1 - b) steps for a beta b, up to the run's length. decay: the sum of
     lr * weight_decay over the run. log: the argument itself"""
     low: float
     high: float
     zero: float = 0.0
-    """the share of the dimension, at its lower end, that stands for the value 0"""
+    """the share of the dimension, at its lower end, that means the value 0"""
     copies: int = 1
-    """elements of the argument that the one value fills"""
+    """how many elements of the argument get this value"""
 
     def value(self, position: float, steps: int) -> float:
-        """What a position from 0 to 1 stands for in a run of ``steps``, which is where a memory ends."""
+        """The value at a position from 0 to 1; ``steps``, the length of the run, is the upper end of a memory."""
         if position < self.zero:
             return 0.0
         high = float(steps) if self.kind == "memory" else self.high
@@ -51,18 +51,18 @@ class Dimension:
 
 @dataclass(frozen=True)
 class Space:
-    """What a search may choose for one optimizer."""
+    """The search space of one optimizer."""
 
     version: int
     source: str
-    """published ranges that it goes by"""
+    """the published ranges it is based on"""
     dimensions: tuple[Dimension, ...]
     lists: Mapping[str, int]
-    """arguments that are lists, with their lengths"""
+    """lengths of the arguments that are lists"""
 
     def arguments(self, unit: Sequence[float], *, steps: int, factor_sum: float) -> dict[str, Any]:
-        """The optimizer's arguments at a point; ``factor_sum`` is the sum over the run's steps of the learning rate's
-        share of its peak.
+        """The optimizer's arguments at a point; ``factor_sum`` is the sum of the learning rate over the run, relative
+        to its peak.
         """
         chosen: dict[str, Any] = {}
         for dimension, position in zip(self.dimensions, unit, strict=True):
@@ -76,12 +76,12 @@ class Space:
         for dimension in self.dimensions:
             if dimension.kind == "decay":
                 chosen[dimension.argument] /= factor_sum * chosen["lr"]
-        # A beta has the digits of its memory, and so one more 9 for every tenfold.
+        # Betas are already rounded through their memories, so each factor of 10 adds a 9.
         return {name: value if name in self.memories else _rounded(value) for name, value in chosen.items()}
 
     @property
     def memories(self) -> set[str]:
-        """Arguments that are betas."""
+        """Names of the arguments that are betas."""
         return {dimension.argument for dimension in self.dimensions if dimension.kind == "memory"}
 
 
@@ -90,12 +90,12 @@ def _rounded(value: float) -> float:
 
 
 def space_of(optimizer: Mapping[str, Any]) -> Space:
-    """The space of an optimizer's config (its key ``space``); ConfigError where there is none, or an unclear one."""
+    """The space in an optimizer's config (its key ``space``). Raises ConfigError if it is missing or invalid."""
     name, given = optimizer["name"], optimizer.get("space")
     if not given:
         raise ConfigError(
-            f"optimizer={name} has no search space, so a study cannot tune it beside others: give its file a key space "
-            "as conf/optimizer/adamw.yaml has, with the low and high end of every argument that matters."
+            f"optimizer={name} has no search space, so a study cannot tune it: give its file a key space, as in "
+            "conf/optimizer/adamw.yaml, with the low and high end of every argument that matters."
         )
     dimensions, lists = [], {}
     for argument, described in given["arguments"].items():
@@ -117,13 +117,13 @@ def space_of(optimizer: Mapping[str, Any]) -> Space:
         raise ConfigError(f"optimizer={name}: its space must have lr, and no other argument, of kind rate.")
     if len(dimensions) > MOST_DIMENSIONS:
         raise ConfigError(
-            f"optimizer={name}: its space has {len(dimensions)} dimensions, at most {MOST_DIMENSIONS} go."
+            f"optimizer={name}: its space has {len(dimensions)} dimensions, but at most {MOST_DIMENSIONS} are possible."
         )
     return Space(int(given["version"]), str(given["source"]), tuple(dimensions), lists)
 
 
 def first_points(dimensions: int, trials: int, seed: int) -> NDArray[np.float64]:
-    """Points ``[trials, dimensions]`` that a search begins with: a Latin hypercube over the unit cube."""
+    """The first points of a search ``[trials, dimensions]``: a Latin hypercube over the unit cube."""
     return np.asarray(
         qmc.LatinHypercube(MOST_DIMENSIONS, rng=np.random.default_rng(seed)).random(trials)[:, :dimensions]
     )

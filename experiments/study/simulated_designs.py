@@ -1,4 +1,4 @@
-"""Designs of a study, simulated on every surface against every rival: what each would say, and how often wrongly."""
+"""Study designs, simulated on every surface against every rival: their verdicts, and how often these are wrong."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -20,11 +20,11 @@ from experiments.study.simulation import (
 )
 
 CHOSEN = Design(8, (8, 20, 14), 2, fresh_seeds=True)
-"""the suite's: conf/study/staged.yaml"""
+"""the suite's own design: conf/study/staged.yaml"""
 MARGIN = 2.0
-"""of a tie, in standard deviations of a run"""
+"""tie margin, in standard deviations of a run"""
 LONG = Design(1, (300,) * 8, 1, shrink=0.5, fresh_seeds=True)
-"""a search of 2 400 trials, which finds the optimum where there is no noise"""
+"""a search of 2 400 trials, which finds the optimum in the absence of noise"""
 
 
 class Effort(NamedTuple):
@@ -32,7 +32,7 @@ class Effort(NamedTuple):
 
     surfaces: Sequence[Surface] = SURFACES
     replicates: int = 64
-    """of the chosen design, on every surface, of every contestant"""
+    """of the chosen design, for every surface and contestant"""
     box_replicates: int = 160
     alternative_replicates: int = 24
     studies: int = 2000
@@ -40,7 +40,7 @@ class Effort(NamedTuple):
 
 @dataclass
 class Cell:
-    """A design with one rival on one surface; shares of the studies."""
+    """A design against one rival on one surface; shares of the studies."""
 
     surface: Surface
     rival: Contestant
@@ -48,9 +48,9 @@ class Cell:
     """of first and rival, in standard deviations of a run"""
     tuned: float
     wrong: float
-    """a winner is named, and none is better"""
+    """a winner is named although neither is better"""
     wrong_told: float
-    """the same where the unsettled are withheld"""
+    """the same with unsettled verdicts withheld"""
     withheld: float
     tie: float
     holds_tuned: float
@@ -59,7 +59,7 @@ class Cell:
 
 
 class Simulated:
-    """The searches of one design, and the studies that are made of them."""
+    """The searches of one design, and the studies composed of them."""
 
     def __init__(self, effort: Effort, design: Design, rivals: Sequence[Contestant], replicates: int) -> None:
         self.effort, self.design, self.rivals = effort, design, rivals
@@ -70,7 +70,7 @@ class Simulated:
         }
 
     def cells(self, confirm: int | None = None) -> list[Cell]:
-        """All surfaces and rivals of equal optima, with another number of confirm seeds if one is given."""
+        """All surfaces and rivals with equal optima, with a different number of confirm seeds if given."""
         design = replace(self.design, confirm=confirm or self.design.confirm)
         return [self._cell(design, surface, rival) for surface in self.effort.surfaces for rival in self.rivals]
 
@@ -94,12 +94,12 @@ class Simulated:
         )
 
     def pair(self, surface: Surface, rival: Contestant) -> tuple[tuple[Contestant, Searches], ...]:
-        """First and rival with their searches."""
+        """The first contestant and the rival, with their searches."""
         return tuple((each, self._searches[surface.name, each.name]) for each in (FIRST, rival))
 
 
 def left_by_a_long_search(effort: Effort, rivals: Sequence[Contestant]) -> float:
-    """The largest mean regret of LONG without noise, in standard deviations of a run: how well the truth is known."""
+    """The largest mean regret of LONG without noise, in standard deviations of a run: the precision of the truth."""
     left = []
     for surface in effort.surfaces:
         silent = replace(surface, noise=0.0, noise_growth=0.0)

@@ -1,8 +1,8 @@
-"""Whole studies on loss surfaces whose truth is known, because we made them up: searches, confirmation, verdicts.
+"""Simulate whole studies on synthetic loss surfaces whose true optimum is known: searches, confirmation, verdicts.
 
-A loss is counted from its optimizer's own optimum, so the best settings of every contestant lose 0, and what a search
-leaves above it is its regret. Everything runs on many replicates at once, by the code of a study: the Gaussian process
-of its searches (surrogate.py) and its intervals (statistics.py).
+A loss is measured from its optimizer's own optimum, so the best hyperparameters of every contestant have a loss of 0,
+and what a search leaves above that is its regret. Everything runs on many replicates at once, with the code of a real
+study: the Gaussian process of its searches (surrogate.py) and its intervals (statistics.py).
 """
 
 from dataclasses import dataclass
@@ -20,23 +20,23 @@ from experiments.study.surrogate import box_width, next_points
 Array = NDArray[np.float64]
 
 SHARES = (1.0, 0.3, 0.3, 0.1, 0.05)
-"""Curvature along the rate, two memories, the decay and one more, as shares of the rate's. Memories: Lion's betas moved
-language by 0.83 nats, images by 5.4 points and diffusion by 0.017 when both went to (0.8, 0.9), a tenth to 0.4 of the
-rate's curvature. Decay and the last: not measured, weak by assumption."""
+"""Curvature along the learning rate, two memories, the decay and a fifth dimension, relative to that along the learning
+rate. Memories: moving Lion's betas to (0.8, 0.9) changed language by 0.83 nats, images by 5.4 points and diffusion by
+0.017, which is 0.1 to 0.4 of the learning rate's curvature. Decay and the last: not measured, assumed to be weak."""
 INTERACTION = 0.5
-"""between the rate and the first memory: the correlation of the valley"""
+"""between learning rate and first memory: the correlation of the valley"""
 SHIFTS = (0.05, 0.02, 0.03)
-"""standard deviations of where an optimum lies, in shares of a dimension: by replicate, the same for all optimizers; by
-the search's seed, gone on other seeds; by replicate, each optimizer's own"""
+"""standard deviations of the optimum's position, in shares of a dimension: per replicate, the same for all optimizers;
+per seed of the search, absent on other seeds; per replicate, separately for each optimizer"""
 RANDOM_EFFECT = 1.0
 """standard deviation over replicates of the true difference, in standard deviations of a run"""
 SHARED_NOISE = 0.25
-"""of the variance between seeds, what all optimizers share on one seed: in the six studies published at commit 0ee1841,
-pairing made the variance of the difference 0.9 to 2.6 times smaller, 1.4 in the median"""
+"""share of the variance between seeds that is common to all optimizers on one seed: in the six studies published at
+commit 0ee1841, pairing made the variance of the difference 0.9 to 2.6 times smaller, with a median of 1.4"""
 HEAVY_SHARE = 0.15
-"""of the runs that draw from the heavy upper tail, where a contestant has one"""
+"""share of runs that draw from the heavy upper tail, if a contestant has one"""
 TOGETHER = 16
-"""searches that are simulated at once: more would not fit into a core's cache"""
+"""searches simulated at once: more would not fit into a core's cache"""
 
 
 @dataclass(frozen=True)
@@ -45,23 +45,24 @@ class Surface:
 
     name: str
     curvature: float
-    """along the rate, loss per unit squared; the unit is three decades"""
+    """along the learning rate, loss per unit squared; the unit is three decades"""
     height: float
-    """what the loss levels off at, above the optimum"""
+    """the plateau of the loss, above the optimum"""
     noise: float
-    """standard deviation over seeds at the optimum"""
+    """standard deviation between seeds at the optimum"""
     guess: float
-    """what guessing loses: the score of a run that diverged"""
+    """the loss of random guessing, which is the score of a diverged run"""
     cliff: float | None = None
-    """how far beyond the optimum's rate runs diverge"""
+    """how far above the optimal learning rate runs diverge"""
     noise_growth: float = 0.1
-    """added to the noise for each unit of loss above the optimum: Lion's seeds in language spread by 0.10 where
-    AdamW's, 0.9 nats below, spread by 0.017"""
+    """increase of the noise per unit of loss above the optimum: in language, Lion's seeds had a spread of 0.10,
+    AdamW's, 0.9 nats lower, one of 0.017"""
 
 
-# Least squares through val/loss against log10 rate of the trials published at commit 0ee1841 (7 to 10 of each
-# optimizer; 9 times the curvature by decade): the flatter of Lion and AdamW, whose widths differ 1.1 to 2.5 times.
-# Noise: between those of the two over the published confirm runs; in language AdamW's. The cliff: where runs diverged.
+# Least-squares fits of val/loss against log10 learning rate in the trials published at commit 0ee1841 (7 to 10 per
+# optimizer; 9 times the curvature per decade), for the flatter of Lion and AdamW, whose widths differ by a factor of
+# 1.1 to 2.5. Noise: between the two optimizers' in the published confirm runs; AdamW's in language. Cliff: where runs
+# diverged.
 SURFACES = (
     Surface("language", 4.7, 1.8, 0.017, 2.5),
     Surface("images", 1.25, 1.2, 0.015, 1.2),
@@ -81,9 +82,9 @@ class Contestant:
     optimum: tuple[float, ...] = (0.55, 0.4, 0.5, 0.4, 0.5)
     dimensions: int = 4
     cliff: float | None = None
-    """instead of the surface's"""
+    """overrides the surface's"""
     tail: float = 0.0
-    """of its runs' noise: the mean of what the heavy share adds, in standard deviations"""
+    """heavy tail of the noise: the mean addition in the heavy share of runs, in standard deviations"""
 
 
 FIRST = Contestant("first")
@@ -102,49 +103,49 @@ class Design:
 
     replicates: int
     stages: tuple[int, ...]
-    """trials of each stage; the first is a Latin hypercube over the cube"""
+    """trials in each stage; the first stage is a Latin hypercube over the unit cube"""
     confirm: int
     shrink: float | None = None
-    """later stages: a hypercube over a box so many times the one before, around the best; None: one by one, by the
-    Gaussian process"""
+    """later stages: a hypercube in a box around the best point, smaller by this factor than the previous box; None:
+    trials are chosen one by one by the Gaussian process"""
     fresh_seeds: bool = False
-    """each trial on its own seed, instead of all on one"""
+    """a new seed for each trial, instead of one seed for all"""
 
     @property
     def trials(self) -> int:
-        """Of one search."""
+        """Trials per search."""
         return sum(self.stages)
 
     @property
     def runs(self) -> int:
-        """Of one optimizer."""
+        """Runs per optimizer."""
         return self.replicates * (self.trials + self.confirm)
 
 
 class Searches(NamedTuple):
-    """Searches of one contestant, one a replicate."""
+    """Searches of one contestant, one per replicate."""
 
     values: Array
-    """[replicates, trials]: what the search saw"""
+    """[replicates, trials]: the values that the search observed"""
     losses: Array
-    """[replicates, trials]: what the same settings lose in the mean over fresh seeds"""
+    """[replicates, trials]: the mean loss of the same hyperparameters over fresh seeds"""
 
     def regrets(self, trials: int) -> Array:
-        """[replicates]: what the winner of the first ``trials`` loses."""
+        """[replicates]: the mean loss of the winner among the first ``trials``."""
         return _at(self.losses, self.values[:, :trials].argmin(axis=1))
 
     def gains(self, last: int) -> Array:
-        """[replicates]: how much the best value seen improved over the last ``last`` trials."""
+        """[replicates]: how much the best observed value improved over the last ``last`` trials."""
         return np.asarray(self.values[:, :-last].min(axis=1) - self.values.min(axis=1))
 
 
 def rng_of(*name: int | str) -> np.random.Generator:
-    """The random stream of one cell of a table: no cell depends on which others are simulated."""
+    """The random stream for one cell of a table, so that no cell depends on which others are simulated."""
     return np.random.default_rng(derive_seed("simulation", *name))
 
 
 def searched(surface: Surface, contestant: Contestant, design: Design, replicates: int) -> Searches:
-    """The searches of one contestant; every contestant of a surface meets the same replicates and first points."""
+    """The searches of one contestant; all contestants on a surface share the replicates and the first points."""
     parts = [
         _searched(surface, contestant, design, start, min(TOGETHER, replicates - start))
         for start in range(0, replicates, TOGETHER)
@@ -192,14 +193,14 @@ def hypercubes(rng: np.random.Generator, count: int, trials: int) -> Array:
 
 
 def box_points(points: Array, values: Array, width: float, cubes: Array) -> Array:
-    """The points of ``cubes`` moved into boxes of ``width`` around the best of each search's ``points``."""
+    """The points of ``cubes``, scaled into a box of ``width`` around the best point of each search."""
     best = _at(points, values.argmin(axis=1))
     low = np.clip(best - width / 2, 0, 1 - width)[:, None]
     return np.asarray(low + width * cubes[:, :, : points.shape[2]])
 
 
 def loss_of(surface: Surface, contestant: Contestant, points: Array, optimum: Array) -> Array:
-    """Above the optimum, ``[replicates, n]``."""
+    """Losses above the optimum, ``[replicates, n]``."""
     scales = contestant.narrow * np.sqrt(surface.curvature * np.asarray(SHARES[: contestant.dimensions]))
     away = (points - optimum) * scales
     form = (away**2).sum(axis=-1)
@@ -209,7 +210,7 @@ def loss_of(surface: Surface, contestant: Contestant, points: Array, optimum: Ar
 
 
 def noise_of(rng: np.random.Generator, surface: Surface, contestant: Contestant, losses: Array) -> Array:
-    """What a run's seed adds that no other optimizer shares; its mean is 0."""
+    """The part of the noise that is not shared with other optimizers; its mean is 0."""
     draws = rng.standard_normal(losses.shape)
     if contestant.tail:
         heavy = (rng.random(losses.shape) < HEAVY_SHARE) * rng.standard_exponential(losses.shape)
@@ -227,9 +228,9 @@ class Studies(NamedTuple):
     differences: Array
     """[studies, replicates]: first - rival, on confirm seeds"""
     unsettled: Array
-    """[studies]: how far apart the two contestants' mean gains over the last trials lie"""
+    """[studies]: the difference between the two contestants' mean gains over the last trials"""
     tuned: float
-    """the estimand: the true mean difference of what searches of this length find"""
+    """the estimand: the true mean difference between the winners of searches of this length"""
 
 
 def studied(
@@ -242,9 +243,9 @@ def studied(
     rival_better_by: float = 0.0,
     last: int | None = None,
 ) -> Studies:
-    """Studies whose replicates are drawn from those of the searches, each with confirm seeds and a random effect of its
-    own. ``rival_better_by`` is the rival's advantage at the optima; ``last`` the trials whose gains are compared, by
-    default those of the last stage.
+    """Studies whose replicates are drawn from the searches, each with its own confirm seeds and random effect.
+    ``rival_better_by`` is the rival's advantage at the optima; ``last`` is the number of trials whose gains are
+    compared, by default those of the last stage.
     """
     rng = rng_of("studies", surface.name, rival[0].name, *design.stages, design.replicates, design.confirm)
     drawn = rng.integers(len(first[1].values), size=(studies, design.replicates))
@@ -266,7 +267,7 @@ def studied(
 
 def verdicts(studies: Studies, margin: float, *, withhold: bool) -> NDArray[np.str_]:
     """``first``, ``rival``, ``tie``, ``undecided`` or ``withheld`` for each study, by the rules of statistics.verdict
-    where lower is better.
+    with lower being better.
     """
     wide, narrow, _ = t_intervals(studies.differences)
     mean = studies.differences.mean(axis=1)
@@ -280,17 +281,17 @@ def verdicts(studies: Studies, margin: float, *, withhold: bool) -> NDArray[np.s
 
 
 def coverage(differences: Array, truth: float) -> float:
-    """Share of the studies ``[studies, n]`` whose 95 % interval holds ``truth``."""
+    """Share of the studies ``[studies, n]`` whose 95 % interval contains ``truth``."""
     wide = t_intervals(differences)[0]
     return float(np.mean((wide[:, 0] <= truth) & (truth <= wide[:, 1])))
 
 
 def half_width(differences: Array) -> float:
-    """Of the 95 % interval, in the mean over studies."""
+    """Half-width of the 95 % interval, averaged over studies."""
     wide = t_intervals(differences)[0]
     return float((wide[:, 1] - wide[:, 0]).mean() / 2)
 
 
 def share(verdicts: NDArray[np.str_], *names: str) -> float:
-    """Of the studies that got one of the verdicts."""
+    """Share of the studies with one of these verdicts."""
     return float(np.isin(verdicts, names).mean())

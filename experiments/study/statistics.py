@@ -1,7 +1,7 @@
-"""What replicates say about the difference between two optimizers: intervals, verdict, speed-up.
+"""Statistics of the difference between two optimizers over replicates: intervals, verdict, speed-up.
 
-Pure functions of numbers. A pair is one replicate: both optimizers searched and re-run under the same draw of all
-that is not theirs.
+Pure functions of numbers. A pair is one replicate: both optimizers tuned and rerun under the same draw of everything
+that belongs to neither.
 """
 
 import math
@@ -14,19 +14,19 @@ from scipy import optimize, stats
 
 Better = Literal["higher", "lower"]
 Curve = Sequence[tuple[int, float]]
-"""(step, value) of each evaluation of one run, by rising step"""
+"""(step, value) of each evaluation in one run, in order of the step"""
 
 ALPHA = 0.05
-"""The chance of a false winner, and of a false tie, that a study may take."""
+"""The accepted probability of a false winner, and of a false tie."""
 LEAST_REPLICATES = 4
 """for a verdict; an interval needs 2"""
 POWER = 0.8
-"""of the smallest difference that is said to be within reach"""
+"""the power for which the smallest detectable difference is reported"""
 SIGN_FLIP_PAIRS = range(6, 17)
 """Below 6 pairs the smallest two-sided p, 2 / 2^n, is above 0.03; above 16 there are too many flips to enumerate."""
 MOST_PAIRS = 10_000
 EDGE, MANY_AT_EDGE = 0.05, 0.2
-"""Outer share of a dimension on either side, and the share of winners there above which the box was too small."""
+"""The outer share of a dimension at either end, and the share of winners in it above which the box was too small."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Difference:
     sign_flip_p: float | None
     """two-sided p over all 2^n sign flips of the differences; None outside 6 to 16 pairs"""
     variance_ratio: float | None
-    """(var(a) + var(b)) / var(a - b): how much smaller pairing made the variance; None where var(a - b) is 0"""
+    """(var(a) + var(b)) / var(a - b): the factor by which pairing reduced the variance; None if var(a - b) is 0"""
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Reach:
 
 @dataclass(frozen=True)
 class Speedup:
-    """The paper's speed-up of a over b, the same of b over a, and what two sets of runs of b alone would show."""
+    """The paper's speed-up of a over b, that of b over a, and that between runs of b alone."""
 
     reached: int
     of: int
@@ -72,7 +72,7 @@ class Speedup:
 def paired_difference(a: Sequence[float], b: Sequence[float]) -> Difference:
     """The mean of a[i] - b[i] with its t intervals and tests.
 
-    Where all differences are equal, the intervals collapse to the mean, and p is 1 for a mean of 0, else 0.
+    If all differences are equal, the intervals collapse to the mean, and p is 1 for a mean of 0, else 0.
     Raises ValueError for fewer than 2 pairs, unequal lengths, or a value that is not finite.
     """
     if len(a) != len(b):
@@ -80,12 +80,12 @@ def paired_difference(a: Sequence[float], b: Sequence[float]) -> Difference:
     if len(a) < 2:
         raise ValueError(f"An interval needs at least 2 pairs, but there are {len(a)}: run more replicates.")
     if not (np.isfinite(a).all() and np.isfinite(b).all()):
-        raise ValueError("A value is not finite: leave out the pairs in which a run diverged, and count them instead.")
+        raise ValueError("A value is not finite: leave out pairs in which a run diverged, and count them instead.")
     differences = np.subtract(a, b, dtype=float)
     n = len(differences)
     sign_flip_p = _sign_flip_p(differences)
 
-    # np.std of equal numbers can be a rounding error above 0, so the spread decides.
+    # np.std of equal numbers can exceed 0 by a rounding error, so the range is checked instead.
     if np.ptp(differences) == 0:
         mean = float(differences[0])
         return Difference(mean, (mean, mean), (mean, mean), 1.0 if mean == 0 else 0.0, n, 0.0, sign_flip_p, None)
@@ -104,9 +104,9 @@ def paired_difference(a: Sequence[float], b: Sequence[float]) -> Difference:
 
 
 def t_intervals(differences: np.ndarray, alpha: float = ALPHA) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """T intervals ``[..., 2]`` of levels 1 - alpha and 1 - 2 alpha of the mean of ``[..., n]`` differences that are not
-    all equal, and the two-sided p ``[...]`` of mean 0. Many studies at once, so that a simulation judges the very code
-    of one.
+    """T intervals ``[..., 2]`` at levels 1 - alpha and 1 - 2 alpha for the mean of ``[..., n]`` differences that are
+    not all equal, and the two-sided p ``[...]`` for a mean of 0. Works on many studies at once, so that the simulation
+    runs the same code as a study.
     """
     test = stats.ttest_1samp(differences, 0.0, axis=-1)
     wide, narrow = (np.stack(test.confidence_interval(1 - share), axis=-1) for share in (alpha, 2 * alpha))
@@ -125,21 +125,21 @@ def _sign_flip_p(differences: np.ndarray) -> float | None:
 
 
 def prediction_interval(difference: Difference) -> tuple[float, float]:
-    """Where the difference of one new replicate lies with a chance of 95 %, if it is drawn as the others were."""
+    """The interval that contains the difference of a new replicate with 95 % probability, if drawn like the others."""
     half = float(stats.t.ppf(1 - ALPHA / 2, difference.n - 1)) * difference.sd * math.sqrt(1 + 1 / difference.n)
     return difference.mean - half, difference.mean + half
 
 
 def smallest_effect(difference: Difference) -> float:
-    """The smallest true difference that so many pairs of such a spread tell from 0 in POWER of all studies: exact, by
-    the noncentral t distribution.
+    """The smallest true difference that this many pairs with this spread distinguish from 0 in POWER of all studies,
+    computed exactly from the noncentral t distribution.
     """
     return _detectable(difference.n) * difference.sd
 
 
 def pairs_needed(effect: float, sd: float, *, tie: bool = False) -> int | None:
-    """Pairs of standard deviation ``sd`` that tell a true difference of ``effect`` from 0 in POWER of all studies, or
-    (``tie``) a true difference of 0 from one of ``effect``; None where even MOST_PAIRS would not.
+    """The number of pairs with standard deviation ``sd`` needed to distinguish a true difference of ``effect`` from 0
+    in POWER of all studies, or (``tie``) a true difference of 0 from ``effect``; None if even MOST_PAIRS are too few.
     """
     needed = _equivalence if tie else _detectable
     if needed(MOST_PAIRS) * sd > abs(effect):
@@ -152,14 +152,14 @@ def pairs_needed(effect: float, sd: float, *, tie: bool = False) -> int | None:
 
 
 def _equivalence(n: int) -> float:
-    """The margin, in standard deviations, within which two one-sided tests find a true difference of 0 in POWER of all
-    studies: by t quantiles, each test being passed in half of what is missing to certainty.
+    """The margin, in standard deviations, within which two one-sided tests place a true difference of 0 in POWER of all
+    studies: from t quantiles, with the probability of failing, 1 - POWER, split equally between the two tests.
     """
     return float(stats.t.ppf(1 - ALPHA, n - 1) + stats.t.ppf((1 + POWER) / 2, n - 1)) / math.sqrt(n)
 
 
 def _detectable(n: int) -> float:
-    """In standard deviations of a difference."""
+    """The smallest detectable difference, in standard deviations."""
     critical = float(stats.t.ppf(1 - ALPHA / 2, n - 1))
 
     def shortfall(noncentrality: float) -> float:
@@ -181,23 +181,23 @@ def verdict(
 ) -> str | None:
     """``"tie"``, the winner's name (a or b), ``"undecided"``, ``"withheld"``, or None below LEAST_REPLICATES.
 
-    ``margin`` is absolute, in the metric's units; None: nothing is a tie. ``unsettled`` is how far apart the two
-    optimizers' gains in the last stage of their searches lay, in the same units; None: not known. ``diverged`` counts,
-    by optimizer, the replicates of all ``replicates`` in which a run that was to be compared diverged.
+    ``margin`` is absolute, in the metric's units; None: nothing is a tie. ``unsettled`` is the difference between the
+    two optimizers' gains in the last stage of their searches, in the same units; None: unknown. ``diverged`` counts,
+    for each optimizer, in how many of the ``replicates`` a run to be compared diverged.
 
-    1. Where one diverged: undecided, since the pairs left are a selection; unless one optimizer did so in more than
-       half of the replicates and the other in none. The other then won, whatever the surviving pairs say.
-    2. The 90 % interval lies inside [-margin, margin], its ends included: tie (two one-sided tests at 5 %). A
-       difference that is surely not 0 but surely small is a tie too.
-    3. The 95 % interval does not contain 0 (an end that is exactly 0 does): the better one won.
-    4. Else undecided.
+    1. If any diverged: undecided, because the remaining pairs are a selection. Exception: if one optimizer diverged in
+       more than half of the replicates and the other in none, the other won, whatever the surviving pairs say.
+    2. The 90 % interval lies inside [-margin, margin], ends included: tie (two one-sided tests at 5 %). A difference
+       that is certainly not 0 but certainly small is also a tie.
+    3. The 95 % interval does not contain 0 (an end that is exactly 0 counts as containing it): the better one won.
+    4. Otherwise undecided.
 
-    A winner by less than ``unsettled``, and a tie where that is above the margin, is withheld: the searches were still
-    moving by more than what was found.
+    A winner by less than ``unsettled`` is withheld, and so is a tie if ``unsettled`` is above the margin: the searches
+    were still moving by more than the difference found.
     """
     sign = sign_of(better)
     if margin is not None and not margin >= 0:
-        raise ValueError(f"The margin of a verdict must be at least 0, but it is {margin}.")
+        raise ValueError(f"The tie margin must be at least 0, but it is {margin}.")
     lost = {name: (diverged or {}).get(name, 0) for name in (a, b)}
     if any(lost.values()):
         if replicates < LEAST_REPLICATES:
@@ -221,7 +221,7 @@ def verdict(
 
 def is_at_edge(positions: Sequence[float], ends_below: bool) -> bool:
     """Whether more than MANY_AT_EDGE of the winners lie in the outer EDGE of a dimension, given their ``positions``
-    from 0 to 1 in it. Where nothing lies below the lower end (``ends_below``: no decay, no memory) it is no edge.
+    from 0 to 1. The lower end does not count if nothing exists below it (``ends_below``: no decay, no memory).
     """
     outer = [position > 1 - EDGE or (not ends_below and position < EDGE) for position in positions]
     return sum(outer) > MANY_AT_EDGE * len(outer)
@@ -230,14 +230,13 @@ def is_at_edge(positions: Sequence[float], ends_below: bool) -> bool:
 def speedup(
     curves_a: Sequence[Curve], curves_b: Sequence[Curve], *, better: Better, groups: Sequence[int] | None = None
 ) -> Speedup:
-    """How much sooner a reaches b's final value, as the paper draws it: per pair, the steps that b took in all,
-    divided by the first step at which a's value is at least as good as b's last.
+    """How much sooner a reaches b's final value, as defined in the paper: for each pair, b's total steps divided by the
+    first step at which a is at least as good as b's final value.
 
-    ``reverse`` exchanges a and b. ``aa`` lets each run of b chase each other run of b, of the same of ``groups`` if
-    they are given (one a pair): the ratio cannot fall below 1 while runs are equally long, so noise alone makes it look
-    good, and ``aa`` shows by how much.
-    An evaluation at step 0 is before training and counts for nothing. Raises ValueError for unequal numbers of
-    curves, a curve without a trained step, or a last value that is not finite.
+    ``reverse`` exchanges a and b. ``aa`` compares each run of b with every other run of b, in the same group if
+    ``groups`` (one per pair) is given: with runs of equal length the ratio cannot fall below 1, so noise alone makes it
+    look good, and ``aa`` shows by how much. Evaluations at step 0, before training, are ignored. Raises ValueError for
+    unequal numbers of curves, a curve without a trained step, or a final value that is not finite.
     """
     if len(curves_a) != len(curves_b):
         raise ValueError(f"Pairs need as many curves of a as of b, but there are {len(curves_a)} and {len(curves_b)}.")
@@ -258,7 +257,9 @@ def speedup(
 
 
 def _reach(pairs: Sequence[tuple[Curve, Curve]], sign: int) -> Reach:
-    """For each (curve, target): the target's total steps / the first step at which curve is as good as its end."""
+    """For each (curve, target): the target's total steps / the first step at which curve is as good as its final
+    value.
+    """
     ratios = []
     for curve, target in pairs:
         trained = [(step, value) for step, value in target if step > 0]
@@ -274,7 +275,8 @@ def _reach(pairs: Sequence[tuple[Curve, Curve]], sign: int) -> Reach:
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:
     """P values adjusted by Holm's step-down method (Scand. J. Statist. 6, 1979); keys and their order are kept.
 
-    Reject every hypothesis whose adjusted p is at most alpha, and the chance of any false rejection is at most alpha.
+    If every hypothesis with an adjusted p of at most alpha is rejected, the probability of any false rejection is at
+    most alpha.
     """
     adjusted: dict[str, float] = {}
     largest = 0.0
@@ -285,7 +287,9 @@ def holm(p_values: Mapping[str, float]) -> dict[str, float]:
 
 
 def sign_of(better: str) -> int:
-    """+1 or -1, so that sign * value is higher for the better value; a typing slip must not turn a verdict round."""
+    """+1 or -1, so that sign * value is higher for the better value. Raises ValueError for a typo, which must not flip
+    a verdict.
+    """
     if better not in ("higher", "lower"):
         raise ValueError(f"better must be 'higher' or 'lower', but it is {better!r}.")
     return 1 if better == "higher" else -1

@@ -1,4 +1,4 @@
-"""summary.json: a study's numbers, computed from study.json and the replicates beside it and nothing else."""
+"""summary.json: a study's numbers, computed only from study.json and the replicates in the same folder."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -17,12 +17,14 @@ SCHEMA = 2
 
 
 def study_folders(results: Path, name: str = "summary.json") -> list[Path]:
-    """The folders of studies under ``results`` that hold a file; one that is being published starts with a dot."""
+    """The folders of studies under ``results`` that contain the file ``name``; one being published starts with a
+    dot.
+    """
     return sorted(path.parent for path in results.glob(f"*/*/[!.]*/{name}"))
 
 
 def read_study(directory: Path) -> dict[str, Any]:
-    """study.json. Raises DataError for one that is damaged or of another schema."""
+    """study.json. Raises DataError if it is damaged or has another schema."""
     path = directory / "study.json"
     try:
         described: dict[str, Any] = json.loads(path.read_bytes())
@@ -37,17 +39,17 @@ def read_study(directory: Path) -> dict[str, Any]:
 
 
 def write_summary(directory: Path) -> None:
-    """Compute summary.json anew."""
+    """Recompute summary.json."""
     summary = summarize(read_study(directory), read_replicates(directory))
     write_aside(directory / "summary.json", json.dumps(summary, indent=1, allow_nan=False) + "\n")
 
 
 def summarize(described: Mapping[str, Any], replicates: Sequence[Replicate]) -> dict[str, Any]:
-    """The summary of a study as study.json describes it.
+    """The summary of a study, which study.json describes.
 
-    The replicates numbered below the declared number count, those from it on reproduce them. Where none is numbered
-    below it, all count: a study of somebody's own. Raises SuiteError without a replicate, if data differ between runs,
-    if one replicate was made by several digests of the sources, or if no run measures the metric that decides.
+    Replicates numbered below the declared number count; the others are reproductions. If none is numbered below it, as
+    in a user's own study, all count. Raises SuiteError without a replicate, if the data differ between runs, if a
+    replicate mixes digests of the sources, or if no run measures the deciding metric.
     """
     study, where = described["study"], "/".join(described[key] for key in ("task", "scale", "experiment"))
     if not replicates:
@@ -63,10 +65,10 @@ def summarize(described: Mapping[str, Any], replicates: Sequence[Replicate]) -> 
     recorded = {name for run in complete for row in run.rows for name in row}
     if complete and study["primary_metric"] not in recorded:
         raise SuiteError(
-            f"{where} has no verdict: its runs do not measure study.primary_metric={study['primary_metric']}. They "
-            "stay as they are; choose another metric."
+            f"{where} has no verdict: its runs do not measure study.primary_metric={study['primary_metric']}. The runs "
+            "are kept; choose another metric."
         )
-    # A data set may not offer a metric: words where spaces do not part them.
+    # Some data sets lack a metric, such as one per word in a language that does not separate words by spaces.
     secondary = {name: better for name, better in study["secondary_metrics"].items() if name in recorded}
     if "flatness/perturbed_loss" in recorded:
         secondary[FLATNESS_INCREASE] = "lower"
@@ -124,7 +126,7 @@ def _checked_data(where: str, replicates: Sequence[Replicate]) -> dict[str, str]
         digests = {str(json.loads(run.status).get("sources_digest")).partition("-")[0] for run in replicate.runs}
         if len(digests) > 1:
             raise SuiteError(
-                f"{where}: the runs of replicate {replicate.number} were made by several digests of the sources, "
+                f"{where}: the runs of replicate {replicate.number} were made by source code with different digests, "
                 f"{', '.join(sorted(digests))}: run it again with FRESH=1."
             )
         for run in replicate.runs:
@@ -138,7 +140,7 @@ def _checked_data(where: str, replicates: Sequence[Replicate]) -> dict[str, str]
 
 
 def _environments(replicates: Sequence[Replicate]) -> list[dict[str, Any]]:
-    """What the replicates were made by: each different environment once, with the numbers of its replicates."""
+    """The environments of the replicates: each distinct one once, with the numbers of its replicates."""
     found: dict[str, dict[str, Any]] = {}
     for replicate in replicates:
         keys = ("git_sha", "git_dirty", "sources_digest", "packages", "hardware")
@@ -155,7 +157,7 @@ def _train_seconds(replicate: Replicate) -> float:
 
 
 def _optimizer(described: Mapping[str, Any], replicates: Sequence[Replicate], name: str) -> dict[str, Any]:
-    """What one optimizer got, chose and cost."""
+    """One optimizer's trials, winners and cost."""
     study, space = described["study"], described["spaces"].get(name, [])
     confirmed = [run for each in replicates for run in each.of(name, "confirm")]
     winners = [winner for each in replicates if (winner := winner_of(study, each, name))] or confirmed[:1]
@@ -166,7 +168,7 @@ def _optimizer(described: Mapping[str, Any], replicates: Sequence[Replicate], na
         costs = {
             "state_bytes": complete[0].last("cost/state_bytes"),
             "peak_bytes": max(run.last("cost/peak_bytes") or 0.0 for run in complete),
-            "optimizer_step_ms": median(step_ms) if step_ms else None,  # steps that are logged are not timed
+            "optimizer_step_ms": median(step_ms) if step_ms else None,  # logged steps are not timed
             "train_s": fmean(run.last("time/train_s") or 0.0 for run in complete),
         }
     steps = described["regime"]["steps"]

@@ -1,12 +1,14 @@
-"""The next trial of a search: where a Gaussian process, fitted to those so far, expects the largest improvement.
+"""Choose the next trial of a search: the point where a Gaussian process fitted to the trials so far expects the largest
+improvement.
 
-Kernel Matern 5/2 with a length for each dimension and a constant mean; lengths and noise are the most probable of
-random draws. Expected improvement (Jones et al. 1998, J. Global Optim. 13) over a box around the best that narrows, as
-trust regions do (TuRBO, Eriksson et al. 2019, arXiv:1910.01739). docs/statistics.md measures it against other searches.
-Why not Optuna: tried once on early forms of those surfaces, 30 searches of 30 trials each, GPSampler (Optuna 5.0) left
-a regret of 1.0, 17.9, 3.3 and 13.9 deviations of a run where this leaves 0.6, 8.6, 3.6 and 9.0, and took over 20 times
-as long; TPE did no better than boxes around the best. Every function works on many searches at once, along the first
-axis, so that a simulation runs the very code of a study.
+The process has a Matern 5/2 kernel with one length scale per dimension and a constant mean; length scales and noise are
+the most probable of random draws. Expected improvement (Jones et al. 1998, J. Global Optim. 13) is maximized in a box
+around the best point that shrinks over time, like the trust regions of TuRBO (Eriksson et al. 2019, arXiv:1910.01739).
+docs/statistics.md compares it with other searches. Why not Optuna: on early versions of those surfaces, with 30
+searches of 30 trials each, GPSampler (Optuna 5.0) left a regret of 1.0, 17.9, 3.3 and 13.9 standard deviations of a run
+where this leaves 0.6, 8.6, 3.6 and 9.0, and took over 20 times as long; TPE did no better than boxes around the best
+point. Every function works on many searches at once, along the first axis, so that a simulation runs the same code as a
+study.
 """
 
 from collections.abc import Sequence
@@ -19,24 +21,25 @@ from scipy.special import ndtr
 Array = NDArray[np.float64]
 
 LAST_WIDTH = 0.125
-"""of the box around the best at the last trial, as a share of every dimension"""
+"""width of the box around the best point at the last trial, as a share of each dimension"""
 LOG_LENGTH = (np.log(0.7), 0.8)
-"""mean and standard deviation of the prior of a length, in shares of the dimension"""
+"""mean and standard deviation of the prior of a log length scale, in shares of the dimension"""
 LOG_NOISE = (np.log(0.02), 1.5)
-"""the same of the noise's variance, as a share of the surface's"""
+"""the same for the log variance of the noise, as a share of the surface's"""
 DRAWS = (24, 16, 16)
-"""hyperparameters from the prior, then twice around the most probable"""
+"""numbers of hyperparameters drawn: from the prior, then twice around the most probable ones"""
 KEPT = 6
-"""hyperparameters that proposals average over, by their probability"""
+"""hyperparameters over which proposals are averaged, weighted by their probability"""
 CANDIDATES = (300, 40, 40)
-"""points in the box, then twice around the most promising"""
+"""numbers of candidate points: in the box, then twice around the most promising one"""
 STEPS = (0.08, 0.03)
-"""how far around it, as shares of the box"""
+"""spread of the candidates around it, as shares of the box"""
 SPREAD_BELOW = 2.0
-"""values so many times as far above the best as the median is enter by their logarithm: bad is bad, however bad"""
+"""values further above the best than this many times the median's distance are compressed logarithmically: how bad a
+bad value is hardly matters"""
 MOST_ABOVE = 20.0
-"""times that distance: beyond, all are equally bad. A run that blew up without overflow, to a loss of 1e9, would else
-leave no difference between the others."""
+"""values beyond this many times that distance count as equally bad. Otherwise a run that blew up without overflowing,
+to a loss of 1e9, would leave no difference between the others."""
 
 
 class Fit(NamedTuple):
@@ -51,17 +54,16 @@ class Fit(NamedTuple):
     scale: Array
     """variance of the surface"""
     weights: Array
-    """inverse times residuals: [searches, hyperparameters, n]"""
+    """inverse kernel matrix times residuals: [searches, hyperparameters, n]"""
     log_posterior: Array
 
 
 def next_trial(
     units: Sequence[Sequence[float]], values: Sequence[float], *, first: int, total: int, seed: int
 ) -> Array:
-    """Where to try next ``[dimensions]``, after trials at ``units`` that gave ``values``, of which lower is better.
+    """The next point ``[dimensions]`` after trials at ``units`` with results ``values``, where lower is better.
 
-    A search makes ``first`` trials elsewhere (a Latin hypercube) and ``total`` in all. Equal arguments give equal
-    points.
+    A search has ``total`` trials, of which the ``first`` ones are a Latin hypercube. Equal arguments give equal points.
     """
     points, seen = np.asarray(units, dtype=float)[None], np.asarray(values, dtype=float)[None]
     rng = np.random.default_rng([seed, len(values)])
@@ -69,13 +71,13 @@ def next_trial(
 
 
 def box_width(done: int, *, first: int, total: int) -> float:
-    """The width of the box when ``done`` trials are done: from the whole cube to LAST_WIDTH, by equal factors."""
+    """The width of the box after ``done`` trials: it shrinks from the whole cube to LAST_WIDTH by equal factors."""
     return float(LAST_WIDTH ** ((done - first) / max(total - 1 - first, 1)))
 
 
 def next_points(units: Array, values: Array, width: float, rng: np.random.Generator) -> Array:
     """The next point of each search ``[searches, dimensions]`` after ``units [searches, n, dimensions]`` and ``values
-    [searches, n]``, inside a box of ``width`` around the point that the process holds for the best.
+    [searches, n]``, inside a box of ``width`` around the point with the best predicted mean.
     """
     searches, _, dimensions = units.shape
     fit, share = most_probable(units, _tamed(values), rng)
@@ -93,15 +95,15 @@ def next_points(units: Array, values: Array, width: float, rng: np.random.Genera
 
 
 def drawn_in(above: Array) -> Array:
-    """Values beyond 1 by their logarithm, up to MOST_ABOVE."""
+    """Compress values above 1 logarithmically, up to MOST_ABOVE."""
     return np.where(above < 1, above, 1 + np.log(np.clip(above, 1, MOST_ABOVE)))
 
 
 def _tamed(values: Array) -> Array:
-    """Mean 0 and variance 1, after the upper tail, diverged trials say, was drawn in."""
+    """Standardize the values after compressing the upper tail, such as diverged trials."""
     best = values.min(axis=1, keepdims=True)
     unit = SPREAD_BELOW * (np.median(values, axis=1, keepdims=True) - best)
-    # Half of the values may equal the best, and so may all.
+    # Half of the values, or even all of them, may equal the best one.
     next_best = np.where(values > best, values, np.inf).min(axis=1, keepdims=True)
     unit = np.where(unit > 0, unit, np.where(np.isfinite(next_best), next_best - best, 1.0))
     tamed = drawn_in((values - best) / unit)
@@ -109,7 +111,7 @@ def _tamed(values: Array) -> Array:
 
 
 def most_probable(units: Array, values: Array, rng: np.random.Generator) -> tuple[Fit, Array]:
-    """The KEPT most probable processes and their shares ``[searches, KEPT]``."""
+    """The KEPT most probable processes and their weights ``[searches, KEPT]``."""
     searches, _, dimensions = units.shape
 
     def drawn(count: int, lengths: Array | float, noise: Array | float, spread: tuple[float, float]) -> Fit:
@@ -135,7 +137,7 @@ def _fitted(units: Array, values: Array, log_lengths: Array, log_noise: Array) -
     mean = np.einsum("shij,sj->sh", inverse, values) / inverse.sum(axis=(-1, -2))
     residuals = values[:, None] - mean[..., None]
     weights = np.einsum("shij,shj->shi", inverse, residuals)
-    # The variance is integrated out under a weak prior, so that a few equal values are not taken for certainty.
+    # The variance is integrated out under a weak prior, so that a few equal values do not imply certainty.
     scale = ((residuals * weights).sum(axis=-1) + 0.3) / (n + 0.3)
     log_likelihood = -0.5 * (n + 0.3) * np.log(scale) - 0.5 * np.linalg.slogdet(covariance)[1]
     log_prior = -0.5 * (((log_lengths - LOG_LENGTH[0]) / LOG_LENGTH[1]) ** 2).sum(axis=-1)
@@ -150,7 +152,7 @@ def _kernel(left: Array, right: Array, log_lengths: Array) -> Array:
     kernel = a @ (-2 * b).swapaxes(-1, -2)
     kernel += (a**2).sum(axis=-1)[..., :, None]
     kernel += (b**2).sum(axis=-1)[..., None, :]
-    # In place, with u = sqrt(5) times the distance: (1 + u + u^2 / 3) exp(-u). Most of a proposal's time is spent here.
+    # (1 + u + u^2 / 3) exp(-u) with u = sqrt(5) times the distance, in place: most of a proposal's time is spent here.
     kernel = np.maximum(kernel, 0, out=kernel)
     kernel *= 5
     distance = np.sqrt(kernel)
@@ -163,7 +165,7 @@ def _kernel(left: Array, right: Array, log_lengths: Array) -> Array:
 
 
 def predict(units: Array, fit: Fit, points: Array) -> tuple[Array, Array]:
-    """Mean and variance of the surface, without noise, at ``points [searches, m, dimensions]``."""
+    """Mean and variance of the noise-free surface at ``points [searches, m, dimensions]``."""
     covariance = _kernel(points, units, fit.log_lengths)
     mean = fit.mean[..., None] + np.einsum("shmn,shn->shm", covariance, fit.weights)
     explained = ((covariance @ fit.inverse) * covariance).sum(axis=-1)

@@ -1,7 +1,7 @@
-"""The course of a study: its replicates search, stage by stage, and confirm what they found, all of them side by side.
+"""Run studies: all replicates, in parallel, search stage by stage and then confirm their winners.
 
-The sweeper owns *what* runs; any Hydra launcher decides *where*. What a run gave is read from its record and never from
-the launcher, so a study that is started again after any accident finds everything that is finished.
+The sweeper decides *what* runs; any Hydra launcher decides *where*. Results are read from the runs' records, never from
+the launcher, so a study that is restarted after a failure finds everything that is already finished.
 """
 
 import itertools
@@ -28,21 +28,22 @@ from experiments.study.replicates import numbers_of, replicate_path
 from experiments.study.search import space_of
 
 LAUNCHES = 3
-"""A launch that broke (a lost worker, a lost node) is repeated for what is not finished, at most twice."""
+"""A failed launch (a lost worker or node) is repeated for the unfinished runs, at most twice."""
 
 
 class Study:
-    """Optimizers under one protocol, all else equal."""
+    """Optimizers compared under one protocol, with everything else equal."""
 
     def __init__(self, compose: Compose, overrides: list[str], optimizers: list[str]) -> None:
-        """``overrides`` are those that all runs of the study share; no ``optimizers`` stand for the experiment's own.
+        """``overrides`` are shared by all runs of the study; empty ``optimizers`` mean the experiment's own
+        contestants.
 
-        Raises ConfigError, before anything is computed, if the study is none or its folder holds another one.
+        Raises ConfigError, before anything is computed, if the study is invalid or its folder holds another study.
         """
         cfg = compose(overrides)
         optimizers = optimizers or list(cfg.study.contestants)
         if len({*optimizers}) < len(optimizers):
-            raise ConfigError(f"optimizer={','.join(optimizers)} names a contestant twice: name each once.")
+            raise ConfigError(f"optimizer={','.join(optimizers)} lists a contestant twice: list each once.")
         located = {name: locate(compose([*overrides, f"optimizer={name}"])) for name in optimizers}
         configs = {name: plain for name, (plain, _, _) in located.items()}
         self.config, data, _ = located[optimizers[0]]
@@ -56,25 +57,25 @@ class Study:
         for name in optimizers if not is_tuned else []:
             if name not in self.config["settings"]:
                 raise ConfigError(
-                    f"{self.config['experiment']} has no settings for {name}, and study.stages=[] searches none: give "
-                    f"it settings.{name} with lr, weight_decay and betas, or search with study=staged."
+                    f"{self.config['experiment']} has no settings for {name}, and study.stages=[] does not search for "
+                    f"them: add settings.{name} with lr, weight_decay and betas, or search with study=staged."
                 )
         self.spaces = {name: space_of(config["optimizer"]) if is_tuned else None for name, config in configs.items()}
         chosen = [override for override in overrides if override.startswith(("scale=", "experiment="))]
         self.name = study_name(cfg, compose(chosen), overrides, optimizers)
         self.identity = study_identity(configs, data.fingerprint)
         check_folder(self.results, self.identity)
-        # No part of what a run is: W&B's group, and the folder, which a worker elsewhere must not derive anew.
+        # Not part of a run's identity: W&B's group, and the folder, which a worker elsewhere must not derive itself.
         told = [f"run.study='{self.name}'", f"run.runs_dir={quoted(ROOT / self.config['run']['runs_dir'])}"]
         self.courses = [
             Course(number, compose, [*overrides, *told], self.spaces, self.settings) for number in self._numbers()
         ]
 
     def _numbers(self) -> list[int]:
-        """Replicates to run: those that are asked for and not published yet, or with ``run.fresh`` all of them."""
+        """The replicates to run: those requested and not yet published, or with ``run.fresh`` all those requested."""
         asked, declared = self.settings["numbers"], self.settings["replicates"]
         published = [number for number in range(declared) if replicate_path(self.results, number).exists()]
-        # One more than what was declared reproduces it; where there is nothing to reproduce, a study begins.
+        # The replicate after the declared ones is a reproduction; if there is nothing to reproduce, start with 0.
         following = declared if len(published) > 1 else 0
         try:
             numbers = [following] if asked == "next" else list(numbers_of(asked))
@@ -86,20 +87,20 @@ class Study:
 
     @property
     def results(self) -> Path:
-        """The folder that the study is published in."""
+        """The folder in which the study is published."""
         return ROOT / self.config["run"]["results_dir"] / self.config["task"] / self.config["scale"] / self.name
 
 
 def quoted(value: object) -> str:
-    """A value as Hydra's command line takes it, whatever characters it has."""
-    # A backslash is doubled where a quotation mark follows, that at the end included.
+    """A value quoted for Hydra's command line, whatever characters it contains."""
+    # A backslash is doubled if a quotation mark follows, including the closing one.
     escaped = re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + (r"\'" if found[2] else ""), str(value))
     return f"'{escaped}'"
 
 
 def split_sweep(overrides: Sequence[Override]) -> tuple[list[str], list[list[str]]]:
-    """The contestants, and the override lists of all studies: a swept ``optimizer`` names contestants, and every
-    combination of the other swept values is a study of its own.
+    """The contestants, and the override lists of all studies: a swept ``optimizer`` lists the contestants, and every
+    combination of the other swept values is a separate study.
     """
     optimizers: list[str] = []
     choices: list[list[str]] = []
@@ -107,10 +108,10 @@ def split_sweep(overrides: Sequence[Override]) -> tuple[list[str], list[list[str
     for override in overrides:
         key = override.get_key_element()
         if key.lstrip("+~") in given and not key.startswith("run."):
-            raise ConfigError(f"{key} is given twice: only one of its values would count. Give it once.")
+            raise ConfigError(f"{key} is given twice, but only one value would count: give it once.")
         given.add(key.lstrip("+~"))
         if override.is_interval_sweep():
-            raise ConfigError(f"{override.input_line} has no end of values: name them, as in {key}=1,2.")
+            raise ConfigError(f"{override.input_line} has infinitely many values: list them, as in {key}=1,2.")
         values = (
             list(override.sweep_string_iterator())
             if override.is_sweep_override()
@@ -126,10 +127,10 @@ def split_sweep(overrides: Sequence[Override]) -> tuple[list[str], list[list[str
 
 
 def run_studies(studies: list[Study], launcher: Launcher) -> None:
-    """Bring all replicates of all studies to their end, sharing each launch between them, and tell how far they are."""
+    """Run all replicates of all studies to completion, in joint launches, and report the progress."""
     names = [study.name for study in studies]
     if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise ConfigError(f"Several of the swept values make one and the same study, {twice[0]}: name each value once.")
+        raise ConfigError(f"Several of the swept values give the same study, {twice[0]}: list each value once.")
     courses = [course for study in studies for course in study.courses]
     total = sum(runs_a_replicate(study.settings, len(study.spaces)) * len(study.courses) for study in studies)
     rounds = max((course.rounds() for course in courses), default=0)
@@ -146,37 +147,40 @@ def run_studies(studies: list[Study], launcher: Launcher) -> None:
 
 
 def announcement(study: Study) -> str:
-    """What is going to be done for a study, said before it begins."""
+    """What a study is going to do, printed before it begins."""
     settings, courses = study.settings, study.courses
-    is_plain = study.config["experiment"].endswith(f"/{study.name}")  # else it was not measured
+    is_plain = study.config["experiment"].endswith(f"/{study.name}")  # times are only known for unmodified experiments
     minutes = study.config["run"]["minutes"] if is_plain else None
     name = f"{study.config['task'].replace('_', ' ')}, {study.config['scale']}, {study.name}"
     if not courses:
-        return f"{name}: all that was asked for is published already."
+        return f"{name}: everything requested is already published."
     numbers = f"replicate {courses[0].number}"
     if len(courses) > 1:
         numbers = f"{len(courses)} replicates, {courses[0].number} to {courses[-1].number}"
     names = f"{' and '.join(study.spaces)}"
-    trials = f"{sum(settings['stages'])} trials to tune each of {names}, then " if settings["stages"] else f"{names}, "
+    trials = (
+        f"{sum(settings['stages'])} trials to tune each of {names}, then the winners on fresh seeds"
+        if settings["stages"]
+        else f"{names} with the experiment's settings, on fresh seeds"
+    )
     return (
-        f"{name}: {numbers}. {trials}the settings chosen on fresh seeds: "
-        f"{len(courses) * runs_a_replicate(settings, len(study.spaces))} runs"
+        f"{name}: {numbers}. {trials}: {len(courses) * runs_a_replicate(settings, len(study.spaces))} runs"
         + (f", at most about {minutes * len(courses)} minutes on two CPU cores" if minutes else "")
-        + ". Ctrl-C saves, and the same command continues."
+        + ". Ctrl-C saves and stops; the same command continues."
     )
 
 
 def launch(launcher: Launcher, runs: list[Run]) -> None:
-    """Have the launcher finish what is not finished yet; SuiteError, naming the runs, if it cannot."""
+    """Let the launcher complete all unfinished runs. Raises SuiteError, naming the runs, if it cannot."""
     faults: dict[Path, Any] = {}
     for _ in range(LAUNCHES):
         waiting = [run for run in runs if not run.is_finished()]
         if not waiting:
             return
         try:
-            # What had to be set aside is (Course asks for a run by its record); what has come since is to be kept.
+            # Course has already set aside what run.fresh asks for; newer records are kept.
             results = launcher.launch([[*run.overrides, "run.fresh=false"] for run in waiting], initial_job_idx=0)
-            # Of a run that had not even a record, such as where its node cannot read the data.
+            # For a run without even a record, for example because its node cannot read the data.
             faults = {
                 run.directory: result._return_value
                 for run, result in zip(waiting, results, strict=False)
@@ -185,13 +189,13 @@ def launch(launcher: Launcher, runs: list[Run]) -> None:
             break
         except ConfigError:
             raise
-        except Exception as error:  # whatever a launcher raises when it loses a worker
+        except Exception as error:  # anything that a launcher raises when it loses a worker
             print(
-                f"The launcher broke ({type(error).__name__}: {error}); launching again what is not finished.",
+                f"The launcher failed ({type(error).__name__}: {error}); relaunching the unfinished runs.",
                 flush=True,
             )
             if ray := sys.modules.get("ray"):
-                ray.shutdown()  # else what was queued before would hold the runs that are queued now
+                ray.shutdown()  # otherwise jobs queued earlier would hold the runs that are queued now
     failed = [run for run in runs if not run.is_finished()]
     if failed:
         reasons = "\n".join(

@@ -1,4 +1,4 @@
-"""What the searches of a study found: the best so far, what the last stage gained, where the winners lie."""
+"""Results of a study's searches: the best value so far, the gains of the last stage, where the winners lie."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -11,14 +11,14 @@ from experiments.study.statistics import is_at_edge, paired_difference, sign_of
 
 
 def trials_of(replicate: Replicate, optimizer: str) -> list[ReplicateRun]:
-    """Of one search, in their order."""
+    """The trials of one search, in order."""
     return sorted(replicate.of(optimizer, "search"), key=lambda run: run.trial)
 
 
 def winner_of(
     study: Mapping[str, Any], replicate: Replicate, optimizer: str, by: Literal["validation", "headline"] = "validation"
 ) -> ReplicateRun | None:
-    """The trial that is best in the end by a metric of the validation split, the first where all have diverged; None
+    """The trial with the best final value of a metric of the validation split; the first one if all diverged; None
     without a search.
     """
     sign, metric = sign_of(study[f"{by}_better"]), study[f"{by}_metric"].replace("test/", "val/")
@@ -31,7 +31,7 @@ def winner_of(
 
 
 def best_so_far(study: Mapping[str, Any], replicate: Replicate, optimizer: str) -> list[float | None]:
-    """The best validation value after each trial; None while all have diverged."""
+    """The best validation value after each trial; None as long as all have diverged."""
     sign, best = sign_of(study["validation_better"]), None
     found: list[float | None] = []
     for run in trials_of(replicate, optimizer):
@@ -43,7 +43,7 @@ def best_so_far(study: Mapping[str, Any], replicate: Replicate, optimizer: str) 
 
 
 def last_gains(study: Mapping[str, Any], replicates: Sequence[Replicate], optimizer: str) -> list[float]:
-    """What the last stage improved the best validation value by, of each replicate in which one came before it."""
+    """How much the last stage improved the best validation value, for each replicate with earlier trials."""
     gains = []
     for replicate in replicates:
         best = best_so_far(study, replicate, optimizer)
@@ -54,7 +54,7 @@ def last_gains(study: Mapping[str, Any], replicates: Sequence[Replicate], optimi
 
 
 def ease_of_tuning(study: Mapping[str, Any], replicates: Sequence[Replicate], a: str, b: str) -> list[dict[str, Any]]:
-    """After each stage, how far the best validation values of a and b lie apart, a - b, over the replicates."""
+    """The difference a - b of the best validation values after each stage, over the replicates."""
     stages, rows = study["stages"], []
     for trials in (sum(stages[:count]) for count in range(1, len(stages) + 1)):
         both = [[best_so_far(study, each, name)[trials - 1 : trials] for name in (a, b)] for each in replicates]
@@ -70,13 +70,13 @@ def chosen(run: ReplicateRun) -> dict[str, Any]:
 
 
 def value_at(dimension: Mapping[str, Any], position: float, steps: int) -> float:
-    """``Dimension.value`` of a dimension as study.json describes it."""
+    """``Dimension.value`` for a dimension as described in study.json."""
     fields = ("argument", "kind", "low", "high", "zero")
     return Dimension(*(dimension[field] for field in fields)).value(position, steps)
 
 
 def box_limited(space: Sequence[Mapping[str, Any]], winners: Sequence[Sequence[float]]) -> list[str]:
-    """Names of the dimensions at an edge of which too many ``winners`` lie, given by their positions."""
+    """Names of the dimensions with too many ``winners``, given by their positions, at an edge."""
     by_dimension = zip(space, zip(*winners, strict=True), strict=False)
     return [each["name"] for each, positions in by_dimension if is_at_edge(positions, _ends_below(each))]
 

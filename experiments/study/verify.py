@@ -1,12 +1,12 @@
-"""Do committed runs come out the same here? They are run again from their records and compared row by row.
+"""Check that committed runs reproduce here: rerun them from their records and compare row by row.
 
-    make verify N=2                          # so many, drawn from all studies; SEED=1 draws the same ones again
+    make verify N=2                          # that many, drawn from all studies; SEED=1 makes the draw repeatable
     make verify RUN=lion-s0-9c381d2182
 
-A run is made by its recorded config and data in a folder of its own; runs/ and results/ are not touched. In the
-arithmetic of the record every row has to be the same to the bit, but for times and memory. In another one rounding
-grows like any disturbance of training; there the first logged row has to agree within FIRST_ROW_TOLERANCE, and the
-final metrics within the spread over what the study has confirmed. Exit code 0 says that all agree.
+A run is repeated from its recorded config and data in a separate folder; runs/ and results/ are not touched. If the
+arithmetic is that of the record, every row except times and memory must be bitwise identical. Otherwise rounding
+differences grow like any perturbation of training: then the first logged row must agree within FIRST_ROW_TOLERANCE, and
+the final metrics within the spread of the study's confirm runs. Exit code 0 means that all runs agree.
 """
 
 import argparse
@@ -35,20 +35,20 @@ from experiments.harness.sources import ROOT, package_versions
 from experiments.study.replicates import Replicate, ReplicateRun, read_replicate, read_replicates
 
 UNTIMED = ("time/", "cost/")
-"""Beginnings of the metrics that tell what a run took, which no two runs share."""
+"""Prefixes of the metrics that measure a run's cost, which differ between any two runs."""
 FIRST_ROW_TOLERANCE = 0.05
-"""Relative, of loss and gradient norm in the first logged row. Between AVX2 and AVX-512 the gradient norm of image
-classification at mini differs by 1.2 % at step 10, its loss by 0.1 %."""
+"""Relative tolerance for loss and gradient norm in the first logged row. Between AVX2 and AVX-512, the gradient norm of
+image classification at mini differs by 1.2 % at step 10, its loss by 0.1 %."""
 SPREAD = 3.0
-"""Standard deviations over the study's confirmed runs that a final metric may lie from the recorded one."""
+"""How far a final metric may lie from the recorded one, in standard deviations over the study's confirm runs."""
 
 
 class Different(Exception):
-    """The run does not agree with its record; the message says where."""
+    """The run disagrees with its record; the message says where."""
 
 
 def verify(path: Path, run_id: str, folder: Path) -> str:
-    """Run the run of the published replicate at ``path`` again below ``folder``; returns how it agrees, in a few words.
+    """Rerun ``run_id`` of the published replicate at ``path`` under ``folder``; returns in a few words how it agrees.
 
     Raises Different.
     """
@@ -63,10 +63,10 @@ def verify(path: Path, run_id: str, folder: Path) -> str:
     try:
         _, data, again = locate(config)
         if data.fingerprint != recorded.settings["data"]["fingerprint"]:
-            raise Different(f"the data here are others, with the fingerprint {data.fingerprint}")
+            raise Different(f"the data here are different, with the fingerprint {data.fingerprint}")
         execute(config)
     except SuiteError as error:
-        raise Different(f"cannot be run again: {error}") from error
+        raise Different(f"cannot be rerun: {error}") from error
     status, rows = read_status(again), read_metrics(again)
     assert status
     if (status["status"] == "diverged") != recorded.diverged:
@@ -79,28 +79,28 @@ def verify(path: Path, run_id: str, folder: Path) -> str:
     confirmed = [run for other in read_replicates(path.parents[1]) for run in other.of(recorded.optimizer, "confirm")]
     check_as_chaos_allows(recorded, rows, [run for run in confirmed if run.run_id != run_id])
     return (
-        f"in another arithmetic: {difference}; the first row agrees within {FIRST_ROW_TOLERANCE:.0%}, the end within "
-        f"{SPREAD:.0f} standard deviations of what was confirmed"
+        f"with different arithmetic: {difference}; the first row agrees within {FIRST_ROW_TOLERANCE:.0%}, the final "
+        f"metrics within {SPREAD:.0f} standard deviations of the confirm runs"
     )
 
 
 def config_of(recorded: ReplicateRun, replicate: Replicate, folder: Path) -> DictConfig:
-    """The config of a record, with the sources of its data, for a run below ``folder`` that W&B does not hear of."""
+    """The config in a record, with its data sources filled in, for a run under ``folder`` without W&B."""
     cfg = composed(recorded.settings["task"], ["scale=smoke", "run.wandb=disabled", f"run.runs_dir='{folder}'"])
     with open_dict(cfg):
         for key, recorded_value in recorded.settings.items():
             value = with_places(recorded_value) if key == "data" else recorded_value
             schema = OmegaConf.get_type(cfg, key)
-            # Keys that came after the record have their schema's defaults, which is what was done before them.
+            # Keys newer than the record get their schema's defaults, which are the behaviour before they existed.
             cfg[key] = OmegaConf.merge(OmegaConf.structured(schema), value) if is_dataclass(schema) else value
         cfg.run.device = "cuda" if "gpu" in replicate.environment["hardware"] else "cpu"
     return cfg
 
 
 def with_places(data: Mapping[str, Any]) -> dict[str, Any]:
-    """A recorded data set, and those within it, with where they are to be had, as conf/data says under their names.
+    """A recorded data set, nested sets included, with its sources from conf/data filled in by name.
 
-    The recorded fingerprint may be of several sets together, so that each has its declared one again.
+    The recorded fingerprint may combine several sets, so each gets its declared fingerprint back.
     """
     known: Any = {}
     if (ROOT / "conf" / "data" / f"{data.get('name')}.yaml").exists():
@@ -112,7 +112,7 @@ def with_places(data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def environment_here(cfg: DictConfig) -> dict[str, Any]:
-    """What decides the bits of a run of ``cfg`` in this process."""
+    """Everything that decides the bits of a run of ``cfg`` in this process."""
     pin_instruction_set(cfg.train.instruction_set)
     import torch
 
@@ -124,30 +124,34 @@ def environment_here(cfg: DictConfig) -> dict[str, Any]:
 
 
 def other_arithmetic(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[str]:
-    """What decides the bits and is not as recorded, in words."""
+    """In words, what decides the bits and differs from the record."""
     kinds = ["packages", "arithmetic"] if "arithmetic" in theirs else ["packages"]
     found = [
-        f"the record was made with {name} {theirs[kind].get(name)}, here is {here}"
+        f"the record was made with {name} {theirs[kind].get(name)}, here it is {here}"
         for kind in kinds
         for name, here in ours[kind].items()
         if theirs[kind].get(name) != here
     ]
-    return found if "arithmetic" in theirs else [*found, "the record does not tell which instructions made it"]
+    return (
+        found if "arithmetic" in theirs else [*found, "the record does not say with which instruction set it was made"]
+    )
 
 
 def first_difference(theirs: Sequence[Mapping[str, Any]], ours: Sequence[Mapping[str, Any]]) -> str | None:
-    """The first step and metric that differ, with both values; None where all rows but UNTIMED are the same."""
+    """The first step and metric that differ, with both values; None if all rows agree except for UNTIMED metrics."""
     for recorded, made in zip(theirs, ours, strict=False):
         for key in dict.fromkeys([*recorded, *made]):
             expected, found = recorded.get(key), made.get(key)
             if expected != found and not key.startswith(UNTIMED):
                 by = f" ({found / expected - 1:+.1e})" if expected and isinstance(found, float) else ""
                 return f"differs from step {made['step']} on: {key} is {found!r}, recorded {expected!r}{by}"
-    return None if len(theirs) == len(ours) else f"has {len(ours)} rows, recorded are {len(theirs)}"
+    return None if len(theirs) == len(ours) else f"has {len(ours)} rows, recorded {len(theirs)}"
 
 
 def all_differ(theirs: Sequence[Mapping[str, Any]], ours: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether every logged gradient differs: in another arithmetic they do, and a changed record leaves the others."""
+    """Whether every logged gradient norm differs, as with different arithmetic; an edited record would leave some
+    equal.
+    """
     name = "train/grad_norm"
     pairs = [(recorded[name], made.get(name)) for recorded, made in zip(theirs, ours, strict=False) if name in recorded]
     return bool(pairs) and all(recorded != made for recorded, made in pairs)
@@ -156,7 +160,7 @@ def all_differ(theirs: Sequence[Mapping[str, Any]], ours: Sequence[Mapping[str, 
 def check_as_chaos_allows(
     recorded: ReplicateRun, made: Sequence[Mapping[str, Any]], confirmed: Sequence[ReplicateRun]
 ) -> None:
-    """Raise Different if another arithmetic alone does not explain how the rows ``made`` differ."""
+    """Raise Different if different arithmetic alone does not explain how the rows ``made`` differ."""
     for key in ("train/loss", "train/grad_norm"):
         (_, expected), found = recorded.curve(key)[0], next(row[key] for row in made if key in row)
         if abs(found - expected) > FIRST_ROW_TOLERANCE * abs(expected):
@@ -167,12 +171,12 @@ def check_as_chaos_allows(
         expected = recorded.curve(key)[-1][1]
         values = [value for run in confirmed if (value := run.last(key)) is not None]
         if len(values) > 1 and abs(found - expected) > SPREAD * stdev(values):
-            by = f"more than {SPREAD:.0f} standard deviations of what was confirmed"
-            raise Different(f"differs at its end by {by}: {key} is {found}, recorded {expected}")
+            by = f"more than {SPREAD:.0f} standard deviations of the confirm runs"
+            raise Different(f"differs in its final metrics by {by}: {key} is {found}, recorded {expected}")
 
 
 def drawn(results: Path, run: str | None, number: int, seed: int) -> list[tuple[Path, str]]:
-    """The records to verify, each as its replicate's file and its run id: ``run``, or a sample of all published."""
+    """The records to verify, each as its replicate's file and its run id: ``run``, or a random sample of all."""
     published = [
         (path, recorded.run_id)
         for path in sorted(results.glob("*/*/[!.]*/replicates/*.parquet"))
@@ -182,12 +186,12 @@ def drawn(results: Path, run: str | None, number: int, seed: int) -> list[tuple[
         return random.Random(seed).sample(published, min(number, len(published)))
     found = [(path, run_id) for path, run_id in published if run_id == run]
     if not found:
-        sys.exit(f"error: There is no run {run} under {results}; the tables of a study's replicates name its runs.")
+        sys.exit(f"error: There is no run {run} under {results}; the replicate files of a study list its runs.")
     return found[:1]
 
 
 def main() -> None:
-    """Verify what the command line says, as many runs side by side as the cores allow."""
+    """Verify the runs that the command line selects, as many in parallel as there are cores."""
     parser = argparse.ArgumentParser(prog="python -m experiments.study.verify", description=__doc__)
     parser.add_argument("--run", help="a run's id")
     parser.add_argument("--number", type=int, default=2, help="runs to draw")
@@ -197,7 +201,7 @@ def main() -> None:
     records = drawn(arguments.results, arguments.run, arguments.number, arguments.seed)
     print(f"{len(records)} runs, drawn with SEED={arguments.seed}" if arguments.run is None else arguments.run)
     folder = Path(tempfile.mkdtemp(prefix="lion-verify-"))
-    # A process a run: which instructions PyTorch computes with is settled when it is loaded.
+    # One process per run: PyTorch's instruction set is fixed when it is loaded.
     workers = max(1, min(len(records), os.cpu_count() or 1))
     different = 0
     context = multiprocessing.get_context("spawn")
@@ -211,11 +215,11 @@ def main() -> None:
             name = f"{path.relative_to(arguments.results)} {run_id}"
             try:
                 print(f"{name}: {done.result()}", flush=True)
-            except Exception as fault:  # whatever a run may raise: the others go on
+            except Exception as fault:  # whatever one run raises, the others go on
                 different += 1
                 print(f"{name}: {fault if isinstance(fault, Different) else repr(fault)}", flush=True)
     if different:
-        sys.exit(f"{different} of {len(records)} do not agree with their records. What they gave here is in {folder}.")
+        sys.exit(f"{different} of {len(records)} do not agree with their records. Their new records are in {folder}.")
     shutil.rmtree(folder)
 
 

@@ -1,4 +1,4 @@
-"""Hydra's own sweep, whose faults of input are one sentence as everywhere else."""
+"""Hydra's own sweep, with input errors reported in one sentence as everywhere else."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,7 +10,7 @@ class PlainSweeper(BasicSweeper):
     """``hydra/sweeper=plain``."""
 
     def sweep(self, arguments: list[str]) -> Sequence[Any]:
-        """Run every combination of the swept values; exit code 2 where one of them cannot be run."""
+        """Run every combination of the swept values; exit code 2 if one of them cannot be run."""
         from experiments.harness.entry import one_sentence
 
         with one_sentence():
@@ -18,7 +18,7 @@ class PlainSweeper(BasicSweeper):
         return results
 
     def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
-        """Compose every run; ConfigError where two are one and the same: side by side, one would wait for the other."""
+        """Compose every run. Raises ConfigError if two are the same: in parallel, one would wait for the other."""
         from experiments.harness.config import resolved, result_config
         from experiments.harness.errors import ConfigError
 
@@ -30,6 +30,6 @@ class PlainSweeper(BasicSweeper):
             run = (plain["run"]["runs_dir"], result_config(plain, fingerprint=""))
             if run in seen:
                 raise ConfigError(
-                    f"Several of the swept values make one and the same run ({' '.join(overrides)}): name each once."
+                    f"Several of the swept values give the same run ({' '.join(overrides)}): list each value once."
                 )
             seen.append(run)

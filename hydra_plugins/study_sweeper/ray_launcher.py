@@ -1,5 +1,5 @@
 """``hydra/launcher=ray_local`` and ``ray_cluster``: Hydra's launcher for Ray, started so that it leaves nothing behind
-and refuses what could only be waited for.
+and refuses requests that could never be satisfied.
 """
 
 import atexit
@@ -23,25 +23,27 @@ from hydra_plugins.hydra_ray_launcher.ray_launcher import RayLauncher
 from omegaconf import OmegaConf, open_dict
 
 LONGEST_TEMPORARY_FOLDER = 30
-"""Characters of $TMPDIR up to which Ray's sockets below it (75 more) keep to the 107 bytes that Linux allows."""
+"""Characters of $TMPDIR for which Ray's socket paths (75 characters longer) stay within Linux's limit of 107 bytes."""
 LONGEST_SILENCE_S = 10.0
-"""Seconds after which Ray's head, which does not answer, is given up; a cluster may have started it again by then."""
+"""Seconds without an answer after which Ray's head is considered lost; a cluster may have restarted it by then."""
 
 
 LONGEST_SAVING_S = 30.0
-"""Seconds that runs get to save when a study is asked to leave: a step, perhaps an evaluation, and a checkpoint."""
+"""Seconds that runs get to save when a study is asked to stop: a step, perhaps an evaluation, and a checkpoint."""
 
 
 class SuiteRayLauncher(RayLauncher):
-    """Hydra's, with Ray's start, a look at what the cluster has, and time for the runs to save when asked to leave."""
+    """Hydra's launcher, which also starts Ray, checks the cluster's resources, and lets runs save when asked to
+    stop.
+    """
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Raises ConfigError for runs that no node of a Ray of our own can ever hold, and ConnectionError where Ray's
-        head is lost; else as Hydra's does.
+        """As Hydra's launcher. Raises ConfigError for runs that no node of our own Ray can ever hold, and
+        ConnectionError if Ray's head is lost.
         """
         settings: Any = OmegaConf.to_container(self.ray_cfg.init, resolve=True)
         is_ours = settings.get("address") == "local"
-        if is_ours:  # Ray reads these when it is imported; else it keeps one token in ~/.ray, readable by everyone
+        if is_ours:  # Ray reads these when imported; otherwise it keeps a token in ~/.ray that everyone can read
             os.environ.setdefault("RAY_AUTH_MODE", "token")
             os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
         import ray
@@ -67,7 +69,7 @@ class SuiteRayLauncher(RayLauncher):
             raise
 
     def _submit(self, number: int, overrides: Sequence[str]) -> Any:
-        """Ray's handle of what one run will return."""
+        """Ray's handle to the return value of one run."""
         from hydra_plugins.hydra_ray_launcher._launcher_util import launch_job_on_ray
 
         assert self.hydra_context is not None
@@ -81,22 +83,22 @@ class SuiteRayLauncher(RayLauncher):
 
 
 def _let_save(jobs: list[Any]) -> None:
-    """Take back what has not begun, from the end so that nothing takes its place, and wait until what has begun has
-    saved: a run that is cancelled hears a Ctrl-C, wherever it runs.
+    """Cancel queued jobs, from the last so that none moves up, and wait until running ones have saved: a cancelled run
+    receives a Ctrl-C, wherever it runs.
     """
     import ray
 
-    print("Asked to leave: the runs under way save first; a second Ctrl-C leaves at once.", file=sys.stderr)
+    print("Stopping: the active runs save first; a second Ctrl-C exits at once.", file=sys.stderr)
     for job in reversed(jobs):
         ray.cancel(job)
     ray.wait(jobs, num_returns=len(jobs), timeout=LONGEST_SAVING_S, fetch_local=False)
 
 
 def while_it_answers(address: str, wait_for_ray: Callable[[], Sequence[JobReturn]]) -> Sequence[JobReturn]:
-    """What ``wait_for_ray`` returns or raises; ConnectionError once nobody listens at Ray's ``address`` any more.
+    """What ``wait_for_ray`` returns or raises; ConnectionError once nothing listens at Ray's ``address`` any more.
 
-    A thread that waits for a Ray whose head (its gcs) has died hears no signal, and after a minute Ray ends the process
-    without a word. Another thread can still shut Ray down and start it anew.
+    A thread waiting for a Ray whose head (its gcs) has died receives no signals, and after a minute Ray silently ends
+    the process. Another thread can still shut Ray down and restart it.
     """
     outcome: Future[Sequence[JobReturn]] = Future()
 
@@ -120,8 +122,8 @@ def while_it_answers(address: str, wait_for_ray: Callable[[], Sequence[JobReturn
 
 
 def _start(settings: Mapping[str, Any], is_ours: bool) -> None:
-    """What Hydra's launcher would do, with our handlers of signals: Ray's own for SIGTERM aborts the study 3 s later,
-    while it still ends its workers.
+    """Start Ray as Hydra's launcher would, but with our signal handlers: Ray's own handler for SIGTERM aborts the study
+    3 s later, while it is still ending its workers.
     """
     import ray
 
@@ -136,23 +138,23 @@ def _start(settings: Mapping[str, Any], is_ours: bool) -> None:
     if is_ours:
         _OURS.extend(psutil.Process().children(recursive=True))
         atexit.register(_end)
-    atexit.register(ray.shutdown)  # before its folder goes
+    atexit.register(ray.shutdown)  # runs before its folder is deleted
     leave_when_asked()
 
 
 _OURS: list[psutil.Process] = []
-"""Of the Ray that was started here: when it came up, and when the study was asked to leave."""
+"""Processes of the Ray that was started here: as of its start, and as of the request to stop."""
 
 
 def _end() -> None:
-    """Kill what is left of a Ray that was shut down: its agents outlive it where they cannot tell its head."""
+    """Kill what is left of a Ray that was shut down: its agents survive if they cannot reach its head."""
     for process in _OURS:
         with suppress(psutil.NoSuchProcess):
             process.kill()
 
 
 def _check(request: Mapping[str, float], nodes: Sequence[Mapping[str, float]], is_ours: bool) -> None:
-    """Compare what one run asks for with the largest node; a cluster that is not ours may still grow."""
+    """Compare the request of one run with the largest node; a cluster that is not ours may still grow."""
     from experiments.harness.errors import ConfigError
 
     for key, resource in (("num_cpus", "CPU"), ("num_gpus", "GPU")):
@@ -161,4 +163,4 @@ def _check(request: Mapping[str, float], nodes: Sequence[Mapping[str, float]], i
             what = f"run.{key[4:]}={asked:g}, but the largest node here has {largest:g} {resource}s"
             if is_ours:
                 raise ConfigError(f"{what}: no run would ever start. Lower it, or use hydra/launcher=ray_cluster.")
-            print(f"{what}: the runs wait until the cluster grows by such a node.", flush=True)
+            print(f"{what}: the runs wait until the cluster gets such a node.", flush=True)

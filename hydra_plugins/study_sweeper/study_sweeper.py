@@ -1,4 +1,4 @@
-"""``hydra/sweeper=study``: Hydra's door to experiments/study."""
+"""``hydra/sweeper=study``: Hydra's entry point to experiments/study."""
 
 import logging
 import os
@@ -18,7 +18,7 @@ from omegaconf import DictConfig
 
 @dataclass
 class StudySweeperConf:
-    """What Hydra instantiates; a study's own settings stand in the config group ``study``."""
+    """The node that Hydra instantiates; a study's own settings are in the config group ``study``."""
 
     _target_: str = "hydra_plugins.study_sweeper.study_sweeper.StudySweeper"
 
@@ -27,16 +27,16 @@ LAUNCHERS = (
     "hydra._internal.core_plugins.basic_launcher",
     "hydra_plugins.hydra_submitit_launcher.submitit_launcher",
 )
-"""Loggers that write out the overrides of every run; a study says instead how far it is."""
+"""Loggers that print the overrides of every run; a study prints its progress instead."""
 
 ConfigStore.instance().store(group="hydra/sweeper", name="study", node=StudySweeperConf, provider="study_sweeper")
 
 
 class StudySweeper(Sweeper):
-    """Runs the studies that the command line spans and publishes their results."""
+    """Runs the studies defined by the command line and publishes their results."""
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Take what Hydra has prepared."""
+        """Store what Hydra has prepared."""
         self.task: str = config.task
         self.compose = lambda overrides: hydra_context.config_loader.load_sweep_config(config, overrides)
         self.parser = OverridesParser.create(config_loader=hydra_context.config_loader)
@@ -45,7 +45,7 @@ class StudySweeper(Sweeper):
         )
 
     def sweep(self, arguments: list[str]) -> None:
-        """``arguments`` are the command line's overrides; each study that they span is run, published and shown."""
+        """``arguments`` are the command line's overrides; each study they define is run, published and shown."""
         from rich.console import Console
 
         from experiments.harness.entry import one_sentence
@@ -55,7 +55,7 @@ class StudySweeper(Sweeper):
         from experiments.study.publish import publishing
         from experiments.study.sweep import Study, run_studies, split_sweep
 
-        os.environ.setdefault("RAY_LOG_TO_DRIVER", "0")  # read when Ray is imported; runs talk to files of their own
+        os.environ.setdefault("RAY_LOG_TO_DRIVER", "0")  # read when Ray is imported; runs write to their own log files
         for name in LAUNCHERS:
             logging.getLogger(name).setLevel(logging.WARNING)
         for handler in logging.root.handlers:
@@ -65,7 +65,7 @@ class StudySweeper(Sweeper):
                 optimizers, combinations = split_sweep(self.parser.parse_overrides(arguments))
                 studies = [Study(self.compose, combination, optimizers) for combination in combinations]
                 run_studies(studies, self.launcher)
-                # Where something ran, had its data from, or which part it was, is no part of what a reader types.
+                # Where it ran, where its data came from, and which replicates it ran are left out of the command.
                 here = re.compile(r"[+~]*(run\.|hydra|study\.numbers\b|data\.(\w+\.)*\w*places\b)")
                 shown = shlex.join(argument for argument in arguments if not here.match(argument))
                 program = f"experiments {self.task}" if "." in self.task else f"experiments.{self.task}"
@@ -76,6 +76,6 @@ class StudySweeper(Sweeper):
                         summaries.append(write_study(directory))
                 write_overview(studies[0].results.parents[2])
         except SystemExit as request:
-            sys.exit(request.code if request.code == 2 else EXIT_CODE)  # a signal; Ray makes another exit code of it
+            sys.exit(request.code if request.code == 2 else EXIT_CODE)  # after a signal Ray may exit with another code
         for study, summary in zip(studies, summaries, strict=True):
             print_verdict(summary, study.results, Console())

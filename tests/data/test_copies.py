@@ -42,7 +42,7 @@ def test_other_pictures_of_the_same_kind_are_no_copies(
     kind: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     look([MAKERS[kind](seed) for seed in range(100)], [MAKERS[kind](seed) for seed in range(100, 130)], tmp_path)
-    assert "training set too" not in caplog.text
+    assert "also in the training set" not in caplog.text
 
 
 @pytest.mark.parametrize("kind", MAKERS)
@@ -57,14 +57,14 @@ def test_a_copy_that_was_encoded_again_is_found_and_named(
     test[17] = again(train[23], file_format, **options)
     look(train, test, tmp_path)
     assert (
-        "1 of the 30 pictures of test are in the training set too, such as number 17, which is number 23" in caplog.text
+        "1 of the 30 images in test are also in the training set, such as number 17, which is number 23" in caplog.text
     )
 
 
 def test_a_test_of_copies_is_refused_every_time(tmp_path: Path) -> None:
     train = [noise(seed, 16) for seed in range(40)]
     for _ in range(2):  # the second time from the cache
-        with pytest.raises(DataError, match="30 of the 30 pictures of test are in the training set too"):
+        with pytest.raises(DataError, match="30 of the 30 images in test are also in the training set"):
             look(train, train[5:35], tmp_path)
 
 
@@ -72,7 +72,7 @@ def test_pictures_that_cannot_be_read_are_no_copies_of_each_other(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     look([UNREADABLE] * 3, [UNREADABLE] * 3, tmp_path)
-    assert "training set too" not in caplog.text
+    assert "also in the training set" not in caplog.text
 
 
 def test_looking_draws_nothing_from_the_global_generator(tmp_path: Path) -> None:
@@ -85,8 +85,8 @@ def test_texts_that_are_in_training_too(caplog: pytest.LogCaptureFixture) -> Non
     train = [f"text {number}" for number in range(20)]
     with caplog.at_level(logging.WARNING):
         warn_of_same_texts("set", train, {"test": [*(f"other {number}" for number in range(19)), " TEXT\u200b  3"]})
-    assert "1 of the 20 texts of test are in the training set too, such as number 19, which is number 3" in caplog.text
-    with pytest.raises(DataError, match="20 of the 20 texts of val are in the training set too"):
+    assert "1 of the 20 texts in test are also in the training set, such as number 19, which is number 3" in caplog.text
+    with pytest.raises(DataError, match="20 of the 20 texts in val are also in the training set"):
         warn_of_same_texts("set", train, {"val": train})
 
 
@@ -96,5 +96,5 @@ def test_all_copies_are_found_where_many_pictures_look_the_same_from_afar(tmp_pa
         pixels = np.zeros((64, 64, 3), np.uint8)
         pixels.reshape(-1, 3)[place] = 255
         dots.append(Image.fromarray(pixels))
-    with pytest.raises(DataError, match="40 of the 300 pictures of test are in the training set too"):
+    with pytest.raises(DataError, match="40 of the 300 images in test are also in the training set"):
         look(dots[:150], [*dots[110:150], *dots[150:], *[noise(seed, 64) for seed in range(110)]], tmp_path)

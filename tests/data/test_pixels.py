@@ -120,7 +120,7 @@ def test_a_tiff_says_its_byte_order_and_what_white_is(byte_order: str) -> None:
     ],
 )
 def test_numbers_without_a_fixed_white_are_refused(content: bytes) -> None:
-    with pytest.raises(DataError, match="write the picture with 8 or 16 unsigned bits a colour"):
+    with pytest.raises(DataError, match="save the image with 8 or 16 unsigned bits per channel"):
         decode_rgb(content)
 
 
@@ -139,7 +139,7 @@ def test_colours_of_16_bits_that_lie_one_behind_the_other_are_refused(byte_order
     content = ((head + body + bytes(4)).ljust(200, b"\0") + beside).ljust(300, b"\0") + shades.tobytes()
     with Image.open(io.BytesIO(content)) as opened:
         assert len(np.unique(np.asarray(opened))) > 3, "Pillow reads them right by now: so should we"
-    with pytest.raises(DataError, match="one behind the other in 16 bits"):
+    with pytest.raises(DataError, match="separately with 16 bits"):
         decode_rgb(content)
 
 

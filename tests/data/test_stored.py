@@ -123,7 +123,7 @@ def test_damaged_pictures_are_counted_and_named(tmp_path: Path, caplog: pytest.L
 def test_a_set_of_damaged_pictures_is_refused(tmp_path: Path) -> None:
     write_parquet(tmp_path, "train", [[(f"{number}.JPEG", b"nothing", 0) for number in range(101)]])
     split = open_one(place("hub", tmp_path, splits={"train": "train"}))["train"]
-    with pytest.raises(DataError, match="10 of 10 pictures are damaged, the last being row 9 of small/train"):
+    with pytest.raises(DataError, match="10 of 10 images are damaged, the last being row 9 of small/train"):
         [split.picture(row) for row in range(101)]
 
 
@@ -132,7 +132,7 @@ def test_of_a_large_set_a_hundredth_may_be_damaged(tmp_path: Path) -> None:
     rows = [(f"{number}.JPEG", damaged if number % 3 == 2 else whole, 0) for number in range(300)]
     write_parquet(tmp_path, "train", [rows])
     split = open_one(place("hub", tmp_path, splits={"train": "train"}))["train"]
-    with pytest.raises(DataError, match="100 of 300 pictures are damaged, the last being row 299 of small/train"):
+    with pytest.raises(DataError, match="100 of 300 images are damaged, the last being row 299 of small/train"):
         [split.picture(row) for row in range(300)]
 
 
@@ -163,7 +163,7 @@ def test_a_gated_set_without_a_token_says_what_to_do(monkeypatch: pytest.MonkeyP
         )
 
     monkeypatch.setattr(datasets, "load_dataset", refuse)
-    with pytest.raises(DataError, match=r"terms of ILSVRC/imagenet-1k must be accepted .* HF_TOKEN gives"):
+    with pytest.raises(DataError, match=r"accept the terms of ILSVRC/imagenet-1k .* HF_TOKEN"):
         open_one(place("hub", Path("ILSVRC/imagenet-1k")))
 
 

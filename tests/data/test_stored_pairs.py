@@ -63,13 +63,13 @@ def test_what_is_held_out_shares_no_caption_with_training_and_how_much_is_left_i
     found = pair_splits(open_stored(config(tmp_path / "cc", splits=splits), tmp_path))["test"]
     assert found.texts() == ["caption 8", "caption 9", "café 11", "12"]
     assert found.pictures[2].shape == (3, 30, 32)
-    assert "2 of 6 pairs of small/test have a caption of the training split and are left out" in caplog.text
+    assert "2 of 6 pairs in small/test have a caption of the training split and are left out" in caplog.text
 
 
 def test_a_split_that_the_filter_nearly_empties_is_refused(tmp_path: Path) -> None:
     captions = [f"caption {number % 4}" for number in range(20)] + ["another"]
     write_webdataset(tmp_path / "cc" / "cc-train-0000.tar", captions)
-    with pytest.raises(DataError, match="3 of 4 pairs of small/test have a caption of the training split, such as row"):
+    with pytest.raises(DataError, match="3 of 4 pairs in small/test have a caption of the training split, such as row"):
         open_stored(config(tmp_path / "cc", splits={"train": "train[:-4]", "test": "train[-4:]"}), tmp_path)
 
 
@@ -162,7 +162,7 @@ def test_any_captions_are_the_lines_of_their_rows_or_a_row_is_named(texts: list[
         try:
             found = open_stored(config(folder, splits={"train": "train"}), folder).splits["train"].captions
         except DataError as error:
-            named = re.search(r"row (\d+) of small/train is no text", f"{error}")
+            named = re.search(r"row (\d+) of small/train is not text", f"{error}")
             assert re.search(r"[\x00-\x1f]", texts[int(named[1])]) if named else not expected
             return
         assert found == expected
@@ -170,7 +170,7 @@ def test_any_captions_are_the_lines_of_their_rows_or_a_row_is_named(texts: list[
 
 def test_captions_that_are_no_texts_are_refused_with_their_row(tmp_path: Path) -> None:
     write_table(tmp_path / "numbers" / "train.parquet", [1, 2])
-    with pytest.raises(DataError, match="row 0 of small/train has the caption 1, which is no text"):
+    with pytest.raises(DataError, match="row 0 of small/train has the caption 1, which is not a text"):
         open_stored(config(tmp_path / "numbers", splits={"train": "train"}), tmp_path)
     write_table(tmp_path / "nulls" / "train.parquet", [None, "a", None])
     splits = open_stored(config(tmp_path / "nulls", splits={"train": "train"}), tmp_path).splits
@@ -207,7 +207,7 @@ def test_pictures_that_the_table_beside_them_does_not_list_are_named(
     assert "1 files of" in caplog.text
     assert "are not read: 1.jpg" in caplog.text
     metadata.write_text("file_name,text\n0.jpg,zero\n3.jpg,three\n")
-    with pytest.raises(DataError, match=r"small/train has no picture in row 1: it is '.*3\.jpg'"):
+    with pytest.raises(DataError, match=r"small/train has no image in row 1: it is '.*3\.jpg'"):
         open_stored(data, tmp_path)
 
 

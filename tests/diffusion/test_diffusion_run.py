@@ -136,21 +136,21 @@ def test_reference_features_are_computed_once(make_diffusion: MakeConfig, monkey
     [
         (
             ["sampling.num_samples=1", "sampling.batch_size=1"],
-            r"sampling\.num_samples=1 must be whole batches of at least",
+            r"sampling\.num_samples=1 must be a multiple of",
         ),
         (["sampling.num_samples=48"], r"sampling\.num_samples=48, but test has 40 images"),
         (["sampling.sampler=euler"], r"sampling\.sampler must be ddpm or ddim"),
         (["sampling.steps=2000"], r"sampling\.steps=2000 must be from 1 to noise\.steps=1000"),
-        (["sampling.shown=9"], r"sampling\.shown=9 are of the first batch"),
-        (["noise.condition_dropout=0"], r"never trained with noise\.condition_dropout=0"),
+        (["sampling.shown=9"], r"sampling\.shown=9 must not exceed"),
+        (["noise.condition_dropout=0"], r"not trained with noise\.condition_dropout=0"),
         (["noise.target=x0"], r"noise\.target must be epsilon or v_prediction, but it is 'x0'"),
         (["noise.timesteps=cosine"], r"noise\.timesteps must be uniform or importance"),
         (
             ["model.sample_size=32"],
-            r"model\.sample_size=32 generates images of another resolution .*data\.image_size=16",
+            r"model\.sample_size=32 generates images of a different resolution .*data\.image_size=16",
         ),
         (["data.num_reference=81"], r"data\.num_reference=81, but fit has 80 images"),
-        (["data.images.val_size=120"], r"data\.images\.val_size=120 of 120 training images leave none"),
+        (["data.images.val_size=120"], r"data\.images\.val_size=120 must be above 0 and leave some"),
         (["study.primary_metric=samples/fid"], r"Inception weights are not at .*weights-inception-2015-12-05-6726825d"),
     ],
 )
@@ -185,5 +185,5 @@ def test_other_weights_under_the_name_of_inception_are_refused(make_diffusion: M
 def test_more_processes_than_batches_are_refused(make_diffusion: MakeConfig) -> None:
     cfg = make_diffusion()
     task = build(cfg, locate(cfg)[1])
-    with pytest.raises(ConfigError, match=r"are 2 batches, too few for 3 processes"):
+    with pytest.raises(ConfigError, match=r"makes 2 batches, too few for 3 processes"):
         task.evaluate(task.model(), "samples", 0, 3)

@@ -121,7 +121,7 @@ def test_steps_that_do_not_divide_are_refused(schedule: str, sampler: str, noise
 @pytest.mark.parametrize(("schedule", "steps"), [("linear", 1), ("squaredcos_cap_v2", 1), ("squaredcos_cap_v2", 2)])
 def test_so_few_steps_that_they_start_at_an_image_are_refused(schedule: str, steps: int) -> None:
     cfg = config(schedule, "ddim", 1000, steps, "epsilon")
-    with pytest.raises(ConfigError, match=r"starts from pure noise where .* still has \d+ % of the signal"):
+    with pytest.raises(ConfigError, match=r"pure noise at a timestep where .* still has \d+ % of the signal"):
         check_sampling(cfg.sampling, cfg.noise)
 
 

@@ -196,7 +196,7 @@ def test_prompts_that_are_too_long_are_counted_and_keep_their_end(make_glue: Mak
     [
         ("model.answer_length=10", r"model\.answer_length=10 is too short for the answer 'not_equivalent'"),
         ("flatness={draws: 1, std: 0.1, samples: 8}", r"flatness\.draws=1 is for classifiers"),
-        ("data.tasks=[]", r"data\.tasks=\[\], but it has one or more of cola"),
+        ("data.tasks=[]", r"data\.tasks=\[\], but it must be one or more of cola"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(make_glue: MakeConfig, override: str, message: str) -> None:

@@ -63,13 +63,13 @@ def test_labels_that_are_no_numbers_of_answers_are_refused(tmp_path: Path) -> No
     with pytest.raises(DataError, match="has the classes bad, good, but its answers are unacceptable, acceptable"):
         open_glue(data(tmp_path / "names", tasks=["cola"]), tmp_path)
     for folder, values in (("half", [0.5, 1.0] * 20), ("word", ["yes", "no"] * 20)):
-        with pytest.raises(DataError, match=r"label 0\.5 in row 0|labels that are no numbers"):
+        with pytest.raises(DataError, match=r"label 0\.5 in row 0|labels that are not numbers"):
             open_glue(changed(tmp_path / folder, {"sentence": ["a", "b"] * 20, "label": values}), tmp_path)
 
 
 def test_a_task_of_which_nothing_can_be_held_out_is_refused(tmp_path: Path) -> None:
     few = changed(tmp_path, {"sentence": [f"s {number}" for number in range(19)], "label": [0] * 19})
-    with pytest.raises(DataError, match=r"of the 19 training rows of cola at most 5% are held out .*, which is none"):
+    with pytest.raises(DataError, match=r"19 training rows of cola at most 5% can be held .*, which leaves none"):
         open_glue(few, tmp_path)
 
 
@@ -169,7 +169,7 @@ def test_an_empty_text_is_a_text(tmp_path: Path) -> None:
         ({"text": ["a"], "label": [1]}, r"cola/train has no column sentence, only text, label"),
         ({"sentence": ["a"]}, r"cola/train has no column label"),
         ({"sentence": ["a", None], "label": [1, 0]}, r"cola/train, column sentence, has no text in row 1"),
-        ({"sentence": ["a", "b"], "label": [1, -1]}, r"cola/train has the label -1.0 in row 1; labels are from 0 to 1"),
+        ({"sentence": ["a", "b"], "label": [1, -1]}, r"the label -1.0 in row 1; labels must be from 0 to 1"),
         ({"sentence": ["a", "b"], "label": [1, None]}, r"cola/train has the label nan in row 1"),
         (
             {"sentence": pa.array([], pa.string()), "label": pa.array([], pa.int64())},
@@ -177,7 +177,7 @@ def test_an_empty_text_is_a_text(tmp_path: Path) -> None:
         ),
         (
             {"sentence": pa.array([b"a", b"caf\xe9"]).view(pa.string()), "label": [1, 0]},
-            r"cola/train, column sentence, has bytes that are no UTF-8",
+            r"cola/train, column sentence, has bytes that are not UTF-8",
         ),
     ],
 )
@@ -187,7 +187,7 @@ def test_rows_that_are_not_whole_are_refused_by_name(columns: dict[str, Any], me
 
 
 def test_a_task_that_is_none_and_a_place_without_files_are_refused(glue_folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"data\.tasks=\['rte', 'wnli'\], but it has one or more of cola,"):
+    with pytest.raises(ConfigError, match=r"data\.tasks=\['rte', 'wnli'\], but it must be one or more of cola,"):
         open_glue(data(glue_folder, tasks=["rte", "wnli"]), tmp_path)
     with pytest.raises(DataError, match=r"there is no folder .*/cola"):
         open_glue(data(tmp_path), tmp_path)

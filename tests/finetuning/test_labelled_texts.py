@@ -66,7 +66,7 @@ def test_an_empty_text_is_refused_by_its_number_and_group(tmp_path: Path, text: 
     ("change", "message"),
     [
         (lambda table: table.replace(b"movie_name", b"film"), "there is no column movie_name"),
-        (lambda table: table.replace(b"fresh,", b"ripe,", 1), "a category is 'ripe', not plot, rotten or fresh"),
+        (lambda table: table.replace(b"fresh,", b"ripe,", 1), "unknown category 'ripe', not plot, rotten or fresh"),
         (lambda table: table.replace(b"Scene 0", b"Sc\xe8ne 0", 1), "'utf-8' codec can't decode byte 0xe8"),
         (lambda table: table + b"fresh\r\n", r"text 240 \(of the group ''\) is empty"),
     ],
@@ -117,5 +117,5 @@ def test_hidden_files_and_folders_are_no_articles(tmp_path: Path, caplog: pytest
     assert found == {"of art/2.TXT": 0, "of tech/1.txt": 1}
     assert "2 files of" in caplog.text
     (tmp_path / "art" / "4.txt").write_bytes("A plain text".encode("utf-16-le"))
-    with pytest.raises(DataError, match=r"art/4\.txt is no text"):
+    with pytest.raises(DataError, match=r"art/4\.txt is not text"):
         bbc_news(tmp_path)

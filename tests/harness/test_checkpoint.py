@@ -49,7 +49,7 @@ def test_a_corrupt_checkpoint_falls_back_to_the_one_before_and_says_so(
     loaded = load_checkpoint(tmp_path)
     assert loaded is not None
     assert loaded["step"] == 5
-    assert f"The checkpoint {newest} is corrupt: falling back to the one before." in capsys.readouterr().out
+    assert f"The checkpoint {newest} is corrupt: falling back to the previous one." in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("metrics", [b'{"step": 1}\n{"ste', b'{"step": 2}\n{"step": 3}\n', b""])
@@ -68,7 +68,7 @@ def test_a_checkpoint_of_other_sources_is_not_used(tmp_path: Path, capsys: pytes
     loaded = load_checkpoint(tmp_path, "ours")
     assert loaded is not None
     assert loaded["step"] == 5
-    assert "was made by other sources: falling back" in capsys.readouterr().out
+    assert "was made by different source code: falling back" in capsys.readouterr().out
 
 
 def test_what_was_passed_over_does_not_push_out_what_is_new(make_config: MakeConfig) -> None:
@@ -85,7 +85,7 @@ def test_what_was_passed_over_does_not_push_out_what_is_new(make_config: MakeCon
 
 
 def test_a_state_that_a_checkpoint_cannot_hold_is_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="keeps more in its state than tensors and plain data"):
+    with pytest.raises(ConfigError, match="state holds more than tensors and plain data"):
         save_checkpoint(tmp_path, 5, {**state(5), "optimizer": {"state": {0: {"gain": np.float64(1)}}}}, keep=2)
     assert list(tmp_path.iterdir()) == []
 

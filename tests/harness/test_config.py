@@ -106,11 +106,11 @@ def test_a_scale_without_an_experiment_names_the_papers_cells() -> None:
     result = forked.run([*command, "scale=paper", "hydra/sweeper=study"])
     assert result.returncode == 2
     first, *cells, last = result.stderr.splitlines()
-    assert first == "error: There is no experiment=image_classification/paper: name one of these by CELL=."
+    assert first == "error: There is no experiment=image_classification/paper: choose one of these with CELL=."
     named = [cell.split()[0].removeprefix("CELL=") for cell in cells]
     assert named == [name for name in EXPERIMENTS if not name.startswith(("smoke", "mini", "gpu"))]
     assert all(len(cell.split()) > 3 for cell in cells)  # each with what it is
-    assert last == "What each costs, `make plan SCALE=paper` says."
+    assert last == "`make plan SCALE=paper` shows what each costs."
 
 
 def test_overrides_may_stand_on_either_side_of_a_flag(command_line: list[str], tmp_path: Path) -> None:
@@ -162,7 +162,7 @@ def test_help_explains_the_keys_that_matter() -> None:
         ("train.precision=fp16", r"train\.precision must be one of fp32, bf16, but it is 'fp16'"),
         ("run.device=tpu", r"run\.device must be one of auto, cpu, cuda, but it is 'tpu'"),
         ("schedule.shape=cosin", r"schedule\.shape must be one of"),
-        ("study.stages=[12,0]", r"study\.stages must be numbers of trials from 1 up"),
+        ("study.stages=[12,0]", r"study\.stages must be numbers of trials of at least 1"),
         ("study.confirm=0", r"study\.confirm must be from 1 to 100"),
         ("study.confirm=101", r"study\.confirm must be from 1 to 100"),
         ("study.replicates=-1", r"study\.replicates must be at least 0"),
@@ -189,12 +189,12 @@ def test_help_explains_the_keys_that_matter() -> None:
         ("run.num_workers=-1", r"run\.num_workers must be at least 0"),
         ("run.gpus=-1", r"run\.gpus must be at least 0"),
         ("run.wandb=ofline", r"run\.wandb must be one of auto, online, offline, disabled, but it is 'ofline'"),
-        ("run.wandb_project='a:b'", r"run\.wandb_project must be a name that W&B takes"),
+        ("run.wandb_project='a:b'", r"run\.wandb_project must be a name that W&B accepts"),
         ("run.cache_dir=''", r"run\.cache_dir is empty \(LION_CACHE\)"),
         ("optimizer.name='a/../../x'", r"optimizer\.name must be up to 64 letters"),
         (f"optimizer.name={'x' * 300}", r"optimizer\.name must be up to 64 letters"),
         ("data.name='../x'", r"data\.name must be up to 200 characters without"),
-        ("~flatness", r"flatness was taken out .* leave it as it is"),
+        ("~flatness", r"flatness was removed .* leave it in"),
         ("train.clip_norm=0", r"train\.clip_norm must be above 0, or null for no clipping, but it is 0"),
         ("train.ema_decay=1", r"train\.ema_decay must be from 0 to below 1, or null, but it is 1"),
         ("train.ema_decay=-0.5", r"train\.ema_decay must be from 0 to below 1, or null, but it is -0\.5"),

@@ -108,7 +108,7 @@ def test_hub_pictures_are_colour_or_grey_and_nothing_else(mode: str) -> None:
         assert set(samples(arrays, "test")) == as_set((np.stack([np.asarray(p) for p in pictures]), TEST[1]))
         assert arrays["test_images"].shape == (7, 32, 32, 1)
     else:
-        with pytest.raises(ValueError, match=f"column image has pictures of mode {mode}"):
+        with pytest.raises(ValueError, match=f"column image has images of mode {mode}"):
             decode.hub_images(splits, image="image", label="label")
 
 
@@ -171,7 +171,7 @@ def cut_the_compressed_file(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "reason"),
     [
-        (swap_images_and_labels, "train-images-idx3-ubyte.gz is no IDX file of unsigned bytes in 3 dimensions"),
+        (swap_images_and_labels, "train-images-idx3-ubyte.gz is not an IDX file of unsigned bytes in 3 dimensions"),
         (lose_a_label, r"train: uint8 images of shape \(20, 28, 28, 1\) for \(19,\) labels"),
         (cut_the_images, "cannot reshape"),
         (cut_the_compressed_file, "EOFError"),

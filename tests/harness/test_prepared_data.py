@@ -141,7 +141,7 @@ def test_when_all_places_fail_one_message_names_each_and_the_way_out(
 def test_other_content_than_declared_names_both_fingerprints(tmp_path: Path, cache: Path, small: PreparedData) -> None:
     other = local_place(write_binary(tmp_path / "other", random_split(20, seed=3)))
     found = prepare(config(other), cache).fingerprint
-    with pytest.raises(DataError, match=f"{found}, but the config declares {small.fingerprint}.* is another config"):
+    with pytest.raises(DataError, match=f"{found}, but the config declares {small.fingerprint}.* needs its own config"):
         prepare(config(other, fingerprint=small.fingerprint), tmp_path / "other cache")
 
 
@@ -207,7 +207,7 @@ def test_two_processes_download_once(tmp_path: Path, cache: Path) -> None:
 
 def test_misspelt_key_of_a_place_is_an_error_before_anything_is_fetched(tmp_path: Path, cache: Path) -> None:
     place = {**local_place(write_binary(tmp_path / "files")), "pth": "x"}
-    with pytest.raises(DataError, match="In the config of data=small, a place of kind local has no key pth"):
+    with pytest.raises(DataError, match="In the config of data=small, a source of kind local has no key pth"):
         prepare(config(place), cache)
     assert not cache.exists()
 

@@ -80,7 +80,7 @@ def test_a_run_of_other_sources_is_refused_by_name_and_fresh_sets_it_aside(
     directory = locate(cfg)[2]
     before = rows(directory)
     monkeypatch.setattr(entry, "sources_digest", lambda config: "feedfeedfeedfeed")
-    with pytest.raises(RunError, match=rf"{directory} was made by other sources .*FRESH=1"):
+    with pytest.raises(RunError, match=rf"{directory} was made by different source code .*FRESH=1"):
         execute(cfg)
     execute(make_config("run.fresh=true"))
     assert json.loads((directory / "status.json").read_text())["sources_digest"] == "feedfeedfeedfeed"

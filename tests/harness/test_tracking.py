@@ -143,7 +143,7 @@ def test_no_fault_of_wandb_stops_a_run(
     status = read_status(locate(cfg)[2])
     assert status is not None
     assert status["status"] == "complete"
-    assert "W&B could not start (the service is down); the run goes on without it." in capsys.readouterr().out
+    assert "W&B could not start (the service is down); the run continues without it." in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("key", "mode"), [("", "offline"), ("x" * 40, "online")])

@@ -131,5 +131,5 @@ def test_decoded_pictures_of_another_size_are_resized_and_of_other_colours_refus
 @pytest.mark.parametrize("other", [photo(2, (20, 33)), photo(2, (60, 44)).convert("L")])
 def test_a_hubs_pictures_of_several_sizes_are_named_by_row(other: Image.Image) -> None:
     split = {"image": [photo(1), photo(3), other], "label": [0, 1, 0]}
-    with pytest.raises(ValueError, match=r"\(44, 60, 3\) in row 0 and \(.*\) in row 2: read them by access: .*"):
+    with pytest.raises(ValueError, match=r"\(44, 60, 3\) in row 0 and \(.*\) in row 2: read them with access: .*"):
         hub_images({"train": split, "test": split}, image="image", label="label")

@@ -53,7 +53,7 @@ def test_a_file_without_any_label_is_refused(real_json: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [("[[1], 2]", "entry 2 is 2, but"), ('[["a"]]', "entry 1 is"), ("[[-1]]", "entry 1 is"), ("{", "is no JSON")],
+    [("[[1], 2]", "entry 2 is 2, but"), ('[["a"]]', "entry 1 is"), ("[[-1]]", "entry 1 is"), ("{", "not valid JSON")],
 )
 def test_a_file_that_is_no_list_of_labels_is_refused(tmp_path: Path, content: str, message: str) -> None:
     (tmp_path / "real.json").write_text(content)

@@ -152,9 +152,9 @@ def test_training_over_damaged_pictures_goes_on(compose_small: ComposeSmall) -> 
         ({"fingerprint": "0" * 64}, DataError, "has the fingerprint .* here, but its config declares 0000"),
         ({"real_places": ["/nowhere/real.json"]}, DataError, r"put real\.json of .* at /nowhere/real\.json"),
         ({"real_places": []}, ConfigError, r"names test/real_top1, but data\.real_places is empty"),
-        ({"channels": 2}, ConfigError, r"data\.channels=2, but pictures are read in colour \(3\) or in grey \(1\)"),
+        ({"channels": 2}, ConfigError, r"data\.channels=2, but images are read in RGB \(3\) or greyscale \(1\)"),
         ({"v2_places": []}, ConfigError, r"names test/v2_top1, but data\.v2_places is empty"),
-        ({"val_size": 40}, ConfigError, r"data\.val_size=40 of imagenet's 40 training images leave none"),
+        ({"val_size": 40}, ConfigError, r"data\.val_size=40 must be above 0 and leave some of the 40 training images"),
     ],
 )
 def test_a_set_that_is_not_what_the_config_says_is_refused_at_once(
@@ -218,7 +218,7 @@ def test_fine_tuning_starts_from_the_final_weights_of_the_same_optimizer_and_see
     name = locate(cfg)[2].name
     directory.rename(directory.with_name("lion-s0-0123456789"))
     assert locate(cfg)[2].name != name, "from other weights it is another run"
-    with pytest.raises(DataError, match=r"the run on imagenet21k, .*/lion-s1-\* with model vit_\S+ has 0 that"):
+    with pytest.raises(DataError, match=r"the complete run on imagenet21k, .*/lion-s1-\* with model vit_\S+ has 0:"):
         locate(compose_small("i21k_vit_b16_384", "data.image_size=64", "seed=1"))
 
 
@@ -227,7 +227,7 @@ def test_it_starts_from_no_earlier_weights_where_the_last_ones_are_damaged(compo
     task = small_task(compose_small("i21k_vit_b16_384"))
     task.model()
     last.write_bytes(last.read_bytes()[:-100])
-    with pytest.raises(RunError, match="is gone or damaged: the command that made the run computes its end again"):
+    with pytest.raises(RunError, match="is missing or damaged: rerun the command that made the run"):
         task.model()
 
 
@@ -235,5 +235,5 @@ def test_weights_of_another_model_are_refused(compose_small: ComposeSmall, tmp_p
     pretrained(compose_small)
     cfg = compose_small("i21k_vit_b16_384")
     cfg.model = {**cfg.model, "depth": 3}
-    with pytest.raises(RunError, match=r"is of another model: it lacks \['blocks\.2\."):
+    with pytest.raises(RunError, match=r"has a different model: it lacks \['blocks\.2\."):
         small_task(cfg).model()

@@ -188,7 +188,7 @@ def test_files_that_are_no_texts_are_left_out_and_named(tmp_path: Path, caplog: 
     with pytest.raises(DataError, match="there is no folder"):
         folder_source(tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match=r"empty holds no \.txt file"):
+    with pytest.raises(DataError, match=r"empty contains no \.txt file"):
         folder_source(tmp_path / "empty")
 
 

@@ -69,7 +69,7 @@ def test_wiki40b_training_files_alone_set_articles_aside(
     assert sum(sizes.values()) == 200
     assert 0 < sizes["val"] < 30
     assert 0 < sizes["test"] < 30
-    assert "other articles will be set aside" in caplog.text
+    assert "training articles will be held out instead" in caplog.text
 
 
 def test_c4_in_the_hub_s_files(make_plain_lm: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

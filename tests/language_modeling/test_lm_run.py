@@ -84,7 +84,7 @@ def test_embeddings_and_norms_are_recorded_as_not_decaying(make_lm: MakeConfig) 
 
 
 def test_a_context_longer_than_the_text_is_an_error(make_lm: MakeConfig) -> None:
-    with pytest.raises(DataError, match=r"one sequence takes 1000001: choose a shorter context_length"):
+    with pytest.raises(DataError, match=r"one sequence needs 1000001: choose a shorter context_length"):
         execute(make_lm("context_length=1000000"))
 
 

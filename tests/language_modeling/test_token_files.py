@@ -140,7 +140,7 @@ def test_a_set_without_held_out_splits_gets_them_by_hash(folder: Path, tmp_path:
     for split, source in hold_out(pg19.books(str(folder))["train"], 0.3).items():
         check_against_each_document_alone(tokens, split, ["".join(document.pieces()) for document in source(0)])
     assert sum(len(split.num_bytes) for split in tokens.splits.values()) == BOOKS["train"]
-    with pytest.raises(DataError, match=r"say in data\.held_out_share how much"):
+    with pytest.raises(DataError, match=r"set data\.held_out_share"):
         open_tokens(data_config(place), tmp_path / "cache")
 
 
@@ -189,13 +189,13 @@ def test_a_place_that_fails_gives_way_and_all_that_fail_are_named(folder: Path, 
 
 
 def test_a_misspelt_place_is_an_error_before_anything_is_read(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="In the config of data=small, a place of kind local has no key pth"):
+    with pytest.raises(DataError, match="In the config of data=small, a source of kind local has no key pth"):
         open_tokens(data_config({**books_place(tmp_path), "pth": "x"}), tmp_path / "cache")
     assert not (tmp_path / "cache").exists()
 
 
 def test_a_vocabulary_without_room_for_all_bytes_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"data\.vocab_size=256, but the separator and 256 bytes are 257"):
+    with pytest.raises(ConfigError, match=r"data\.vocab_size=256, but the separator and 256 bytes already make 257"):
         open_tokens(data_config(books_place(tmp_path), vocab_size=256), tmp_path / "cache")
 
 

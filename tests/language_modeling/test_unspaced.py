@@ -100,7 +100,7 @@ def test_words_are_reported_where_spaces_part_them_and_nowhere_else(make: Any, l
 
 def test_a_study_by_words_is_refused_for_texts_without(make: Any) -> None:
     for key, split in (("primary", "test"), ("validation", "val")):
-        with pytest.raises(ConfigError, match=rf"study\.{key}_metric={split}/word_log_perplexity goes by words"):
+        with pytest.raises(ConfigError, match=rf"study\.{key}_metric={split}/word_log_perplexity counts words"):
             execute(make("zh-cn", f"study.{key}_metric={split}/word_log_perplexity", own=key == "primary"))
 
 

@@ -76,5 +76,5 @@ def test_sequences_leave_no_token_out_and_add_none(num_tokens: int, context: int
 def test_too_few_tokens_for_a_sequence_are_an_error() -> None:
     from experiments.harness.errors import DataError
 
-    with pytest.raises(DataError, match="There are 4 tokens, but one sequence takes 5"):
+    with pytest.raises(DataError, match="There are 4 tokens, but one sequence needs 5"):
         Sequences(np.arange(4), 5, 4)

@@ -68,7 +68,7 @@ def one_param() -> Parameter:
 def test_capture_without_capturable_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     optimizer = Lion([one_param()])
     optimizer.step()
-    with pytest.raises(RuntimeError, match="build it with capturable=True"):
+    with pytest.raises(RuntimeError, match="construct Lion with capturable=True"):
         capture(optimizer, monkeypatch)
 
 

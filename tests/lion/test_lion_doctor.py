@@ -1,4 +1,4 @@
-"""The doctor finds what is planted in a Lion, by name, and nothing in one that is right."""
+"""The doctor names every planted mistake, and finds no fault in a correct Lion."""
 
 import subprocess
 import sys
@@ -251,27 +251,27 @@ PLANTED = {
     DecayInTheSign: "weight decay inside the sign",
     DecayInTheGradient: "adds the weight decay to the gradient",
     DecayWithoutTheRate: "not multiply the weight decay by the learning rate",
-    NoDecayOfVectors: "of its updates are not the rule's",
-    BetasExchanged: "exchanges the two betas",
-    SignOfTheNewMomentum: "sign from the momentum after its update",
-    MomentumFromTheFirstGradient: "of its updates are not the rule's",
+    NoDecayOfVectors: "of its updates differ from Lion's rule",
+    BetasExchanged: "swaps the two betas",
+    SignOfTheNewMomentum: "updates the momentum before it computes the update",
+    MomentumFromTheFirstGradient: "of its updates differ from Lion's rule",
     ZeroIsPositive: "moves a weight whose gradient and momentum are 0",
-    SoftSign: "A gradient of 1e-30 moves a weight",
-    NanSpreads: "A gradient of|of its updates",
-    RateOfTheConstructor: "not step by the rule where lr changes",
-    BetasOfTheConstructor: "not step by the rule where betas changes",
-    DecayOfTheFirstGroup: "groups of different weight_decay",
-    NothingAtRateZero: "not step by the rule where lr changes",
-    DecaysWithoutGradient: "without a gradient",
+    SoftSign: "a gradient of 1e-30 changes a weight",
+    NanSpreads: "a gradient of|of its updates",
+    RateOfTheConstructor: "steps differ from Lion's rule when lr changes",
+    BetasOfTheConstructor: "steps differ from Lion's rule when betas changes",
+    DecayOfTheFirstGroup: "groups with different weight_decay",
+    NothingAtRateZero: "steps differ from Lion's rule when lr changes",
+    DecaysWithoutGradient: "has no gradient",
     WritesToGradients: "writes to the gradients",
-    StateOnItself: "not go on as|does not step|of its updates",
-    MomentumIsCastOnLoading: "changes the dtype of the state|where this was examined: Saved, loaded",
-    ForgetsOnLoading: "training of torch.float32 weights does not go on",
+    StateOnItself: "does not continue as|do not step|of its updates",
+    MomentumIsCastOnLoading: "changes the dtype of the state|in this check: Training continues after saving",
+    ForgetsOnLoading: "training of torch.float32 weights does not continue",
     KeepsItsOwnRateOnLoading: "does not restore lr",
-    CoarseEightBits: "momentum of 8 bits sends|of its updates",
-    ReadsTransposedGradientsAsStored: "misreads a gradient transposed",
-    LeavesTheLastBlock: "of its updates are not the rule's",
-    OnlyMomentumInLowPrecision: "Of torch.bfloat16 weights",
+    CoarseEightBits: "8-bit momentum makes|of its updates",
+    ReadsTransposedGradientsAsStored: "misreads a transposed gradient",
+    LeavesTheLastBlock: "of its updates differ from Lion's rule",
+    OnlyMomentumInLowPrecision: "For torch.bfloat16 weights",
     ForeachForgetsToGoUphill: "With maximize=True and foreach=True",
     FusedIsAnother: "With fused=True",
     IgnoresClosures: "closure",
@@ -301,7 +301,7 @@ LOST_BY_COPIES = [
 
 @pytest.mark.parametrize("name", RIGHT + LOST_BY_COPIES)
 def test_of_the_public_lions_it_says_what_is_known_of_them(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """Settings that some keep on themselves are lost by a deep copy, whose next step fails."""
+    """Some keep settings as attributes of the optimizer, which a deep copy loses, so that its next step fails."""
     exit_code = main([name])
     faults = [line for line in capsys.readouterr().out.splitlines() if line.startswith("fault")]
     assert exit_code == (name in LOST_BY_COPIES)
@@ -312,17 +312,17 @@ def test_of_the_public_lions_it_says_what_is_known_of_them(name: str, capsys: py
 @pytest.mark.parametrize(
     ("argument", "words"),
     [
-        ("torch.optim:SGD", "cannot be examined here: TypeError"),
-        ("no_such_module:Lion", "cannot be examined here: ModuleNotFoundError"),
+        ("torch.optim:SGD", "could not be checked: TypeError"),
+        ("no_such_module:Lion", "could not be checked: ModuleNotFoundError"),
         ("timm.optim", "usage: python -m lion.doctor module:Class"),
     ],
 )
-def test_what_cannot_be_examined_is_said(argument: str, words: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_class_that_cannot_be_checked_is_named(argument: str, words: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([argument]) == 2
     assert words in capsys.readouterr().err
 
 
-def test_the_command_line_examines_a_class() -> None:
+def test_the_command_line_checks_a_class() -> None:
     finished = subprocess.run(
         [sys.executable, "-m", "lion.doctor", "tests.lion.test_lion_doctor:DecayAfterwards"],
         capture_output=True,
@@ -332,6 +332,6 @@ def test_the_command_line_examines_a_class() -> None:
     )
     assert finished.returncode == 1
     assert finished.stdout == (
-        "fault: It decays the weight after the update, and so the update as well.\n"
-        "tests.lion.test_lion_doctor:DecayAfterwards is wrong.\n"
+        "fault: It decays the weight after the update, so the update is decayed too.\n"
+        "tests.lion.test_lion_doctor:DecayAfterwards is incorrect.\n"
     )

@@ -66,7 +66,7 @@ def test_sparse_gradient_is_refused_before_anything_is_updated(foreach: bool | N
 def test_momentum_dtype_for_a_complex_parameter_is_refused() -> None:
     param = Parameter(torch.ones(2, dtype=torch.complex64))
     param.grad = torch.ones_like(param)
-    with pytest.raises(ValueError, match=r"momentum_dtype=bfloat16 is not for complex parameters"):
+    with pytest.raises(ValueError, match=r"momentum_dtype=bfloat16 does not work for complex parameters"):
         Lion([param], momentum_dtype=torch.bfloat16).step()
 
 

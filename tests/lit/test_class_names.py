@@ -42,7 +42,7 @@ def test_imagenet_s_folders_and_titles_are_known() -> None:
         assert prompt_numbers(np.arange(1000), names, "imagenet").tolist() == list(range(1000))
     assert prompt_numbers(np.arange(2), ids[998:], "imagenet").tolist() == [998, 999]
     swapped = [titles[1], titles[0], *titles[2:]]
-    with pytest.raises(DataError, match="which is none of the 1000 that its prompts are of"):
+    with pytest.raises(DataError, match="which is not among the 1000 classes of its prompts"):
         prompt_numbers(np.arange(1000), swapped, "imagenet")
 
 
@@ -53,7 +53,7 @@ def test_numbers_that_are_no_classes_are_refused(labels: list[int]) -> None:
 
 
 def test_other_names_are_refused() -> None:
-    with pytest.raises(DataError, match=r"data\.zero_shot\.cifar10 has the class 'zebra', which is none of the 10"):
+    with pytest.raises(DataError, match=r"data\.zero_shot\.cifar10 has the class 'zebra', which is not among the 10"):
         prompt_numbers(np.array([0, 1]), ["cat", "zebra"], "cifar10")
 
 
@@ -112,5 +112,5 @@ def few_shapes(folder: Path) -> dict[str, np.ndarray]:
 
 def test_pictures_that_the_tower_cannot_take_are_refused(make_lit: MakeConfig) -> None:
     cfg = make_lit("model.image_size=17")
-    with pytest.raises(ConfigError, match=r"image tower cannot take pictures of model\.image_size=17"):
+    with pytest.raises(ConfigError, match=r"image tower cannot take images of model\.image_size=17"):
         build(cfg, locate(cfg)[1])

@@ -31,7 +31,7 @@ def test_captions_and_pictures_stay_together() -> None:
 
 
 def test_a_picture_without_a_caption_is_refused() -> None:
-    with pytest.raises(ValueError, match="picture 1 has no caption"):
+    with pytest.raises(ValueError, match="image 1 has no caption"):
         pair_arrays([picture(0), picture(1)], [["one"], []], size=32)
 
 

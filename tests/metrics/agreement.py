@@ -425,8 +425,8 @@ def page() -> str:
     return f"""# Metrics, checked against independent implementations
 
 Every metric that a task declares (`experiments/<task>/metrics.py`), computed by the suite and by another implementation
-on {DRAWS} random inputs. The last column is the largest relative difference. `python -m tests.metrics.agreement` repeats
-the comparison and writes this page; `tests/metrics/test_agreement.py` compares them on other inputs.
+on {DRAWS} random inputs. The last column is the largest relative difference. `python -m tests.metrics.agreement`
+repeats the comparison and writes this page; `tests/metrics/test_agreement.py` compares them on other inputs.
 
 {markdown_table(head, rows)}
 """

@@ -83,7 +83,7 @@ def test_the_index_leads_to_finished_and_open_studies(write_study: WriteStudy, t
         folder = build(tmp_path)
     index = Page(folder / "index.html")
     assert "Lion beats AdamW by " in index.text
-    assert "Exploratory (replicates 0 to 1; declared are 6): No verdict" in index.text
+    assert "Exploratory (replicates 0 to 1; 6 were declared): No verdict" in index.text
     assert index.text.count("Regime: ConvNet, 0.24 M parameters") == 2
     headings = ["verdict", "Finished studies", "In progress", "100 of 200 steps", "Finished sweeps", "100 of 100 steps"]
     places = [index.text.index(words) for words in [*headings, "Smoke", "no verdict: smoke"]]

@@ -124,7 +124,7 @@ def test_a_diverged_trial_never_looks_like_the_best(write_study: WriteStudy, bet
     summary["validation_better"] = better
     axes = settings_scatter(summary, replicates, COLORS).axes[0]
     diverged = next(line for line in axes.get_lines() if line.get_marker() == "x")
-    (trials,) = (line for line in axes.get_lines() if str(line.get_label()).startswith("a trial"))
+    (trials,) = (line for line in axes.get_lines() if str(line.get_label()).startswith("trial"))
     lost = [run for each in replicates for run in each.of("lion", "search") if run.diverged]
     assert len(xy(diverged)[0]) == len(lost) > 0
     worse = min(xy(diverged)[1]) > max(xy(trials)[1])

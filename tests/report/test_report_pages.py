@@ -65,7 +65,14 @@ def test_the_regime_stands_above_the_verdict_and_everything_else_follows(write_s
         "Every replicate: Lion - AdamW",
         "Hardware, packages and sources",
     ]
-    for fact in ("an imagined processor", "torch 2.15.0", "abcdef0123456789", "f" * 16, "exact sign-flip test", "pilot"):
+    for fact in (
+        "an imagined processor",
+        "torch 2.15.0",
+        "abcdef0123456789",
+        "f" * 16,
+        "exact sign-flip test",
+        "pilot",
+    ):
         assert (fact in page) == (fact != "pilot")
     assert page.count("![") == 4
     assert not re.search(r"\b(None|nan|inf)\b", page)
@@ -74,9 +81,15 @@ def test_the_regime_stands_above_the_verdict_and_everything_else_follows(write_s
 @pytest.mark.parametrize(
     ("arguments", "first_words"),
     [
-        ({"numbers": [0]}, "**Exploratory (replicates 0; 6 were declared): No verdict: one replicate gives no interval"),
+        (
+            {"numbers": [0]},
+            "**Exploratory (replicates 0; 6 were declared): No verdict: one replicate gives no interval",
+        ),
         ({"numbers": range(2)}, "**Exploratory (replicates 0 to 1; 6 were declared): No verdict: a verdict needs 4"),
-        ({"numbers": range(5), "gain": 0.1}, "**Exploratory (replicates 0 to 4; 6 were declared): Lion beats AdamW by "),
+        (
+            {"numbers": range(5), "gain": 0.1},
+            "**Exploratory (replicates 0 to 4; 6 were declared): Lion beats AdamW by ",
+        ),
         ({"declared": 0, "numbers": [0]}, "**No verdict: smoke. This scale only exercises the code"),
         ({"diverged": [(n, "lion") for n in range(6)]}, "**AdamW beats Lion, whose confirm runs diverged"),
         (

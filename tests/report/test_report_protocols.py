@@ -56,7 +56,7 @@ def test_two_replicates_are_scored_without_a_verdict(tmp_path: Path) -> None:
 def test_what_cannot_be_scored_says_why(tmp_path: Path) -> None:
     assert "No study is committed yet." in protocols_page(tmp_path)
     write_study(tmp_path, numbers=[0])
-    assert "Not scored: 1 of at least 2 replicates." in protocols_page(tmp_path)
+    assert "Not scored: it has 1 of at least 2 replicates." in protocols_page(tmp_path)
 
 
 def test_reproductions_do_not_count(tmp_path: Path) -> None:

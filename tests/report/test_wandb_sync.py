@@ -165,7 +165,7 @@ def test_runs_that_are_being_written_or_damaged_keep_no_other_from_its_upload(
         assert not sync(runs[0].parents[1])
     said = capsys.readouterr().out
     assert f"{runs[0].name}: still being written; call again when it has ended" in said
-    assert "is damaged: its line 1 is no row of metrics" in said
+    assert "is damaged: line 1 is not a row of metrics" in said
     assert "1 runs uploaded, 1 failed" in said
     assert [run.name for run in runs if server.history.get(run.name)] == [runs[2].name]
 

@@ -212,8 +212,8 @@ def page(faults: Counter[str], lost: Counter[str], trials: int, seconds: float, 
     return f"""\
 # What runs and studies survive
 
-Random faults are injected into smoke runs, and occasionally whole studies, of all five tasks, one to eight per trial, one
-after the other. Then the same command runs once more without faults, and everything it leaves is compared with an
+Random faults are injected into smoke runs, and occasionally whole studies, of all five tasks, one to eight per trial,
+one after the other. Then the same command runs once more without faults, and everything it leaves is compared with an
 undisturbed run: every row (except times), every bit of the weights and of the optimizer state, and every comparison of
 a study. A fault counts as lost if its trial ends differently, or if a command does not end within {LONGEST_S:.0f} s.
 

@@ -53,7 +53,7 @@ def test_one_replicate_has_no_interval() -> None:
 
 
 def test_unequal_numbers_are_refused() -> None:
-    with pytest.raises(ValueError, match="Every difference needs its slope"):
+    with pytest.raises(ValueError, match="Every difference needs a slope"):
         fewer_steps([0.1, 0.2], [0.1], "lower")
 
 

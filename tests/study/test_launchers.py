@@ -123,7 +123,7 @@ def session_processes(leader: int) -> dict[str, str]:
 
 
 def leaves_nothing_behind(process: "subprocess.Popen[str]") -> str:
-    """Wait for a study that was asked to leave; returns what it said."""
+    """Wait for a study that was asked to stop; returns its output."""
     output, errors = process.communicate(timeout=WAIT_S)
     assert process.returncode == EXIT_CODE, output + errors
     assert "the same command continues it" in errors
@@ -142,7 +142,7 @@ def test_a_study_in_one_process_leaves_when_asked_and_continues(
         assert holder == process.pid
         process.send_signal(number)
         leaves_nothing_behind(process)
-        assert f"{directory.name}: asked to leave, saved at step" in words(tmp_path / "runs")
+        assert f"{directory.name}: asked to stop, saved at step" in words(tmp_path / "runs")
     result = run_study(command_line, *LONGER)
     assert result.returncode == 0, result.stderr
     assert "confirmation: 1 of 2 runs to continue" in result.stdout
@@ -163,7 +163,7 @@ def test_ray_replaces_workers_that_are_killed_or_asked_to_leave(
     assert process.returncode == 0, output + errors
     said = words(tmp_path / "runs")
     assert f"{directory.name}: continuing from step" in said
-    assert "asked to leave, saved at step" in said
+    assert "asked to stop, saved at step" in said
     assert "(_run_job" not in output + errors  # what workers say is not for the terminal; Ray says itself which died
     assert_ends_like_one_that_was_not_disturbed(command_line, tmp_path / "results", undisturbed)
 
@@ -196,8 +196,8 @@ def test_runs_on_ray_save_before_a_study_that_is_asked_to_leave_ends(
         training_run(tmp_path / "runs")
         process.send_signal(number)
         said = leaves_nothing_behind(process)
-        assert "the runs under way save first" in said
-    assert words(tmp_path / "runs").count("asked to leave, saved at step") >= 2
+        assert "the active runs save first" in said
+    assert words(tmp_path / "runs").count("asked to stop, saved at step") >= 2
     result = run_study(command_line, *LONGER)
     assert result.returncode == 0, result.stdout + result.stderr
     assert_ends_like_one_that_was_not_disturbed(command_line, tmp_path / "results", undisturbed)
@@ -215,7 +215,7 @@ def test_a_study_goes_on_by_itself_when_a_part_of_ray_is_killed(
     output, errors = process.communicate(timeout=WAIT_S)
     assert process.returncode == 0, output + errors
     if part == "gcs_server":
-        assert "The launcher broke (ConnectionError: Ray's head at 127.0.0.1:" in output
+        assert "The launcher failed (ConnectionError: Ray's head at 127.0.0.1:" in output
     assert session_processes(process.pid) == {}
     assert_ends_like_one_that_was_not_disturbed(command_line, tmp_path / "results", undisturbed)
 
@@ -258,9 +258,9 @@ def test_submitit_requeues_a_run_that_has_saved_before_its_time_limit(
     os.kill(worker, signal.SIGUSR2)  # what submitit has SLURM send
     output, errors = process.communicate(timeout=WAIT_S)
     assert process.returncode == 0, output + errors
-    assert "The launcher broke" not in output
+    assert "The launcher failed" not in output
     logs = words(tmp_path / "runs")
-    (saved,) = [line for line in logs.splitlines() if "asked to leave" in line]
+    (saved,) = [line for line in logs.splitlines() if "asked to stop" in line]
     step = saved.split("saved at step ")[1].split()[0]
     assert f"{directory.name}: continuing from step {step} of" in logs
     assert_ends_like_one_that_was_not_disturbed(command_line, tmp_path / "results", undisturbed)

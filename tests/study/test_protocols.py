@@ -150,5 +150,5 @@ def test_a_study_is_learnt_with_its_verdict_and_margin(tmp_path: Path) -> None:
     assert scored.margin == 0.03
     found = scored.sides["a"].emulator.expected(np.array([BEST["lion"], (0.9, 0.9, 0.9, 0.9)]))
     assert found[0] < found[1]
-    assert Scored(write_study(tmp_path, experiment="one", numbers=[0])).why_not() == "1 of at least 2 replicates"
+    assert Scored(write_study(tmp_path, experiment="one", numbers=[0])).why_not() == "it has 1 of at least 2 replicates"
     assert Scored(write_study(tmp_path, experiment="fixed", stages=[])).why_not() == "nothing was searched"

@@ -119,7 +119,7 @@ def test_another_study_of_that_name_is_refused_before_anything_is_computed_and_s
 def test_a_folder_of_something_else_is_not_touched(finished: Study) -> None:
     finished.results.mkdir(parents=True)
     (finished.results / "notes.txt").write_text("mine")
-    with pytest.raises(ConfigError, match="something else than a study"), publishing(finished, "command"):
+    with pytest.raises(ConfigError, match="something other than a study"), publishing(finished, "command"):
         pass
     assert (finished.results / "notes.txt").read_text() == "mine"
 

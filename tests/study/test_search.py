@@ -77,7 +77,7 @@ def test_one_memory_may_fill_two_betas() -> None:
         ({"lr": {"kind": "log", "low": 0.1, "high": 1.0}}, "its space must have lr"),
         ({"eps": {"kind": "lgo", "low": 0.1, "high": 1.0}}, r"eps\.kind must be one of rate, memory, decay, log"),
         ({"eps": {"kind": "log", "lwo": 0.1, "high": 1.0}}, "eps has the unknown key lwo"),
-        ({"betas": {"kind": "memory", "number": 7}}, "has 10 dimensions, at most 8"),
+        ({"betas": {"kind": "memory", "number": 7}}, "has 10 dimensions, but at most 8"),
     ],
 )
 def test_an_unclear_space_is_refused(change: dict[str, Any], message: str) -> None:

@@ -185,7 +185,7 @@ def test_mixed_data_and_mixed_sources_within_a_replicate_are_refused(tmp_path: P
     status = json.dumps(json.loads(second.runs[0].status) | {"sources_digest": "another-lion"})
     changed = (dataclasses.replace(second.runs[0], status=status), *second.runs[1:])
     write_replicate(replicate_path(directory, 1), dataclasses.replace(second, runs=changed))
-    with pytest.raises(SuiteError, match="replicate 1 were made by several digests of the sources"):
+    with pytest.raises(SuiteError, match="replicate 1 were made by source code with different digests"):
         write_summary(directory)
 
 

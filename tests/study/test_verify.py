@@ -118,7 +118,7 @@ def test_one_changed_value_is_named_whatever_made_the_record(
 def test_a_missing_row_another_status_and_a_damaged_file_are_named(published: Path, tmp_path: Path) -> None:
     whole = published.read_bytes()
     rewrite(published, metrics=lambda text: "".join(text.splitlines(keepends=True)[:-1]))
-    with pytest.raises(Different, match=r"has \d+ rows, recorded are \d+"):
+    with pytest.raises(Different, match=r"has \d+ rows, recorded \d+"):
         verify(published, run_of(published), tmp_path / "1")
     published.write_bytes(whole)
     rewrite(published, status=lambda text: text.replace('"complete"', '"diverged"'))
@@ -134,7 +134,9 @@ def test_another_arithmetic_is_told_first_and_judged_by_the_spread_of_seeds(
     published: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     of_another_machine(published)
-    assert verify(published, run_of(published), tmp_path / "1").startswith("in another arithmetic: differs from step ")
+    assert verify(published, run_of(published), tmp_path / "1").startswith(
+        "with different arithmetic: differs from step "
+    )
     printed = capsys.readouterr().out
     assert printed.index("made with aten AVX512, here is AVX2") < printed.index("complete")
 
@@ -143,7 +145,7 @@ def test_another_arithmetic_is_told_first_and_judged_by_the_spread_of_seeds(
 
     rewrite_rows(published, better)
     with pytest.raises(
-        Different, match="at its end by more than 3 standard deviations of what was confirmed: test/top1"
+        Different, match="in its final metrics by more than 3 standard deviations of the confirm runs: test/top1"
     ):
         verify(published, run_of(published), tmp_path / "2")
 
@@ -181,6 +183,6 @@ def test_the_command_fails_and_names_the_run_that_cannot_be_made_again(published
     command = [sys.executable, "-m", "experiments.study.verify", "--results", str(results), "--run", name]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     # The small data set of the tests is in no file of conf/data.
-    assert (result.returncode, "cannot be run again" in result.stdout) == (1, True), result.stdout
+    assert (result.returncode, "cannot be rerun" in result.stdout) == (1, True), result.stdout
     assert f"{published.relative_to(results)} {name}: " in result.stdout
     assert "1 of 1 do not agree with their records" in result.stderr

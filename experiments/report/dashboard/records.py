@@ -187,7 +187,8 @@ def last_metrics(run: Run) -> dict[str, float]:
 
 
 def curve_metrics(runs: Iterable[Run], wanted: Sequence[str] | None = None) -> list[str]:
-    """The metrics for which any of the runs has a curve, in page order: all with CURVE_PREFIXES, or those in ``wanted``.
+    """The metrics for which any of the runs has a curve, in page order: all with CURVE_PREFIXES, or those in
+    ``wanted``.
     """
     names = dict.fromkeys(name for run in runs for row in run.rows for name in row)
     if wanted is not None:

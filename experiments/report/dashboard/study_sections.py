@@ -115,7 +115,8 @@ def _winner(replicate: Replicate, name: str) -> dict[str, Any]:
 
 
 def search_charts(summary: Summary, replicates: Sequence[Replicate]) -> dict[str, Chart]:
-    """Charts by caption: the best value so far, and one for each dimension of each search space; empty without a search.
+    """Charts by caption: the best value so far, and one for each dimension of each search space; empty without a
+    search.
     """
     if not summary["stages"]:
         return {}
