@@ -131,7 +131,7 @@ def write_replicate(path: Path, replicate: Replicate) -> None:
 def read_replicate(path: Path) -> Replicate:
     """The replicate of a file; DataError, naming it, for one that is damaged or none."""
     try:
-        table = pq.read_table(path)
+        table = pq.ParquetFile(path).read()  # read_table imports pandas
         about = json.loads((table.schema.metadata or {})[METADATA])
         # Replicates of before have no losses of examples.
         rows = table.select([name for name in COLUMNS if name in table.column_names]).to_pylist()
