@@ -92,7 +92,10 @@ def _set_up_process(train: TrainConfig) -> None:
 
 def seed_generators(seed: int) -> None:
     """Every global generator that a model may draw from, on all devices: PyTorch's, NumPy's and Python's own."""
-    torch.manual_seed(seed)
+    if torch.accelerator.is_available():
+        torch.manual_seed(seed)
+    else:
+        torch.default_generator.manual_seed(seed)  # for devices that are not there torch.manual_seed writes down stacks
     np.random.seed(seed % 2**32)
     random.seed(seed)
 
