@@ -67,8 +67,6 @@ def train(cfg: Config, data: Any, directory: Path, digest: str, record: RunRecor
     mine = range(accelerator.process_index, micro_batches, processes)
 
     task: Task = importlib.import_module(f"{task_package(cfg.task)}.task").build(cfg, data)
-    # Every step looks up 27 settings, each of which takes OmegaConf 25 us.
-    cfg = cast(Config, OmegaConf.to_object(cfg))
     seed_generators(derive_seed(cfg.seed, "init"))
     bare_model = task.model()
     scale_initial_weights(bare_model, cfg.train.init_scale)
@@ -134,6 +132,7 @@ def train(cfg: Config, data: Any, directory: Path, digest: str, record: RunRecor
             record.write_example_losses(*task.example_losses(sums))
 
     # --------------------------------------------------------------------------------------------------------- loop
+    cfg = cast(Config, OmegaConf.to_object(cfg))  # a look-up takes OmegaConf 25 us, and every step has 27
     dataset = MicroBatches(task.batch, task.num_train, cfg.seed, cfg.train)
     batches = iter(
         micro_batch_loader(dataset, state.step, accelerator.process_index, processes, cfg.run.num_workers, device)
