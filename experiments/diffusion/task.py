@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+from diffusers.utils import import_utils
 from diffusers.utils.torch_utils import randn_tensor
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
@@ -37,6 +38,10 @@ from experiments.diffusion.super_resolution import augmented, clean
 from experiments.harness.errors import ConfigError, refused_as
 from experiments.harness.seeds import derive_seed
 from experiments.metrics.clip_score import ClipScorer
+
+# No weight here is quantised, but diffusers would import bitsandbytes, which `make bench-optimizer` has installed, with
+# every model: a second and 50 MB a run, and a warning.
+import_utils._bitsandbytes_available = False
 
 EVALUATION_BATCH_SIZE, EVALUATION_PIXELS = 256, 256 * 64**2
 """The most images, and pixels, in one forward pass without gradients; results depend on it only through rounding. A

@@ -238,30 +238,29 @@ def composed(task: str, overrides: Sequence[str]) -> DictConfig:
         return compose(task.rpartition(".")[2], list(overrides))
 
 
-def check(cfg: DictConfig) -> None:
+def check(plain: Mapping[str, Any]) -> None:
     """Raise ConfigError, naming the key, for values that conflict; limits.py checks the range of each key."""
-    train = cfg.train
-    if train.sample_every and not any("samples" in metric.splits for metric in metrics_of(cfg.task).values()):
+    train, flatness = plain["train"], plain["flatness"]
+    if train["sample_every"] and not any("samples" in metric.splits for metric in metrics_of(plain["task"]).values()):
         raise ConfigError(
-            f"train.sample_every={train.sample_every}, but {cfg.task} generates no samples: set it to null."
+            f"train.sample_every={train['sample_every']}, but {plain['task']} generates no samples: set it to null."
         )
-    if train.batch_size % train.micro_batch_size:
+    if train["batch_size"] % train["micro_batch_size"]:
         raise ConfigError(
-            f"train.batch_size={train.batch_size} is not a multiple of train.micro_batch_size="
-            f"{train.micro_batch_size}: choose a micro-batch that divides the batch."
+            f"train.batch_size={train['batch_size']} is not a multiple of train.micro_batch_size="
+            f"{train['micro_batch_size']}: choose a micro-batch that divides the batch."
         )
-    if cfg.schedule.warmup_steps >= train.steps:
+    if plain["schedule"]["warmup_steps"] >= train["steps"]:
         raise ConfigError(
-            f"schedule.warmup_steps={cfg.schedule.warmup_steps} leaves no step of train.steps={train.steps} "
+            f"schedule.warmup_steps={plain['schedule']['warmup_steps']} leaves no step of train.steps={train['steps']} "
             "at the peak learning rate: shorten the warm-up."
         )
-    if missing := {"name", "_target_", "lr"} - {key for key, value in cfg.optimizer.items() if value is not None}:
+    if missing := {"name", "_target_", "lr"} - {key for key, value in plain["optimizer"].items() if value is not None}:
         raise ConfigError(f"optimizer lacks {', '.join(sorted(missing))}; see conf/optimizer/lion.yaml for an example.")
-    flatness = cfg.flatness
-    if flatness.draws and not (flatness.std > 0 and flatness.samples > 0):
+    if flatness["draws"] and not (flatness["std"] > 0 and flatness["samples"] > 0):
         raise ConfigError(
-            f"flatness.draws={flatness.draws} needs flatness.std and flatness.samples above 0, but they are "
-            f"{flatness.std} and {flatness.samples}."
+            f"flatness.draws={flatness['draws']} needs flatness.std and flatness.samples above 0, but they are "
+            f"{flatness['std']} and {flatness['samples']}."
         )
 
 
@@ -276,19 +275,23 @@ def runs_a_replicate(study: Mapping[str, Any], contestants: int) -> int:
 
 def resolved(cfg: DictConfig) -> dict[str, Any]:
     """The config as plain data with interpolations resolved; a missing value is a ConfigError."""
+    plain: dict[str, Any] = {}
     try:
-        own = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
-        plain = OmegaConf.to_container(own, resolve=True, throw_on_missing=True)
+        for key in cfg:
+            if key != "hydra":
+                value = cfg[key]
+                if OmegaConf.is_config(value):
+                    value = OmegaConf.to_container(value, resolve=True, throw_on_missing=True)
+                plain[str(key)] = value
     except Exception as error:
         first_line = str(error).splitlines()[0]
         raise ConfigError(
             f"The config cannot be resolved: {first_line}. (experiment={cfg.get('experiment')})"
         ) from error
-    assert isinstance(plain, dict)
     if gone := set(Config.__dataclass_fields__) - set(plain):
         name = min(gone)
         raise ConfigError(f"{name} was removed from the config (~{name}), but every run needs it: leave it in.")
-    return {str(key): value for key, value in plain.items()}
+    return plain
 
 
 def result_config(plain: dict[str, Any], fingerprint: str) -> dict[str, Any]:

@@ -113,16 +113,31 @@ def execute(cfg: DictConfig) -> float | None:
 def locate(cfg: DictConfig) -> tuple[dict[str, Any], Any, Path]:
     """The resolved config, its data (downloaded if necessary), and the run's directory."""
     plain = resolved(cfg)
+    check_whole(plain)
+    data = opened(plain)
+    return plain, data, directory_of(plain, data.fingerprint)
+
+
+def check_whole(plain: Mapping[str, Any]) -> None:
+    """Raise ConfigError for a resolved config that no run can have."""
     check_limits(plain)
-    check(cfg)
-    pin_instruction_set(plain["train"]["instruction_set"])  # before anything loads PyTorch
+    check(plain)
+
+
+def opened(plain: Mapping[str, Any]) -> Any:
+    """What ``data.access`` gives for a resolved config, once the instruction set is pinned: it may load PyTorch."""
+    pin_instruction_set(plain["train"]["instruction_set"])
     module, _, function = plain["data"]["access"].rpartition(".")
     access = getattr(importlib.import_module(module), function)
     try:
-        data = access(plain["data"], ROOT / Path(plain["run"]["cache_dir"]).expanduser())
+        return access(plain["data"], ROOT / Path(plain["run"]["cache_dir"]).expanduser())
     except DataError as error:
         raise DataError(f"{error}{_missing_layout(plain['data'])}") from error
-    return plain, data, ROOT / plain["run"]["runs_dir"] / plain["task"] / run_id(plain, data.fingerprint)
+
+
+def directory_of(plain: dict[str, Any], fingerprint: str) -> Path:
+    """The run's directory."""
+    return ROOT / plain["run"]["runs_dir"] / plain["task"] / run_id(plain, fingerprint)
 
 
 def _missing_layout(data: Mapping[str, Any]) -> str:

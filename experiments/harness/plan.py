@@ -73,8 +73,7 @@ def plan(task: str, overrides: list[str]) -> Plan:
     meta = importlib.import_module(f"{task_package(task)}.meta")
     contestants = {name: composed(task, [*overrides, f"optimizer={name}"]) for name in ("lion", cfg.study.reference)}
     for contestant in contestants.values():
-        check(contestant)
-        resolved(contestant)
+        check(resolved(contestant))
     model = meta.meta_model(cfg)
     samples = 2  # batch norm needs more than one
     flops, activation_bytes = one_pass(model, lambda: meta.meta_output(model, cfg, samples))

@@ -93,7 +93,10 @@ def _set_up_process(train: TrainConfig) -> None:
 
 def seed_generators(seed: int) -> None:
     """Seed every global generator that a model may use, on all devices: PyTorch's, NumPy's and Python's."""
-    torch.manual_seed(seed)
+    if torch.accelerator.is_available():
+        torch.manual_seed(seed)
+    else:
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed records stacks for absent devices
     np.random.seed(seed % 2**32)
     random.seed(seed)
 

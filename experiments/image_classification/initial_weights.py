@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
-from timm.models.vision_transformer import checkpoint_filter_fn
 
 from experiments.harness.averages import evaluated_weights
 from experiments.harness.checkpoint import load_checkpoint
@@ -18,6 +17,8 @@ def load_initial_weights(model: Any, run_directory: Path) -> None:
 
     Raises RunError if the run's last checkpoint is missing or damaged, or belongs to a different model.
     """
+    from timm.models.vision_transformer import checkpoint_filter_fn
+
     saved = load_checkpoint(run_directory)
     if saved is None or saved["step"] != OmegaConf.load(run_directory / "config.yaml").train.steps:
         raise RunError(

@@ -1,6 +1,10 @@
 """Class names and prompt templates for zero-shot classification, by data set."""
 
+import runpy
 from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -38,9 +42,7 @@ PETS = tuple(
 def class_names(data_set: str) -> Sequence[str]:
     """Class names in the order of the class indices; ImageNet's are open_clip's."""
     if data_set == "imagenet":
-        from open_clip.zero_shot_metadata import IMAGENET_CLASSNAMES
-
-        return tuple(IMAGENET_CLASSNAMES)
+        return tuple(_open_clip()["IMAGENET_CLASSNAMES"])
     names = {"cifar10": CIFAR10, "cifar100": CIFAR100, "pets": PETS}[data_set]
     return tuple(name.strip() for name in names)
 
@@ -93,6 +95,12 @@ def templates(kind: str) -> Sequence[str]:
     """``plain``: four templates; ``imagenet``: the 80 of Radford et al. 2021."""
     if kind == "plain":
         return PLAIN_TEMPLATES
-    from open_clip.zero_shot_metadata import OPENAI_IMAGENET_TEMPLATES
+    return tuple(template("{}") for template in _open_clip()["OPENAI_IMAGENET_TEMPLATES"])
 
-    return tuple(template("{}") for template in OPENAI_IMAGENET_TEMPLATES)
+
+def _open_clip() -> dict[str, Any]:
+    """open_clip.zero_shot_metadata, without the package around it, whose import takes over a second."""
+    package = find_spec("open_clip")
+    assert package, "pyproject.toml asks for it"
+    assert package.origin, "it has an __init__.py"
+    return runpy.run_path(str(Path(package.origin).with_name("zero_shot_metadata.py")))

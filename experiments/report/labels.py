@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from experiments.harness.metric import Metric, all_metrics, find
+from experiments.study.in_steps import LEAST_PERCENT
 from experiments.study.names import optimizer_name as optimizer_name
 
 Summary = dict[str, Any]
@@ -140,8 +141,6 @@ def ranges(numbers: Sequence[int]) -> str:
 
 def steps_words(percent: float) -> str:
     """``12 % fewer``, ``3 % more``, ``at least 9900 % more``."""
-    from experiments.study.in_steps import LEAST_PERCENT  # imports scipy, not needed when nothing is left to do
-
     words = f"{abs(round(percent))} % {'fewer' if round(percent) >= 0 else 'more'}"
     return f"at least {words}" if percent <= LEAST_PERCENT else words
 

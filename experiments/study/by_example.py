@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from experiments.study.replicates import Replicate
 from experiments.study.statistics import ALPHA
@@ -69,5 +69,5 @@ def crossed_interval(differences: np.ndarray) -> tuple[float, float]:
         return float(mean), float(mean)
     of_sum = sum_of_squares**2 / sum(square**2 / count for square, count in zip(mean_squares, freedom, strict=True))
     error = math.sqrt(sum_of_squares / differences.size)
-    half = float(stats.t.ppf(1 - ALPHA / 2, of_sum)) * error
+    half = float(scipy.stats.t.ppf(1 - ALPHA / 2, of_sum)) * error
     return float(mean - half), float(mean + half)

@@ -1,24 +1,21 @@
 """The execution of one replicate of a study: what is drawn for it, which runs come next, and their results."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from omegaconf import DictConfig
 
 from experiments.harness.config import ScheduleConfig
-from experiments.harness.entry import locate, usable_status
+from experiments.harness.entry import usable_status
 from experiments.harness.limits import MOST_CONFIRM_SEEDS, SEEDS_A_REPLICATE
 from experiments.harness.record import FINISHED, read_status
 from experiments.harness.schedule import lr_factor
+from experiments.study.naming import Naming
 from experiments.study.replicates import Phase
 from experiments.study.search import Space, first_points
 from experiments.study.surrogate import next_trial
-
-Compose = Callable[[list[str]], DictConfig]
-"""Composes overrides into a run's config, as the launcher's jobs will see it."""
 
 
 @dataclass(frozen=True)
@@ -61,21 +58,21 @@ class Course:
     def __init__(
         self,
         number: int,
-        compose: Compose,
+        naming: Naming,
         overrides: Sequence[str],
         spaces: Mapping[str, Space | None],
         settings: Mapping[str, Any],
     ) -> None:
         """``overrides`` are shared by all runs of the study; ``settings`` are the study's own."""
-        self.number, self._compose, self._settings = number, compose, settings
+        self.number, self._naming, self._settings = number, naming, settings
         self.nuisance = draw(settings["nuisance"], overrides, number)
-        self._overrides = [*overrides, *(f"{key}={written(value)}" for key, value in self.nuisance.items())]
+        self._overrides, self._drawn = overrides, [f"{key}={written(value)}" for key, value in self.nuisance.items()]
         self.searches = {name: Search(space) for name, space in spaces.items()}
         self.confirmation: list[Run] = []
         self._first_seed = SEEDS_A_REPLICATE * number
-        cfg = compose(self._overrides)
-        self._steps, self._warmup_steps = cfg.train.steps, cfg.schedule.warmup_steps
-        schedule = ScheduleConfig(**cfg.schedule)
+        plain = naming.resolved([*overrides, *self._drawn])
+        schedule = ScheduleConfig(**plain["schedule"])
+        self._steps, self._warmup_steps = plain["train"]["steps"], schedule.warmup_steps
         self._factor_sum = sum(lr_factor(step, self._steps, schedule) for step in range(self._steps))
 
     @property
@@ -156,9 +153,13 @@ class Course:
     ) -> Run:
         test = str(phase != "search").lower()
         overridden = {argument.partition("=")[0] for argument in arguments}  # giving a key twice is an error
-        shared = [override for override in self._overrides if override.partition("=")[0] not in overridden]
-        overrides = [*shared, f"optimizer={name}", *arguments, f"test={test}", f"seed={seed}", f"run.phase={phase}"]
-        plain, _, directory = locate(self._compose(overrides))
+        shared, drawn = (
+            [override for override in given if override.partition("=")[0] not in overridden]
+            for given in (self._overrides, self._drawn)
+        )
+        own = [*drawn, *arguments, f"test={test}", f"seed={seed}", f"run.phase={phase}"]
+        overrides = [*shared, f"optimizer={name}", *own]  # what differs between runs comes last; see Naming
+        plain, _, directory = self._naming.locate(overrides)
         usable_status(directory, plain)  # refuses a run made by different source code, or sets it aside with FRESH=1
         trial = len(self.searches[name].trials) + 1 if phase == "search" else 0
         return Run(overrides, directory, name, phase, seed, stage, trial, length, unit)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from experiments.study.statistics import ALPHA, Better, sign_of
 
@@ -55,7 +55,7 @@ def fewer_steps(differences: Sequence[float], slopes: Sequence[float], better: B
         return Steps(percent_fewer(ratio), None)
     left_out = np.array([np.delete(d, i).mean() / kept.mean() for i, kept in enumerate(without)])
     error = math.sqrt((n - 1) / n * float(((left_out - left_out.mean()) ** 2).sum()))
-    half = float(stats.t.ppf(1 - ALPHA / 2, n - 1)) * error
+    half = float(scipy.stats.t.ppf(1 - ALPHA / 2, n - 1)) * error
     return Steps(percent_fewer(ratio), (percent_fewer(ratio - half), percent_fewer(ratio + half)))
 
 

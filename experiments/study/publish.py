@@ -74,8 +74,28 @@ def _write_records(study: Study, command: str, directory: Path) -> None:
     for course in study.courses:
         if course.number == replicates[0].number:
             _copy_samples(course, directory)
+    described = {**_declared(study, command), "regime": _regime(study.config, replicates[0].environment)}
+    write_aside(directory / "study.json", json.dumps(described, indent=1, allow_nan=False) + "\n")
+
+
+def published_summary(study: Study, command: str) -> dict[str, Any] | None:
+    """The summary that a study has been published with, if publishing it now would add nothing: it ran nothing, and its
+    folder says of it what would be said. None otherwise, and where the folder is damaged.
+    """
+    if study.courses:
+        return None
+    try:
+        described: dict[str, Any] = json.loads((study.results / "study.json").read_bytes())
+        summary: dict[str, Any] = json.loads((study.results / "summary.json").read_bytes())
+        declared = json.loads(json.dumps(_declared(study, command)))
+        return summary if {**described, **declared} == described and summary["schema"] == declared["schema"] else None
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+
+
+def _declared(study: Study, command: str) -> dict[str, Any]:
     steps = study.config["train"]["steps"]
-    described = {
+    return {
         "schema": 2,
         "task": study.config["task"],
         "scale": study.config["scale"],
@@ -84,9 +104,7 @@ def _write_records(study: Study, command: str, directory: Path) -> None:
         "study": study.settings,
         "identity": study.identity,
         "spaces": {name: _described(space, steps) for name, space in study.spaces.items() if space},
-        "regime": _regime(study.config, replicates[0].environment),
     }
-    write_aside(directory / "study.json", json.dumps(described, indent=1, allow_nan=False) + "\n")
 
 
 def _replicate(course: Course) -> Replicate:

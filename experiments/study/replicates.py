@@ -131,7 +131,7 @@ def write_replicate(path: Path, replicate: Replicate) -> None:
 def read_replicate(path: Path) -> Replicate:
     """The replicate in a file. Raises DataError, naming the file, if it is damaged or not a replicate."""
     try:
-        table = pq.read_table(path)
+        table = pq.ParquetFile(path).read()  # read_table imports pandas
         about = json.loads((table.schema.metadata or {})[METADATA])
         # Older replicates have no losses per example.
         rows = table.select([name for name in COLUMNS if name in table.column_names]).to_pylist()

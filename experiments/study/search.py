@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy.stats import qmc
 
 from experiments.harness.errors import ConfigError
 
@@ -125,5 +125,5 @@ def space_of(optimizer: Mapping[str, Any]) -> Space:
 def first_points(dimensions: int, trials: int, seed: int) -> NDArray[np.float64]:
     """The first points of a search ``[trials, dimensions]``: a Latin hypercube over the unit cube."""
     return np.asarray(
-        qmc.LatinHypercube(MOST_DIMENSIONS, rng=np.random.default_rng(seed)).random(trials)[:, :dimensions]
+        scipy.stats.qmc.LatinHypercube(MOST_DIMENSIONS, rng=np.random.default_rng(seed)).random(trials)[:, :dimensions]
     )

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from scipy import optimize, stats
+import scipy
 
 Better = Literal["higher", "lower"]
 Curve = Sequence[tuple[int, float]]
@@ -108,7 +108,7 @@ def t_intervals(differences: np.ndarray, alpha: float = ALPHA) -> tuple[np.ndarr
     not all equal, and the two-sided p ``[...]`` for a mean of 0. Works on many studies at once, so that the simulation
     runs the same code as a study.
     """
-    test = stats.ttest_1samp(differences, 0.0, axis=-1)
+    test = scipy.stats.ttest_1samp(differences, 0.0, axis=-1)
     wide, narrow = (np.stack(test.confidence_interval(1 - share), axis=-1) for share in (alpha, 2 * alpha))
     return wide, narrow, np.asarray(test.pvalue)
 
@@ -118,7 +118,7 @@ def _sign_flip_p(differences: np.ndarray) -> float | None:
     if n not in SIGN_FLIP_PAIRS:
         return None
     # With 2^n resamples scipy enumerates the flips instead of drawing them.
-    test = stats.permutation_test(
+    test = scipy.stats.permutation_test(
         (differences,), np.mean, permutation_type="samples", vectorized=True, n_resamples=2**n
     )
     return float(test.pvalue)
@@ -126,7 +126,7 @@ def _sign_flip_p(differences: np.ndarray) -> float | None:
 
 def prediction_interval(difference: Difference) -> tuple[float, float]:
     """The interval that contains the difference of a new replicate with 95 % probability, if drawn like the others."""
-    half = float(stats.t.ppf(1 - ALPHA / 2, difference.n - 1)) * difference.sd * math.sqrt(1 + 1 / difference.n)
+    half = float(scipy.stats.t.ppf(1 - ALPHA / 2, difference.n - 1)) * difference.sd * math.sqrt(1 + 1 / difference.n)
     return difference.mean - half, difference.mean + half
 
 
@@ -155,17 +155,17 @@ def _equivalence(n: int) -> float:
     """The margin, in standard deviations, within which two one-sided tests place a true difference of 0 in POWER of all
     studies: from t quantiles, with the probability of failing, 1 - POWER, split equally between the two tests.
     """
-    return float(stats.t.ppf(1 - ALPHA, n - 1) + stats.t.ppf((1 + POWER) / 2, n - 1)) / math.sqrt(n)
+    return float(scipy.stats.t.ppf(1 - ALPHA, n - 1) + scipy.stats.t.ppf((1 + POWER) / 2, n - 1)) / math.sqrt(n)
 
 
 def _detectable(n: int) -> float:
     """The smallest detectable difference, in standard deviations."""
-    critical = float(stats.t.ppf(1 - ALPHA / 2, n - 1))
+    critical = float(scipy.stats.t.ppf(1 - ALPHA / 2, n - 1))
 
     def shortfall(noncentrality: float) -> float:
-        return POWER - float(stats.nct.sf(critical, n - 1, noncentrality))
+        return POWER - float(scipy.stats.nct.sf(critical, n - 1, noncentrality))
 
-    return float(optimize.brentq(shortfall, 0.0, 2 * critical + 5)) / math.sqrt(n)
+    return float(scipy.optimize.brentq(shortfall, 0.0, 2 * critical + 5)) / math.sqrt(n)
 
 
 def verdict(

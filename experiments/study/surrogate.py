@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy.special import ndtr
 
 Array = NDArray[np.float64]
 
@@ -176,7 +176,7 @@ def _expected_improvement(units: Array, fit: Fit, share: Array, best_mean: Array
     mean, variance = predict(units, fit, points)
     deviation = np.sqrt(variance)
     z = (best_mean[..., None] - mean) / deviation
-    improvement = deviation * (z * ndtr(z) + np.exp(-z * z / 2) / np.sqrt(2 * np.pi))
+    improvement = deviation * (z * scipy.special.ndtr(z) + np.exp(-z * z / 2) / np.sqrt(2 * np.pi))
     return np.asarray(np.einsum("sh,shm->sm", share, improvement))
 
 

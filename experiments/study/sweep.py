@@ -17,12 +17,12 @@ from hydra.plugins.launcher import Launcher
 from rich.console import Console
 
 from experiments.harness.config import runs_a_replicate
-from experiments.harness.entry import locate
 from experiments.harness.errors import ConfigError, SuiteError
 from experiments.harness.sources import ROOT
-from experiments.study.course import Compose, Course, Run
+from experiments.study.course import Course, Run
 from experiments.study.directions import with_directions
 from experiments.study.identity import check_folder, study_identity, study_name
+from experiments.study.naming import Compose, Naming
 from experiments.study.progress import Progress
 from experiments.study.replicates import numbers_of, replicate_path
 from experiments.study.search import space_of
@@ -40,13 +40,13 @@ class Study:
 
         Raises ConfigError, before anything is computed, if the study is invalid or its folder holds another study.
         """
-        cfg = compose(overrides)
+        cfg, naming = compose(overrides), Naming(compose)
         optimizers = optimizers or list(cfg.study.contestants)
         if len({*optimizers}) < len(optimizers):
             raise ConfigError(f"optimizer={','.join(optimizers)} lists a contestant twice: list each once.")
-        located = {name: locate(compose([*overrides, f"optimizer={name}"])) for name in optimizers}
+        located = {name: naming.locate([*overrides, f"optimizer={name}"]) for name in optimizers}
         configs = {name: plain for name, (plain, _, _) in located.items()}
-        self.config, data, _ = located[optimizers[0]]
+        self.config, fingerprint, _ = located[optimizers[0]]
         self.settings = with_directions(self.config)
         if self.settings["reference"] not in optimizers or len(optimizers) < 2:
             raise ConfigError(
@@ -63,12 +63,12 @@ class Study:
         self.spaces = {name: space_of(config["optimizer"]) if is_tuned else None for name, config in configs.items()}
         chosen = [override for override in overrides if override.startswith(("scale=", "experiment="))]
         self.name = study_name(cfg, compose(chosen), overrides, optimizers)
-        self.identity = study_identity(configs, data.fingerprint)
+        self.identity = study_identity(configs, fingerprint)
         check_folder(self.results, self.identity)
         # Not part of a run's identity: W&B's group, and the folder, which a worker elsewhere must not derive itself.
         told = [f"run.study='{self.name}'", f"run.runs_dir={quoted(ROOT / self.config['run']['runs_dir'])}"]
         self.courses = [
-            Course(number, compose, [*overrides, *told], self.spaces, self.settings) for number in self._numbers()
+            Course(number, naming, [*overrides, *told], self.spaces, self.settings) for number in self._numbers()
         ]
 
     def _numbers(self) -> list[int]:

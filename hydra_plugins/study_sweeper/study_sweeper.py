@@ -50,9 +50,8 @@ class StudySweeper(Sweeper):
 
         from experiments.harness.entry import one_sentence
         from experiments.harness.interrupt import EXIT_CODE
-        from experiments.report.rebuild import write_overview, write_study
         from experiments.report.terminal import print_verdict
-        from experiments.study.publish import publishing
+        from experiments.study.publish import published_summary, publishing
         from experiments.study.sweep import Study, run_studies, split_sweep
 
         os.environ.setdefault("RAY_LOG_TO_DRIVER", "0")  # read when Ray is imported; runs write to their own log files
@@ -72,9 +71,13 @@ class StudySweeper(Sweeper):
                 command = f"python -m {program} --multirun hydra/sweeper=study {shown}"
                 summaries = []
                 for study in studies:
-                    with publishing(study, command) as directory:
-                        summaries.append(write_study(directory))
-                write_overview(studies[0].results.parents[2])
+                    if (summary := published_summary(study, command)) is None:
+                        from experiments.report.rebuild import write_overview, write_study
+
+                        with publishing(study, command) as directory:
+                            summary = write_study(directory)
+                        write_overview(study.results.parents[2])
+                    summaries.append(summary)
         except SystemExit as request:
             sys.exit(request.code if request.code == 2 else EXIT_CODE)  # after a signal Ray may exit with another code
         for study, summary in zip(studies, summaries, strict=True):

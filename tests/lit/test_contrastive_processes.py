@@ -56,3 +56,16 @@ def test_processes_share_a_batch(tmp_path: Path) -> None:
     loss.backward()
     torch.testing.assert_close(found["loss"], loss.detach())
     torch.testing.assert_close(found["grad"], weight.grad)
+
+
+def test_the_bits_are_open_clip_s() -> None:
+    from open_clip.loss import ClipLoss
+
+    results = []
+    for loss_of in (contrastive_loss, ClipLoss()):
+        weight = torch.nn.Parameter(torch.eye(6))
+        images, texts = (part.float() for part in batch())
+        loss = loss_of(F.normalize(images, dim=1), F.normalize(texts @ weight, dim=1), torch.tensor(14.3))
+        loss.backward()
+        results.append((loss.detach(), weight.grad))
+    torch.testing.assert_close(results[0], results[1], rtol=0, atol=0)

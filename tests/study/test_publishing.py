@@ -13,7 +13,7 @@ import pytest
 from experiments.harness.entry import execute
 from experiments.harness.errors import ConfigError
 from experiments.study import publish
-from experiments.study.publish import publishing
+from experiments.study.publish import published_summary, publishing
 from experiments.study.replicates import read_replicates
 from experiments.study.sweep import Study
 from tests.conftest import MakeConfig
@@ -71,6 +71,22 @@ def test_the_same_study_published_again_replaces_itself(finished: Study) -> None
             (directory / "README.md").write_text(text)
     assert (finished.results / "README.md").read_text() == "second"
     assert sorted(path.name for path in finished.results.parent.iterdir()) == ["smoke-study=fixed"]
+
+
+def test_what_is_published_answers_for_itself_while_nothing_about_the_study_has_changed(
+    finished: Study, make_config: MakeConfig
+) -> None:
+    with publishing(finished, "command") as directory:
+        (directory / "summary.json").write_text('{"schema": 2, "verdict": "tie"}')
+    assert published_summary(finished, "command") is None  # it has run something
+    again = make_study(make_config, FIXED, "study.numbers=0")
+    assert not again.courses
+    assert published_summary(again, "command") == {"schema": 2, "verdict": "tie"}
+    assert published_summary(again, "another command") is None
+    assert published_summary(make_study(make_config, FIXED, "study.margin_reason=taste"), "command") is None
+    for damaged in ("", "[]", '{"schema": 1}'):
+        (finished.results / "summary.json").write_text(damaged)
+        assert published_summary(again, "command") is None
 
 
 def test_other_bits_make_no_other_study(finished: Study, make_config: MakeConfig) -> None:

@@ -1,0 +1,55 @@
+"""What a start imports: a run waits for every library before its first step, and keeps it in memory to its end."""
+
+import subprocess
+import sys
+
+from experiments.harness.sources import ROOT
+
+ELSEWHERE = {
+    *("bitsandbytes", "datasets", "matplotlib", "open_clip", "pandas", "plotly", "pyarrow", "ray", "sklearn", "timm"),
+    *("torch_fidelity", "wandb"),
+}
+"""Installed, and of no use to a mini run, of whatever task, whose data are in the cache"""
+OF_OTHER_TASKS = {"diffusers", "huggingface_hub", "scipy", "tokenizers", "transformers"}
+
+ONE_TASK_AFTER_THE_OTHER = f"""
+import sys
+from importlib import import_module
+
+elsewhere, of_other_tasks = {ELSEWHERE!r}, {OF_OTHER_TASKS!r}
+
+def check(task, model, unused):
+    import_module("experiments.harness.train"), import_module(f"experiments.{{task}}.task")
+    module, _, name = model.rpartition(".")
+    getattr(import_module(module), name)
+    if task == "lit":
+        import torch
+        from experiments.lit.class_names import class_names, templates
+        from experiments.lit.loss import contrastive_loss
+        contrastive_loss(torch.eye(2), torch.eye(2), torch.ones(()))
+        assert len(templates("imagenet")) == 80 and len(class_names("imagenet")) == 1000
+    assert not unused & set(sys.modules), (task, unused & set(sys.modules))
+
+check("image_classification", "experiments.image_classification.convnet.ConvNet", elsewhere | of_other_tasks)
+check("finetuning", "experiments.pretrained.minilm.UpperLayers", elsewhere | {{"diffusers"}})
+check("lit", "experiments.pretrained.minilm.UpperLayers", elsewhere | {{"diffusers"}})
+check("language_modeling", "transformers.GPT2LMHeadModel", elsewhere | {{"diffusers"}})
+check("diffusion", "diffusers.UNet2DModel", elsewhere)
+"""
+
+
+def test_a_task_and_its_mini_model_import_nothing_that_the_run_does_without() -> None:
+    command = [sys.executable, "-c", ONE_TASK_AFTER_THE_OTHER]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    assert result.returncode == 0, result.stderr
+
+
+def test_a_whole_run_imports_no_library_of_other_tasks_or_of_reports(command_line: list[str]) -> None:
+    python, *arguments = command_line
+    command = [python, "-X", "importtime", *arguments]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    assert result.returncode == 0, result.stderr
+    lines = [line for line in result.stderr.splitlines() if line.startswith("import time:")]
+    imported = {line.rsplit("|", 1)[1].strip().partition(".")[0] for line in lines}
+    assert "torch" in imported
+    assert not imported & (ELSEWHERE | OF_OTHER_TASKS)

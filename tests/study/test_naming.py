@@ -1,0 +1,71 @@
+"""A study names its runs as Hydra's launchers will make them, and quickly."""
+
+from typing import Any
+
+import pytest
+
+from experiments.harness import entry
+from experiments.harness.entry import locate
+from experiments.study import naming
+from experiments.study.naming import Naming
+from experiments.study.sweep import Study
+from tests.conftest import MakeConfig
+
+SEARCHED = ["study.numbers=0-3", "study.stages=[4,1]", "study.confirm=2", "study.lengths=[1.5]"]
+DRAWN = "+study.nuisance={schedule: {choices: [cosine, rsqrt]}}"
+
+
+def test_every_run_has_the_config_and_the_name_that_composing_it_alone_gives(make_config: MakeConfig) -> None:
+    study = Study(lambda more: make_config(*more), [*SEARCHED, DRAWN, "train.micro_batch_size=8"], ["lion", "adamw"])
+    runs = [run for course in study.courses for run in [*course.search(), *told_to_confirm(course)]]
+    assert {run.phase for run in runs} == {"search", "confirm", "length"}
+    assert len({run.directory for run in runs}) == len(runs)
+    names = Naming(lambda more: make_config(*more))
+    for run in runs:
+        cfg = make_config(*run.overrides)
+        plain, data, directory = locate(cfg)
+        assert run.directory == directory
+        assert names.locate(run.overrides) == (plain, data.fingerprint, directory)
+
+
+def told_to_confirm(course: Any) -> list[Any]:
+    """Whatever the trials would have given."""
+    course.winner = lambda name, metric="validation": course.searches[name].trials[-1]
+    runs: list[Any] = course.confirm()
+    return runs
+
+
+def test_hydra_composes_and_data_are_opened_once_for_what_differs_in_values(
+    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    composed: list[list[str]] = []
+    opened: list[dict[str, Any]] = []
+
+    def compose(overrides: list[str]) -> Any:
+        composed.append(overrides)
+        return make_config(*overrides)
+
+    def opened_once(plain: dict[str, Any]) -> Any:
+        opened.append(plain)
+        return entry.opened(plain)
+
+    monkeypatch.setattr(naming, "opened", opened_once)
+    names = Naming(compose)
+    for seed in range(20):
+        for betas in ("[0.9,0.99]", "[0.5,0.9]"):
+            plain, _, _ = names.locate(["optimizer=lion", f"optimizer.betas={betas}", "test=false", f"seed={seed}"])
+            assert (plain["seed"], str(plain["optimizer"]["betas"]).replace(" ", "")) == (seed, betas)
+    assert (len(composed), len(opened)) == (1, 1)
+
+
+def test_values_that_are_merged_and_groups_are_left_to_hydra(make_config: MakeConfig) -> None:
+    names = Naming(lambda more: make_config(*more))
+    for overrides in (
+        ["+optimizer.space={one: 1}"],
+        ["+optimizer.space={two: 2}"],
+        ["schedule=rsqrt"],
+        ["schedule=cosine"],
+        ["+optimizer.amsgrad=true", "optimizer.amsgrad=false"],
+        ["optimizer.lr=1", "~optimizer.space"],
+    ):
+        assert names.resolved(overrides) == locate(make_config(*overrides))[0]
