@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from experiments.harness.errors import DataError
+from experiments.harness.offline import NotFetched, is_offline
 from experiments.harness.places import check_place, describe, fetch
 
 log = logging.getLogger(__name__)
@@ -207,10 +208,11 @@ def _prepare_anew(data: Mapping[str, Any], directory: Path) -> None:
 def try_places(data: Mapping[str, Any], attempt: Callable[[Mapping[str, Any]], None]) -> None:
     """Call ``attempt`` with one of ``data``'s places after the other, until one does not fail.
 
-    When all fail, one DataError says why for each, and the way out.
+    When all fail, one DataError says why for each, and the way out. Without a network only local places are tried.
     """
     reasons = []
-    for place in data["places"]:
+    places = [place for place in data["places"] if place["kind"] == "local" or not is_offline()]
+    for place in places:
         size = f" {data['download']}" if data.get("download") else ""
         doing = "reading" if place["kind"] == "local" else f"fetching{size} once, from"
         log.info("data=%s: %s %s", data["name"], doing, describe(place))
@@ -222,6 +224,8 @@ def try_places(data: Mapping[str, Any], attempt: Callable[[Mapping[str, Any]], N
             reasons.append(f"  {describe(place)}: {reason}")
         else:
             return
+    if len(places) < len(data["places"]):
+        raise NotFetched(f"data={data['name']}")
     paths = dict.fromkeys(place["path"] for place in data["places"] if place["kind"] == "local")
     local = [str(Path(path).expanduser().absolute()) for path in paths]
     put_files = f"\nPut its files at {' or '.join(local)}." if local else ""

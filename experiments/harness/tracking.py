@@ -11,6 +11,7 @@ from typing import Any
 
 import psutil
 
+from experiments.harness.offline import is_offline
 from experiments.harness.record import FINISHED, read_metrics, write_aside
 
 STEP = "trainer/step"
@@ -77,6 +78,8 @@ class Tracker:
         run, from where ``make wandb-sync`` sends what W&B never got. Where online is not to be had, ``falls_back`` says
         whether rows are kept offline instead.
         """
+        if is_offline() and mode != "disabled":
+            mode = "offline"
         if mode == "auto":
             mode = os.environ.get("WANDB_MODE") or ("online" if has_key() else "offline")
         if mode not in MODES:

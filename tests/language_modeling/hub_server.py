@@ -31,7 +31,8 @@ def hub_server(root: Path, repo: str, revision: str) -> Iterator[tuple[str, list
             if path.startswith("/api/datasets/") and kind == "revision":
                 self._answer(200, json.dumps({"id": repo, "sha": revision, "siblings": []}).encode())
             elif path.startswith("/api/datasets/") and kind == "tree" and file.is_dir():
-                self._answer(200, json.dumps([_entry(root, path) for path in sorted(file.iterdir())]).encode())
+                wanted = file.rglob("*") if "recursive=True" in self.path else file.iterdir()
+                self._answer(200, json.dumps([_entry(root, path) for path in sorted(wanted)]).encode())
             elif path.startswith("/datasets/") and kind == "resolve" and file.is_file():
                 self._send_file(file.read_bytes())
             else:
