@@ -16,7 +16,7 @@ STUDY = scale=$(SCALE) optimizer=$(OPTIMIZERS) hydra/sweeper=study $(if $(REPLIC
 	$(if $(FRESH),run.fresh=true) $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help install reproduce report verify dashboard statistics protocols plan golden bench-optimizer wandb-sync wandb-workspaces test test-slow \
+.PHONY: help install reproduce report verify dashboard statistics protocols plan fetch pack unpack golden bench-optimizer wandb-sync wandb-workspaces test test-slow \
 	test-gpu test-network soak lint $(TASKS:%=reproduce-%)
 
 help:  ## print this list
@@ -41,6 +41,15 @@ $(TASKS:%=reproduce-%): reproduce-%: $(READY)
 
 plan: $(READY)  ## estimate the cost of experiment CELL of TASK: parameters, FLOPs, samples, memory
 	$(BIN)/python -m experiments.harness.plan $(TASK) experiment=$(TASK)/$(CELL) scale=$(SCALE) $(ARGS)
+
+fetch: $(READY)  ## data, weights and tokenizers of the experiment CELL of TASK into the cache (LION_CACHE); TASK=all
+	$(BIN)/python -m experiments.harness.fetch $(TASK) $(CELL) scale=$(SCALE) $(ARGS)
+
+pack: $(READY)  ## the same as one archive in runs/, for machines without a network: LION_OFFLINE=1 forbids it to a run
+	$(BIN)/python -m experiments.harness.pack $(TASK) $(CELL) scale=$(SCALE) $(ARGS)
+
+unpack: $(READY)  ## take in what `make pack` made: PACK=<file>
+	$(BIN)/python -m experiments.harness.pack unpack "$(PACK)"
 
 report: $(READY)  ## rebuild every table and figure under results/ from the committed records
 	$(BIN)/python -m experiments.report

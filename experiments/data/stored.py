@@ -30,6 +30,7 @@ from experiments.data.pixels import decode_rgb
 from experiments.data.stored_places import check_place, describe, gate_advice, hub_tables, local_tables
 from experiments.data.text import check_text, folded, lines
 from experiments.harness.errors import DataError
+from experiments.harness.offline import NotFetched, is_absent, is_offline
 
 log = logging.getLogger(__name__)
 
@@ -184,15 +185,18 @@ def open_splits(
     """
     for place in places:
         check_place(name, place)
-    reasons = []
+    reasons, absent = [], False
     for place in places:
         try:
             return _open_place(name, place, num_classes, class_names)
         except Exception as error:  # the library, its file systems and its HTTP client each raise their own
+            absent |= is_offline() and is_absent(error)
             cause = error.__cause__ if error.__cause__ and not isinstance(error, DataError) else error
             first_line = (str(cause).strip().splitlines() or [""])[0]
             reason = first_line if isinstance(error, DataError) else f"{type(cause).__name__}: {first_line}"
             reasons.append(f"  {describe(place)}: {reason}{gate_advice(place, str(error))}")
+    if absent:
+        raise NotFetched(f"data={name}")
     local = [place["path"] for place in places if place["kind"] == "local"]
     way_out = f"\nPut its files at {' or '.join(local)}." if local else ""
     opening = f"data={name} cannot be opened, because each of its sources failed."

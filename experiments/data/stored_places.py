@@ -13,6 +13,7 @@ from experiments.data.folders import (
     warn_of_unread,
 )
 from experiments.harness.errors import DataError
+from experiments.harness.offline import hub_source
 
 _KEYS = {"hub": {"repo", "revision"}, "local": {"path"}}
 _COMMON_KEYS = {"kind", "splits", "image"}
@@ -53,9 +54,8 @@ def hub_tables(place: Mapping[str, Any], wanted: Sequence[str]) -> dict[str, Any
     import datasets  # type: ignore[import-untyped]  # here, because it takes a second to import
 
     # The library would check against the whole repository, but ``files`` may select a part; the task counts the rows.
-    splits = datasets.load_dataset(
-        place["repo"], revision=place["revision"], data_files=place.get("files"), verification_mode="no_checks"
-    )
+    source = hub_source(place["repo"], place["revision"], place.get("files"))
+    splits = datasets.load_dataset(**source, data_files=place.get("files"), verification_mode="no_checks")
     if absent := [theirs for theirs in wanted if theirs not in splits]:
         raise DataError(f"it has no split {absent[0]}, only {', '.join(splits)}.")
     if any(splits[theirs].info.builder_name == "imagefolder" for theirs in wanted):

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Iterator
 from typing import Protocol
 
 import numpy as np
@@ -13,18 +14,21 @@ from experiments.data.sample import sample
 from experiments.diffusion.config import DiffusionConfig
 from experiments.diffusion.pictures import Pictures
 from experiments.diffusion.sets import Sets
-from experiments.harness.prepared_data import cached_arrays
+from experiments.harness.stored_rows import stored_rows
 from experiments.pretrained.locked import Locked, build_locked
+
+TEXTS_AT_ONCE = 16_384
+"""A tokenizer needs 17 KB of memory per text until the tokens are in arrays."""
 
 
 class Conditions(Protocol):
     """Converts the condition of an image to the U-Net's arguments besides the noisy image and the timestep."""
 
     def numbers(self, pictures: Pictures) -> np.ndarray:
-        """The images' conditions as integers, int64 ``[images, ...]``."""
+        """The images' conditions as integers, int32 or int64 ``[images, ...]``."""
 
     def of_samples(self, test: Pictures, count: int) -> np.ndarray:
-        """The conditions of samples 0 to ``count - 1``, int64 ``[count, ...]``."""
+        """The conditions of samples 0 to ``count - 1``, int32 or int64 ``[count, ...]``."""
 
     def hidden(self, numbers: Tensor) -> Tensor:
         """The unconditional value, in the same shape."""
@@ -76,7 +80,7 @@ class TextConditions:
         self._encoder = Locked(build_locked(cfg.text.encoder, weights))
 
     def numbers(self, pictures: Pictures) -> np.ndarray:
-        """The captions' tokens, int64 ``[images, context_length]``, computed once."""
+        """The captions' tokens, int32 ``[images, context_length]``, computed once and memory-mapped."""
         texts = list(pictures.conditions)
         return self._tokens(texts)
 
@@ -98,12 +102,13 @@ class TextConditions:
         digest = hashlib.sha256("\n".join(texts).encode()).hexdigest()
         identity = json.dumps([cfg.tokenizer, cfg.context_length, self._weights_fingerprint, digest])
         tokenize = get_method(cfg.tokenizer)
-        stored = cached_arrays(
-            "diffusion-tokens",
-            identity,
-            self._cache_dir,
-            lambda: {"tokens": tokenize(texts, cfg.context_length, self._weights)},
-        )
+
+        def chunks(first: int) -> Iterator[np.ndarray]:
+            for start in range(first, len(texts), TEXTS_AT_ONCE):
+                chunk = tokenize(texts[start : start + TEXTS_AT_ONCE], cfg.context_length, self._weights)
+                yield chunk.astype(np.int32)
+
+        stored = stored_rows("diffusion-tokens", identity, self._cache_dir, "tokens", len(texts), chunks)
         return stored.load()["tokens"]
 
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from experiments.finetuning.glue import TASKS, answer, prompt
 from experiments.harness.errors import ConfigError, DataError
+from experiments.harness.offline import NotFetched, hub_source, is_absent, is_offline
 from experiments.harness.seeds import derive_seed
 
 _KEYS = {"hub": {"repo", "revision"}, "local": {"path"}}
@@ -66,14 +67,17 @@ def open_glue(data: Mapping[str, Any], cache_dir: Path) -> GlueSet:
     """
     if not data["tasks"] or not set(data["tasks"]) <= set(TASKS):
         raise ConfigError(f"data.tasks={data['tasks']}, but it must be one or more of {', '.join(TASKS)}.")
-    reasons = []
+    reasons, absent = [], False
     for place in data["places"]:
         try:
             tasks = {task: _open_task(place, task) for task in data["tasks"]}
         except DataError as error:
+            absent |= is_offline() and is_absent(error)
             reasons.append(f"  {place.get('repo') or place.get('path')}: {error}")
         else:
             return _checked(data, tasks)
+    if absent:
+        raise NotFetched(f"data={data['name']}")
     raise DataError("\n".join([f"data={data['name']} cannot be opened, because each of its sources failed.", *reasons]))
 
 
@@ -108,9 +112,7 @@ def _open_task(place: Mapping[str, Any], task: str) -> dict[str, GlueRows]:
     kind = place.get("kind")
     if kind not in _KEYS or set(place) != _KEYS[kind] | {"kind"}:
         raise DataError(f"a source is {dict(place)}, but it needs kind=hub, repo and revision, or kind=local and path.")
-    if kind == "hub":
-        where = {"path": place["repo"], "revision": place["revision"]}
-    else:
+    if kind == "local":
         folder = Path(place["path"]).expanduser().absolute()
         if not (folder / task).is_dir():
             raise DataError(f"there is no folder {folder / task}.")
@@ -120,6 +122,8 @@ def _open_task(place: Mapping[str, Any], task: str) -> dict[str, GlueRows]:
         files = {split: f"{task}/{split}-*.parquet"}
         # Without this option the library would check against the whole repository rather than one task's files.
         try:
+            if kind == "hub":
+                where = hub_source(place["repo"], place["revision"], files)
             table = datasets.load_dataset(**where, data_files=files, split=split, verification_mode="no_checks")
         except Exception as error:  # the library, its file systems and its HTTP client each raise their own
             cause = error.__cause__ or error

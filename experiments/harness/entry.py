@@ -28,6 +28,7 @@ from experiments.harness.explained import explained
 from experiments.harness.interrupt import EXIT_CODE, leave_when_asked
 from experiments.harness.limits import check_limits
 from experiments.harness.metric import worst
+from experiments.harness.offline import without_network
 from experiments.harness.record import FINISHED, RunRecord, last_values, read_status, set_aside, take_lock
 from experiments.harness.sources import ROOT, sources_digest
 from experiments.harness.tracking import Tracker, description_of
@@ -98,7 +99,8 @@ def execute(cfg: DictConfig) -> float | None:
     plain, data, directory = locate(cfg)
     status = usable_status(directory, plain)
     if status is None or status["status"] not in FINISHED:
-        _train_and_record(cast(Config, cfg), plain, data, directory)
+        with without_network(plain, cache_of(plain)):
+            _train_and_record(cast(Config, cfg), plain, data, directory)
     if not IS_MAIN_PROCESS:
         return None
     status = read_status(directory)
@@ -130,7 +132,8 @@ def opened(plain: Mapping[str, Any]) -> Any:
     module, _, function = plain["data"]["access"].rpartition(".")
     access = getattr(importlib.import_module(module), function)
     try:
-        return access(plain["data"], ROOT / Path(plain["run"]["cache_dir"]).expanduser())
+        with without_network(plain, cache_of(plain)):
+            return access(plain["data"], cache_of(plain))
     except DataError as error:
         raise DataError(f"{error}{_missing_layout(plain['data'])}") from error
 
@@ -138,6 +141,11 @@ def opened(plain: Mapping[str, Any]) -> Any:
 def directory_of(plain: dict[str, Any], fingerprint: str) -> Path:
     """The run's directory."""
     return ROOT / plain["run"]["runs_dir"] / plain["task"] / run_id(plain, fingerprint)
+
+
+def cache_of(plain: Mapping[str, Any]) -> Path:
+    """The folder in which a run of this config keeps its data."""
+    return ROOT / Path(plain["run"]["cache_dir"]).expanduser()
 
 
 def _missing_layout(data: Mapping[str, Any]) -> str:

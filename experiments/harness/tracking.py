@@ -11,6 +11,7 @@ from typing import Any
 
 import psutil
 
+from experiments.harness.offline import is_offline
 from experiments.harness.record import FINISHED, read_metrics, write_aside
 
 STEP = "trainer/step"
@@ -76,6 +77,8 @@ class Tracker:
         """``mode`` is auto or one of MODES; ``description`` is the result of ``description_of``, which is saved in the
         run's folder for ``make wandb-sync``. ``falls_back``: log offline if online does not work.
         """
+        if is_offline() and mode != "disabled":
+            mode = "offline"
         if mode == "auto":
             mode = os.environ.get("WANDB_MODE") or ("online" if has_key() else "offline")
         if mode not in MODES:

@@ -1,0 +1,163 @@
+"""Prepare all that the runs of a cell need, where there is a network: data, weights, tokenizers, shared features.
+
+    python -m experiments.harness.fetch image_classification mini
+
+Everything goes into the cache (LION_CACHE), that of the libraries of Hugging Face too; from then on LION_OFFLINE=1 runs
+the cell without a network. The task ``all`` is every task of the suite.
+"""
+
+import importlib
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from experiments.harness.config import composed, resolved
+from experiments.harness.entry import cache_of, locate, one_sentence
+from experiments.harness.errors import DataError
+from experiments.harness.offline import FETCHES_ALL, HUB, is_offline, keep_hub_files_in
+from experiments.harness.sources import ROOT, task_package
+
+MODEL_FILES = ["*.json", "*.safetensors", "*.model", "*.txt"]
+"""Of a model's repository: its settings, weights that are no pickles, and tokenizer."""
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """What a cell's runs take from the cache and cannot compute."""
+
+    cache_dir: Path
+    folders: list[Path]
+    """relative to it"""
+    read_in_place: list[Path]
+    """local folders of the user's own, which are no part of the cache"""
+
+
+def fetch(cfg: DictConfig) -> Fetched:
+    """Fetch data, weights and tokenizers into the cache, unless they are there. Raises DataError where they cannot be
+    had.
+    """
+    if is_offline():
+        raise DataError("LION_OFFLINE=1 forbids the network, so nothing can be fetched: unset it.")
+    plain = resolved(cfg)
+    cache_dir = cache_of(plain)
+    os.environ[FETCHES_ALL] = "1"
+    keep_hub_files_in(cache_dir)
+    data = locate(cfg)[1]
+    undecoded = [place for place in _mappings(plain["data"]) if "kind" in place and "decode" not in place]
+    tables = [f"datasets--{place['repo']}" for place in undecoded if place["kind"] == "hub" and "repo" in place]
+    models = [f"models--{repo}" for repo in _fetched_models(plain)]
+    hub = [cache_dir / HUB / "hub" / name.replace("/", "--") for name in [*tables, *models]]
+    local = [Path(place["path"]).expanduser().absolute() for place in undecoded if place["kind"] == "local"]
+    return Fetched(
+        cache_dir,
+        [folder.relative_to(cache_dir) for folder in dict.fromkeys([*_opened(data), *hub]) if folder.exists()],
+        [folder for folder in dict.fromkeys(local) if folder.exists()],
+    )
+
+
+def compute_features(cfg: DictConfig) -> bool:
+    """Have the task compute and keep what its runs share, where this machine's device is theirs: another's features
+    have other bits, and another name. Returns whether it did.
+    """
+    data = locate(cfg)[1]
+    import torch
+
+    from experiments.harness.process import make_accelerator
+
+    if cfg.run.device != "cpu" and not torch.cuda.is_available():
+        return False
+    make_accelerator(cfg)  # threads and the like, which features depend on
+    importlib.import_module(f"{task_package(cfg.task)}.task").build(cfg, data)
+    return True
+
+
+def _opened(opened: Any) -> Iterator[Path]:
+    """Folders of the cache that hold the data which a task has opened, found in its fields."""
+    if isinstance(directory := getattr(opened, "directory", None), Path):
+        yield directory
+    elif is_dataclass(opened):
+        for field in fields(opened):
+            yield from _opened(getattr(opened, field.name))
+    elif isinstance(opened, Mapping):
+        for one in opened.values():
+            yield from _opened(one)
+
+
+def _mappings(value: Any) -> Iterator[Mapping[str, Any]]:
+    """Every mapping within a config."""
+    if isinstance(value, Mapping):
+        yield value
+    for item in value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else []:
+        yield from _mappings(item)
+
+
+def _fetched_models(plain: Mapping[str, Any]) -> Iterator[str]:
+    """Fetch the networks and tokenizers that a config takes from the hub; gives the names of their repositories."""
+    from huggingface_hub import snapshot_download
+    from hydra.utils import instantiate
+
+    for node in _mappings({key: plain[key] for key in ("model", "text") if plain.get(key)}):
+        target = str(node.get("_target_", ""))
+        weights = node.get("weights")
+        repo = node.get("pretrained_model_name_or_path") or (weights["path"] if isinstance(weights, Mapping) else None)
+        if repo and not Path(repo).exists():
+            revision = (node if "pretrained_model_name_or_path" in node else weights).get("revision")
+            snapshot_download(repo, revision=revision, allow_patterns=MODEL_FILES)
+            yield repo
+        elif target == "timm.create_model" and node.get("pretrained"):
+            import timm
+
+            instantiate(node)
+            yield str(timm.get_pretrained_cfg(node["model_name"]).hf_hub_id)
+        elif target == "experiments.diffusion.t5.T5XXL":
+            from experiments.diffusion import t5
+
+            instantiate(node)  # its weights come from the hub's converter
+            t5.tokenize(["a"], 1, {})
+            yield t5.REPO
+        elif node.get("clip_model"):
+            import open_clip
+
+            open_clip.create_model(node["clip_model"], pretrained=node["clip_weights"])
+            yield open_clip.get_pretrained_cfg(node["clip_model"], node["clip_weights"])["hf_hub"].strip("/")
+
+
+def tasks_of(task: str) -> list[str]:
+    """``task`` alone, or for ``all`` every one of the suite."""
+    if task == "all":
+        return sorted(path.parent.name for path in (ROOT / "experiments").glob("*/meta.py"))
+    return [task if "." in task else task.replace("-", "_")]
+
+
+def cell_config(task: str, cell: str, overrides: list[str]) -> DictConfig:
+    """The config of one of a cell's runs."""
+    return composed(task, [f"experiment={task}/{cell}", *overrides])
+
+
+def bytes_below(folder: Path) -> int:
+    """Size of the files in a folder; what links point at is not counted again."""
+    return sum(path.lstat().st_size for path in folder.rglob("*") if not path.is_dir())
+
+
+def main(task: str, cell: str, overrides: list[str]) -> None:
+    """Fetch what the experiment ``cell`` of ``task`` needs, and say where it is."""
+    for name in tasks_of(task):
+        cfg = cell_config(name, cell, overrides)
+        fetched = fetch(cfg)
+        size = sum(bytes_below(fetched.cache_dir / folder) for folder in fetched.folders)
+        print(f"{name}/{cell}: {size / 1e6:,.1f} MB in {fetched.cache_dir}", flush=True)
+        for folder in fetched.read_in_place:
+            print(f"{name}/{cell}: {folder} is read where it lies; keep it at that path.", flush=True)
+        if not compute_features(cfg):
+            print(f"{name}/{cell}: its first run on a GPU computes the features of locked networks.", flush=True)
+    print(f"To run without a network: LION_OFFLINE=1 LION_CACHE={fetched.cache_dir}")
+
+
+if __name__ == "__main__":
+    with one_sentence():
+        main(sys.argv[1], sys.argv[2], sys.argv[3:])

