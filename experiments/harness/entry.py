@@ -177,6 +177,10 @@ def usable_status(directory: Path, plain: dict[str, Any]) -> dict[str, Any] | No
     if status is None:
         return None
     if status.get("sources_digest") != digest:
+        if status["status"] == "failed" and not last_values(directory):  # it never took a step, so nothing is mixed
+            if IS_MAIN_PROCESS:
+                set_aside(directory)
+            return None
         raise RunError(
             f"The run {directory} was made by different source code (digest {status.get('sources_digest')}, here "
             f"{digest}). FRESH=1 (run.fresh=true) sets it aside and starts over."
@@ -243,7 +247,8 @@ def _train_and_record(cfg: Config, plain: dict[str, Any], data: Any, directory: 
             finish("running")
             raise
         except BaseException as error:
-            finish("failed", reason=f"{type(error).__name__}: {error}")
+            said = explained(error) if isinstance(error, HydraException) else f"{type(error).__name__}: {error}"
+            finish("failed", reason=said)
             raise
         else:
             finish("complete")

@@ -24,6 +24,13 @@ class RunError(SuiteError):
     """A run directory that is held by another process, was made by different source code, or cannot be written."""
 
 
+def first_cause(error: BaseException) -> BaseException:
+    """The exception that an exception was raised from, and so on to the first: what went wrong, not where it showed."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
 @contextmanager
 def refused_as(what: str) -> Iterator[None]:
     """Turn any exception inside the context, such as one from third-party code, into a ConfigError starting with

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hydra.errors import HydraException, MissingConfigException
+from hydra.errors import HydraException, InstantiationException, MissingConfigException
 from omegaconf import DictConfig
 
+from experiments.harness.errors import first_cause
 from experiments.harness.sources import ROOT
 
 KINDS = {"Integer": "a whole number", "Float": "a number", "valid bool": "true or false"}
@@ -20,6 +21,9 @@ def explained(error: HydraException) -> str:
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         return _missing_choice(error.missing_cfg_file, error.options or [])
     said, cause = str(error), error.__cause__
+    if isinstance(error, InstantiationException) and cause:
+        first = first_cause(cause)
+        return f"{said.partition(', set env var')[0]}: {type(first).__name__}: {first}"
     if given := re.match(r"Could not override '(.*)'", said):
         folder, _, name = given[1].rpartition(".")
         return f"There is no setting {given[1]}: {nearest(name, _names_beside(cause), f'{folder}.' if folder else '')}"

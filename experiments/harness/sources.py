@@ -45,8 +45,21 @@ def sources_digest(config: Mapping[str, Any]) -> str:
 
     The runs of a study share the first part; those of one optimizer share both.
     """
-    named = sorted({text for key, value in config.items() if key != "run" for text in _dotted_names(value)})
-    return digest(config["task"], tuple(named))
+    return digest(config["task"], tuple(sorted(_named(config))))
+
+
+def own_digest(config: Mapping[str, Any]) -> str:
+    """The second part of ``sources_digest``: code that the config names outside the suite and PACKAGES."""
+    return sources_digest(config).partition("-")[2]
+
+
+def has_own_code(config: Mapping[str, Any]) -> bool:
+    """Whether the config names such code; much faster than computing its digest."""
+    return any(_files(name) for name in _named(config) if name.partition(".")[0] not in ("experiments", "lion"))
+
+
+def _named(config: Mapping[str, Any]) -> set[str]:
+    return {text for key, value in config.items() if key != "run" for text in _dotted_names(value)}
 
 
 @cache

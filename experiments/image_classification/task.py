@@ -75,8 +75,11 @@ class ImageClassification:
         labels = {name: split.labels for name, split in self._splits.items() if name != "train"}
         labels["train"] = np.concatenate([labels.pop("fit"), labels["val"]])
         check_classes(labels, cfg.data.num_classes, cfg.data.name)
-        with refused_as(f"The model cannot take images of data.image_size={cfg.data.image_size}"):
-            meta_output(meta_model(cast(DictConfig, cfg)), cast(DictConfig, cfg), 1)
+        size = f"{cfg.data.channels} channels (data.channels) and {cfg.data.image_size} pixels (data.image_size)"
+        with refused_as(f"The model cannot take images of {size}"):
+            meta_output(
+                meta_model(cast(DictConfig, cfg)), cast(DictConfig, cfg), 2
+            )  # of one, batch norm has no variance
         if {len(cfg.data.mean), len(cfg.data.std)} != {cfg.data.channels} or not min(cfg.data.std) > 0:
             raise ConfigError(
                 f"data.mean={cfg.data.mean} and data.std={cfg.data.std} must be {cfg.data.channels} numbers each "

@@ -97,17 +97,18 @@ def margin_words(summary: Summary, comparison: dict[str, Any]) -> str:
 
 def other_metrics(summary: Summary, comparison: dict[str, Any]) -> str:
     """The metrics that disagree with the verdict of the deciding one; empty if none does."""
+    others = [row for row in summary["comparisons"] if not row["primary"] and row["a"] == comparison["a"]]
+    others = [row for row in others if row["difference"]]
     elsewhere = []
-    for row in summary["comparisons"]:
-        if row["primary"] or row["a"] != comparison["a"] or not row["difference"]:
-            continue
+    for row in others:
         if (side := better_side(row)) and side != comparison["verdict"]:
             decimals = metric_of(row["metric"]).decimals
             elsewhere.append(
                 f"{metric_label(row['metric'])} ({number(row['difference']['mean'], decimals, '+')}, 95 % interval "
                 f"{interval(row['difference']['ci95'], decimals)}) favours {optimizer_name(side)}"
             )
-    return f"; but {' and '.join(elsewhere)}" if elsewhere else ""
+    of_many = f" (of {len(others)} other metrics, not corrected for their number)" if len(others) > 1 else ""
+    return f"; but {' and '.join(elsewhere)}{of_many}" if elsewhere else ""
 
 
 def better_side(row: dict[str, Any]) -> str | None:

@@ -8,7 +8,7 @@ from typing import Any
 from experiments.harness.metric import find, metrics_of
 from experiments.harness.provenance import ROOT
 from experiments.study.by_example import interval_by_example
-from experiments.study.in_steps import fewer_steps, log_slope, margin_in_units
+from experiments.study.in_steps import fewer_steps, log_slope, margin_in_units, typical_slope
 from experiments.study.paper import claim_of, paper_cell
 from experiments.study.replicates import Replicate, ReplicateRun
 from experiments.study.statistics import (
@@ -60,7 +60,7 @@ def compare(
         "prediction95": prediction,
         "by_example": asdict(by_example) if by_example else None,
         "reproductions": [_reproduction(study, each, a, b, metric, prediction) for each in reproductions],
-        "slope": fmean(known_slopes) if known_slopes else None,
+        "slope": typical_slope(known_slopes),
         "steps_percent": asdict(steps) if steps else None,
         "smallest_effect": smallest_effect(difference) if difference else None,
         "speedup": _speedup(study, replicates, a, b, metric, better),
@@ -149,7 +149,8 @@ def _unsettled(study: Mapping[str, Any], replicates: Sequence[Replicate], a: str
         return apart
     # Convert through steps: the same number of steps in both metrics.
     slopes = [found for each in replicates if (found := reference_slope(each, b, validation)) is not None]
-    return apart * abs(slope / fmean(slopes)) if slope is not None and slopes and fmean(slopes) else None
+    theirs = typical_slope(slopes)
+    return apart * abs(slope / theirs) if slope is not None and theirs else None
 
 
 def _speedup(

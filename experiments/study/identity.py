@@ -16,6 +16,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from experiments.harness.config import result_config, same_numbers
 from experiments.harness.errors import ConfigError
+from experiments.harness.sources import has_own_code, own_digest
+from experiments.study.replicates import read_replicate, replicate_path
 
 NOT_IN_NAME = ("scale", "experiment", "data.places", "study.numbers")
 """Overrides that are already part of the folder's path, or that only say where data come from; the groups run and hydra
@@ -111,6 +113,22 @@ def check_folder(directory: Path, identity: Mapping[str, Any]) -> None:
             f"{directory} holds another study, which differs in {'; '.join(differences[:3])}. It is not overwritten: "
             "delete it, or publish this one elsewhere (run.results_dir=<folder>)."
         )
+
+
+def check_sources(directory: Path, published: Sequence[int], configs: Mapping[str, Mapping[str, Any]]) -> None:
+    """Raise ConfigError if a contestant's own code, outside the suite and its packages, has changed since a replicate
+    was published in ``directory``. The suite itself may change: `make verify` shows whether its results do.
+    """
+    own = {name: own_digest(config) for name, config in configs.items() if has_own_code(config)}
+    for number in published if own else ():
+        for run in read_replicate(replicate_path(directory, number)).runs:
+            then = str(json.loads(run.status).get("sources_digest")).partition("-")[2]
+            if run.optimizer in own and then != own[run.optimizer]:
+                raise ConfigError(
+                    f"Replicate {number} in {directory} was made by other code of {run.optimizer} (digest {then}, here "
+                    f"{own[run.optimizer]}). FRESH=1 (run.fresh=true) runs the requested replicates anew; to keep the "
+                    "published ones, give the changed optimizer another name."
+                )
 
 
 def _differences(theirs: Any, ours: Any, where: str = "") -> Any:

@@ -24,15 +24,25 @@ class Steps:
 
 
 def log_slope(points: Sequence[tuple[float, float]]) -> float | None:
-    """Least-squares slope of the metric against ln(steps), from (steps, value); None with fewer than 2 lengths."""
+    """Slope of the metric against ln(steps), from (steps, value); None with fewer than 2 lengths.
+
+    It is the median of the slopes between every two runs of different length (Theil-Sen): one run that blew up, and
+    ended finite all the same, does not decide it.
+    """
     if len({steps for steps, _ in points}) < 2:
         return None
-    return float(np.polyfit([math.log(steps) for steps, _ in points], [value for _, value in points], 1)[0])
+    steps, values = zip(*points, strict=True)
+    return float(scipy.stats.theilslopes(values, np.log(steps)).slope)
 
 
-def improves(slopes: Sequence[float], better: Better) -> bool:
-    """Whether longer runs are better on average, so that a difference can be expressed in steps."""
-    return bool(slopes) and sign_of(better) * float(np.mean(slopes)) > 0
+def typical_slope(slopes: Sequence[float]) -> float | None:
+    """The median of the replicates' slopes, for the reason that ``log_slope`` gives; None without any."""
+    return float(np.median(slopes)) if slopes else None
+
+
+def improves(slope: float, better: Better) -> bool:
+    """Whether longer runs are better, so that a difference can be expressed in steps."""
+    return sign_of(better) * slope > 0
 
 
 def fewer_steps(differences: Sequence[float], slopes: Sequence[float], better: Better) -> Steps | None:
@@ -48,7 +58,7 @@ def fewer_steps(differences: Sequence[float], slopes: Sequence[float], better: B
     if len(s) != n:
         raise ValueError(f"Every difference needs a slope, but there are {n} differences and {len(s)} slopes.")
     without = [np.delete(s, i) for i in range(n)] if n > 1 else []
-    if not all(improves(kept.tolist(), better) for kept in (s, *without)):
+    if not n or not all(improves(float(kept.mean()), better) for kept in (s, *without)):
         return None
     ratio = float(d.mean() / s.mean())
     if n < 2:
@@ -66,4 +76,5 @@ def percent_fewer(ratio: float) -> float:
 
 def margin_in_units(percent: float, slopes: Sequence[float], better: Better) -> float | None:
     """The difference in the metric caused by ``percent`` fewer steps; None if longer runs are not better."""
-    return abs(float(np.mean(slopes))) * -math.log1p(-percent / 100) if improves(slopes, better) else None
+    slope = typical_slope(slopes)
+    return None if slope is None or not improves(slope, better) else abs(slope) * -math.log1p(-percent / 100)

@@ -7,7 +7,7 @@ the launcher, so a study that is restarted after a failure finds everything that
 import itertools
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from experiments.harness.errors import ConfigError, SuiteError
 from experiments.harness.sources import ROOT
 from experiments.study.course import Course, Run
 from experiments.study.directions import with_directions
-from experiments.study.identity import check_folder, study_identity, study_name
+from experiments.study.identity import check_folder, check_sources, study_identity, study_name
 from experiments.study.naming import Compose, Naming
 from experiments.study.progress import Progress
 from experiments.study.replicates import numbers_of, replicate_path
@@ -68,10 +68,10 @@ class Study:
         # Not part of a run's identity: W&B's group, and the folder, which a worker elsewhere must not derive itself.
         told = [f"run.study='{self.name}'", f"run.runs_dir={quoted(ROOT / self.config['run']['runs_dir'])}"]
         self.courses = [
-            Course(number, naming, [*overrides, *told], self.spaces, self.settings) for number in self._numbers()
+            Course(number, naming, [*overrides, *told], self.spaces, self.settings) for number in self._numbers(configs)
         ]
 
-    def _numbers(self) -> list[int]:
+    def _numbers(self, configs: Mapping[str, Mapping[str, Any]]) -> list[int]:
         """The replicates to run: those requested and not yet published, or with ``run.fresh`` all those requested."""
         asked, declared = self.settings["numbers"], self.settings["replicates"]
         published = [number for number in range(declared) if replicate_path(self.results, number).exists()]
@@ -83,6 +83,7 @@ class Study:
             raise ConfigError(f"study.numbers={asked} (make's REPLICATES): {error}") from error
         if self.config["run"]["fresh"]:
             return numbers
+        check_sources(self.results, published, configs)
         return [number for number in numbers if not replicate_path(self.results, number).exists()]
 
     @property
@@ -136,7 +137,8 @@ def run_studies(studies: list[Study], launcher: Launcher) -> None:
     rounds = max((course.rounds() for course in courses), default=0)
     for study in studies:
         print(announcement(study), flush=True)
-    with Progress(total, Console()) as progress:
+    # A run in this process redirects sys.stdout to its own log; progress stays on the study's.
+    with Progress(total, Console(file=sys.stdout)) as progress:
         for number in range(rounds):
             runs = [run for course in courses if number < course.rounds() for run in course.search()]
             progress.begin(f"search, round {number + 1} of {rounds}", runs)

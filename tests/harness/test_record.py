@@ -88,6 +88,22 @@ def test_a_run_of_other_sources_is_refused_by_name_and_fresh_sets_it_aside(
     assert rows(aside) == before
 
 
+def test_a_run_that_failed_before_its_first_row_gives_way_to_mended_sources(
+    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cfg = make_config("optimizer._target_=json.loads")
+    with monkeypatch.context() as broken:
+        broken.setattr(entry, "sources_digest", lambda config: "feedfeedfeedfeed")
+        with pytest.raises(Exception, match="cannot be built"):
+            execute(cfg)
+    directory = locate(cfg)[2]
+    assert json.loads((directory / "status.json").read_text())["status"] == "failed"
+    plain = locate(cfg)[0]
+    assert entry.usable_status(directory, plain) is None
+    assert not directory.exists()
+    assert len(list((directory.parent / ".superseded").iterdir())) == 1
+
+
 def test_fresh_starts_anew_where_the_sources_are_the_same_and_keeps_what_it_has_begun(make_config: MakeConfig) -> None:
     execute(make_config())
     cfg = make_config("run.fresh=true")

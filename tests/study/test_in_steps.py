@@ -16,6 +16,13 @@ def test_the_slope_is_that_of_the_logarithm() -> None:
     assert log_slope([]) is None
 
 
+def test_a_run_that_blew_up_and_ended_finite_does_not_move_the_margin() -> None:
+    points = [(steps, 3.0 - 0.2 * math.log(steps)) for steps in (140, 140, 200, 200, 280, 280)]
+    assert log_slope([(140, 107450.0), *points[1:]]) == pytest.approx(-0.2)
+    margin = margin_in_units(10.0, [-0.2] * 7 + [-78239.7], "lower")
+    assert margin == pytest.approx(0.2 * math.log(1 / 0.9))
+
+
 @pytest.mark.parametrize("better", ["lower", "higher"])
 @pytest.mark.parametrize("fewer", [20.0, 0.0, -25.0])
 def test_an_optimizer_that_is_as_good_in_fewer_steps_is_told_so(better: str, fewer: float) -> None:

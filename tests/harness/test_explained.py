@@ -1,0 +1,22 @@
+"""What a broken module of one's own is told to be broken by."""
+
+from pathlib import Path
+
+import pytest
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+
+from experiments.harness.explained import explained
+
+
+def test_the_first_cause_of_a_module_that_cannot_be_imported_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "my_broken_module.py").write_text("import no_such_package\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(InstantiationException) as raised:
+        instantiate({"_target_": "my_broken_module.Vote"})
+    sentence = explained(raised.value)
+    assert "Error locating target 'my_broken_module.Vote'" in sentence
+    assert "ModuleNotFoundError: No module named 'no_such_package'" in sentence
+    assert "HYDRA_FULL_ERROR" not in sentence
