@@ -1,4 +1,4 @@
-"""What only a CUDA device can show of whole runs: smoke runs of every task, their bits, their waits, their memory."""
+"""Tests of whole runs that need a CUDA device: smoke runs of every task, their bits, synchronization and memory."""
 
 import json
 import math
@@ -43,7 +43,7 @@ DEVICE = "run.device=cuda"
 
 @pytest.fixture(params=MAKERS)
 def make(request: pytest.FixtureRequest) -> MakeConfig:
-    """``make("seed=1", ...)``: the config of a smoke run on generated data, of each task in its turn."""
+    """``make("seed=1", ...)``: the config of a smoke run on generated data, for each task in turn."""
     made: MakeConfig = request.getfixturevalue(MAKERS[request.param])
     return made
 
@@ -84,7 +84,7 @@ def test_a_run_begins_where_the_cpus_does(make: MakeConfig, setting: str, tmp_pa
 
 
 class Killed(BaseException):
-    """Stands for SIGKILL."""
+    """Simulates SIGKILL."""
 
 
 def test_a_killed_run_ends_in_the_same_bits(make: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Trees of class folders give the rows that a loop over the files gives, whatever their names are, or a DataError."""
+"""Class folders give the same rows as a loop over the files, whatever their names, or raise a DataError."""
 
 import io
 import os
@@ -34,7 +34,7 @@ def opened(folder: Path, splits: dict[str, str] = SPLITS, **more: Any) -> dict[s
 
 
 def found_rows(split: StoredSplit) -> dict[int, int]:
-    """The label of each picture, by its shade of red."""
+    """The label of each image, from its shade of red."""
     shades = [np.asarray(split.picture(row))[0, 0, 0].item() for row in range(len(split))]
     assert len(set(shades)) == len(shades)
     return dict(zip(shades, split.labels.tolist(), strict=True))

@@ -1,4 +1,4 @@
-"""Runs of diffusion from end to end: what they report, what they share, what is refused."""
+"""Diffusion runs end to end: what they report, what they share, what is rejected."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Pictures from arrays and from files in the hub's layouts, reduced as ADM reduces them."""
+"""Images from arrays and from files in the hub's layouts, downsampled as in ADM."""
 
 import io
 import tarfile
@@ -156,7 +156,7 @@ def test_the_text_encoder_is_the_same_for_every_seed_and_is_not_trained(make_tex
 
 
 class Numbered(PreparedData):
-    """30 training pictures whose class and brightness are their number, modulo 10."""
+    """30 training images whose class and brightness are their number modulo 10."""
 
     def load(self, mmap: bool = True) -> dict[str, np.ndarray]:
         labels = np.random.default_rng(0).permutation(30) % 10

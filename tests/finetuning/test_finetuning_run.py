@@ -1,4 +1,4 @@
-"""Runs of fine-tuning from end to end: classifiers, encoder-decoders, causal models."""
+"""Fine-tuning runs end to end: classifiers, encoder-decoders, causal models."""
 
 import math
 from pathlib import Path
@@ -210,7 +210,7 @@ def test_a_context_beyond_a_models_positions_is_refused(make_glue: MakeConfig) -
 
 
 class Killed(BaseException):
-    """Stands for SIGKILL inside one process."""
+    """Simulates SIGKILL within a process."""
 
 
 @pytest.mark.parametrize("kind", ["classifier", "ft_t5_tiny", "ft_gpt2_tiny"])

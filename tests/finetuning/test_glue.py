@@ -1,4 +1,4 @@
-"""Prompts and answers of GLUE as T5's paper prints them, and how its rows are read."""
+"""GLUE prompts and answers as printed in the T5 paper, and reading GLUE's rows."""
 
 from pathlib import Path
 from typing import Any

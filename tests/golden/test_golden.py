@@ -54,7 +54,7 @@ def test_rows_of_a_smoke_run_are_the_committed_ones(
 
 
 def smoke_run(task: str, optimizer: str, data: list[str], folder: Path) -> list[dict[str, Any]]:
-    """What decided the bits of a run, then its rows."""
+    """What determines the bits of a run, followed by its rows."""
     overrides = ["scale=smoke", *data, f"optimizer={optimizer}", "run.wandb=disabled", f"run.runs_dir={folder}/runs"]
     if task == "diffusion":
         labelled = PLACE.format(folder, "decode_labelled")

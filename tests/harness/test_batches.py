@@ -62,7 +62,7 @@ def test_batches_do_not_depend_on_the_number_of_workers(dataset: MicroBatches, w
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_batch_does_not_depend_on_the_threads_of_the_process_that_makes_it(workers: int) -> None:
-    """The contrast of a large picture hangs on a mean, whose last bits hang on the threads that share it."""
+    """The contrast of a large image depends on a mean, whose last bits depend on the number of threads."""
 
     def mean(indices: np.ndarray, seeds: list[int]) -> dict[str, Any]:
         values = torch.rand(10**6, generator=torch.Generator().manual_seed(0))

@@ -55,7 +55,7 @@ def test_models_have_the_parameters_that_their_files_say(make_config: MakeConfig
 def test_every_choice_of_every_group_composes(make_config: MakeConfig, folder: str) -> None:
     for path in (ROOT / "conf" / folder).glob("*.yaml"):
         if folder == "data" and "experiments.image_classification" not in path.read_text():
-            continue  # sets and weights of other tasks, whose tests compose them
+            continue  # data and weights of other tasks, which their own tests compose
         resolved(make_config(f"{folder}={path.stem}", "experiment=image_classification/vit_b16_aug"))
 
 

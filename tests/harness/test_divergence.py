@@ -1,4 +1,4 @@
-"""A NaN is found on the step that makes it, whichever optimizer is asked, and nothing after it is kept."""
+"""A NaN is detected at the step that causes it, with any optimizer, and nothing after it is kept."""
 
 import math
 from pathlib import Path
@@ -20,7 +20,7 @@ DENSE = ["train.steps=12", "train.log_every=1", "train.evaluate_every=2", "run.c
 
 
 def poison(monkeypatch: pytest.MonkeyPatch, step: int, value: float) -> None:
-    """Make the loss of the first of the two micro-batches of update number ``step`` not finite."""
+    """Make the loss of the first of the two micro-batches of step ``step`` non-finite."""
     original = ImageClassification.loss
     calls = 0
 

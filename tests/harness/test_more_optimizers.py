@@ -1,4 +1,4 @@
-"""Every optimizer of conf/optimizer: it trains, decays what it should, resumes exactly, and is what its file says."""
+"""Every optimizer of conf/optimizer trains, decays the right parameters, resumes exactly, and is what its file says."""
 
 import copy
 import io

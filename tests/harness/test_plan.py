@@ -1,4 +1,4 @@
-"""The plan of an experiment, against counts by hand."""
+"""The plan of an experiment, compared with hand counts."""
 
 import subprocess
 import sys

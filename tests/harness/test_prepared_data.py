@@ -1,4 +1,4 @@
-"""The data cache: places in order, content that is checked, and one preparation for all processes."""
+"""The data cache: sources are tried in order, content is checked, and one process prepares it for all."""
 
 import hashlib
 import json
@@ -80,7 +80,7 @@ def test_local_files_that_have_changed_are_read_again(tmp_path: Path, cache: Pat
     place = local_place(tmp_path / "files")
     path = tmp_path / "files" / "test_batch.bin"
     content = bytearray(path.read_bytes())
-    content[0] = (content[0] + 1) % 10  # the label of the first picture: a file of the same size
+    content[0] = (content[0] + 1) % 10  # the label of the first image, so the file size does not change
     path.write_bytes(content)
     changed = prepare(config(place), cache)
     assert changed.fingerprint != small.fingerprint
@@ -157,7 +157,7 @@ def test_a_process_hashes_a_file_once(small: PreparedData, monkeypatch: pytest.M
 def test_damaged_cache_file_is_named(small: PreparedData, damage: str, mmap: bool) -> None:
     path = small.directory / "test_images.npy"
     content = path.read_bytes()
-    small.load(mmap)  # what this process has checked before says nothing of a file that was changed since
+    small.load(mmap)  # an earlier check in this process does not cover a file that has changed since
     if damage == "changed":
         path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     elif damage == "cut":

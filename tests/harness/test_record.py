@@ -96,7 +96,7 @@ def test_fresh_starts_anew_where_the_sources_are_the_same_and_keeps_what_it_has_
     execute(cfg)
     began = (directory / "metrics.jsonl").stat().st_ino
     assert began != before
-    execute(cfg)  # another study, or another place of this one, asks for the same run
+    execute(cfg)  # another study, or another part of this one, needs the same run
     assert (directory / "metrics.jsonl").stat().st_ino == began
     assert len(list((directory.parent / ".superseded").iterdir())) == 1
 

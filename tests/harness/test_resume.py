@@ -1,4 +1,4 @@
-"""A run that is stopped at any moment, and started again, ends in the same bits."""
+"""A run that is stopped at any point and restarted ends with the same bits."""
 
 import os
 import signal
@@ -22,7 +22,7 @@ LONGER = ["train.steps=24", "train.log_every=1", "run.checkpoint_every=5"]
 
 
 class Killed(BaseException):
-    """Stands for SIGKILL inside one process: nothing catches it but what must."""
+    """Simulates SIGKILL within a process: only code that has to catches it."""
 
 
 def end_of(cfg: DictConfig) -> tuple[list[dict[str, Any]], dict[str, Any]]:

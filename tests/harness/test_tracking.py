@@ -1,4 +1,4 @@
-"""What W&B is told, read back from the offline run's own file."""
+"""What is logged to W&B, read back from the offline run's file."""
 
 import json
 import math
@@ -25,7 +25,7 @@ OFFLINE = "run.wandb=offline"
 
 
 def pieces(directory: Path) -> list[Path]:
-    """The offline folders that the run's lives have left, oldest first."""
+    """The offline folders of the run and its resumptions, oldest first."""
     return sorted((directory / "wandb").glob("offline-run-*"), key=lambda path: path.stat().st_mtime_ns)
 
 

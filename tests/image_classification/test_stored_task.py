@@ -1,4 +1,4 @@
-"""Image classification on stored images: splits, batches, metrics, and whole runs."""
+"""Image classification on stored images: splits, batches, metrics, and complete runs."""
 
 import json
 from collections.abc import Callable
@@ -194,7 +194,7 @@ def test_what_stands_beside_the_set_enters_the_runs_name_and_where_it_lies_does_
 
 
 def pretrained(compose_small: ComposeSmall, *more: str) -> Path:
-    """The folder of a finished run at 32 pixels, on what is called ImageNet-21K."""
+    """The folder of a finished run at 32 pixels on a stand-in for ImageNet-21K."""
     cfg = compose_small("vit_b16", *more)
     cfg.data.name = "imagenet21k"
     execute(cfg)

@@ -1,4 +1,4 @@
-"""As much of the Hugging Face hub as streaming a repository's files needs, over a local folder."""
+"""A local server with the parts of the Hugging Face hub that streaming a repository's files needs."""
 
 import json
 import threading
@@ -11,7 +11,7 @@ from urllib.parse import unquote, urlparse
 
 @contextmanager
 def hub_server(root: Path, repo: str, revision: str) -> Iterator[tuple[str, list[str]]]:
-    """Serve ``root`` as the data set ``repo`` at ``revision``: gives the server's address, and the paths asked for."""
+    """Serve ``root`` as the data set ``repo`` at ``revision``; yields the server's address and the requested paths."""
     requests: list[str] = []
 
     class Handler(BaseHTTPRequestHandler):

@@ -1,4 +1,4 @@
-"""Where documents come from: text files, tables, registry sets; and to which split they go."""
+"""Sources of documents (text files, tables, registry packages), and the split to which each document goes."""
 
 import csv
 import gzip

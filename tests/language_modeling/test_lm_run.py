@@ -1,4 +1,4 @@
-"""Runs of language modelling from end to end, with either objective."""
+"""Language-modelling runs end to end, with either objective."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""The paper's models have the paper's sizes, and neither looks where it must not."""
+"""The paper's models have the paper's sizes, and attention masks what it must."""
 
 import pytest
 import torch

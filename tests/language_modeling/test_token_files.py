@@ -1,4 +1,4 @@
-"""Packed tokens: what is in the files, from which place they come, and that damage is noticed."""
+"""Packed tokens: the content of the files, their source, and the detection of damage."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The fused back end has the bits of the loop, whatever the tensors look like, and does no more than it is asked."""
+"""The fused back end gives the same bits as the loop for tensors of every kind, and changes nothing else."""
 
 import copy
 import io
@@ -40,7 +40,7 @@ def stepped(starts: list[Tensor], gradients: list[list[Tensor]], **settings: Any
 
 
 def assert_same_bits(starts: list[Tensor], gradients: list[list[Tensor]], **settings: Any) -> None:
-    """After these steps, between the fused back end and the loop."""
+    """Require the same bits from the fused back end and the loop after these steps."""
     fused, fused_optimizer = stepped(starts, gradients, fused=True, **settings)
     loop, loop_optimizer = stepped(starts, gradients, foreach=False, fused=False, **settings)
     for ours, theirs in zip(fused, loop, strict=True):

@@ -1,4 +1,4 @@
-"""What only a CUDA device can show: the bits of foreach and of the fused kernel, CUDA graphs, memory."""
+"""Tests that need a CUDA device: the bits of foreach and of the fused kernel, CUDA graphs, memory."""
 
 import io
 from typing import Any
@@ -166,7 +166,7 @@ def test_replayed_cuda_graph_follows_a_changing_lr(fused: bool | None) -> None:
 
 
 def make_pair(shapes: list[tuple[int, ...]], **settings: Any) -> tuple[Lion, Lion, list[tuple[Parameter, Parameter]]]:
-    """A fused and a foreach optimizer of equal parameters."""
+    """A fused and a foreach optimizer with equal parameters."""
     starts = [torch.randn(shape, device="cuda") for shape in shapes]
     fused, foreach = ([Parameter(start.clone()) for start in starts] for _ in range(2))
     settings = {"lr": 0.01, "weight_decay": 0.1, **settings}

@@ -46,7 +46,7 @@ def test_a_simulation_builds_and_steps_without_memory_and_leaves_the_kernel_to_t
         optimizer.step()
     assert [state["exp_avg"].shape for state in optimizer.state.values()] == [(2, 3), (2,)]
     assert _kernel.cache_info().currsize == 0
-    for param in model.parameters():  # still simulated, where nothing says so
+    for param in model.parameters():  # still simulated, although nothing indicates it
         assert param.grad is not None
     optimizer.step()
 
@@ -114,7 +114,7 @@ def test_forward_derivatives_without_a_graph_are_seen_too() -> None:
 @pytest.mark.parametrize("settings", [{}, {"fused": True}, {"foreach": False}])
 @pytest.mark.parametrize("entries", [3, 200_000])
 def test_a_parameter_listed_twice_is_stepped_twice_as_by_adamw(entries: int, settings: dict[str, Any]) -> None:
-    """In order: two threads at it would make each entry a matter of luck."""
+    """Sequential: with two threads, the result of each entry would depend on timing."""
     param = param_with_gradient(entries)
     with pytest.warns(UserWarning, match="duplicate parameters"):
         optimizer = Lion([param, param], lr=0.25, **settings)
@@ -234,7 +234,7 @@ SCALED = [*itertools.product(DTYPES, [{}, {"fused": True}, {"foreach": True}]), 
 def test_gradients_are_unscaled_after_a_scalers_step_as_after_adamws(
     dtype: torch.dtype, settings: dict[str, Any]
 ) -> None:
-    # A transposed one, and one whose entries lie apart, which the kernel does not take.
+    # A transposed tensor, and one with gaps between its entries, which the kernel does not support.
     params = [Parameter(torch.zeros(4, 6, dtype=dtype)), Parameter(torch.zeros(4, 6, dtype=dtype)[:, ::2])]
     optimizer = Lion(params, lr=0.5, **settings)
     scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)

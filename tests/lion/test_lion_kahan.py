@@ -1,4 +1,4 @@
-"""bfloat16 training with Kahan summation ends where float32 training ends; without it, it does not."""
+"""bfloat16 training ends where float32 training ends with Kahan summation, but not without."""
 
 import warnings
 from typing import Any
@@ -21,7 +21,7 @@ def text() -> Tensor:
 
 
 def trained_loss(dtype: torch.dtype, **settings: Any) -> float:
-    """Nats a letter, over the whole text, of a perceptron trained to tell each letter from the six before it."""
+    """Nats per letter, over the whole text, of a perceptron trained to predict each letter from the previous six."""
     torch.manual_seed(0)
     model = nn.Sequential(
         nn.Embedding(128, 16), nn.Flatten(), nn.Linear(16 * CONTEXT, 128), nn.ReLU(), nn.Linear(128, 128)
@@ -52,7 +52,7 @@ def test_bfloat16_learns_a_text_as_well_as_float32(back_end: dict[str, bool]) ->
 
 @pytest.mark.parametrize("back_end", [{"foreach": False}, {"foreach": True}])
 def test_small_steps_add_up(back_end: dict[str, Any]) -> None:
-    """Each is a sixteenth of the spacing of bfloat16 numbers below 1."""
+    """Each update is a sixteenth of the spacing of bfloat16 numbers below 1."""
     param = Parameter(torch.ones(3, dtype=torch.bfloat16))
     optimizer = Lion([param], lr=2**-12, kahan_sum=True, **back_end)
     for _ in range(1000):

@@ -25,7 +25,7 @@ def gradients(dtype: torch.dtype) -> list[Tensor]:
 
 
 def rate_of_sign_disagreement(optimizer: Lion, param: Parameter) -> float:
-    """Share of all entries and steps whose update went another way than the float64 reference's."""
+    """Share of all updates (entries times steps) whose sign differs from the float64 reference's."""
     settings = optimizer.param_groups[0]
     given = gradients(param.dtype)
     _, _, expected = algorithm2(

@@ -1,4 +1,4 @@
-"""Tensors of all kinds that change between steps: every back end takes the same steps or raises, and none crashes."""
+"""Tensors of all kinds that change between steps: all back ends take the same steps or raise, and none crashes."""
 
 import contextlib
 from collections.abc import Callable
@@ -126,7 +126,7 @@ STEPS = st.lists(
 
 
 class Scenario:
-    """One optimizer over its tensors, which the same seeds make the same for every back end."""
+    """One optimizer and its tensors, which the same seeds make identical for every back end."""
 
     def __init__(self, tensors: list[dict[str, Any]], device: str, shared: bool, seed: int, **options: Any) -> None:
         self.generator = torch.Generator().manual_seed(seed)
@@ -143,7 +143,7 @@ class Scenario:
         return values.to(dtype).to("meta" if self.device == "meta" else "cpu")
 
     def step(self, index: int, change: str, gradient: str) -> str:
-        """The kind of error, if any."""
+        """The type of the error, if any."""
         for param in self.params:
             if param.requires_grad:
                 param.grad = None

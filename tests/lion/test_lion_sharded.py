@@ -1,4 +1,4 @@
-"""Sharded parameters (DTensor, FSDP2): two processes take the steps that one takes on the whole tensors."""
+"""Sharded parameters (DTensor, FSDP2): two processes take the same steps as one process on the whole tensors."""
 
 import copy
 import os
@@ -81,7 +81,7 @@ def check_fully_shard(mesh: Any) -> None:
 
 
 def check_checkpoint(mesh: Any, folder: Path) -> None:
-    """Saved by both processes in the middle, sharded and whole, training ends as if it had not been."""
+    """Training that both processes save midway, sharded or whole, ends as if it had not been interrupted."""
     settings: dict[str, Any] = {"lr": 0.01, "weight_decay": 0.1, "momentum_dtype": torch.bfloat16, "kahan_sum": True}
 
     def make() -> tuple[Linear, Lion]:

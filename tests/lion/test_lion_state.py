@@ -1,4 +1,4 @@
-"""What Lion keeps, and how it survives saving, loading, copying and other optimizers' state dicts."""
+"""Lion's state, through saving, loading and copying, and with other optimizers' state dicts."""
 
 import copy
 import io

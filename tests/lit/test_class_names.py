@@ -1,4 +1,4 @@
-"""A labelled set's classes and the prompts' are joined by their names, where the set says them."""
+"""The classes of a labelled set are matched with the prompts' by name, if the set has names."""
 
 from pathlib import Path
 

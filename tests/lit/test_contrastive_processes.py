@@ -1,4 +1,4 @@
-"""Two processes with half the batch each get the loss and the gradient of one process with all of it."""
+"""Two processes with half the batch each get the same loss and gradient as one process with the whole batch."""
 
 import os
 import subprocess

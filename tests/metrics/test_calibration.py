@@ -59,7 +59,7 @@ def test_sums_of_parts_are_those_of_the_whole() -> None:
 
 
 def test_guesses_without_a_reason_cost_the_logarithm_of_the_classes() -> None:
-    """Logits that say nothing of the labels are best at the highest temperature."""
+    """For logits that are unrelated to the labels, the highest temperature is best."""
     torch.manual_seed(4)
     logits, labels = torch.randn(2000, 9), torch.randint(0, 9, (2000,))
     nats = temperature_nats(logits, labels).sum(0).tolist()

@@ -18,7 +18,7 @@ def test_it_is_the_cosine_where_that_is_positive() -> None:
 
 
 class MeanColour(nn.Module):
-    """Sees the mean of each colour channel; texts are numbers of channels."""
+    """Embeds an image as the mean of each colour channel; texts are channel numbers."""
 
     visual = SimpleNamespace(image_size=(8, 8))
 

@@ -1,4 +1,4 @@
-"""The Frechet distance against an independent computation, and what must hold of it."""
+"""The Frechet distance against an independent computation, and its required properties."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ def distance(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def features(count: int, dimensions: int, seed: int, shift: float = 0.0) -> np.ndarray:
-    """Correlated, not negative, with a spectrum that falls off: like those of a network."""
+    """Features like a network's: correlated and non-negative, with a decaying spectrum."""
     rng = np.random.default_rng(seed)
     mixing = np.random.default_rng(99).normal(size=(dimensions, dimensions)) / np.arange(1, dimensions + 1)[:, None]
     return np.maximum(rng.normal(size=(count, dimensions)) @ mixing + shift, 0).astype(np.float32)

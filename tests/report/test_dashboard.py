@@ -1,4 +1,4 @@
-"""The pages of the dashboard: what stands on them, where their links lead, and that nothing in them comes alive."""
+"""The dashboard's pages: their content, their links, and that no text in them is executed."""
 
 import json
 import re
@@ -55,7 +55,7 @@ def build(tmp_path: Path) -> Path:
 
 
 def broken_links(folder: Path) -> list[str]:
-    """Links of all pages that lead to no file, or to no place on its page."""
+    """Broken links of all pages: to a missing file or a missing anchor."""
     pages = {path.name: Page(path) for path in folder.glob("*.html")}
     broken = []
     for name, page in pages.items():

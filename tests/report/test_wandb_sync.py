@@ -1,4 +1,4 @@
-"""What W&B's server has in the end, whatever became of a run's own connection to it."""
+"""What W&B's server has in the end, whatever happened to the run's connection."""
 
 import os
 import signal
@@ -42,7 +42,7 @@ def server(listening: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
 
 
 def held(server: Server, run: Path) -> list[tuple[int, dict[str, float]]]:
-    """The rows of the server by their place, as metrics.jsonl has them, without times: a resumed run takes others."""
+    """The server's rows in order, as in metrics.jsonl, without times, which differ after a resumption."""
     return [(row["_step"], untimed({**row, "step": row["trainer/step"]})) for row in server.history.get(run.name, [])]
 
 
@@ -56,7 +56,7 @@ def untimed(row: dict[str, Any]) -> dict[str, float]:
 
 
 def execute_until(cfg: Any, row: int, and_services: bool) -> None:
-    """Run in a fork that dies by SIGKILL before a row is sent, with W&B's service or not."""
+    """Run in a fork that is killed by SIGKILL before a row is sent, with or without W&B's service."""
     child = os.fork()
     if child == 0:
         log = Tracker.log

@@ -1,4 +1,4 @@
-"""The workspaces that W&B would be given, held against the rows of runs; nothing here has an account."""
+"""The workspaces that would be sent to W&B, checked against the rows of runs; no account is used."""
 
 import json
 import subprocess
@@ -103,7 +103,7 @@ def test_a_view_takes_in_the_runs_of_one_study_and_one_job_type_all_of_them(make
 
 @pytest.fixture
 def pushed(monkeypatch: pytest.MonkeyPatch) -> list[internal.View]:
-    """What reaches W&B; a view is known there once it was pushed."""
+    """What is sent to W&B; a view exists there after it has been pushed."""
     sent: list[internal.View] = []
 
     def upsert(view: internal.View) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Differences told in steps, against curves whose answer is known and against simulated studies."""
+"""Differences expressed in steps, on curves with known answers and on simulated studies."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""What is told of a study while it runs, from records written by hand."""
+"""The progress display of a running study, from hand-written records."""
 
 import io
 import json
@@ -38,7 +38,7 @@ def test_a_study_is_told_by_its_records(tmp_path: Path, monkeypatch: pytest.Monk
     told.begin("search, round 1 of 3", runs)
     assert (
         told._look()[0] == "search, round 1 of 3: 1 of 10 runs done, 0 running, 9 to do"
-    )  # nobody works on the second
+    )  # no process runs the second
 
     write(tmp_path / "trains", row={"step": 20, "train/loss": 1.234, "train/lr": 0.00321, "time/train_s": 4.0})
     write(tmp_path / "trains", row={"step": 20, "val/loss": 1.5})

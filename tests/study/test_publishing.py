@@ -1,4 +1,4 @@
-"""What is published stays: by which name, against which other study, and through a kill at any moment."""
+"""Published studies stay intact: their names, conflicts with other studies, and kills at any moment."""
 
 import json
 import os
@@ -36,7 +36,7 @@ def runs_dir(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture
 def finished(make_config: MakeConfig, runs_dir: str) -> Study:
-    """A study of one replicate that searches nothing, whose runs are complete, published nowhere yet."""
+    """A study of one replicate without a search whose runs are complete but not yet published."""
     study = make_study(make_config, FIXED, runs_dir)
     (course,) = study.courses
     for run in course.confirm():
@@ -83,7 +83,7 @@ def test_other_bits_make_no_other_study(finished: Study, make_config: MakeConfig
 
 
 def as_published(key: list[str], value: Any, path: Path) -> None:
-    """Let the published study be another one of the same name."""
+    """Replace the published study with a different one of the same name."""
     described = json.loads(path.read_text())
     place = described
     for part in key[:-1]:
@@ -197,7 +197,7 @@ def test_a_kill_at_any_file_operation_leaves_the_old_or_the_new_study_complete(
 
 
 def kill_at(operation: int) -> None:
-    """End this process at its n-th operation on the file system, as SIGKILL would."""
+    """End this process at its n-th file-system operation, like SIGKILL."""
     count = 0
 
     def count_down(event: str, arguments: Any) -> None:

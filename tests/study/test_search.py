@@ -1,4 +1,4 @@
-"""Search spaces in units that transfer, and the points of a search that narrows."""
+"""Search spaces in transferable units, and the points of a narrowing search."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Every branch of the verdict on hand-made data, and how often it errs on simulated runs."""
+"""Every branch of the verdict on hand-made data, and its error rates on simulated runs."""
 
 from typing import Any, Literal
 
@@ -171,7 +171,7 @@ def test_exchanging_the_names_or_turning_the_metric_round_never_changes_who_won(
 
 
 def shares(true_difference: float, trials: int) -> dict[str | None, float]:
-    """How often each verdict comes out of 5 pairs with the given true difference, noise 1 and margin 1."""
+    """How often 5 pairs with this true difference, noise 1 and margin 1 give each verdict."""
     rng = np.random.default_rng(7)
     outcomes = [
         judge(rng.normal(60 + true_difference, 0.7, 5).tolist(), rng.normal(60, 0.7, 5).tolist()) for _ in range(trials)

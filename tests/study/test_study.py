@@ -37,7 +37,7 @@ def studies(results: Path) -> list[dict[str, Any]]:
 
 
 def replicates(results: Path) -> list[Replicate]:
-    """Those of the only study published below ``results``."""
+    """The summaries of the only study published below ``results``."""
     (path,) = results.rglob("study.json")
     return read_replicates(path.parent)
 
@@ -51,7 +51,7 @@ def test_a_study_searches_confirms_and_publishes_and_is_not_run_twice(command_li
     assert "replicate 0. 3 trials to tune each of lion and adamw, then the winners on fresh" in lines[0]
     assert ": 9 runs. Ctrl-C saves" in lines[0]
     assert lines[1].startswith("All 9 runs are done, after ")
-    assert lines[2].startswith("image_classification, smoke,")  # the table: what runs say is in their folders
+    assert lines[2].startswith("image_classification, smoke,")  # the table: the output of runs is in their folders
     assert "`make dashboard`" in lines[-2]
     assert lines[-1].startswith("Next: `make reproduce-image-classification`")
     assert len(list(tmp_path.glob("runs/*/*/log.txt"))) == 9
@@ -236,7 +236,7 @@ def test_a_study_without_its_reference_is_refused(make_config: MakeConfig) -> No
 
 
 class FlakyLauncher:
-    """Breaks ``faults`` times, having finished one run each time, and then finishes everything."""
+    """Fails ``faults`` times, each time after finishing one run, and then finishes everything."""
 
     def __init__(self, faults: int) -> None:
         self.faults = faults

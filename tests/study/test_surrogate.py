@@ -1,4 +1,4 @@
-"""The search that a Gaussian process leads, against exact kriging by other means and surfaces of which all is known."""
+"""The Gaussian-process search, compared with an independent exact kriging and on known surfaces."""
 
 import numpy as np
 import pytest
