@@ -74,7 +74,7 @@ def test_a_run_has_the_same_bits_each_time(make: MakeConfig, optimizer: str, tmp
 
 @pytest.mark.parametrize("setting", ["train.precision=fp32", "train.precision=bf16", "train.compile=true"])
 def test_a_run_begins_where_the_cpus_does(make: MakeConfig, setting: str, tmp_path: Path) -> None:
-    # A GPU, and compiled code, draw another dropout, and in diffusion other noise and timesteps.
+    # A GPU and compiled code draw different dropout, and in diffusion different noise and timesteps.
     more = ["train.log_every=1"] + ["model.head_dropout=0"] * (make().task == "finetuning")
     ours = first_loss(finished(make(DEVICE, setting, *more))[1])
     cpu = make("run.device=cpu", f"run.runs_dir={tmp_path}/cpu", *more)
@@ -138,6 +138,6 @@ def test_the_gpus_memory_and_name_are_recorded(make: MakeConfig) -> None:
     peaks = [line["cost/peak_bytes"] for line in lines if "cost/peak_bytes" in line]
     state = max(line["cost/state_bytes"] for line in lines if "cost/state_bytes" in line)
     assert peaks == sorted(peaks)
-    assert state < peaks[0] < 2**30  # a process with PyTorch and CUDA is larger than that
+    assert state < peaks[0] < 2**30  # a process with PyTorch and CUDA uses more than that
     assert all(math.isfinite(line["time/train_s"]) for line in lines if "time/train_s" in line)
     assert json.loads((directory / "environment.json").read_text())["hardware"]["gpu"] == torch.cuda.get_device_name()

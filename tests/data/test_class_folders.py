@@ -93,7 +93,7 @@ def test_any_class_names_give_the_rows_of_a_loop_or_a_data_error(train: list[str
                 for name, shade in rows:
                     write(root / split / name / f"{shade}.png", shade)
         except OSError:
-            return  # no folder can have this name
+            return  # not a possible folder name
         visible = {
             split: sorted(name for name in os.listdir(root / split) if not name.startswith(".")) for split in files
         }

@@ -36,7 +36,7 @@ def stored(folder: Path, fingerprint: str | None = None) -> dict[str, object]:
 def test_twice_the_size_is_averaged_and_the_middle_is_kept() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (32, 64, 3)).astype(np.uint8)
     found = centre(Image.fromarray(pixels), 16)
-    # Pillow, which ADM uses too, averages along rows, then along columns, and rounds half up after each
+    # Pillow, also used by ADM, averages along rows, then along columns, rounding half up each time
     rows = np.floor(pixels.reshape(32, 32, 2, 3).mean(2) + 0.5)
     expected = np.floor(rows.reshape(16, 2, 32, 3).mean(1) + 0.5)[:, 8:24]
     assert np.array_equal(found, expected)

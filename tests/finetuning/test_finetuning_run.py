@@ -131,7 +131,7 @@ def test_a_run_on_glue_ends_with_every_score(make_glue: MakeConfig, model: str, 
 
 @KINDS
 def test_a_model_learns_to_answer(make_glue: MakeConfig, model: str) -> None:
-    # Prompts of the generated tasks begin with letters that tell the label.
+    # Prompts of the generated tasks begin with letters that determine the label.
     cfg = make_glue(
         f"model={model}",
         "optimizer=adamw",

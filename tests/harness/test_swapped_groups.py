@@ -44,7 +44,7 @@ def built(task: str, cfg: Any) -> Any:
     meta = importlib.import_module(f"experiments.{task}.meta")
     if task not in ("diffusion", "image_classification"):
         return meta.meta_output(meta.meta_model(cfg), cfg, 2)
-    with refused_as("The model cannot take the pictures"):  # as these tasks do, in words of their own
+    with refused_as("The model cannot take the pictures"):  # as these tasks do, with their own message
         return meta.meta_output(meta.meta_model(cfg), cfg, 2)
 
 

@@ -90,7 +90,7 @@ def write_imagenet(folder: Path) -> Path:
     for place, content in zip((2, 9, 21, 25, 30, 33, 38), odd_pictures().values(), strict=True):
         train[place] = (train[place][0], content, train[place][2])
     validation = rows(12, 2, TEST_NAME, start=1)
-    np.random.default_rng(0).shuffle(validation)  # stored in another order than they are numbered
+    np.random.default_rng(0).shuffle(validation)  # not stored in the order of their numbers
     write_parquet(folder, "train", [train[:20], train[20:27], train[27:]])
     write_parquet(folder, "validation", [validation[:5], validation[5:]])
     write_parquet(folder, "test", [[("ILSVRC2012_test_00000001.JPEG", encoded(photo(9)), -1)]])

@@ -112,7 +112,7 @@ def test_hidden_tokens_are_berts() -> None:
     masked = (inputs == VOCABULARY) & hidden
     kept = (inputs == rows) & hidden
     assert masked.sum() / hidden.sum() == pytest.approx(0.8, abs=0.02)
-    # a random token is by chance the right one once in VOCABULARY
+    # a random token is right with probability 1 / VOCABULARY
     assert kept.sum() / hidden.sum() == pytest.approx(0.1 + 0.1 / VOCABULARY, abs=0.015)
     assert inputs.max() == VOCABULARY
 

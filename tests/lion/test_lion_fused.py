@@ -110,7 +110,7 @@ def test_special_values_are_the_loops(momentum_dtype: torch.dtype) -> None:
     start = torch.ones(ENTRIES)
     gradient = torch.zeros(ENTRIES)
     gradient[:4] = torch.tensor([float("nan"), float("inf"), -float("inf"), -0.0])
-    gradient[4:6] = torch.tensor([2**31 - 1, -1], dtype=torch.int32).view(torch.float32)  # NaNs that rounding may wrap
+    gradient[4:6] = torch.tensor([2**31 - 1, -1], dtype=torch.int32).view(torch.float32)  # NaN, overflows if rounded
     settings = {"lr": 0.01, "weight_decay": 0.1, "momentum_dtype": momentum_dtype}
     assert_same_bits([start], [[gradient], [torch.zeros_like(gradient)]], **settings)
 
@@ -184,7 +184,7 @@ def test_a_scaler_leaves_unscaling_and_skipping_to_the_step() -> None:
     param = Parameter(start.clone())
     optimizer = Lion([param], lr=0.01, betas=(0.9, 0.5), fused=True)
     scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
-    scaler.scale(torch.zeros(()))  # which makes the scale
+    scaler.scale(torch.zeros(()))  # creates the scale
     param.grad = gradient * 1024
     scaler.step(optimizer)
     assert torch.equal(param, expected[0])

@@ -216,7 +216,7 @@ def test_nothing_changes_where_gradients_are_not_finite(interpreted: ModuleType)
 def test_bfloat16_is_read_and_written(
     interpreted: ModuleType, param_dtype: torch.dtype, momentum_dtype: torch.dtype
 ) -> None:
-    # Only numbers that need no rounding: the interpreter cuts bfloat16 off, where a GPU rounds to the nearest.
+    # Only numbers that need no rounding: the interpreter truncates to bfloat16, a GPU rounds to nearest.
     param = torch.arange(-64, 64).to(param_dtype)
     grad = torch.arange(64, -64, -1).to(param_dtype)
     exp_avg = torch.arange(0, 256, 2).sub(128).to(momentum_dtype)
@@ -267,7 +267,7 @@ def test_one_compiled_kernel_serves_every_model(compiled: Compiled) -> None:
 def test_a_kernel_is_compiled_for_every_kind_of_argument_before_the_first_step(
     compiled: Compiled, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fused_cuda, "are_fusible", lambda *_: True)  # though no memory is behind them
+    monkeypatch.setattr(fused_cuda, "are_fusible", lambda *_: True)  # although they have no memory
     meta, float32 = torch.device("meta"), torch.float32
     compile_kernel: Any = _kernel.__wrapped__  # without its cache
     monkeypatch.setitem(KERNELS, "meta", "lion.fused_cuda")
@@ -317,4 +317,4 @@ def test_the_compiled_kernel_moves_16_bytes_at_once_and_rounds_as_the_operators(
     assert sum(1 + fma.endswith("x2") for fma in fmas) == 2 * entries_of_a_thread
     assert set(re.findall(r"cvt\.\S*bf16\S*\.f32", code)) <= {"cvt.rn.bf16.f32", "cvt.rn.bf16x2.f32"}
     assert ".local" not in code
-    assert "bar.sync" not in code  # as where the entries of a thread differ from dtype to dtype
+    assert "bar.sync" not in code  # as when the entries per thread differ between dtypes

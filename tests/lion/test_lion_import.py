@@ -74,4 +74,4 @@ def test_lion_imports_torch_alone() -> None:
         check=False,
     )
     assert finished.returncode == 0, finished.stderr
-    assert finished.stdout == "No module named 'pytest' False\n"  # so other packages were hidden indeed
+    assert finished.stdout == "No module named 'pytest' False\n"  # confirms that other packages were hidden

@@ -179,7 +179,7 @@ def test_steps_of_several_threads_do_not_disturb_each_other() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2, torch.float4_e2m1fn_x2, torch.int8])
 def test_frozen_parameters_of_any_dtype_may_be_in_the_list(dtype: torch.dtype) -> None:
-    # Not torch.empty, which no 4-bit dtype has where deterministic algorithms were asked for.
+    # Not torch.empty, which fails for 4-bit dtypes with deterministic algorithms.
     frozen = Parameter(torch.zeros(4, dtype=torch.int8).view(dtype), requires_grad=False)
     param = param_with_gradient()
     back_ends: list[dict[str, Any]] = [{}, {"fused": True}, {"foreach": True}]
@@ -238,7 +238,7 @@ def test_gradients_are_unscaled_after_a_scalers_step_as_after_adamws(
     params = [Parameter(torch.zeros(4, 6, dtype=dtype)), Parameter(torch.zeros(4, 6, dtype=dtype)[:, ::2])]
     optimizer = Lion(params, lr=0.5, **settings)
     scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
-    scaler.scale(torch.zeros(()))  # which makes the scale
+    scaler.scale(torch.zeros(()))  # creates the scale
     for param in params:
         param.grad = torch.full_like(param, 3072.0)
     scaler.step(optimizer)
@@ -261,7 +261,7 @@ def test_a_full_distributed_state_dict_holds_every_setting(cpu_offload: bool, mo
     optimizer.step()
     options = StateDictOptions(full_state_dict=True, cpu_offload=cpu_offload)
     saved = copy.deepcopy(get_optimizer_state_dict(model, optimizer, options=options))
-    model.zero_grad()  # or the new optimizer is not prepared for loading
+    model.zero_grad()  # otherwise the new optimizer is not ready for loading
     other = Lion(model.parameters())
     set_optimizer_state_dict(model, other, saved, options=options)
     assert other.param_groups[0]["momentum_dtype"] == "bfloat16"
@@ -273,7 +273,7 @@ def test_a_checkpoint_that_holds_the_dtype_itself_loads() -> None:
     optimizer = Lion([param], momentum_dtype=torch.bfloat16)
     optimizer.step()
     state_dict = optimizer.state_dict()
-    state_dict["param_groups"][0]["momentum_dtype"] = torch.bfloat16  # as before groups held its name
+    state_dict["param_groups"][0]["momentum_dtype"] = torch.bfloat16  # as before groups stored its name
     loaded = Lion([param])
     loaded.load_state_dict(state_dict)
     assert loaded.param_groups[0]["momentum_dtype"] == "bfloat16"

@@ -270,7 +270,7 @@ def test_back_end_on_a_cpu(settings: dict[str, Any], expected: str) -> None:
     with patch.object(sys.modules["lion.lion"], expected) as step:
         optimizer.step()
     assert step.called
-    assert optimizer._step_supports_amp_scaling == (settings == {"fused": True})  # as torch's own, where asked for
+    assert optimizer._step_supports_amp_scaling == (settings == {"fused": True})  # like torch's own, if requested
     assert optimizer.param_groups[0]["fused"] == settings.get("fused")
 
 

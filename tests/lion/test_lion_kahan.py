@@ -72,7 +72,7 @@ def test_the_two_parts_are_the_float32_weight() -> None:
         optimizer.step()
         reference.step()
     both = low.float() + optimizer.state[low]["compensation"].float()
-    # 8 bits of the weight and 8 of what it lacks: each step rounds at 2**-17 of the weight.
+    # 8 bits of the weight and 8 of the compensation: each step rounds at 2**-17 of the weight.
     torch.testing.assert_close(both, exact, rtol=50 * 2**-17, atol=1e-6)
 
 
@@ -148,7 +148,7 @@ def test_a_float32_model_made_low_precision_is_compensated_from_then_on(
     model = nn.Linear(3, 2)
     nn.init.ones_(model.weight)
     optimizer = Lion([model.weight], lr=2**-12, kahan_sum=True, **settings)
-    small_steps(model, optimizer, 1)  # which rounding to the new dtype takes back
+    small_steps(model, optimizer, 1)  # which rounding to the new dtype undoes
     small_steps(model.to(dtype), optimizer, 10)
     both = model.weight.float() + optimizer.state[model.weight]["compensation"].float()
     assert both.unique().tolist() == [1 - 10 * 2**-12]

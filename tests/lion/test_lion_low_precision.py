@@ -70,7 +70,7 @@ def test_weight_is_rounded_once_a_step(dtype: torch.dtype, foreach: bool | None)
     param.grad = torch.ones_like(param)
     Lion([param], lr=LR, weight_decay=WEIGHT_DECAY, foreach=foreach).step()
     exact = start.double() * (1 - LR * WEIGHT_DECAY) - LR
-    # Float32 arithmetic before the one rounding can only matter in ties, which these numbers have none of.
+    # Float32 arithmetic before the single rounding matters only for ties, and these numbers have none.
     assert torch.equal(param.detach(), exact.to(dtype))
 
 

@@ -50,7 +50,7 @@ def names(tmp_path: Any) -> dict[str, Any]:
         "arguments": TrainingArguments(
             output_dir=str(tmp_path), use_cpu=True, max_steps=2, weight_decay=0.5, report_to=[], save_strategy="no"
         ),
-        "accelerator": Accelerator(cpu=True),  # after TrainingArguments, which reset what it shares
+        "accelerator": Accelerator(cpu=True),  # after TrainingArguments, which reset the shared state
     }
 
 

@@ -40,7 +40,7 @@ def check_on_one_process(rank: int, store: str) -> None:
     check_fully_shard(mesh)
     check_checkpoint(mesh, Path(store).parent / "checkpoint")
     dist.barrier()
-    # Gloo's threads outlive the process group, and Python's own end aborts now and then where one of them still holds a
+    # Gloo's threads outlive the process group, and Python's shutdown sometimes aborts while one of them still holds a
     # tensor (github.com/pytorch/pytorch/issues/190489).
     os._exit(0)
 
@@ -108,7 +108,7 @@ def check_checkpoint(mesh: Any, folder: Path) -> None:
     dcp.save({"model": saved_model, "optimizer": saved}, checkpoint_id=folder)
     full = StateDictOptions(full_state_dict=True)
     whole_model, whole = copy.deepcopy(get_state_dict(model, optimizer, options=full))
-    offloaded = StateDictOptions(full_state_dict=True, cpu_offload=True)  # to the first process alone
+    offloaded = StateDictOptions(full_state_dict=True, cpu_offload=True)  # only to the first process
     assert bool(get_optimizer_state_dict(model, optimizer, options=offloaded)) == (dist.get_rank() == 0)
 
     for sharded in (True, False):

@@ -37,7 +37,7 @@ def test_imagenet_s_folders_and_titles_are_known() -> None:
 
     known = ImageNetInfo()
     ids, titles = known.label_names(), [known.index_to_description(number) for number in range(1000)]
-    titles[517] = "crane2"  # as on the hub, where no two names are equal
+    titles[517] = "crane2"  # as on the hub, with all names distinct
     for names in (ids, titles):
         assert prompt_numbers(np.arange(1000), names, "imagenet").tolist() == list(range(1000))
     assert prompt_numbers(np.arange(2), ids[998:], "imagenet").tolist() == [998, 999]

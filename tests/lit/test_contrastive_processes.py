@@ -25,7 +25,7 @@ dist.all_reduce(loss.detach())
 if rank == 0:
     torch.save({"loss": loss.detach() / 2, "grad": weight.grad / 2}, sys.argv[1])
 dist.barrier()
-os._exit(0)  # Python's own end aborts now and then where gloo still holds a tensor (pytorch issue 190489)
+os._exit(0)  # Python's shutdown sometimes aborts while gloo still holds a tensor (pytorch issue 190489)
 """
 
 

@@ -184,7 +184,7 @@ def glue(rng: np.random.Generator) -> tuple[Values, Values]:
         if task == "stsb":
             theirs["stsb_pearson"] = 100 * float(stats.pearsonr(labels, meant).statistic)
             theirs["stsb_spearman"] = 100 * float(stats.spearmanr(labels, meant).statistic)
-        elif task == "cola":  # Gorodkin's correlation of the classes' indicators, none of them a class of its own
+        elif task == "cola":  # Gorodkin's correlation of the classes' indicators, where "none" is not a separate class
             x, y = ([[value == kind for kind in (0, 1, NO_ANSWER)] for value in values] for values in (labels, meant))
             a, b = (np.array(values, float) - np.mean(values, 0) for values in (x, y))
             theirs["cola"] = 100 * float((a * b).sum() / math.sqrt((a * a).sum() * (b * b).sum()))

@@ -25,7 +25,7 @@ class MeanColour(nn.Module):
     def encode_image(self, images: Tensor) -> Tensor:
         assert images.shape[1:] == (3, 8, 8)
         mean, std = (torch.tensor(values) for values in (open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD))
-        return images.mean((2, 3)) * std + mean  # what the pixels were before they were normalised
+        return images.mean((2, 3)) * std + mean  # the pixels before normalization
 
     def encode_text(self, tokens: Tensor) -> Tensor:
         return torch.eye(3)[tokens]

@@ -78,7 +78,7 @@ class Page:
         """Click on the first element that ``selector`` finds, at these fractions of its size."""
         x, y = self._place(selector, across, down)
         self._mouse("mouseMoved", x, y)
-        self.settle()  # plotly finds out what it hovers over
+        self.settle()  # lets plotly register what it hovers over
         self._mouse("mousePressed", x, y)
         self._mouse("mouseReleased", x, y)
         self.settle()

@@ -169,7 +169,7 @@ def test_plotly_knows_every_property_of_the_charts(write_study: WriteStudy, tmp_
 
     write_study(numbers=range(7))
     charts = Page(build(tmp_path) / STUDY_PAGE).data["charts"]
-    charts = json.loads(re.sub(r'"--\w+"', '"red"', json.dumps(charts))).values()  # page.js puts in a theme's colours
+    charts = json.loads(re.sub(r'"--\w+"', '"red"', json.dumps(charts))).values()  # page.js inserts a theme's colours
     assert [len(go.Figure(chart).data) for chart in charts] == [3, 3, 2 * 6 + 2, *[3] * 8]
 
 

@@ -63,7 +63,7 @@ def execute_until(cfg: Any, row: int, and_services: bool) -> None:
 
         def killing(self: Tracker, values: dict[str, float]) -> None:
             if self._rows_seen == row:
-                time.sleep(1)  # for W&B to have sent some of them
+                time.sleep(1)  # so that W&B has sent some of them
                 for service in psutil.Process().children() if and_services else []:
                     service.kill()
                 os.kill(os.getpid(), signal.SIGKILL)
@@ -98,7 +98,7 @@ def test_a_run_that_was_killed_while_it_was_online_has_every_row_once(
     run = locate(cfg)[2]
     execute_until(cfg, 5, and_services)
     assert sync(run.parents[1])
-    assert held(server, run) == recorded(run)  # of a run that may never be continued
+    assert held(server, run) == recorded(run)  # of a run that may never be resumed
     execute(cfg)
     assert held(server, run) == recorded(run)
     assert sync(run.parents[1])

@@ -62,7 +62,7 @@ def test_every_metric_and_axis_is_one_that_the_runs_of_the_view_log(make_config:
         assert lines
         assert bool(bars) is tested
         assert bool(scatters) is not tested
-        for line in lines:  # W&B draws only what one row holds of both
+        for line in lines:  # W&B plots only rows that contain both
             assert any(line["xAxis"] in row and line["metrics"][0] in row for row in rows), line
         for bar in bars:
             assert any(bar["metrics"][0] in row for row in rows), bar

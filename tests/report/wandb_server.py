@@ -38,7 +38,7 @@ class Handler(BaseHTTPRequestHandler):
             body = gzip.decompress(body)
         try:
             request = json.loads(body)
-        except ValueError:  # W&B's measurements of itself
+        except ValueError:  # W&B's own telemetry
             request = {}
         if self.path.endswith("/file_stream"):
             self._keep(request)

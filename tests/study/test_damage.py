@@ -36,7 +36,7 @@ def test_a_study_ends_the_same_after_its_records_and_those_of_others_were_damage
     garbage.mkdir()
     (garbage / "status.json").write_text('{"status": 3}')
 
-    (folder / "replicates/0.parquet").unlink()  # which would be enough
+    (folder / "replicates/0.parquet").unlink()  # which would suffice
     second = run_study(command_line, *overrides)
     assert second.returncode == 0, second.stdout + second.stderr
     assert "Left out of" in second.stdout

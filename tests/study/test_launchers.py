@@ -190,7 +190,7 @@ def test_a_study_on_ray_that_is_killed_or_asked_to_leave_continues_at_once(
 def test_runs_on_ray_save_before_a_study_that_is_asked_to_leave_ends(
     start: Start, command_line: list[str], tmp_path: Path, undisturbed: dict[str, Any]
 ) -> None:
-    # Checkpoints are far between, so that what is saved is saved because of the signal.
+    # Checkpoints are rare, so a saved one is due to the signal.
     for number in (signal.SIGINT, signal.SIGTERM):
         process = start("hydra/launcher=ray_local", "+hydra.launcher.ray.init.num_cpus=2", "run.checkpoint_every=60")
         training_run(tmp_path / "runs")
@@ -255,7 +255,7 @@ def test_submitit_requeues_a_run_that_has_saved_before_its_time_limit(
 ) -> None:
     process = start("hydra/launcher=submitit_local")
     directory, worker = training_run(tmp_path / "runs")
-    os.kill(worker, signal.SIGUSR2)  # what submitit has SLURM send
+    os.kill(worker, signal.SIGUSR2)  # the signal that submitit makes SLURM send
     output, errors = process.communicate(timeout=WAIT_S)
     assert process.returncode == 0, output + errors
     assert "The launcher failed" not in output
@@ -273,7 +273,7 @@ def test_a_signal_is_handed_on_once_the_run_has_saved() -> None:
     try:
         with stop_requests() as stop:
             assert not stop.is_set()
-            for number in numbers:  # preemption by SLURM: first the one, then submitit's own
+            for number in numbers:  # preemption by SLURM: first SLURM's signal, then submitit's own
                 signal.raise_signal(number)
             assert stop.is_set()
             assert received == []
@@ -294,7 +294,7 @@ def test_a_second_ctrl_c_leaves_at_once_and_one_that_comes_twice_does_not() -> N
         with stop_requests() as stop:
             signal.raise_signal(signal.SIGINT)
             time.sleep(pause)
-            signal.raise_signal(signal.SIGTERM)  # is no impatience
+            signal.raise_signal(signal.SIGTERM)  # does not count as a second Ctrl-C
             signal.raise_signal(signal.SIGINT)
             print("saved")
     """

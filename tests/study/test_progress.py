@@ -51,7 +51,7 @@ def test_a_study_is_told_by_its_records(tmp_path: Path, monkeypatch: pytest.Monk
     write(tmp_path / "trains", "complete")
     write(tmp_path / "diverges", "diverged")
     sentence, _ = told._look()
-    # 1.8 runs in 30 s since the first look; of 10, 1 was found done and 0.4 of another, 2 are done since.
+    # 1.8 runs in 30 s since the first look; 6.6 of 10 are left: 1 was done at first, 2 since, and 0.4 of another.
     assert sentence.endswith(
         f"3 of 10 runs done (1 diverged), 1 running, 6 to do; about {duration(30 / 1.8 * 6.6)} left"
     )

@@ -112,7 +112,7 @@ def test_a_verdict_takes_4_replicates() -> None:
         ({"lion": 5, "adamw": 0}, "adamw"),
         ({"lion": 0, "adamw": 5}, "lion"),
         ({"lion": 0, "adamw": 8}, "lion"),
-        ({"lion": 5, "adamw": 1}, "undecided"),  # it did not diverge alone
+        ({"lion": 5, "adamw": 1}, "undecided"),  # it was not the only one that diverged
         ({"lion": 8, "adamw": 8}, "undecided"),
     ],
 )
@@ -133,7 +133,7 @@ def test_three_replicates_that_diverged_give_no_verdict() -> None:
         ([0.96, 0.97, 0.99, *[0.5] * 8], 0.0, True),
         ([0.96, 0.97, *[0.5] * 8], 0.0, False),  # a fifth is not more than a fifth
         ([0.01, 0.02, 0.99, *[0.5] * 8], 0.0, True),  # both ends together
-        ([0.01, 0.02, 0.03, *[0.5] * 8], 0.1, False),  # a decay of 0 has nothing below it
+        ([0.01, 0.02, 0.03, *[0.5] * 8], 0.1, False),  # there is nothing below a decay of 0
         ([0.96, 0.97, 0.99, *[0.5] * 8], 0.1, True),
         ([0.06, 0.94, 0.5], 0.0, False),
         ([], 0.0, False),

@@ -182,7 +182,7 @@ def test_the_command_fails_and_names_the_run_that_cannot_be_made_again(published
     name = run_of(published)
     command = [sys.executable, "-m", "experiments.study.verify", "--results", str(results), "--run", name]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
-    # The small data set of the tests is in no file of conf/data.
+    # conf/data has no file for the tests' small data set.
     assert (result.returncode, "cannot be rerun" in result.stdout) == (1, True), result.stdout
     assert f"{published.relative_to(results)} {name}: " in result.stdout
     assert "1 of 1 do not agree with their records" in result.stderr
