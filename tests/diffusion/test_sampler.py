@@ -1,8 +1,8 @@
-"""Every sampler that is offered gives back the pixels that an exactly right network has learnt.
+"""Every supported sampler generates the pixel distribution that a perfectly trained network has learnt.
 
-For pixels x0 of a normal distribution with mean m and spread s, a network that has learnt them knows the mean of x0 and
-of the noise given x_t in closed form. The schedules are written out here, and so is what the steps of a sampler make of
-the spread, which shrinks where steps are few.
+For normally distributed pixels x0 with mean m and standard deviation s, such a network's predictions, the means of x0
+and of the noise given x_t, have a closed form. The schedules are written out here, and so is the effect of the sampler's
+steps on the standard deviation, which shrinks if there are few steps.
 """
 
 from typing import Any

@@ -96,8 +96,8 @@ def test_a_locked_layer_keeps_its_statistics() -> None:
 
 
 class ScheduleFree(Optimizer):
-    """SGD of Defazio et al. 2024, which holds the point of the gradients while it trains and its average otherwise; the
-    mode is part of the saved state, as in the authors' own code.
+    """The SGD of Defazio et al. 2024: the parameters are the point where gradients are taken in training mode, and the
+    average in evaluation mode. The mode is part of the saved state, as in the authors' own code.
     """
 
     def __init__(self, params: Any, lr: float, weight_decay: float) -> None:

@@ -1,5 +1,5 @@
-"""What stands outside a run's name does not change its numbers: accelerate's environment, and what the process has had
-before.
+"""A run's numbers do not depend on anything outside its name: accelerate's environment, or earlier activity of the
+process.
 """
 
 import random

@@ -1,5 +1,5 @@
-"""Pictures of any size and kind without random resized crops, as a user's own are; and those of the right size, whose
-bits stay what they were.
+"""Images of any size and kind, such as a user's own, without random resized crops; images of the right size are
+unchanged, bit for bit.
 """
 
 from pathlib import Path

@@ -1,6 +1,6 @@
-"""Every declared metric beside an independent implementation, and docs/metrics.md with the largest difference seen.
+"""Compare every declared metric with an independent implementation; docs/metrics.md has the largest difference seen.
 
-python -m tests.metrics.agreement   # measures anew and writes docs/metrics.md
+python -m tests.metrics.agreement   # measure again and write docs/metrics.md
 """
 
 import math

@@ -160,8 +160,8 @@ def worker_killed(rng: random.Random, below: Path) -> Prepare:
 
 
 def damage(rng: random.Random, below: Path) -> str:
-    """Cut, flip, empty or delete a random file that a run has written, and give it a random date. The only checkpoint
-    of a run that has ended is not deleted: whoever makes room may do that, and nothing notices.
+    """Truncate, flip a part of, empty or delete a random file that a run has written, and give it a random date. The only
+    checkpoint of a finished run is not deleted, because that is allowed, to save space, and is not detected.
     """
     files = [path for path in below.rglob("*") if path.is_file() and path.name != "lock"]
     if not files:
