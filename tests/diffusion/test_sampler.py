@@ -1,8 +1,8 @@
 """Every supported sampler generates the pixel distribution that a perfectly trained network has learnt.
 
 For normally distributed pixels x0 with mean m and standard deviation s, such a network's predictions, the means of x0
-and of the noise given x_t, have a closed form. The schedules are written out here, and so is the effect of the sampler's
-steps on the standard deviation, which shrinks if there are few steps.
+and of the noise given x_t, have a closed form. The schedules are written out here, and so is the effect of the
+sampler's steps on the standard deviation, which shrinks if there are few steps.
 """
 
 from typing import Any

@@ -160,7 +160,7 @@ def worker_killed(rng: random.Random, below: Path) -> Prepare:
 
 
 def damage(rng: random.Random, below: Path) -> str:
-    """Truncate, flip a part of, empty or delete a random file that a run has written, and give it a random date. The only
+    """Truncate, empty or delete a random file of a run, or flip one of its bits, and give it a random date. The only
     checkpoint of a finished run is not deleted, because that is allowed, to save space, and is not detected.
     """
     files = [path for path in below.rglob("*") if path.is_file() and path.name != "lock"]
