@@ -1,4 +1,4 @@
-"""Fixtures of all tests: a small labelled image set on disk, and runs of the smoke scale on it."""
+"""Fixtures of all tests: a small labelled image set on disk, and smoke runs on it."""
 
 from experiments.harness.arithmetic import pin_instruction_set  # isort: skip
 
@@ -31,7 +31,7 @@ def write_idx(path: Path, array: np.ndarray) -> None:
 
 @pytest.fixture(scope="session")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """Overrides that replace the smoke experiment's data by 300 + 100 generated pictures of ten blurred patterns."""
+    """Overrides that replace the smoke experiment's data with 300 + 100 generated images of ten blurred patterns."""
     folder = tmp_path_factory.mktemp("digits")
     rng = np.random.default_rng(0)
     patterns = rng.integers(0, 256, (10, 28, 28))
@@ -68,12 +68,12 @@ def make_config(overrides: list[str]) -> Iterator[MakeConfig]:
 
 @pytest.fixture
 def command_line(overrides: list[str]) -> list[str]:
-    """The command of such a run, in a process of its own."""
+    """The command of such a run, for a separate process."""
     return [sys.executable, "-m", "experiments.image_classification", *overrides]
 
 
 def rows(directory: Path) -> list[dict[str, Any]]:
-    """The rows of a run's metrics.jsonl without what may differ between two runs of the same bits: times and memory."""
+    """The rows of a run's metrics.jsonl without what may differ between bit-identical runs: times and memory."""
     lines = (directory / "metrics.jsonl").read_text().splitlines()
     untimed = ("time/", "cost/peak_bytes")
     return [{key: value for key, value in json.loads(line).items() if not key.startswith(untimed)} for line in lines]

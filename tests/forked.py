@@ -1,4 +1,4 @@
-"""Commands of the suite in a fork of the test process, which has imported all that they would import."""
+"""Run commands of the suite in a fork of the test process, which has already imported their modules."""
 
 import os
 import runpy
@@ -11,7 +11,7 @@ from hydra.core.global_hydra import GlobalHydra
 
 
 def run(command: list[str]) -> subprocess.CompletedProcess[str]:
-    """What ``subprocess.run`` would give of ``python -m <module> <argument>...``, five seconds of imports earlier."""
+    """Like ``subprocess.run`` of ``python -m <module> <argument>...``, without five seconds of imports."""
     _, option, module, *arguments = command
     assert option == "-m"
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
@@ -29,7 +29,7 @@ def run(command: list[str]) -> subprocess.CompletedProcess[str]:
 
 
 def _main(module: str, arguments: list[str]) -> int:
-    """Run a module like the interpreter would, in the child; returns the exit code."""
+    """Run a module as the interpreter would, in the child process; returns the exit code."""
     GlobalHydra.instance().clear()
     sys.argv = [module, *arguments]
     code: object = 0

@@ -147,7 +147,7 @@ class _Replicate:
         self.winners: dict[str, tuple[float, ...]] = {}
 
     def search(self, name: str, stages: Sequence[int]) -> list[ReplicateRun]:
-        """Its trials, as the suite would choose them."""
+        """The replicate's trials, as the suite would choose them."""
         runs: list[ReplicateRun] = []
         for stage, count in enumerate(stages):
             for point in self._points(stage, count, self.winners.get(name)):

@@ -1,4 +1,4 @@
-"""What only a CUDA device can show of whole runs: smoke runs of every task, their bits, their waits, their memory."""
+"""Tests of whole runs that need a CUDA device: smoke runs of every task, their bits, synchronization and memory."""
 
 import json
 import math
@@ -43,7 +43,7 @@ DEVICE = "run.device=cuda"
 
 @pytest.fixture(params=MAKERS)
 def make(request: pytest.FixtureRequest) -> MakeConfig:
-    """``make("seed=1", ...)``: the config of a smoke run on generated data, of each task in its turn."""
+    """``make("seed=1", ...)``: the config of a smoke run on generated data, for each task in turn."""
     made: MakeConfig = request.getfixturevalue(MAKERS[request.param])
     return made
 
@@ -74,7 +74,7 @@ def test_a_run_has_the_same_bits_each_time(make: MakeConfig, optimizer: str, tmp
 
 @pytest.mark.parametrize("setting", ["train.precision=fp32", "train.precision=bf16", "train.compile=true"])
 def test_a_run_begins_where_the_cpus_does(make: MakeConfig, setting: str, tmp_path: Path) -> None:
-    # A GPU, and compiled code, draw another dropout, and in diffusion other noise and timesteps.
+    # A GPU and compiled code draw different dropout, and in diffusion different noise and timesteps.
     more = ["train.log_every=1"] + ["model.head_dropout=0"] * (make().task == "finetuning")
     ours = first_loss(finished(make(DEVICE, setting, *more))[1])
     cpu = make("run.device=cpu", f"run.runs_dir={tmp_path}/cpu", *more)
@@ -84,7 +84,7 @@ def test_a_run_begins_where_the_cpus_does(make: MakeConfig, setting: str, tmp_pa
 
 
 class Killed(BaseException):
-    """Stands for SIGKILL."""
+    """Simulates SIGKILL."""
 
 
 def test_a_killed_run_ends_in_the_same_bits(make: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,6 +138,6 @@ def test_the_gpus_memory_and_name_are_recorded(make: MakeConfig) -> None:
     peaks = [line["cost/peak_bytes"] for line in lines if "cost/peak_bytes" in line]
     state = max(line["cost/state_bytes"] for line in lines if "cost/state_bytes" in line)
     assert peaks == sorted(peaks)
-    assert state < peaks[0] < 2**30  # a process with PyTorch and CUDA is larger than that
+    assert state < peaks[0] < 2**30  # a process with PyTorch and CUDA uses more than that
     assert all(math.isfinite(line["time/train_s"]) for line in lines if "time/train_s" in line)
     assert json.loads((directory / "environment.json").read_text())["hardware"]["gpu"] == torch.cuda.get_device_name()

@@ -1,4 +1,4 @@
-"""What a repository has beside its code: one version everywhere, and a workflow that runs what everyone runs."""
+"""The repository's other files: one version everywhere, and a CI workflow that runs the usual commands."""
 
 import tomllib
 

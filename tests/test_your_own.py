@@ -1,4 +1,4 @@
-"""docs/your-own.md: every listing is short, and every command runs on what the listings make, at the smoke scale."""
+"""docs/your-own.md: every listing is short, and every command runs on the listings' files at the smoke scale."""
 
 import csv
 import json
@@ -39,7 +39,7 @@ needs_optuna = pytest.mark.skipif(
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A user's folder with all listings, from which the commands are typed; what they call /data is a folder in it."""
+    """A user's folder with all listings, the working directory of the commands; their /data is a folder in it."""
     for name, text in LISTINGS:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text.replace(" /data/", f" {tmp_path}/data/"))
@@ -58,7 +58,7 @@ def at_smoke(command: str, folder: Path, *more: str) -> list[str]:
 
 
 def run(command: str, folder: Path, *more: str) -> str:
-    """Its output, where it succeeds."""
+    """The output, if the command succeeds."""
     result = forked.run(at_smoke(command, folder, *more))
     assert result.returncode == 0, result.stdout + result.stderr
     return result.stdout
@@ -177,7 +177,7 @@ def test_layouts_of_pictures(folder: Path, write: Callable[[Path], None]) -> Non
 
 
 def settings(folder: Path, name: str) -> dict[str, Any]:
-    """A listing of a data set, as its reader gets it."""
+    """A data set from a listing, as a reader of the page would open it."""
     read: dict[str, Any] = yaml.safe_load((folder / f"my_conf/data/{name}.yaml").read_text())
     return read
 

@@ -25,10 +25,10 @@ def write_row(path: Path, images: np.ndarray, row: int, rows: int, real: np.ndar
             sheet[:] = np.asarray(written)
     sheet[row * len(line) : (row + 1) * len(line)] = line
     sheet[rows * len(line) :] = _line(real)
-    told = PngInfo()
-    told.add_text("last row", "real")
+    metadata = PngInfo()
+    metadata.add_text("last row", "real")
     aside = path.with_name(f".{path.name}.{os.getpid()}")
-    Image.fromarray(sheet).save(aside, "PNG", pnginfo=told)
+    Image.fromarray(sheet).save(aside, "PNG", pnginfo=metadata)
     aside.rename(path)
 
 

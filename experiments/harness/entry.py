@@ -59,8 +59,8 @@ def main(task: str) -> None:
             hydra.main(config_path=str(folder), config_name=task.rpartition(".")[2], version_base="1.3")(run)()
     except SystemExit as request:
         if request.code == EXIT_CODE:
-            anew = any("run.fresh=true" in argument for argument in sys.argv)
-            command = "the same command without FRESH=1 (run.fresh=true)" if anew else "the same command"
+            fresh = any("run.fresh=true" in argument for argument in sys.argv)
+            command = "the same command without FRESH=1 (run.fresh=true)" if fresh else "the same command"
             print(f"Stopped; {command} continues it.", file=sys.stderr)
         raise
 

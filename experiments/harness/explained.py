@@ -52,9 +52,11 @@ def _missing_choice(path: str, options: Sequence[str]) -> str:
     names = sorted({*options, *(file.stem for file in files)})
     if group != "experiment" or difflib.get_close_matches(name, names):
         return f"There is no {choice}{name}: {nearest(name, names, choice)}"
-    told = "\n".join(f"  CELL={file.stem:<22} {file.read_text().splitlines()[1].lstrip('# ')}" for file in cells(files))
+    lines = "\n".join(
+        f"  CELL={file.stem:<22} {file.read_text().splitlines()[1].lstrip('# ')}" for file in cells(files)
+    )
     return (
-        f"There is no {choice}{name}: choose one of these with CELL=.\n{told}\n"
+        f"There is no {choice}{name}: choose one of these with CELL=.\n{lines}\n"
         f"`make plan SCALE={name}{f' TASK={task}' if task != 'image_classification' else ''}` shows what each costs."
     )
 

@@ -131,7 +131,7 @@ def take_lock(directory: Path) -> TextIO:
     Raises RunError if another process still holds the lock after LOCK_WAIT_S.
     """
     deadline = time.monotonic() + LOCK_WAIT_S
-    told = False
+    reported = False
     while True:
         path = directory / "lock"
         try:
@@ -151,9 +151,9 @@ def take_lock(directory: Path) -> TextIO:
                 raise RunError(
                     f"The run {directory} is held by another process (pid {holder}): wait for it or stop it."
                 ) from error
-            if not told:
+            if not reported:
                 print(f"{directory.name}: held by process {holder}, waiting for it to finish", flush=True)
-                told = True
+                reported = True
             time.sleep(0.1)
             continue
         if path.exists() and os.path.samestat(os.fstat(lock.fileno()), path.stat()):

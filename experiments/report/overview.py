@@ -103,13 +103,13 @@ def _tally(studies: Mapping[str, Summary]) -> str:
     for of_declared in (True, False):
         verdicts = [row["verdict"] for _, row in rows if row["exploratory"] != of_declared]
         counts = {verdict: verdicts.count(verdict) for verdict in dict.fromkeys(verdicts)}
-        told = ", ".join(f"{_told(verdict)} in {count}" for verdict, count in counts.items())
-        if told and of_declared:
-            sentences.append(f"With all declared replicates: {told} of {len(verdicts)} comparisons.")
-        elif told:
+        counted = ", ".join(f"{_told(verdict)} in {count}" for verdict, count in counts.items())
+        if counted and of_declared:
+            sentences.append(f"With all declared replicates: {counted} of {len(verdicts)} comparisons.")
+        elif counted:
             sentences.append(
                 "Exploratory and not final, because the replicates are not those declared: "
-                f"{told} of {len(verdicts)} comparisons."
+                f"{counted} of {len(verdicts)} comparisons."
             )
     return " ".join(sentences)
 

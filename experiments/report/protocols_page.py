@@ -77,10 +77,12 @@ def robustness(scored: Scored) -> list[str]:
     if whole is None:
         needed = f"a verdict needs {LEAST_REPLICATES} replicates"
         return [f"How robust the verdict is to budget and search space is not known yet: {needed}. {betas}"]
-    told = {**names, "tie": "tie", "undecided": "undecided"}
+    titles = {**names, "tie": "tie", "undecided": "undecided"}
     after = by_budget(a, b, n, scored.margin)
     settled = settled_after(after)
-    before = f"; after {settled - 1} trials it was {told.get(after[settled - 2] or '', 'none')}" if settled > 1 else ""
+    before = (
+        f"; after {settled - 1} trials it was {titles.get(after[settled - 2] or '', 'none')}" if settled > 1 else ""
+    )
     rows = []
     for key in ("a", "b"):
         cuts = {(cut.name, cut.end): cut for cut in by_box(key, a, b, n, scored.margin, scored.space(key))}
@@ -91,11 +93,11 @@ def robustness(scored: Scored) -> list[str]:
                     row.append("none")
                     continue
                 edge = value_at(each, cut.share if end == "low" else 1 - cut.share, scored.steps)
-                row.append(f"{significant(edge)} ({100 * cut.share:.0f} % cut): {told[cut.verdict]}")
+                row.append(f"{significant(edge)} ({100 * cut.share:.0f} % cut): {titles[cut.verdict]}")
             rows.append(row)
     return [
-        f"From the best validation values alone, the verdict is *{told[whole]}*, and has been since trial {settled} of "
-        f"{len(after)}{before}. {betas} The table shows the smallest cut of one search space that changes this "
+        f"From the best validation values alone, the verdict is *{titles[whole]}*, and has been since trial {settled} "
+        f"of {len(after)}{before}. {betas} The table shows the smallest cut of one search space that changes this "
         "verdict, and to what.",
         markdown_table(["narrowed search space", "raised low end", "lowered high end"], rows),
     ]
@@ -130,12 +132,12 @@ def study_section(scored: Scored) -> list[str]:
         return [title, f"Not scored: {why}."]
     scored.learn()
     names = {key: optimizer_name(name) for key, name in scored.pair.items()}
-    told = {"a": names["a"], "b": names["b"], None: "none yet"}.get(scored.verdict, scored.verdict)
+    verdict = {"a": names["a"], "b": names["b"], None: "none yet"}.get(scored.verdict, scored.verdict)
     explained = ", ".join(f"{percent(scored.sides[key].emulator.explained)} % for {names[key]}" for key in names)
     trials = sum(len(each.losses) for each in scored.trials.values())
     return [
         title,
-        f"{len(scored.replicates)} replicates, {trials} trials, verdict of the study: *{told}*. Of the variance in "
+        f"{len(scored.replicates)} replicates, {trials} trials, verdict of the study: *{verdict}*. Of the variance in "
         f"{metric_label(scored.study['validation_metric'])} between held-out trials, the emulators explain "
         f"{explained}. Differences within {significant(scored.margin)} count as a tie.",
         markdown_table(

@@ -74,17 +74,19 @@ def _outcome(summary: Summary, comparison: dict[str, Any]) -> str:
 
 def _divergence(summary: Summary, comparison: dict[str, Any], found: str) -> str:
     count = len(summary["replicates"])
-    told = " and ".join(f"{optimizer_name(name)} in {lost} of {count}" for name, lost in comparison["diverged"].items())
+    tally = " and ".join(
+        f"{optimizer_name(name)} in {lost} of {count}" for name, lost in comparison["diverged"].items()
+    )
     if comparison["verdict"] is None:
         return (
-            f"No verdict: a verdict needs {LEAST} replicates, and training diverged in some of those so far ({told})."
+            f"No verdict: a verdict needs {LEAST} replicates, and training diverged in some of those so far ({tally})."
         )
     if comparison["verdict"] == "undecided":
         left = f"; in the others {found}" if comparison["mean"] else ""
-        return f"Undecided, because confirm runs diverged: {told} replicates{left}."
+        return f"Undecided, because confirm runs diverged: {tally} replicates{left}."
     winner = optimizer_name(comparison["verdict"])
     loser = next(name for name in (comparison["a"], comparison["b"]) if name != comparison["verdict"])
-    return f"{winner} beats {optimizer_name(loser)}, whose confirm runs diverged in most replicates: {told}."
+    return f"{winner} beats {optimizer_name(loser)}, whose confirm runs diverged in most replicates: {tally}."
 
 
 def margin_words(summary: Summary, comparison: dict[str, Any]) -> str:
@@ -204,18 +206,18 @@ def ease_sentence(summary: Summary, name: str) -> str:
     """How far apart the best validation values are after each stage of the searches; empty without an interval."""
     validation = summary["validation_metric"]
     decimals = metric_of(validation).decimals
-    told = [
+    phrases = [
         f"after {row['trials']} trials {number(row['difference']['mean'], decimals, '+')} "
         f"({interval(row['difference']['ci95'], decimals)})"
         for row in summary["ease"][name]
         if row["difference"]
     ]
-    if not told:
+    if not phrases:
         return ""
     a, b = optimizer_name(name), optimizer_name(summary["reference"])
     return (
         f"Ease of tuning: {a} - {b} in the best {metric_label(validation)} so far, with its 95 % interval: "
-        f"{', '.join(told)}. The early values show how quickly each is tuned; the verdict is about the end."
+        f"{', '.join(phrases)}. The early values show how quickly each is tuned; the verdict is about the end."
     )
 
 

@@ -193,7 +193,7 @@ def withholding_section(simulated: Simulated) -> list[str]:
     design, effort = simulated.design, simulated.effort
     spans = (design.stages[-1], design.trials // 4, design.trials - design.stages[0])
     cases = ((0.0, ("first", "rival")), (MARGIN, ("tie",)), (2 * MARGIN, ("rival",)))
-    rows, told = [], {}
+    rows, shares_by_search = [], {}
     for last in (None, *spans):
         row = ["nothing is withheld" if last is None else f"gains of the last {last} trials"]
         for rival in RIVALS:
@@ -211,11 +211,11 @@ def withholding_section(simulated: Simulated) -> list[str]:
                     for surface in effort.surfaces
                 ]
                 shares.append(fmean(share(verdicts(each, MARGIN, withhold=last is not None), *names) for each in made))
-            told[last, rival.name] = shares
+            shares_by_search[last, rival.name] = shares
             row.append(" / ".join(map(percent, shares)))
         rows.append(row)
     narrow = SOME[0].name
-    before, after = told[None, narrow], told[spans[0], narrow]
+    before, after = shares_by_search[None, narrow], shares_by_search[spans[0], narrow]
     return [
         "## What does withholding do?",
         "**A winner is withheld if it leads by less than the difference between the two optimizers' gains in the last "

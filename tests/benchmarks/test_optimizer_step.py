@@ -1,4 +1,4 @@
-"""The benchmark of the step: its contestants do the same work, its numbers are those of a hand calculation."""
+"""The step benchmark: its contestants do the same work, and its numbers match a hand calculation."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""No test leaves tables in the cache of the ``datasets`` library."""
+"""Keep the tests' tables out of the cache of the ``datasets`` library."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Trees of class folders give the rows that a loop over the files gives, whatever their names are, or a DataError."""
+"""Class folders give the same rows as a loop over the files, whatever their names, or raise a DataError."""
 
 import io
 import os
@@ -34,7 +34,7 @@ def opened(folder: Path, splits: dict[str, str] = SPLITS, **more: Any) -> dict[s
 
 
 def found_rows(split: StoredSplit) -> dict[int, int]:
-    """The label of each picture, by its shade of red."""
+    """The label of each image, from its shade of red."""
     shades = [np.asarray(split.picture(row))[0, 0, 0].item() for row in range(len(split))]
     assert len(set(shades)) == len(shades)
     return dict(zip(shades, split.labels.tolist(), strict=True))
@@ -93,7 +93,7 @@ def test_any_class_names_give_the_rows_of_a_loop_or_a_data_error(train: list[str
                 for name, shade in rows:
                     write(root / split / name / f"{shade}.png", shade)
         except OSError:
-            return  # no folder can have this name
+            return  # not a possible folder name
         visible = {
             split: sorted(name for name in os.listdir(root / split) if not name.startswith(".")) for split in files
         }

@@ -1,4 +1,4 @@
-"""Pictures and texts of the test that are in training too are found, whatever they were encoded with."""
+"""Test images and texts that also occur in the training set are found, whatever their encoding."""
 
 import io
 import logging

@@ -1,4 +1,4 @@
-"""Label columns of any kind mean the classes that they say, in every split, or are refused with their row."""
+"""Label columns of any kind give the right classes in every split, or the error names the row."""
 
 import os
 from pathlib import Path
@@ -19,7 +19,7 @@ from tests.image_classification.small_imagenet import encoded, photo
 
 
 def write_table(path: Path, labels: Any, names: list[str] | None = None) -> None:
-    """Pictures, each of its own, beside a column of labels; with ``names`` these are class numbers with names."""
+    """Distinct images with a column of labels; with ``names``, the labels are class numbers with names."""
     path.parent.mkdir(parents=True, exist_ok=True)
     pictures = [{"bytes": encoded(photo(number), "PNG"), "path": None} for number in range(len(labels))]
     if names:

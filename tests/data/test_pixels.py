@@ -1,4 +1,4 @@
-"""Decoding, compared with the pictures that were encoded."""
+"""Decoding, compared with the images that were encoded."""
 
 import io
 import struct
@@ -76,7 +76,7 @@ def found(content: bytes) -> np.ndarray:
 
 
 def tiff(pixels: np.ndarray, byte_order: str, bits: int, sample_format: int = 1, black_is: int = 1) -> bytes:
-    """A grey TIFF as its specification says it, with tags that Pillow would not write."""
+    """A grey TIFF written by its specification, with tags that Pillow would not write."""
     height, width = pixels.shape
     data = pixels.tobytes()
     tags = [(256, width), (257, height), (258, bits), (259, 1), (262, black_is), (273, 200), (277, 1), (278, height)]
@@ -104,7 +104,7 @@ def test_grey_of_16_bits_is_brought_to_8_as_pillow_itself_brings_colours() -> No
 def test_a_tiff_says_its_byte_order_and_what_white_is(byte_order: str) -> None:
     pixels = (GREY.astype(np.uint16) * 257).astype(f"{byte_order}u2")
     np.testing.assert_array_equal(found(tiff(pixels, byte_order, 16))[..., 1], GREY)
-    if byte_order == "<":  # Pillow reads no other one whose 0 is white
+    if byte_order == "<":  # the only kind with 0 as white that Pillow reads
         np.testing.assert_array_equal(found(tiff(pixels, byte_order, 16, black_is=0))[..., 1], 255 - GREY)
 
 

@@ -1,4 +1,4 @@
-"""Sets of the hub's layouts, read by the real library from small local copies."""
+"""Data sets in the hub's layouts, read by the real library from small local copies."""
 
 import io
 import re
@@ -146,7 +146,7 @@ def write_table(path: Path, captions: Any) -> None:
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.text(max_size=12), min_size=1, max_size=5))
 def test_any_captions_are_the_lines_of_their_rows_or_a_row_is_named(texts: list[str]) -> None:
-    """Lines end at newlines alone: not at U+2028, a form feed or NEL, which str.splitlines would cut at."""
+    """Lines end only at newlines, not at U+2028, form feeds or NEL, where str.splitlines would split."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         write_table(folder / "train.parquet", texts)
@@ -223,7 +223,7 @@ def test_the_fingerprint_tells_other_pictures_with_the_same_captions_apart(tmp_p
     for number in range(2):
         image = Image.new("RGB", (8, 8), (number, 0, 0))
         buffer = io.BytesIO()
-        image.save(buffer, "BMP")  # every picture of a size has the same length
+        image.save(buffer, "BMP")  # all images of one size have the same length
         rows = {"jpg": [{"bytes": buffer.getvalue(), "path": None}], "txt": ["a"]}
         (tmp_path / str(number)).mkdir()
         pq.write_table(pa.table(rows), tmp_path / str(number) / "train.parquet")

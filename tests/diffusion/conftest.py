@@ -1,4 +1,4 @@
-"""A few generated pictures with classes or captions, a random feature network, and smoke runs of diffusion on them."""
+"""A few generated images with classes or captions, a random feature network, and diffusion smoke runs on them."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +19,7 @@ COLOURS = np.array([(200, 30, 30), (30, 160, 40), (30, 60, 200), (120, 120, 120)
 
 
 def decode_labelled(folder: Path) -> dict[str, np.ndarray]:
-    """120 + 40 pictures of 32x32, noise around a colour, of ten classes."""
+    """120 + 40 images of 32x32 pixels in ten classes, each noise around a colour."""
     rng = np.random.default_rng(0)
 
     def images(count: int) -> np.ndarray:
@@ -35,7 +35,7 @@ def decode_labelled(folder: Path) -> dict[str, np.ndarray]:
 
 
 def decode_captioned(folder: Path) -> dict[str, np.ndarray]:
-    """The same pictures as pairs with two captions each: 80 to train, 40 for val, 40 for test."""
+    """The same images with two captions each: 80 for training, 40 for validation, 40 for the test."""
     arrays = decode_labelled(folder)
     captions = [text for number in range(160) for text in (f"cloud {number}", f"a picture of cloud {number}")]
     return {
@@ -58,7 +58,7 @@ def decode_feature_net(folder: Path) -> dict[str, np.ndarray]:
 
 @pytest.fixture(scope="session")
 def clouds(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """Overrides that put the generated sets in the place of the real ones."""
+    """Overrides that replace the real data sets with the generated ones."""
     folder = tmp_path_factory.mktemp("clouds")
     return [
         "data.images.name=clouds",
@@ -73,7 +73,7 @@ def clouds(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 @pytest.fixture
 def diffusion_overrides(clouds: list[str], tmp_path: Path) -> list[str]:
-    """A smoke run of diffusion on the generated sets that writes below ``tmp_path``."""
+    """A diffusion smoke run on the generated sets that writes below ``tmp_path``."""
     labelled = [f"data.images.places={PLACE.format(tmp_path, 'decode_labelled')}", "data.images.val_size=40"]
     places = [f"run.runs_dir={tmp_path}/runs", f"run.results_dir={tmp_path}/results"]
     return ["scale=smoke", *clouds, *labelled, *places]
@@ -87,7 +87,7 @@ def make_diffusion(diffusion_overrides: list[str]) -> Iterator[MakeConfig]:
 
 @pytest.fixture
 def make_text_to_image(clouds: list[str], tmp_path: Path) -> Iterator[MakeConfig]:
-    """The same of text-to-image."""
+    """The same for text-to-image."""
     captioned = f"data.images.places={PLACE.format(tmp_path, 'decode_captioned')}"
     experiment = ["scale=smoke", "experiment=diffusion/smoke_text"]
     yield from _composer([*experiment, *clouds, captioned, f"run.runs_dir={tmp_path}/runs"])
@@ -95,7 +95,7 @@ def make_text_to_image(clouds: list[str], tmp_path: Path) -> Iterator[MakeConfig
 
 @pytest.fixture
 def make_plain_diffusion() -> Iterator[MakeConfig]:
-    """The same of the config as it stands."""
+    """The same with the unchanged config."""
     yield from _composer([])
 
 

@@ -1,4 +1,4 @@
-"""The configs of diffusion: experiments compose, U-Nets have their sizes, cells name what is reported."""
+"""The diffusion configs: experiments compose, U-Nets have the right sizes, cells name the reported metrics."""
 
 from typing import Any
 

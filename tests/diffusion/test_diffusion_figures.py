@@ -1,4 +1,4 @@
-"""The sheets of generated images, the strip from noise to image, and what is published of a run."""
+"""The grids of generated images, the strip from noise to image, and the published files of a run."""
 
 from pathlib import Path
 
@@ -33,7 +33,7 @@ def test_large_images_stay_as_they_are(tmp_path: Path) -> None:
 
 
 def enlarged(images: np.ndarray) -> np.ndarray:
-    """Each pixel as a square of two by two."""
+    """Enlarge each pixel to a square of two by two."""
     return np.kron(images, np.ones((2, 2, 1), np.uint8))
 
 

@@ -1,4 +1,4 @@
-"""Runs of diffusion from end to end: what they report, what they share, what is refused."""
+"""Diffusion runs end to end: what they report, what they share, what is rejected."""
 
 import math
 
@@ -66,7 +66,7 @@ def test_all_optimizers_see_the_same_noise(make_diffusion: MakeConfig) -> None:
         cfg = make_diffusion(f"optimizer={optimizer}", "test=false", "train.log_every=1")
         execute(cfg)
         first.append(next(row for row in rows(locate(cfg)[2]) if "train/loss" in row))
-    # the update itself has not happened when the first loss and gradient are taken
+    # the first loss and gradient come before the update
     assert first[0]["train/loss"] == first[1]["train/loss"]
     assert first[0]["train/grad_norm"] == first[1]["train/grad_norm"]
 
@@ -78,7 +78,7 @@ def test_a_sample_depends_on_its_number_alone(make_diffusion: MakeConfig) -> Non
     model = task.model().eval()
     with torch.no_grad():
         whole = task._generate(model, range(8))
-        torch.manual_seed(1)  # what was drawn before has no part in it
+        torch.manual_seed(1)  # earlier draws have no effect
         parts = torch.cat([task._generate(model, range(3)), task._generate(model, range(3, 8))])
     assert (whole.int() - parts.int()).abs().max() <= 1
     assert not torch.equal(whole[0], whole[1])

@@ -26,7 +26,7 @@ def test_the_right_answer_to_either_target_gives_the_noise(schedule: str, target
 
 
 def test_the_cosine_schedule_is_the_published_one() -> None:
-    # Nichol and Dhariwal 2021, equation 17, away from the end, where its steps are capped
+    # Nichol and Dhariwal 2021, equation 17, except at the end, where its steps are capped
     signal = ForwardProcess(NoiseConfig(schedule="squaredcos_cap_v2")).scheduler.alphas_cumprod
     for step in (0, 100, 500, 900):
         expected = (
@@ -86,6 +86,6 @@ def test_the_small_image_of_super_resolution_has_the_averages_of_the_large_one()
     images = torch.arange(64.0).view(1, 1, 8, 8).expand(2, 3, 8, 8)
     small = low_resolution(images, 2)
     assert small.shape == images.shape
-    # bilinear enlargement holds the corner pixels' values at the corners
+    # bilinear enlargement keeps the values of the corner pixels
     assert small[0, 0, 0, 0] == images[0, 0, :4, :4].mean()
     assert small[0, 0, -1, -1] == images[0, 0, 4:, 4:].mean()

@@ -1,4 +1,4 @@
-"""Pictures from arrays and from files in the hub's layouts, reduced as ADM reduces them."""
+"""Images from arrays and from files in the hub's layouts, downsampled as in ADM."""
 
 import io
 import tarfile
@@ -36,7 +36,7 @@ def stored(folder: Path, fingerprint: str | None = None) -> dict[str, object]:
 def test_twice_the_size_is_averaged_and_the_middle_is_kept() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (32, 64, 3)).astype(np.uint8)
     found = centre(Image.fromarray(pixels), 16)
-    # Pillow, which ADM uses too, averages along rows, then along columns, and rounds half up after each
+    # Pillow, also used by ADM, averages along rows, then along columns, rounding half up each time
     rows = np.floor(pixels.reshape(32, 32, 2, 3).mean(2) + 0.5)
     expected = np.floor(rows.reshape(16, 2, 32, 3).mean(1) + 0.5)[:, 8:24]
     assert np.array_equal(found, expected)
@@ -156,7 +156,7 @@ def test_the_text_encoder_is_the_same_for_every_seed_and_is_not_trained(make_tex
 
 
 class Numbered(PreparedData):
-    """30 training pictures whose class and brightness are their number, modulo 10."""
+    """30 training images whose class and brightness are their number modulo 10."""
 
     def load(self, mmap: bool = True) -> dict[str, np.ndarray]:
         labels = np.random.default_rng(0).permutation(30) % 10

@@ -1,8 +1,8 @@
-"""Every sampler that is offered gives back the pixels that an exactly right network has learnt.
+"""Every supported sampler generates the pixel distribution that a perfectly trained network has learnt.
 
-For pixels x0 of a normal distribution with mean m and spread s, a network that has learnt them knows the mean of x0 and
-of the noise given x_t in closed form. The schedules are written out here, and so is what the steps of a sampler make of
-the spread, which shrinks where steps are few.
+For normally distributed pixels x0 with mean m and standard deviation s, such a network's predictions, the means of x0
+and of the noise given x_t, have a closed form. The schedules are written out here, and so is the effect of the
+sampler's steps on the standard deviation, which shrinks if there are few steps.
 """
 
 from typing import Any
@@ -21,7 +21,7 @@ MEAN, SPREAD = 0.4, 0.15
 
 
 def signal_of(schedule: str, steps: int) -> np.ndarray:
-    """The share of an image's variance that is left, float64 [steps]: Ho et al. 2020, Nichol and Dhariwal 2021."""
+    """The remaining share of an image's variance, float64 [steps]: Ho et al. 2020, Nichol and Dhariwal 2021."""
     if schedule == "linear":
         return np.cumprod(1 - np.linspace(1e-4, 0.02, steps) * 1000 / steps)
     at = np.cos((np.arange(steps + 1) / steps + 0.008) / 1.008 * np.pi / 2) ** 2
@@ -29,7 +29,7 @@ def signal_of(schedule: str, steps: int) -> np.ndarray:
 
 
 class RightNetwork(nn.Module):
-    """What a network says that has learnt the pixels without any error."""
+    """The output of a network that has learnt the pixels perfectly."""
 
     def __init__(self, noise: NoiseConfig) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ class RightNetwork(nn.Module):
 
 
 def spread_after(sampler: str, schedule: str, noise_steps: int, steps: int) -> float:
-    """Of pixels that start at the true distribution of the first timestep: each step is linear in them."""
+    """For pixels that start from the true distribution of the first timestep: each step is linear in them."""
     signal = signal_of(schedule, noise_steps)
     timesteps = np.arange(steps)[::-1] * (noise_steps // steps)
     variance = signal[timesteps[0]] * SPREAD**2 + 1 - signal[timesteps[0]]

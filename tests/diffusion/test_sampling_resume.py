@@ -1,4 +1,4 @@
-"""An evaluation that is killed in the middle of sampling loses at most a batch, and ends in the same bits."""
+"""An evaluation that is killed while sampling loses at most one batch and ends with the same bits."""
 
 import os
 import signal
@@ -22,7 +22,7 @@ BATCHES = ["sampling.num_samples=32", "sampling.batch_size=4"]
 
 
 class Killed(BaseException):
-    """Stands for SIGKILL inside one process: nothing catches it but what must."""
+    """Simulates SIGKILL within a process: only code that has to catches it."""
 
 
 @pytest.mark.parametrize("killed_at", [1, 4, 12])  # the second evaluation begins with the ninth batch

@@ -22,7 +22,7 @@ ROWS = {"train": 60, "validation": 20, "validation_matched": 20, "validation_mis
 
 
 def review_file(reviews: list[dict[str, str]]) -> bytes:
-    """A file like that of the package, with a plot summary before the reviews."""
+    """A file like the package's, with a plot summary before the reviews."""
     table = io.StringIO()
     writer = csv.DictWriter(table, ["category", "text", "movie_name", "has_plot_and_reviews"])
     writer.writeheader()
@@ -31,7 +31,7 @@ def review_file(reviews: list[dict[str, str]]) -> bytes:
 
 
 def reviews(films: int = 30, sentences: int = 8) -> list[dict[str, str]]:
-    """Sentences that one of their words classifies."""
+    """Sentences whose class depends on one of their words."""
     rng = np.random.default_rng(0)
     rows = []
     for film in range(films):
@@ -43,7 +43,7 @@ def reviews(films: int = 30, sentences: int = 8) -> list[dict[str, str]]:
 
 
 def glue_rows(task: str, split: str) -> dict[str, Any]:
-    """Columns of one split; the first word tells the label."""
+    """Columns of one split; the first word determines the label."""
     rng, count = np.random.default_rng(len(task) + len(split)), ROWS[split]
     answers = TASKS[task].answers
     labels = rng.integers(0, len(answers), count) if answers else np.round(rng.uniform(0, 5, count), 2)
@@ -67,7 +67,7 @@ def write_glue(folder: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def sentences(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """Overrides that put the generated sentences in the place of the real ones."""
+    """Overrides that replace the real sentences with the generated ones."""
     folder = tmp_path_factory.mktemp("reviews")
     (folder / "rotten_tomatoes_corpus_full.csv.bz2").write_bytes(review_file(reviews()))
     place = f"{{kind: local, path: '{folder}', decode: experiments.finetuning.decode.rotten_tomatoes}}"
@@ -98,7 +98,7 @@ def glue_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def make_plain() -> Iterator[MakeConfig]:
-    """``make_plain("seed=1", ...)``: the composed config as it stands."""
+    """``make_plain("seed=1", ...)``: the unchanged composed config."""
     yield from _composer([])
 
 

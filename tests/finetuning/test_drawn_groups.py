@@ -1,4 +1,4 @@
-"""Validation on other films, and what a locked network made of each sentence staying with it."""
+"""Validation on other films; the locked network's output for each sentence stays with the sentence."""
 
 from pathlib import Path
 from typing import Any

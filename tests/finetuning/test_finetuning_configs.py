@@ -1,4 +1,4 @@
-"""The configs of fine-tuning: experiments compose, models have their sizes, every place can be tried."""
+"""The fine-tuning configs: experiments compose, models have the right sizes, every source can be opened."""
 
 import re
 from importlib import import_module

@@ -1,4 +1,4 @@
-"""Runs of fine-tuning from end to end: classifiers, encoder-decoders, causal models."""
+"""Fine-tuning runs end to end: classifiers, encoder-decoders, causal models."""
 
 import math
 from pathlib import Path
@@ -131,7 +131,7 @@ def test_a_run_on_glue_ends_with_every_score(make_glue: MakeConfig, model: str, 
 
 @KINDS
 def test_a_model_learns_to_answer(make_glue: MakeConfig, model: str) -> None:
-    # Prompts of the generated tasks begin with letters that tell the label.
+    # Prompts of the generated tasks begin with letters that determine the label.
     cfg = make_glue(
         f"model={model}",
         "optimizer=adamw",
@@ -210,7 +210,7 @@ def test_a_context_beyond_a_models_positions_is_refused(make_glue: MakeConfig) -
 
 
 class Killed(BaseException):
-    """Stands for SIGKILL inside one process."""
+    """Simulates SIGKILL within a process."""
 
 
 @pytest.mark.parametrize("kind", ["classifier", "ft_t5_tiny", "ft_gpt2_tiny"])

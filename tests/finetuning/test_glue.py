@@ -1,4 +1,4 @@
-"""Prompts and answers of GLUE as T5's paper prints them, and how its rows are read."""
+"""GLUE prompts and answers as printed in the T5 paper, and reading GLUE's rows."""
 
 from pathlib import Path
 from typing import Any
@@ -43,7 +43,7 @@ def test_prompts_and_answers_are_t5s(task: str, texts: list[str], label: float, 
 def test_similarities_are_rounded_in_32_bits_as_in_t5s_preparation() -> None:
     """T5 has tf.as_string(tf.round(x * 5) / 5, precision=1) of float32, and tf.round goes to the even number."""
     for label in np.arange(0, 5.0001, 0.001):
-        stored = np.float64(np.float32(label))  # the hub's column is of 32 bits
+        stored = np.float64(np.float32(label))  # the hub's column has 32 bits
         fifths = torch.round(torch.tensor(stored, dtype=torch.float32) * 5) / 5
         assert answer("stsb", stored) == f"{fifths.item():.1f}"
     ties = [answer("stsb", np.float64(np.float32(label))) for label in (0.1, 0.3, 0.7, 1.7)]
@@ -121,7 +121,7 @@ def test_no_answer_is_a_wrong_one() -> None:
     labels, meant = np.array([1.0, 1, 0, 0]), np.array([1.0, NO_ANSWER, NO_ANSWER, 0])
     assert TASKS["sst2"].scores(labels, meant) == {"": 50}
     assert TASKS["mrpc"].scores(labels, meant) == {"_f1": 50, "_accuracy": 50}
-    # (c s - t p) / sqrt((s^2 - t t) (s^2 - p p)): c = 2 of s = 4 are right, t = 2 2 0 are there, p = 1 1 2 are said.
+    # (c s - t p) / sqrt((s^2 - t t) (s^2 - p p)): c = 2 of s = 4 are correct, true t = 2 2 0, predicted p = 1 1 2.
     assert TASKS["cola"].scores(labels, meant)[""] == pytest.approx(100 * (2 * 4 - 4) / np.sqrt((16 - 8) * (16 - 6)))
     nothing = np.full(4, NO_ANSWER)
     assert TASKS["cola"].scores(labels, nothing) == {"": 0}

@@ -1,4 +1,4 @@
-"""Labelled texts: how files are read, and a split that lets nothing leak."""
+"""Labelled texts: reading files, and a split without leaks."""
 
 from collections.abc import Callable
 from pathlib import Path

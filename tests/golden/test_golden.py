@@ -1,8 +1,8 @@
 """The rows of a smoke run of every task and optimizer, compared with those committed beside this file.
 
-A change that moves a number shows here, and as a diff of the committed rows once `make golden` has made them anew.
-Where the arithmetic is that of the committed rows, they agree to the bit; elsewhere the first logged row agrees within
-FIRST_ROW_TOLERANCE, and the steps and metrics are the same ones.
+A change that affects a number fails here, and appears as a diff of the committed rows after `make golden`. On a machine
+with the same arithmetic as the committed rows, they must agree bit for bit; elsewhere the first logged row must agree
+within FIRST_ROW_TOLERANCE, and steps and metrics must be the same.
 """
 
 import json
@@ -54,7 +54,7 @@ def test_rows_of_a_smoke_run_are_the_committed_ones(
 
 
 def smoke_run(task: str, optimizer: str, data: list[str], folder: Path) -> list[dict[str, Any]]:
-    """What decided the bits of a run, then its rows."""
+    """What determines the bits of a run, followed by its rows."""
     overrides = ["scale=smoke", *data, f"optimizer={optimizer}", "run.wandb=disabled", f"run.runs_dir={folder}/runs"]
     if task == "diffusion":
         labelled = PLACE.format(folder, "decode_labelled")

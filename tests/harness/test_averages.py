@@ -1,4 +1,4 @@
-"""Averaged weights are evaluated with statistics of their own, and optimizers that average in what they average."""
+"""Averaged weights are evaluated with their own batch-norm statistics, and averaging optimizers in evaluation mode."""
 
 import copy
 from pathlib import Path
@@ -33,14 +33,14 @@ def newest_checkpoint(directory: Path) -> dict[str, Any]:
 
 
 def whole(data: Any, cfg: DictConfig, split: str) -> tuple[Tensor, Tensor]:
-    """All images and labels of a split, as the network takes them."""
+    """All images and labels of a split, in the network's input format."""
     arrays = data.load()
     pixels = torch.tensor(arrays[f"{split}_images"]).movedim(-1, 1).float() / 255
     return (pixels - cfg.data.mean[0]) / cfg.data.std[0], torch.tensor(arrays[f"{split}_labels"])
 
 
 def right(model: nn.Module, images: Tensor, labels: Tensor) -> float:
-    """Percent."""
+    """In percent."""
     model.eval()
     with torch.no_grad():
         return 100 * (model(images).argmax(1) == labels).float().mean().item()
@@ -96,8 +96,8 @@ def test_a_locked_layer_keeps_its_statistics() -> None:
 
 
 class ScheduleFree(Optimizer):
-    """SGD of Defazio et al. 2024, which holds the point of the gradients while it trains and its average otherwise; the
-    mode is part of the saved state, as in the authors' own code.
+    """The SGD of Defazio et al. 2024: the parameters are the point where gradients are taken in training mode, and the
+    average in evaluation mode. The mode is part of the saved state, as in the authors' own code.
     """
 
     def __init__(self, params: Any, lr: float, weight_decay: float) -> None:
@@ -143,7 +143,7 @@ class ScheduleFree(Optimizer):
 
 
 class Forgetful(ScheduleFree):
-    """Keeps its mode to itself, so that no saved state holds it."""
+    """Does not save its mode in its state."""
 
     in_training = False
 

@@ -62,7 +62,7 @@ def test_batches_do_not_depend_on_the_number_of_workers(dataset: MicroBatches, w
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_batch_does_not_depend_on_the_threads_of_the_process_that_makes_it(workers: int) -> None:
-    """The contrast of a large picture hangs on a mean, whose last bits hang on the threads that share it."""
+    """The contrast of a large image depends on a mean, whose last bits depend on the number of threads."""
 
     def mean(indices: np.ndarray, seeds: list[int]) -> dict[str, Any]:
         values = torch.rand(10**6, generator=torch.Generator().manual_seed(0))
@@ -82,7 +82,7 @@ def test_a_batch_does_not_depend_on_the_threads_of_the_process_that_makes_it(wor
 
 @pytest.mark.parametrize("workers", [0, 3])
 def test_a_resumed_run_sees_the_batches_that_it_would_have_seen(dataset: MicroBatches, workers: int) -> None:
-    torch.rand(17)  # what was drawn before does not matter
+    torch.rand(17)  # earlier draws do not matter
     assert_same(batches(dataset, first_step=4, workers=workers), batches(dataset)[8:])
 
 

@@ -105,7 +105,7 @@ def test_a_run_whose_checkpoints_are_all_corrupt_starts_anew_and_ends_the_same(m
 def test_a_full_disk_is_one_sentence_and_loses_nothing(tmp_path: Path) -> None:
     save_checkpoint(tmp_path, 5, state(5), keep=2)
     child = os.fork()
-    if child == 0:  # a limit on file sizes can be lowered only once, so it is lowered in a process of its own
+    if child == 0:  # a limit on file sizes can only be lowered, so this is done in a separate process
         resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
         try:
             save_checkpoint(tmp_path, 10, state(10), keep=2)

@@ -55,7 +55,7 @@ def test_models_have_the_parameters_that_their_files_say(make_config: MakeConfig
 def test_every_choice_of_every_group_composes(make_config: MakeConfig, folder: str) -> None:
     for path in (ROOT / "conf" / folder).glob("*.yaml"):
         if folder == "data" and "experiments.image_classification" not in path.read_text():
-            continue  # sets and weights of other tasks, whose tests compose them
+            continue  # data and weights of other tasks, which their own tests compose
         resolved(make_config(f"{folder}={path.stem}", "experiment=image_classification/vit_b16_aug"))
 
 
@@ -91,7 +91,7 @@ def test_what_the_command_line_gets_wrong_is_one_sentence_with_the_nearest_name(
     argument: str, sentence: str | None, flags: list[str]
 ) -> None:
     if sentence is None and flags:
-        return  # a sweep, and no fault
+        return  # a sweep, not an error
     result = forked.run([sys.executable, "-m", "experiments.image_classification", *flags, argument])
     assert result.returncode == 2
     assert result.stdout == ""
@@ -109,7 +109,7 @@ def test_a_scale_without_an_experiment_names_the_papers_cells() -> None:
     assert first == "error: There is no experiment=image_classification/paper: choose one of these with CELL=."
     named = [cell.split()[0].removeprefix("CELL=") for cell in cells]
     assert named == [name for name in EXPERIMENTS if not name.startswith(("smoke", "mini", "gpu"))]
-    assert all(len(cell.split()) > 3 for cell in cells)  # each with what it is
+    assert all(len(cell.split()) > 3 for cell in cells)  # each with its description
     assert last == "`make plan SCALE=paper` shows what each costs."
 
 
@@ -137,7 +137,7 @@ def test_data_that_are_nowhere_are_asked_for_with_what_their_folder_holds(tmp_pa
     texts = said("language_modeling", "scale=smoke", "data=lm_folder")
     assert texts[-1].startswith("One document a file, in UTF-8: train/*.txt, validation/*.txt and test/*.txt.")
     assert "cifar10" not in "".join(texts)
-    (tmp_path / "nowhere").mkdir()  # the folder is there: something else is wrong
+    (tmp_path / "nowhere").mkdir()  # the folder exists: something else is wrong
     images = said("image_classification", "experiment=image_classification/resnet50", f"data.places={nowhere}")
     assert "ImageNet as files" not in "".join(images)
 

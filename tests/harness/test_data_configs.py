@@ -1,4 +1,4 @@
-"""The image sets under conf/data: offline that each can be tried, over the network that each pin still holds."""
+"""The image sets under conf/data: offline, each config is usable; online, each pinned version still exists."""
 
 import re
 from importlib import import_module

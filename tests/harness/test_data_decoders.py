@@ -1,4 +1,4 @@
-"""Decoders: the same samples, however stored and in whatever order, are the same arrays."""
+"""Decoders: the same samples give the same arrays, in whatever format and order they are stored."""
 
 import gzip
 import json
@@ -40,7 +40,7 @@ def assert_same(a: Arrays, b: Arrays) -> None:
 
 def test_order_depends_on_content_alone(tmp_path: Path) -> None:
     images, labels = random_split(40, seed=5)
-    images[20:] = images[:20]  # one picture under two labels is two samples
+    images[20:] = images[:20]  # one image with two labels is two samples
     labels[20:] = (labels[:20] + 1) % 10
     train = images, labels
     first = decode.cifar10_binary(write_binary(tmp_path / "a", train))

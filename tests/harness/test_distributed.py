@@ -13,7 +13,7 @@ from tests.harness.test_run import LINEAR
 def test_two_processes_train_what_one_process_trains(
     make_config: MakeConfig, command_line: list[str], tmp_path: Path
 ) -> None:
-    # Two micro-batches a step: one process accumulates them, two processes take one each and average. A linear model,
+    # Two micro-batches per step: one process accumulates them, two processes take one each and average. A linear model,
     # since batch norm's running statistics are those of the main process.
     settings = [*LINEAR, "train.log_every=1", "run.device=cpu"]
     alone = make_config(*settings, f"run.runs_dir={tmp_path}/alone")

@@ -1,4 +1,4 @@
-"""A NaN is found on the step that makes it, whichever optimizer is asked, and nothing after it is kept."""
+"""A NaN is detected at the step that causes it, with any optimizer, and nothing after it is kept."""
 
 import math
 from pathlib import Path
@@ -20,13 +20,13 @@ DENSE = ["train.steps=12", "train.log_every=1", "train.evaluate_every=2", "run.c
 
 
 def poison(monkeypatch: pytest.MonkeyPatch, step: int, value: float) -> None:
-    """Make the loss of the first of the two micro-batches of update number ``step`` not finite."""
+    """Make the loss of the first of the two micro-batches of step ``step`` non-finite."""
     original = ImageClassification.loss
     calls = 0
 
     def loss(self: ImageClassification, model: torch.nn.Module, batch: dict[str, Any]) -> torch.Tensor:
         nonlocal calls
-        calls += torch.is_grad_enabled()  # the statistics of averaged weights take losses too
+        calls += torch.is_grad_enabled()  # computing the statistics of averaged weights calls the loss too
         return original(self, model, batch) * (value if calls == 2 * step - 1 else 1.0)
 
     monkeypatch.setattr(ImageClassification, "loss", loss)

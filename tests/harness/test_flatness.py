@@ -38,7 +38,7 @@ def rms(weight: Tensor) -> float:
 
 @pytest.fixture
 def linear() -> tuple[nn.Linear, Tensor, Tensor]:
-    """A linear model with inputs and targets that it does not meet."""
+    """A linear model, and inputs with targets that it does not fit."""
     torch.manual_seed(0)
     return nn.Linear(40, 10).double(), torch.randn(50, 40).double(), torch.randn(50, 10).double()
 
@@ -86,7 +86,7 @@ def network(seed: int, size: float) -> nn.Module:
 
 
 def noises(model: nn.Module, seed: int, draws: int = 2) -> list[dict[str, Tensor]]:
-    """What each draw added to every entry of the state, measured from outside."""
+    """What each draw added to every entry of the state, measured externally."""
     before = {name: value.clone() for name, value in model.state_dict().items()}
     found: list[dict[str, Tensor]] = []
 
@@ -111,7 +111,7 @@ def test_only_matrices_and_kernels_get_noise_of_the_size_that_was_asked_for() ->
 
 
 def test_every_optimizer_of_a_seed_gets_the_same_noise() -> None:
-    """Two models of one shape with other weights stand for what two optimizers have made of one initialisation."""
+    """Two models of one shape with different weights, as if trained by two optimizers from one initialization."""
     ours, theirs = network(1, 0.1), network(2, 3.0)
     standard = [
         [{name: draw[name] / rms(model.get_parameter(name)) for name in ("0.weight", "3.weight")} for draw in drawn]

@@ -1,4 +1,4 @@
-"""The factor on initial weights."""
+"""The scale factor of the initial weights."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ from tests.harness.test_optimizer import Tied
 
 
 def scaled(model: nn.Module, scale: float) -> dict[str, float]:
-    """By how much each parameter grew; parameters that are 0 are left out."""
+    """The factor by which each parameter grew; parameters that are 0 are omitted."""
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
     scale_initial_weights(model, scale)
     return {

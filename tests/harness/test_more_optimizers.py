@@ -1,4 +1,4 @@
-"""Every optimizer of conf/optimizer: it trains, decays what it should, resumes exactly, and is what its file says."""
+"""Every optimizer of conf/optimizer trains, decays the right parameters, resumes exactly, and is what its file says."""
 
 import copy
 import io
@@ -64,7 +64,7 @@ def test_without_gradients_only_the_matrices_shrink_and_by_lr_times_decay(make_c
     model = small_model()
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter.add_(1.0)  # no entry is 0, which no decay could move
+            parameter.add_(1.0)  # no entry is 0, because decay does not change a 0
     before = copy.deepcopy(model.state_dict())
     optimizer = build_optimizer(model, config)
     for _ in range(10):

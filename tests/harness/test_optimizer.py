@@ -38,7 +38,7 @@ def test_a_vision_transformers_kernels_decay_and_its_tokens_and_positions_do_not
     groups = decay_groups(timm.create_model("vit_tiny_patch16_224"))
     assert "patch_embed.proj.weight" in groups["decay"]
     assert {"cls_token", "pos_embed"} <= set(groups["no_decay"])
-    kernels = 1 + 12 * 4 + 1  # patches; qkv, projection and two MLP matrices a block; head
+    kernels = 1 + 12 * 4 + 1  # patches; qkv, projection and two MLP matrices per block; head
     assert len(groups["decay"]) == kernels
 
 

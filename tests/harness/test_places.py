@@ -1,4 +1,4 @@
-"""Each kind of place, offline: a registry on this machine for npm, a folder of wheels for pip, a package built here."""
+"""Each kind of source, offline: a local registry for npm, a folder of wheels for pip, a package built locally."""
 
 import hashlib
 import os
@@ -89,7 +89,7 @@ def test_archive_with_another_sha256_is_not_unpacked(
 
 @pytest.fixture
 def wheels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder that is all that pip can see."""
+    """A folder that is pip's only package source."""
     folder = tmp_path / "wheels"
     folder.mkdir()
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)

@@ -1,4 +1,4 @@
-"""The plan of an experiment, against counts by hand."""
+"""The plan of an experiment, compared with hand counts."""
 
 import subprocess
 import sys
@@ -41,7 +41,7 @@ def test_the_runs_of_a_study_are_those_of_its_searches_and_confirmations() -> No
 
 def test_the_papers_claim_is_told_with_the_pairs_that_it_takes() -> None:
     claim = plan("image_classification", ["experiment=image_classification/vit_b16_aug", "scale=paper"]).claim
-    # 80.77 against 80.12. By tables of the power of the paired t test (80 %, two-sided 5 %): 34 pairs for an effect of
+    # 80.77 vs 80.12. By tables of the power of the paired t test (80 %, two-sided 5 %): 34 pairs for an effect of
     # half a standard deviation, 10 for a whole one.
     assert claim.startswith("+0.65 in test/top1 (Table 2); ")
     assert "10 at 0.65, 34 at 1.3" in claim
@@ -57,7 +57,7 @@ def test_without_a_cell_all_of_the_papers_are_told(capsys: pytest.CaptureFixture
 
 def test_a_convolution_networks_operations_are_the_published_ones() -> None:
     planned = plan("image_classification", ["experiment=image_classification/resnet50", "scale=paper"])
-    # 4.09 G multiplications a forward pass (torchvision's model card); the first layer has no gradient to its input.
+    # 4.09 G multiplications per forward pass (torchvision's model card); the first layer has no gradient to its input.
     assert planned.flops_per_step / 1024 == pytest.approx(3 * 2 * 4.09e9, rel=0.015)
 
 
@@ -93,7 +93,7 @@ def test_two_towers_have_a_plan_of_what_is_trained(cell: str, millions: float) -
 
 def test_a_cached_towers_operations_are_no_part_of_the_plan() -> None:
     planned = plan("lit", ["experiment=lit/mini"])
-    # One layer of 384 on 12 tokens forward and back, and maps from 1 280 (without a gradient to it) and 384 to 256.
+    # Forward and backward: a layer of 384 on 12 tokens, and maps from 1 280 (without its gradient) and 384 to 256.
     layer = 2 * 12 * 12 * 384**2 + 2 * 2 * 12**2 * 384
     by_hand = 3 * layer + 2 * 2 * 1280 * 256 + 3 * 2 * 384 * 256
     assert planned.flops_per_step / 128 == pytest.approx(by_hand, rel=0.15)

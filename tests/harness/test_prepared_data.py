@@ -1,4 +1,4 @@
-"""The data cache: places in order, content that is checked, and one preparation for all processes."""
+"""The data cache: sources are tried in order, content is checked, and one process prepares it for all."""
 
 import hashlib
 import json
@@ -80,7 +80,7 @@ def test_local_files_that_have_changed_are_read_again(tmp_path: Path, cache: Pat
     place = local_place(tmp_path / "files")
     path = tmp_path / "files" / "test_batch.bin"
     content = bytearray(path.read_bytes())
-    content[0] = (content[0] + 1) % 10  # the label of the first picture: a file of the same size
+    content[0] = (content[0] + 1) % 10  # the label of the first image, so the file size does not change
     path.write_bytes(content)
     changed = prepare(config(place), cache)
     assert changed.fingerprint != small.fingerprint
@@ -134,7 +134,7 @@ def test_when_all_places_fail_one_message_names_each_and_the_way_out(
     assert f"Put its files at {tmp_path / 'empty'} or {tmp_path / 'missing'}" in message
     others = message.removesuffix(".").rsplit("data=", 1)[1].split("|")
     assert {"cifar100", "mnist5k"} <= {*others}
-    assert not {"cifar10", "lm_articles", "lit_emoji"} & {*others}  # itself, and what other tasks read
+    assert not {"cifar10", "lm_articles", "lit_emoji"} & {*others}  # this set, and sets that other tasks read
     assert not [path for path in cache.iterdir() if path.is_dir()]
 
 
@@ -157,7 +157,7 @@ def test_a_process_hashes_a_file_once(small: PreparedData, monkeypatch: pytest.M
 def test_damaged_cache_file_is_named(small: PreparedData, damage: str, mmap: bool) -> None:
     path = small.directory / "test_images.npy"
     content = path.read_bytes()
-    small.load(mmap)  # what this process has checked before says nothing of a file that was changed since
+    small.load(mmap)  # an earlier check in this process does not cover a file that has changed since
     if damage == "changed":
         path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     elif damage == "cut":
@@ -196,7 +196,7 @@ def test_two_processes_download_once(tmp_path: Path, cache: Path) -> None:
     with npm_registry(archive) as (registry, requests):
         command = [sys.executable, "-c", script, json.dumps(config(npm_place(archive))), str(cache)]
         processes = []
-        for npm_cache in ("a", "b"):  # or npm's own cache would hide a second download
+        for npm_cache in ("a", "b"):  # otherwise npm's own cache would hide a second download
             environment = {**os.environ, **registry, "npm_config_cache": str(tmp_path / npm_cache)}
             processes.append(subprocess.Popen(command, env=environment, cwd=ROOT, stdout=subprocess.PIPE, text=True))
         fingerprints = {process.communicate(timeout=60)[0] for process in processes}

@@ -1,5 +1,5 @@
-"""What stands outside a run's name does not change its numbers: accelerate's environment, and what the process has had
-before.
+"""A run's numbers do not depend on anything outside its name: accelerate's environment, or earlier activity of the
+process.
 """
 
 import random
@@ -26,7 +26,7 @@ LAUNCH = ("--gradient_accumulation_steps", "4", "--dynamo_backend", "inductor", 
 
 
 class DrawingNet(nn.Module):
-    """Draws its weights from NumPy's generator, and dropout from Python's own: what libraries do now and then."""
+    """Draws its weights from NumPy's generator and dropout from Python's, as some libraries do."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -43,7 +43,7 @@ DRAWING = ["~model.widths", "~model.in_channels", "~model.num_classes", f"model.
 
 
 def metrics(make_config: MakeConfig, runs_dir: Path, *overrides: str) -> list[dict]:
-    """The rows of a run of that config, which is made anew."""
+    """The rows of a new run of that config."""
     cfg = make_config("optimizer=adamw", f"run.runs_dir={runs_dir}", "train.log_every=1", *overrides)
     execute(cfg)
     return rows(locate(cfg)[2])
@@ -108,7 +108,7 @@ def test_another_way_to_compute_a_step_is_refused(
 
 @pytest.fixture
 def used_process() -> Iterator[None]:
-    """A process in which others have set all that there is to set, and which is itself again afterwards."""
+    """Change every global setting of the process, and restore all of them afterwards."""
     precision, threads = torch.get_float32_matmul_precision(), torch.get_num_threads()
     torch.set_default_dtype(torch.float64)
     torch.set_default_device("meta")
@@ -174,7 +174,7 @@ def test_a_run_after_many_compiled_shapes_is_compiled_all_the_same(
 
 
 def test_every_shape_of_one_run_is_compiled(make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Sentences are cut to the longest of their batch, so that a run of them has many shapes."""
+    """Sentences are padded only to the longest of their batch, so a run has many shapes."""
     cfg = make_config("train.compile=true")
     graphs = []
 

@@ -112,7 +112,7 @@ def test_fresh_starts_anew_where_the_sources_are_the_same_and_keeps_what_it_has_
     execute(cfg)
     began = (directory / "metrics.jsonl").stat().st_ino
     assert began != before
-    execute(cfg)  # another study, or another place of this one, asks for the same run
+    execute(cfg)  # another study, or another part of this one, needs the same run
     assert (directory / "metrics.jsonl").stat().st_ino == began
     assert len(list((directory.parent / ".superseded").iterdir())) == 1
 
@@ -250,7 +250,7 @@ def test_losses_of_examples_that_were_cut_or_flipped_anywhere_are_damage(make_co
         assert find_damage(directory, status) == "example_losses.npz is damaged", size
     for place in range(0, len(content), len(content) // 60):
         path.write_bytes(content[:place] + bytes([content[place] ^ 0x21]) + content[place + 1 :])
-        if find_damage(directory, status) is None:  # such as another date of a file within the archive
+        if find_damage(directory, status) is None:  # such as a different date of a file in the archive
             assert read_example_losses(directory)[1].tolist() == losses, place
     path.unlink()
     assert find_damage(directory, status) == "example_losses.npz is damaged"

@@ -1,4 +1,4 @@
-"""A run that is stopped at any moment, and started again, ends in the same bits."""
+"""A run that is stopped at any point and restarted ends with the same bits."""
 
 import os
 import signal
@@ -22,7 +22,7 @@ LONGER = ["train.steps=24", "train.log_every=1", "run.checkpoint_every=5"]
 
 
 class Killed(BaseException):
-    """Stands for SIGKILL inside one process: nothing catches it but what must."""
+    """Simulates SIGKILL within a process: only code that has to catches it."""
 
 
 def end_of(cfg: DictConfig) -> tuple[list[dict[str, Any]], dict[str, Any]]:
@@ -64,7 +64,7 @@ def test_a_crash_at_any_write_of_the_record_leaves_no_trace(
         nonlocal calls
         calls += 1
         if calls == call:
-            self._metrics.write(b'{"step": 3, "tor')  # what a torn write leaves behind
+            self._metrics.write(b'{"step": 3, "tor')  # the result of a torn write
             self._metrics.flush()
             raise Killed
         return original(self, *arguments, **details)
@@ -153,7 +153,7 @@ def test_a_signal_to_the_process_group_finds_the_data_workers_still_serving(
     assert process.returncode == EXIT_CODE, errors
     assert list(directory.glob("step-*.pt")), errors
     with pytest.raises(ProcessLookupError):
-        os.killpg(process.pid, 0)  # no worker is left
+        os.killpg(process.pid, 0)  # no worker remains
 
 
 def test_a_terminal_that_closes_does_not_stop_what_was_started_to_outlive_it(

@@ -1,4 +1,4 @@
-"""One run, compared with a training loop written out plainly."""
+"""One run, compared with a plain training loop."""
 
 import copy
 import math
@@ -75,7 +75,7 @@ def test_a_run_is_the_training_loop_that_one_would_write_by_hand(make_config: Ma
 
 
 def test_accumulated_micro_batches_give_the_gradient_of_the_batch(make_config: MakeConfig) -> None:
-    """The forward pass of a batch-norm network depends on the micro-batch, so the first linear layer stands in."""
+    """The forward pass of a batch-norm network depends on the micro-batch, so a linear layer is used instead."""
     losses = {}
     for size in (8, 32):
         cfg = make_config(

@@ -36,7 +36,7 @@ OWN = "import math\nfrom somebodys_own import rates\n\n\nclass Optimizer:\n    r
 
 @pytest.fixture
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A small suite, and beside it a package of somebody's own."""
+    """A small suite, and a user's own package next to it."""
     for name, text in OURS.items():
         (tmp_path / "suite" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "suite" / name).write_text(text)
@@ -69,7 +69,7 @@ def edit(path: Path, change: Callable[[str], str]) -> tuple[str, str]:
     [
         "experiments/harness/train.py",  # imported in a function
         "experiments/toy/model.py",  # imported relatively
-        "lion/fused_cpu.cpp",  # beside a module that import_module is called with
+        "lion/fused_cpu.cpp",  # next to a module that import_module is called with
         "experiments/harness/entry.py",
     ],
 )
@@ -93,7 +93,7 @@ def test_a_changed_module_that_the_config_names_changes_the_other_part_alone(che
     "name",
     [
         "suite/experiments/study/sweep.py",
-        "suite/experiments/other/task.py",  # another task's, though a place of the data and the group run name it
+        "suite/experiments/other/task.py",  # belongs to another task, though a data source and the group run name it
         "elsewhere/somebodys_own/unused.py",
     ],
 )

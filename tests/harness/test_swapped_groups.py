@@ -1,4 +1,4 @@
-"""Every model of a task goes with its smoke and mini experiments, or is refused in one sentence."""
+"""Every model of a task works with its smoke and mini experiments, or is refused in one sentence."""
 
 import importlib
 from pathlib import Path
@@ -40,11 +40,11 @@ def models() -> list[tuple[str, str]]:
 
 
 def built(task: str, cfg: Any) -> Any:
-    """What the run itself tries first, without data: the output for two samples on the device ``meta``."""
+    """What the run itself checks first, without data: the output for two samples on the device ``meta``."""
     meta = importlib.import_module(f"experiments.{task}.meta")
     if task not in ("diffusion", "image_classification"):
         return meta.meta_output(meta.meta_model(cfg), cfg, 2)
-    with refused_as("The model cannot take the pictures"):  # as these tasks do, in words of their own
+    with refused_as("The model cannot take the pictures"):  # as these tasks do, with their own message
         return meta.meta_output(meta.meta_model(cfg), cfg, 2)
 
 

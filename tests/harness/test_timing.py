@@ -1,4 +1,4 @@
-"""Peak memory is of training alone."""
+"""Peak memory covers only training."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""What W&B is told, read back from the offline run's own file."""
+"""What is logged to W&B, read back from the offline run's file."""
 
 import json
 import math
@@ -25,7 +25,7 @@ OFFLINE = "run.wandb=offline"
 
 
 def pieces(directory: Path) -> list[Path]:
-    """The offline folders that the run's lives have left, oldest first."""
+    """The offline folders of the run and its resumptions, oldest first."""
     return sorted((directory / "wandb").glob("offline-run-*"), key=lambda path: path.stat().st_mtime_ns)
 
 
@@ -72,7 +72,7 @@ def test_a_complete_run_read_back(make_config: MakeConfig) -> None:
     assert config["optimizer"]["lr"] == cfg.optimizer.lr
     assert config["train"]["batch_size"] == 32
     assert "run" not in config, "paths of this machine stay here"
-    # Every metric is drawn over our own step, and the rows are those of metrics.jsonl.
+    # Every metric is plotted over our own step, and the rows are those of metrics.jsonl.
     assert {"glob_name": "*", "step_metric": "trainer/step"}.items() <= records(folder, "metric")[-1].items()
     assert sent_rows(directory) == read_metrics(directory)
     summary = json.loads(inspect(folder, "--summary"))
@@ -117,7 +117,7 @@ def test_a_failed_run_ends_as_a_failure_and_its_rows_are_sent_once(
     directory = locate(cfg)[2]
     summary = json.loads(inspect(pieces(directory)[0], "--summary"))
     assert (summary["exit_code"], summary["summary"]["status"]) == (1, "failed")
-    # It had rows after its checkpoint of step 3; the second life repeats them in metrics.jsonl and sends the rest only.
+    # It had rows after its checkpoint of step 3; the resumed run rewrites them in metrics.jsonl, and sends the rest.
     execute(cfg)
     assert len(pieces(directory)) == 2
     sent = [

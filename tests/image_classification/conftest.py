@@ -1,4 +1,4 @@
-"""A small ImageNet on disk, with all that its config puts beside it."""
+"""A small ImageNet on disk, with the additional files that its config needs."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -44,7 +44,7 @@ def imagenet(tmp_path: Path) -> dict[str, Any]:
 
 @pytest.fixture
 def compose_cell() -> Iterator[Callable[..., Any]]:
-    """``compose_cell("vit_b16", "seed=1", ...)``: the config of an experiment, as at the scale ``paper``."""
+    """``compose_cell("vit_b16", "seed=1", ...)``: the config of an experiment at the scale ``paper``."""
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         yield lambda cell, *more: compose(

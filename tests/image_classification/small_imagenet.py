@@ -1,4 +1,4 @@
-"""A few pictures in the layouts in which ImageNet and its like are stored: parquet, WebDataset tars, class folders."""
+"""A few images in the layouts of ImageNet and similar sets: parquet, WebDataset tars, class folders."""
 
 import io
 import json
@@ -17,7 +17,7 @@ ORIENTATION = 0x0112
 
 
 def photo(seed: int, size: tuple[int, int] = (60, 44)) -> Image.Image:
-    """A smooth random RGB picture of ``size`` (width, height), so that JPEG keeps it nearly as it is."""
+    """A random RGB image of ``size`` (width, height), smooth so that JPEG hardly changes it."""
     coarse = np.random.default_rng(seed).integers(0, 256, (4, 5, 3), np.uint8)
     return Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC)
 
@@ -29,7 +29,7 @@ def encoded(image: Image.Image, file_format: str = "JPEG", **options: Any) -> by
 
 
 def odd_pictures() -> dict[str, bytes]:
-    """Pictures as ImageNet has them: most are plain colour JPEGs, these are not."""
+    """The kinds of images in ImageNet that are not plain colour JPEGs."""
     rotated = Image.Exif()
     rotated[ORIENTATION] = 6
     transparent = photo(3).convert("RGBA")
@@ -47,7 +47,7 @@ def odd_pictures() -> dict[str, bytes]:
 
 
 def write_parquet(folder: Path, split: str, shards: Sequence[Sequence[tuple[str, bytes, int]]]) -> None:
-    """(name, encoded picture, label) rows, as data/<split>-<shard>-of-<shards>.parquet."""
+    """Rows of (name, encoded image, label) in data/<split>-<shard>-of-<shards>.parquet."""
     features = datasets.Features(
         {"image": datasets.Image(), "label": datasets.ClassLabel(names=[f"n{number:08d}" for number in range(CLASSES)])}
     )
@@ -70,7 +70,7 @@ def write_tar(path: Path, members: Sequence[tuple[str, bytes]]) -> None:
 
 
 def rows(count: int, seed: int, name: str, start: int = 0) -> list[tuple[str, bytes, int]]:
-    """``count`` photos of various sizes; ``name`` holds {number} and {label}."""
+    """``count`` images of various sizes; ``name`` contains {number} and {label}."""
     rng = np.random.default_rng(seed)
     made = []
     for number in range(start, start + count):
@@ -90,7 +90,7 @@ def write_imagenet(folder: Path) -> Path:
     for place, content in zip((2, 9, 21, 25, 30, 33, 38), odd_pictures().values(), strict=True):
         train[place] = (train[place][0], content, train[place][2])
     validation = rows(12, 2, TEST_NAME, start=1)
-    np.random.default_rng(0).shuffle(validation)  # stored in another order than they are numbered
+    np.random.default_rng(0).shuffle(validation)  # not stored in the order of their numbers
     write_parquet(folder, "train", [train[:20], train[20:27], train[27:]])
     write_parquet(folder, "validation", [validation[:5], validation[5:]])
     write_parquet(folder, "test", [[("ILSVRC2012_test_00000001.JPEG", encoded(photo(9)), -1)]])
@@ -109,7 +109,7 @@ def write_v2(folder: Path) -> Path:
 
 
 def write_real(path: Path) -> Path:
-    """Labels of 12 test images: none, the number itself, or several."""
+    """Labels of 12 test images: none, the image's number, or several."""
     path.write_text(json.dumps([[] if number % 4 == 0 else list(range(number % 4)) for number in range(1, 13)]))
     return path
 

@@ -1,4 +1,4 @@
-"""Transforms, by properties that a wrong one would not have."""
+"""Transforms, tested by properties that a wrong one would not have."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,7 +15,7 @@ ComposeCell = Callable[..., Any]
 
 
 def ramp(width: int, height: int) -> Image.Image:
-    """Red is the horizontal place, green the vertical, each from 0 to 255."""
+    """Red is the horizontal position, green the vertical, each from 0 to 255."""
     red, green = np.meshgrid(np.linspace(0, 255, width), np.linspace(0, 255, height))
     return Image.fromarray(np.stack([red, green, np.zeros_like(red)], 2).astype(np.uint8))
 

@@ -1,4 +1,4 @@
-"""Splits that a seed draws, and the loss at the temperature of one read on the other."""
+"""Splits drawn by a seed, and the loss on one split at the temperature fitted on the other."""
 
 from typing import Any
 

@@ -1,5 +1,5 @@
-"""Pictures of any size and kind without random resized crops, as a user's own are; and those of the right size, whose
-bits stay what they were.
+"""Images of any size and kind, such as a user's own, without random resized crops; images of the right size are
+unchanged, bit for bit.
 """
 
 from pathlib import Path
@@ -54,7 +54,7 @@ def own(folder: Path, channels: int = 3) -> list[str]:
 
 @pytest.fixture(autouse=True)
 def smoke(no_library_cache: None) -> None:
-    """No table is left in the library's cache."""
+    """Leave no table in the library's cache."""
 
 
 def test_pictures_of_the_right_size_have_the_bits_that_they_had(make_config: MakeConfig) -> None:
@@ -78,7 +78,7 @@ def test_another_size_becomes_the_square_in_the_middle(make_config: MakeConfig, 
     given = ramp(*size)
     for form in (given, v2.functional.pil_to_tensor(given)):
         found = evaluation_transform(cfg)(form).float()
-        for colour, length in zip(found, size, strict=False):  # red is the horizontal place, green the vertical
+        for colour, length in zip(found, size, strict=False):  # red is the horizontal position, green the vertical
             pixel = 255 / (length - 1) * min(size) / 28
             assert colour.mean() == pytest.approx(127.5, abs=pixel / 2 + 1)
             assert colour.max() - colour.min() == pytest.approx(min(255, 27 * pixel), abs=pixel + 2)
@@ -103,7 +103,7 @@ def test_grey_pictures_for_a_grey_model_keep_their_grey(make_config: MakeConfig,
 
 
 def shapes(task: ImageClassification) -> set[tuple[int, ...]]:
-    """Of all pictures, as training and evaluation take them."""
+    """The pixels of all images, as used in training and evaluation."""
     splits: Any = task._splits
     evaluated = {
         tuple(task._crop(split.picture(number)).shape)

@@ -1,4 +1,4 @@
-"""The cells of the paper: each file against the published numbers, and against its sections on set-up and settings."""
+"""The paper's cells: each file compared with the published numbers and with the paper's set-up and settings."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple

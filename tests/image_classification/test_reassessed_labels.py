@@ -1,4 +1,4 @@
-"""ReaL labels: matched by the number in the file name, counted as their authors count."""
+"""ReaL labels: matched by the number in the file name, scored like the authors' code."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Image classification on stored images: splits, batches, metrics, and whole runs."""
+"""Image classification on stored images: splits, batches, metrics, and complete runs."""
 
 import json
 from collections.abc import Callable
@@ -123,7 +123,7 @@ def test_test_metrics_by_hand_however_the_images_are_shared_out(
     assert metrics["top1"] == pytest.approx(100 * np.mean(labels == 0))
     assert metrics["top5"] == pytest.approx(100 * np.mean(labels < 5))
     assert metrics["v2_top1"] == pytest.approx(100 / 4), "labels 7, 0, 9, 3"
-    # Of the numbers 1 to 12, three have no label and are left out; the others all have label 0 among theirs.
+    # Of the numbers 1 to 12, three have no label and are ignored; the labels of all others include 0.
     real = json.loads(Path(imagenet["real_places"][0]).read_text())
     assert [len(entry) for entry in real].count(0) == 3
     assert (metrics["real_top1"], sums["real_count"]) == (100, 9)
@@ -194,7 +194,7 @@ def test_what_stands_beside_the_set_enters_the_runs_name_and_where_it_lies_does_
 
 
 def pretrained(compose_small: ComposeSmall, *more: str) -> Path:
-    """The folder of a finished run at 32 pixels, on what is called ImageNet-21K."""
+    """The folder of a finished run at 32 pixels on a stand-in for ImageNet-21K."""
     cfg = compose_small("vit_b16", *more)
     cfg.data.name = "imagenet21k"
     execute(cfg)

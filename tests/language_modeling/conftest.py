@@ -18,7 +18,7 @@ BOOKS = {"train": 12, "validation": 3, "test": 3}
 
 
 def book(name: str, num_words: int = 400) -> str:
-    """A text that ``name`` decides, in lines of ten words."""
+    """A text determined by ``name``, in lines of ten words."""
     rng = random.Random(name)
     lines = [" ".join(rng.choices(SENTENCE.split(), k=10)) for _ in range(num_words // 10)]
     return f"{name}\n\n" + "\n".join(lines) + "\n"
@@ -34,7 +34,7 @@ def write_books(folder: Path) -> Path:
 
 
 def data_config(place: dict[str, Any], **more: Any) -> dict[str, Any]:
-    """What ``open_tokens`` takes, for one place."""
+    """The arguments of ``open_tokens``, for one source."""
     defaults = {
         "name": "small",
         "fingerprint": None,
@@ -51,7 +51,7 @@ def books_place(folder: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def books(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """Overrides that put the generated books in the place of a real set."""
+    """Overrides that replace a real data set with the generated books."""
     folder = write_books(tmp_path_factory.mktemp("books") / "pg19")
     place = f"{{kind: local, path: '{folder}', decode: experiments.language_modeling.pg19.books}}"
     return [
@@ -66,7 +66,7 @@ def books(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 @pytest.fixture
 def lm_overrides(books: list[str], tmp_path: Path) -> list[str]:
-    """A smoke run of language modelling on the generated books that writes below ``tmp_path``."""
+    """A language-modelling smoke run on the generated books that writes below ``tmp_path``."""
     return ["scale=smoke", *books, f"run.runs_dir={tmp_path}/runs", f"run.results_dir={tmp_path}/results"]
 
 
@@ -78,7 +78,7 @@ def make_lm(lm_overrides: list[str]) -> Iterator[MakeConfig]:
 
 @pytest.fixture
 def make_plain_lm() -> Iterator[MakeConfig]:
-    """The same of the config as it stands."""
+    """The same with the unchanged config."""
     yield from _composer([])
 
 

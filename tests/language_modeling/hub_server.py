@@ -12,7 +12,7 @@ from urllib.parse import unquote, urlparse
 
 @contextmanager
 def hub_server(root: Path, repo: str, revision: str) -> Iterator[tuple[str, list[str]]]:
-    """Serve ``root`` as the data set ``repo`` at ``revision``: gives the server's address, and the paths asked for."""
+    """Serve ``root`` as the data set ``repo`` at ``revision``; yields the server's address and the requested paths."""
     requests: list[str] = []
 
     class Handler(BaseHTTPRequestHandler):

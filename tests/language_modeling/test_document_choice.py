@@ -1,4 +1,4 @@
-"""Another choice of the documents that are held out for validation."""
+"""A different choice of documents held out for validation."""
 
 from itertools import pairwise
 from pathlib import Path
@@ -16,7 +16,7 @@ Numbered = dict[str, list[tuple[list[int], int, int]]]
 
 
 def token_set(documents: dict[str, list[list[int]]]) -> TokenSet:
-    """Documents whose bytes and words are told by their first token."""
+    """Documents whose first token determines their bytes and words."""
     splits = {}
     for name, own in documents.items():
         tokens, starts = packed(own)
@@ -26,7 +26,7 @@ def token_set(documents: dict[str, list[list[int]]]) -> TokenSet:
 
 
 def read(tokens: TokenSet) -> Numbered:
-    """Each split's documents with their bytes and words, cut at the starts in plain Python."""
+    """Each split's documents with their bytes and words, cut at their starts in plain Python."""
     found: Numbered = {}
     for name, split in tokens.splits.items():
         starts = split.starts.tolist()

@@ -1,4 +1,4 @@
-"""Where documents come from: text files, tables, registry sets; and to which split they go."""
+"""Sources of documents (text files, tables, registry packages), and the split to which each document goes."""
 
 import csv
 import gzip
@@ -33,7 +33,7 @@ def texts(source: Source, skip: int = 0) -> list[str]:
 def test_a_text_file_comes_in_pieces_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = "\ufeffline\r\nnaïve 😀 中文\n\n" * 5
     (tmp_path / "a.txt").write_bytes(text.encode())
-    for read_bytes in range(1, 8):  # every character is cut in two somewhere
+    for read_bytes in range(1, 8):  # every character is split at some cut
         monkeypatch.setattr(text_files, "READ_BYTES", read_bytes)
         pieces = list(file_document(tmp_path / "a.txt").pieces())
         assert "".join(pieces) == text

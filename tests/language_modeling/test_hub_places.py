@@ -1,4 +1,4 @@
-"""The hub's places, with the real libraries against a server that answers as the hub does."""
+"""Sources on the hub, with the real libraries and a server that answers like the hub."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""The text sets under conf/data: offline that each can be tried, over the network that each pin still holds."""
+"""The text sets under conf/data: offline, each config is usable; online, each pinned version still exists."""
 
 import re
 from pathlib import Path

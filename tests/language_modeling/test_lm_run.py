@@ -1,4 +1,4 @@
-"""Runs of language modelling from end to end, with either objective."""
+"""Language-modelling runs end to end, with either objective."""
 
 import json
 import math
@@ -48,7 +48,7 @@ def test_a_new_model_is_about_as_perplexed_as_a_uniform_one(make_lm: MakeConfig)
 def test_training_learns_the_text(make_lm: MakeConfig) -> None:
     cfg = make_lm("optimizer=adamw", "optimizer.lr=0.02", "train.steps=150", "train.evaluate_every=150")
     execute(cfg)
-    # Words drawn from twenty: within a word, letters follow from those before.
+    # Words drawn from twenty, so that within a word the letters are predictable.
     assert last_values(cfg)["test/log_perplexity"] < 0.7 * math.log(300)
 
 

@@ -1,4 +1,4 @@
-"""The paper's models have the paper's sizes, and neither looks where it must not."""
+"""The paper's models have the paper's sizes, and attention masks what it must."""
 
 import pytest
 import torch
@@ -91,7 +91,7 @@ def test_tied_embeddings_positions_biases_and_norms_do_not_decay(make: type[nn.M
 def test_the_largest_models_operations_and_memory_by_hand() -> None:
     planned = plan("language_modeling", ["experiment=language_modeling/oneshot_7b5", "scale=paper"])
     layers, width, tokens, vocabulary = 32, 4096, 1024, 256_000
-    # 12 width^2 multiplications a layer and token, the products of attention, the output; backward makes twice as many
+    # 12 width^2 multiplications per layer and token, the products of attention, the output; backward makes twice that
     forward = 2 * tokens * (layers * 12 * width**2 + vocabulary * width) + layers * 2 * 2 * tokens**2 * width
     assert planned.flops_per_step == pytest.approx(3072 * 3 * forward, rel=0.01)
     assert planned.steps * planned.batch_size * tokens == pytest.approx(300e9, rel=1e-4)

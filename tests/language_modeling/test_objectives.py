@@ -1,4 +1,4 @@
-"""What is predicted, and what that costs: against computations that share nothing with it."""
+"""Predictions and their loss, compared with independent computations."""
 
 import math
 from dataclasses import dataclass
@@ -52,7 +52,7 @@ def evaluated(model: nn.Module, split: Split, process: int = 0, num_processes: i
 
 
 def scalars(sums: dict[str, torch.Tensor]) -> dict[str, float]:
-    """All but the sums by text, which add up to that over all."""
+    """All results except the sums per text, which add up to the total."""
     torch.testing.assert_close(sums["nats_each"].sum(), sums["nats"])
     return {name: value.item() for name, value in sums.items() if name != "nats_each"}
 
@@ -112,7 +112,7 @@ def test_hidden_tokens_are_berts() -> None:
     masked = (inputs == VOCABULARY) & hidden
     kept = (inputs == rows) & hidden
     assert masked.sum() / hidden.sum() == pytest.approx(0.8, abs=0.02)
-    # a random token is by chance the right one once in VOCABULARY
+    # a random token is right with probability 1 / VOCABULARY
     assert kept.sum() / hidden.sum() == pytest.approx(0.1 + 0.1 / VOCABULARY, abs=0.015)
     assert inputs.max() == VOCABULARY
 

@@ -1,4 +1,4 @@
-"""A packing that is killed continues from its journal, and processes that want the same set wait for the first."""
+"""Killed packing continues from its journal, and processes that need the same set wait for the first."""
 
 import json
 import signal
@@ -43,7 +43,7 @@ print(open_tokens(json.loads(sys.argv[1]), Path(sys.argv[2])).fingerprint)
 
 
 class Interrupted(BaseException):
-    """What ends a packing from outside."""
+    """Ways in which packing is interrupted from outside."""
 
 
 @pytest.fixture

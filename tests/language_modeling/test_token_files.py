@@ -1,4 +1,4 @@
-"""Packed tokens: what is in the files, from which place they come, and that damage is noticed."""
+"""Packed tokens: the content of the files, their source, and the detection of damage."""
 
 import json
 from pathlib import Path
@@ -57,7 +57,7 @@ def test_files_hold_each_document_behind_a_separator(folder: Path, tmp_path: Pat
     for split, name in FOLDERS.items():
         files = sorted((folder / name).glob("*.txt"))
         texts = [file.read_bytes().decode() for file in files]
-        if split == "train":  # where a word is longer than a piece: its tokens are not those of the whole word
+        if split == "train":  # a word that is longer than a piece has other tokens than as a whole
             start, end = tokens.splits["train"].starts[3:5]
             assert tokens.tokenizer().decode(tokens.splits["train"].tokens[start + 1 : end].tolist()) == odd
             assert (tokens.splits["train"].tokens[start:end] == 0).sum() == 1

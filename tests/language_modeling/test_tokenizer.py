@@ -1,4 +1,4 @@
-"""The tokenizer: every text comes back, the separator is no text's, and neither threads nor cuts change a token."""
+"""The tokenizer: texts round-trip, no text contains the separator, and neither threads nor chunks change a token."""
 
 import json
 import os
@@ -112,7 +112,7 @@ def test_pieces_have_the_tokens_of_the_whole(parts: list[str], where: int) -> No
 
 
 def _uncuttable_runs(text: str) -> list[str]:
-    """The parts of a text between the places where a cut is harmless, found letter by letter."""
+    """The parts of a text between positions where cutting is harmless, found letter by letter."""
     runs = [""]
     for before, letter in zip(" " + text, text, strict=False):
         if letter in " \n" and not before.isspace():

@@ -1,4 +1,4 @@
-"""Languages without spaces: a run goes by its tokens and bytes, and no number that is only shown ends it."""
+"""Languages without spaces: a run uses tokens and bytes, and a metric that is only displayed never stops it."""
 
 import math
 import random
@@ -132,7 +132,7 @@ def test_what_decides_still_ends_a_run(make: Any, monkeypatch: pytest.MonkeyPatc
 
 
 def test_weights_that_overflow_are_a_divergence_and_no_traceback(make_config: MakeConfig) -> None:
-    """The norm of a step, which is only shown, is infinite a step before the loss is."""
+    """The norm of a step, which is only displayed, becomes infinite one step before the loss."""
     cfg = make_config(
         "optimizer=sgd", "optimizer.lr=1e38", "schedule.warmup_steps=0", "train.clip_norm=null", "train.log_every=1",
     )  # fmt: skip

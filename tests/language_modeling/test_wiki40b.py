@@ -1,4 +1,4 @@
-"""Wiki-40B's mark-up, by hand, and its folders."""
+"""Wiki-40B's markup, parsed by hand, and its folders."""
 
 from pathlib import Path
 

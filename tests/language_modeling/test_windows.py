@@ -15,7 +15,7 @@ SEPARATOR = 0
 
 
 def rolling_windows(document: list[int], context: int) -> Iterator[tuple[list[int], list[int]]]:
-    """(input, what of its continuation counts) of one document, with one token of context at the least."""
+    """Windows of one document as (input, scored part of the continuation), with at least one token of context."""
     first = min(context, len(document))
     if first:
         yield [SEPARATOR, *document[: first - 1]], document[:first]

@@ -1,4 +1,4 @@
-"""Lion written again: Algorithm 2 of arXiv:2302.06675 in numpy float64, and the roundings of google/automl's code."""
+"""Lion reimplemented: Algorithm 2 of arXiv:2302.06675 in numpy float64, and google/automl's roundings."""
 
 from collections.abc import Iterable
 

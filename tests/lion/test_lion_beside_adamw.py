@@ -1,4 +1,4 @@
-"""PyTorch's own inputs for optimizer tests, shipped with it, put to Lion and to AdamW alike."""
+"""Lion and AdamW on the inputs of PyTorch's own optimizer tests, which are shipped with it."""
 
 import copy
 import io
@@ -35,7 +35,7 @@ OWN_SETTINGS: list[dict[str, Any]] = [
 
 
 def lion_inputs(device: str) -> list[OptimizerInput]:
-    """AdamW's, without what AdamW alone has, and Lion's own settings."""
+    """AdamW's settings that Lion has too, and Lion's own."""
     shared = [given for given in optim_inputs_func_adamw(device) if "amsgrad" not in given.kwargs]
     return shared + [OptimizerInput(params=cast(Any, None), kwargs=kwargs, desc=str(kwargs)) for kwargs in OWN_SETTINGS]
 
@@ -54,7 +54,7 @@ LION: Any = OptimizerInfo(
 
 
 def inputs(dtype: torch.dtype = torch.float32) -> Iterator[Any]:
-    """Both optimizers with every setting of theirs and every back end, as far as they may be combined."""
+    """Both optimizers with all their settings and back ends, in every valid combination."""
     for info in (ADAMW, LION):
         for given in _get_optim_inputs_including_global_cliquey_kwargs("cpu", dtype, info):
             excluded = given.kwargs.get("cautious") and (given.kwargs.get("fused"))
@@ -215,7 +215,7 @@ def test_what_adamw_refuses_is_refused(given: ErrorOptimizerInput) -> None:
     error_input = given.optimizer_error_input
     assert given.error_on == OptimizerErrorEnum.CONSTRUCTION_ERROR
     params = error_input.params if error_input.params is not None else [Parameter(torch.zeros(1))]
-    # Lion has tensors for betas never, and says so by a sentence of its own.
+    # Lion never accepts tensors as betas, and has its own error message for them.
     regex = "betas must be two floats" if "betas" in error_input.desc else given.error_regex
     if issubclass(given.error_type, Warning):
         with pytest.warns(given.error_type, match=regex):

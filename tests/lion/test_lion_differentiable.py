@@ -14,7 +14,7 @@ def random(*shape: int) -> Tensor:
 
 
 def step(param: Tensor, grad: Tensor, exp_avg: Tensor, lr: Tensor | float, **settings: Any) -> tuple[Tensor, Tensor]:
-    """Weight and momentum after one step, as a function that autograd can look through."""
+    """Weight and momentum after one step, as a differentiable function."""
     param, exp_avg = param.clone(), exp_avg.clone()
     param.grad = grad
     optimizer = Lion([param], lr=lr, differentiable=True, **settings)
@@ -54,7 +54,7 @@ def test_learning_rate_can_be_learned_through_two_steps() -> None:
     param = torch.tensor([3.0], dtype=torch.float64, requires_grad=True).clone()
     optimizer = Lion([param], lr=lr, differentiable=True)
     for _ in range(2):
-        # The sum comes first: the step is in place, and would invalidate what a square of the parameter saves.
+        # Sum first: the step is in place and would invalidate what squaring the parameter saves for backward.
         param.grad = torch.autograd.grad(param.sum().square(), param, create_graph=True)[0]
         optimizer.step()
     (derivative,) = torch.autograd.grad(param.sum().square(), lr)

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:Lion got bfloat16 or float16 par
 
 
 class Plain(Optimizer):
-    """Lion, in the fewest lines; each planted mistake overrides one of its methods."""
+    """A minimal Lion; each planted mistake overrides one of its methods."""
 
     def __init__(
         self, params: Any, lr: float = 1e-4, betas: tuple[float, float] = (0.9, 0.99), weight_decay: float = 0.0
@@ -189,7 +189,7 @@ class KeepsItsOwnRateOnLoading(Plain):
 
 
 class CoarseEightBits(Plain):
-    """One scale for a whole tensor."""
+    """8-bit momentum with one scale for a whole tensor."""
 
     def new_momentum(self, param: Tensor) -> Tensor:
         return torch.zeros_like(param, dtype=torch.int8 if param.numel() > 4096 else param.dtype)

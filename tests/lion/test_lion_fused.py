@@ -1,4 +1,4 @@
-"""The fused back end has the bits of the loop, whatever the tensors look like, and does no more than it is asked."""
+"""The fused back end gives the same bits as the loop for tensors of every kind, and changes nothing else."""
 
 import copy
 import io
@@ -40,7 +40,7 @@ def stepped(starts: list[Tensor], gradients: list[list[Tensor]], **settings: Any
 
 
 def assert_same_bits(starts: list[Tensor], gradients: list[list[Tensor]], **settings: Any) -> None:
-    """After these steps, between the fused back end and the loop."""
+    """Require the same bits from the fused back end and the loop after these steps."""
     fused, fused_optimizer = stepped(starts, gradients, fused=True, **settings)
     loop, loop_optimizer = stepped(starts, gradients, foreach=False, fused=False, **settings)
     for ours, theirs in zip(fused, loop, strict=True):
@@ -110,7 +110,7 @@ def test_special_values_are_the_loops(momentum_dtype: torch.dtype) -> None:
     start = torch.ones(ENTRIES)
     gradient = torch.zeros(ENTRIES)
     gradient[:4] = torch.tensor([float("nan"), float("inf"), -float("inf"), -0.0])
-    gradient[4:6] = torch.tensor([2**31 - 1, -1], dtype=torch.int32).view(torch.float32)  # NaNs that rounding may wrap
+    gradient[4:6] = torch.tensor([2**31 - 1, -1], dtype=torch.int32).view(torch.float32)  # NaN, overflows if rounded
     settings = {"lr": 0.01, "weight_decay": 0.1, "momentum_dtype": momentum_dtype}
     assert_same_bits([start], [[gradient], [torch.zeros_like(gradient)]], **settings)
 
@@ -184,7 +184,7 @@ def test_a_scaler_leaves_unscaling_and_skipping_to_the_step() -> None:
     param = Parameter(start.clone())
     optimizer = Lion([param], lr=0.01, betas=(0.9, 0.5), fused=True)
     scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
-    scaler.scale(torch.zeros(()))  # which makes the scale
+    scaler.scale(torch.zeros(()))  # creates the scale
     param.grad = gradient * 1024
     scaler.step(optimizer)
     assert torch.equal(param, expected[0])

@@ -1,4 +1,4 @@
-"""The CPU's kernel is compiled once, by the constructor, and neither a kill nor a broken compiler does harm."""
+"""The CPU kernel is compiled once, by the constructor; a kill or a broken compiler does no harm."""
 
 import os
 import signal
@@ -159,7 +159,7 @@ def test_the_instructions_are_those_that_pytorch_is_held_to(capability: str, tmp
 
 
 class PTXASError(Exception):
-    """As Triton's, which is of no common kind."""
+    """Like Triton's, which derives directly from Exception."""
 
 
 def test_a_kernel_that_triton_cannot_compile_is_left_to_the_operators(monkeypatch: pytest.MonkeyPatch) -> None:

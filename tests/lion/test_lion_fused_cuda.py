@@ -1,4 +1,4 @@
-"""The CUDA kernel without a GPU: its bits by Triton's interpreter, and what Triton compiles of it for a GPU."""
+"""The CUDA kernel without a GPU: its bits in Triton's interpreter, and the code that Triton compiles for a GPU."""
 
 import importlib.util
 import re
@@ -26,7 +26,7 @@ SIZES = [0, 1, 16, 17, BLOCK - 1, BLOCK, BLOCK + 1, 2 * BLOCK, 3 * BLOCK + 5]
 
 @pytest.fixture(scope="module")
 def interpreted() -> Iterator[ModuleType]:
-    """lion/fused_cuda.py with its kernel interpreted, on tensors of the CPU."""
+    """lion/fused_cuda.py with its kernel interpreted, on CPU tensors."""
     spec = importlib.util.spec_from_file_location("lion_fused_cuda_interpreted", fused_cuda.__file__)
     assert spec is not None
     assert spec.loader is not None
@@ -55,7 +55,7 @@ def assert_bits_are_the_loops(
     maximize: bool = False,
     grad_scale: Tensor | None = None,
 ) -> None:
-    """Between a step and the loop's, both from these rows."""
+    """Require the same bits from a fused step and the loop's, both from these rows."""
     params, grads, exp_avgs = ([row[column].clone() for row in rows] for column in range(3))
     beta1, beta2 = betas
     sign = -1 if maximize else 1
@@ -216,7 +216,7 @@ def test_nothing_changes_where_gradients_are_not_finite(interpreted: ModuleType)
 def test_bfloat16_is_read_and_written(
     interpreted: ModuleType, param_dtype: torch.dtype, momentum_dtype: torch.dtype
 ) -> None:
-    # Only numbers that need no rounding: the interpreter cuts bfloat16 off, where a GPU rounds to the nearest.
+    # Only numbers that need no rounding: the interpreter truncates to bfloat16, a GPU rounds to nearest.
     param = torch.arange(-64, 64).to(param_dtype)
     grad = torch.arange(64, -64, -1).to(param_dtype)
     exp_avg = torch.arange(0, 256, 2).sub(128).to(momentum_dtype)
@@ -267,7 +267,7 @@ def test_one_compiled_kernel_serves_every_model(compiled: Compiled) -> None:
 def test_a_kernel_is_compiled_for_every_kind_of_argument_before_the_first_step(
     compiled: Compiled, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fused_cuda, "are_fusible", lambda *_: True)  # though no memory is behind them
+    monkeypatch.setattr(fused_cuda, "are_fusible", lambda *_: True)  # although they have no memory
     meta, float32 = torch.device("meta"), torch.float32
     compile_kernel: Any = _kernel.__wrapped__  # without its cache
     monkeypatch.setitem(KERNELS, "meta", "lion.fused_cuda")
@@ -302,7 +302,7 @@ def test_the_compiled_kernel_moves_16_bytes_at_once_and_rounds_as_the_operators(
     widest_bytes = max(dtype.itemsize for dtype in dtypes)
 
     def accesses(dtypes: list[torch.dtype]) -> dict[str, int]:
-        """Of 16 bytes to the widest dtype, and of as many entries, 8 bytes, to the narrower one."""
+        """Accesses have 16 bytes for the widest dtype, and as many entries, 8 bytes, for the narrower one."""
         counts = {"v4": 0, "v2": 0}
         for dtype in dtypes:
             counts["v4" if dtype.itemsize == widest_bytes else "v2"] += entries_of_a_thread * widest_bytes // 16
@@ -311,10 +311,10 @@ def test_the_compiled_kernel_moves_16_bytes_at_once_and_rounds_as_the_operators(
     for direction, columns in (("ld", dtypes), ("st", [dtypes[0], *dtypes[2:]])):
         found = {wide: len(re.findall(rf"{direction}\.global\.{wide}\.b32", code)) for wide in ("v4", "v2")}
         assert found == accesses(columns)
-    # Twice, because the last block of a tensor has code of its own, with a mask.
+    # Twice, because the last block of a tensor has separate code, with a mask.
     fmas = re.findall(r"\bfma\S*", code)
     assert set(fmas) <= {"fma.rn.f32", "fma.rn.f32x2"}
     assert sum(1 + fma.endswith("x2") for fma in fmas) == 2 * entries_of_a_thread
     assert set(re.findall(r"cvt\.\S*bf16\S*\.f32", code)) <= {"cvt.rn.bf16.f32", "cvt.rn.bf16x2.f32"}
     assert ".local" not in code
-    assert "bar.sync" not in code  # as where the entries of a thread differ from dtype to dtype
+    assert "bar.sync" not in code  # as when the entries per thread differ between dtypes

@@ -1,4 +1,4 @@
-"""What only a CUDA device can show: the bits of foreach and of the fused kernel, CUDA graphs, memory."""
+"""Tests that need a CUDA device: the bits of foreach and of the fused kernel, CUDA graphs, memory."""
 
 import io
 from typing import Any
@@ -76,13 +76,13 @@ def test_a_scaler_leaves_unscaling_and_skipping_to_the_kernel_which_does_not_wai
     param = Parameter(torch.ones(3000, device="cuda"))
     optimizer = Lion([param], lr=0.5, fused=True)
     scaler = torch.amp.GradScaler("cuda", init_scale=1024.0)
-    scaler.scale(torch.zeros((), device="cuda"))  # which makes the scale
+    scaler.scale(torch.zeros((), device="cuda"))  # creates the scale
     for gradient, expected in ((1024.0, 0.5), (float("inf"), 0.5)):
         param.grad = torch.full_like(param, gradient)
         scaler.step(optimizer)
         scaler.update()
         assert param.unique().tolist() == [expected]
-        assert param.grad.isinf().all() or param.grad.unique().tolist() == [1.0]  # unscaled, as by AdamW
+        assert param.grad.isinf().all() or param.grad.unique().tolist() == [1.0]  # unscaled, as AdamW does
     one, zero = torch.ones(1, device="cuda"), torch.zeros(1, device="cuda")
     start, ones, momentum = param.detach(), torch.ones_like(param).detach(), torch.zeros_like(param).detach()
     torch.cuda.set_sync_debug_mode("error")
@@ -166,7 +166,7 @@ def test_replayed_cuda_graph_follows_a_changing_lr(fused: bool | None) -> None:
 
 
 def make_pair(shapes: list[tuple[int, ...]], **settings: Any) -> tuple[Lion, Lion, list[tuple[Parameter, Parameter]]]:
-    """A fused and a foreach optimizer of equal parameters."""
+    """A fused and a foreach optimizer with equal parameters."""
     starts = [torch.randn(shape, device="cuda") for shape in shapes]
     fused, foreach = ([Parameter(start.clone()) for start in starts] for _ in range(2))
     settings = {"lr": 0.01, "weight_decay": 0.1, **settings}
@@ -176,10 +176,10 @@ def make_pair(shapes: list[tuple[int, ...]], **settings: Any) -> tuple[Lion, Lio
 
 def test_gradients_that_move_are_found_and_no_step_waits_for_the_gpu() -> None:
     fused, foreach, pairs = make_pair([(1 + index % 7, 9) for index in range(1000)])
-    kept = []  # so that no gradient comes to lie where an older one does
+    kept = []  # so that no gradient reuses an older one's memory
     slope = torch.arange(9.0, device="cuda") - 4
     for step in range(4):
-        # The GPU is behind from here on, and would read a table that the next step has written over.
+        # From here on the GPU lags behind, and would read a table that the next step has overwritten.
         torch.cuda._sleep(50_000_000)
         for ours, theirs in pairs:
             ours.grad = theirs.grad = (-1) ** step * slope.expand_as(ours).contiguous()
@@ -229,7 +229,7 @@ def test_a_graph_is_replayed_rightly_after_other_steps_and_when_their_tables_are
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         fused.step()
-    for _ in range(3):  # by other tables
+    for _ in range(3):  # with other tables
         for ours, _ in pairs:
             ours.grad = torch.zeros_like(ours)
         fused.step()
@@ -237,7 +237,7 @@ def test_a_graph_is_replayed_rightly_after_other_steps_and_when_their_tables_are
         ours.copy_(theirs)
         fused.state[ours]["exp_avg"].zero_()
     fused_cuda._tables.clear()
-    # What was freed is written over.
+    # Freed memory is overwritten.
     littered = [torch.full((2 ** (4 + index % 12),), -1, device="cuda") for index in range(500)]
     littered += [torch.full((2 ** (4 + index % 12),), -1).pin_memory() for index in range(50)]
     for step in range(5):

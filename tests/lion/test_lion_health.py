@@ -1,4 +1,4 @@
-"""measure_step against hand calculations, numpy, and the fault that it exists for."""
+"""measure_step against hand calculations and numpy, and on the hidden NaN that it is meant to find."""
 
 from typing import Any
 

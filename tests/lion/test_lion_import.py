@@ -1,4 +1,4 @@
-"""`from lion import Lion` needs torch alone."""
+"""`from lion import Lion` needs only torch."""
 
 import contextlib
 import importlib.metadata
@@ -48,7 +48,7 @@ def normalized(name: str) -> str:
 
 
 def requirements(package: str, seen: set[str]) -> set[str]:
-    """Names of the distributions that a package requires, and of those that they require; optional ones not."""
+    """Names of the distributions that a package requires, recursively, without optional ones."""
     for requirement in importlib.metadata.requires(package) or []:
         name = normalized(re.split(r"[^A-Za-z0-9._-]", requirement)[0])
         if "extra ==" not in requirement and name not in seen:
@@ -74,4 +74,4 @@ def test_lion_imports_torch_alone() -> None:
         check=False,
     )
     assert finished.returncode == 0, finished.stderr
-    assert finished.stdout == "No module named 'pytest' False\n"  # so other packages were hidden indeed
+    assert finished.stdout == "No module named 'pytest' False\n"  # confirms that other packages were hidden

@@ -46,7 +46,7 @@ def test_a_simulation_builds_and_steps_without_memory_and_leaves_the_kernel_to_t
         optimizer.step()
     assert [state["exp_avg"].shape for state in optimizer.state.values()] == [(2, 3), (2,)]
     assert _kernel.cache_info().currsize == 0
-    for param in model.parameters():  # still simulated, where nothing says so
+    for param in model.parameters():  # still simulated, although nothing indicates it
         assert param.grad is not None
     optimizer.step()
 
@@ -114,7 +114,7 @@ def test_forward_derivatives_without_a_graph_are_seen_too() -> None:
 @pytest.mark.parametrize("settings", [{}, {"fused": True}, {"foreach": False}])
 @pytest.mark.parametrize("entries", [3, 200_000])
 def test_a_parameter_listed_twice_is_stepped_twice_as_by_adamw(entries: int, settings: dict[str, Any]) -> None:
-    """In order: two threads at it would make each entry a matter of luck."""
+    """Sequential: with two threads, the result of each entry would depend on timing."""
     param = param_with_gradient(entries)
     with pytest.warns(UserWarning, match="duplicate parameters"):
         optimizer = Lion([param, param], lr=0.25, **settings)
@@ -179,7 +179,7 @@ def test_steps_of_several_threads_do_not_disturb_each_other() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2, torch.float4_e2m1fn_x2, torch.int8])
 def test_frozen_parameters_of_any_dtype_may_be_in_the_list(dtype: torch.dtype) -> None:
-    # Not torch.empty, which no 4-bit dtype has where deterministic algorithms were asked for.
+    # Not torch.empty, which fails for 4-bit dtypes with deterministic algorithms.
     frozen = Parameter(torch.zeros(4, dtype=torch.int8).view(dtype), requires_grad=False)
     param = param_with_gradient()
     back_ends: list[dict[str, Any]] = [{}, {"fused": True}, {"foreach": True}]
@@ -234,11 +234,11 @@ SCALED = [*itertools.product(DTYPES, [{}, {"fused": True}, {"foreach": True}]), 
 def test_gradients_are_unscaled_after_a_scalers_step_as_after_adamws(
     dtype: torch.dtype, settings: dict[str, Any]
 ) -> None:
-    # A transposed one, and one whose entries lie apart, which the kernel does not take.
+    # A transposed tensor, and one with gaps between its entries, which the kernel does not support.
     params = [Parameter(torch.zeros(4, 6, dtype=dtype)), Parameter(torch.zeros(4, 6, dtype=dtype)[:, ::2])]
     optimizer = Lion(params, lr=0.5, **settings)
     scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
-    scaler.scale(torch.zeros(()))  # which makes the scale
+    scaler.scale(torch.zeros(()))  # creates the scale
     for param in params:
         param.grad = torch.full_like(param, 3072.0)
     scaler.step(optimizer)
@@ -261,7 +261,7 @@ def test_a_full_distributed_state_dict_holds_every_setting(cpu_offload: bool, mo
     optimizer.step()
     options = StateDictOptions(full_state_dict=True, cpu_offload=cpu_offload)
     saved = copy.deepcopy(get_optimizer_state_dict(model, optimizer, options=options))
-    model.zero_grad()  # or the new optimizer is not prepared for loading
+    model.zero_grad()  # otherwise the new optimizer is not ready for loading
     other = Lion(model.parameters())
     set_optimizer_state_dict(model, other, saved, options=options)
     assert other.param_groups[0]["momentum_dtype"] == "bfloat16"
@@ -273,7 +273,7 @@ def test_a_checkpoint_that_holds_the_dtype_itself_loads() -> None:
     optimizer = Lion([param], momentum_dtype=torch.bfloat16)
     optimizer.step()
     state_dict = optimizer.state_dict()
-    state_dict["param_groups"][0]["momentum_dtype"] = torch.bfloat16  # as before groups held its name
+    state_dict["param_groups"][0]["momentum_dtype"] = torch.bfloat16  # as before groups stored its name
     loaded = Lion([param])
     loaded.load_state_dict(state_dict)
     assert loaded.param_groups[0]["momentum_dtype"] == "bfloat16"

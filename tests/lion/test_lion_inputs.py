@@ -1,4 +1,4 @@
-"""What Lion takes and what it refuses: settings, gradients, groups, devices, closures, hooks."""
+"""What Lion accepts and rejects: settings, gradients, groups, devices, closures, hooks."""
 
 import sys
 from typing import Any
@@ -232,7 +232,7 @@ def test_prints_its_settings() -> None:
     ],
 )
 def test_back_end_is_chosen_as_torch_chooses(settings: dict[str, Any], expected: str) -> None:
-    """AdamW on the same parameters is asked as well; CPU is declared a foreach device, as a GPU would be."""
+    """Compared with AdamW on the same parameters; the CPU is declared a foreach device, as a GPU would be."""
     param = Parameter(torch.ones(2)).clone() if settings.get("differentiable") else Parameter(torch.ones(2))
     param.grad = torch.ones(2)
     lion_module, adam_module = sys.modules["lion.lion"], sys.modules["torch.optim.adam"]
@@ -270,7 +270,7 @@ def test_back_end_on_a_cpu(settings: dict[str, Any], expected: str) -> None:
     with patch.object(sys.modules["lion.lion"], expected) as step:
         optimizer.step()
     assert step.called
-    assert optimizer._step_supports_amp_scaling == (settings == {"fused": True})  # as torch's own, where asked for
+    assert optimizer._step_supports_amp_scaling == (settings == {"fused": True})  # like torch's own, if requested
     assert optimizer.param_groups[0]["fused"] == settings.get("fused")
 
 

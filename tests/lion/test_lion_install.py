@@ -1,4 +1,4 @@
-"""`pip install` of this repository is Lion on torch alone, with a kernel in it that needs no compiler any more."""
+"""`pip install` of this repository installs Lion, which needs only torch, with a precompiled kernel."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""bfloat16 training with Kahan summation ends where float32 training ends; without it, it does not."""
+"""bfloat16 training ends where float32 training ends with Kahan summation, but not without."""
 
 import warnings
 from typing import Any
@@ -21,7 +21,7 @@ def text() -> Tensor:
 
 
 def trained_loss(dtype: torch.dtype, **settings: Any) -> float:
-    """Nats a letter, over the whole text, of a perceptron trained to tell each letter from the six before it."""
+    """Nats per letter, over the whole text, of a perceptron trained to predict each letter from the previous six."""
     torch.manual_seed(0)
     model = nn.Sequential(
         nn.Embedding(128, 16), nn.Flatten(), nn.Linear(16 * CONTEXT, 128), nn.ReLU(), nn.Linear(128, 128)
@@ -52,7 +52,7 @@ def test_bfloat16_learns_a_text_as_well_as_float32(back_end: dict[str, bool]) ->
 
 @pytest.mark.parametrize("back_end", [{"foreach": False}, {"foreach": True}])
 def test_small_steps_add_up(back_end: dict[str, Any]) -> None:
-    """Each is a sixteenth of the spacing of bfloat16 numbers below 1."""
+    """Each update is a sixteenth of the spacing of bfloat16 numbers below 1."""
     param = Parameter(torch.ones(3, dtype=torch.bfloat16))
     optimizer = Lion([param], lr=2**-12, kahan_sum=True, **back_end)
     for _ in range(1000):
@@ -72,7 +72,7 @@ def test_the_two_parts_are_the_float32_weight() -> None:
         optimizer.step()
         reference.step()
     both = low.float() + optimizer.state[low]["compensation"].float()
-    # 8 bits of the weight and 8 of what it lacks: each step rounds at 2**-17 of the weight.
+    # 8 bits of the weight and 8 of the compensation: each step rounds at 2**-17 of the weight.
     torch.testing.assert_close(both, exact, rtol=50 * 2**-17, atol=1e-6)
 
 
@@ -148,7 +148,7 @@ def test_a_float32_model_made_low_precision_is_compensated_from_then_on(
     model = nn.Linear(3, 2)
     nn.init.ones_(model.weight)
     optimizer = Lion([model.weight], lr=2**-12, kahan_sum=True, **settings)
-    small_steps(model, optimizer, 1)  # which rounding to the new dtype takes back
+    small_steps(model, optimizer, 1)  # which rounding to the new dtype undoes
     small_steps(model.to(dtype), optimizer, 10)
     both = model.weight.float() + optimizer.state[model.weight]["compensation"].float()
     assert both.unique().tolist() == [1 - 10 * 2**-12]

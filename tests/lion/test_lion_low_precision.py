@@ -25,7 +25,7 @@ def gradients(dtype: torch.dtype) -> list[Tensor]:
 
 
 def rate_of_sign_disagreement(optimizer: Lion, param: Parameter) -> float:
-    """Share of all entries and steps whose update went another way than the float64 reference's."""
+    """Share of all updates (entries times steps) whose sign differs from the float64 reference's."""
     settings = optimizer.param_groups[0]
     given = gradients(param.dtype)
     _, _, expected = algorithm2(
@@ -70,7 +70,7 @@ def test_weight_is_rounded_once_a_step(dtype: torch.dtype, foreach: bool | None)
     param.grad = torch.ones_like(param)
     Lion([param], lr=LR, weight_decay=WEIGHT_DECAY, foreach=foreach).step()
     exact = start.double() * (1 - LR * WEIGHT_DECAY) - LR
-    # Float32 arithmetic before the one rounding can only matter in ties, which these numbers have none of.
+    # Float32 arithmetic before the single rounding matters only for ties, and these numbers have none.
     assert torch.equal(param.detach(), exact.to(dtype))
 
 

@@ -1,4 +1,4 @@
-"""docs/lion.md: its examples run, and what it says of sizes and schedulers is so."""
+"""docs/lion.md: its examples run, and its statements about sizes and schedulers are true."""
 
 import re
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ OWN_LOOP, TRAINER, LIGHTNING, ACCELERATE, TIMM = re.findall(r"```python\n(.*?)``
 
 
 class Classifier(torch.nn.Module):
-    """Logits, or with labels a loss, as Trainer wants them."""
+    """Logits, and a loss if labels are given, as Trainer expects."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -32,7 +32,7 @@ class Classifier(torch.nn.Module):
 
 @pytest.fixture(autouse=True)
 def accelerates_state() -> Iterator[None]:
-    """Is one for the process: the other tests must not find this one's."""
+    """Accelerate's state is global to the process and must not leak into other tests."""
     yield
     AcceleratorState._reset_state(reset_partial_state=True)
 
@@ -50,7 +50,7 @@ def names(tmp_path: Any) -> dict[str, Any]:
         "arguments": TrainingArguments(
             output_dir=str(tmp_path), use_cpu=True, max_steps=2, weight_decay=0.5, report_to=[], save_strategy="no"
         ),
-        "accelerator": Accelerator(cpu=True),  # after TrainingArguments, which reset what it shares
+        "accelerator": Accelerator(cpu=True),  # after TrainingArguments, which reset the shared state
     }
 
 

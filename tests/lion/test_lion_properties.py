@@ -1,4 +1,4 @@
-"""Tensors of all kinds that change between steps: every back end takes the same steps or raises, and none crashes."""
+"""Tensors of all kinds that change between steps: all back ends take the same steps or raise, and none crashes."""
 
 import contextlib
 from collections.abc import Callable
@@ -126,7 +126,7 @@ STEPS = st.lists(
 
 
 class Scenario:
-    """One optimizer over its tensors, which the same seeds make the same for every back end."""
+    """One optimizer and its tensors, which the same seeds make identical for every back end."""
 
     def __init__(self, tensors: list[dict[str, Any]], device: str, shared: bool, seed: int, **options: Any) -> None:
         self.generator = torch.Generator().manual_seed(seed)
@@ -138,12 +138,12 @@ class Scenario:
         self.optimizer = Lion(self.params, **options)
 
     def random(self, shape: Any, dtype: torch.dtype) -> Tensor:
-        # Multiples of a quarter, exact in every dtype, so that no change of dtype costs a bit.
+        # Multiples of a quarter, exact in every dtype, so that changing the dtype loses no bits.
         values = torch.randint(-8, 9, tuple(shape), generator=self.generator) / 4
         return values.to(dtype).to("meta" if self.device == "meta" else "cpu")
 
     def step(self, index: int, change: str, gradient: str) -> str:
-        """The kind of error, if any."""
+        """The type of the error, if any."""
         for param in self.params:
             if param.requires_grad:
                 param.grad = None
@@ -188,11 +188,11 @@ def test_all_back_ends_take_the_same_steps_or_raise(
         back_end
         for back_end in BACK_ENDS
         if not (shared and back_end.get("foreach")) and not (device == "meta" and back_end.get("fused"))
-    ]  # foreach decays all before it updates any, as torch.optim's does, and the kernel is for devices with memory
+    ]  # foreach decays all tensors before it updates any, like torch.optim's, and the kernel needs devices with memory
     with FakeTensorMode() if device == "fake" else contextlib.nullcontext():
         scenarios = [Scenario(tensors, device, shared, seed, **options, **back_end) for back_end in back_ends]
         for index, change, gradient in steps:
-            # Memory shared by tensors of two kinds, which are stepped one kind after the other, is left out.
+            # Not covered: memory shared by tensors of two kinds, since each kind is stepped separately.
             step = (index, "nothing" if shared else change, gradient)
             errors = {scenario.step(*step) for scenario in scenarios}
             assert len(errors) == 1, errors

@@ -1,4 +1,4 @@
-"""Sharded parameters (DTensor, FSDP2): two processes take the steps that one takes on the whole tensors."""
+"""Sharded parameters (DTensor, FSDP2): two processes take the same steps as one process on the whole tensors."""
 
 import copy
 import os
@@ -40,7 +40,7 @@ def check_on_one_process(rank: int, store: str) -> None:
     check_fully_shard(mesh)
     check_checkpoint(mesh, Path(store).parent / "checkpoint")
     dist.barrier()
-    # Gloo's threads outlive the process group, and Python's own end aborts now and then where one of them still holds a
+    # Gloo's threads outlive the process group, and Python's shutdown sometimes aborts while one of them still holds a
     # tensor (github.com/pytorch/pytorch/issues/190489).
     os._exit(0)
 
@@ -81,7 +81,7 @@ def check_fully_shard(mesh: Any) -> None:
 
 
 def check_checkpoint(mesh: Any, folder: Path) -> None:
-    """Saved by both processes in the middle, sharded and whole, training ends as if it had not been."""
+    """Training that both processes save midway, sharded or whole, ends as if it had not been interrupted."""
     settings: dict[str, Any] = {"lr": 0.01, "weight_decay": 0.1, "momentum_dtype": torch.bfloat16, "kahan_sum": True}
 
     def make() -> tuple[Linear, Lion]:
@@ -108,7 +108,7 @@ def check_checkpoint(mesh: Any, folder: Path) -> None:
     dcp.save({"model": saved_model, "optimizer": saved}, checkpoint_id=folder)
     full = StateDictOptions(full_state_dict=True)
     whole_model, whole = copy.deepcopy(get_state_dict(model, optimizer, options=full))
-    offloaded = StateDictOptions(full_state_dict=True, cpu_offload=True)  # to the first process alone
+    offloaded = StateDictOptions(full_state_dict=True, cpu_offload=True)  # only to the first process
     assert bool(get_optimizer_state_dict(model, optimizer, options=offloaded)) == (dist.get_rank() == 0)
 
     for sharded in (True, False):

@@ -1,4 +1,4 @@
-"""What Lion keeps, and how it survives saving, loading, copying and other optimizers' state dicts."""
+"""Lion's state, through saving, loading and copying, and with other optimizers' state dicts."""
 
 import copy
 import io
@@ -63,7 +63,7 @@ def test_settings_stay_as_given() -> None:
         "kahan_sum": False,
         "cautious": False,
         "maximize": False,
-        "foreach": None,  # not what was chosen on this machine: a checkpoint must load on another
+        "foreach": None,  # not this machine's choice: a checkpoint must load on another machine
         "capturable": False,
         "differentiable": False,
         "fused": None,
@@ -255,7 +255,7 @@ def test_loading_hooks_see_what_they_should() -> None:
     assert torch.equal(seen[0], 2 * optimizer.state[model.weight]["exp_avg"])
     assert new_optimizer.state[model.weight]["exp_avg"] is seen[0]
 
-    # Lion's own hooks are gone: loading twice calls the user's once more, nothing else.
+    # Lion's own hooks are removed: loading again calls only the user's.
     new_optimizer.load_state_dict(optimizer.state_dict())
     assert len(seen) == 2
 

@@ -48,13 +48,13 @@ def test_decay_is_not_inside_the_sign(foreach: bool | None) -> None:
 
 @BACK_ENDS
 def test_sign_is_taken_with_the_old_momentum(foreach: bool | None) -> None:
-    # Old momentum 1: 0.5 * 1 + 0.5 * (-0.9) > 0. The new one, 0.1 * 1 + 0.9 * (-0.9) = -0.71, would turn the sign.
+    # Old momentum 1: 0.5 * 1 + 0.5 * (-0.9) > 0. The new one, 0.1 * 1 + 0.9 * (-0.9) = -0.71, would flip the sign.
     assert one_step(0.0, -0.9, 1.0, lr=1.0, betas=(0.5, 0.1), foreach=foreach)[0] == -1.0
 
 
 @BACK_ENDS
 def test_beta1_is_for_the_update_and_beta2_for_the_momentum(foreach: bool | None) -> None:
-    # Update: 0.875 * 1 + 0.125 * (-4) = 0.375. With the betas exchanged it would be 0.125 * 1 + 0.875 * (-4) < 0.
+    # Update: 0.875 * 1 + 0.125 * (-4) = 0.375. With the betas swapped it would be 0.125 * 1 + 0.875 * (-4) < 0.
     weight, momentum = one_step(0.0, -4.0, 1.0, lr=1.0, betas=(0.875, 0.125), foreach=foreach)
     assert weight == -1.0
     assert momentum == 0.125 * 1 - 0.875 * 4
@@ -72,7 +72,7 @@ def test_lr_0_leaves_weights_and_still_averages(foreach: bool | None) -> None:
 
 @BACK_ENDS
 def test_cautious_by_hand(foreach: bool | None) -> None:
-    # Update signs with momentum (4, 4, -4, 0) and beta1 0.5: +, +, -, 0. Gradients agree in the first and third alone:
+    # Update signs with momentum (4, 4, -4, 0) and beta1 0.5: +, +, -, 0. Gradients agree only in the first and third:
     # 2 kept of 4, scaled by 4 / (2 + 1).
     param = Parameter(torch.zeros(4, dtype=torch.float64))
     optimizer = Lion([param], lr=0.75, betas=(0.5, 0.5), cautious=True, foreach=foreach)
@@ -217,7 +217,7 @@ def test_lazily_conjugated_gradient_is_resolved(foreach: bool | None) -> None:
     param = Parameter(torch.zeros(1, dtype=torch.complex64))
     (param.conj() * torch.tensor([1 + 1j])).sum().real.backward()
     assert param.grad is not None
-    assert param.grad.is_conj()  # else there is nothing to test
+    assert param.grad.is_conj()  # otherwise there is nothing to test
     gradient = param.grad.resolve_conj().clone()
     Lion([param], lr=0.5, foreach=foreach).step()
     assert param.item() == complex(-0.5 * gradient.real.sign(), -0.5 * gradient.imag.sign())

@@ -19,7 +19,7 @@ LABELLED_PLACE = "{{kind: local, path: '{}', decode: tests.lit.conftest.decode_l
 
 
 def decode_shapes(folder: Path) -> dict[str, np.ndarray]:
-    """80 pictures of noise around a colour, each with two names: 56 to train, 12 for val, 12 for test."""
+    """80 images of noise around a colour, each with two names: 56 for training, 12 for validation, 12 for the test."""
     rng = np.random.default_rng(0)
     names = [f"{colour} cloud number {number}" for number in range(20) for colour in COLOURS]
     captions = [text for name in names for text in (name, f"a picture of a {name}")]
@@ -33,7 +33,7 @@ def decode_shapes(folder: Path) -> dict[str, np.ndarray]:
 
 
 def decode_labelled(folder: Path) -> dict[str, np.ndarray]:
-    """40 + 30 random pictures of ten classes."""
+    """40 + 30 random images of ten classes."""
     rng = np.random.default_rng(1)
     return {
         "train_images": rng.integers(0, 256, (40, 32, 32, 3), np.uint8),
@@ -45,7 +45,7 @@ def decode_labelled(folder: Path) -> dict[str, np.ndarray]:
 
 @pytest.fixture(scope="session")
 def shapes(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """Overrides that put the generated sets in the place of the real ones."""
+    """Overrides that replace the real data sets with the generated ones."""
     folder = tmp_path_factory.mktemp("shapes")
     return [
         "data.name=shapes",
@@ -62,7 +62,7 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 @pytest.fixture
 def lit_overrides(shapes: list[str], tmp_path: Path) -> list[str]:
-    """A smoke run of LiT on the generated sets that writes below ``tmp_path``."""
+    """A LiT smoke run on the generated sets that writes below ``tmp_path``."""
     return ["scale=smoke", *shapes, f"run.runs_dir={tmp_path}/runs", f"run.results_dir={tmp_path}/results"]
 
 
@@ -74,7 +74,7 @@ def make_lit(lit_overrides: list[str]) -> Iterator[MakeConfig]:
 
 @pytest.fixture
 def make_plain_lit() -> Iterator[MakeConfig]:
-    """The same of the config as it stands."""
+    """The same with the unchanged config."""
     yield from _composer([])
 
 

@@ -1,4 +1,4 @@
-"""A labelled set's classes and the prompts' are joined by their names, where the set says them."""
+"""The classes of a labelled set are matched with the prompts' by name, if the set has names."""
 
 from pathlib import Path
 
@@ -37,7 +37,7 @@ def test_imagenet_s_folders_and_titles_are_known() -> None:
 
     known = ImageNetInfo()
     ids, titles = known.label_names(), [known.index_to_description(number) for number in range(1000)]
-    titles[517] = "crane2"  # as on the hub, where no two names are equal
+    titles[517] = "crane2"  # as on the hub, with all names distinct
     for names in (ids, titles):
         assert prompt_numbers(np.arange(1000), names, "imagenet").tolist() == list(range(1000))
     assert prompt_numbers(np.arange(2), ids[998:], "imagenet").tolist() == [998, 999]
@@ -98,7 +98,7 @@ def test_the_held_out_part_of_arrays_is_there_or_left_out_or_refused() -> None:
 def test_too_few_pairs_for_recall_are_refused(make_lit: MakeConfig, tmp_path: Path) -> None:
     place = f"{{kind: local, path: '{tmp_path}', decode: tests.lit.test_class_names.few_shapes}}"
     cfg = make_lit("data.name=few", f"data.places=[{place}]")
-    with pytest.raises(DataError, match=r"split test of data=few has 10 pictures .* Hold more out"):
+    with pytest.raises(DataError, match=r"split test of data=few has only 10 images .* hold more out"):
         build(cfg, locate(cfg)[1])
 
 

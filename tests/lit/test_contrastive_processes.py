@@ -1,4 +1,4 @@
-"""Two processes with half the batch each get the loss and the gradient of one process with all of it."""
+"""Two processes with half the batch each get the same loss and gradient as one process with the whole batch."""
 
 import os
 import subprocess
@@ -25,7 +25,7 @@ dist.all_reduce(loss.detach())
 if rank == 0:
     torch.save({"loss": loss.detach() / 2, "grad": weight.grad / 2}, sys.argv[1])
 dist.barrier()
-os._exit(0)  # Python's own end aborts now and then where gloo still holds a tensor (pytorch issue 190489)
+os._exit(0)  # Python's shutdown sometimes aborts while gloo still holds a tensor (pytorch issue 190489)
 """
 
 

@@ -1,4 +1,4 @@
-"""Validation on other pairs, without a locked output computed again."""
+"""Validation on different pairs, without recomputing locked outputs."""
 
 import numpy as np
 import pytest
@@ -38,7 +38,7 @@ def test_captions_stay_with_their_images() -> None:
 def test_a_drawn_split_parts_the_same_pairs_and_computes_nothing_again(
     make_lit: MakeConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # The generated pictures of a colour are all alike, and would be one group.
+    # Generated images of the same colour look alike and would form one group.
     alone = {"train": np.arange(56), "val": np.arange(56, 68), "test": np.arange(68, 80)}
     monkeypatch.setattr("experiments.lit.task.split_groups", lambda opened, cache_dir: alone)
     own = build(make_lit(*CACHED), locate(make_lit(*CACHED))[1])

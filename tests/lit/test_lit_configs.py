@@ -1,4 +1,4 @@
-"""The configs of LiT: experiments compose, the paper's towers have their sizes, every place can be tried."""
+"""The LiT configs: experiments compose, the paper's towers have the right sizes, every source can be opened."""
 
 import re
 from importlib import import_module

@@ -1,4 +1,4 @@
-"""Runs of LiT from end to end, whichever tower is locked."""
+"""LiT runs end to end, whichever tower is locked."""
 
 import json
 import math
@@ -47,7 +47,7 @@ def test_the_temperature_is_logged_at_every_evaluation_and_does_not_decay(make_l
 
 
 def test_training_on_pairs_finds_the_pairs(make_lit: MakeConfig) -> None:
-    # Captions and pictures agree in one of four colours, so 4 times chance is what can be learnt: of 12 pictures, 3.
+    # Captions and images share one of four colours, so at best 4 times chance can be learnt: 3 of 12 images.
     cfg = make_lit("optimizer=adamw", "train.steps=60", "train.evaluate_every=60", "train.log_every=60", *CACHED)
     execute(cfg)
     last = {key: value for row in rows(locate(cfg)[2]) for key, value in row.items()}
@@ -57,7 +57,7 @@ def test_training_on_pairs_finds_the_pairs(make_lit: MakeConfig) -> None:
 
 def test_cached_features_train_what_the_locked_tower_in_the_model_trains(make_lit: MakeConfig) -> None:
     losses = []
-    for crop in ("data.crop_area=null", "data.crop_area=[1.0,1.0]"):  # a crop of everything: the same picture
+    for crop in ("data.crop_area=null", "data.crop_area=[1.0,1.0]"):  # a crop of everything: the same image
         cfg = make_lit(*LOCK_IMAGE, crop, "train.log_every=1", "model.chunk_size=null")
         execute(cfg)
         losses.append([row["train/loss"] for row in rows(locate(cfg)[2]) if "train/loss" in row])

@@ -1,4 +1,4 @@
-"""Pairs as arrays, and a split that lets nothing leak."""
+"""Pairs as arrays, and a split without leaks."""
 
 import json
 from pathlib import Path
@@ -45,7 +45,7 @@ def test_a_picture_is_put_whole_on_a_white_square() -> None:
 
 def test_no_caption_and_no_near_duplicate_is_in_two_splits() -> None:
     rng = np.random.default_rng(0)
-    seeds = rng.integers(0, 120, 300)  # many pictures more than once, each time with a little noise
+    seeds = rng.integers(0, 120, 300)  # many images more than once, each time with a little noise
     images = np.stack([square(picture(int(seed)), 32) for seed in seeds])
     noisy = np.clip(images + rng.integers(-4, 5, images.shape), 0, 255).astype(np.uint8)
     captions = [[f"thing {number}", f"tag {number}"] for number in rng.integers(0, 200, 300)]

@@ -12,7 +12,7 @@ def test_the_sheet_shows_queries_and_the_five_nearest(make_lit: MakeConfig) -> N
     cfg = make_lit()
     execute(cfg)
     page = write_sheet(locate(cfg)[2], cfg).read_text(encoding="utf-8")
-    assert page.count("<tr>") == 2 * 12  # of 12 test pictures each is a query
+    assert page.count("<tr>") == 2 * 12  # each of the 12 test images is a query
     assert page.count("class='right'") + page.count("class='wrong'") == 2 * 12 * 5
     assert page.count("data:image/png") == 12 + 12 * 5
     assert "http" not in page

@@ -1,4 +1,4 @@
-"""What is locked stays as it is, and chunks give the whole batch's gradient."""
+"""Locked parts do not change, and chunks give the whole batch's gradient."""
 
 import weakref
 from typing import Any

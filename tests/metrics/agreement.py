@@ -1,6 +1,6 @@
-"""Every declared metric beside an independent implementation, and docs/metrics.md with the largest difference seen.
+"""Compare every declared metric with an independent implementation; docs/metrics.md has the largest difference seen.
 
-python -m tests.metrics.agreement   # measures anew and writes docs/metrics.md
+python -m tests.metrics.agreement   # measure again and write docs/metrics.md
 """
 
 import math
@@ -66,7 +66,7 @@ Values = dict[str, float]
 
 @dataclass(frozen=True)
 class Check:
-    """Some metrics of some tasks, by two implementations."""
+    """Some metrics of some tasks, computed by two implementations."""
 
     tasks: tuple[str, ...]
     names: tuple[str, ...]
@@ -91,7 +91,7 @@ def _share(right: Sequence[bool]) -> float:
 
 
 def classification(rng: np.random.Generator) -> tuple[Values, Values]:
-    """Logits whose classes are right more often than by chance."""
+    """Logits that are right more often than by chance."""
     labels = rng.integers(0, 20, 301)
     logits = (rng.normal(size=(301, 20)) + 2 * np.eye(20)[labels]).astype(np.float32)
     real = np.where(rng.random((301, 3)) < 0.4, -1, rng.integers(0, 20, (301, 3)))
@@ -115,7 +115,7 @@ def classification(rng: np.random.Generator) -> tuple[Values, Values]:
 
 
 def calibration(rng: np.random.Generator) -> tuple[Values, Values]:
-    """Logits too large or too small, of a validation and a test split."""
+    """Logits of a validation and a test split, too large or too small."""
     splits, factor = [], np.exp(rng.normal())
     for _ in range(2):
         labels = rng.integers(0, 7, 400)
@@ -142,7 +142,7 @@ def calibration(rng: np.random.Generator) -> tuple[Values, Values]:
 
 
 class Said(nn.Module):
-    """A classifier whose logits are what goes in."""
+    """A classifier that returns its input as logits."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -169,7 +169,7 @@ def texts(rng: np.random.Generator) -> tuple[Values, Values]:
 
 
 def glue(rng: np.random.Generator) -> tuple[Values, Values]:
-    """Two classes or a similarity; one answer in ten is none."""
+    """Two classes or a similarity; one answer in ten is invalid."""
     theirs: Values = {}
     sums: dict[str, Any] = {"loss": 0.0, "count": 0, "invalid": 0, "cut": 0}
     parts = {f"{task}{part}": task for task, declared in TASKS.items() for part in declared.test_splits}
@@ -184,7 +184,7 @@ def glue(rng: np.random.Generator) -> tuple[Values, Values]:
         if task == "stsb":
             theirs["stsb_pearson"] = 100 * float(stats.pearsonr(labels, meant).statistic)
             theirs["stsb_spearman"] = 100 * float(stats.spearmanr(labels, meant).statistic)
-        elif task == "cola":  # Gorodkin's correlation of the classes' indicators, none of them a class of its own
+        elif task == "cola":  # Gorodkin's correlation of the classes' indicators, where "none" is not a separate class
             x, y = ([[value == kind for kind in (0, 1, NO_ANSWER)] for value in values] for values in (labels, meant))
             a, b = (np.array(values, float) - np.mean(values, 0) for values in (x, y))
             theirs["cola"] = 100 * float((a * b).sum() / math.sqrt((a * a).sum() * (b * b).sum()))
@@ -202,7 +202,7 @@ def glue(rng: np.random.Generator) -> tuple[Values, Values]:
 
 
 class Towers:
-    """Stands for two towers whose outputs are what goes in."""
+    """A stand-in for two towers that returns its inputs."""
 
     logit_scale = torch.zeros(())
 
@@ -222,7 +222,7 @@ def _units(rng: np.random.Generator, count: int, near: np.ndarray | None = None)
 
 
 def pairs(rng: np.random.Generator) -> tuple[Values, Values]:
-    """120 images of one to three captions."""
+    """120 images with one to three captions each."""
     starts = np.cumsum([0, *rng.integers(1, 4, 120)])
     owners = np.repeat(np.arange(120), np.diff(starts))
     images = _units(rng, 120)
@@ -252,7 +252,7 @@ def pairs(rng: np.random.Generator) -> tuple[Values, Values]:
 
 
 def zero_shot(rng: np.random.Generator) -> tuple[Values, Values]:
-    """Images of 12 classes, three prompts a class."""
+    """Images of 12 classes, three prompts per class."""
     prompts, labels = _units(rng, 36), rng.integers(0, 12, 250)
     images = _units(rng, 250, prompts.reshape(12, 3, 24).mean(1)[labels])
     inputs = ZeroShotInputs(
@@ -306,7 +306,7 @@ def language(rng: np.random.Generator) -> tuple[Values, Values]:
 
 
 def images(rng: np.random.Generator) -> tuple[Values, Values]:
-    """Features of two sets: correlated, not negative, as a network's are."""
+    """Features of two sets, correlated and non-negative like a network's."""
     mixing = rng.normal(size=(48, 48)) / np.arange(1, 49)[:, None]
     a, b = (np.maximum(rng.normal(size=(300, 48)) @ mixing + shift, 0) for shift in (0.1, 0.0))
     mean, covariance = moments(b)
@@ -332,7 +332,7 @@ def clip(rng: np.random.Generator) -> tuple[Values, Values]:
 
 
 def noise(rng: np.random.Generator) -> tuple[Values, Values]:
-    """What a network says of the velocity, judged as the noise that it stands for."""
+    """A network's velocity prediction, scored as the noise that it implies."""
     pictures, truth, said = rng.normal(size=(3, 64, 3, 4, 4)).astype(np.float32)
     timesteps = rng.integers(0, 900, 64)
     process = ForwardProcess(NoiseConfig(schedule="squaredcos_cap_v2", target="v_prediction"))
@@ -394,7 +394,7 @@ CHECKS = (
 
 
 def differences(check: Check, draws: int, seed: int = 0) -> dict[str, float]:
-    """By metric the largest difference in ``draws`` random inputs, as a share of the independent value."""
+    """The largest difference of each metric over ``draws`` random inputs, relative to the independent value."""
     largest = dict.fromkeys(check.names, 0.0)
     for draw in range(draws):
         ours, theirs = check.compute(np.random.default_rng((seed, draw)))

@@ -1,4 +1,4 @@
-"""Every metric that a task declares agrees with an independent implementation, and stands in docs/metrics.md."""
+"""Every metric that a task declares agrees with an independent implementation and is listed in docs/metrics.md."""
 
 import pytest
 

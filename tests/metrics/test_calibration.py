@@ -31,7 +31,7 @@ def test_the_size_of_all_logits_does_not_matter(factor: float) -> None:
         )
         for by in (1.0, factor)
     )
-    # By sample too, against how much samples differ: the temperature that is found moves by a ten-thousandth.
+    # Per sample too, relative to the spread of samples: the fitted temperature differs by a ten-thousandth.
     assert np.abs(other - one).max() < 1e-3 * one.std()
     assert other.mean() == pytest.approx(one.mean(), rel=1e-5)
 
@@ -59,7 +59,7 @@ def test_sums_of_parts_are_those_of_the_whole() -> None:
 
 
 def test_guesses_without_a_reason_cost_the_logarithm_of_the_classes() -> None:
-    """Logits that say nothing of the labels are best at the highest temperature."""
+    """For logits that are unrelated to the labels, the highest temperature is best."""
     torch.manual_seed(4)
     logits, labels = torch.randn(2000, 9), torch.randint(0, 9, (2000,))
     nats = temperature_nats(logits, labels).sum(0).tolist()
@@ -67,11 +67,11 @@ def test_guesses_without_a_reason_cost_the_logarithm_of_the_classes() -> None:
 
 
 def test_a_classifier_that_is_right_as_often_as_it_says_has_no_calibration_error() -> None:
-    # Two of three right at a confidence of 2/3, and four of four at 1.
+    # Two of three correct at a confidence of 2/3, and four of four at 1.
     logits = torch.tensor([[math.log(2), 0.0]] * 3 + [[60.0, 0.0]] * 4)
     labels = torch.tensor([0, 0, 1, 0, 0, 0, 0])
     sums = {name: value.tolist() for name, value in confidence_sums(logits, labels).items()}
     assert calibration_error(sums["confidence"], sums["confident_right"], 7) == pytest.approx(0, abs=1e-5)
     wrong = {name: value.tolist() for name, value in confidence_sums(logits, 1 - labels).items()}
-    # Three at 2/3 with one right, four at 1 with none: (3 * 1/3 + 4) / 7.
+    # Three at 2/3 with one correct, four at 1 with none: (3 * 1/3 + 4) / 7.
     assert calibration_error(wrong["confidence"], wrong["confident_right"], 7) == pytest.approx(500 / 7)

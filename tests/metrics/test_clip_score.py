@@ -18,14 +18,14 @@ def test_it_is_the_cosine_where_that_is_positive() -> None:
 
 
 class MeanColour(nn.Module):
-    """Sees the mean of each colour channel; texts are numbers of channels."""
+    """Embeds an image as the mean of each colour channel; texts are channel numbers."""
 
     visual = SimpleNamespace(image_size=(8, 8))
 
     def encode_image(self, images: Tensor) -> Tensor:
         assert images.shape[1:] == (3, 8, 8)
         mean, std = (torch.tensor(values) for values in (open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD))
-        return images.mean((2, 3)) * std + mean  # what the pixels were before they were normalised
+        return images.mean((2, 3)) * std + mean  # the pixels before normalization
 
     def encode_text(self, tokens: Tensor) -> Tensor:
         return torch.eye(3)[tokens]

@@ -1,4 +1,4 @@
-"""The Frechet distance against an independent computation, and what must hold of it."""
+"""The Frechet distance against an independent computation, and its required properties."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ def distance(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def features(count: int, dimensions: int, seed: int, shift: float = 0.0) -> np.ndarray:
-    """Correlated, not negative, with a spectrum that falls off: like those of a network."""
+    """Features like a network's: correlated and non-negative, with a decaying spectrum."""
     rng = np.random.default_rng(seed)
     mixing = np.random.default_rng(99).normal(size=(dimensions, dimensions)) / np.arange(1, dimensions + 1)[:, None]
     return np.maximum(rng.normal(size=(count, dimensions)) @ mixing + shift, 0).astype(np.float32)
@@ -23,7 +23,7 @@ def features(count: int, dimensions: int, seed: int, shift: float = 0.0) -> np.n
 def test_it_is_the_one_that_scipys_matrix_square_root_gives(count: int, dimensions: int) -> None:
     a, b = features(count, dimensions, 0, 0.1), features(3 * count, dimensions, 1)
     cov_a, cov_b = np.cov(a.astype(np.float64), rowvar=False), np.cov(b.astype(np.float64), rowvar=False)
-    # scipy needs a matrix that is not singular, where there are fewer samples than dimensions
+    # scipy needs a non-singular matrix, even with fewer samples than dimensions
     ridge = 1e-9 * np.eye(dimensions)
     root = scipy.linalg.sqrtm((cov_a + ridge) @ (cov_b + ridge)).real
     shift = a.astype(np.float64).mean(0) - b.astype(np.float64).mean(0)

@@ -43,7 +43,7 @@ def unit_vectors(count: int, seed: int) -> Tensor:
 
 
 def test_a_collapsed_model_scores_chance() -> None:
-    # Copies of one vector, with rounding as matrix products of another shape or device would have it.
+    # Copies of one vector, with rounding errors like those of matrix products of another shape or device.
     images, texts = unit_vectors(1, 0).repeat(100, 1), unit_vectors(1, 1).repeat(500, 1)
     texts = texts + 1e-7 * unit_vectors(500, 2)
     owners = torch.arange(500) // 5

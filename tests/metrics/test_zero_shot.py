@@ -7,7 +7,7 @@ from experiments.metrics.zero_shot import class_embeddings, prompts
 
 
 class HashedTexts:
-    """A stand-in for CLIP: every text has a random embedding of its own."""
+    """A stand-in for CLIP that gives every text a random embedding."""
 
     def __init__(self, texts: list[str]) -> None:
         self.numbers = {text: number for number, text in enumerate(texts)}

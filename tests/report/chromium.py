@@ -1,4 +1,4 @@
-"""One page in a headless Chromium, driven over its DevTools pipe; what it logs and fetches is kept for the test."""
+"""One page in a headless Chromium, driven over its DevTools pipe; console output and requests are recorded."""
 
 import fcntl
 import json
@@ -14,7 +14,7 @@ EXECUTABLE = shutil.which("chromium") or shutil.which("chromium-browser") or shu
 
 
 class Page:
-    """A tab. ``problems`` holds everything that its console showed, ``requests`` the addresses that it asked for."""
+    """A tab. ``problems`` has all console messages, ``requests`` all requested addresses."""
 
     def __init__(self, commands: int, answers: int) -> None:
         """``commands`` and ``answers`` are this end's descriptors of the pipe."""
@@ -75,16 +75,16 @@ class Page:
         self.evaluate("new Promise(done => setTimeout(done, 300))")
 
     def click(self, selector: str, across: float = 0.5, down: float = 0.5) -> None:
-        """A click with the mouse on the first element that ``selector`` finds, at these shares of its size."""
+        """Click on the first element that ``selector`` finds, at these fractions of its size."""
         x, y = self._place(selector, across, down)
         self._mouse("mouseMoved", x, y)
-        self.settle()  # plotly finds out what it hovers over
+        self.settle()  # lets plotly register what it hovers over
         self._mouse("mousePressed", x, y)
         self._mouse("mouseReleased", x, y)
         self.settle()
 
     def drag(self, selector: str, start: float, end: float) -> None:
-        """Draw the mouse across the middle of an element, between these shares of its width."""
+        """Drag the mouse across the middle of an element, between these fractions of its width."""
         for kind, across in (("mousePressed", start), ("mouseMoved", end), ("mouseReleased", end)):
             self._mouse(kind, *self._place(selector, across, 0.5))
             self.settle()
@@ -108,7 +108,7 @@ class Page:
 
 @contextmanager
 def chromium(profile: Path) -> Iterator[Page]:
-    """A tab of a fresh Chromium with its profile in the folder ``profile``."""
+    """A tab of a new Chromium with its profile in the folder ``profile``."""
     assert EXECUTABLE
     command = [EXECUTABLE, "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
     command += ["--disable-dev-shm-usage", "--no-first-run", f"--user-data-dir={profile}", "--remote-debugging-pipe"]

@@ -53,7 +53,7 @@ def write_record(
 
 @contextmanager
 def held(directory: Path) -> Iterator[None]:
-    """Hold a run as the process does that trains it."""
+    """Lock a run like the process that trains it."""
     with (directory / "lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

@@ -1,4 +1,4 @@
-"""The pages of the dashboard: what stands on them, where their links lead, and that nothing in them comes alive."""
+"""The dashboard's pages: their content, their links, and that no text in them is executed."""
 
 import json
 import re
@@ -55,7 +55,7 @@ def build(tmp_path: Path) -> Path:
 
 
 def broken_links(folder: Path) -> list[str]:
-    """Links of all pages that lead to no file, or to no place on its page."""
+    """Broken links of all pages: to a missing file or a missing anchor."""
     pages = {path.name: Page(path) for path in folder.glob("*.html")}
     broken = []
     for name, page in pages.items():
@@ -169,7 +169,7 @@ def test_plotly_knows_every_property_of_the_charts(write_study: WriteStudy, tmp_
 
     write_study(numbers=range(7))
     charts = Page(build(tmp_path) / STUDY_PAGE).data["charts"]
-    charts = json.loads(re.sub(r'"--\w+"', '"red"', json.dumps(charts))).values()  # page.js puts in a theme's colours
+    charts = json.loads(re.sub(r'"--\w+"', '"red"', json.dumps(charts))).values()  # page.js inserts a theme's colours
     assert [len(go.Figure(chart).data) for chart in charts] == [3, 3, 2 * 6 + 2, *[3] * 8]
 
 

@@ -1,4 +1,4 @@
-"""The dashboard in a headless Chromium: it draws, its filters and links work, and its console stays empty."""
+"""The dashboard in a headless Chromium: it renders, its filters and links work, and its console stays empty."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,7 +26,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
 
 @pytest.fixture
 def folder(write_study: WriteStudy, tmp_path: Path) -> Path:
-    """A dashboard of two finished studies, one of them with a reproduction, and one under way."""
+    """A dashboard of two finished studies, one of them with a reproduction, and one in progress."""
     write_study()
     write_study("lit", numbers=range(7))
     for seed, status in enumerate(("complete", "running")):

@@ -1,4 +1,4 @@
-"""The figures of a synthetic study: what they show, and that equal data give equal bytes."""
+"""The figures of a synthetic study: their content, and that equal data give identical bytes."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""The verdict in words, against sentences and numbers written by hand."""
+"""The verdict in words, compared with sentences and numbers written by hand."""
 
 from typing import Any
 

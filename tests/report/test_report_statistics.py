@@ -1,4 +1,4 @@
-"""The page about the statistics: equal sources give equal bytes, and what it says is what its tables show."""
+"""The statistics page: equal sources give identical bytes, and its text agrees with its tables."""
 
 import re
 

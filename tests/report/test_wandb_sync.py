@@ -1,4 +1,4 @@
-"""What W&B's server has in the end, whatever became of a run's own connection to it."""
+"""What W&B's server has in the end, whatever happened to the run's connection."""
 
 import os
 import signal
@@ -42,7 +42,7 @@ def server(listening: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
 
 
 def held(server: Server, run: Path) -> list[tuple[int, dict[str, float]]]:
-    """The rows of the server by their place, as metrics.jsonl has them, without times: a resumed run takes others."""
+    """The server's rows in order, as in metrics.jsonl, without times, which differ after a resumption."""
     return [(row["_step"], untimed({**row, "step": row["trainer/step"]})) for row in server.history.get(run.name, [])]
 
 
@@ -56,14 +56,14 @@ def untimed(row: dict[str, Any]) -> dict[str, float]:
 
 
 def execute_until(cfg: Any, row: int, and_services: bool) -> None:
-    """Run in a fork that dies by SIGKILL before a row is sent, with W&B's service or not."""
+    """Run in a fork that is killed by SIGKILL before a row is sent, with or without W&B's service."""
     child = os.fork()
     if child == 0:
         log = Tracker.log
 
         def killing(self: Tracker, values: dict[str, float]) -> None:
             if self._rows_seen == row:
-                time.sleep(1)  # for W&B to have sent some of them
+                time.sleep(1)  # so that W&B has sent some of them
                 for service in psutil.Process().children() if and_services else []:
                     service.kill()
                 os.kill(os.getpid(), signal.SIGKILL)
@@ -98,7 +98,7 @@ def test_a_run_that_was_killed_while_it_was_online_has_every_row_once(
     run = locate(cfg)[2]
     execute_until(cfg, 5, and_services)
     assert sync(run.parents[1])
-    assert held(server, run) == recorded(run)  # of a run that may never be continued
+    assert held(server, run) == recorded(run)  # of a run that may never be resumed
     execute(cfg)
     assert held(server, run) == recorded(run)
     assert sync(run.parents[1])

@@ -1,4 +1,4 @@
-"""The workspaces that W&B would be given, held against the rows of runs; nothing here has an account."""
+"""The workspaces that would be sent to W&B, checked against the rows of runs; no account is used."""
 
 import json
 import subprocess
@@ -62,7 +62,7 @@ def test_every_metric_and_axis_is_one_that_the_runs_of_the_view_log(make_config:
         assert lines
         assert bool(bars) is tested
         assert bool(scatters) is not tested
-        for line in lines:  # W&B draws only what one row holds of both
+        for line in lines:  # W&B plots only rows that contain both
             assert any(line["xAxis"] in row and line["metrics"][0] in row for row in rows), line
         for bar in bars:
             assert any(bar["metrics"][0] in row for row in rows), bar
@@ -103,7 +103,7 @@ def test_a_view_takes_in_the_runs_of_one_study_and_one_job_type_all_of_them(make
 
 @pytest.fixture
 def pushed(monkeypatch: pytest.MonkeyPatch) -> list[internal.View]:
-    """What reaches W&B; a view is known there once it was pushed."""
+    """What is sent to W&B; a view exists there after it has been pushed."""
     sent: list[internal.View] = []
 
     def upsert(view: internal.View) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""A server that answers W&B's client (0.31) as far as a run and its resumption need it, and keeps the rows."""
+"""A server that implements what W&B's client (0.31) needs to log and resume a run, and stores the rows."""
 
 import gzip
 import json
@@ -10,7 +10,7 @@ from typing import Any
 
 
 class Server(ThreadingHTTPServer):
-    """``history`` holds the rows of each run in the order in which they came; one that ``refuses`` answers with 503."""
+    """``history`` has the rows of each run in order of arrival; a server that ``refuses`` answers with 503."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
@@ -19,7 +19,7 @@ class Server(ThreadingHTTPServer):
 
     @property
     def url(self) -> str:
-        """Where it listens."""
+        """The server's address."""
         return f"http://127.0.0.1:{self.server_port}"
 
 
@@ -38,7 +38,7 @@ class Handler(BaseHTTPRequestHandler):
             body = gzip.decompress(body)
         try:
             request = json.loads(body)
-        except ValueError:  # W&B's measurements of itself
+        except ValueError:  # W&B's own telemetry
             request = {}
         if self.path.endswith("/file_stream"):
             self._keep(request)

@@ -1,4 +1,4 @@
-"""The small data of every task, under one roof."""
+"""Small generated data for every task."""
 
 import pytest
 
@@ -19,7 +19,7 @@ def data(
     clouds: list[str],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> dict[str, list[str]]:
-    """By task, the overrides that put generated data in the place of the real."""
+    """By task, the overrides that replace real data with generated data."""
     folder = tmp_path_factory.mktemp("labelled")
     labelled = [f"data.images.places={PLACE.format(folder, 'decode_labelled')}", "data.images.val_size=40"]
     return {

@@ -1,4 +1,4 @@
-"""Commands of the suite in forked processes, and what can happen to them."""
+"""Commands of the suite in forked processes, and the faults injected into them."""
 
 import multiprocessing.util
 import os
@@ -56,7 +56,7 @@ def start(task: str, arguments: Iterable[str], log: Path, prepare: Prepare = lam
 
 
 def import_what_was_imported(task: str, listed: Path) -> None:
-    """Spare the next forks what the last one has spent on imports: ``listed`` holds the names of its modules."""
+    """Import the modules that the last fork imported (named in ``listed``), so that the next forks need not."""
     for name in listed.read_text().split():
         with suppress(Exception):  # a part of a package that cannot be imported by itself
             import_module(name)
@@ -65,7 +65,7 @@ def import_what_was_imported(task: str, listed: Path) -> None:
 
 
 def list_imports(listed: Path) -> Prepare:
-    """Have a process write the names of all its modules when it ends."""
+    """Make a process write the names of all its modules when it ends."""
 
     def at_the_end() -> None:
         multiprocessing.util.Finalize(None, lambda: listed.write_text("\n".join(sys.modules)), exitpriority=0)
@@ -74,7 +74,7 @@ def list_imports(listed: Path) -> Prepare:
 
 
 def end(child: int) -> int | None:
-    """Its exit code, negative for a signal; None where it had to be killed after LONGEST_S."""
+    """The exit code, negative for a signal; None if it had to be killed after LONGEST_S."""
     deadline = time.monotonic() + LONGEST_S
     while time.monotonic() < deadline:
         ended, status = os.waitpid(child, os.WNOHANG)
@@ -87,7 +87,7 @@ def end(child: int) -> int | None:
 
 
 def at_file_operation(number: int, below: Path, action: Callable[[], None]) -> None:
-    """Have this process carry out ``action`` at its ``number``-th operation on a file below a folder."""
+    """Make this process run ``action`` at its ``number``-th operation on a file below a folder."""
     count = 0
 
     def watch(event: str, arguments: tuple[Any, ...]) -> None:
@@ -107,7 +107,7 @@ def killed(rng: random.Random, below: Path) -> Prepare:
 
 
 def killed_any_time(rng: random.Random, below: Path) -> Prepare:
-    """The end without a word at a random time: SIGALRM, which nothing handles."""
+    """Sudden death at a random time, by SIGALRM, which nothing handles."""
     seconds = rng.uniform(0.1, 4.0)
 
     def set_timer() -> None:
@@ -117,7 +117,7 @@ def killed_any_time(rng: random.Random, below: Path) -> Prepare:
 
 
 def asked_to_leave(rng: random.Random, below: Path) -> Prepare:
-    """A signal that asks to save and leave, to the process or to its group, at a random operation on a file."""
+    """A signal that asks to save and stop, sent to the process or its group at a random operation on a file."""
     sent = rng.choice([signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP])
     send = rng.choice([os.kill, os.killpg])
     number = int(10 ** rng.uniform(0, 2.3))
@@ -125,7 +125,7 @@ def asked_to_leave(rng: random.Random, below: Path) -> Prepare:
 
 
 def full_disk(rng: random.Random, below: Path) -> Prepare:
-    """No file longer than a random number of bytes, which is what a process sees of a full disk."""
+    """Limit files to a random number of bytes, which looks to the process like a full disk."""
     size = int(10 ** rng.uniform(1, 5))
 
     def limit() -> None:
@@ -135,7 +135,7 @@ def full_disk(rng: random.Random, below: Path) -> Prepare:
 
 
 def clock_set_back(rng: random.Random, below: Path) -> Prepare:
-    """A clock that jumps back at a random operation on a file, and a kill somewhat later."""
+    """The clock jumps back at a random operation on a file, and the process is killed somewhat later."""
     number, original, days = int(10 ** rng.uniform(0, 1.5)), time.time, rng.uniform(0, 400)
 
     def set_back() -> None:
@@ -149,7 +149,7 @@ def clock_set_back(rng: random.Random, below: Path) -> Prepare:
 
 
 def worker_killed(rng: random.Random, below: Path) -> Prepare:
-    """SIGKILL to a child, which is a data worker if any, at a random operation on a file."""
+    """SIGKILL to a child process, a data worker if there is one, at a random operation on a file."""
     number = int(10 ** rng.uniform(0.7, 2.3))
 
     def kill() -> None:
@@ -160,8 +160,8 @@ def worker_killed(rng: random.Random, below: Path) -> Prepare:
 
 
 def damage(rng: random.Random, below: Path) -> str:
-    """Cut, flip, empty or delete a random file that a run has written, and give it a random date. The only checkpoint
-    of a run that has ended is not deleted: whoever makes room may do that, and nothing notices.
+    """Truncate, empty or delete a random file of a run, or flip one of its bits, and give it a random date. The only
+    checkpoint of a finished run is not deleted, because that is allowed, to save space, and is not detected.
     """
     files = [path for path in below.rglob("*") if path.is_file() and path.name != "lock"]
     if not files:
@@ -186,7 +186,7 @@ def damage(rng: random.Random, below: Path) -> str:
 
 @contextmanager
 def failing_server(rng: random.Random) -> Iterator[str]:
-    """The address of a server of W&B's that after a while refuses, hangs or dies."""
+    """The address of a W&B server that after a while refuses, hangs or dies."""
     server, how, seconds = Server(), rng.choice([signal.SIGSTOP, signal.SIGKILL, None]), rng.uniform(0, 4)
     child = os.fork()
     if child == 0:

@@ -156,7 +156,7 @@ def be_impatient(url: str) -> None:
 
 @pytest.fixture(autouse=True)
 def sources_parsed_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Forks inherit what the parent has parsed."""
+    """Forks inherit the parent's parsed files."""
     monkeypatch.setattr(sources, "_program", cache(sources._program))
 
 

@@ -1,4 +1,4 @@
-"""The paper's claims held against studies: fed with the paper's own table, and on intervals made by hand."""
+"""The comparison of studies with the paper's claims, with the paper's own table and with hand-made intervals."""
 
 from typing import Any
 

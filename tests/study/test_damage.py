@@ -1,4 +1,4 @@
-"""What is damaged is named or made again, and never published; what others have left broken stops nobody."""
+"""Damaged runs are named or rerun, and never published; other studies' damage stops nobody."""
 
 import shlex
 from pathlib import Path
@@ -36,7 +36,7 @@ def test_a_study_ends_the_same_after_its_records_and_those_of_others_were_damage
     garbage.mkdir()
     (garbage / "status.json").write_text('{"status": 3}')
 
-    (folder / "replicates/0.parquet").unlink()  # which would be enough
+    (folder / "replicates/0.parquet").unlink()  # which would suffice
     second = run_study(command_line, *overrides)
     assert second.returncode == 0, second.stdout + second.stderr
     assert "Left out of" in second.stdout
@@ -46,7 +46,7 @@ def test_a_study_ends_the_same_after_its_records_and_those_of_others_were_damage
     assert len(published_studies(tmp_path / "results")) == 1
     assert open_studies(tmp_path / "runs", []) != []
 
-    # The command on its page can be pasted, and says nothing of this machine.
+    # The command on the page can be pasted, and contains nothing specific to this machine.
     command = shlex.split(summary["generated"])
     assert "study=fixed" in command
     assert not [word for word in command if str(tmp_path) in word or word.startswith(("run.", "data.places"))]

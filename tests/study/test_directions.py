@@ -1,4 +1,4 @@
-"""The direction of a metric is its declaration's, whatever the command line says."""
+"""The direction of a metric comes from its declaration, whatever the command line says."""
 
 from collections.abc import Iterator
 from itertools import pairwise

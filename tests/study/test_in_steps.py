@@ -1,4 +1,4 @@
-"""Differences told in steps, against curves whose answer is known and against simulated studies."""
+"""Differences expressed in steps, on curves with known answers and on simulated studies."""
 
 import math
 
@@ -49,7 +49,7 @@ def test_where_longer_runs_are_not_better_nothing_is_told_in_steps() -> None:
     assert fewer_steps([0.1, 0.2, 0.1], [0.2, 0.3, 0.2], "lower") is None
     assert margin_in_units(10.0, [0.2, 0.3], "lower") is None
     assert margin_in_units(10.0, [], "lower") is None
-    # One replicate of three decides that longer runs are better.
+    # Longer runs are better only because of one replicate of three.
     assert fewer_steps([0.1, 0.2, 0.1], [0.1, 0.1, -5.0], "lower") is None
 
 

@@ -1,4 +1,4 @@
-"""Whatever dies, wherever the runs of a study run: it ends with the results of a study that nothing disturbed."""
+"""Whatever dies, with any launcher, the study ends with the results of an undisturbed one."""
 
 import os
 import signal
@@ -42,7 +42,7 @@ Start = Callable[..., "subprocess.Popen[str]"]
 
 @pytest.fixture(scope="module")
 def undisturbed() -> dict[str, Any]:
-    """Filled by the first test that needs it: the comparisons of a study that runs through, by number of steps."""
+    """The comparisons of an undisturbed study, by number of steps; filled by the first test that needs it."""
     return {}
 
 
@@ -104,7 +104,7 @@ def training_run(runs: Path) -> tuple[Path, int]:
 
 
 def words(runs: Path) -> str:
-    """What the runs of a study said, each to its own folder."""
+    """What the runs of a study logged, each in its own folder."""
     return "".join(path.read_text() for path in sorted(runs.glob("*/*/log.txt")))
 
 
@@ -164,7 +164,7 @@ def test_ray_replaces_workers_that_are_killed_or_asked_to_leave(
     said = words(tmp_path / "runs")
     assert f"{directory.name}: continuing from step" in said
     assert "asked to stop, saved at step" in said
-    assert "(_run_job" not in output + errors  # what workers say is not for the terminal; Ray says itself which died
+    assert "(_run_job" not in output + errors  # output of workers is not printed; Ray reports which died
     assert_ends_like_one_that_was_not_disturbed(command_line, tmp_path / "results", undisturbed)
 
 
@@ -182,7 +182,7 @@ def test_a_study_on_ray_that_is_killed_or_asked_to_leave_continues_at_once(
     assert listening_addresses(process.pid) <= {"127.0.0.1", "[::1]", "[::ffff:127.0.0.1]"}
     process.send_signal(signal.SIGTERM)
     leaves_nothing_behind(process)
-    result = run_study(command_line, *LONGER)  # in one process: where a run runs is not part of it
+    result = run_study(command_line, *LONGER)  # in one process: where a run executes is not part of its identity
     assert result.returncode == 0, result.stdout + result.stderr
     assert_ends_like_one_that_was_not_disturbed(command_line, tmp_path / "results", undisturbed)
 
@@ -190,7 +190,7 @@ def test_a_study_on_ray_that_is_killed_or_asked_to_leave_continues_at_once(
 def test_runs_on_ray_save_before_a_study_that_is_asked_to_leave_ends(
     start: Start, command_line: list[str], tmp_path: Path, undisturbed: dict[str, Any]
 ) -> None:
-    # Checkpoints are far between, so that what is saved is saved because of the signal.
+    # Checkpoints are rare, so a saved one is due to the signal.
     for number in (signal.SIGINT, signal.SIGTERM):
         process = start("hydra/launcher=ray_local", "+hydra.launcher.ray.init.num_cpus=2", "run.checkpoint_every=60")
         training_run(tmp_path / "runs")
@@ -255,7 +255,7 @@ def test_submitit_requeues_a_run_that_has_saved_before_its_time_limit(
 ) -> None:
     process = start("hydra/launcher=submitit_local")
     directory, worker = training_run(tmp_path / "runs")
-    os.kill(worker, signal.SIGUSR2)  # what submitit has SLURM send
+    os.kill(worker, signal.SIGUSR2)  # the signal that submitit makes SLURM send
     output, errors = process.communicate(timeout=WAIT_S)
     assert process.returncode == 0, output + errors
     assert "The launcher failed" not in output
@@ -273,7 +273,7 @@ def test_a_signal_is_handed_on_once_the_run_has_saved() -> None:
     try:
         with stop_requests() as stop:
             assert not stop.is_set()
-            for number in numbers:  # preemption by SLURM: first the one, then submitit's own
+            for number in numbers:  # preemption by SLURM: first SLURM's signal, then submitit's own
                 signal.raise_signal(number)
             assert stop.is_set()
             assert received == []
@@ -294,7 +294,7 @@ def test_a_second_ctrl_c_leaves_at_once_and_one_that_comes_twice_does_not() -> N
         with stop_requests() as stop:
             signal.raise_signal(signal.SIGINT)
             time.sleep(pause)
-            signal.raise_signal(signal.SIGTERM)  # is no impatience
+            signal.raise_signal(signal.SIGTERM)  # does not count as a second Ctrl-C
             signal.raise_signal(signal.SIGINT)
             print("saved")
     """
@@ -350,7 +350,7 @@ def test_every_launcher_composes_at_every_scale_and_gives_a_run_what_the_scale_s
         if launcher == "slurm":
             assert (settings["cpus_per_task"], settings["gpus_per_node"]) == (cpus, gpus)
             assert settings["max_num_timeout"] > 0
-    assert len(names) == 1  # the launcher is no part of a run
+    assert len(names) == 1  # the launcher is not part of a run's identity
 
 
 TASKS = ("image_classification", "lit", "language_modeling", "finetuning", "diffusion")

@@ -1,4 +1,4 @@
-"""The published numbers: hand-checked values, and arithmetic that a slip of the pen would break."""
+"""The published numbers: hand-checked values, and arithmetic that a typo would break."""
 
 import math
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What is told of a study while it runs, from records written by hand."""
+"""The progress display of a running study, from hand-written records."""
 
 import io
 import json
@@ -38,7 +38,7 @@ def test_a_study_is_told_by_its_records(tmp_path: Path, monkeypatch: pytest.Monk
     told.begin("search, round 1 of 3", runs)
     assert (
         told._look()[0] == "search, round 1 of 3: 1 of 10 runs done, 0 running, 9 to do"
-    )  # nobody works on the second
+    )  # no process runs the second
 
     write(tmp_path / "trains", row={"step": 20, "train/loss": 1.234, "train/lr": 0.00321, "time/train_s": 4.0})
     write(tmp_path / "trains", row={"step": 20, "val/loss": 1.5})
@@ -51,7 +51,7 @@ def test_a_study_is_told_by_its_records(tmp_path: Path, monkeypatch: pytest.Monk
     write(tmp_path / "trains", "complete")
     write(tmp_path / "diverges", "diverged")
     sentence, _ = told._look()
-    # 1.8 runs in 30 s since the first look; of 10, 1 was found done and 0.4 of another, 2 are done since.
+    # 1.8 runs in 30 s since the first look; 6.6 of 10 are left: 1 was done at first, 2 since, and 0.4 of another.
     assert sentence.endswith(
         f"3 of 10 runs done (1 diverged), 1 running, 6 to do; about {duration(30 / 1.8 * 6.6)} left"
     )

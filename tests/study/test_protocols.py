@@ -16,7 +16,7 @@ STAGES = (8, 14, 8)
 
 
 def trials(better_by: float = 0.0, replicates: int = 6, noise: float = 0.01) -> Trials:
-    """20 random trials a replicate of a bowl around 0.3."""
+    """20 random trials per replicate on a bowl around 0.3."""
     rng = np.random.default_rng([int(1000 * better_by), replicates])
     units = rng.random((20 * replicates, 2))
     losses = ((units - 0.3) ** 2).sum(axis=1) - better_by + noise * rng.standard_normal(len(units))

@@ -1,4 +1,4 @@
-"""What is published stays: by which name, against which other study, and through a kill at any moment."""
+"""Published studies stay intact: their names, conflicts with other studies, and kills at any moment."""
 
 import json
 import os
@@ -36,7 +36,7 @@ def runs_dir(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture
 def finished(make_config: MakeConfig, runs_dir: str) -> Study:
-    """A study of one replicate that searches nothing, whose runs are complete, published nowhere yet."""
+    """A study of one replicate without a search whose runs are complete but not yet published."""
     study = make_study(make_config, FIXED, runs_dir)
     (course,) = study.courses
     for run in course.confirm():
@@ -50,7 +50,7 @@ def test_the_name_holds_every_override_that_makes_another_study(make_config: Mak
         return make_study(make_config, *overrides, optimizers=optimizers).name
 
     assert name() == name("scale=smoke", "run.fresh=true", "train.batch_size=32") == "smoke"
-    assert name("train.batch_size=64", "model=convnet_tiny") == "smoke-train.batch_size=64"  # which is smoke's own
+    assert name("train.batch_size=64", "model=convnet_tiny") == "smoke-train.batch_size=64"  # smoke's own value
     assert name("study.margin=2") == "smoke-study.margin=2"
     assert name("study.numbers=2-5") == "smoke"
     assert name("study.stages=[4,5]") == "smoke-study.stages=4,5"
@@ -93,13 +93,13 @@ def test_other_bits_make_no_other_study(finished: Study, make_config: MakeConfig
     with publishing(finished, "command"):
         pass
     described = json.loads((finished.results / "study.json").read_text())
-    del described["identity"]["config"]["train"]["log_every"]  # a key that came later
+    del described["identity"]["config"]["train"]["log_every"]  # a key added later
     (finished.results / "study.json").write_text(json.dumps(described))
     assert make_study(make_config, FIXED).results == finished.results
 
 
 def as_published(key: list[str], value: Any, path: Path) -> None:
-    """Let the published study be another one of the same name."""
+    """Replace the published study with a different one of the same name."""
     described = json.loads(path.read_text())
     place = described
     for part in key[:-1]:
@@ -166,7 +166,7 @@ def test_a_replicate_is_added_to_those_that_are_published(make_config: MakeConfi
     ]
     asked = make_study(make_config, FIXED, runs_dir, "study.numbers=0-3")
     assert [course.number for course in asked.courses] == [0, 2]
-    # Two of the three that give the verdict may be compared with one more.
+    # Two of the three declared replicates may be published together with one more.
     assert [course.number for course in make_study(make_config, FIXED, runs_dir).courses] == [0]
     asked = make_study(make_config, FIXED, runs_dir, "study.replicates=4")
     assert asked.results != study.results
@@ -181,7 +181,7 @@ def exchange(works: bool, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A file system that can exchange two folders, or one that cannot."""
     with monkeypatch.context() as patch:
         if not works:
-            patch.setattr(publish, "RENAME_EXCHANGE", 1 << 30)  # no flag that any file system knows
+            patch.setattr(publish, "RENAME_EXCHANGE", 1 << 30)  # a flag that no file system knows
         yield
 
 
@@ -213,7 +213,7 @@ def test_a_kill_at_any_file_operation_leaves_the_old_or_the_new_study_complete(
 
 
 def kill_at(operation: int) -> None:
-    """End this process at its n-th operation on the file system, as SIGKILL would."""
+    """End this process at its n-th file-system operation, like SIGKILL."""
     count = 0
 
     def count_down(event: str, arguments: Any) -> None:

@@ -1,4 +1,4 @@
-"""Search spaces in units that transfer, and the points of a search that narrows."""
+"""Search spaces in transferable units, and the points of a narrowing search."""
 
 from typing import Any
 
@@ -113,4 +113,4 @@ def test_what_is_drawn_for_a_replicate_spreads_over_its_range_and_gives_way_to_t
         ("+train.init_scale=1", {"schedule.shape", "schedule.warmup_steps"}),
     ):
         kept = draw(ranges, [given], 7)
-        assert kept == {key: drawn[7][key] for key in left}  # the others are the same ones
+        assert kept == {key: drawn[7][key] for key in left}  # the others are the same

@@ -1,4 +1,4 @@
-"""The simulation of whole studies against what theory says of them."""
+"""The simulation of whole studies, compared with theory."""
 
 import math
 from dataclasses import replace

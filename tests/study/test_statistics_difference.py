@@ -144,7 +144,7 @@ def test_intervals_cover_the_true_difference_as_often_as_they_say() -> None:
         difference = paired_difference(a.tolist(), (shared + rng.normal(0, 1, 5)).tolist())
         inside95 += difference.ci95[0] <= true_difference <= difference.ci95[1]
         inside90 += difference.ci90[0] <= true_difference <= difference.ci90[1]
-    # Three binomial standard errors of 2000 trials: 0.015 at 95 %, 0.020 at 90 %.
+    # Three binomial standard errors for 2000 trials: 0.015 at 95 %, 0.020 at 90 %.
     assert inside95 / trials == pytest.approx(0.95, abs=0.015)
     assert inside90 / trials == pytest.approx(0.90, abs=0.020)
 

@@ -1,4 +1,4 @@
-"""The speed-up in both directions on hand-made curves, and its bias on runs of one and the same optimizer."""
+"""The speed-up in both directions on hand-made curves, and its bias for runs of the same optimizer."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Every branch of the verdict on hand-made data, and how often it errs on simulated runs."""
+"""Every branch of the verdict on hand-made data, and its error rates on simulated runs."""
 
 from typing import Any, Literal
 
@@ -112,7 +112,7 @@ def test_a_verdict_takes_4_replicates() -> None:
         ({"lion": 5, "adamw": 0}, "adamw"),
         ({"lion": 0, "adamw": 5}, "lion"),
         ({"lion": 0, "adamw": 8}, "lion"),
-        ({"lion": 5, "adamw": 1}, "undecided"),  # it did not diverge alone
+        ({"lion": 5, "adamw": 1}, "undecided"),  # it was not the only one that diverged
         ({"lion": 8, "adamw": 8}, "undecided"),
     ],
 )
@@ -133,7 +133,7 @@ def test_three_replicates_that_diverged_give_no_verdict() -> None:
         ([0.96, 0.97, 0.99, *[0.5] * 8], 0.0, True),
         ([0.96, 0.97, *[0.5] * 8], 0.0, False),  # a fifth is not more than a fifth
         ([0.01, 0.02, 0.99, *[0.5] * 8], 0.0, True),  # both ends together
-        ([0.01, 0.02, 0.03, *[0.5] * 8], 0.1, False),  # a decay of 0 has nothing below it
+        ([0.01, 0.02, 0.03, *[0.5] * 8], 0.1, False),  # there is nothing below a decay of 0
         ([0.96, 0.97, 0.99, *[0.5] * 8], 0.1, True),
         ([0.06, 0.94, 0.5], 0.0, False),
         ([], 0.0, False),
@@ -171,7 +171,7 @@ def test_exchanging_the_names_or_turning_the_metric_round_never_changes_who_won(
 
 
 def shares(true_difference: float, trials: int) -> dict[str | None, float]:
-    """How often each verdict comes out of 5 pairs with the given true difference, noise 1 and margin 1."""
+    """How often 5 pairs with this true difference, noise 1 and margin 1 give each verdict."""
     rng = np.random.default_rng(7)
     outcomes = [
         judge(rng.normal(60 + true_difference, 0.7, 5).tolist(), rng.normal(60, 0.7, 5).tolist()) for _ in range(trials)

@@ -23,7 +23,7 @@ from tests.conftest import MakeConfig
 
 def study_command(command_line: list[str], *overrides: str) -> list[str]:
     python, module, task, *common = command_line
-    once = {override.partition("=")[0]: override for override in (*common, *overrides)}  # the last of a key counts
+    once = {override.partition("=")[0]: override for override in (*common, *overrides)}  # a key's last value counts
     return [python, module, task, "--multirun", "hydra/sweeper=study", *once.values()]
 
 
@@ -37,7 +37,7 @@ def studies(results: Path) -> list[dict[str, Any]]:
 
 
 def replicates(results: Path) -> list[Replicate]:
-    """Those of the only study published below ``results``."""
+    """The summaries of the only study published below ``results``."""
     (path,) = results.rglob("study.json")
     return read_replicates(path.parent)
 
@@ -45,13 +45,13 @@ def replicates(results: Path) -> list[Replicate]:
 def test_a_study_searches_confirms_and_publishes_and_is_not_run_twice(command_line: list[str], tmp_path: Path) -> None:
     first = run_study(command_line, "optimizer=lion,adamw")
     assert first.returncode == 0, first.stderr
-    aside = re.compile(r"\d\d:\d\d |data=")  # of a machine that takes a minute; of the data, on the first run
+    aside = re.compile(r"\d\d:\d\d |data=")  # lines about a busy machine, and about the data on the first run
     lines = [line for line in first.stdout.splitlines() if not aside.match(line)]
     assert "image classification, smoke, smoke" in lines[0]
     assert "replicate 0. 3 trials to tune each of lion and adamw, then the winners on fresh" in lines[0]
     assert ": 9 runs. Ctrl-C saves" in lines[0]
     assert lines[1].startswith("All 9 runs are done, after ")
-    assert lines[2].startswith("image_classification, smoke,")  # the table: what runs say is in their folders
+    assert lines[2].startswith("image_classification, smoke,")  # the table: the output of runs is in their folders
     assert "`make dashboard`" in lines[-2]
     assert lines[-1].startswith("Next: `make reproduce-image-classification`")
     assert len(list(tmp_path.glob("runs/*/*/log.txt"))) == 9
@@ -66,7 +66,7 @@ def test_a_study_searches_confirms_and_publishes_and_is_not_run_twice(command_li
         assert bool(run.curve("test/top1")) is (run.phase != "search")
         assert run.run_id.startswith(f"{run.optimizer}-s{run.seed}-")
 
-    # All optimizers are searched at the same points under what was drawn for all, and confirmed with what won.
+    # All optimizers are searched at the same points with the same redrawn settings, and confirmed with their winners.
     for lion, adamw in zip(replicate.of("lion", "search"), replicate.of("adamw", "search"), strict=True):
         if lion.stage == 1:
             assert lion.unit == adamw.unit[: len(lion.unit)]
@@ -227,7 +227,7 @@ def test_a_study_says_before_it_begins_what_it_will_do(make_config: MakeConfig) 
     assert "4 replicates, 0 to 3. 3 trials to tune each of lion and adamw" in several
     assert f"{4 * (3 * 2 + 2 * (2 + 1))} runs." in several  # trials, then two winners and one other length, twice
     assert said("run.minutes=15", "study.numbers=0-1").count("at most about 30 minutes on two CPU cores") == 1
-    assert "minutes" not in said("run.minutes=15", "train.batch_size=64")  # of which nothing was measured
+    assert "minutes" not in said("run.minutes=15", "train.batch_size=64")  # for which nothing was measured
 
 
 def test_a_study_without_its_reference_is_refused(make_config: MakeConfig) -> None:
@@ -236,7 +236,7 @@ def test_a_study_without_its_reference_is_refused(make_config: MakeConfig) -> No
 
 
 class FlakyLauncher:
-    """Breaks ``faults`` times, having finished one run each time, and then finishes everything."""
+    """Fails ``faults`` times, each time after finishing one run, and then finishes everything."""
 
     def __init__(self, faults: int) -> None:
         self.faults = faults

@@ -1,4 +1,4 @@
-"""summary.json of studies whose truth is known, against what the replicates hold."""
+"""summary.json of studies with a known truth, compared with their replicates."""
 
 import dataclasses
 import json

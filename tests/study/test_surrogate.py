@@ -1,4 +1,4 @@
-"""The search that a Gaussian process leads, against exact kriging by other means and surfaces of which all is known."""
+"""The Gaussian-process search, compared with an independent exact kriging and on known surfaces."""
 
 import numpy as np
 import pytest
@@ -56,7 +56,7 @@ def test_predictions_are_those_of_kriging_written_out_point_by_point() -> None:
     found_mean, found_variance = surrogate.predict(units[None], fit, point[None, None])
     assert found_mean[0, 0, 0] == pytest.approx(expected, rel=1e-6)
     assert found_variance[0, 0, 0] == pytest.approx(variance, rel=1e-6)
-    # Expected improvement on the best so far, by integrating over what the surface may be there.
+    # Expected improvement over the best so far, by integrating over the posterior at that point.
     best = values.min()
     draws = norm.ppf((np.arange(100_000) + 0.5) / 100_000, expected, np.sqrt(variance))
     share = np.ones((1, 1))

@@ -1,4 +1,4 @@
-"""Committed runs, run again from their records."""
+"""Committed runs, rerun from their records."""
 
 import json
 import subprocess
@@ -30,7 +30,7 @@ def runs_dir(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture
 def published(make_config: MakeConfig, runs_dir: str, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The first of two published replicates that searched nothing; the data are where the study found them."""
+    """The first of two published replicates without a search; the data are still where the study found them."""
     overrides = ["study=fixed", "study.numbers=0-1", "study.confirm=2", runs_dir]
     study = Study(lambda more: make_config(*more), overrides, ["lion", "adamw"])
     for run in [run for course in study.courses for run in course.confirm()]:
@@ -38,7 +38,7 @@ def published(make_config: MakeConfig, runs_dir: str, monkeypatch: pytest.Monkey
             execute(make_config(*run.overrides))
     with publishing(study, "command"):
         pass
-    GlobalHydra.instance().clear()  # a command of its own composes the config again
+    GlobalHydra.instance().clear()  # a separate command composes the config again
     monkeypatch.setenv("LION_CACHE", study.config["run"]["cache_dir"])
     found = {key: study.config["data"][key] for key in ("access", "places")}
     monkeypatch.setattr(module, "with_places", lambda recorded: {**found, **recorded})
@@ -72,7 +72,7 @@ def rewrite_rows(path: Path, change: Callable[[Row], None]) -> None:
 
 
 def with_other_instructions(path: Path) -> None:
-    """Let the record say that it was computed with other instructions."""
+    """Make the record say that it was computed with a different instruction set."""
     replicate = read_replicate(path)
     environment = json.loads(json.dumps(replicate.environment))
     environment["arithmetic"]["aten"] = "AVX512"
@@ -80,7 +80,7 @@ def with_other_instructions(path: Path) -> None:
 
 
 def of_another_machine(path: Path) -> None:
-    """Let the record differ as it would with other instructions."""
+    """Change the record as a different instruction set would."""
     with_other_instructions(path)
     rewrite_rows(path, lambda row: row.update({key: 1.001 * row[key] for key in row if key.startswith("train/g")}))
 
@@ -182,7 +182,7 @@ def test_the_command_fails_and_names_the_run_that_cannot_be_made_again(published
     name = run_of(published)
     command = [sys.executable, "-m", "experiments.study.verify", "--results", str(results), "--run", name]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
-    # The small data set of the tests is in no file of conf/data.
+    # conf/data has no file for the tests' small data set.
     assert (result.returncode, "cannot be rerun" in result.stdout) == (1, True), result.stdout
     assert f"{published.relative_to(results)} {name}: " in result.stdout
     assert "1 of 1 do not agree with their records" in result.stderr

@@ -1,4 +1,4 @@
-"""AdamW with its learning rate in thousandths: the same optimizer in another unit."""
+"""AdamW with its learning rate in thousandths: the same optimizer in a different unit."""
 
 from typing import Any
 

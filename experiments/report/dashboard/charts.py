@@ -175,7 +175,7 @@ def _shown(known: Sequence[Mapping[str, Any]], best: Sequence[Mapping[str, Any]]
 def _trials(
     summary: Summary, space: Mapping[str, Any], column: int, trials: Sequence[Mapping[str, Any]], marker: dict[str, Any]
 ) -> dict[str, Any]:
-    told = [
+    hover_texts = [
         f"{value_at(space, trial['unit'][column], summary['steps']):.3g}, replicate {trial['replicate']}, "
         f"trial {trial['trial']}" + (": diverged" if trial["value"] is None else f": {trial['value']:.4g}")
         for trial in trials
@@ -185,7 +185,7 @@ def _trials(
         "mode": "markers",
         "x": [trial["unit"][column] for trial in trials],
         "y": [trial["value"] for trial in trials],
-        "text": told,
+        "text": hover_texts,
         "marker": marker,
         "hovertemplate": "%{text}<extra></extra>",
     }

@@ -35,8 +35,8 @@ def _ticks(reach: float) -> list[int]:
 def _in_margins(row: dict[str, Any]) -> tuple[float, float, float] | str:
     """Low end, mean and high end, above 0 if the first optimizer is better; or why there are none."""
     if lost := {name: count for name, count in row["diverged"].items() if count}:
-        told = ", ".join(f"{optimizer_name(name)} in {count}" for name, count in lost.items())
-        return f"confirm runs diverged: {told} of {len(row['per_replicate'][row['a']])}"
+        divergences = ", ".join(f"{optimizer_name(name)} in {count}" for name, count in lost.items())
+        return f"confirm runs diverged: {divergences} of {len(row['per_replicate'][row['a']])}"
     if row["difference"] is None:
         return "one replicate: no interval"
     if not row["margin"]:

@@ -23,18 +23,21 @@ def study_curves(runs: Sequence[Run], places: Mapping[str, str], summary: Summar
     compared = [f"val/{row['metric'].partition('/')[2]}" for row in summary["comparisons"]]
     metrics = curve_metrics(runs, [summary["validation_metric"], *compared, "train/loss"])
     keys = [key for key in swept_keys(runs) if key.startswith("optimizer.")]
-    told = {run.id: {"replicate": run.replicate} | settings_of(run, keys) for run in runs}
-    return _curves(runs, places, told, dict.fromkeys(told, ""), list(summary["optimizers"]), metrics)
+    values_by_run = {run.id: {"replicate": run.replicate} | settings_of(run, keys) for run in runs}
+    return _curves(runs, places, values_by_run, dict.fromkeys(values_by_run, ""), list(summary["optimizers"]), metrics)
 
 
 def open_curves(study: OpenStudy) -> dict[str, Any]:
     """The curves of other runs; runs that differ only in their seed are averaged."""
     keys = swept_keys(study.runs)
-    told = {run.id: {"purpose": purpose(run)} | settings_of(run, keys) for run in study.runs}
-    beside = {"seed"} if len({purpose(run) for run in study.runs}) > 1 else {"seed", "purpose"}
-    kinds = {run_id: _told({k: v for k, v in values.items() if k not in beside}) for run_id, values in told.items()}
+    values_by_run = {run.id: {"purpose": purpose(run)} | settings_of(run, keys) for run in study.runs}
+    shown_elsewhere = {"seed"} if len({purpose(run) for run in study.runs}) > 1 else {"seed", "purpose"}
+    kinds = {
+        run_id: _told({k: v for k, v in values.items() if k not in shown_elsewhere})
+        for run_id, values in values_by_run.items()
+    }
     places = {run.id: run_place(run.id) for run in study.runs}
-    return _curves(study.runs, places, told, kinds, study.optimizers, curve_metrics(study.runs))
+    return _curves(study.runs, places, values_by_run, kinds, study.optimizers, curve_metrics(study.runs))
 
 
 def _curves(

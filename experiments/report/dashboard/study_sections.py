@@ -76,7 +76,7 @@ def _replicates_table(
     settings = {each.number: {side: _winner(each, side) for side in sides} for each in replicates}
     keys = {side: _varying([of[side] for of in settings.values()]) for side in sides}
     a, b = map(optimizer_name, sides)
-    told = [
+    table_rows = [
         {
             "place": places[replicate],
             "cells": [
@@ -97,7 +97,7 @@ def _replicates_table(
             f"{a} - {b}",
             *(f"{optimizer_name(side)}: {key}" for side in sides for key in keys[side]),
         ],
-        "rows": told,
+        "rows": table_rows,
         "mean": number(difference["mean"], decimals, "+") if difference else None,
         "ci95": interval(difference["ci95"], decimals) if difference else None,
     }
