@@ -136,6 +136,8 @@ class RunConfig:
     """CPU cores that a launcher gives to one run"""
     gpus: int | float = 0
     """GPUs that a launcher gives to one run; Ray takes shares"""
+    shards: int = 1
+    """processes that share the weights, gradients and state of one model out (FSDP); 1: each has all of them"""
     device: str = "auto"
     """auto (a GPU if there is one), cpu or cuda"""
     fresh: bool = False
@@ -237,7 +239,7 @@ def composed(task: str, overrides: Sequence[str]) -> DictConfig:
 
 def check(cfg: DictConfig) -> None:
     """Raise ConfigError, naming the key, for values that do not go together; limits.py has those of a single key."""
-    train = cfg.train
+    train, flatness = cfg.train, cfg.flatness
     if train.sample_every and not any("samples" in metric.splits for metric in metrics_of(cfg.task).values()):
         raise ConfigError(
             f"train.sample_every={train.sample_every}, but {cfg.task} generates no samples: set it to null."
@@ -252,9 +254,20 @@ def check(cfg: DictConfig) -> None:
             f"schedule.warmup_steps={cfg.schedule.warmup_steps} leaves no step of train.steps={train.steps} "
             "at the peak learning rate: shorten the warm-up."
         )
+    needs_all_weights = {
+        "train.ema_decay": train.ema_decay is not None,
+        "train.compile": train.compile,
+        "flatness.draws": flatness.draws > 0,
+    }
+    for key, asked in needs_all_weights.items():
+        if asked and cfg.run.shards > 1:
+            raise ConfigError(
+                f"run.shards={cfg.run.shards} shares the weights of a model out, but {key}="
+                f"{OmegaConf.select(cfg, key)} needs all of them in one place: set it to "
+                f"{'null' if key == 'train.ema_decay' else 0}, or run.shards to 1."
+            )
     if missing := {"name", "_target_", "lr"} - {key for key, value in cfg.optimizer.items() if value is not None}:
         raise ConfigError(f"optimizer lacks {', '.join(sorted(missing))}; conf/optimizer/lion.yaml shows how.")
-    flatness = cfg.flatness
     if flatness.draws and not (flatness.std > 0 and flatness.samples > 0):
         raise ConfigError(
             f"flatness.draws={flatness.draws} needs flatness.std and flatness.samples above 0, but they are "

@@ -61,6 +61,12 @@ def make_accelerator(cfg: Config) -> Accelerator:
             f"run.gpus={cfg.run.gpus} gives this run more GPUs than its {accelerator.num_processes} processes can use, "
             f"one each: start it by accelerate launch --num_processes {cfg.run.gpus} -m experiments {cfg.task} ..."
         )
+    if accelerator.num_processes % cfg.run.shards:
+        raise ConfigError(
+            f"run.shards={cfg.run.shards} shares a model out over so many processes, but this run has "
+            f"{accelerator.num_processes}: start it by accelerate launch --num_processes with a multiple of "
+            f"{cfg.run.shards}, -m experiments {cfg.task} ..."
+        )
     if cfg.run.device not in ("auto", accelerator.device.type):
         raise ConfigError(
             f"run.device={cfg.run.device}, but accelerate takes the device {accelerator.device}: unset "

@@ -6,7 +6,7 @@ status.json       running, complete, diverged or failed; written aside and renam
 environment.json  what produced it
 parameter_groups.json  which parameters weight decay applied to
 example_losses.npz     what each example of the test gave for one metric
-step-*.pt         checkpoints (see checkpoint.py)
+step-*            checkpoints (see checkpoint.py)
 log.txt           what a run of a study said
 lock              held by the process that writes here
 """
@@ -17,6 +17,7 @@ import io
 import json
 import os
 import re
+import shutil
 import time
 from pathlib import Path
 from types import TracebackType
@@ -38,7 +39,7 @@ killed run, which share its lock, until PyTorch's next look at their parent (5 s
 
 
 LEFT_BEHIND = re.compile(r"\..+\.\d+")
-"""Names of what a process was writing aside when it was killed: a dot, the file, the process."""
+"""Names of what a process was writing aside when it was killed: a dot, the file, the process or the step."""
 
 
 def write_aside(path: Path, content: str | bytes) -> None:
@@ -199,7 +200,7 @@ class RunRecord:
             return
         for path in directory.iterdir():
             if LEFT_BEHIND.fullmatch(path.name):
-                path.unlink()
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
         write_aside(directory / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(result_config), sort_keys=True))
         write_aside(directory / "environment.json", json.dumps(environment(digest), indent=1) + "\n")
         self.set_status("running")

@@ -25,7 +25,7 @@ AXES = {"step": "step", "samples": "samples", "seconds": "training time, s"}
 CURVE_PREFIXES = ("val/", "train/loss")
 """The metrics that have curves, in the order of the page; W&B draws all others. Test metrics have one value."""
 UNDER_WAY = ("running", "interrupted", "failed")
-CHECKPOINT = re.compile(r"step-(\d+)-\w+\.pt")
+CHECKPOINT = re.compile(r"step-(\d+)-\w+\.(?:pt|sharded)")
 
 
 @dataclass(frozen=True)
