@@ -263,8 +263,7 @@ def check(cfg: DictConfig) -> None:
         if asked and cfg.run.shards > 1:
             raise ConfigError(
                 f"run.shards={cfg.run.shards} shares the weights of a model out, but {key}="
-                f"{OmegaConf.select(cfg, key)} needs all of them in one place: set it to "
-                f"{'null' if key == 'train.ema_decay' else 0}, or run.shards to 1."
+                f"{OmegaConf.select(cfg, key)} needs all of them in one place: turn it off, or set run.shards to 1."
             )
     if missing := {"name", "_target_", "lr"} - {key for key, value in cfg.optimizer.items() if value is not None}:
         raise ConfigError(f"optimizer lacks {', '.join(sorted(missing))}; conf/optimizer/lion.yaml shows how.")

@@ -26,8 +26,8 @@ def prepare(model: nn.Module, accelerator: Accelerator, shards: int) -> nn.Modul
         prepared: nn.Module = accelerator.prepare(model)
         return prepared
     replicas = accelerator.num_processes // shards
-    shape = (shards,) if replicas == 1 else (replicas, shards)
-    mesh = init_device_mesh(accelerator.device.type, shape)
+    shape = {"shard": shards} if replicas == 1 else {"replica": replicas, "shard": shards}
+    mesh = init_device_mesh(accelerator.device.type, tuple(shape.values()), mesh_dim_names=tuple(shape))
     for layer in _layers(model):
         fully_shard(layer, mesh=mesh, reshard_after_forward=True)
     fully_shard(model, mesh=mesh, reshard_after_forward=False)
