@@ -33,9 +33,8 @@ def save_checkpoint(directory: Path, step: int, state: dict[str, Any], keep: int
     main = not sharded or dist.get_rank() == 0
     try:
         (write_shards if sharded else _write)(aside, state)
-        if not main:
-            return
-        aside.rename(directory / checkpoint_name(step, aside))
+        if main:
+            aside.rename(directory / checkpoint_name(step, aside))
     except (OSError, RuntimeError, pickle.UnpicklingError) as error:
         if main and aside.exists():
             remove(aside)
@@ -48,8 +47,11 @@ def save_checkpoint(directory: Path, step: int, state: dict[str, Any], keep: int
             f"The checkpoint of step {step} cannot be written to {directory} ({error}). Make room on the disk and run "
             "the same command again: it continues from the checkpoint before."
         ) from error
-    for old in checkpoints(directory)[:-keep]:
-        remove(old)
+    if main:
+        for old in checkpoints(directory)[:-keep]:
+            remove(old)
+    if sharded:
+        dist.barrier()  # all processes together wait longer for one that hashes than those of one replica do
 
 
 def _write(path: Path, state: dict[str, Any]) -> None:

@@ -4,6 +4,7 @@ What differs is the order of sums, in float32: of the gradients over micro-batch
 """
 
 import os
+import resource
 import signal
 from functools import partial
 from itertools import count
@@ -12,15 +13,18 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 from omegaconf import DictConfig
 from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import Shard, distribute_tensor
 
 from experiments.harness import sharded_files
-from experiments.harness.checkpoint import load_checkpoint
-from experiments.harness.checkpoint_files import checkpoints
+from experiments.harness.checkpoint import load_checkpoint, read_checkpoint, save_checkpoint
+from experiments.harness.checkpoint_files import checkpoints, is_whole
 from experiments.harness.damage import find_damage
 from experiments.harness.entry import execute, locate
-from experiments.harness.errors import ConfigError
+from experiments.harness.errors import ConfigError, RunError
 from experiments.harness.process import make_accelerator
 from experiments.harness.record import read_status
 from tests.conftest import MakeConfig, rows
@@ -56,6 +60,7 @@ SETTINGS = [
 OPTIMIZERS = {
     "lion": ["optimizer=lion"],
     "lion with a bfloat16 momentum": ["optimizer=lion", "+optimizer.momentum_dtype=bfloat16"],
+    "lion in bfloat16": ["optimizer=lion", "train.precision=bf16"],
     "cautious lion": ["optimizer=cautious_lion"],
     "adamw": ["optimizer=adamw"],
     "adafactor": ["optimizer=adafactor"],
@@ -130,6 +135,25 @@ def test_a_process_that_is_killed_while_all_save_leaves_the_checkpoint_before(
     assert in_processes(2, lambda: execute(cfg)) == [0, 0]
     assert_same_numbers(rows(directory), expected)
     assert not list(directory.glob(".checkpoint.*"))
+
+
+def test_a_full_disk_of_one_process_is_one_sentence_in_all_and_loses_nothing(tmp_path: Path) -> None:
+    def save_twice() -> None:
+        dist.init_process_group("gloo")
+        mesh = init_device_mesh("cpu", (2,))
+        state = {"weights": distribute_tensor(torch.arange(2000.0), mesh, [Shard(0)])}
+        save_checkpoint(tmp_path, 5, state, keep=2, sharded=True)
+        if dist.get_rank() == 1:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+        with pytest.raises(RunError, match=r"step 10 cannot be written .* the same command again"):
+            save_checkpoint(tmp_path, 10, state, keep=2, sharded=True)
+
+    assert in_processes(2, save_twice) == [0, 0]
+    (left,) = tmp_path.iterdir()
+    assert left.name.startswith("step-00000005-")
+    assert is_whole(left)
+    weights = read_checkpoint(left)["weights"]
+    assert torch.equal(weights, torch.arange(2000.0))
 
 
 def test_a_finished_sharded_run_is_read_like_any_other_and_damage_to_it_is_found(
