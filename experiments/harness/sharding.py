@@ -28,6 +28,8 @@ def prepare(model: nn.Module, accelerator: Accelerator, shards: int) -> nn.Modul
     replicas = accelerator.num_processes // shards
     shape = {"shard": shards} if replicas == 1 else {"replica": replicas, "shard": shards}
     mesh = init_device_mesh(accelerator.device.type, tuple(shape.values()), mesh_dim_names=tuple(shape))
+    for parameter in model.parameters():
+        parameter.data = parameter.data.contiguous()  # fully_shard takes no kernels that lie channels_last
     for layer in _layers(model):
         fully_shard(layer, mesh=mesh, reshard_after_forward=True)
     fully_shard(model, mesh=mesh, reshard_after_forward=False)
