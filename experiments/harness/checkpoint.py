@@ -75,7 +75,7 @@ def newest_checkpoint(directory: Path, sources_digest: str | None = None) -> Pat
             reason = "is corrupt"
         else:
             try:
-                state = read_outline(path) if path.is_dir() else _read(path, mmap=True)
+                state = read_outline(path)["state"] if path.is_dir() else _read(path, mmap=True)
             except pickle.UnpicklingError as error:
                 raise RunError(
                     f"The checkpoint {path} holds objects that only unsafe unpickling would load, which this suite "

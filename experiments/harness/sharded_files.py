@@ -35,9 +35,16 @@ def write_shards(folder: Path, state: dict[str, Any]) -> None:
     All processes call it; what is not sharded is written as process 0 has it. What one of them raises, all raise.
     """
     tensors: dict[str, Tensor] = {}
+    first: dict[Any, str] = {}
+    tied: dict[str, str] = {}
 
     def keep(name: str, tensor: Tensor) -> Tensor:
-        tensors[name] = tensor
+        own = tensor.to_local() if isinstance(tensor, DTensor) else tensor
+        memory = own.untyped_storage()._cdata, own.storage_offset(), own.stride(), tensor.shape
+        if (one := first.setdefault(memory, name)) == name:
+            tensors[name] = tensor
+        else:
+            tied[name] = one  # safetensors takes no tensor twice
         return torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")
 
     outline = with_tensors(state, keep)
@@ -49,14 +56,16 @@ def write_shards(folder: Path, state: dict[str, Any]) -> None:
         raise error from failed
     if dist.get_rank() == 0:
         with (folder / OUTLINE).open("wb") as file:
-            torch.save(outline, file)
+            torch.save({"state": outline, "tied": tied}, file)
             file.flush()
             os.fsync(file.fileno())
         read_outline(folder)
 
 
 def read_outline(folder: Path) -> dict[str, Any]:
-    """What ``write_shards`` was given, with tensors of the device ``meta``."""
+    """What ``write_shards`` was given as "state", with tensors of the device ``meta``, and as "tied", by name, of which
+    other one a tensor is but another name.
+    """
     outline: dict[str, Any] = torch.load(folder / OUTLINE, weights_only=True)
     return outline
 
@@ -65,13 +74,16 @@ def read_shards(folder: Path, place: Callable[[str, Tensor], Tensor]) -> dict[st
     """What ``write_shards`` was given; ``place`` makes the tensor that one of that name, shape and dtype is read into,
     sharded or not. Nobody waits for other processes.
     """
+    outline = read_outline(folder)
     tensors: dict[str, Tensor] = {}
 
     def make(name: str, like: Tensor) -> Tensor:
+        if name in outline["tied"]:
+            return tensors[outline["tied"][name]]
         tensors[name] = place(name, like)
         return tensors[name]
 
-    state: dict[str, Any] = with_tensors(read_outline(folder), make)
+    state: dict[str, Any] = with_tensors(outline["state"], make)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "torch.distributed is disabled")  # which no_dist asks for
         load(tensors, storage_reader=HuggingFaceStorageReader(str(folder)), no_dist=True)

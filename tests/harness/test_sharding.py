@@ -32,13 +32,15 @@ from tests.harness.several import in_processes
 
 
 class Layered(nn.Module):
-    """Layers in a ModuleList, a matrix used twice, one that is not trained, and sizes that no 2 or 4 divides."""
+    """Layers in a ModuleList, a weight that two have, one that is not trained, and sizes that 2 does not divide."""
 
     def __init__(self) -> None:
         super().__init__()
         self.stem, self.locked, self.head = nn.Linear(28 * 28, 9), nn.Linear(9, 9), nn.Linear(9, 10)
         self.layers = nn.ModuleList(nn.Sequential(nn.LayerNorm(9), nn.Linear(9, 9), nn.GELU()) for _ in range(2))
         self.locked.requires_grad_(False)
+        self.mixed, self.mixed_again = nn.Linear(9, 9), nn.Linear(9, 9)
+        self.mixed_again.weight = self.mixed.weight
         self.forwards = 0
 
     def forward(self, images: Tensor) -> Tensor:
@@ -46,10 +48,10 @@ class Layered(nn.Module):
             self.forwards += 1
             if self.forwards == int(os.environ.get("KILLED_AT_FORWARD", -1)):
                 os.kill(os.getpid(), signal.SIGKILL)
-        hidden = self.locked(self.stem(images.flatten(1)))
+        hidden = self.mixed(self.locked(self.stem(images.flatten(1))))
         for layer in self.layers:
             hidden = hidden + layer(hidden)
-        return self.head(hidden @ self.locked.weight)
+        return self.head(self.mixed_again(hidden))
 
 
 SETTINGS = [
