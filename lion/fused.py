@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from lion.arithmetic import LOW_PRECISION
-from lion.fusible import GRADS, Columns, are_fusible
+from lion.fusible import GRADS, PLAIN_TYPES, Columns, are_fusible, own_shards
 from lion.plain import _multi_tensor_lion, _single_tensor_lion
 from lion.settings import check_rows
 from lion.state import momentum_dtype
@@ -83,6 +83,10 @@ def _fused_lion(
     }
     # Whatever intercepts operators would not see what a kernel does. In a compiled step Inductor fuses the operators.
     watched = torch.is_grad_enabled() or _operators_are_intercepted()
+    if params and not watched and type(params[0]) not in PLAIN_TYPES:
+        given = [tensor for column in (params, exp_avgs, compensations) for tensor in column if tensor is not None]
+        params, grads, exp_avgs, compensations = own_shards([params, grads, exp_avgs, compensations])
+        torch.autograd.graph.increment_version(given)  # what is done to a shard does not count as done to the whole
     if params and not watched:
         columns: Columns = [params, grads, exp_avgs]
         if {*map(type, compensations)} != {NoneType}:

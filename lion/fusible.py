@@ -27,6 +27,22 @@ def are_plain(columns: Columns) -> bool:
     )
 
 
+def own_shards(columns: Columns) -> list[list[Any]]:
+    """The columns with this process's part of each row of sharded tensors (DTensor) that lie alike; of an update entry
+    by entry, that is all of it. Other rows stay as they are.
+    """
+    rows = [list(row) for row in zip(*columns, strict=True)]
+    for row in rows:
+        tensors = [tensor for tensor in row if tensor is not None]
+        if not all(hasattr(tensor, "placements") for tensor in tensors):
+            continue
+        param = tensors[0]
+        alike = all((each.device_mesh, each.placements) == (param.device_mesh, param.placements) for each in tensors)
+        if alike and not any(placement.is_partial() for placement in param.placements):
+            row[:] = [None if tensor is None else tensor.to_local() for tensor in row]
+    return [list(column) for column in zip(*rows, strict=True)]
+
+
 def are_fusible(columns: Columns, alignment_bytes: int) -> bool:
     """Whether a kernel may access these tensors by their addresses.
 

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +116,6 @@ class GeneratedImages:
 def weights_digest(model: nn.Module) -> str:
     """SHA-256 over names and values of the model's parameters and buffers, in order."""
     digest = hashlib.sha256()
-    for name, value in model.state_dict().items():
+    for name, value in chain(model.named_parameters(), model.named_buffers()):
         digest.update(name.encode() + value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()

@@ -10,66 +10,74 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
 
 from experiments.harness.averages import enter_training, evaluation_mode
+from experiments.harness.checkpoint_files import checkpoint_name, checkpoints, is_whole, remove
 from experiments.harness.errors import ConfigError, RunError
 from experiments.harness.record import RunRecord, metrics_sha256
+from experiments.harness.sharded_files import read_outline, read_sharded, read_shards, write_shards
+from experiments.harness.sharding import is_sharded
 from experiments.harness.timing import TrainingClock
 
 
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+def save_checkpoint(directory: Path, step: int, state: dict[str, Any], keep: int, sharded: bool = False) -> None:
+    """Write ``state`` (tensors and plain data) as the newest checkpoint and delete all but the last ``keep``.
 
-
-def _checkpoints(directory: Path) -> list[Path]:
-    """Oldest first; names are step-<8 digits>-<16 hex>.pt."""
-    return sorted(directory.glob("step-*.pt"))
-
-
-def save_checkpoint(directory: Path, step: int, state: dict[str, Any], keep: int) -> None:
-    """Write ``state`` (tensors and plain data) as the newest checkpoint and delete all but the last ``keep``."""
-    aside = directory / f".checkpoint.{os.getpid()}"
+    If it is ``sharded``, all processes of the run call this at once; else one of them does.
+    """
+    aside = directory / f".checkpoint.{step}"
+    main = not sharded or dist.get_rank() == 0
     try:
-        with aside.open("wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        torch.load(aside, weights_only=True, mmap=True, map_location="cpu")
-        aside.rename(directory / f"step-{step:08d}-{_digest(aside)}.pt")
-    except (OSError, RuntimeError) as error:  # PyTorch's writer turns a full disk into a RuntimeError
-        aside.unlink(missing_ok=True)
-        raise RunError(
+        (write_shards if sharded else _write)(aside, state)
+        if main:
+            aside.rename(directory / checkpoint_name(step, aside))
+    except (OSError, RuntimeError, pickle.UnpicklingError) as error:
+        if main and aside.exists():
+            remove(aside)
+        if isinstance(error, pickle.UnpicklingError):
+            raise ConfigError(
+                "The optimizer keeps more in its state than tensors and plain data, which is all that a checkpoint may "
+                f"hold ({_first_line(error)}): let it keep a tensor, or a number of Python's own such as float(x)."
+            ) from error
+        raise RunError(  # PyTorch's writer turns a full disk into a RuntimeError
             f"The checkpoint of step {step} cannot be written to {directory} ({error}). Make room on the disk and run "
             "the same command again: it continues from the checkpoint before."
         ) from error
-    except pickle.UnpicklingError as error:
-        aside.unlink()
-        raise ConfigError(
-            "The optimizer's state holds more than tensors and plain data, which is all that a checkpoint may contain "
-            f"({_first_line(error)}): let it keep a tensor or a Python number, such as float(x)."
-        ) from error
-    for old in _checkpoints(directory)[:-keep]:
-        old.unlink()
+    if main:
+        for old in checkpoints(directory)[:-keep]:
+            remove(old)
+    if sharded:
+        dist.barrier()  # all processes together wait longer for one that hashes than those of one replica do
 
 
-def load_checkpoint(directory: Path, sources_digest: str | None = None) -> dict[str, Any] | None:
-    """The newest intact checkpoint, on the CPU, or None.
+def _write(path: Path, state: dict[str, Any]) -> None:
+    with path.open("wb") as file:
+        torch.save(state, file)
+        file.flush()
+        os.fsync(file.fileno())
+    torch.load(path, weights_only=True, mmap=True, map_location="cpu")
+
+
+def newest_checkpoint(directory: Path, sources_digest: str | None = None) -> Path | None:
+    """The newest intact one.
 
     A checkpoint that is corrupt, that does not match metrics.jsonl, or whose sources differ from ``sources_digest`` (if
     given) is skipped with a message. Raises RunError for one that holds pickled objects.
     """
     path = directory / "metrics.jsonl"
     metrics = path.read_bytes() if path.exists() else b""
-    for path in reversed(_checkpoints(directory)):
-        if _digest(path) != path.stem.rsplit("-", 1)[1]:
+    for path in reversed(checkpoints(directory)):
+        if not is_whole(path):
             reason = "is corrupt"
         else:
             try:
-                state: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
+                state = read_outline(path)["state"] if path.is_dir() else _read(path, mmap=True)
             except pickle.UnpicklingError as error:
                 raise RunError(
                     f"The checkpoint {path} holds objects that only unsafe unpickling would load, which this suite "
@@ -80,16 +88,34 @@ def load_checkpoint(directory: Path, sources_digest: str | None = None) -> dict[
             elif hashlib.sha256(metrics[: state["metrics_bytes"]]).hexdigest() != state.get("metrics_sha256"):
                 reason = "does not match metrics.jsonl"
             else:
-                return state
+                return path
         print(f"The checkpoint {path} {reason}: falling back to the previous one.", flush=True)
     return None
 
 
+def load_checkpoint(directory: Path, sources_digest: str | None = None) -> dict[str, Any] | None:
+    """What ``newest_checkpoint`` holds, with whole tensors on the CPU, or None."""
+    path = newest_checkpoint(directory, sources_digest)
+    return None if path is None else read_checkpoint(path)
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """What the checkpoint holds, with whole tensors on the CPU."""
+    if path.is_dir():
+        return read_shards(path, lambda name, like: torch.empty_like(like, device="cpu"))
+    return _read(path)
+
+
+def _read(path: Path, mmap: bool = False) -> dict[str, Any]:
+    state: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu", mmap=mmap)
+    return state
+
+
 def drop_checkpoints_after(directory: Path, step: int) -> None:
-    """Delete the checkpoints that ``load_checkpoint`` skipped; otherwise they would stay the newest ones."""
-    for path in _checkpoints(directory):
+    """Delete those that ``load_checkpoint`` passed over, which would count as the newest for ever."""
+    for path in checkpoints(directory):
         if int(path.name.split("-")[1]) > step:
-            path.unlink()
+            remove(path)
 
 
 def _first_line(error: Exception) -> str:
@@ -110,24 +136,39 @@ class TrainingState:
         """The averaged weights if there are any."""
         return self.ema.module if self.ema else self.model
 
-    def save(self, record: RunRecord, keep: int) -> None:
-        """Write a checkpoint that also remembers the sources and the current content of metrics.jsonl.
+    def save(self, record: RunRecord | None, directory: Path, keep: int) -> None:
+        """Write a checkpoint that also remembers the sources and what metrics.jsonl holds now, which the main process
+        has in its ``record``; the others help where the model is shared out.
 
         "model" holds the weights that are evaluated; "trained" those that an optimizer with modes trains instead.
         """
+        sharded = is_sharded(self.model)
+        if not (record or sharded):
+            return
         with evaluation_mode(self.optimizer) as trained:
             saved = {
                 "step": self.step,
-                "sources_digest": record.digest,
                 "train_s": self.clock.seconds,
-                "metrics_bytes": record.metrics_bytes(),
-                "metrics_sha256": metrics_sha256(record.directory),
                 "model": self.model.state_dict(),
                 "trained": trained,
                 "optimizer": self.optimizer.state_dict(),
                 "ema": self.ema.state_dict() if self.ema else None,
             }
-            save_checkpoint(record.directory, self.step, saved, keep)
+            if record:
+                saved["sources_digest"] = record.digest
+                saved["metrics_bytes"] = record.metrics_bytes()
+                saved["metrics_sha256"] = metrics_sha256(directory)
+            save_checkpoint(directory, self.step, saved, keep, sharded)
+
+    def load(self, directory: Path, sources_digest: str, accelerator: Accelerator) -> dict[str, Any] | None:
+        """What the newest checkpoint holds, for ``restore``, or None; the main process chooses for all."""
+        newest = newest_checkpoint(directory, sources_digest) if accelerator.is_main_process else None
+        (newest,) = broadcast_object_list([newest])
+        if newest is None:
+            return None
+        if is_sharded(self.model):
+            return read_sharded(newest, self.model, self.optimizer)
+        return read_checkpoint(newest)
 
     def restore(self, saved: dict[str, Any]) -> None:
         """Restore the saved state."""

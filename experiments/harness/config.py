@@ -138,6 +138,8 @@ class RunConfig:
     """CPU cores that a launcher gives to one run"""
     gpus: int | float = 0
     """GPUs that a launcher gives to one run; Ray accepts fractions"""
+    shards: int = 1
+    """processes over which the weights, gradients and state of one model are sharded (FSDP2); with 1, none are"""
     device: str = "auto"
     """auto (a GPU if there is one), cpu or cuda"""
     fresh: bool = False
@@ -255,6 +257,17 @@ def check(plain: Mapping[str, Any]) -> None:
             f"schedule.warmup_steps={plain['schedule']['warmup_steps']} leaves no step of train.steps={train['steps']} "
             "at the peak learning rate: shorten the warm-up."
         )
+    needs_all_weights = {
+        "train.ema_decay": train["ema_decay"],
+        "train.compile": train["compile"],
+        "flatness.draws": flatness["draws"],
+    }
+    for key, value in needs_all_weights.items():
+        if value and plain["run"]["shards"] > 1:
+            raise ConfigError(
+                f"run.shards={plain['run']['shards']} shards the weights of a model, but {key}={value} needs all of "
+                "them in one place: turn it off, or set run.shards to 1."
+            )
     if missing := {"name", "_target_", "lr"} - {key for key, value in plain["optimizer"].items() if value is not None}:
         raise ConfigError(f"optimizer lacks {', '.join(sorted(missing))}; see conf/optimizer/lion.yaml for an example.")
     if flatness["draws"] and not (flatness["std"] > 0 and flatness["samples"] > 0):

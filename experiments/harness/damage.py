@@ -1,6 +1,5 @@
 """Check the record of a finished run for later damage: files that were deleted, truncated or edited."""
 
-import hashlib
 import json
 import math
 from pathlib import Path
@@ -10,6 +9,7 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from experiments.harness.checkpoint_files import checkpoints, is_whole
 from experiments.harness.config import name_of
 from experiments.harness.errors import RunError
 from experiments.harness.record import last_values, metrics_sha256, read_example_losses
@@ -47,12 +47,11 @@ def _damage_of_checkpoint(directory: Path, last: int | None) -> str | None:
     """What is wrong with the newest checkpoint, which must be that of step ``last`` if given. It is fine if all
     checkpoints were deleted, to save space or to publish the record.
     """
-    newest = max(directory.glob("step-*.pt"), default=None)
-    if newest is None:
+    found = checkpoints(directory)
+    if not found:
         return None
-    _, step, digest = newest.stem.split("-")
+    newest = found[-1]
+    step = newest.stem.split("-")[1]
     if last not in (None, int(step)):
         return f"the checkpoint of step {last} is gone"
-    with newest.open("rb") as file:
-        whole = hashlib.file_digest(file, "sha256").hexdigest().startswith(digest)
-    return None if whole else f"{newest.name} is corrupt"
+    return None if is_whole(newest) else f"{newest.name} is corrupt"

@@ -62,6 +62,12 @@ def make_accelerator(cfg: Config) -> Accelerator:
             f"run.gpus={cfg.run.gpus}, but this run has {accelerator.num_processes} processes, which use one GPU each: "
             f"start it by accelerate launch --num_processes {cfg.run.gpus} -m experiments {cfg.task} ..."
         )
+    if accelerator.num_processes % cfg.run.shards:
+        raise ConfigError(
+            f"run.shards={cfg.run.shards} shares a model out over so many processes, but this run has "
+            f"{accelerator.num_processes}: start it by accelerate launch --num_processes with a multiple of "
+            f"{cfg.run.shards}, -m experiments {cfg.task} ..."
+        )
     if cfg.run.device not in ("auto", accelerator.device.type):
         raise ConfigError(
             f"run.device={cfg.run.device}, but accelerate selects the device {accelerator.device}: unset "

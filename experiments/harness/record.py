@@ -6,7 +6,7 @@ status.json       running, complete, diverged or failed; replaced atomically
 environment.json  the code, packages and hardware that produced it
 parameter_groups.json  which parameters weight decay applied to
 example_losses.npz     one metric's value for each test example
-step-*.pt         checkpoints (see checkpoint.py)
+step-*            checkpoints (see checkpoint.py)
 log.txt           console output of a run that belongs to a study
 lock              held by the process that writes here
 """
@@ -17,6 +17,7 @@ import io
 import json
 import os
 import re
+import shutil
 import time
 from pathlib import Path
 from types import TracebackType
@@ -38,7 +39,7 @@ workers of a killed run, which share its lock, until PyTorch next checks for the
 
 
 LEFT_BEHIND = re.compile(r"\..+\.\d+")
-"""Names of temporary files that a killed process was writing: a dot, the file name, the process id."""
+"""Names of temporary files that a killed process was writing: a dot, the file name, the process id or the step."""
 
 
 def write_aside(path: Path, content: str | bytes) -> None:
@@ -201,7 +202,7 @@ class RunRecord:
             return
         for path in directory.iterdir():
             if LEFT_BEHIND.fullmatch(path.name):
-                path.unlink()
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
         write_aside(directory / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(result_config), sort_keys=True))
         write_aside(directory / "environment.json", json.dumps(environment(digest), indent=1) + "\n")
         self.set_status("running")

@@ -28,7 +28,7 @@ from experiments.harness.averages import (
     tracked_layers,
 )
 from experiments.harness.batches import MicroBatches, micro_batch_loader
-from experiments.harness.checkpoint import TrainingState, drop_checkpoints_after, load_checkpoint
+from experiments.harness.checkpoint import TrainingState, drop_checkpoints_after
 from experiments.harness.config import Config
 from experiments.harness.divergence import Diverged, FiniteWatch
 from experiments.harness.errors import ConfigError
@@ -40,6 +40,7 @@ from experiments.harness.process import compile_and_warm_up, make_accelerator, s
 from experiments.harness.record import RunRecord
 from experiments.harness.schedule import lr_factor
 from experiments.harness.seeds import derive_seed
+from experiments.harness.sharding import clip_gradients, more_to_come, prepare, whole
 from experiments.harness.sources import task_package
 from experiments.harness.task import Task
 from experiments.harness.timing import PeakMemory, StepTimer, TrainingClock
@@ -69,7 +70,8 @@ def train(cfg: Config, data: Any, directory: Path, digest: str, record: RunRecor
     seed_generators(derive_seed(cfg.seed, "init"))
     bare_model = task.model()
     scale_initial_weights(bare_model, cfg.train.init_scale)
-    model: nn.Module = accelerator.prepare(bare_model)
+    name = cfg.model.get("model_name") or type(bare_model).__name__
+    model = prepare(bare_model, accelerator, cfg.run.shards)
     optimizer = build_optimizer(bare_model, cfg.optimizer)
     ema = None
     if cfg.train.ema_decay is not None:
@@ -79,13 +81,12 @@ def train(cfg: Config, data: Any, directory: Path, digest: str, record: RunRecor
         record.write_parameter_groups(decay_groups(bare_model))
         record.add_environment("arithmetic", **describe_arithmetic(device))
         trained = sum(parameter.numel() for parameter in bare_model.parameters() if parameter.requires_grad)
-        name = cfg.model.get("model_name") or type(bare_model).__name__
         record.add_environment("model", name=name, trained_parameters=trained, train_samples=task.num_train)
         if device.type == "cuda":
             record.add_environment("hardware", gpu=torch.cuda.get_device_name(device), gpu_count=processes)
 
     # ------------------------------------------------------------------------------------------------------- resume
-    saved = load_checkpoint(directory, digest)
+    saved = state.load(directory, digest, accelerator)
     if saved:
         state.restore(saved)
         if record:
@@ -154,12 +155,11 @@ def train(cfg: Config, data: Any, directory: Path, digest: str, record: RunRecor
             for g in mine:
                 batch = to_device(next(batches), device)
                 seed_generators(derive_seed(cfg.seed, "forward", state.step, g))  # dropout, noise, timesteps
-                with nullcontext() if g == mine[-1] else accelerator.no_sync(model):
+                with nullcontext() if g == mine[-1] else more_to_come(model, accelerator):
                     micro_loss = task.loss(model, batch) / len(mine)
                     accelerator.backward(micro_loss)
                 loss += micro_loss.detach()
-            grad_norm = accelerator.clip_grad_norm_(model.parameters(), cfg.train.clip_norm or math.inf)
-            assert isinstance(grad_norm, Tensor)
+            grad_norm = clip_gradients(model, cfg.train.clip_norm, accelerator)
 
             # A loss or gradient that is not finite is never logged, evaluated or saved, and on a CPU never applied.
             done = state.step + 1
@@ -206,8 +206,8 @@ def train(cfg: Config, data: Any, directory: Path, digest: str, record: RunRecor
                 evaluate("samples")
                 if record:
                     task.write_samples(directory, state.step)
-            if saves and record:
-                state.save(record, cfg.run.keep_checkpoints)
+            if saves:
+                state.save(record, directory, cfg.run.keep_checkpoints)
             if stops and not last:
                 print(f"{directory.name}: asked to stop, saved at step {done} of {cfg.train.steps}", flush=True)
                 sys.exit(EXIT_CODE)
@@ -265,7 +265,7 @@ def evaluate_split(task: Task, model: nn.Module, split: str, accelerator: Accele
             broadcast(buffer)
     training = model.training
     model.eval()
-    with torch.no_grad(), accelerator.autocast():
+    with whole(model), torch.no_grad(), accelerator.autocast():
         sums = task.evaluate(model, split, accelerator.process_index, accelerator.num_processes)
     model.train(training)
     return {name: accelerator.reduce(value, "sum").tolist() for name, value in sums.items()}

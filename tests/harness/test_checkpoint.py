@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from experiments.harness import checkpoint
 from experiments.harness.checkpoint import load_checkpoint, save_checkpoint
+from experiments.harness.checkpoint_files import digest_of
 from experiments.harness.entry import execute, locate
 from experiments.harness.errors import ConfigError, RunError
 from tests.conftest import MakeConfig, rows
@@ -124,7 +124,7 @@ def test_no_pickle_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
     path = tmp_path / "step-00000005-x.pt"
     torch.save({"step": 5, "metrics_bytes": 0, "payload": Payload()}, path)
-    path.rename(tmp_path / f"step-00000005-{checkpoint._digest(path)}.pt")
+    path.rename(tmp_path / f"step-00000005-{digest_of(path)}.pt")
     with pytest.raises(RunError, match=r"holds objects that only unsafe unpickling would load.*delete it"):
         load_checkpoint(tmp_path)
     assert not (tmp_path / "owned").exists()

@@ -12,7 +12,7 @@ import pytest
 import torch
 from omegaconf import DictConfig
 
-from experiments.harness import checkpoint, record
+from experiments.harness import checkpoint, checkpoint_files, record
 from experiments.harness.entry import execute, locate
 from experiments.harness.interrupt import EXIT_CODE
 from experiments.harness.record import read_status
@@ -89,9 +89,9 @@ def test_a_crash_between_writing_and_renaming_a_checkpoint_leaves_no_trace(
             raise Killed
         return original(path)
 
-    original = checkpoint._digest
+    original = checkpoint_files.digest_of
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "_digest", crashing)
+        patch.setattr(checkpoint_files, "digest_of", crashing)
         with pytest.raises(Killed):
             execute(cfg)
     assert_same_end(end_of(cfg), uninterrupted)

@@ -4,11 +4,13 @@ import copy
 import os
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
+from torch import Tensor
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
     get_optimizer_state_dict,
@@ -17,10 +19,10 @@ from torch.distributed.checkpoint.state_dict import (
 )
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
-from torch.distributed.tensor import DTensor, Shard, distribute_tensor
+from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor
 from torch.nn import Linear, Parameter
 
-from lion import Lion, measure_step
+from lion import Lion, fused, fused_cpu, measure_step
 
 PROCESSES = 2
 SETTINGS: list[dict[str, Any]] = [
@@ -37,6 +39,8 @@ def check_on_one_process(rank: int, store: str) -> None:
     mesh = init_device_mesh("cpu", (PROCESSES,))
     for settings in SETTINGS:
         check_sharded_tensor(mesh, settings)
+    if fused._kernel(False, torch.device("cpu"), *[torch.float32] * 3):
+        check_kernel(mesh)
     check_fully_shard(mesh)
     check_checkpoint(mesh, Path(store).parent / "checkpoint")
     dist.barrier()
@@ -62,6 +66,28 @@ def check_sharded_tensor(mesh: Any, settings: dict[str, Any]) -> None:
     exp_avg = new_optimizer.state[sharded]["exp_avg"]
     assert exp_avg.placements == sharded.placements
     assert torch.equal(exp_avg.full_tensor(), optimizers[1].state[whole]["exp_avg"])
+
+
+def check_kernel(mesh: Any) -> None:
+    """Of shards that lie alike the kernel takes each process's own; a gradient that lies otherwise is for operators."""
+    torch.manual_seed(0)
+    starts, gradients = [[torch.randn(5, 4), torch.randn(3)] for _ in range(2)]
+    for placement in (Shard(0), Replicate()):
+        results = []
+        for by_kernel in (True, False):
+            params = [Parameter(distribute_tensor(start, mesh, [Shard(0)])) for start in starts]
+            for param, gradient in zip(params, gradients, strict=True):
+                param.grad = distribute_tensor(gradient, mesh, [placement])
+            optimizer = Lion(params, lr=0.1, weight_decay=0.1, fused=by_kernel)
+            versions = [param._version for param in params]
+            with patch.object(fused_cpu, "step", side_effect=fused_cpu.step) as kernel:
+                optimizer.step()
+            took_shards = any(type(call.args[0][0][0]) is Tensor for call in kernel.mock_calls)
+            assert took_shards == (by_kernel and placement == Shard(0))
+            assert all(param._version > before for param, before in zip(params, versions, strict=True))
+            results += [[param, optimizer.state[param]["exp_avg"]] for param in params]
+        for ours, theirs in zip(results[:2], results[2:], strict=True):
+            assert all(torch.equal(a.full_tensor(), b.full_tensor()) for a, b in zip(ours, theirs, strict=True))
 
 
 def check_fully_shard(mesh: Any) -> None:

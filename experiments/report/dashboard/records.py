@@ -25,7 +25,7 @@ AXES = {"step": "step", "samples": "samples", "seconds": "training time, s"}
 CURVE_PREFIXES = ("val/", "train/loss")
 """The metrics drawn as curves, in page order; W&B draws all others. Test metrics have one value per run."""
 UNDER_WAY = ("running", "interrupted", "failed")
-CHECKPOINT = re.compile(r"step-(\d+)-\w+\.pt")
+CHECKPOINT = re.compile(r"step-(\d+)-\w+\.(?:pt|sharded)")
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,42 @@
+"""Several processes of one run, as forks of the test process, which has imported all that they would import."""
+
+import os
+import socket
+import sys
+import traceback
+from collections.abc import Callable
+
+import torch.distributed as dist
+
+from experiments.harness import entry
+
+
+def in_processes(number: int, work: Callable[[], object]) -> list[int]:
+    """The exit codes of ``number`` processes that carry out ``work`` together, minus the signal that ended one."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    children = []
+    for rank in range(number):
+        child = os.fork()
+        if child == 0:
+            os._exit(_carry_out(rank, number, port, work))
+        children.append(child)
+    return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+
+
+def _carry_out(rank: int, number: int, port: int, work: Callable[[], object]) -> int:
+    names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": number, "MASTER_PORT": port}
+    os.environ.update({name: str(value) for name, value in names.items()}, MASTER_ADDR="127.0.0.1")
+    entry.IS_MAIN_PROCESS = rank == 0
+    try:
+        work()
+        # Python's own end aborts now and then where one of gloo's threads still holds a tensor (pytorch issue 190489).
+        dist.barrier()
+    except BaseException:
+        traceback.print_exc()
+        return 1
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    return 0

@@ -1,0 +1,198 @@
+"""A model that processes share out (run.shards) against the same run in one process.
+
+What differs is the order of sums, in float32: of the gradients over micro-batches, of the norm, and of evaluations.
+"""
+
+import os
+import resource
+import signal
+from functools import partial
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from omegaconf import DictConfig
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import Shard, distribute_tensor
+
+from experiments.harness import sharded_files
+from experiments.harness.checkpoint import load_checkpoint, read_checkpoint, save_checkpoint
+from experiments.harness.checkpoint_files import checkpoints, is_whole
+from experiments.harness.damage import find_damage
+from experiments.harness.entry import execute, locate
+from experiments.harness.errors import ConfigError, RunError
+from experiments.harness.process import make_accelerator
+from experiments.harness.record import read_status
+from tests.conftest import MakeConfig, rows
+from tests.harness.several import in_processes
+
+
+class Layered(nn.Module):
+    """Layers in a ModuleList, a weight that two have, one that is not trained, and sizes that 2 does not divide."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.locked, self.head = nn.Linear(28 * 28, 9), nn.Linear(9, 9), nn.Linear(9, 10)
+        self.layers = nn.ModuleList(nn.Sequential(nn.LayerNorm(9), nn.Linear(9, 9), nn.GELU()) for _ in range(2))
+        self.locked.requires_grad_(False)
+        self.mixed, self.mixed_again = nn.Linear(9, 9), nn.Linear(9, 9)
+        self.mixed_again.weight = self.mixed.weight
+        self.forwards = 0
+
+    def forward(self, images: Tensor) -> Tensor:
+        if self.training:
+            self.forwards += 1
+            if self.forwards == int(os.environ.get("KILLED_AT_FORWARD", -1)):
+                os.kill(os.getpid(), signal.SIGKILL)
+        hidden = self.mixed(self.locked(self.stem(images.flatten(1))))
+        for layer in self.layers:
+            hidden = hidden + layer(hidden)
+        return self.head(self.mixed_again(hidden))
+
+
+SETTINGS = [
+    *("~model.widths", "~model.in_channels", "~model.num_classes", f"model._target_={__name__}.Layered"),
+    *("train.ema_decay=null", "flatness.draws=0", "train.clip_norm=0.1", "train.micro_batch_size=8"),
+    *("train.steps=12", "train.log_every=1", "train.evaluate_every=6", "run.checkpoint_every=4"),
+]
+OPTIMIZERS = {
+    "lion": ["optimizer=lion"],
+    "lion with a bfloat16 momentum": ["optimizer=lion", "+optimizer.momentum_dtype=bfloat16"],
+    "lion in bfloat16": ["optimizer=lion", "train.precision=bf16"],
+    "cautious lion": ["optimizer=cautious_lion"],
+    "adamw": ["optimizer=adamw"],
+    "adafactor": ["optimizer=adafactor"],
+}
+
+
+def run_alone(cfg: DictConfig) -> list[dict[str, Any]]:
+    execute(cfg)
+    return rows(locate(cfg)[2])
+
+
+def assert_same_numbers(ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> None:
+    assert len(ours) == len(theirs)
+    for a, b in zip(ours, theirs, strict=True):
+        assert a == pytest.approx(b, rel=1e-4, abs=1e-6)
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_two_processes_that_share_a_model_out_train_what_one_trains(
+    make_config: MakeConfig, tmp_path: Path, optimizer: str
+) -> None:
+    """Clipping, measure_step and evaluation among it: of 60 and 100 samples in batches of 250, process 1 has none."""
+    settings = [*SETTINGS, *OPTIMIZERS[optimizer]]
+    expected = run_alone(make_config(*settings, f"run.runs_dir={tmp_path}/alone"))
+    cfg = make_config(*settings, "run.shards=2")
+    assert in_processes(2, lambda: execute(cfg)) == [0, 0]
+    assert_same_numbers(rows(locate(cfg)[2]), expected)
+
+
+def test_what_two_processes_saved_goes_on_in_one_and_in_four(
+    make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed by SIGKILL each time, a step after a checkpoint; the four are two pairs that share a model each."""
+    settings = [*SETTINGS, "optimizer=lion", "+optimizer.momentum_dtype=bfloat16"]
+    expected = run_alone(make_config(*settings, f"run.runs_dir={tmp_path}/alone"))
+    directory = locate(make_config(*settings))[2]
+    # Four micro-batches a step. One process alone writes a file, several write a folder.
+    for processes, shards, steps, suffix in ((2, 2, 5, ".sharded"), (1, 1, 5, ".pt")):
+        cfg = make_config(*settings, f"run.shards={shards}")
+        monkeypatch.setenv("KILLED_AT_FORWARD", str(steps * 4 // processes + 1))
+        assert in_processes(processes, partial(execute, cfg)) == [-signal.SIGKILL] * processes
+        assert checkpoints(directory)[-1].suffix == suffix
+    assert [int(path.name.split("-")[1]) for path in checkpoints(directory)] == [4, 8]
+    monkeypatch.delenv("KILLED_AT_FORWARD")
+    cfg = make_config(*settings, "run.shards=2")
+    assert in_processes(4, lambda: execute(cfg)) == [0] * 4
+    assert_same_numbers(rows(directory), expected)
+
+
+def test_a_process_that_is_killed_while_all_save_leaves_the_checkpoint_before(
+    make_config: MakeConfig, tmp_path: Path
+) -> None:
+    settings = [*SETTINGS, "optimizer=adamw"]
+    expected = run_alone(make_config(*settings, f"run.runs_dir={tmp_path}/alone"))
+    cfg = make_config(*settings, "run.shards=2")
+    directory = locate(cfg)[2]
+
+    def run_until_killed() -> None:
+        original, saves = sharded_files.save, count(1)
+
+        def save(*arguments: Any, **settings: Any) -> None:
+            if next(saves) == 2 and os.environ["RANK"] == "1":
+                os.kill(os.getpid(), signal.SIGKILL)
+            original(*arguments, **settings)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sharded_files, "save", save)
+            execute(cfg)
+
+    assert in_processes(2, run_until_killed) == [1, -signal.SIGKILL]  # the other one finds nobody to talk to
+    assert [path.name.split("-")[1] for path in checkpoints(directory)] == ["00000004"]
+    assert in_processes(2, lambda: execute(cfg)) == [0, 0]
+    assert_same_numbers(rows(directory), expected)
+    assert not list(directory.glob(".checkpoint.*"))
+
+
+def test_a_full_disk_of_one_process_is_one_sentence_in_all_and_loses_nothing(tmp_path: Path) -> None:
+    def save_twice() -> None:
+        dist.init_process_group("gloo")
+        mesh = init_device_mesh("cpu", (2,))
+        state = {"weights": distribute_tensor(torch.arange(2000.0), mesh, [Shard(0)])}
+        save_checkpoint(tmp_path, 5, state, keep=2, sharded=True)
+        if dist.get_rank() == 1:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+        with pytest.raises(RunError, match=r"step 10 cannot be written .* the same command again"):
+            save_checkpoint(tmp_path, 10, state, keep=2, sharded=True)
+
+    assert in_processes(2, save_twice) == [0, 0]
+    (left,) = tmp_path.iterdir()
+    assert left.name.startswith("step-00000005-")
+    assert is_whole(left)
+    weights = read_checkpoint(left)["weights"]
+    assert torch.equal(weights, torch.arange(2000.0))
+
+
+def test_a_finished_sharded_run_is_read_like_any_other_and_damage_to_it_is_found(
+    make_config: MakeConfig, tmp_path: Path
+) -> None:
+    settings = [*SETTINGS, "optimizer=lion", "train.steps=6"]
+    alone = make_config(*settings, f"run.runs_dir={tmp_path}/alone")
+    execute(alone)
+    cfg = make_config(*settings, "run.shards=2")
+    assert in_processes(2, lambda: execute(cfg)) == [0, 0]
+    ours, theirs = load_checkpoint(locate(cfg)[2]), load_checkpoint(locate(alone)[2])
+    assert ours is not None
+    assert theirs is not None
+    assert ours.keys() == theirs.keys()
+    torch.testing.assert_close(ours["model"], dict(theirs["model"]))
+    torch.testing.assert_close(ours["optimizer"]["state"], theirs["optimizer"]["state"])
+
+    directory = locate(cfg)[2]
+    status = read_status(directory)
+    assert status is not None
+    assert find_damage(directory, status) is None
+    newest = checkpoints(directory)[-1]
+    (shard,) = newest.glob("shard-00002-*")
+    shard.write_bytes(shard.read_bytes()[:-1] + b"?")
+    assert find_damage(directory, status) == f"{newest.name} is corrupt"
+    assert load_checkpoint(directory) is not None  # the one before
+
+
+@pytest.mark.parametrize("setting", ["train.ema_decay=0.9", "train.compile=true", "flatness.draws=2"])
+def test_what_needs_all_weights_in_one_place_is_refused_at_once(make_config: MakeConfig, setting: str) -> None:
+    key = setting.partition("=")[0]
+    with pytest.raises(ConfigError, match=f"run.shards=2 shares the weights of a model out, but {key}="):
+        locate(make_config(*SETTINGS, "run.shards=2", setting))
+
+
+def test_a_number_of_processes_that_shards_do_not_divide_is_refused(make_config: MakeConfig) -> None:
+    with pytest.raises(
+        ConfigError, match=r"run.shards=3 shares a model out over so many processes, but this run has 1"
+    ):
+        make_accelerator(make_config(*SETTINGS, "run.shards=3"))
