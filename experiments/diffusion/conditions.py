@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Iterator
 from typing import Protocol
 
 import numpy as np
@@ -13,18 +14,21 @@ from experiments.data.sample import sample
 from experiments.diffusion.config import DiffusionConfig
 from experiments.diffusion.pictures import Pictures
 from experiments.diffusion.sets import Sets
-from experiments.harness.prepared_data import cached_arrays
+from experiments.harness.stored_rows import stored_rows
 from experiments.pretrained.locked import Locked, build_locked
+
+TEXTS_AT_ONCE = 16_384
+"""A tokenizer takes 17 KB of memory a text until they are arrays."""
 
 
 class Conditions(Protocol):
     """From the condition of an image to what its U-Net takes besides the noisy image and the timestep."""
 
     def numbers(self, pictures: Pictures) -> np.ndarray:
-        """What the pictures are conditioned on as whole numbers, int64 ``[pictures, ...]``."""
+        """What the pictures are conditioned on as whole numbers, int32 or int64 ``[pictures, ...]``."""
 
     def of_samples(self, test: Pictures, count: int) -> np.ndarray:
-        """What samples 0 to ``count - 1`` are conditioned on, int64 ``[count, ...]``."""
+        """What samples 0 to ``count - 1`` are conditioned on, int32 or int64 ``[count, ...]``."""
 
     def hidden(self, numbers: Tensor) -> Tensor:
         """The same shape, saying nothing of the image."""
@@ -76,7 +80,7 @@ class TextConditions:
         self._encoder = Locked(build_locked(cfg.text.encoder, weights))
 
     def numbers(self, pictures: Pictures) -> np.ndarray:
-        """The captions' tokens, int64 ``[pictures, context_length]``, computed once."""
+        """The captions' tokens, int32 ``[pictures, context_length]``, computed once and mapped from disk."""
         texts = list(pictures.conditions)
         return self._tokens(texts)
 
@@ -98,12 +102,13 @@ class TextConditions:
         digest = hashlib.sha256("\n".join(texts).encode()).hexdigest()
         identity = json.dumps([cfg.tokenizer, cfg.context_length, self._weights_fingerprint, digest])
         tokenize = get_method(cfg.tokenizer)
-        stored = cached_arrays(
-            "diffusion-tokens",
-            identity,
-            self._cache_dir,
-            lambda: {"tokens": tokenize(texts, cfg.context_length, self._weights)},
-        )
+
+        def chunks(first: int) -> Iterator[np.ndarray]:
+            for start in range(first, len(texts), TEXTS_AT_ONCE):
+                chunk = tokenize(texts[start : start + TEXTS_AT_ONCE], cfg.context_length, self._weights)
+                yield chunk.astype(np.int32)
+
+        stored = stored_rows("diffusion-tokens", identity, self._cache_dir, "tokens", len(texts), chunks)
         return stored.load()["tokens"]
 
 

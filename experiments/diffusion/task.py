@@ -138,7 +138,7 @@ class Diffusion:
         if self._cfg.data.flip:
             flipped = torch.tensor([seed % 2 == 1 for seed in seeds])
             images = torch.where(flipped[:, None, None, None], images.flip(3), images)
-        return {"images": from_bytes(images), "conditions": torch.from_numpy(self._numbers["fit"][indices])}
+        return {"images": from_bytes(images), "conditions": self._conditions_of("fit", indices)}
 
     def loss(self, model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
         """Mean squared error of the network's target over uniform timesteps; noise, timesteps and which conditions are
@@ -209,7 +209,7 @@ class Diffusion:
         """Samples ``numbers`` after each step of the sampler, uint8 ``[N, 3, size, size]``; the last is the sample."""
         device = next(model.parameters()).device
         images = from_bytes(self._pixels("test", np.array(numbers))).to(device)
-        conditions = torch.from_numpy(self._numbers["samples"][list(numbers)]).to(device)
+        conditions = self._conditions_of("samples", np.array(numbers)).to(device)
         guided = self._cfg.sampling.guidance != 1
         hidden = self._arguments(self._conditions.hidden(conditions), images) if guided else {}
         return denoising(model, self._arguments(conditions, images), hidden, numbers, self._cfg, device)
@@ -217,13 +217,16 @@ class Diffusion:
     def _pixels(self, split: str, numbers: np.ndarray) -> Tensor:
         return self._splits[split].pixels(numbers, self._cfg.data.image_size)
 
+    def _conditions_of(self, split: str, numbers: np.ndarray) -> Tensor:
+        return torch.from_numpy(self._numbers[split][numbers].astype(np.int64))
+
     def _noise_errors(self, model: nn.Module, split: str, numbers: np.ndarray) -> Tensor:
         device = next(model.parameters()).device
         images = from_bytes(self._pixels(split, numbers)).to(device)
         streams = generators(f"{split} noise", numbers.tolist())
         noise = randn_tensor(images.shape, generator=streams, device=device)
         timesteps = torch.from_numpy(self._timesteps(split)[numbers]).to(device)
-        conditions = torch.from_numpy(self._numbers[split][numbers]).to(device)
+        conditions = self._conditions_of(split, numbers).to(device)
         noisy = self._forward.noisy(images, noise, timesteps)
         prediction = predict(model, noisy, timesteps, self._arguments(conditions, images))
         return (self._forward.epsilon(prediction, noisy, timesteps) - noise).square().flatten(1).mean(1).double()

@@ -28,7 +28,7 @@ from experiments.metrics.calibration import (
     no_calibration_sums,
 )
 from experiments.metrics.confusion import accuracy, confusion_matrix, macro_f1
-from experiments.pretrained.locked import LockedPart, build_locked, rows_of
+from experiments.pretrained.locked import LockedPart, Rows, build_locked
 
 EVALUATION_BATCH_SIZE = 64
 
@@ -125,8 +125,8 @@ class TextClassification:
         )
         tokens = stored.load()["tokens"]
         if self._locked is None:  # an encoder of tokens may want its whole context
-            return ClassifiedTexts(rows_of(tokens), np.full(len(tokens), cfg.context_length), split.labels)
-        hidden = self._locked.outputs(rows_of(tokens), len(tokens), identity)
+            return ClassifiedTexts(Rows(tokens), np.full(len(tokens), cfg.context_length), split.labels)
+        hidden = self._locked.outputs(Rows(tokens), len(tokens), identity)
         return ClassifiedTexts(hidden, (tokens != 0).sum(1), split.labels)
 
     def _locked_part(self) -> LockedPart:
@@ -137,4 +137,6 @@ class TextClassification:
             device=torch.device("cuda" if on_gpu else "cpu"),
             cache_dir=self._data.cache_dir,
             fingerprints=self.frozen_outputs,
+            bf16=self._cfg.train.precision == "bf16",
+            workers=self._cfg.run.num_workers,
         )

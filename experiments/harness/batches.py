@@ -10,6 +10,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,17 @@ def sample_indices(num_samples: int, seed: int, first: int, count: int) -> np.nd
     return np.concatenate(orders)
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """As loader workers have it, also without them: a mean over a large picture has other bits on two threads."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 class MicroBatches(Dataset[dict[str, Any]]):
     """Micro-batch ``g`` of ``step`` by key ``(step, g)``; ``make_batch`` gets sample indices and a seed for each."""
 
@@ -57,13 +69,8 @@ class MicroBatches(Dataset[dict[str, Any]]):
         size = self.train.micro_batch_size
         indices = sample_indices(self.num_samples, self.seed, step * self.train.batch_size + g * size, size)
         seeds = [derive_seed(self.seed, "sample", step, g, place) for place in range(size)]
-        # Loader workers have one thread each, and a mean over a large picture has other bits on two.
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)
-        try:
+        with one_thread():
             return self.make_batch(indices, seeds)
-        finally:
-            torch.set_num_threads(threads)
 
 
 class MicroBatchKeys(Sampler[tuple[int, int]]):

@@ -147,13 +147,26 @@ def cached_arrays(
 
     ``identity`` must tell everything that the arrays depend on. Processes that want the same arrays wait for the first.
     """
+
+    def make(work_dir: Path) -> None:
+        shutil.rmtree(work_dir, ignore_errors=True)  # what a killed process left
+        _write(compute(), None, identity, work_dir)
+
+    return cached(name, identity, cache_dir, make)
+
+
+def cached(name: str, identity: str, cache_dir: Path, make: Callable[[Path], None]) -> PreparedData:
+    """The folder that ``make`` has filled, from the cache if it was made before under this ``name`` and ``identity``.
+
+    ``make`` gets a path aside, where a killed process may have left something. Processes that want the same folder wait
+    for the first.
+    """
     directory = cache_dir.expanduser() / f"{name}-{hashlib.sha256(identity.encode()).hexdigest()[:10]}"
     if not directory.exists():
         with lock(directory.with_name(directory.name + ".lock")):
             if not directory.exists():
                 work_dir = directory.with_name(directory.name + ".partial")
-                shutil.rmtree(work_dir, ignore_errors=True)  # what a killed process left
-                _write(compute(), None, identity, work_dir)
+                make(work_dir)
                 work_dir.rename(directory)
     return _open(directory, None)
 
@@ -255,10 +268,8 @@ def _decode(place: Mapping[str, Any], work_dir: Path) -> dict[str, np.ndarray]:
 def _write(arrays: Mapping[str, np.ndarray], declared: str | None, source: str, directory: Path) -> None:
     """Write arrays and manifest into a new ``directory``, unless the arrays are not those that the config declares."""
     contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-    summaries = {
-        name: _summary(array, hashlib.sha256(array.data).hexdigest()) for name, array in sorted(contiguous.items())
-    }
-    fingerprint = fingerprint_of(summaries)
+    digests = {name: (array, hashlib.sha256(array.data).hexdigest()) for name, array in contiguous.items()}
+    fingerprint = fingerprint_of(_summaries(digests))
     if declared not in (None, fingerprint):
         raise DataError(
             f"it decoded to the fingerprint {fingerprint}, but the config declares {declared}; another data set, or "
@@ -267,5 +278,15 @@ def _write(arrays: Mapping[str, np.ndarray], declared: str | None, source: str, 
     directory.mkdir()
     for name, array in contiguous.items():
         np.save(directory / f"{name}.npy", array, allow_pickle=False)
-    manifest = {"fingerprint": fingerprint, "source": source, "arrays": summaries}
+    write_manifest(digests, source, directory)
+
+
+def write_manifest(arrays: Mapping[str, tuple[np.ndarray, str]], source: str, directory: Path) -> None:
+    """Say in ``directory`` what its arrays are, each given with the SHA-256 of its bytes in C order."""
+    summaries = _summaries(arrays)
+    manifest = {"fingerprint": fingerprint_of(summaries), "source": source, "arrays": summaries}
     (directory / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
+
+
+def _summaries(arrays: Mapping[str, tuple[np.ndarray, str]]) -> dict[str, dict[str, Any]]:
+    return {name: _summary(*array) for name, array in sorted(arrays.items())}

@@ -1,10 +1,13 @@
 """What the image tower gets: pictures by number, as pixels."""
 
+from dataclasses import dataclass
+
+import numpy as np
 import torch
+from torch import Tensor
 from torchvision.transforms import InterpolationMode, v2
 
 from experiments.lit.splits import Pictures
-from experiments.pretrained.locked import Inputs
 
 
 def whole_picture(size: int) -> v2.Compose:
@@ -12,7 +15,14 @@ def whole_picture(size: int) -> v2.Compose:
     return v2.Compose([v2.Resize(size, InterpolationMode.BICUBIC, antialias=True), v2.CenterCrop(size)])
 
 
-def pixels(pictures: Pictures, size: int) -> Inputs:
+@dataclass(frozen=True)
+class Pixels:
     """Inputs uint8 ``[N, 3, size, size]``."""
-    resize = whole_picture(size)
-    return lambda numbers: torch.stack([resize(pictures[int(number)]) for number in numbers])
+
+    pictures: Pictures
+    size: int
+
+    def __call__(self, numbers: np.ndarray) -> Tensor:
+        """Those pictures."""
+        resize = whole_picture(self.size)
+        return torch.stack([resize(self.pictures[int(number)]) for number in numbers])

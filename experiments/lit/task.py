@@ -27,7 +27,7 @@ from experiments.lit.evaluation import (
     zero_shot_metrics,
     zero_shot_sums,
 )
-from experiments.lit.inputs import pixels
+from experiments.lit.inputs import Pixels
 from experiments.lit.loss import check_batch, contrastive_loss
 from experiments.lit.sets import Sets
 from experiments.lit.splits import Pairs, Pictures, labelled_splits, pair_splits, split_groups
@@ -35,7 +35,7 @@ from experiments.lit.two_towers import TwoTowers, build_locked_tower, build_two_
 from experiments.metrics.calibration import calibrated_losses
 from experiments.metrics.retrieval import RANKS
 from experiments.metrics.zero_shot import prompts
-from experiments.pretrained.locked import Inputs, LockedPart, rows_of
+from experiments.pretrained.locked import Inputs, LockedPart, Rows
 
 
 class Lit:
@@ -168,10 +168,12 @@ class Lit:
             device=torch.device("cuda" if on_gpu else "cpu"),
             cache_dir=self._sets.cache_dir,
             fingerprints=self.frozen_outputs,
+            bf16=self._cfg.train.precision == "bf16",
+            workers=self._cfg.run.num_workers,
         )
 
     def _image_inputs(self, pictures: Pictures, fingerprint: str) -> Inputs:
-        inputs = pixels(pictures, self._cfg.model.image_size)
+        inputs: Inputs = Pixels(pictures, self._cfg.model.image_size)
         if not self._cached["image"]:
             return inputs
         return self._locked["image"].outputs(inputs, len(pictures), fingerprint)
@@ -188,7 +190,7 @@ class Lit:
             self._sets.cache_dir,
             lambda: {"tokens": tokenize(texts, cfg.context_length, self._weights.get("text", {}))},
         )
-        inputs = rows_of(tokens.load()["tokens"])
+        inputs: Inputs = Rows(tokens.load()["tokens"])
         return self._locked["text"].outputs(inputs, len(texts), identity) if self._cached["text"] else inputs
 
     def _pair_inputs(self, pairs: Pairs) -> PairInputs:

@@ -1,0 +1,60 @@
+"""Rows that are computed once, chunk by chunk, into a file: more than memory holds, and a kill loses little."""
+
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from experiments.harness.prepared_data import PreparedData, cached, write_manifest
+from experiments.harness.record import write_aside
+
+SAVE_EVERY_S = 60.0
+"""A kill -9 loses the rows of so many seconds; a signal that a process can hear, none."""
+
+
+def stored_rows(
+    name: str, identity: str, cache_dir: Path, array: str, count: int, compute: Callable[[int], Iterator[np.ndarray]]
+) -> PreparedData:
+    """The ``array`` of ``count`` rows that ``compute`` gives, from the cache if it was computed before under this
+    ``name`` and ``identity``, which must tell everything that it depends on.
+
+    ``compute(first)`` gives consecutive chunks of rows, all of one dtype, from row ``first`` on: 0, or the number of
+    rows that a killed process left. Processes that want the same rows wait for the first.
+    """
+
+    def make(work_dir: Path) -> None:
+        path, journal = work_dir / f"{array}.npy", work_dir / "journal.json"
+        done = json.loads(journal.read_text())["done"] if journal.exists() else 0
+        if not done:
+            shutil.rmtree(work_dir, ignore_errors=True)
+            work_dir.mkdir()
+        rows = np.load(path, mmap_mode="r+", allow_pickle=False) if done else None
+        saved = time.monotonic()
+
+        def save() -> None:
+            if rows is not None:
+                rows.flush()
+                write_aside(journal, json.dumps({"done": done}))
+
+        try:
+            for chunk in compute(done) if done < count else ():
+                if rows is None:
+                    shape = (count, *chunk.shape[1:])
+                    rows = np.lib.format.open_memmap(path, "w+", dtype=chunk.dtype, shape=shape)
+                rows[done : done + len(chunk)] = chunk
+                done += len(chunk)
+                if time.monotonic() - saved > SAVE_EVERY_S:
+                    save()
+                    saved = time.monotonic()
+        finally:
+            save()
+        assert rows is not None, f"{count} rows of {name}"
+        assert done == count, f"{done} of {count} rows of {name}"
+        write_manifest({array: (rows, hashlib.sha256(rows.data).hexdigest())}, identity, work_dir)
+        journal.unlink()
+
+    return cached(name, identity, cache_dir, make)
