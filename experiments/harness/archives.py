@@ -17,12 +17,14 @@ MAX_UNPACKED_BYTES = 8 * 2**30
 """The largest set that the suite fetches from a registry unpacks to 0.2 GiB; what is far beyond is a bomb."""
 
 
-def unpack(archive: Path, folder: Path, most_bytes: int = MAX_UNPACKED_BYTES) -> None:
+def unpack(archive: Path, folder: Path, most_bytes: int | None = None) -> None:
     """Unpack a wheel or zip, a tar archive of any compression, or a Debian package below ``folder``.
 
     A member with an absolute name, a ``..``, or a link that leaves the folder, a device, a total of more than
-    ``most_bytes``, or an archive that cannot be read is a DataError; the caller then throws ``folder`` away.
+    ``most_bytes`` (MAX_UNPACKED_BYTES), or an archive that cannot be read is a DataError; the caller then throws
+    ``folder`` away.
     """
+    most_bytes = MAX_UNPACKED_BYTES if most_bytes is None else most_bytes
     try:
         if archive.suffix in (".whl", ".zip"):
             _unpack_zip(archive, folder, most_bytes)

@@ -1,5 +1,6 @@
-"""As much of the Hugging Face hub as streaming a repository's files needs, over a local folder."""
+"""As much of the Hugging Face hub as streaming or fetching a repository's files needs, over a local folder."""
 
+import hashlib
 import json
 import threading
 from collections.abc import Iterator
@@ -31,7 +32,7 @@ def hub_server(root: Path, repo: str, revision: str) -> Iterator[tuple[str, list
             if path.startswith("/api/datasets/") and kind == "revision":
                 self._answer(200, json.dumps({"id": repo, "sha": revision, "siblings": []}).encode())
             elif path.startswith("/api/datasets/") and kind == "tree" and file.is_dir():
-                wanted = file.rglob("*") if "recursive=True" in self.path else file.iterdir()
+                wanted = file.rglob("*") if "recursive=true" in self.path else file.iterdir()
                 self._answer(200, json.dumps([_entry(root, path) for path in sorted(wanted)]).encode())
             elif path.startswith("/datasets/") and kind == "resolve" and file.is_file():
                 self._send_file(file.read_bytes())
@@ -39,7 +40,11 @@ def hub_server(root: Path, repo: str, revision: str) -> Iterator[tuple[str, list
                 self._answer(404, b"{}", {"X-Error-Code": "EntryNotFound"})
 
         def _send_file(self, content: bytes) -> None:
-            headers = {"ETag": '"1"', "X-Repo-Commit": revision, "Accept-Ranges": "bytes"}
+            headers = {
+                "ETag": f'"{hashlib.sha256(content).hexdigest()}"',
+                "X-Repo-Commit": revision,
+                "Accept-Ranges": "bytes",
+            }
             wanted = self.headers.get("Range")
             if not wanted:
                 return self._answer(200, content, headers)
