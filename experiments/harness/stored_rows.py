@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -45,6 +46,8 @@ def stored_rows(
                 if rows is None:
                     shape = (count, *chunk.shape[1:])
                     rows = np.lib.format.open_memmap(path, "w+", dtype=chunk.dtype, shape=shape)
+                    with path.open("r+b") as file:  # else a full disk kills the process (SIGBUS) at some later chunk
+                        os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
                 rows[done : done + len(chunk)] = chunk
                 done += len(chunk)
                 if time.monotonic() - saved > SAVE_EVERY_S:

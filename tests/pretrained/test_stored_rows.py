@@ -1,5 +1,6 @@
 """Features and tokens that are computed once: in chunks, through a kill, by workers, in half the space."""
 
+import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -60,6 +61,20 @@ def test_what_was_computed_before_a_kill_is_not_computed_again(
     stored = stored_rows("rows", "identity", tmp_path, "outputs", COUNT, rest)
     assert asked == [2 * CHUNK]
     np.testing.assert_array_equal(stored.load()["outputs"], EXPECTED)
+
+
+def test_a_disk_that_is_too_small_is_said_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(file: int, start: int, length: int) -> None:
+        assert (start, length) == (0, 128 + EXPECTED.nbytes)
+        raise OSError(errno.ENOSPC, "no space left")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(OSError, match="no space left"):
+        stored_rows("rows", "identity", tmp_path, "outputs", COUNT, chunks)
+    monkeypatch.undo()
+    np.testing.assert_array_equal(
+        stored_rows("rows", "identity", tmp_path, "outputs", COUNT, chunks).load()["outputs"], EXPECTED
+    )
 
 
 def locked_part(cache: Path, bf16: bool = False, workers: int = 0) -> LockedPart:
