@@ -104,9 +104,10 @@ def _fetched_models(plain: Mapping[str, Any]) -> Iterator[str]:
     for node in _mappings({key: plain[key] for key in ("model", "text") if plain.get(key)}):
         target = str(node.get("_target_", ""))
         weights = node.get("weights")
-        repo = node.get("pretrained_model_name_or_path") or (weights["path"] if isinstance(weights, Mapping) else None)
+        repo, revision = node.get("pretrained_model_name_or_path"), node.get("revision")
+        if isinstance(weights, Mapping):
+            repo, revision = weights["path"], weights.get("revision")
         if repo and not Path(repo).exists():
-            revision = (node if "pretrained_model_name_or_path" in node else weights).get("revision")
             snapshot_download(repo, revision=revision, allow_patterns=MODEL_FILES)
             yield repo
         elif target == "timm.create_model" and node.get("pretrained"):
