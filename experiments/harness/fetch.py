@@ -12,11 +12,11 @@ import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from omegaconf import DictConfig
 
-from experiments.harness.config import composed, resolved
+from experiments.harness.config import Config, composed, resolved
 from experiments.harness.entry import cache_of, locate, one_sentence
 from experiments.harness.errors import DataError
 from experiments.harness.offline import FETCHES_ALL, HUB, is_offline, keep_hub_files_in
@@ -71,7 +71,7 @@ def compute_features(cfg: DictConfig) -> bool:
 
     if cfg.run.device != "cpu" and not torch.cuda.is_available():
         return False
-    make_accelerator(cfg)  # threads and the like, which features depend on
+    make_accelerator(cast(Config, cfg))  # sets threads and the like, which features depend on
     importlib.import_module(f"{task_package(cfg.task)}.task").build(cfg, data)
     return True
 
@@ -104,16 +104,19 @@ def _fetched_models(plain: Mapping[str, Any]) -> Iterator[str]:
     for node in _mappings({key: plain[key] for key in ("model", "text") if plain.get(key)}):
         target = str(node.get("_target_", ""))
         weights = node.get("weights")
-        repo = node.get("pretrained_model_name_or_path") or (weights["path"] if isinstance(weights, Mapping) else None)
+        repo, revision = node.get("pretrained_model_name_or_path"), node.get("revision")
+        if isinstance(weights, Mapping):
+            repo, revision = weights["path"], weights.get("revision")
         if repo and not Path(repo).exists():
-            revision = (node if "pretrained_model_name_or_path" in node else weights).get("revision")
             snapshot_download(repo, revision=revision, allow_patterns=MODEL_FILES)
             yield repo
         elif target == "timm.create_model" and node.get("pretrained"):
             import timm
 
             instantiate(node)
-            yield str(timm.get_pretrained_cfg(node["model_name"]).hf_hub_id)
+            described = timm.get_pretrained_cfg(node["model_name"])
+            assert described, node
+            yield str(described.hf_hub_id)
         elif target == "experiments.diffusion.t5.T5XXL":
             from experiments.diffusion import t5
 

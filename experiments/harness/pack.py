@@ -43,7 +43,7 @@ def pack(cache_dir: Path, folders: list[Path], archive: Path) -> str:
     }
     archive.parent.mkdir(parents=True, exist_ok=True)
     aside = archive.with_name(archive.name + ".partial")
-    with tarfile.open(aside, "w:xz" if archive.suffix == ".xz" else "w") as tar:
+    with tarfile.open(aside, "w:xz") if archive.suffix == ".xz" else tarfile.open(aside, "w") as tar:
         content = json.dumps(manifest, indent=1).encode()
         head = tarfile.TarInfo(MANIFEST)
         head.size = len(content)
