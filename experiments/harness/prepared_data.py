@@ -160,20 +160,6 @@ def cached(name: str, identity: str, cache_dir: Path, make: Callable[[Path], Non
     ``make`` gets a temporary path, where a killed process may have left something. Processes that need the same folder
     wait for the first.
     """
-
-    def make(work_dir: Path) -> None:
-        shutil.rmtree(work_dir, ignore_errors=True)  # what a killed process left
-        _write(compute(), None, identity, work_dir)
-
-    return cached(name, identity, cache_dir, make)
-
-
-def cached(name: str, identity: str, cache_dir: Path, make: Callable[[Path], None]) -> PreparedData:
-    """The folder that ``make`` has filled, from the cache if it was made before under this ``name`` and ``identity``.
-
-    ``make`` gets a path aside, where a killed process may have left something. Processes that want the same folder wait
-    for the first.
-    """
     directory = cache_dir.expanduser() / f"{name}-{hashlib.sha256(identity.encode()).hexdigest()[:10]}"
     if not directory.exists():
         with lock(directory.with_name(directory.name + ".lock")):
