@@ -16,7 +16,7 @@ STUDY = scale=$(SCALE) optimizer=$(OPTIMIZERS) hydra/sweeper=study $(if $(REPLIC
 	$(if $(FRESH),run.fresh=true) $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help install reproduce report verify dashboard statistics protocols plan golden bench-optimizer wandb-sync wandb-workspaces test test-slow \
+.PHONY: help install reproduce report verify dashboard statistics protocols plan golden bench bench-optimizer wandb-sync wandb-workspaces test test-slow \
 	test-gpu test-network soak lint $(TASKS:%=reproduce-%)
 
 help:  ## print this list
@@ -45,6 +45,7 @@ plan: $(READY)  ## what the experiment CELL of TASK would cost: parameters, FLOP
 report: $(READY)  ## rebuild every table and figure under results/ from the committed records
 	$(BIN)/python -m experiments.report
 	$(BIN)/python -m benchmarks.page
+	$(BIN)/python -m benchmarks.training_page
 
 verify: $(READY)  ## run N=2 committed runs again, or RUN=<id>, and compare with their records to the bit
 	$(BIN)/python -m experiments.study.verify $(if $(RUN),--run $(RUN),--number $(or $(N),2)) $(if $(SEED),--seed $(SEED))
@@ -63,6 +64,9 @@ statistics: $(READY)  ## docs/statistics.md: how far the verdicts can be trusted
 
 protocols: $(READY)  ## results/protocols.md: how often ways of tuning name a winner, by the committed trials
 	$(BIN)/python -m experiments.report.protocols_page
+
+bench: $(READY)  ## time each task's training step beside a bare loop and its users' loops: 15 minutes, a quiet machine
+	$(BIN)/python -m benchmarks.training_step
 
 bench-optimizer: $(READY)  ## time a step of Lion, of other Lions and of AdamW: 10 minutes, 18 GB, a quiet machine
 	$(BIN)/python -m benchmarks.optimizer_step

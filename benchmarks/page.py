@@ -71,15 +71,11 @@ def bandwidth_table(results: Results) -> str:
 
 def page(results: Results) -> str:
     """Markdown."""
-    models, environment = results["models"], results["environment"]
+    models = results["models"]
     steps = [len(times) for measured in models.values() for times in measured["step_ms"].values()]
     first_s, again_s = results["compile_s"]
-    hardware = environment["hardware"]
     copies = [rate for measured in models.values() for rate in measured["copy_gb_per_s"]]
     copy = f"{statistics.median(copies):.1f} GB/s (the median of all rounds; {min(copies):.1f} to {max(copies):.1f})"
-    machine = f"{hardware['cpu']}, {hardware['cpu_count']} cores, {hardware['memory_gib']} GiB, {hardware['system']}"
-    versions = ", ".join(f"{name} {number}" for name, number in results["versions"].items())
-    commit = environment["git_sha"][:10] + (" with changes" if environment["git_dirty"] else "")
     return f"""# How long an optimizer's step takes: {results["device"]}
 
 This suite's back ends are called Lion. Parameters and gradients are float32, and so is the momentum unless it says
@@ -104,7 +100,17 @@ lies at 150 % of a copy.
 
 {bandwidth_table(results)}
 
-## Where and with what
+{where_and_with_what(results)}"""
+
+
+def where_and_with_what(results: Results) -> str:
+    """A benchmark's machine, versions and commit, as the last section of its page."""
+    environment = results["environment"]
+    hardware = environment["hardware"]
+    machine = f"{hardware['cpu']}, {hardware['cpu_count']} cores, {hardware['memory_gib']} GiB, {hardware['system']}"
+    versions = ", ".join(f"{name} {number}" for name, number in results["versions"].items())
+    commit = environment["git_sha"][:10] + (" with changes" if environment["git_dirty"] else "")
+    return f"""## Where and with what
 
 {machine}. Python {environment["python"]}, {versions}. Commit {commit}.
 """
