@@ -16,7 +16,7 @@ STUDY = scale=$(SCALE) optimizer=$(OPTIMIZERS) hydra/sweeper=study $(if $(REPLIC
 	$(if $(FRESH),run.fresh=true) $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help install reproduce report verify dashboard statistics protocols plan fetch pack unpack golden bench-optimizer wandb-sync wandb-workspaces test test-slow \
+.PHONY: help install reproduce report verify dashboard statistics protocols plan fetch pack unpack golden bench bench-optimizer wandb-sync wandb-workspaces test test-slow \
 	test-gpu test-network soak lint $(TASKS:%=reproduce-%)
 
 help:  ## print this list
@@ -54,6 +54,7 @@ unpack: $(READY)  ## take in what `make pack` made: PACK=<file>
 report: $(READY)  ## rebuild every table and figure under results/ from the committed records
 	$(BIN)/python -m experiments.report
 	$(BIN)/python -m benchmarks.page
+	$(BIN)/python -m benchmarks.training_page
 
 verify: $(READY)  ## rerun N=2 committed runs, or RUN=<id>, and check that they match their records bit for bit
 	$(BIN)/python -m experiments.study.verify $(if $(RUN),--run $(RUN),--number $(or $(N),2)) $(if $(SEED),--seed $(SEED))
@@ -72,6 +73,9 @@ statistics: $(READY)  ## rebuild docs/statistics.md: simulations of how reliable
 
 protocols: $(READY)  ## rebuild results/protocols.md: how often tuning protocols find a winner in the committed trials
 	$(BIN)/python -m experiments.report.protocols_page
+
+bench: $(READY)  ## time each task's training step against a bare loop and the usual libraries': 15 minutes, on an otherwise idle machine
+	$(BIN)/python -m benchmarks.training_step
 
 bench-optimizer: $(READY)  ## time a step of Lion, other Lions and AdamW: 10 minutes, 18 GB, on an otherwise idle machine
 	$(BIN)/python -m benchmarks.optimizer_step

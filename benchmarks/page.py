@@ -71,15 +71,11 @@ def bandwidth_table(results: Results) -> str:
 
 def page(results: Results) -> str:
     """The page as Markdown."""
-    models, environment = results["models"], results["environment"]
+    models = results["models"]
     steps = [len(times) for measured in models.values() for times in measured["step_ms"].values()]
     first_s, again_s = results["compile_s"]
-    hardware = environment["hardware"]
     copies = [rate for measured in models.values() for rate in measured["copy_gb_per_s"]]
     copy = f"{statistics.median(copies):.1f} GB/s (median of all rounds; range {min(copies):.1f} to {max(copies):.1f})"
-    machine = f"{hardware['cpu']}, {hardware['cpu_count']} cores, {hardware['memory_gib']} GiB, {hardware['system']}"
-    versions = ", ".join(f"{name} {number}" for name, number in results["versions"].items())
-    commit = environment["git_sha"][:10] + (" with changes" if environment["git_dirty"] else "")
     return f"""# Time of an optimizer step: {results["device"]}
 
 The rows named Lion are this suite's back ends. Parameters, gradients and, unless stated otherwise, momentum are
@@ -105,7 +101,17 @@ anyway. On a CPU, a step can therefore reach up to 150 % of the copy's bandwidth
 
 {bandwidth_table(results)}
 
-## Hardware and versions
+{where_and_with_what(results)}"""
+
+
+def where_and_with_what(results: Results) -> str:
+    """A benchmark's machine, versions and commit, as the last section of its page."""
+    environment = results["environment"]
+    hardware = environment["hardware"]
+    machine = f"{hardware['cpu']}, {hardware['cpu_count']} cores, {hardware['memory_gib']} GiB, {hardware['system']}"
+    versions = ", ".join(f"{name} {number}" for name, number in results["versions"].items())
+    commit = environment["git_sha"][:10] + (" with changes" if environment["git_dirty"] else "")
+    return f"""## Hardware and versions
 
 {machine}. Python {environment["python"]}, {versions}. Commit {commit}.
 """

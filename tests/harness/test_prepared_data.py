@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from experiments.harness.errors import DataError
-from experiments.harness.prepared_data import PreparedData, prepare
+from experiments.harness.prepared_data import PreparedData, cached_arrays, prepare
 from tests.harness.small_cifar import (
     TEST,
     TRAIN,
@@ -232,3 +232,19 @@ def test_preparing_from_files_imports_no_heavy_library(tmp_path: Path, cache: Pa
     )
     data = json.dumps(config(local_place(write_binary(tmp_path / "files"))))
     subprocess.run([sys.executable, "-c", script, data, str(cache)], cwd=ROOT, check=True)
+
+
+def resident_mib() -> int:
+    """Of mapped files, in this process."""
+    status = Path("/proc/self/status").read_text()
+    return next(int(line.split()[1]) // 1024 for line in status.splitlines() if line.startswith("RssFile:"))
+
+
+def test_checking_mapped_arrays_keeps_none_of_their_bytes_in_memory(tmp_path: Path) -> None:
+    arrays = {"large": np.arange(2**23).reshape(2**10, 2**13), "empty": np.zeros((0, 3), np.float32)}
+    prepared = cached_arrays("large", "64 MiB", tmp_path, lambda: arrays)
+    before = resident_mib()
+    loaded = prepared.load()
+    assert resident_mib() - before < 16
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(loaded[name], array)

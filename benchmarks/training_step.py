@@ -1,0 +1,72 @@
+"""How long a training step takes: this suite's loop beside a bare one, and beside the loop that a task's users run.
+
+    make bench
+
+The loops of a task take turns in one process, in rounds that each begin with another one, so that a slow minute of the
+machine is a slow minute for all. Writes results/training_step/<device>/results.json, and from it README.md.
+"""
+
+from experiments.harness.arithmetic import pin_instruction_set  # isort: skip
+
+pin_instruction_set("avx2")  # as mini runs do, before PyTorch is loaded
+
+import argparse
+import gc
+import json
+import re
+from importlib.metadata import version
+from typing import Any
+
+import torch
+
+from benchmarks.training_loops import Setting
+from benchmarks.training_page import FOLDER, write_page
+from benchmarks.training_peers import LOOPS
+from experiments.harness.provenance import ROOT, environment
+
+ROUNDS = 7
+LIBRARIES = ("torch", "torchvision", "timm", "open_clip_torch", "transformers", "diffusers", "accelerate")
+
+
+def time_task(task: str, device: torch.device, rounds: int) -> dict[str, Any]:
+    """``ms``: of a step, by loop and round."""
+    setting, loops = Setting(task, device), LOOPS[task]
+    step_ms: dict[str, list[float]] = {name: [] for name in loops}
+    names = list(loops)
+    for number in range(rounds):
+        turn = number % len(names)
+        for name in names[turn:] + names[:turn]:
+            torch.use_deterministic_algorithms(False)  # as others' users have it; this suite's loop sets it itself
+            torch.set_num_threads(setting.train["threads"])
+            step_ms[name].append(loops[name](setting))
+            gc.collect()
+        print(f"{task}, round {number + 1}: { ({name: round(times[-1], 1) for name, times in step_ms.items()}) } ms")
+    return {"batch_size": setting.train["batch_size"], "steps": setting.steps, "ms": step_ms}
+
+
+def main() -> None:
+    """Measure on the GPU if there is one, else on the CPU."""
+    parser = argparse.ArgumentParser(prog="make bench")
+    parser.add_argument("--tasks", nargs="+", choices=LOOPS, default=list(LOOPS))
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    arguments = parser.parse_args()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    record = environment("")
+    hardware = record["hardware"]
+    name = torch.cuda.get_device_name() if device.type == "cuda" else f"{hardware['cpu']} {hardware['cpu_count']} cores"
+    results = {
+        "device": name,
+        "environment": {key: record[key] for key in ("git_sha", "git_dirty", "python", "hardware")},
+        "versions": {library: version(library) for library in LIBRARIES},
+        "rounds": arguments.rounds,
+        "tasks": {task: time_task(task, device, arguments.rounds) for task in arguments.tasks},
+    }
+    directory = FOLDER / re.sub("[^a-z0-9]+", "-", name.lower())
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "results.json").write_text(json.dumps(results, indent=1) + "\n")
+    write_page(directory)
+    print(directory.relative_to(ROOT) / "README.md")
+
+
+if __name__ == "__main__":
+    main()
