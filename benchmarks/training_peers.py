@@ -33,9 +33,16 @@ def timm_loop(setting: Setting) -> float:
     shape = data["channels"], data["image_size"], data["image_size"]
     pictures = LabelledPictures(setting, Image.fromarray)
     loader = create_loader(
-        pictures, shape, size, is_training=True, no_aug=True, num_workers=0, use_prefetcher=False,
-        persistent_workers=False, device=setting.device,
-    )  # fmt: skip
+        pictures,  # type: ignore[arg-type]  # any data set with timm's attribute `transform`
+        shape,
+        size,
+        is_training=True,
+        no_aug=True,
+        num_workers=0,
+        use_prefetcher=False,
+        persistent_workers=False,
+        device=setting.device,
+    )
     # timm's own would resize to the same size, and has no flip without its random crops.
     flip = [transforms.RandomHorizontalFlip()] if data["flip"] else []
     to_tensor = transforms.ToTensor(), transforms.Normalize(data["mean"], data["std"])

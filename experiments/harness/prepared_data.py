@@ -73,7 +73,7 @@ _DIGESTS: dict[tuple[str | int, ...], str] = {}
 
 
 def _digest_of_file(path: Path, array: np.ndarray) -> str:
-    """SHA-256 of the array in the file at ``path``. It reads the file, because what is read through a mapped array stays
+    """SHA-256 of the array in the file at ``path``. It reads the file: what is read through a mapped array stays
     resident in the process, up to a gigabyte per worker.
     """
     state = path.stat()

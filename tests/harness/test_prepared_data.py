@@ -241,7 +241,10 @@ def resident_mib() -> int:
 
 
 def test_checking_mapped_arrays_keeps_none_of_their_bytes_in_memory(tmp_path: Path) -> None:
-    arrays = {"large": np.arange(2**23).reshape(2**10, 2**13), "empty": np.zeros((0, 3), np.float32)}
+    arrays: dict[str, np.ndarray] = {
+        "large": np.arange(2**23).reshape(2**10, 2**13),
+        "empty": np.zeros((0, 3), np.float32),
+    }
     prepared = cached_arrays("large", "64 MiB", tmp_path, lambda: arrays)
     before = resident_mib()
     loaded = prepared.load()
