@@ -1,13 +1,14 @@
 """``make soak``: inject random faults into runs and studies of every task for a given time; whatever happens, the same
 command afterwards must end with the rows and weights of an undisturbed one.
 
-SOAK_SECONDS (60), SOAK_SEED (random by default, and printed), SOAK_PAGE (a file to write the page to).
+SOAK_SECONDS (60), SOAK_SEED (random by default, and printed), SOAK_PAGE (a page to add the faults to).
 """
 
 import json
 import os
 import platform
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -50,6 +51,12 @@ DAMAGED, TWO, FRESH, WANDB, SERVER, RAY = (
     "a part of Ray killed",
 )
 KINDS = [*IN_A_PROCESS, DAMAGED, TWO, FRESH, WANDB, SERVER]
+SESSION = re.compile(
+    r"make soak SECONDS=(\d+) SEED=(\w+).*?ommit (\w+), (\d+ cores \(\w+\)): "
+    r"(\d+) trials, (\d+) faults,\s+(\d+) of them",
+    re.DOTALL,
+)
+"""One session in a page, of today's wording or that of before."""
 PARTS_OF_RAY = ("gcs_server", "raylet", "ray::_run_job", "ray::IDLE", "ray::DashboardAgent", "python")
 
 End = dict[str, Any]
@@ -196,18 +203,37 @@ def test_whatever_happens_every_end_is_the_undisturbed_one(data: dict[str, list[
             lost.update(kinds or drawn)
             print(f"trial {number}, {task}{', a study' if study else ''}: {', '.join(drawn)}: exit code {code}")
             print(trial.log.read_text()[-3000:], flush=True)
-    table = page(faults, lost, number, time.monotonic() - started, seed)
+    commit = subprocess.run(["git", "-C", ROOT, "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout
+    where, took_s = os.environ.get("SOAK_PAGE"), time.monotonic() - started
+    before = Path(where).read_text() if where and Path(where).exists() else ""
+    machine = f"{os.cpu_count()} cores ({platform.machine()})"
+    counted = number, sum(faults.values()), sum(lost.values())
+    session = f"{took_s:.0f}", seed, commit.strip(), machine, *map(str, counted)
+    table = page([*SESSION.findall(before), session], *added(before, faults, lost))
     print(table)
-    if where := os.environ.get("SOAK_PAGE"):
+    if where:
         write_aside(Path(where), table)
     assert not lost, f"repeat with SOAK_SEED={seed}"
 
 
-def page(faults: Counter[str], lost: Counter[str], trials: int, seconds: float, seed: str) -> str:
+def added(before: str, faults: Counter[str], lost: Counter[str]) -> tuple[Counter[str], Counter[str]]:
+    """What was injected and lost, together with what the page of earlier sessions counts."""
+    rows = re.findall(r"^\| (.+) \| (\d+) \| \d+ \| (\d+) \|$", before, re.MULTILINE)
+    faults, lost = faults.copy(), lost.copy()
+    faults.update({kind: int(times) for kind, times, _ in rows})
+    lost.update({kind: int(times) for kind, _, times in rows})
+    return faults, lost
+
+
+def page(sessions: list[tuple[str, ...]], faults: Counter[str], lost: Counter[str]) -> str:
     """docs/reliability.md."""
-    commit = subprocess.run(["git", "-C", ROOT, "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout
     table = "\n".join(
         f"| {kind} | {faults[kind]} | {faults[kind] - lost[kind]} | {lost[kind]} |" for kind in [*KINDS, RAY]
+    )
+    listed = "\n".join(
+        f"- make soak SECONDS={seconds} SEED={seed}: commit {commit}, {machine}: {trials} trials, {injected} faults,\n"
+        f"  {of_lost} of them in lost trials"
+        for seconds, seed, commit, machine, trials, injected, of_lost in sessions
     )
     return f"""\
 # What runs and studies survive
@@ -217,10 +243,10 @@ one after the other. Then the same command runs once more without faults, and ev
 undisturbed run: every row (except times), every bit of the weights and of the optimizer state, and every comparison of
 a study. A fault counts as lost if its trial ends differently, or if a command does not end within {LONGEST_S:.0f} s.
 
-    make soak SECONDS={seconds:.0f} SEED={seed} PAGE=docs/reliability.md
+In all {sum(faults.values())} faults, {sum(lost.values())} of them in lost trials, in these sessions (`make soak
+SECONDS=3600 PAGE=docs/reliability.md` adds one):
 
-Commit {commit.strip()}, {os.cpu_count()} cores ({platform.machine()}): {trials} trials, {sum(faults.values())} faults,
-{sum(lost.values())} of them in lost trials.
+{listed}
 
 | fault | injected | identical end | lost |
 | :-- | --: | --: | --: |
