@@ -42,8 +42,8 @@ def save_checkpoint(directory: Path, step: int, state: dict[str, Any], keep: int
             remove(aside)
         if isinstance(error, pickle.UnpicklingError):
             raise ConfigError(
-                "The optimizer keeps more in its state than tensors and plain data, which is all that a checkpoint may "
-                f"hold ({_first_line(error)}): let it keep a tensor, or a number of Python's own such as float(x)."
+                "The optimizer's state holds more than tensors and plain data, which is all that a checkpoint may "
+                f"contain ({_first_line(error)}): let it keep a tensor or a Python number, such as float(x)."
             ) from error
         raise RunError(  # PyTorch's writer turns a full disk into a RuntimeError
             f"The checkpoint of step {step} cannot be written to {directory} ({error}). Make room on the disk and run "
