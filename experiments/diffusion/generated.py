@@ -117,5 +117,8 @@ def weights_digest(model: nn.Module) -> str:
     """SHA-256 over names and values of the model's parameters and buffers, in order."""
     digest = hashlib.sha256()
     for name, value in chain(model.named_parameters(), model.named_buffers()):
-        digest.update(name.encode() + value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+        copy = value.detach().to(
+            "cpu", copy=True
+        )  # memory that NumPy has seen cannot be freed by who shares weights out
+        digest.update(name.encode() + copy.contiguous().view(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
