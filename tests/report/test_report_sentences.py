@@ -193,7 +193,12 @@ def test_the_first_sentence_says_where_another_metric_points_elsewhere(
 
 
 def test_a_difference_in_steps_is_fewer_or_more() -> None:
-    assert [steps_words(percent) for percent in (12.4, 0.2, -13.6)] == ["12 % fewer", "0 % fewer", "14 % more"]
+    assert [steps_words(percent) for percent in (12.4, 0.2, -0.31, -13.6)] == [
+        "12 % fewer",
+        "0.2 % fewer",
+        "0.3 % more",
+        "14 % more",
+    ]
     assert steps_sentence(*study("adamw")) == (
         "In steps: Lion needs 14 % more steps than AdamW for the same test top-1 accuracy (95 % interval 31 % more to "
         "3 % "
