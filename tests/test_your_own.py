@@ -237,7 +237,7 @@ def test_labelled_texts(folder: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["local", "hub"])
 @pytest.mark.parametrize("layout", TABLES)
-def test_layouts_of_labelled_texts(folder: Path, layout: str, kind: str) -> None:
+def test_layouts_of_labelled_texts(folder: Path, layout: str, kind: str, caplog: pytest.LogCaptureFixture) -> None:
     rows = reviews(["bad", "good"])
     for split, columns in rows.items():
         TABLES[layout](folder / "data/reviews", split, columns)
@@ -247,6 +247,7 @@ def test_layouts_of_labelled_texts(folder: Path, layout: str, kind: str) -> None
         hub = {"kind": "hub", "repo": place.pop("path"), "revision": "main"}
         data["places"] = [place | hub]
     splits = labelled_splits(prepare(data, folder / "cache").load())
+    assert "not read" not in caplog.text, "every file is read"
     label_of = {
         text: int(label == "good") for columns in rows.values() for text, label in zip(*columns.values(), strict=True)
     }

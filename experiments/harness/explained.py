@@ -20,6 +20,11 @@ def explained(error: HydraException) -> str:
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         return _missing_choice(error.missing_cfg_file, error.options or [])
     said, cause = str(error), error.__cause__
+    if given := re.match(r"Ambiguous value for argument '(([^=]*)=(.*))'", said):
+        return (
+            f"{given[1]} gives several values: -m runs one after the other (with hydra/sweeper=study it is a study); a "
+            f"single list is written {given[2]}=[{given[3]}]."
+        )
     if given := re.match(r"Could not override '(.*)'", said):
         folder, _, name = given[1].rpartition(".")
         return f"There is no setting {given[1]}: {nearest(name, _names_beside(cause), f'{folder}.' if folder else '')}"
@@ -46,7 +51,7 @@ def _missing_choice(path: str, options: Sequence[str]) -> str:
     group, _, task = folder.partition("/")
     choice = f"{group}={f'{task}/' if task else ''}"
     names = sorted({*options, *(file.stem for file in files)})
-    if group != "experiment" or difflib.get_close_matches(name, names):
+    if group != "experiment" or name not in _scales() or difflib.get_close_matches(name, names):
         return f"There is no {choice}{name}: {nearest(name, names, choice)}"
     told = "\n".join(f"  CELL={file.stem:<22} {file.read_text().splitlines()[1].lstrip('# ')}" for file in cells(files))
     return (
@@ -57,8 +62,11 @@ def _missing_choice(path: str, options: Sequence[str]) -> str:
 
 def cells(files: Sequence[Path]) -> list[Path]:
     """The experiments whose names contain no scale: the paper's cells."""
-    scales = {path.stem for path in (ROOT / "conf" / "scale").glob("*.yaml")}
-    return [file for file in files if scales.isdisjoint(file.stem.split("_"))]
+    return [file for file in files if _scales().isdisjoint(file.stem.split("_"))]
+
+
+def _scales() -> set[str]:
+    return {path.stem for path in (ROOT / "conf" / "scale").glob("*.yaml")}
 
 
 def _names_beside(cause: BaseException | None) -> list[str]:
