@@ -157,7 +157,8 @@ def write_json_lines(path: Path, columns: dict[str, list[str]]) -> None:
 
 def test_pictures(folder: Path) -> None:
     class_folders(folder / "data/pictures")
-    run(command_with("data=my_pictures"), folder)
+    more = ["flatness.draws=0", "flatness.samples=1000"]  # more than there are
+    run(command_with("data=my_pictures"), folder, *more)
     assert "test/top1" in finished(folder)
 
 

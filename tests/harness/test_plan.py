@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 from hydra.core.global_hydra import GlobalHydra
-
 from rich.console import Console
 
 from experiments.harness.config import composed

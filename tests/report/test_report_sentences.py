@@ -243,7 +243,9 @@ def test_ease_of_tuning_is_told_after_each_stage() -> None:
 def test_a_study_of_ones_own_is_told_what_a_verdict_would_cost() -> None:
     assert LEAST == LEAST_REPLICATES
     sentence = next_step(study(None, replicates=1)[0])
-    assert "REPLICATES=0-3 runs the 3 that are missing" in sentence
+    assert "study.numbers=0-3 (with make, REPLICATES=0-3) runs the 3 that are missing" in sentence
+    own_task, _ = study(None, replicates=1)
+    assert "study.numbers=0-3 runs the 3" in next_step(own_task | {"task": "my_package.my_task"}), "it has no target"
     assert "about 13 minutes of training each on one core, 39 in total" in sentence
     assert next_step(study("tie", replicates=4)[0]) == ""
     assert next_step(study(None, replicates=1, declared=0)[0]) == ""
