@@ -279,6 +279,15 @@ def test_a_table_that_is_not_whole_is_refused_by_file_and_row(
         labelled_tables(tmp_path)
 
 
+def test_a_key_that_a_task_does_not_declare_is_refused_with_the_way_out(folder: Path) -> None:
+    config = folder / "my_package/my_task/conf/my_task.yaml"
+    config.write_text(config.read_text().replace("places: []}", "places: [], bias: 3}"))
+    result = forked.run(at_smoke(command_with("experiments my_package.my_task", "optimizer=lion"), folder))
+    assert result.returncode == 2
+    assert "my_task.yaml sets data.bias, which SineData does not declare: " in result.stderr
+    assert "declares its keys in a subclass" in result.stderr
+
+
 def test_a_task(folder: Path) -> None:
     run(command_with("experiments my_package.my_task", "optimizer=lion"), folder)
     metrics = finished(folder)

@@ -107,6 +107,18 @@ def test_what_the_command_line_gets_wrong_is_one_sentence_with_the_nearest_name(
     assert result.stderr == f"error: {sentence}\n"
 
 
+def test_a_key_that_a_users_file_adds_is_refused_with_the_file(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/mine.yaml").write_text("defaults: [mnist5k, _self_]\nnum_clases: 3\n")
+    command = [sys.executable, "-m", "experiments.image_classification", "--config-dir", str(tmp_path), "data=mine"]
+    result = forked.run(command)
+    assert result.returncode == 2
+    assert result.stderr.startswith(
+        "error: data/mine.yaml sets data.num_clases, which ImageDataConfig does not declare: "
+    )
+    assert "did you mean data.num_classes?" in result.stderr
+
+
 def test_a_scale_without_an_experiment_names_the_papers_cells() -> None:
     command = [sys.executable, "-m", "experiments.image_classification", "-m", "experiment=image_classification/paper"]
     result = forked.run([*command, "scale=paper", "hydra/sweeper=study"])
