@@ -34,11 +34,12 @@ def explained(error: HydraException) -> str:
             return f"{given[1]} must be {KINDS[value[2]]}, but it is '{value[1]}'."
         said = f"{given[1]}: {str(cause).partition(chr(10))[0]}"
     if given := re.search(r"Key '(.*?)' not in '(.*?)'\s+full_key: (\S+)", said):
+        name, schema, key = given.groups()
         file = re.match(r"In '(.*?)'", said)
         return (
-            f"{f'{file[1]}.yaml sets' if file else 'There is no setting'} {given[3]}, which {given[2]} does not declare: "
-            f"{nearest(given[1], _names_beside(cause), given[3].removesuffix(given[1]))} A task of your own declares its "
-            "keys in a subclass (docs/your-own.md)."
+            f"{f'{file[1]}.yaml sets' if file else 'There is no setting'} {key}, which {schema} does not declare: "
+            f"{nearest(name, _names_beside(cause), key.removesuffix(name))} A task of your own declares its keys in a "
+            "subclass (docs/your-own.md)."
         )
     lines = [line.strip(" .:") for line in said.splitlines() if line.strip() and "https://hydra.cc" not in line]
     return f"{'. '.join(lines[:2]) or str(cause).partition(chr(10))[0]}."
