@@ -79,4 +79,6 @@ def _scales() -> set[str]:
 
 def _names_beside(cause: BaseException | None) -> list[str]:
     parent: Any = getattr(cause, "parent_node", None)
-    return [str(key) for key in parent if key != "hydra"] if isinstance(parent, DictConfig) else []
+    if isinstance(parent, DictConfig):
+        return [str(key) for key in parent if key != "hydra"]
+    return list(getattr(getattr(cause, "object_type", None), "__dataclass_fields__", ()))
