@@ -82,8 +82,7 @@ class StoredSplit:
     def encoded(self, row: int) -> bytes:
         """The encoded file of a row."""
         (stored,) = self.table[int(row)].values()
-        content: bytes = stored["bytes"] if stored["bytes"] is not None else Path(stored["path"]).read_bytes()
-        return content
+        return _content(stored)
 
     def picture(self, row: int) -> Image.Image:
         """The image of a row in RGB. A damaged image is decoded as far as possible, counted, and named in one warning,
@@ -122,8 +121,8 @@ class StoredSplit:
         digest.update(self.labels.astype("<i8").tobytes() + self.lengths.astype("<i8").tobytes())
         if self.lengths.sum() <= HASHED_BYTES:
             for row in range(len(self)):
-                encoded = self.encoded(row)
                 (stored,) = self.table[row].values()
+                encoded = _content(stored)
                 if stored["bytes"] is None and not is_image(encoded):
                     raise DataError(f"{stored['path']} is no image, whatever its name says: remove or replace it.")
                 digest.update(encoded)
@@ -139,6 +138,11 @@ class StoredSplit:
             labels=self.labels[list(rows)] if len(self.labels) else self.labels,
             captions=[self.captions[row] for row in rows] if self.captions else [],
         )
+
+
+def _content(stored: Mapping[str, Any]) -> bytes:
+    content: bytes = stored["bytes"] if stored["bytes"] is not None else Path(stored["path"]).read_bytes()
+    return content
 
 
 @dataclass(frozen=True)

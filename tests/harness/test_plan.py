@@ -55,7 +55,7 @@ def test_the_papers_claim_is_told_with_the_pairs_that_it_takes() -> None:
 
 def test_equal_numbers_of_the_paper_are_a_tie_that_no_number_of_pairs_shows() -> None:
     cfg = composed("diffusion", ["experiment=diffusion/imagen_sr", "scale=paper"])  # 39 against 39
-    assert claim_words(cfg) == "+0 in samples/fid (Figure 6), no more than its precision or noise: a tie"
+    assert claim_words(cfg) == "+0 in samples/fid (Fig. 6), no more than its precision or noise: a tie"
 
 
 def test_a_plan_on_a_cpu_says_minutes_and_none_that_other_settings_would_change() -> None:
