@@ -284,8 +284,8 @@ def test_a_key_that_a_task_does_not_declare_is_refused_with_the_way_out(folder: 
     config.write_text(config.read_text().replace("places: []}", "places: [], bias: 3}"))
     result = forked.run(at_smoke(command_with("experiments my_package.my_task", "optimizer=lion"), folder))
     assert result.returncode == 2
-    assert "my_task.yaml sets data.bias, which SineData does not declare: there are name, access, " in result.stderr
-    assert "declares its keys in a subclass" in result.stderr
+    assert "my_task.yaml sets data.bias, which SineData does not declare: correct its name" in result.stderr
+    assert "declare it in a subclass" in result.stderr
 
 
 def test_a_task(folder: Path) -> None:

@@ -33,13 +33,12 @@ def explained(error: HydraException) -> str:
         if value:
             return f"{given[1]} must be {KINDS[value[2]]}, but it is '{value[1]}'."
         said = f"{given[1]}: {str(cause).partition(chr(10))[0]}"
-    if given := re.search(r"Key '(.*?)' not in '(.*?)'\s+full_key: (\S+)", said):
-        name, schema, key = given.groups()
+    if given := re.search(r"Key '.*?' not in '(.*?)'\s+full_key: (\S+)", said):
+        schema, key = given.groups()
         file = re.match(r"In '(.*?)'", said)
         return (
             f"{f'{file[1]}.yaml sets' if file else 'There is no setting'} {key}, which {schema} does not declare: "
-            f"{nearest(name, _names_beside(cause), key.removesuffix(name))} A task of your own declares its keys in a "
-            "subclass (docs/your-own.md)."
+            "correct its name, or, if the task is your own, declare it in a subclass (docs/your-own.md)."
         )
     lines = [line.strip(" .:") for line in said.splitlines() if line.strip() and "https://hydra.cc" not in line]
     return f"{'. '.join(lines[:2]) or str(cause).partition(chr(10))[0]}."
@@ -79,6 +78,4 @@ def _scales() -> set[str]:
 
 def _names_beside(cause: BaseException | None) -> list[str]:
     parent: Any = getattr(cause, "parent_node", None)
-    if isinstance(parent, DictConfig):
-        return [str(key) for key in parent if key != "hydra"]
-    return list(getattr(getattr(cause, "object_type", None), "__dataclass_fields__", ()))
+    return [str(key) for key in parent if key != "hydra"] if isinstance(parent, DictConfig) else []
