@@ -40,7 +40,7 @@ $(TASKS:%=reproduce-%): reproduce-%: $(READY)
 	$(BIN)/python -m experiments.$(subst -,_,$*) --multirun experiment=$(subst -,_,$*)/$(CELL) $(STUDY)
 
 plan: $(READY)  ## estimate the cost of experiment CELL of TASK: parameters, FLOPs, samples, memory
-	$(BIN)/python -m experiments.harness.plan $(TASK) experiment=$(TASK)/$(CELL) scale=$(SCALE) $(ARGS)
+	$(BIN)/python -m experiments.harness.plan $(TASK) experiment=$(subst -,_,$(TASK))/$(CELL) scale=$(SCALE) $(ARGS)
 
 fetch: $(READY)  ## data, weights and tokenizers of the experiment CELL of TASK into the cache (LION_CACHE); TASK=all
 	$(BIN)/python -m experiments.harness.fetch $(TASK) $(CELL) scale=$(SCALE) $(ARGS)

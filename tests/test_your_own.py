@@ -157,7 +157,8 @@ def write_json_lines(path: Path, columns: dict[str, list[str]]) -> None:
 
 def test_pictures(folder: Path) -> None:
     class_folders(folder / "data/pictures")
-    run(command_with("data=my_pictures"), folder)
+    more = ["flatness.draws=0", "flatness.samples=1000"]  # more than there are
+    run(command_with("data=my_pictures"), folder, *more)
     assert "test/top1" in finished(folder)
 
 
@@ -237,7 +238,7 @@ def test_labelled_texts(folder: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["local", "hub"])
 @pytest.mark.parametrize("layout", TABLES)
-def test_layouts_of_labelled_texts(folder: Path, layout: str, kind: str) -> None:
+def test_layouts_of_labelled_texts(folder: Path, layout: str, kind: str, caplog: pytest.LogCaptureFixture) -> None:
     rows = reviews(["bad", "good"])
     for split, columns in rows.items():
         TABLES[layout](folder / "data/reviews", split, columns)
@@ -247,6 +248,7 @@ def test_layouts_of_labelled_texts(folder: Path, layout: str, kind: str) -> None
         hub = {"kind": "hub", "repo": place.pop("path"), "revision": "main"}
         data["places"] = [place | hub]
     splits = labelled_splits(prepare(data, folder / "cache").load())
+    assert "not read" not in caplog.text, "every file is read"
     label_of = {
         text: int(label == "good") for columns in rows.values() for text, label in zip(*columns.values(), strict=True)
     }
@@ -275,6 +277,15 @@ def test_a_table_that_is_not_whole_is_refused_by_file_and_row(
     (tmp_path / name).write_text(content)
     with pytest.raises(DataError, match=message):
         labelled_tables(tmp_path)
+
+
+def test_a_key_that_a_task_does_not_declare_is_refused_with_the_way_out(folder: Path) -> None:
+    config = folder / "my_package/my_task/conf/my_task.yaml"
+    config.write_text(config.read_text().replace("places: []}", "places: [], bias: 3}"))
+    result = forked.run(at_smoke(command_with("experiments my_package.my_task", "optimizer=lion"), folder))
+    assert result.returncode == 2
+    assert "my_task.yaml sets data.bias, which SineData does not declare: correct its name" in result.stderr
+    assert "declare it in a subclass" in result.stderr
 
 
 def test_a_task(folder: Path) -> None:

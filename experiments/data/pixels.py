@@ -5,7 +5,7 @@ import struct
 import zlib
 
 import numpy as np
-from PIL import Image, ImageFile
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 from experiments.harness.errors import DataError
 
@@ -41,6 +41,17 @@ def decode_rgb(encoded: bytes) -> tuple[Image.Image, bool]:
         return UNREADABLE.copy(), False
     finally:
         ImageFile.LOAD_TRUNCATED_IMAGES = False
+
+
+def is_image(encoded: bytes) -> bool:
+    """Whether Pillow recognizes an image by its first bytes, whatever the state of the rest."""
+    try:
+        with Image.open(io.BytesIO(encoded)):
+            return True
+    except UnidentifiedImageError:
+        return False
+    except _FAULTS:
+        return True
 
 
 def _decode(encoded: bytes) -> Image.Image:

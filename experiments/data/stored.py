@@ -26,7 +26,7 @@ import numpy as np
 from PIL import Image
 
 from experiments.data.labels import Labels, check_classes, check_labels, column_labels, same_numbers
-from experiments.data.pixels import decode_rgb
+from experiments.data.pixels import decode_rgb, is_image
 from experiments.data.stored_places import check_place, describe, gate_advice, hub_tables, local_tables
 from experiments.data.text import check_text, folded, lines
 from experiments.harness.errors import DataError
@@ -63,6 +63,9 @@ class StoredSplit:
     """of each row; empty for a labelled set"""
     decoded: int = field(default=0, init=False)
     damaged: int = field(default=0, init=False)
+    """decodings of damaged images, like ``decoded`` in this process"""
+    told: set[int] = field(default_factory=set, init=False)
+    """damaged rows that a warning has named"""
 
     def __len__(self) -> int:
         return len(self.table)
@@ -79,12 +82,12 @@ class StoredSplit:
     def encoded(self, row: int) -> bytes:
         """The encoded file of a row."""
         (stored,) = self.table[int(row)].values()
-        content: bytes = stored["bytes"] if stored["bytes"] is not None else Path(stored["path"]).read_bytes()
-        return content
+        return _content(stored)
 
     def picture(self, row: int) -> Image.Image:
-        """The image of a row in RGB. A damaged image is decoded as far as possible, counted, and named in a warning, so
-        that it does not end a long run. Raises DataError if there are many of them, or if the pixels are not colours.
+        """The image of a row in RGB. A damaged image is decoded as far as possible, counted, and named in one warning,
+        so that it does not end a long run. Raises DataError if there are many of them, or if the pixels are not
+        colours.
         """
         try:
             image, whole = decode_rgb(self.encoded(row))
@@ -93,9 +96,10 @@ class StoredSplit:
         self.decoded += 1
         if not whole:
             self.damaged += 1
-            log.warning(
-                "%s is damaged and decoded as far as possible; number %d in this process", self.where(row), self.damaged
-            )
+            if row not in self.told:
+                self.told.add(int(row))
+                where, number = self.where(row), len(self.told)
+                log.warning("%s is damaged and decoded as far as possible; number %d in this process", where, number)
             if any(self.damaged >= met and self.damaged > most * self.decoded for met, most in MOST_DAMAGED.items()):
                 raise DataError(
                     f"{self.damaged} of {self.decoded} images are damaged, the last being {self.where(row)}: download "
@@ -110,13 +114,18 @@ class StoredSplit:
 
     def fingerprint(self) -> str:
         """SHA-256 over the number of rows, their labels or captions, the encoded lengths and, for a split of at most
-        HASHED_BYTES, the images, in order.
+        HASHED_BYTES, the images, in order. Raises DataError for a file among these that is no image. In a larger split,
+        where looking for it would take hours, and in a table, whose rows a user cannot remove, it counts as damaged.
         """
         digest = hashlib.sha256(json.dumps([len(self), self.captions, self.class_names]).encode())
         digest.update(self.labels.astype("<i8").tobytes() + self.lengths.astype("<i8").tobytes())
         if self.lengths.sum() <= HASHED_BYTES:
             for row in range(len(self)):
-                digest.update(self.encoded(row))
+                (stored,) = self.table[row].values()
+                encoded = _content(stored)
+                if stored["bytes"] is None and not is_image(encoded):
+                    raise DataError(f"{stored['path']} is no image, whatever its name says: remove or replace it.")
+                digest.update(encoded)
         return digest.hexdigest()
 
     def chosen(self, rows: Sequence[int]) -> "StoredSplit":
@@ -129,6 +138,11 @@ class StoredSplit:
             labels=self.labels[list(rows)] if len(self.labels) else self.labels,
             captions=[self.captions[row] for row in rows] if self.captions else [],
         )
+
+
+def _content(stored: Mapping[str, Any]) -> bytes:
+    content: bytes = stored["bytes"] if stored["bytes"] is not None else Path(stored["path"]).read_bytes()
+    return content
 
 
 @dataclass(frozen=True)

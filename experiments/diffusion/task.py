@@ -36,6 +36,7 @@ from experiments.diffusion.sampler import (
 from experiments.diffusion.sets import Sets
 from experiments.diffusion.super_resolution import augmented, clean
 from experiments.harness.errors import ConfigError, refused_as
+from experiments.harness.flatness import check_flatness
 from experiments.harness.seeds import derive_seed
 from experiments.metrics.clip_score import ClipScorer
 
@@ -117,15 +118,15 @@ class Diffusion:
             )
         if "samples/clip_score" in named and not cfg.text.clip_model:
             raise ConfigError("study names samples/clip_score, but text.clip_model is null: choose an open_clip model.")
+        check_flatness(cfg, self.num_train)
         wanted = {
-            "flatness.samples": ("fit", cfg.flatness.samples),
             "data.num_reference": ("fit", cfg.data.num_reference),
             "data.num_val": ("val", cfg.data.num_val),
             "data.num_test": ("test", cfg.data.num_test),
             "sampling.num_samples": ("test", cfg.sampling.num_samples),
         }
         for key, (split, count) in wanted.items():
-            if count < (key != "flatness.samples"):
+            if count < 1:
                 raise ConfigError(f"{key}={count}, but it must be at least 1.")
             if count > len(self._splits[split]):
                 raise ConfigError(f"{key}={count}, but {split} has {len(self._splits[split])} images.")

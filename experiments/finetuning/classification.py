@@ -19,7 +19,7 @@ from experiments.finetuning.classifier import Classifier, build_classifier
 from experiments.finetuning.config import FinetuningConfig
 from experiments.finetuning.sets import TextSet
 from experiments.finetuning.text_arrays import LabelledTexts, labelled_splits
-from experiments.harness.errors import ConfigError
+from experiments.harness.flatness import check_flatness
 from experiments.harness.prepared_data import cached_arrays
 from experiments.metrics.calibration import (
     add_calibration,
@@ -53,8 +53,7 @@ class TextClassification:
             both = self.splits["train"].and_then(self.splits["val"])
             self.splits |= {name: both.chosen(own) for name, own in zip(("train", "val"), rows, strict=True)}
         self.num_train = len(self.splits["train"].labels)
-        if cfg.flatness.samples > self.num_train:
-            raise ConfigError(f"flatness.samples={cfg.flatness.samples}, but there are {self.num_train} to train on.")
+        check_flatness(cfg, self.num_train)
 
     def model(self) -> Classifier:
         """The classifier, from PyTorch's global generator or from ``data.weights``."""

@@ -43,7 +43,10 @@ def labelled_tables(
     if "train" not in theirs or not set(theirs) <= set(SPLITS) or set(theirs) == {"train", "val"}:
         raise DataError(f"its splits are {', '.join(theirs)}, but they may be train, train and test, or all of them.")
     wanted = [text, label, *([group] if group else [])]
-    tables = {ours: _columns(source, theirs[ours], wanted, files) for ours in reversed(SPLITS) if ours in theirs}
+    in_order = [ours for ours in reversed(SPLITS) if ours in theirs]
+    # All splits at once: a file that none of them reads is warned of.
+    found = split_files(source, [theirs[ours] for ours in in_order], files) if isinstance(source, Path) else source
+    tables = {ours: _columns(found, theirs[ours], wanted) for ours in in_order}
     labels = same_numbers({ours: column_labels(table[label], None, f"split {ours}") for ours, table in tables.items()},
                           "train", None)  # fmt: skip
     rows = [(ours, row) for ours, table in tables.items() for row in range(len(table[text]))]
@@ -56,10 +59,12 @@ def labelled_tables(
     )
 
 
-def _columns(source: Any, split: str, wanted: list[str], files: Any) -> dict[str, Column]:
-    """The wanted columns of a split. The first is the text column, in which every row is checked."""
-    if isinstance(source, Path):
-        kind, _, paths = split_files(source, [split], files)[split]
+def _columns(source: Any, split: str, wanted: list[str]) -> dict[str, Column]:
+    """The wanted columns of a split, from ``split_files`` or a DatasetDict. The first is the text column, in which
+    every row is checked.
+    """
+    if split in source and isinstance(source[split], tuple):
+        kind, _, paths = source[split]
         if kind not in _READERS:
             raise DataError(
                 f"its split {split} has files of the kind {kind}, but texts must be in {', '.join(_READERS)}."

@@ -24,6 +24,11 @@ def explained(error: HydraException) -> str:
     if isinstance(error, InstantiationException) and cause:
         first = first_cause(cause)
         return f"{said.partition(', set env var')[0]}: {type(first).__name__}: {first}"
+    if given := re.match(r"Ambiguous value for argument '(([^=]*)=(.*))'", said):
+        return (
+            f"{given[1]} gives several values: -m runs one after the other (with hydra/sweeper=study it is a study); a "
+            f"single list is written {given[2]}=[{given[3]}]."
+        )
     if given := re.match(r"Could not override '(.*)'", said):
         folder, _, name = given[1].rpartition(".")
         return f"There is no setting {given[1]}: {nearest(name, _names_beside(cause), f'{folder}.' if folder else '')}"
@@ -32,6 +37,13 @@ def explained(error: HydraException) -> str:
         if value:
             return f"{given[1]} must be {KINDS[value[2]]}, but it is '{value[1]}'."
         said = f"{given[1]}: {str(cause).partition(chr(10))[0]}"
+    if given := re.search(r"Key '.*?' not in '(.*?)'\s+full_key: (\S+)", said):
+        schema, key = given.groups()
+        file = re.match(r"In '(.*?)'", said)
+        return (
+            f"{f'{file[1]}.yaml sets' if file else 'There is no setting'} {key}, which {schema} does not declare: "
+            "correct its name, or, if the task is your own, declare it in a subclass (docs/your-own.md)."
+        )
     lines = [line.strip(" .:") for line in said.splitlines() if line.strip() and "https://hydra.cc" not in line]
     return f"{'. '.join(lines[:2]) or str(cause).partition(chr(10))[0]}."
 
@@ -50,7 +62,7 @@ def _missing_choice(path: str, options: Sequence[str]) -> str:
     group, _, task = folder.partition("/")
     choice = f"{group}={f'{task}/' if task else ''}"
     names = sorted({*options, *(file.stem for file in files)})
-    if group != "experiment" or difflib.get_close_matches(name, names):
+    if group != "experiment" or name not in _scales() or difflib.get_close_matches(name, names):
         return f"There is no {choice}{name}: {nearest(name, names, choice)}"
     lines = "\n".join(
         f"  CELL={file.stem:<22} {file.read_text().splitlines()[1].lstrip('# ')}" for file in cells(files)
@@ -63,8 +75,11 @@ def _missing_choice(path: str, options: Sequence[str]) -> str:
 
 def cells(files: Sequence[Path]) -> list[Path]:
     """The experiments whose names contain no scale: the paper's cells."""
-    scales = {path.stem for path in (ROOT / "conf" / "scale").glob("*.yaml")}
-    return [file for file in files if scales.isdisjoint(file.stem.split("_"))]
+    return [file for file in files if _scales().isdisjoint(file.stem.split("_"))]
+
+
+def _scales() -> set[str]:
+    return {path.stem for path in (ROOT / "conf" / "scale").glob("*.yaml")}
 
 
 def _names_beside(cause: BaseException | None) -> list[str]:

@@ -20,7 +20,7 @@ from experiments.harness.config import Config, composed, resolved
 from experiments.harness.entry import cache_of, locate, one_sentence
 from experiments.harness.errors import DataError
 from experiments.harness.offline import FETCHES_ALL, HUB, is_offline, keep_hub_files_in
-from experiments.harness.sources import ROOT, task_package
+from experiments.harness.sources import ROOT, task_name, task_package
 
 MODEL_FILES = ["*.json", "*.safetensors", "*.model", "*.txt"]
 """Of a model's repository: its settings, weights that are no pickles, and tokenizer."""
@@ -134,7 +134,7 @@ def tasks_of(task: str) -> list[str]:
     """``task`` alone, or for ``all`` every one of the suite."""
     if task == "all":
         return sorted(path.parent.name for path in (ROOT / "experiments").glob("*/meta.py"))
-    return [task if "." in task else task.replace("-", "_")]
+    return [task_name(task)]
 
 
 def cell_config(task: str, cell: str, overrides: list[str]) -> DictConfig:

@@ -28,6 +28,15 @@ from experiments.harness.optimizer import decay_groups
 from experiments.harness.seeds import derive_seed
 
 
+def check_flatness(cfg: Config, num_train: int) -> None:
+    """Raise ConfigError if the measurement needs more than the ``num_train`` samples to train on."""
+    if cfg.flatness.draws and cfg.flatness.samples > num_train:
+        raise ConfigError(
+            f"flatness.samples={cfg.flatness.samples}, but there are {num_train} to train on: set it to at most "
+            f"{num_train}, or set flatness.draws=0, which leaves the measurement out."
+        )
+
+
 def measure_flatness(model: nn.Module, train_loss: Callable[[], float], cfg: Config) -> dict[str, float]:
     """``flatness/train_loss``, the loss at the weights, and ``flatness/perturbed_loss``, its mean over the draws.
 

@@ -13,6 +13,7 @@ import importlib
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import ModuleType
 
 import torch
 from hydra.errors import HydraException
@@ -22,11 +23,12 @@ from rich.table import Table
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from experiments.harness.config import check, composed, resolved, runs_a_replicate
-from experiments.harness.errors import SuiteError
+from experiments.harness.config import check, composed, configs_of, resolved, runs_a_replicate
+from experiments.harness.errors import ConfigError, SuiteError
 from experiments.harness.explained import cells, explained
+from experiments.harness.metric import find, metrics_of
 from experiments.harness.optimizer import build_optimizer, state_bytes
-from experiments.harness.sources import ROOT, task_package
+from experiments.harness.sources import ROOT, task_name, task_package
 
 H100_FLOPS = 400e12
 """Operations per second in bfloat16 that large transformers reach on an H100, 40 % of peak; ConvNets reach less."""
@@ -49,6 +51,10 @@ class Plan:
     """per optimizer in each replicate"""
     runs: int
     """in all replicates of a study of Lion against its reference, search trials included"""
+    on_gpu: bool
+    """whether its runs use a GPU"""
+    minutes: int | None
+    """of one replicate on two idle CPU cores; None if they are not known"""
     claim: str
     """the paper's claim about the two, and how many pairs would show it; empty if the paper makes none"""
     activation_bytes: int
@@ -70,7 +76,7 @@ class Plan:
 def plan(task: str, overrides: list[str]) -> Plan:
     """The cost of the experiment that ``overrides`` describe, as on the command line of a run without ``optimizer``."""
     cfg = composed(task, overrides)
-    meta = importlib.import_module(f"{task_package(task)}.meta")
+    meta = _meta(task)
     contestants = {name: composed(task, [*overrides, f"optimizer={name}"]) for name in ("lion", cfg.study.reference)}
     for contestant in contestants.values():
         check(resolved(contestant))
@@ -88,15 +94,30 @@ def plan(task: str, overrides: list[str]) -> Plan:
         replicates=max(1, cfg.study.replicates),
         trials=sum(cfg.study.stages),
         runs=max(1, cfg.study.replicates) * runs_a_replicate(cfg.study, len(contestants)),
+        on_gpu=cfg.run.device != "cpu",
+        minutes=cfg.run.minutes if all(each.startswith(("experiment=", "scale=")) for each in overrides) else None,
         claim=claim_words(cfg),
         activation_bytes=activation_bytes // samples * cfg.train.micro_batch_size,
         state_bytes={name: optimizer_state_bytes(model, each.optimizer) for name, each in contestants.items()},
     )
 
 
+def _meta(task: str) -> ModuleType:
+    name = f"{task_package(task)}.meta"
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name != name:
+            raise  # an import inside it failed
+        raise ConfigError(
+            f"A plan of {task} needs a module {name} with meta_model, meta_output and samples_per_epoch; "
+            "experiments/image_classification/meta.py is an example."
+        ) from error
+
+
 def claim_words(cfg: DictConfig) -> str:
     """The paper's claim, and the pairs needed to show it for several spreads of their differences, not yet known."""
-    from experiments.study.paper import SEED_NOISE, paper_cell  # the only upward import
+    from experiments.study.paper import claim_of, paper_cell  # the only upward import
     from experiments.study.statistics import pairs_needed
 
     metric = cfg.study.primary_metric
@@ -105,8 +126,10 @@ def claim_words(cfg: DictConfig) -> str:
         return ""
     values = published.values
     claimed = values["lion"] - values[cfg.study.reference]
-    if abs(claimed) <= SEED_NOISE and "top" in metric:
-        return f"{claimed:+.3g} in {metric} ({published.source}), within the noise between seeds: a tie"
+    declared = find(metrics_of(cfg.task), metric)
+    in_percent = declared is not None and declared[0].unit == "%"
+    if claim_of(published, "lion", cfg.study.reference, None, percent=in_percent, margin=None).kind == "tie":
+        return f"{claimed:+.3g} in {metric} ({published.source}), no more than its precision or noise: a tie"
     spreads = ", ".join(f"{pairs_needed(1, share)} at {abs(claimed) * share:.2g}" for share in (0.5, 1, 2))
     return f"{claimed:+.3g} in {metric} ({published.source}); pairs needed, by their standard deviation: {spreads}"
 
@@ -151,20 +174,34 @@ def show(planned: Plan) -> Table:
         ("steps", f"{planned.steps:,} of {planned.batch_size:,} samples"),
         ("samples", f"{planned.samples:,}" + (f" ({planned.epochs:.1f} epochs)" if planned.epochs else "")),
         ("FLOPs per step", f"{planned.flops_per_step:.3g}"),
-        ("FLOPs per run", f"{planned.run_flops:.3g} (at 40 % of an H100's peak {hours:,.0f} h)"),
+        ("FLOPs per run", f"{planned.run_flops:.3g}" + planned.on_gpu * f" (at 40 % of an H100's peak {hours:,.1f} h)"),
         ("runs", f"{planned.runs}: {runs_words(planned)}"),
-        ("FLOPs of all runs", f"{planned.runs * planned.run_flops:.3g} ({planned.runs * hours:,.0f} h)"),
-        *([("the paper's claim", planned.claim)] if planned.claim else []),
-        ("weights, gradients", f"{8 * planned.parameters / 2**20:,.0f} MiB"),
-        *((f"state of {name}", f"{size / 2**20:,.0f} MiB") for name, size in planned.state_bytes.items()),
         (
-            "activations",
-            f"{planned.activation_bytes / 2**20:,.0f} MiB per micro-batch in float32",
+            "FLOPs of all runs",
+            f"{planned.runs * planned.run_flops:.3g}" + planned.on_gpu * f" ({planned.runs * hours:,.0f} h)",
         ),
+        *([("time on two CPU cores", time_words(planned, planned.minutes))] if planned.minutes else []),
+        *([("the paper's claim", planned.claim)] if planned.claim else []),
+        ("weights, gradients", mebibytes(8 * planned.parameters)),
+        *((f"state of {name}", mebibytes(size)) for name, size in planned.state_bytes.items()),
+        ("activations", f"{mebibytes(planned.activation_bytes)} per micro-batch in float32"),
     ]
     for row in rows:
         table.add_row(*row)
     return table
+
+
+def time_words(planned: Plan, minutes: int) -> str:
+    """``15 minutes per replicate, 20 s per run (two at a time), 2.0 h in all``."""
+    seconds = 2 * 60 * minutes / (planned.runs / planned.replicates)
+    hours = planned.replicates * minutes / 60
+    return f"{minutes} minutes per replicate, {seconds:.0f} s per run (two at a time), {hours:.1f} h in all"
+
+
+def mebibytes(count: int) -> str:
+    """Bytes as MiB, with two digits below 10: ``0.47 MiB``."""
+    mebi = count / 2**20
+    return f"{mebi:.2g} MiB" if mebi < 9.5 else f"{mebi:,.0f} MiB"
 
 
 def runs_words(planned: Plan) -> str:
@@ -192,7 +229,11 @@ def show_cells(task: str, overrides: list[str]) -> Table:
 
 
 def main(task: str, overrides: list[str]) -> None:
-    """Print the plan of one experiment, or of all of the paper's cells if ``overrides`` name no existing experiment."""
+    """Print the plan of one experiment, or of all of the paper's cells if ``overrides`` name no existing experiment.
+
+    Raises ConfigError if there is no such task, or if it has no module ``meta``.
+    """
+    configs_of(task)
     given = [override for override in overrides if override.startswith("experiment=")]
     is_there = all((ROOT / "conf" / "experiment" / f"{one.partition('=')[2]}.yaml").exists() for one in given)
     scales = [f"{task}/{path.stem}" for path in (ROOT / "conf/scale").glob("*.yaml")]
@@ -203,8 +244,10 @@ def main(task: str, overrides: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) < 2 or "=" in sys.argv[1]:
+        sys.exit("usage: python -m experiments.harness.plan <task> [key=value ...]")
     try:
-        main(sys.argv[1], sys.argv[2:])
+        main(task_name(sys.argv[1]), sys.argv[2:])
     except (SuiteError, HydraException) as error:
         print(f"error: {explained(error) if isinstance(error, HydraException) else error}", file=sys.stderr)
         sys.exit(2)

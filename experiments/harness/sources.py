@@ -40,6 +40,11 @@ def task_package(task: str) -> str:
     return task if "." in task else f"experiments.{task}"
 
 
+def task_name(spelt: str) -> str:
+    """The task as its modules are called, however it was ``spelt``: ``language-modeling``, as in make's targets."""
+    return spelt if "." in spelt else spelt.replace("-", "_")
+
+
 def sources_digest(config: Mapping[str, Any]) -> str:
     """``<16 hex>-<8 hex>`` for a resolved config: the suite and the packages, then any other code the config names.
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from experiments.data.copies import warn_of_copies
 from experiments.data.labels import check_classes
 from experiments.harness.errors import ConfigError, refused_as
+from experiments.harness.flatness import check_flatness
 from experiments.harness.prepared_data import PreparedData
 from experiments.harness.seeds import derive_seed
 from experiments.image_classification.augmentation import (
@@ -70,8 +71,7 @@ class ImageClassification:
 
     def _check(self) -> None:
         cfg = self._cfg
-        if cfg.flatness.samples > self.num_train:
-            raise ConfigError(f"flatness.samples={cfg.flatness.samples}, but there are {self.num_train} to train on.")
+        check_flatness(cfg, self.num_train)
         labels = {name: split.labels for name, split in self._splits.items() if name != "train"}
         labels["train"] = np.concatenate([labels.pop("fit"), labels["val"]])
         check_classes(labels, cfg.data.num_classes, cfg.data.name)

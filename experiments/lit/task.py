@@ -16,6 +16,7 @@ from experiments.data.drawn_groups import drawn_groups
 from experiments.data.sample import sample
 from experiments.data.stored import StoredSet, check_splits
 from experiments.harness.errors import ConfigError, DataError, refused_as
+from experiments.harness.flatness import check_flatness
 from experiments.harness.prepared_data import cached_arrays
 from experiments.lit.class_names import class_names, prompt_numbers, templates
 from experiments.lit.config import LitConfig
@@ -61,8 +62,7 @@ class Lit:
         self._locked = {name: self._locked_part(name) for name in ("image", "text") if self._cached[name]}
         splits = pair_splits(sets.pairs)
         check_splits(splits, ("train", "val", "test"), cfg.data.name)
-        if cfg.flatness.samples > (found := len(splits["train"].captions)):
-            raise ConfigError(f"flatness.samples={cfg.flatness.samples}, but there are {found} to train on.")
+        check_flatness(cfg, len(splits["train"].captions))
         self._train_pictures = splits["train"].pictures
         held_out = {name: pairs.pictures for name, pairs in splits.items() if name != "train"}
         for name, one in sets.zero_shot.items():

@@ -228,7 +228,9 @@ def next_step(summary: Summary) -> str:
         return ""
     missing = LEAST - count
     minutes = math.ceil(summary["train_min"])
+    by_make = "" if "." in summary["task"] else f" (with make, REPLICATES=0-{LEAST - 1})"
     return (
-        f"An interval needs 2 replicates and a verdict {LEAST}: REPLICATES=0-{LEAST - 1} runs the {missing} that are "
-        f"missing, about {minutes} minutes of training each on one core, {missing * minutes} in total."
+        f"An interval needs 2 replicates and a verdict {LEAST}: the same command with study.numbers=0-{LEAST - 1}"
+        f"{by_make} runs the {missing} that are missing, about {minutes} minutes of training each on one core, "
+        f"{missing * minutes} in total."
     )

@@ -1,10 +1,12 @@
 """What the terminal prints after a study: the regime, the verdict, and whether a new replicate reproduces it."""
 
+import shlex
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
+from experiments.harness.sources import ROOT
 from experiments.report.labels import (
     Summary,
     interval,
@@ -19,9 +21,9 @@ from experiments.report.sentences import next_step, reproduction_sentences, step
 from experiments.report.tables import comparisons_of
 
 
-def print_verdict(summary: Summary, directory: Path, console: Console) -> None:
+def print_verdict(summary: Summary, directory: Path, runs: Path, console: Console) -> None:
     """Print the tables, the regime, the verdict and the reproductions, then where to find the page (in the study's
-    ``directory``) and what to do next.
+    ``directory``), what draws the dashboard of it and of the folder ``runs``, and what to do next.
     """
     for a, rows in comparisons_of(summary).items():
         table = Table(title=f"{summary['task']}, {summary['scale']}, {summary['experiment']}", title_justify="left")
@@ -44,12 +46,22 @@ def print_verdict(summary: Summary, directory: Path, console: Console) -> None:
             _say(console, steps_sentence(summary, rows[0]))
             for sentence in reproduction_sentences(summary, rows[0]):
                 _say(console, sentence, style="bold")
-    _say(console, f"Full report: {shown(directory / 'README.md')}; `make dashboard` shows it with all others.")
+    drawn_by = dashboard_command(directory.parents[2], runs)
+    _say(console, f"Full report: {shown(directory / 'README.md')}; `{drawn_by}` shows it with all others.")
     if not summary["declared"]:
-        task = summary["task"].replace("_", "-")
-        _say(console, f"Next: `make reproduce-{task}` does the same at a scale whose numbers mean something.")
+        without = "study=smoke" if "." in summary["task"] else "scale=smoke (with make, SCALE=smoke)"
+        _say(console, f"Next: the same command without {without} has numbers that mean something.")
     elif sentence := next_step(summary):
         _say(console, f"Next: {sentence}")
+
+
+def dashboard_command(results: Path, runs: Path) -> str:
+    """What writes a dashboard of the studies below ``results`` and the runs below ``runs``."""
+    if runs == ROOT / "runs" and results in (ROOT / "results", runs / "results"):
+        return "make dashboard"
+    return shlex.join(
+        ["python", "-m", "experiments.report.dashboard", "--results", shown(results), "--runs", shown(runs)]
+    )
 
 
 def shown(path: Path) -> str:

@@ -50,6 +50,7 @@ class StudySweeper(Sweeper):
 
         from experiments.harness.entry import one_sentence
         from experiments.harness.interrupt import EXIT_CODE
+        from experiments.harness.sources import ROOT
         from experiments.report.terminal import print_verdict
         from experiments.study.publish import published_summary, publishing
         from experiments.study.sweep import Study, run_studies, split_sweep
@@ -81,4 +82,4 @@ class StudySweeper(Sweeper):
         except SystemExit as request:
             sys.exit(request.code if request.code == 2 else EXIT_CODE)  # after a signal Ray may exit with another code
         for study, summary in zip(studies, summaries, strict=True):
-            print_verdict(summary, study.results, Console())
+            print_verdict(summary, study.results, ROOT / study.config["run"]["runs_dir"], Console())

@@ -120,6 +120,31 @@ def test_damaged_pictures_are_counted_and_named(tmp_path: Path, caplog: pytest.L
     ]
 
 
+def test_a_damaged_picture_is_named_once_however_often_it_is_decoded(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    half = encoded(photo(0))[: len(encoded(photo(0))) // 2]
+    write_parquet(tmp_path, "train", [[("half.jpg", half, 0), ("whole.jpg", encoded(photo(1)), 0)]])
+    split = open_one(place("hub", tmp_path, splits={"train": "train"}))["train"]
+    for _ in range(3):
+        split.picture(np.int64(0))
+    assert (split.decoded, split.damaged, len(caplog.records)) == (3, 3, 1)
+    assert "half.jpg" in caplog.text
+
+
+@pytest.mark.parametrize("content", [b"", b"a text that somebody has called bad.png\n"])
+def test_a_file_that_is_no_picture_is_refused_when_the_data_are_opened(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "train/0").mkdir(parents=True)
+    (tmp_path / "train/0/good.png").write_bytes(encoded(photo(0), "PNG"))
+    (tmp_path / "train/0/cut.jpg").write_bytes(encoded(photo(0))[:400])
+    split = open_one(place("local", tmp_path, splits={"train": "train"}))["train"]
+    assert split.fingerprint()
+    (tmp_path / "train/0/bad.png").write_bytes(content)
+    split = open_one(place("local", tmp_path, splits={"train": "train"}))["train"]
+    with pytest.raises(DataError, match=r"train/0/bad\.png is no image, whatever its name says: remove"):
+        split.fingerprint()
+
+
 def test_a_set_of_damaged_pictures_is_refused(tmp_path: Path) -> None:
     write_parquet(tmp_path, "train", [[(f"{number}.JPEG", b"nothing", 0) for number in range(101)]])
     split = open_one(place("hub", tmp_path, splits={"train": "train"}))["train"]

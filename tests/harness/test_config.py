@@ -83,22 +83,37 @@ def test_a_value_of_the_wrong_type_is_refused(make_config: MakeConfig) -> None:
         ("optimizer=lyon", "There is no optimizer=lyon: did you mean optimizer=lion?"),
         ("scale=qqq", "There is no scale=qqq: there are gpu, mini, paper, smoke."),
         ("train.steps", "Error parsing override 'train.steps'. missing EQUAL at '<EOF>'."),
-        ("optimizer=lion,adamw", None),
+        (
+            "optimizer=lion,adamw",
+            "optimizer=lion,adamw gives several values: -m runs one after the other (with hydra/sweeper=study it is a "
+            "study); a single list is written optimizer=[lion,adamw].",
+        ),
+        (
+            "experiment=finetuning/nope",
+            "There is no experiment=finetuning/nope: there are "
+            f"{', '.join(sorted(path.stem for path in (ROOT / 'conf/experiment/finetuning').glob('*.yaml')))}.",
+        ),
     ],
 )
 @pytest.mark.parametrize("flags", [[], ["-m"]])
 def test_what_the_command_line_gets_wrong_is_one_sentence_with_the_nearest_name(
-    argument: str, sentence: str | None, flags: list[str]
+    argument: str, sentence: str, flags: list[str]
 ) -> None:
-    if sentence is None and flags:
+    if "," in argument and flags:
         return  # a sweep, not an error
     result = forked.run([sys.executable, "-m", "experiments.image_classification", *flags, argument])
     assert result.returncode == 2
     assert result.stdout == ""
-    if sentence:
-        assert result.stderr == f"error: {sentence}\n"
-    else:
-        assert result.stderr.startswith("error: Ambiguous value for argument 'optimizer=lion,adamw'")
+    assert result.stderr == f"error: {sentence}\n"
+
+
+def test_a_key_that_a_users_file_adds_is_refused_with_the_file(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/mine.yaml").write_text("defaults: [mnist5k, _self_]\nnum_clases: 3\n")
+    command = [sys.executable, "-m", "experiments.image_classification", "--config-dir", str(tmp_path), "data=mine"]
+    result = forked.run(command)
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: data/mine.yaml sets data.num_clases, which ImageDataConfig does not decl")
 
 
 def test_a_scale_without_an_experiment_names_the_papers_cells() -> None:

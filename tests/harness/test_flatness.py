@@ -209,7 +209,10 @@ def test_a_study_compares_what_the_noise_adds_between_optimizers(command_line: l
     [
         ("flatness.std=0", r"needs flatness\.std and flatness\.samples above 0"),
         ("flatness.samples=0", r"needs flatness\.std and flatness\.samples above 0"),
-        ("flatness.samples=241", r"flatness\.samples=241, but there are 240 to train on"),
+        (
+            "flatness.samples=241",
+            r"flatness\.samples=241, but there are 240 to train on: set it to at most 240, or",
+        ),
     ],
 )
 def test_settings_that_cannot_work_are_refused(make_config: MakeConfig, override: str, message: str) -> None:

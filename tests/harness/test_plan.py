@@ -1,13 +1,18 @@
 """The plan of an experiment, compared with hand counts."""
 
+import io
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from hydra.core.global_hydra import GlobalHydra
+from rich.console import Console
 
+from experiments.harness.config import composed
 from experiments.harness.errors import ConfigError
-from experiments.harness.plan import main, plan
+from experiments.harness.plan import claim_words, main, plan, show
+from experiments.harness.sources import ROOT, task_name
 
 
 @pytest.fixture(autouse=True)
@@ -46,6 +51,56 @@ def test_the_papers_claim_is_told_with_the_pairs_that_it_takes() -> None:
     assert claim.startswith("+0.65 in test/top1 (Table 2); ")
     assert "10 at 0.65, 34 at 1.3" in claim
     assert plan("language_modeling", ["experiment=language_modeling/mini"]).claim == ""
+
+
+def test_equal_numbers_of_the_paper_are_a_tie_that_no_number_of_pairs_shows() -> None:
+    cfg = composed("diffusion", ["experiment=diffusion/imagen_sr", "scale=paper"])  # 39 against 39
+    assert claim_words(cfg) == "+0 in samples/fid (Fig. 6), no more than its precision or noise: a tie"
+
+
+def test_a_plan_on_a_cpu_says_minutes_and_none_that_other_settings_would_change() -> None:
+    def shown(*overrides: str) -> str:
+        output = io.StringIO()
+        overrides = ("experiment=image_classification/mini", "scale=mini", *overrides)
+        Console(file=output, width=200).print(show(plan("image_classification", list(overrides))))
+        return output.getvalue()
+
+    page = shown()
+    assert "15 minutes per replicate, 20 s per run (two at a time), 2.0 h in all" in page  # 92 runs: 2 * 900 / 92 s
+    assert " 0.47 MiB" in page  # weights and gradients of 61,338 parameters
+    assert " 0 MiB" not in page
+    assert "H100" not in page
+    assert "minutes" not in shown("train.steps=1000")
+
+
+@pytest.mark.parametrize(
+    ("task", "said"),
+    [
+        ("nope", "There is no task nope"),
+        ("my_package.ranks", "A plan of my_package.ranks needs a module my_package.ranks.meta with meta_model"),
+    ],
+)
+def test_a_task_without_a_plan_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, task: str, said: str
+) -> None:
+    package = tmp_path / "my_package/ranks"
+    (package / "conf").mkdir(parents=True)
+    (package / "config.py").write_text(
+        "from experiments.harness.config import Config, register\nregister('ranks', Config)\n"
+    )
+    (package / "conf/ranks.yaml").write_text("defaults: [base_ranks, _self_]\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ConfigError, match=said):
+        main(task, ["experiment=nope/mini"] if task == "nope" else [])
+
+
+def test_make_accepts_both_spellings_of_a_task() -> None:
+    for spelt in ("language-modeling", "language_modeling"):
+        made = subprocess.run(
+            ["make", "-n", "plan", f"TASK={spelt}"], cwd=ROOT, capture_output=True, text=True, check=True
+        )
+        assert f"plan {spelt} experiment=language_modeling/mini" in made.stdout
+        assert task_name(spelt) == "language_modeling"
 
 
 @pytest.mark.slow

@@ -13,11 +13,12 @@ import pytest
 from rich.console import Console
 
 from experiments.harness.errors import DataError
+from experiments.harness.sources import ROOT
 from experiments.report.overview import front_page, overview_page
 from experiments.report.readme import study_page
 from experiments.report.rebuild import read_summary, write_between_marks, write_report
 from experiments.report.rebuild import write_study as write_page
-from experiments.report.terminal import print_verdict
+from experiments.report.terminal import dashboard_command, print_verdict
 from tests.report.conftest import WriteStudy
 
 PAPER = {"stages": (), "lengths": (), "confirm": 1, "declared": 3, "numbers": range(3), "nuisance": {}} | {
@@ -117,7 +118,8 @@ def test_the_terminal_says_the_regime_the_verdict_and_whether_it_was_reproduced(
     def shown(**arguments: Any) -> str:
         output = io.StringIO()
         directory = write_study(**arguments)
-        print_verdict(read(directory), directory, Console(file=output, width=100))
+        runs = directory.parents[2] / "my runs"
+        print_verdict(read(directory), directory, runs, Console(file=output, width=100))
         return output.getvalue()
 
     lines = shown(gain=0.1, numbers=range(7)).splitlines()
@@ -131,10 +133,21 @@ def test_the_terminal_says_the_regime_the_verdict_and_whether_it_was_reproduced(
         "Full",
     ]
     assert re.search(r"side the 95 % prediction interval for one replicate \(.*\): (not )?reproduced\.$", lines[-2])
-    assert "README.md; `make dashboard` shows it" in lines[-1]
+    assert re.search(
+        r"README\.md; `python -m experiments\.report\.dashboard --results \S+ --runs '\S+/my runs'` shows it", lines[-1]
+    )
     own = shown(experiment="own", gain=0.1, numbers=[0]).splitlines()
-    assert own[-1].startswith("Next: An interval needs 2 replicates and a verdict 4: REPLICATES=0-3 runs the 3")
-    assert "No verdict: smoke" in shown(scale="smoke", declared=0, numbers=[0])
+    assert own[-1].startswith("Next: An interval needs 2 replicates and a verdict 4: the same command with study.num")
+    smoke = shown(scale="smoke", declared=0, numbers=[0])
+    assert "No verdict: smoke" in smoke
+    assert "Next: the same command without scale=smoke (with make, SCALE=smoke) has numbers" in smoke
+
+
+def test_make_draws_the_dashboard_of_its_own_folders_alone(tmp_path: Path) -> None:
+    for results in ("results", "runs/results"):
+        assert dashboard_command(ROOT / results, ROOT / "runs") == "make dashboard"
+    elsewhere = dashboard_command(tmp_path / "results", ROOT / "runs")
+    assert elsewhere.startswith(f"python -m experiments.report.dashboard --results {tmp_path}/results --runs ")
 
 
 def test_printing_a_verdict_needs_neither_matplotlib_nor_torch() -> None:

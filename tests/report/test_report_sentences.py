@@ -193,7 +193,12 @@ def test_the_first_sentence_says_where_another_metric_points_elsewhere(
 
 
 def test_a_difference_in_steps_is_fewer_or_more() -> None:
-    assert [steps_words(percent) for percent in (12.4, 0.2, -13.6)] == ["12 % fewer", "0 % fewer", "14 % more"]
+    assert [steps_words(percent) for percent in (12.4, 0.2, -0.31, -13.6)] == [
+        "12 % fewer",
+        "0.2 % fewer",
+        "0.3 % more",
+        "14 % more",
+    ]
     assert steps_sentence(*study("adamw")) == (
         "In steps: Lion needs 14 % more steps than AdamW for the same test top-1 accuracy (95 % interval 31 % more to "
         "3 % "
@@ -238,7 +243,9 @@ def test_ease_of_tuning_is_told_after_each_stage() -> None:
 def test_a_study_of_ones_own_is_told_what_a_verdict_would_cost() -> None:
     assert LEAST == LEAST_REPLICATES
     sentence = next_step(study(None, replicates=1)[0])
-    assert "REPLICATES=0-3 runs the 3 that are missing" in sentence
+    assert "study.numbers=0-3 (with make, REPLICATES=0-3) runs the 3 that are missing" in sentence
+    own_task, _ = study(None, replicates=1)
+    assert "study.numbers=0-3 runs the 3" in next_step(own_task | {"task": "my_package.my_task"}), "it has no target"
     assert "about 13 minutes of training each on one core, 39 in total" in sentence
     assert next_step(study("tie", replicates=4)[0]) == ""
     assert next_step(study(None, replicates=1, declared=0)[0]) == ""

@@ -52,8 +52,8 @@ def test_a_study_searches_confirms_and_publishes_and_is_not_run_twice(command_li
     assert ": 9 runs. Ctrl-C saves" in lines[0]
     assert lines[1].startswith("All 9 runs are done, after ")
     assert lines[2].startswith("image_classification, smoke,")  # the table: the output of runs is in their folders
-    assert "`make dashboard`" in lines[-2]
-    assert lines[-1].startswith("Next: `make reproduce-image-classification`")
+    assert f"experiments.report.dashboard --results {tmp_path}" in lines[-2]
+    assert lines[-1].startswith("Next: the same command without scale=smoke")
     assert len(list(tmp_path.glob("runs/*/*/log.txt"))) == 9
     (summary,) = studies(tmp_path)
     assert {name: optimizer["trials"] for name, optimizer in summary["optimizers"].items()} == {"lion": 3, "adamw": 3}
