@@ -67,7 +67,8 @@ def paired_differences(summary: Summary, comparison: dict[str, Any], colors: dic
     if comparison["margin"] is not None:
         ends, margin = [at - 0.4, at + 0.4], comparison["margin"]
         axes.fill_between(ends, -margin, margin, color="#e4e4e4", label="tie: 90 % interval of the mean inside")
-        axes.plot([at, at], difference["ci90"], color="black", linewidth=4, label="90 % interval of the mean")
+        style: dict[str, Any] = {"color": "black", "linewidth": 4, "solid_capstyle": "butt"}  # other caps go beyond it
+        axes.plot([at, at], difference["ci90"], label="90 % interval of the mean", **style)
     axes.errorbar(
         [at],
         [mean],
