@@ -17,6 +17,8 @@ from experiments.study.replicates import Replicate
 # Okabe and Ito's palette, which colour-blind readers can tell apart. An optimizer has its colour in every figure.
 COLORS = {"lion": "#D55E00", "adamw": "#0072B2", "sgd": "#009E73", "adafactor": "#CC79A7"}
 SPARE_COLORS = ("#E69F00", "#56B4E9", "#777777")
+ON_DARK = {"#0072B2": "#3D9BE0", "#56B4E9": "#B0E0FF", "#777777": "#A0A0A0"}
+"""Brighter versions for the dashboard's dark theme; the other colours have enough contrast in both."""
 
 
 def draw(directory: Path, summary: Summary, replicates: Sequence[Replicate]) -> list[str]:
@@ -46,7 +48,8 @@ def optimizer_colors(names: Iterable[str]) -> dict[str, str]:
 
 def paired_differences(summary: Summary, comparison: dict[str, Any], colors: dict[str, str]) -> Figure:
     """The difference a - b of every replicate in which both completed, the mean with its 95 % interval, and the
-    prediction interval for a new replicate.
+    prediction interval for a new replicate. The margin is drawn behind the mean only: a tie is about the 90 % interval
+    of the mean, not about single replicates.
     """
     a, b, difference = comparison["a"], comparison["b"], comparison["difference"]
     values = zip(summary["replicates"], *(comparison["per_replicate"][side] for side in (a, b)), strict=True)
@@ -55,14 +58,17 @@ def paired_differences(summary: Summary, comparison: dict[str, Any], colors: dic
     mean, (low, high) = difference["mean"], difference["ci95"]
     figure = Figure(figsize=(7, 3.6))
     axes = figure.subplots()
-    if comparison["margin"] is not None:
-        axes.axhspan(-comparison["margin"], comparison["margin"], color="#e4e4e4", label="tie")
     for end in comparison["prediction95"]:
         axes.axhline(end, color="#888888", linestyle="--", linewidth=1)
     axes.plot([], [], color="#888888", linestyle="--", linewidth=1, label="95 % prediction interval for a replicate")
     axes.axhline(0, color="#555555", linewidth=1)
     axes.plot(range(len(points)), list(points.values()), color=colors[a], marker="o", linestyle="", label="replicate")
     at = len(points)
+    if comparison["margin"] is not None:
+        ends, margin = [at - 0.4, at + 0.4], comparison["margin"]
+        axes.fill_between(ends, -margin, margin, color="#e4e4e4", label="tie: 90 % interval of the mean inside")
+        style: dict[str, Any] = {"color": "black", "linewidth": 4, "solid_capstyle": "butt"}  # other caps go beyond it
+        axes.plot([at, at], difference["ci90"], label="90 % interval of the mean", **style)
     axes.errorbar(
         [at],
         [mean],
@@ -91,7 +97,7 @@ def paired_differences(summary: Summary, comparison: dict[str, Any], colors: dic
     unit = metric_of(comparison["metric"]).difference_unit
     better = f"above 0: {optimizer_name(a if comparison['better'] == 'higher' else b)} is better"
     axes.set_ylabel(f"{unit}, {better}" if unit else better)
-    figure.legend(loc="outside lower center", ncols=3)
+    figure.legend(loc="outside lower center", ncols=2)
     return figure
 
 

@@ -1,6 +1,7 @@
 """Figures of a study's searches: how quickly each optimizer was tuned, and where its trials and winners lie."""
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ from experiments.study.trials import value_at
 
 SHOWN = 0.75
 """The share of trials that the axis of a scatter plot covers; very bad values would flatten the rest."""
+MOST_TICKS = 5
 
 
 def ease_of_tuning(summary: Summary, colors: Mapping[str, str]) -> Figure:
@@ -119,18 +121,25 @@ def _mark_winners(axes: Axes, positions: Sequence[float], values: Sequence[float
 
 
 def position_ticks(space: Mapping[str, Any], steps: int) -> dict[float, str]:
-    """Tick labels: the values at some positions in a dimension of a search space, by position."""
-    zero = space["zero"]
-    ticks = {at: significant(value_at(space, at, steps)) for at in (zero, (1 + zero) / 2, 1.0)}
-    if zero:
-        del ticks[zero]  # it would overlap the label of 0
-        ticks = {zero / 2: "0", **ticks}
-    return ticks
+    """Tick labels by position in a dimension of a search space: 1, 2 and 5 of every decade if they are few enough,
+    otherwise whole decades, or every second one, third one and so on. A space within less gets both of its ends.
+    """
+    zero, low, high = space["zero"], value_at(space, space["zero"], steps), value_at(space, 1.0, steps)
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    ladders = [[float(f"{first}e{decade}") for decade in decades for first in (1, 2, 5)]]
+    ladders += [[float(f"1e{decade}") for decade in decades if decade % every == 0] for every in range(1, len(decades))]
+    inside = [[value for value in ladder if low / 1.001 < value < high * 1.001] for ladder in ladders]
+    values = next((ladder for ladder in inside if 2 <= len(ladder) <= MOST_TICKS), [low, high])
+    at = {zero + (1 - zero) * math.log(value / low, high / low): significant(value) for value in values}
+    if not zero:
+        return at
+    # A label at the low end would overlap that of 0.
+    return {zero / 2: "0", **{position: label for position, label in at.items() if position > 1.5 * zero}}
 
 
 def _label(axes: Axes, space: dict[str, Any], steps: int) -> None:
     if space["zero"]:
-        axes.axvspan(0, space["zero"], color="#eeeeee", zorder=0)  # below the band of what diverged
+        axes.axvspan(0, space["zero"], color="#e4e4e4", zorder=0)  # below the band of what diverged
     ticks = position_ticks(space, steps)
     axes.set_xticks(list(ticks), list(ticks.values()), fontsize=8)
     axes.set_xlim(-0.02, 1.02)

@@ -26,7 +26,9 @@ _STYLE = {
     "svg.hashsalt": "lion",  # otherwise the ids in an SVG are random
 }
 MOST_BYTES, SHADES = 150_000, 64
-"""A PNG above this size keeps only its most frequent colours; the others come from anti-aliasing."""
+"""A PNG above this size keeps only its most frequent colours; the others come from anti-aliasing. If that is not
+enough, it is drawn at half the resolution.
+"""
 
 
 def figure_style() -> AbstractContextManager[None]:
@@ -40,17 +42,25 @@ def save(figure: Figure, path: Path) -> None:
     if path.suffix == ".svg":
         figure.savefig(path, metadata={"Date": None, "Creator": None})
         return
-    drawn = io.BytesIO()
-    figure.savefig(drawn, format="png", metadata={"Software": None})
+    for dpi in (figure.dpi, figure.dpi / 2):
+        png = _png(figure, dpi)
+        if len(png) < MOST_BYTES:
+            break
+    path.write_bytes(png)
+
+
+def _png(figure: Figure, dpi: float) -> bytes:
+    drawn, reduced = io.BytesIO(), io.BytesIO()
+    figure.savefig(drawn, format="png", dpi=dpi, metadata={"Software": None})
     if len(drawn.getvalue()) < MOST_BYTES:
-        path.write_bytes(drawn.getvalue())
-        return
+        return drawn.getvalue()
     with Image.open(drawn) as opened:
         image = opened.convert("RGB")
     counted = cast("list[tuple[int, tuple[int, int, int]]]", image.getcolors(image.width * image.height))
     kept = Image.new("P", (1, 1))
     kept.putpalette([level for _, color in sorted(counted, reverse=True)[:SHADES] for level in color])
-    image.quantize(palette=kept, dither=Image.Dither.NONE).save(path, "PNG", optimize=True)
+    image.quantize(palette=kept, dither=Image.Dither.NONE).save(reduced, "PNG", optimize=True)
+    return reduced.getvalue()
 
 
 def subject(summary: Summary) -> str:

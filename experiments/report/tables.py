@@ -39,7 +39,7 @@ def comparisons_of(summary: Summary) -> dict[str, list[dict[str, Any]]]:
 
 
 def result_table(summary: Summary, rows: Sequence[dict[str, Any]]) -> str:
-    """Every metric of two optimizers; the first one decides."""
+    """Every metric of two optimizers; the first one decides. A study without a verdict has no differences in steps."""
     a, b = (optimizer_name(rows[0][side]) for side in "ab")
     headline, own = summary["headline_metric"], "; with its own winners"
     cells = []
@@ -48,15 +48,16 @@ def result_table(summary: Summary, rows: Sequence[dict[str, Any]]) -> str:
         cells.append(
             [
                 f"{metric_title(row['metric'])} ({row['better']} is better{own if row['metric'] == headline else ''})",
+                f"**{verdict_name(summary, row)}**" if row["primary"] else "",
                 *(number(mean, decimals) for mean in means(row)),
                 number(mean_difference(row), decimals, "+"),
                 interval(difference and difference["ci95"], decimals),
-                f"{steps_words(steps['mean'])}" if steps else MISSING,
+                *([steps_words(steps["mean"]) if steps else MISSING] if summary["declared"] else []),
                 replicates(summary, row),
-                f"**{verdict_name(summary, row)}**" if row["primary"] else "",
             ]
         )
-    head = ["metric", a, b, f"{a} - {b}", "95 % interval", f"steps that {a} needs", "replicates", "verdict"]
+    in_steps = [f"steps that {a} needs"] if summary["declared"] else []
+    head = ["metric", "verdict", a, b, f"{a} - {b}", "95 % interval", *in_steps, "replicates"]
     return markdown_table(head, cells)
 
 
@@ -254,9 +255,12 @@ def decided_by(summary: Summary, comparison: dict[str, Any]) -> list[str]:
         if difference["sign_flip_p"] is not None:
             facts.append(f"exact sign-flip test: p {_equals(difference['sign_flip_p'])} (not used for the verdict)")
         if by_example := comparison["by_example"]:
+            within = interval(by_example["ci95"], decimals)
+            same = within == interval(difference["ci95"], decimals)
             facts.append(
                 f"95 % interval that also treats the {by_example['examples']:,} test examples as a random sample, over "
-                f"{by_example['replicates']} replicates: {interval(by_example['ci95'], decimals)}"
+                f"{by_example['replicates']} replicates: {within}"
+                + (", as without: at this precision, the choice of test examples adds nothing to it" if same else "")
             )
         facts.append(
             f"95 % prediction interval for one more replicate: {interval(comparison['prediction95'], decimals)}"

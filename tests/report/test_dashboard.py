@@ -17,8 +17,8 @@ from experiments.harness.provenance import ROOT
 from experiments.report.dashboard.forest import forest
 from experiments.report.dashboard.records import columns, open_studies, published_studies
 from experiments.report.dashboard.settings import swept_keys
-from experiments.report.dashboard.site import write_dashboard
-from experiments.report.figures import COLORS
+from experiments.report.dashboard.site import ASSETS, write_dashboard
+from experiments.report.figures import COLORS, ON_DARK, SPARE_COLORS
 from experiments.study.replicates import read_replicates
 from tests.report.conftest import WriteStudy
 from tests.report.dashboard_records import held, write_record
@@ -107,13 +107,17 @@ def test_the_forest_places_each_difference_in_units_of_its_margin(write_study: W
         50 + 50 * -comparison["difference"]["mean"] / comparison["margin"] / reach, abs=0.01
     )
     assert (row["low"], row["high"]) == pytest.approx((50 + 50 * low / reach, 50 + 50 * high / reach), abs=0.01)
-    assert row["told"].startswith("+1."), "Lion's loss is lower, so it lies on the side of the first"
+    mean, (start, end) = comparison["difference"]["mean"], comparison["difference"]["ci95"]
+    assert mean < 0 < row["mean"] - 50, "Lion's loss is lower, so it lies on the side of the first"
+    assert row["told"] == f"{mean:.4f} ({start:.4f} to {end:.4f})", "with the sign of the study's page"
+    assert drawn["sides"] == ["Lion", "AdamW"]
+    assert f"{-mean / comparison['margin']:.1f} margins in favour of Lion" in row["hover"]
     assert row["exploratory"]
     assert (far["low"], far["mean"], far["beyond"]) == (0, 0, (True, False)), "it ends at the edge, with an arrow"
     assert far["color"] == COLORS["adamw"]
     assert one["why"] == "one replicate: no interval"
     assert lost["why"] == "confirm runs diverged: Lion in 1 of 6", "the replicates that are left are a selection"
-    assert drawn["ticks"]["+2"] == 50 + 50 * 2 / reach
+    assert [at for text, at in drawn["ticks"] if text == "2"] == [50 - 50 * 2 / reach, 50 + 50 * 2 / reach]
     assert drawn["tie"] == (50 - 50 / reach, 50 + 50 / reach)
 
 
@@ -196,6 +200,47 @@ def test_differences_and_interval_are_those_of_the_summary(write_study: WriteStu
     assert mean["y"][0] - mean["error_y"]["arrayminus"][0] == pytest.approx(comparison["difference"]["ci95"][0])
     assert mean["y"][0] + mean["error_y"]["array"][0] == pytest.approx(comparison["difference"]["ci95"][1])
     assert replicates["marker"]["color"] == COLORS["lion"]
+    layout = Page(tmp_path / "dashboard" / STUDY_PAGE).data["charts"]["differences-0"]["layout"]
+    assert layout["xaxis"]["title"]["text"] == "replicate"
+    assert layout["yaxis"]["title"]["text"].startswith("above 0: AdamW is better"), "of a loss"
+    (margin,) = (shape for shape in layout["shapes"] if "fillcolor" in shape)
+    assert (margin["x0"], margin["x1"]) == (4 - 0.4, 4 + 0.4), "behind the mean only, which a tie is about"
+
+
+def test_one_replicate_is_not_told_of_charts_that_it_lacks(write_study: WriteStudy, tmp_path: Path) -> None:
+    write_study(numbers=[0])
+    write_study("lit", numbers=range(2))
+    folder = build(tmp_path)
+    assert "the diamond is the mean" not in Page(folder / STUDY_PAGE).text
+    assert "the diamond is the mean" in Page(folder / "lit--mini--mini.html").text
+
+
+def test_a_failed_run_says_why(tmp_path: Path) -> None:
+    run = tmp_path / "runs" / "lit" / "lion-s0-a"
+    write_record(run, {"name": "lion", "lr": 1e-3}, status="failed")
+    status = json.loads((run / "status.json").read_text())
+    (run / "status.json").write_text(json.dumps(status | {"reason": "RuntimeError: no <memory> is left"}))
+    (page,) = (Page(path) for path in build(tmp_path).glob("lit-*.html"))
+    assert "RuntimeError: no <memory> is left" in page.text
+
+
+def contrast(color: str, ground: str) -> float:
+    """The contrast ratio of WCAG 2.2, for colours like ``#0072B2``."""
+
+    def luminance(of: str) -> float:
+        shares = [int(of[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+        linear = [share / 12.92 if share <= 0.04045 else ((share + 0.055) / 1.055) ** 2.4 for share in shares]
+        return float(np.dot((0.2126, 0.7152, 0.0722), linear))
+
+    low, high = sorted(map(luminance, (color, ground)))
+    return (high + 0.05) / (low + 0.05)
+
+
+def test_every_optimizer_can_be_seen_in_the_dark_theme() -> None:
+    ground = re.findall(r"--paper: (#\w{6})", (ASSETS / "page.css").read_text())[0]
+    shown = [ON_DARK.get(color, color) for color in (*COLORS.values(), *SPARE_COLORS)]
+    assert min(contrast(color, ground) for color in shown) > 4.5, "3 is needed for graphics, 4.5 for text"
+    assert len(set(shown)) == len(shown)
 
 
 def test_evaluations_get_their_seconds_from_the_training_rows_around_them() -> None:

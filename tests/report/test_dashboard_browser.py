@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from experiments.report.dashboard.site import write_dashboard
+from experiments.report.figures import COLORS, ON_DARK
 from tests.report.chromium import EXECUTABLE, Page, chromium
 from tests.report.conftest import WriteStudy
 from tests.report.dashboard_records import write_record
@@ -101,11 +102,24 @@ def test_the_y_axis_is_logarithmic_on_demand(study: Page) -> None:
 def test_charts_follow_the_readers_theme(study: Page) -> None:
     colour = "document.getElementById('differences-0').data[1].marker.color"
     light = study.evaluate(colour)
+    adamw = f"{SHOWN}.at(-1).line.color"
+    assert study.evaluate(adamw) == COLORS["adamw"]
     study.send("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": "dark"}])
     study.settle()
     dark = study.evaluate(colour)
+    assert study.evaluate(adamw) == ON_DARK[COLORS["adamw"]]
     study.send("Emulation.setEmulatedMedia", features=[])
     assert (light, dark) == ("#1a1a1a", "#e6e6e6")
+    assert study.evaluate(adamw) == COLORS["adamw"]
+
+
+def test_a_study_fits_a_laptop_and_a_phone_is_told_that_more_columns_follow(folder: Path, page: Page) -> None:
+    wide = "[...document.querySelectorAll('#result ~ .table')].map(table => table.classList.contains('wide'))"
+    for width, expected in ((1400, False), (420, True)):
+        page.open((folder / "image_classification--mini--mini.html").as_uri(), width)
+        assert page.evaluate(wide)[0] is expected
+    shown = "document.querySelector('#result ~ .table th:nth-child(3)').getBoundingClientRect().left"
+    assert page.evaluate(shown) < 420, "the metric's name leaves room for the verdict and the next column"
 
 
 def test_the_x_axis_is_steps_samples_or_seconds(study: Page) -> None:

@@ -11,12 +11,15 @@ import matplotlib.image
 import numpy as np
 import pytest
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from PIL import Image
 
 from experiments.report.figures import draw, learning_curves, optimizer_colors, paired_differences
-from experiments.report.search_figures import ease_of_tuning, settings_scatter
+from experiments.report.search_figures import ease_of_tuning, position_ticks, settings_scatter
+from experiments.report.style import MOST_BYTES, save
 from experiments.study.replicates import Replicate, read_replicates
+from experiments.study.trials import value_at
 from tests.report.conftest import WriteStudy
 
 ALL = ["paired-differences-lion-adamw.svg", "ease-of-tuning.svg", "settings.png", "learning-curves.svg"]
@@ -100,6 +103,10 @@ def test_paired_differences_show_the_interval_the_margin_and_the_reproductions(w
     assert [label.get_text() for label in axes.get_xticklabels()] == ["0", "2", "3", "4", "5", "mean", "6"]
     dashed = [xy(line)[1][0] for line in axes.get_lines() if line.get_linestyle() == "--" and len(xy(line)[0]) == 2]
     assert dashed == row["prediction95"]
+    (margin,) = (band for band in axes.collections if str(band.get_label()).startswith("tie"))
+    low, high = margin.get_paths()[0].get_extents().intervalx
+    assert (low, high) == (5 - 0.4, 5 + 0.4), "behind the mean only, which a tie is about"
+    assert xy(labelled(axes, "90 % interval of the mean"))[1] == row["difference"]["ci90"]
     assert axes.get_ylabel() == "above 0: AdamW is better", "of a loss"
     row["better"] = "higher"
     assert paired_differences(summary, row, COLORS).axes[0].get_ylabel() == "above 0: Lion is better"
@@ -116,6 +123,38 @@ def test_ease_of_tuning_is_the_median_over_replicates_from_where_all_have_a_valu
         assert values == pytest.approx(np.median(found[:, whole], axis=0))
     stages = [xy(line)[0][0] for line in axes.get_lines() if line.get_linestyle() == ":" and len(xy(line)[0]) == 2]
     assert stages == [4.5, 7.5]
+
+
+@pytest.mark.parametrize(
+    ("kind", "low", "high", "zero", "labels"),
+    [
+        ("rate", 2e-5, 0.02, 0.0, ["0.0001", "0.001", "0.01"]),
+        ("rate", 1e-4, 0.1, 0.0, ["0.0001", "0.001", "0.01", "0.1"]),
+        ("memory", 1.0, None, 0.0, ["1", "10", "100"]),
+        ("decay", 0.01, 10.0, 0.125, ["0", "0.1", "1", "10"]),
+        ("log", 1e-12, 1e-4, 0.0, ["1e-12", "1e-10", "1e-08", "1e-06", "0.0001"]),
+        ("log", 0.3, 3.0, 0.0, ["0.5", "1", "2"]),
+        ("log", 0.6, 0.9, 0.0, ["0.6", "0.9"]),
+    ],
+)
+def test_ticks_of_a_searched_dimension_are_round_and_lie_where_their_values_do(
+    kind: str, low: float, high: float, zero: float, labels: list[str]
+) -> None:
+    space = {"name": "x", "argument": "x", "kind": kind, "low": low, "high": high, "zero": zero}
+    ticks = position_ticks(space, steps=500)
+    assert list(ticks.values()) == labels
+    assert all(-1e-9 < position < 1 + 1e-9 for position in ticks)
+    for position, label in ticks.items():
+        assert value_at(space, position, 500) == pytest.approx(float(label), rel=1e-9)
+
+
+def test_a_large_figure_keeps_to_the_size_of_a_page(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    figure = Figure(figsize=(10.4, 10.8), dpi=220)
+    for axes in figure.subplots(4, 4).flat:
+        axes.plot(*rng.uniform(size=(2, 330)), ".", color=str(rng.choice(["C0", "C1"])), alpha=0.5, markersize=4)
+    save(figure, tmp_path / "dots.png")
+    assert (tmp_path / "dots.png").stat().st_size < MOST_BYTES
 
 
 @pytest.mark.parametrize("better", ["lower", "higher"])

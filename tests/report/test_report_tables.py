@@ -3,6 +3,7 @@
 from experiments.report.tables import (
     claims_table,
     cost_table,
+    decided_by,
     environments_table,
     markdown_table,
     nuisance_table,
@@ -26,19 +27,39 @@ def test_the_result_table_has_every_metric_and_the_verdict_beside_the_one_that_d
     summary = read(write_study(gain=0.1))
     row = summary["comparisons"][0]
     head, loss, top1 = cells(result_table(summary, summary["comparisons"]))
-    assert head[:4] == ["metric", "Lion", "AdamW", "Lion - AdamW"]
+    assert head[:5] == ["metric", "verdict", "Lion", "AdamW", "Lion - AdamW"]
     low, high = row["difference"]["ci95"]
     assert loss == [
         "test loss (lower is better)",
+        "**Lion**",
         f"{row['mean']['lion']:.4f}",
         f"{row['mean']['adamw']:.4f}",
         f"{row['difference']['mean']:+.4f}",
         f"{low:.4f} to {high:.4f}",
         f"{row['steps_percent']['mean']:.0f} % fewer",
         "6 of 6",
-        "**Lion**",
     ]
-    assert (top1[0], top1[-1]) == ("test top-1 accuracy, % (higher is better)", "")
+    assert top1[:2] == ["test top-1 accuracy, % (higher is better)", ""]
+
+
+def test_a_study_without_a_verdict_has_no_differences_in_steps(write_study: WriteStudy) -> None:
+    summary = read(write_study("lit", "smoke", "smoke", gain=0.1, declared=0))
+    assert summary["comparisons"][0]["steps_percent"], "the records would give some"
+    table = result_table(summary, summary["comparisons"])
+    assert len(cells(table)[0]) == 7
+    assert "steps" not in table
+
+
+def test_an_interval_that_the_test_examples_do_not_widen_says_so(write_study: WriteStudy) -> None:
+    summary = read(write_study())
+    row = summary["comparisons"][0]
+    (low, high), words = row["difference"]["ci95"], "the choice of test examples adds nothing to it"
+    row["by_example"] = {"ci95": [low, high], "replicates": 6, "examples": 1066}
+    (fact,) = (fact for fact in decided_by(summary, row) if "1,066 test examples" in fact)
+    assert fact.endswith(words)
+    row["by_example"]["ci95"] = [low - 0.1, high + 0.1]
+    (fact,) = (fact for fact in decided_by(summary, row) if "1,066 test examples" in fact)
+    assert fact.endswith(f"6 replicates: {low - 0.1:.4f} to {high + 0.1:.4f}")
 
 
 def test_the_papers_claims_stand_only_beside_the_papers_own_settings(write_study: WriteStudy) -> None:

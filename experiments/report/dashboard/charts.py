@@ -22,7 +22,8 @@ OTHER_SYMBOL = "diamond"
 
 
 def paired_differences(summary: Summary, comparison: Mapping[str, Any], places: Mapping[int, str]) -> Chart:
-    """The difference a - b of every replicate in which both completed, and the mean with its 95 % interval.
+    """The difference a - b of every replicate in which both completed, and the mean with its 95 % interval. The margin
+    is drawn behind the mean only: a tie is about the mean, not about single replicates.
 
     ``places`` has an element id for every replicate, including reproductions.
     """
@@ -47,13 +48,17 @@ def paired_differences(summary: Summary, comparison: Mapping[str, Any], places: 
             "arrayminus": [difference["mean"] - low],
         },
         "marker": {"color": "--ink", "size": 10, "symbol": "diamond"},
-        "hovertemplate": f"mean %{{y:.4g}}, 95 % interval {low:.4g} to {high:.4g}<extra></extra>",
+        "hovertemplate": f"mean %{{y:.4g}}<br>95 % interval {low:.4g} to {high:.4g}<br>"
+        f"90 % interval {difference['ci90'][0]:.4g} to {difference['ci90'][1]:.4g}<extra></extra>",
     }
+    unit = metric_of(comparison["metric"]).difference_unit
     drawn = [0.0, low, high, *comparison["prediction95"], *points.values(), *new.values()]
     room = 0.06 * (max(drawn) - min(drawn))
     shapes = [_band(end, end, "--quiet") for end in comparison["prediction95"]]
     if comparison["margin"] is not None:
-        shapes.append(_band(-comparison["margin"], comparison["margin"], None))
+        at = len(points)  # the mean comes after the replicates
+        own = {"xref": "x", "x0": at - 0.4, "x1": at + 0.4}
+        shapes.append(_band(-comparison["margin"], comparison["margin"], None) | own)
     return {
         "data": [
             _replicates(points, places, color, "circle"),
@@ -61,13 +66,12 @@ def paired_differences(summary: Summary, comparison: Mapping[str, Any], places: 
             *([_replicates(new, places, color, "circle-open")] if new else []),
         ],
         "layout": {
-            "xaxis": {"type": "category", "title": {"text": f"replicate (above 0: {escape(better)} is better)"}}
-            | {"tickangle": 0, "tickfont": {"size": 11}},
+            "xaxis": {"type": "category", "title": {"text": "replicate"}} | {"tickangle": 0, "tickfont": {"size": 11}},
             "yaxis": {
                 "range": [min(drawn) - room, max(drawn) + room],  # plotly's own range ignores the lines and the band
                 "zeroline": True,
                 "zerolinecolor": "--quiet",
-                "title": {"text": metric_of(comparison["metric"]).difference_unit},
+                "title": {"text": "<br>".join(filter(None, [f"above 0: {escape(better)} is better", unit]))},
             },
             "shapes": shapes,
         },
@@ -139,7 +143,7 @@ def settings_scatter(summary: Summary, name: str, column: int, trials: Sequence[
         if trial["value"] < before if is_lower else trial["value"] > before:
             best[trial["replicate"]] = trial
     ticks = position_ticks(space, summary["steps"])
-    marker = {"color": color, "size": 5, "opacity": 0.5}
+    marker = {"color": color, "size": 6, "opacity": 0.7}
     domain, band = ((0.0, 0.88), (0.9, 1.0)) if is_lower else ((0.12, 1.0), (0.0, 0.1))
     return {
         "data": [

@@ -1,4 +1,8 @@
-"""A forest plot of all studies: each difference in units of its margin, as positions in per cent of the axis width."""
+"""A forest plot of all studies: each difference in units of its margin, as positions in per cent of the axis width.
+
+On the axis, right means that the first optimizer is better, whether its metric is to be low or high. Signs would
+contradict those of the differences, so ticks have none, and the texts give each difference as the study's page does.
+"""
 
 import math
 from collections.abc import Sequence
@@ -6,10 +10,23 @@ from typing import Any
 
 from experiments.report.dashboard.records import PublishedStudy
 from experiments.report.figures import optimizer_colors
-from experiments.report.labels import Summary, number, optimizer_name, task_name, verdict_name
+from experiments.report.labels import (
+    Summary,
+    amount,
+    interval,
+    metric_label,
+    metric_of,
+    number,
+    optimizer_name,
+    task_name,
+    verdict_name,
+)
 
 FARTHEST = 8.0
 """The axis shows at most this many margins to either side; intervals beyond it end at its edge, with an arrow."""
+
+
+_OTHERS = ("the first", "the second")
 
 
 def forest(studies: Sequence[PublishedStudy]) -> dict[str, Any]:
@@ -19,9 +36,11 @@ def forest(studies: Sequence[PublishedStudy]) -> dict[str, Any]:
     found = [(study, row) for study in studies for row in study.summary["comparisons"] if row["primary"]]
     placed = [ends for _, row in found if isinstance(ends := _in_margins(row), tuple)]
     reach = min(FARTHEST, max([2.5, *(abs(end) for ends in placed for end in ends)]))
+    sides = [dict.fromkeys(optimizer_name(row[side]) for _, row in found) for side in "ab"]
     return {
         "rows": [_row(study, row, reach) for study, row in found],
-        "ticks": {f"{at:+d}" if at else "0": _place(at, reach) for at in _ticks(reach)},
+        "sides": [next(iter(names)) if len(names) == 1 else other for names, other in zip(sides, _OTHERS, strict=True)],
+        "ticks": [(str(abs(at)), _place(at, reach)) for at in _ticks(reach)],
         "tie": (_place(-1, reach), _place(1, reach)),
     }
 
@@ -56,7 +75,8 @@ def _row(study: PublishedStudy, row: dict[str, Any], reach: float) -> dict[str, 
     shown = {
         "study": study,
         "task": f"{task_name(summary['task'])}, {summary['data']['name']}",
-        "pair": f"{optimizer_name(row['a'])} against {optimizer_name(row['b'])}",
+        "pair": f"{optimizer_name(row['a'])} - {optimizer_name(row['b'])}",
+        "metric": f"{metric_label(row['metric'])}, {row['better']} is better",
         "verdict": verdict_name(summary, row),
         "color": optimizer_colors(summary["optimizers"])[winner] if winner else None,
         "exploratory": row["exploratory"],
@@ -65,9 +85,12 @@ def _row(study: PublishedStudy, row: dict[str, Any], reach: float) -> dict[str, 
     if isinstance(ends, str):
         return shown | {"why": ends}
     low, mean, high = ends
+    decimals = metric_of(row["metric"]).decimals
     return shown | {
         "why": None,
-        "told": f"{number(mean, 1, '+')} margins ({number(low, 1, '+')} to {number(high, 1, '+')})",
+        "told": f"{amount(row['difference']['mean'], row['metric'])} ({interval(row['difference']['ci95'], decimals)})",
+        "hover": f"{number(abs(mean), 1)} margins in favour of {optimizer_name(row['a'] if mean > 0 else row['b'])}; "
+        f"the margin is {amount(row['margin'], row['metric'])}",
         "low": _place(low, reach),
         "mean": _place(mean, reach),
         "high": _place(high, reach),

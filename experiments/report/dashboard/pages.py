@@ -10,12 +10,19 @@ from experiments.report.dashboard.forest import forest
 from experiments.report.dashboard.records import OpenStudy, PublishedStudy
 from experiments.report.dashboard.run_sections import open_curves, progress, runs_table, study_curves
 from experiments.report.dashboard.study_sections import pair_sections, result_tables, run_places, search_charts
+from experiments.report.figures import ON_DARK
 from experiments.report.labels import Summary, optimizer_name, task_name
 from experiments.report.overview import SCALES
 from experiments.report.sentences import ease_sentence, reproduction_sentences, steps_sentence, verdict_sentence
 
 GENERATOR = "lion-reproduction dashboard"
 """Marks the pages that a later build may delete."""
+
+
+def _themed(color: str) -> str:
+    """A CSS colour that is brighter in the dark theme."""
+    return f"light-dark({color}, {ON_DARK.get(color, color)})"
+
 
 _templates = Environment(
     loader=FileSystemLoader(Path(__file__).parent / "templates"),
@@ -25,8 +32,8 @@ _templates = Environment(
     lstrip_blocks=True,
 )
 _templates.policies["json.dumps_kwargs"] = {"allow_nan": False}
-_templates.filters.update(optimizer_name=optimizer_name)
-_templates.globals["generator"] = GENERATOR
+_templates.filters.update(optimizer_name=optimizer_name, themed=_themed)
+_templates.globals.update(generator=GENERATOR, on_dark=ON_DARK)
 
 
 def page_file(name: str) -> str:

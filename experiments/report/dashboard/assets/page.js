@@ -15,12 +15,14 @@ const config = {
   plotlyServerURL: "",
   modeBarButtonsToRemove: ["select2d", "lasso2d"],
 };
+const onDark = JSON.parse(document.getElementById("data").dataset.onDark);
 let data, colors;
 
 function readData() {
   const style = getComputedStyle(document.documentElement);
   colors = Object.fromEntries(COLORS.map((name) => [name, style.getPropertyValue(name).trim()]));
-  data = JSON.parse(source, (_, value) => (COLORS.includes(value) ? colors[value] : value));
+  const shown = {...colors, ...(dark.matches ? onDark : {})};
+  data = JSON.parse(source, (_, value) => (typeof value === "string" && Object.hasOwn(shown, value) ? shown[value] : value));
 }
 
 function layout(own) {
@@ -174,5 +176,11 @@ for (const place of [...Object.keys(data.panels), ...Object.keys(data.charts)]) 
     }
   });
 }
+const tables = new ResizeObserver((changed) => {
+  for (const {target} of changed) {
+    target.classList.toggle("wide", target.scrollWidth > target.clientWidth);
+  }
+});
+document.querySelectorAll(".table").forEach((table) => tables.observe(table));
 filters.addEventListener("change", drawCurves);
 dark.addEventListener("change", drawAll);
