@@ -82,7 +82,7 @@ def test_runs_stand_side_by_side_and_the_strip_ends_with_the_samples(
 def test_a_strip_of_another_model_is_refused(make_diffusion: MakeConfig) -> None:
     cfg = make_diffusion("test=false")
     execute(cfg)
-    with pytest.raises(RunError, match="has another model than experiment=diffusion/smoke"):
+    with pytest.raises(RunError, match="has a different model than experiment=diffusion/smoke"):
         write_strip(locate(cfg)[2], make_diffusion("model.layers_per_block=2"))
 
 

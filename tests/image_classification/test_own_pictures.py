@@ -124,7 +124,7 @@ def test_decoded_pictures_of_another_size_are_resized_and_of_other_colours_refus
     cfg = make_config("data.image_size=32")
     assert shapes(build(cfg, locate(cfg)[1])) == {(1, 32, 32)}
     cfg = make_config("data.channels=3", "data.mean=[0.5,0.5,0.5]", "data.std=[0.5,0.5,0.5]")
-    with pytest.raises(ConfigError, match=r"data\.channels=3, but the train pictures of data=patterns have 1"):
+    with pytest.raises(ConfigError, match=r"data\.channels=3, but the train images of data=patterns have 1"):
         build(cfg, locate(cfg)[1])
 
 

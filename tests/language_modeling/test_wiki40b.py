@@ -68,5 +68,5 @@ def test_a_language_is_a_folder(tmp_path: Path) -> None:
     found = {split: ["".join(document.pieces()) for document in source(0)] for split, source in corpus.items()}
     assert found == {"train": ["中 train"], "val": ["中 validation"], "test": ["中 test"]}
     assert list(training_articles(str(tmp_path), "de")) == ["train"]
-    with pytest.raises(DataError, match=r"there is no file xx/train-\*\.parquet in .*, which holds de, zh-cn\."):
+    with pytest.raises(DataError, match=r"there is no file xx/train-\*\.parquet in .*, which contains de, zh-cn\."):
         articles(str(tmp_path), "xx")

@@ -98,7 +98,7 @@ def test_the_held_out_part_of_arrays_is_there_or_left_out_or_refused() -> None:
 def test_too_few_pairs_for_recall_are_refused(make_lit: MakeConfig, tmp_path: Path) -> None:
     place = f"{{kind: local, path: '{tmp_path}', decode: tests.lit.test_class_names.few_shapes}}"
     cfg = make_lit("data.name=few", f"data.places=[{place}]")
-    with pytest.raises(DataError, match=r"split test of data=few has only 10 images .* hold more out"):
+    with pytest.raises(DataError, match=r"split test of data=few has only 10 images .* hold out more"):
         build(cfg, locate(cfg)[1])
 
 

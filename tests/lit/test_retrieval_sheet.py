@@ -26,7 +26,7 @@ def test_a_directory_without_a_run_is_refused(make_lit: MakeConfig, tmp_path: Pa
 def test_a_run_of_another_model_is_refused(make_lit: MakeConfig) -> None:
     cfg = make_lit()
     execute(cfg)
-    with pytest.raises(RunError, match="another model"):
+    with pytest.raises(RunError, match="different model"):
         write_sheet(locate(cfg)[2], make_lit("model.embed_dim=24"))
 
 
