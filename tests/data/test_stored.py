@@ -127,7 +127,7 @@ def test_a_damaged_picture_is_named_once_however_often_it_is_decoded(
     write_parquet(tmp_path, "train", [[("half.jpg", half, 0), ("whole.jpg", encoded(photo(1)), 0)]])
     split = open_one(place("hub", tmp_path, splits={"train": "train"}))["train"]
     for _ in range(3):
-        split.picture(np.int64(0))
+        split.picture(0)
     assert (split.decoded, split.damaged, len(caplog.records)) == (3, 3, 1)
     assert "half.jpg" in caplog.text
 
