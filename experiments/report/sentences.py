@@ -51,7 +51,8 @@ def _outcome(summary: Summary, comparison: dict[str, Any]) -> str:
     margin = margin_words(summary, comparison)
     if verdict == "tie":
         narrow = f"90 % interval {interval(difference['ci90'], decimals)}, {difference['n']} replicates"
-        return f"Tie: {name_a} and {name_b} differ by no more than {margin} {what} ({found}, {narrow}){other}."
+        short = found.removesuffix(f" {what}")
+        return f"Tie: {name_a} and {name_b} differ by no more than {margin} {what} ({short}, {narrow}){other}."
     if verdict == "undecided":
         or_tie = f", or to call it a tie within {margin}" if margin else ""
         return f"Undecided: {found} ({within}); that is too uncertain to name a winner{or_tie}{other}."

@@ -92,19 +92,17 @@ def study(
         (
             {"verdict": "lion", "mean": -2, "ci95": (-3, -1), "metric": "test/log_perplexity", "better": "lower"},
             "Lion beats AdamW by 2.0000 nats in test log-perplexity (lower is better, 95 % interval 1.0000 to 3.0000, "
-            "11 "
-            "replicates; tie margin 1.0000 nats (10 % of steps)).",
+            "11 replicates; tie margin 1.0000 nats (10 % of steps)).",
         ),
         (
             {"verdict": "tie", "mean": 0.1, "ci95": (-0.4, 0.6), "margin_percent": None},
             "Tie: Lion and AdamW differ by no more than 1.00 points in test top-1 accuracy (Lion minus AdamW is 0.10 "
-            "points in test top-1 accuracy, 90 % interval -0.30 to 0.50, 11 replicates).",
+            "points, 90 % interval -0.30 to 0.50, 11 replicates).",
         ),
         (
             {"verdict": "undecided", "mean": -0.5, "ci95": (-1.5, 0.5), "replicates": 6},
             "Exploratory (replicates 0 to 5; 11 were declared): Undecided: Lion minus AdamW is -0.50 points in test "
-            "top-1 "
-            "accuracy (95 % interval -1.50 to 0.50, 6 replicates); that is too uncertain to name a winner, or to call "
+            "top-1 accuracy (95 % interval -1.50 to 0.50, 6 replicates); that is too uncertain to name a winner, or to call "
             "it "
             "a tie within 1.00 points (10 % of steps).",
         ),
