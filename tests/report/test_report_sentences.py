@@ -102,9 +102,8 @@ def study(
         (
             {"verdict": "undecided", "mean": -0.5, "ci95": (-1.5, 0.5), "replicates": 6},
             "Exploratory (replicates 0 to 5; 11 were declared): Undecided: Lion minus AdamW is -0.50 points in test "
-            "top-1 accuracy (95 % interval -1.50 to 0.50, 6 replicates); that is too uncertain to name a winner, or to call "
-            "it "
-            "a tie within 1.00 points (10 % of steps).",
+            "top-1 accuracy (95 % interval -1.50 to 0.50, 6 replicates); that is too uncertain to name a winner, or to "
+            "call it a tie within 1.00 points (10 % of steps).",
         ),
         (
             {"verdict": "withheld"},
