@@ -42,10 +42,10 @@ $(TASKS:%=reproduce-%): reproduce-%: $(READY)
 plan: $(READY)  ## estimate the cost of experiment CELL of TASK: parameters, FLOPs, samples, memory
 	$(BIN)/python -m experiments.harness.plan $(TASK) experiment=$(TASK)/$(CELL) scale=$(SCALE) $(ARGS)
 
-fetch: $(READY)  ## download what experiment CELL of TASK (or TASK=all) needs to the cache, LION_CACHE: data, weights, tokenizers
+fetch: $(READY)  ## download data, weights and tokenizers of TASK's experiment CELL to the cache (LION_CACHE); TASK=all
 	$(BIN)/python -m experiments.harness.fetch $(TASK) $(CELL) scale=$(SCALE) $(ARGS)
 
-pack: $(READY)  ## fetch, and put it all in one archive in runs/, for machines without a network; run there with LION_OFFLINE=1
+pack: $(READY)  ## fetch, then archive it all in runs/ for machines without a network; run there with LION_OFFLINE=1
 	$(BIN)/python -m experiments.harness.pack $(TASK) $(CELL) scale=$(SCALE) $(ARGS)
 
 unpack: $(READY)  ## unpack PACK=<file>, made by `make pack`, into the cache
@@ -74,7 +74,7 @@ statistics: $(READY)  ## rebuild docs/statistics.md: simulations of how reliable
 protocols: $(READY)  ## rebuild results/protocols.md: how often tuning protocols find a winner in the committed trials
 	$(BIN)/python -m experiments.report.protocols_page
 
-bench: $(READY)  ## time each task's training step against bare and library loops: 15 minutes, on an otherwise idle machine
+bench: $(READY)  ## time each task's training step against bare and library loops: 15 minutes, otherwise idle machine
 	$(BIN)/python -m benchmarks.training_step
 
 bench-optimizer: $(READY)  ## time a step of Lion, other Lions and AdamW: 10 minutes, 18 GB, on an otherwise idle machine

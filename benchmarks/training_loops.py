@@ -130,7 +130,7 @@ def this_suite(setting: Setting) -> float:
 
 
 def bare_loop(setting: Setting) -> float:
-    """Milliseconds per step of plain PyTorch around the task's model and loss; torchvision alone augments images."""
+    """Milliseconds per step of plain PyTorch with the task's model and loss; images go through torchvision alone."""
     model, watch = setting.model(), setting.stopwatch()
     optimizer, average = setting.optimizer(model), setting.average(model)
     schedule = LambdaLR(optimizer, lambda step: 1 - step / setting.train["steps"])

@@ -53,7 +53,7 @@ def save_checkpoint(directory: Path, step: int, state: dict[str, Any], keep: int
         for old in checkpoints(directory)[:-keep]:
             remove(old)
     if sharded:
-        # The main process may hash for long. A group of all processes waits longer than that of one replica does.
+        # Hashing on the main process may take long, and the group of all processes waits longer than one replica's.
         dist.barrier()
 
 

@@ -1,7 +1,7 @@
 """Runs without a network: with LION_OFFLINE=1, everything comes from the cache, or one sentence says what is missing.
 
-The Hugging Face libraries read these variables when they are imported, which does not happen before a run opens its
-data.
+The Hugging Face libraries read the variables set here when they are imported, which does not happen before a run opens
+its data.
 """
 
 import os
@@ -20,7 +20,7 @@ FETCHES_ALL = "LION_FETCHES_ALL"
 FETCHED_GROUPS = ("data", "model", "text")
 """The config groups that decide what is fetched."""
 _ABSENT = {"NotFetched", "OfflineModeIsEnabled", "LocalEntryNotFoundError"}
-"""Names of exceptions; one is in the chain if a library does not have something and must not download it."""
+"""Exception names; one of them is in the chain if a library does not have something and must not download it."""
 
 
 class NotFetched(DataError):
@@ -84,8 +84,8 @@ def without_network(plain: Mapping[str, Any], cache_dir: Path) -> Iterator[None]
             raise
         what = str(error) if isinstance(error, NotFetched) else f"a model or tokenizer ({str(error).splitlines()[0]})"
         raise DataError(
-            f"LION_OFFLINE=1, and {what} is not in the cache {cache_dir}: fetch it on a machine with a network by "
-            f"`{fetching(plain)}`."
+            f"LION_OFFLINE=1, but {what} is not in the cache {cache_dir}: on a machine with a network, "
+            f"`{fetching(plain)}` fetches it."
         ) from error
 
 

@@ -104,7 +104,7 @@ def check_folder(directory: Path, identity: Mapping[str, Any]) -> None:
         theirs = dict(json.loads(path.read_bytes())["identity"])
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise ConfigError(
-            f"{path} is damaged, so there is no telling which study is published there: delete the folder, or publish "
+            f"{path} is damaged, so it is unclear which study is published there: delete the folder, or publish "
             "this one elsewhere (run.results_dir=<folder>)."
         ) from error
     differences = list(_differences(theirs, identity))
@@ -132,7 +132,7 @@ def check_sources(directory: Path, published: Sequence[int], configs: Mapping[st
 
 
 def _differences(theirs: Any, ours: Any, where: str = "") -> Any:
-    """``key: published value, here value`` for keys of both whose values differ; the contestants must be the same."""
+    """``key: published value, here value`` for each shared key whose values differ; the contestants must match."""
     if not (isinstance(theirs, Mapping) and isinstance(ours, Mapping)):
         if theirs is not None and json.dumps(theirs) != json.dumps(ours):
             yield f"{where}: published {json.dumps(theirs)}, here {json.dumps(ours)}"

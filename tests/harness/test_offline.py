@@ -116,8 +116,8 @@ def test_a_cell_is_fetched_packed_and_run_on_an_empty_machine_without_network(
     assert done.returncode == 0, done.stdout + done.stderr
     missing, unpacked, run = [line for line in done.stdout.splitlines() if line][-3:]
     assert missing == (
-        f"LION_OFFLINE=1, and data=patterns is not in the cache {there}: fetch it on a machine with a network by "
-        "`make fetch TASK=image_classification SCALE=smoke CELL=smoke`."
+        f"LION_OFFLINE=1, but data=patterns is not in the cache {there}: on a machine with a network, "
+        "`make fetch TASK=image_classification SCALE=smoke CELL=smoke` fetches it."
     )
     assert unpacked == str([str(fetched.folders[0])])
     assert ": complete, " in run
@@ -157,8 +157,8 @@ def test_hub_tables_are_the_same_without_network(tmp_path: Path) -> None:
     pack(cache, [carried], tmp_path / "glue.tar.xz")
     shutil.rmtree(cache)
     absent = opened(LION_OFFLINE="1")
-    assert f"data=glue is not in the cache {cache}: fetch it on a machine with a network by" in absent.stderr
-    assert "`make fetch TASK=t SCALE=s CELL=c`." in absent.stderr
+    assert f"data=glue is not in the cache {cache}: on a machine with a network, " in absent.stderr
+    assert "`make fetch TASK=t SCALE=s CELL=c` fetches it." in absent.stderr
     unpack(tmp_path / "glue.tar.xz", cache)
     found = opened(LION_OFFLINE="1")
     assert found.returncode == 0, found.stderr
@@ -183,8 +183,8 @@ def test_a_missing_model_is_reported_in_one_sentence(
     absent = OSError("We couldn't connect to load google-t5/t5-base\nand more")
     absent.__cause__ = LocalEntryNotFoundError("no snapshot")
     words = (
-        r"a model or tokenizer \(We couldn't connect to load google-t5/t5-base\) is not in the cache .*: fetch it on a "
-        "machine with a network by `make"
+        r"a model or tokenizer \(We couldn't connect to load google-t5/t5-base\) is not in the cache .*: on a "
+        "machine with a network, `make"
     )
     with pytest.raises(DataError, match=words), without_network(plain, tmp_path):
         raise absent
