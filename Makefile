@@ -74,7 +74,7 @@ statistics: $(READY)  ## rebuild docs/statistics.md: simulations of how reliable
 protocols: $(READY)  ## rebuild results/protocols.md: how often tuning protocols find a winner in the committed trials
 	$(BIN)/python -m experiments.report.protocols_page
 
-bench: $(READY)  ## time each task's training step against bare and library loops: 15 minutes, otherwise idle machine
+bench: $(READY)  ## time each task's training step against bare and library loops: 15 minutes, on an idle machine
 	$(BIN)/python -m benchmarks.training_step
 
 bench-optimizer: $(READY)  ## time a step of Lion, other Lions and AdamW: 10 minutes, 18 GB, on an otherwise idle machine

@@ -95,7 +95,7 @@ def test_a_model_sharded_over_two_processes_trains_as_in_one(
 def test_a_run_of_two_processes_resumes_in_one_and_then_in_four(
     make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each is killed with SIGKILL one step after a checkpoint, except the last: two replicas of two shards each."""
+    """SIGKILL ends the first two one step after a checkpoint; the four processes are two replicas of two shards."""
     settings = [*SETTINGS, "optimizer=lion", "+optimizer.momentum_dtype=bfloat16"]
     expected = run_alone(make_config(*settings, f"run.runs_dir={tmp_path}/alone"))
     directory = locate(make_config(*settings))[2]
