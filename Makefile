@@ -16,8 +16,8 @@ STUDY = scale=$(SCALE) optimizer=$(OPTIMIZERS) hydra/sweeper=study $(if $(REPLIC
 	$(if $(FRESH),run.fresh=true) $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help install reproduce report verify dashboard statistics protocols plan fetch pack unpack golden bench bench-optimizer wandb-sync wandb-workspaces test test-slow \
-	test-gpu test-network soak lint $(TASKS:%=reproduce-%)
+.PHONY: help install reproduce report verify dashboard statistics protocols plan fetch pack unpack golden bench \
+	bench-optimizer wandb-sync wandb-workspaces test test-slow test-gpu test-network soak lint $(TASKS:%=reproduce-%)
 
 help:  ## print this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-34s %s\n", $$1, $$2}'
@@ -42,13 +42,13 @@ $(TASKS:%=reproduce-%): reproduce-%: $(READY)
 plan: $(READY)  ## estimate the cost of experiment CELL of TASK: parameters, FLOPs, samples, memory
 	$(BIN)/python -m experiments.harness.plan $(TASK) experiment=$(subst -,_,$(TASK))/$(CELL) scale=$(SCALE) $(ARGS)
 
-fetch: $(READY)  ## data, weights and tokenizers of the experiment CELL of TASK into the cache (LION_CACHE); TASK=all
+fetch: $(READY)  ## download data, weights and tokenizers of TASK's experiment CELL to the cache (LION_CACHE); TASK=all
 	$(BIN)/python -m experiments.harness.fetch $(TASK) $(CELL) scale=$(SCALE) $(ARGS)
 
-pack: $(READY)  ## the same as one archive in runs/, for machines without a network: LION_OFFLINE=1 forbids it to a run
+pack: $(READY)  ## fetch, then archive it all in runs/ for machines without a network; run there with LION_OFFLINE=1
 	$(BIN)/python -m experiments.harness.pack $(TASK) $(CELL) scale=$(SCALE) $(ARGS)
 
-unpack: $(READY)  ## take in what `make pack` made: PACK=<file>
+unpack: $(READY)  ## unpack PACK=<file>, made by `make pack`, into the cache
 	$(BIN)/python -m experiments.harness.pack unpack "$(PACK)"
 
 report: $(READY)  ## rebuild every table and figure under results/ from the committed records
@@ -74,7 +74,7 @@ statistics: $(READY)  ## rebuild docs/statistics.md: simulations of how reliable
 protocols: $(READY)  ## rebuild results/protocols.md: how often tuning protocols find a winner in the committed trials
 	$(BIN)/python -m experiments.report.protocols_page
 
-bench: $(READY)  ## time each task's training step against a bare loop and the usual libraries': 15 minutes, on an otherwise idle machine
+bench: $(READY)  ## time each task's training step against bare and library loops: 15 minutes, on an idle machine
 	$(BIN)/python -m benchmarks.training_step
 
 bench-optimizer: $(READY)  ## time a step of Lion, other Lions and AdamW: 10 minutes, 18 GB, on an otherwise idle machine

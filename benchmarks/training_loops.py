@@ -1,7 +1,7 @@
-"""A task's mini run, as this suite's loop and a bare one train it: training_peers.py has the loops of others.
+"""A task's mini run in this suite's training loop and in a bare one; training_peers.py has other libraries' loops.
 
-All train the same model on the same data in batches of one size and clip the same, with torch's fused AdamW. Only this
-suite's looks for what is not finite, and at the optimizer's state as often as the experiment logs.
+All loops train the same model on the same data with the same batch size and clipping, using PyTorch's fused AdamW. Only
+this suite's checks for non-finite values, and inspects the optimizer's state whenever the experiment logs.
 """
 
 import tempfile
@@ -26,16 +26,16 @@ from experiments.harness.record import RunRecord
 from experiments.harness.train import to_device, train, update_average
 
 LEAST_WARM_UP, LEAST_STEPS = 8, 24
-"""Of each loop in each round, brought up to what the task logs by"""
+"""Minimum steps of each loop in each round, rounded up to a multiple of the task's logging interval."""
 
 
-class Enough(Exception):  # no error
-    """All steps are timed."""
+class Enough(Exception):  # not an error
+    """All steps have been timed."""
 
 
 @dataclass
 class Stopwatch:
-    """Told after every step; raises Enough after the last."""
+    """Records the time of every step; raises Enough after the last."""
 
     device: torch.device
     warm_up: int
@@ -43,7 +43,7 @@ class Stopwatch:
     ticks: list[float] = field(default_factory=list)
 
     def tick(self) -> None:
-        """A step has ended."""
+        """Call when a step has ended."""
         if self.device.type == "cuda" and len(self.ticks) + 1 in (self.warm_up, self.warm_up + self.steps):
             torch.cuda.synchronize(self.device)
         self.ticks.append(time.perf_counter())
@@ -52,12 +52,12 @@ class Stopwatch:
 
     @property
     def step_ms(self) -> float:
-        """Mean over the steps behind the warm-up."""
+        """Mean milliseconds per step after the warm-up."""
         return 1e3 * (self.ticks[-1] - self.ticks[self.warm_up - 1]) / self.steps
 
 
 class Setting:
-    """The mini run of a task, as all its loops take it."""
+    """A task's mini run, shared by all loops."""
 
     def __init__(self, name: str, device: torch.device) -> None:
         never = 10**9
@@ -72,55 +72,55 @@ class Setting:
 
     @cached_property
     def task(self) -> Any:
-        """Model, batches and loss."""
+        """The task's model, batches and loss."""
         return import_module(f"experiments.{self.name}.task").build(self.cfg, self.data)
 
     def stopwatch(self) -> Stopwatch:
-        """For one loop in one round."""
+        """A new stopwatch for one loop in one round."""
         return Stopwatch(self.device, self.warm_up, self.steps)
 
     def model(self) -> nn.Module:
-        """A new one, on the device."""
+        """A new model on the device, in training mode."""
         torch.manual_seed(0)
         model: nn.Module = self.task.model().to(self.device)
         return model.train()
 
     def optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
-        """AdamW as the experiment has it, over one group."""
+        """AdamW with the experiment's settings, over one parameter group."""
         settings = {key: self.plain["optimizer"][key] for key in ("lr", "weight_decay", "betas", "eps")}
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         return torch.optim.AdamW(trained, **settings, fused=True)
 
     def batches(self) -> Iterator[np.ndarray]:
-        """Numbers of the samples of each batch, int64 [batch size], epoch by epoch."""
+        """Sample indices of each batch, int64 [batch size], epoch after epoch."""
         rng, size = np.random.default_rng(0), self.train["batch_size"]
         while True:
             order = rng.permutation(self.task.num_train)
             yield from (order[first : first + size] for first in range(0, len(order) - size + 1, size))
 
     def average(self, model: nn.Module) -> torch.optim.swa_utils.AveragedModel | None:
-        """Of the weights, where the experiment evaluates it."""
+        """An average of the weights, if the experiment evaluates one."""
         return torch.optim.swa_utils.AveragedModel(model) if self.train["ema_decay"] else None
 
 
 class Rows:
-    """In W&B's place: keeps what the run's own clock said, and ends the run with the last row that is wanted."""
+    """Stands in for W&B: keeps the times of the run's own clock, and ends the run at the row of step ``last``."""
 
     def __init__(self, last: int) -> None:
         self.last, self.seconds = last, {}  # type: int, dict[int, float]
 
     def skip(self, rows: int) -> None:
-        """The run is new."""
+        """Do nothing: the run is new."""
 
     def log(self, row: Mapping[str, float]) -> None:
-        """A row of metrics.jsonl."""
+        """Take a row of metrics.jsonl."""
         self.seconds[int(row["step"])] = row["time/train_s"]
         if row["step"] == self.last:
             raise Enough
 
 
 def this_suite(setting: Setting) -> float:
-    """Milliseconds a step by the run's clock, which stops while a row is written."""
+    """Milliseconds per step by the run's clock, which is paused while a row is written."""
     rows = Rows(setting.warm_up + setting.steps)
     with tempfile.TemporaryDirectory() as folder:
         recorded = result_config(setting.plain, setting.data.fingerprint)
@@ -130,7 +130,7 @@ def this_suite(setting: Setting) -> float:
 
 
 def bare_loop(setting: Setting) -> float:
-    """PyTorch alone, around the task's model and loss; pictures are read and augmented by torchvision alone."""
+    """Milliseconds per step of plain PyTorch with the task's model and loss; images go through torchvision alone."""
     model, watch = setting.model(), setting.stopwatch()
     optimizer, average = setting.optimizer(model), setting.average(model)
     schedule = LambdaLR(optimizer, lambda step: 1 - step / setting.train["steps"])
@@ -149,13 +149,13 @@ def bare_loop(setting: Setting) -> float:
 
 
 def task_batches(setting: Setting) -> Iterator[dict[str, Tensor]]:
-    """Batches of tasks that prepare their samples beforehand, so that making one is little more than an index."""
+    """Batches of tasks that prepare their samples in advance, so that making one is little more than indexing."""
     for numbers in setting.batches():
         yield setting.task.batch(numbers, numbers.tolist())
 
 
 class LabelledPictures(Dataset[tuple[Any, int]]):
-    """A decoded set as torchvision's own are; what loads it sets ``transform``, which takes one picture."""
+    """A decoded data set in the style of torchvision's; the caller sets ``transform``, which takes one image."""
 
     transform: Callable[[Any], Any]
 
@@ -171,7 +171,7 @@ class LabelledPictures(Dataset[tuple[Any, int]]):
 
 
 def picture_loader(setting: Setting) -> Iterator[dict[str, Tensor]]:
-    """The experiment's augmentation by the transforms of torchvision and the loader of PyTorch."""
+    """The experiment's augmentation with torchvision's transforms and PyTorch's loader."""
     from torchvision.transforms import v2
 
     data = setting.plain["data"]

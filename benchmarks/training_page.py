@@ -1,6 +1,6 @@
-"""The page of results/training_step/<device>/: tables from its results.json.
+"""The page in results/training_step/<device>/: tables of its results.json.
 
-python -m benchmarks.training_page   # rebuilds the pages of all devices
+python -m benchmarks.training_page   # rebuild the pages of all devices
 """
 
 import json
@@ -18,23 +18,23 @@ FOLDER = ROOT / "results/training_step"
 
 
 def write_page(directory: Path) -> None:
-    """Write README.md beside results.json."""
+    """Write README.md next to results.json."""
     results = json.loads((directory / "results.json").read_text())
     (directory / "README.md").write_text(page(results))
 
 
 def times_table(results: Results) -> str:
-    """Medians over the rounds, and their range."""
+    """Medians over the rounds, with their range."""
     rows = []
     for task, measured in results["tasks"].items():
         peer = _peer(measured["ms"])
         cells = [_median_and_range(measured["ms"][name], 1) for name in (OURS, BARE, peer)]
         rows.append([task_name(task), str(measured["batch_size"]), *cells[:2], f"{peer}: {cells[2]}"])
-    return markdown_table(["step, ms", "batch", OURS, BARE, "its users' loop"], rows)
+    return markdown_table(["step, ms", "batch", OURS, BARE, "users' loop"], rows)
 
 
 def speeds_table(results: Results) -> str:
-    """Steps a second of this suite as multiples of the others', round by round."""
+    """This suite's steps per second as a multiple of the other loops', compared round by round."""
     rows = []
     for task, measured in results["tasks"].items():
         peer = _peer(measured["ms"])
@@ -43,7 +43,7 @@ def speeds_table(results: Results) -> str:
             for times in (measured["ms"][BARE], measured["ms"][peer])
         ]
         rows.append([task_name(task), against[0], f"{peer}: {against[1]}"])
-    return markdown_table([f"speed of {OURS} /", BARE, "its users' loop"], rows)
+    return markdown_table([f"speed of {OURS} /", BARE, "users' loop"], rows)
 
 
 def _peer(times_ms: Results) -> str:
@@ -57,20 +57,20 @@ def _median_and_range(values: Sequence[float], decimals: int) -> str:
 
 
 def page(results: Results) -> str:
-    """Markdown."""
+    """The page as Markdown."""
     return f"""# How long a training step takes: {results["device"]}
 
-Each task's mini experiment, one thread. The loops train the same model on the same data in batches of one size, with
-PyTorch's fused AdamW and the same clipping. The bare loop is PyTorch alone (images go through torchvision's transforms
-and PyTorch's loader); beside it stands the loop that a task's users run: timm's, open_clip's `train_one_epoch`, the
-`Trainer` of transformers, and the training example of diffusers. Only this suite's loop can resume with the same bits,
-looks for a NaN in every step and at the optimizer's state in every logged one. Made by `make bench`.
+Each task's mini experiment, on one thread. The loops train the same model on the same data with the same batch size and
+clipping, using PyTorch's fused AdamW. The bare loop is plain PyTorch (images go through torchvision's transforms and
+PyTorch's loader). The users' loop is the one that a task's users would run: timm's, open_clip's `train_one_epoch`,
+transformers' `Trainer`, or diffusers' training example. Only this suite's loop can resume bit for bit, checks every
+step for NaN, and inspects the optimizer's state at every logged step. Made by `make bench`.
 
-Medians of {results["rounds"]} rounds, in which the loops took turns, with the range of all rounds in brackets.
+Medians of {results["rounds"]} rounds, in which the loops took turns, with the range over all rounds in parentheses.
 
 {times_table(results)}
 
-Above 1 this suite's loop is the faster one.
+Above 1, this suite's loop is the faster one.
 
 {speeds_table(results)}
 

@@ -1,7 +1,7 @@
-"""The loops that users of other libraries run, around a task's mini model and data; training_loops.py says what they
-share.
+"""Loops that other libraries' users run, with a task's mini model and data; training_loops.py says what they share.
 
-Data go through the library's own loader where it has one, else through PyTorch's, a sample at a time.
+Each returns milliseconds per step. Data go through the library's own loader if it has one, otherwise through PyTorch's,
+one sample at a time.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from benchmarks.training_loops import Enough, LabelledPictures, Setting, bare_lo
 
 
 def timm_loop(setting: Setting) -> float:
-    """As timm's train.py has it: its loader, its clipping, its schedule."""
+    """The loop of timm's train.py, with its loader, clipping and schedule."""
     from PIL import Image
     from timm.data import create_loader
     from timm.scheduler import CosineLRScheduler
@@ -33,7 +33,7 @@ def timm_loop(setting: Setting) -> float:
     shape = data["channels"], data["image_size"], data["image_size"]
     pictures = LabelledPictures(setting, Image.fromarray)
     loader = create_loader(
-        pictures,  # type: ignore[arg-type]  # any data set with timm's attribute `transform`
+        pictures,  # type: ignore[arg-type]  # timm takes any data set with the attribute `transform`
         shape,
         size,
         is_training=True,
@@ -43,7 +43,7 @@ def timm_loop(setting: Setting) -> float:
         persistent_workers=False,
         device=setting.device,
     )
-    # timm's own would resize to the same size, and has no flip without its random crops.
+    # timm's own transform would resize to the same size, and flips only together with its random crops.
     flip = [transforms.RandomHorizontalFlip()] if data["flip"] else []
     to_tensor = transforms.ToTensor(), transforms.Normalize(data["mean"], data["std"])
     pictures.transform = transforms.Compose([*flip, *to_tensor])
@@ -65,7 +65,7 @@ def timm_loop(setting: Setting) -> float:
 
 
 class Samples(Dataset[dict[str, Any]]):
-    """Single samples of a task."""
+    """A task's samples, one at a time."""
 
     def __init__(self, task: Any) -> None:
         self._task = task
@@ -79,7 +79,7 @@ class Samples(Dataset[dict[str, Any]]):
 
 
 def padded(samples: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    """A batch of samples, the shorter ones filled up with zeros."""
+    """A batch of samples, the shorter ones padded with zeros."""
     return {
         name: nn.utils.rnn.pad_sequence([sample[name] for sample in samples], batch_first=True)
         if samples[0][name].ndim
@@ -89,14 +89,14 @@ def padded(samples: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
 
 
 class WithLoss(nn.Module):
-    """A model as transformers.Trainer takes it, which gives its own loss."""
+    """A model for transformers.Trainer, which expects it to return its own loss."""
 
     def __init__(self, model: nn.Module, loss: Callable[[nn.Module, Any], Tensor]) -> None:
         super().__init__()
         self.model, self._loss = model, loss
 
     def forward(self, **batch: Tensor) -> dict[str, Tensor]:
-        """The loss of a batch."""
+        """Return the loss of a batch."""
         return {"loss": self._loss(self.model, batch)}
 
 
@@ -126,14 +126,14 @@ def transformers_trainer(setting: Setting) -> float:
 
 
 class AsOpenClip(nn.Module):
-    """Two towers that answer like a CLIP of open_clip."""
+    """Two towers with the interface of open_clip's CLIP."""
 
     def __init__(self, towers: nn.Module) -> None:
         super().__init__()
         self.towers, self.logit_scale = towers, towers.logit_scale
 
     def forward(self, images: Tensor, texts: Tensor) -> dict[str, Tensor]:
-        """What open_clip's losses take."""
+        """Return what open_clip's losses expect."""
         images, texts, scale = self.towers(images, texts)
         return {"image_features": images, "text_features": texts, "logit_scale": scale}
 
@@ -157,7 +157,7 @@ def open_clip_loop(setting: Setting) -> float:
     )  # fmt: skip
 
     def schedule(step: int) -> None:
-        if step:  # it is asked before every step
+        if step:  # this is called before every step
             watch.tick()
         for group in optimizer.param_groups:
             group["lr"] = setting.plain["optimizer"]["lr"] * (1 - step / setting.train["steps"])
@@ -171,13 +171,13 @@ def open_clip_loop(setting: Setting) -> float:
 
 
 def pair_batch(samples: Sequence[Mapping[str, Tensor]]) -> tuple[Tensor, Tensor]:
-    """(images, texts), as open_clip's loaders give them."""
+    """(images, texts), as open_clip's loaders yield them."""
     batch = padded(samples)
     return batch["images"], batch["texts"]
 
 
 def diffusers_loop(setting: Setting) -> float:
-    """As diffusers' example train_unconditional.py has it: accelerate around model, optimizer, loader and schedule."""
+    """The loop of diffusers' train_unconditional.py: accelerate wraps model, optimizer, loader and schedule."""
     from accelerate import Accelerator
     from diffusers.optimization import get_scheduler
     from diffusers.training_utils import EMAModel
@@ -201,7 +201,7 @@ def diffusers_loop(setting: Setting) -> float:
                 optimizer.zero_grad()
             if accelerator.sync_gradients:
                 average.step(model.parameters())
-            loss.detach().item(), schedule.get_last_lr()  # what it logs in every step
+            loss.detach().item(), schedule.get_last_lr()  # logged at every step
             watch.tick()
     return watch.step_ms
 

@@ -1,14 +1,14 @@
-"""How long a training step takes: this suite's loop beside a bare one, and beside the loop that a task's users run.
+"""Time a training step of this suite's loop, a bare loop, and the loop that a task's users would run.
 
     make bench
 
-The loops of a task take turns in one process, in rounds that each begin with another one, so that a slow minute of the
-machine is a slow minute for all. Writes results/training_step/<device>/results.json, and from it README.md.
+A task's loops take turns in one process, each round starting with a different loop, so that a slow minute of the
+machine affects them all. Writes results/training_step/<device>/results.json and, from it, README.md.
 """
 
 from experiments.harness.arithmetic import pin_instruction_set  # isort: skip
 
-pin_instruction_set("avx2")  # as mini runs do, before PyTorch is loaded
+pin_instruction_set("avx2")  # as mini runs do, and before PyTorch is loaded
 
 import argparse
 import gc
@@ -29,14 +29,14 @@ LIBRARIES = ("torch", "torchvision", "timm", "open_clip_torch", "transformers", 
 
 
 def time_task(task: str, device: torch.device, rounds: int) -> dict[str, Any]:
-    """``ms``: of a step, by loop and round."""
+    """Time the loops of ``task``; ``ms`` holds milliseconds per step, by loop and round."""
     setting, loops = Setting(task, device), LOOPS[task]
     step_ms: dict[str, list[float]] = {name: [] for name in loops}
     names = list(loops)
     for number in range(rounds):
         turn = number % len(names)
         for name in names[turn:] + names[:turn]:
-            torch.use_deterministic_algorithms(False)  # as others' users have it; this suite's loop sets it itself
+            torch.use_deterministic_algorithms(False)  # the other libraries' default; this suite's loop sets its own
             torch.set_num_threads(setting.train["threads"])
             step_ms[name].append(loops[name](setting))
             gc.collect()
@@ -45,7 +45,7 @@ def time_task(task: str, device: torch.device, rounds: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Measure on the GPU if there is one, else on the CPU."""
+    """Measure on the GPU if there is one, otherwise on the CPU."""
     parser = argparse.ArgumentParser(prog="make bench")
     parser.add_argument("--tasks", nargs="+", choices=LOOPS, default=list(LOOPS))
     parser.add_argument("--rounds", type=int, default=ROUNDS)

@@ -1,4 +1,4 @@
-"""Every task in two processes: whether they share the model out or each have all of it, the numbers are the same."""
+"""Every task in two processes: the numbers are the same whether the model is sharded or replicated."""
 
 from functools import partial
 from pathlib import Path
@@ -32,11 +32,9 @@ SETTINGS = ["train.ema_decay=null", "flatness.draws=0", "train.log_every=1", "tr
 
 @pytest.mark.slow
 @pytest.mark.parametrize("task", TASKS)
-def test_a_shared_model_trains_as_one_in_each_process_does(
-    task: str, tmp_path: Path, request: pytest.FixtureRequest
-) -> None:
+def test_a_sharded_model_trains_as_a_replicated_one(task: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     make: MakeConfig = request.getfixturevalue(TASKS[task])
-    half = make().train.batch_size // 2  # the contrastive loss of LiT needs the whole batch at once
+    half = make().train.batch_size // 2  # LiT's contrastive loss needs the whole batch at once
     found = []
     for shards in (1, 2):
         cfg = make(

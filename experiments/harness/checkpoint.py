@@ -29,7 +29,7 @@ from experiments.harness.timing import TrainingClock
 def save_checkpoint(directory: Path, step: int, state: dict[str, Any], keep: int, sharded: bool = False) -> None:
     """Write ``state`` (tensors and plain data) as the newest checkpoint and delete all but the last ``keep``.
 
-    If it is ``sharded``, all processes of the run call this at once; else one of them does.
+    If ``sharded``, all processes of the run must call this; otherwise only one of them.
     """
     aside = directory / f".checkpoint.{step}"
     main = not sharded or dist.get_rank() == 0
@@ -43,17 +43,18 @@ def save_checkpoint(directory: Path, step: int, state: dict[str, Any], keep: int
         if isinstance(error, pickle.UnpicklingError):
             raise ConfigError(
                 "The optimizer's state holds more than tensors and plain data, which is all that a checkpoint may "
-                f"contain ({_first_line(error)}): let it keep a tensor or a Python number, such as float(x)."
+                f"contain ({_first_line(error)}): keep a tensor or a Python number there instead, such as float(x)."
             ) from error
-        raise RunError(  # PyTorch's writer turns a full disk into a RuntimeError
+        raise RunError(  # PyTorch's writer reports a full disk as a RuntimeError
             f"The checkpoint of step {step} cannot be written to {directory} ({error}). Make room on the disk and run "
-            "the same command again: it continues from the checkpoint before."
+            "the same command again: it continues from the previous checkpoint."
         ) from error
     if main:
         for old in checkpoints(directory)[:-keep]:
             remove(old)
     if sharded:
-        dist.barrier()  # all processes together wait longer for one that hashes than those of one replica do
+        # Hashing on the main process may take long, and the group of all processes waits longer than one replica's.
+        dist.barrier()
 
 
 def _write(path: Path, state: dict[str, Any]) -> None:
@@ -65,7 +66,7 @@ def _write(path: Path, state: dict[str, Any]) -> None:
 
 
 def newest_checkpoint(directory: Path, sources_digest: str | None = None) -> Path | None:
-    """The newest intact one.
+    """The newest intact checkpoint.
 
     A checkpoint that is corrupt, that does not match metrics.jsonl, or whose sources differ from ``sources_digest`` (if
     given) is skipped with a message. Raises RunError for one that holds pickled objects.
@@ -94,13 +95,13 @@ def newest_checkpoint(directory: Path, sources_digest: str | None = None) -> Pat
 
 
 def load_checkpoint(directory: Path, sources_digest: str | None = None) -> dict[str, Any] | None:
-    """What ``newest_checkpoint`` holds, with whole tensors on the CPU, or None."""
+    """The content of ``newest_checkpoint``, with unsharded tensors on the CPU, or None."""
     path = newest_checkpoint(directory, sources_digest)
     return None if path is None else read_checkpoint(path)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """What the checkpoint holds, with whole tensors on the CPU."""
+    """The content of the checkpoint, with unsharded tensors on the CPU."""
     if path.is_dir():
         return read_shards(path, lambda name, like: torch.empty_like(like, device="cpu"))
     return _read(path)
@@ -112,7 +113,7 @@ def _read(path: Path, mmap: bool = False) -> dict[str, Any]:
 
 
 def drop_checkpoints_after(directory: Path, step: int) -> None:
-    """Delete those that ``load_checkpoint`` passed over, which would count as the newest for ever."""
+    """Delete the checkpoints that ``load_checkpoint`` skipped; otherwise they would count as the newest forever."""
     for path in checkpoints(directory):
         if int(path.name.split("-")[1]) > step:
             remove(path)
@@ -124,7 +125,7 @@ def _first_line(error: Exception) -> str:
 
 @dataclass
 class TrainingState:
-    """Everything that a run carries from one step to the next, which does not include randomness (see batches.py)."""
+    """Everything a run carries from one step to the next; that does not include randomness (see batches.py)."""
 
     model: nn.Module
     optimizer: Optimizer
@@ -137,10 +138,10 @@ class TrainingState:
         return self.ema.module if self.ema else self.model
 
     def save(self, record: RunRecord | None, directory: Path, keep: int) -> None:
-        """Write a checkpoint that also remembers the sources and what metrics.jsonl holds now, which the main process
-        has in its ``record``; the others help where the model is shared out.
+        """Write a checkpoint that also identifies the sources and the current content of metrics.jsonl, which the main
+        process takes from its ``record``. If the model is sharded, the other processes write their parts.
 
-        "model" holds the weights that are evaluated; "trained" those that an optimizer with modes trains instead.
+        "model" holds the weights that are evaluated; "trained", those that an optimizer with modes trains instead.
         """
         sharded = is_sharded(self.model)
         if not (record or sharded):
@@ -161,7 +162,7 @@ class TrainingState:
             save_checkpoint(directory, self.step, saved, keep, sharded)
 
     def load(self, directory: Path, sources_digest: str, accelerator: Accelerator) -> dict[str, Any] | None:
-        """What the newest checkpoint holds, for ``restore``, or None; the main process chooses for all."""
+        """The newest checkpoint's content, for ``restore``, or None; the main process chooses it for all processes."""
         newest = newest_checkpoint(directory, sources_digest) if accelerator.is_main_process else None
         (newest,) = broadcast_object_list([newest])
         if newest is None:

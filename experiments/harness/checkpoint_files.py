@@ -1,4 +1,4 @@
-"""Where a run's checkpoints lie, and whether they are whole: files, or folders with a file of each process."""
+"""A run's checkpoints on disk, and whether they are intact: files, or folders with one file from each process."""
 
 import hashlib
 import os
@@ -7,26 +7,26 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 WHOLE, SHARDED = ".pt", ".sharded"
-"""A checkpoint that one process has written, and one of a run with ``run.shards``, which is a folder."""
+"""Suffixes of a checkpoint written by one process (a file), and of one written with ``run.shards`` (a folder)."""
 
 
 def checkpoint_name(step: int, written: Path) -> str:
-    """``step-<8 digits>-<16 hex>`` and what tells files from folders; the name carries the digest."""
+    """``step-<8 digits>-<16 hex digits of its digest>``, and a suffix that distinguishes files from folders."""
     return f"step-{step:08d}-{digest_of(written)}{SHARDED if written.is_dir() else WHOLE}"
 
 
 def checkpoints(directory: Path) -> list[Path]:
-    """Those of a run, oldest first."""
+    """A run's checkpoints, oldest first."""
     return sorted(path for path in directory.glob("step-*") if path.suffix in (WHOLE, SHARDED))
 
 
 def is_whole(checkpoint: Path) -> bool:
-    """Whether it is what was written."""
+    """Whether the checkpoint still matches the digest in its name."""
     return digest_of(checkpoint) == checkpoint.stem.rsplit("-", 1)[1]
 
 
 def digest_of(path: Path) -> str:
-    """16 hexadecimal digits of the SHA-256 of a file, or of the names and digests of a folder's files."""
+    """First 16 hex digits of the SHA-256 of a file, or of the names and digests of a folder's files."""
     if not path.is_dir():
         return _sha256(path)[:16]
     files = sorted(path.iterdir())
@@ -41,7 +41,7 @@ def _sha256(path: Path) -> str:
 
 
 def remove(path: Path) -> None:
-    """Delete a file or a folder. A folder that is half gone has a name that RunRecord clears away."""
+    """Delete a file or folder. A folder is renamed first, so that RunRecord clears it away if it is half deleted."""
     if not path.is_dir():
         path.unlink()
         return

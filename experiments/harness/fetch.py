@@ -1,9 +1,9 @@
-"""Prepare all that the runs of a cell need, where there is a network: data, weights, tokenizers, shared features.
+"""On a machine with a network, prepare everything a cell's runs need: data, weights, tokenizers, shared features.
 
     python -m experiments.harness.fetch image_classification mini
 
-Everything goes into the cache (LION_CACHE), that of the libraries of Hugging Face too; from then on LION_OFFLINE=1 runs
-the cell without a network. The task ``all`` is every task of the suite.
+Everything goes into the cache (LION_CACHE), including what the Hugging Face libraries cache; after that, LION_OFFLINE=1
+runs the cell without a network. The task ``all`` stands for every task of the suite.
 """
 
 import importlib
@@ -23,23 +23,23 @@ from experiments.harness.offline import FETCHES_ALL, HUB, is_offline, keep_hub_f
 from experiments.harness.sources import ROOT, task_name, task_package
 
 MODEL_FILES = ["*.json", "*.safetensors", "*.model", "*.txt"]
-"""Of a model's repository: its settings, weights that are no pickles, and tokenizer."""
+"""Files to download from a model's repository: its config, weights (never pickles) and tokenizer."""
 
 
 @dataclass(frozen=True)
 class Fetched:
-    """What a cell's runs take from the cache and cannot compute."""
+    """What a cell's runs need from the cache because they cannot compute it."""
 
     cache_dir: Path
     folders: list[Path]
-    """relative to it"""
+    """relative to cache_dir"""
     read_in_place: list[Path]
-    """local folders of the user's own, which are no part of the cache"""
+    """the user's own local folders, which are not part of the cache"""
 
 
 def fetch(cfg: DictConfig) -> Fetched:
-    """Fetch data, weights and tokenizers into the cache, unless they are there. Raises DataError where they cannot be
-    had.
+    """Fetch data, weights and tokenizers into the cache, unless already there. Raises DataError if any of them cannot
+    be obtained.
     """
     if is_offline():
         raise DataError("LION_OFFLINE=1 forbids the network, so nothing can be fetched: unset it.")
@@ -61,8 +61,8 @@ def fetch(cfg: DictConfig) -> Fetched:
 
 
 def compute_features(cfg: DictConfig) -> bool:
-    """Have the task compute and keep what its runs share, where this machine's device is theirs: another's features
-    have other bits, and another name. Returns whether it did.
+    """Have the task compute and cache what its runs share, if this machine has the device that they will use: features
+    computed on another device differ in their bits and have another name. Returns whether it did.
     """
     data = locate(cfg)[1]
     import torch
@@ -71,13 +71,13 @@ def compute_features(cfg: DictConfig) -> bool:
 
     if cfg.run.device != "cpu" and not torch.cuda.is_available():
         return False
-    make_accelerator(cast(Config, cfg))  # sets threads and the like, which features depend on
+    make_accelerator(cast(Config, cfg))  # sets the thread count and the like, which affect features
     importlib.import_module(f"{task_package(cfg.task)}.task").build(cfg, data)
     return True
 
 
 def _opened(opened: Any) -> Iterator[Path]:
-    """Folders of the cache that hold the data which a task has opened, found in its fields."""
+    """The cache folders of the data that a task has opened, found by walking its fields."""
     if isinstance(directory := getattr(opened, "directory", None), Path):
         yield directory
     elif is_dataclass(opened):
@@ -89,7 +89,7 @@ def _opened(opened: Any) -> Iterator[Path]:
 
 
 def _mappings(value: Any) -> Iterator[Mapping[str, Any]]:
-    """Every mapping within a config."""
+    """Every mapping in a config, at any depth."""
     if isinstance(value, Mapping):
         yield value
     for item in value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else []:
@@ -97,7 +97,7 @@ def _mappings(value: Any) -> Iterator[Mapping[str, Any]]:
 
 
 def _fetched_models(plain: Mapping[str, Any]) -> Iterator[str]:
-    """Fetch the networks and tokenizers that a config takes from the hub; gives the names of their repositories."""
+    """Fetch the networks and tokenizers that a config takes from the hub; yields the names of their repositories."""
     from huggingface_hub import snapshot_download
     from hydra.utils import instantiate
 
@@ -131,7 +131,7 @@ def _fetched_models(plain: Mapping[str, Any]) -> Iterator[str]:
 
 
 def tasks_of(task: str) -> list[str]:
-    """``task`` alone, or for ``all`` every one of the suite."""
+    """``task`` alone, or every task of the suite for ``all``."""
     if task == "all":
         return sorted(path.parent.name for path in (ROOT / "experiments").glob("*/meta.py"))
     return [task_name(task)]
@@ -143,21 +143,21 @@ def cell_config(task: str, cell: str, overrides: list[str]) -> DictConfig:
 
 
 def bytes_below(folder: Path) -> int:
-    """Size of the files in a folder; what links point at is not counted again."""
+    """Total size of the files in a folder; a link does not count the file it points to."""
     return sum(path.lstat().st_size for path in folder.rglob("*") if not path.is_dir())
 
 
 def main(task: str, cell: str, overrides: list[str]) -> None:
-    """Fetch what the experiment ``cell`` of ``task`` needs, and say where it is."""
+    """Fetch what the experiment ``cell`` of ``task`` needs, and print where it is."""
     for name in tasks_of(task):
         cfg = cell_config(name, cell, overrides)
         fetched = fetch(cfg)
         size = sum(bytes_below(fetched.cache_dir / folder) for folder in fetched.folders)
         print(f"{name}/{cell}: {size / 1e6:,.1f} MB in {fetched.cache_dir}", flush=True)
         for folder in fetched.read_in_place:
-            print(f"{name}/{cell}: {folder} is read where it lies; keep it at that path.", flush=True)
+            print(f"{name}/{cell}: {folder} is read in place; keep it at that path.", flush=True)
         if not compute_features(cfg):
-            print(f"{name}/{cell}: its first run on a GPU computes the features of locked networks.", flush=True)
+            print(f"{name}/{cell}: its first run on a GPU computes the features of frozen networks.", flush=True)
     print(f"To run without a network: LION_OFFLINE=1 LION_CACHE={fetched.cache_dir}")
 
 

@@ -1,7 +1,7 @@
-"""Runs without a network: with LION_OFFLINE=1 all comes from the cache, or one sentence says what is missing.
+"""Runs without a network: with LION_OFFLINE=1, everything comes from the cache, or one sentence says what is missing.
 
-The libraries of Hugging Face read these variables when they are imported, which nothing does before a run's data are
-opened.
+The Hugging Face libraries read the variables set here when they are imported, which does not happen before a run opens
+its data.
 """
 
 import os
@@ -14,17 +14,17 @@ from experiments.harness.errors import DataError
 
 NO_NETWORK = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "WANDB_MODE": "offline"}
 HUB = "huggingface"
-"""Folder of the cache for what the libraries of Hugging Face keep. A token stays where `hf auth login` has put it."""
+"""The cache folder for files of the Hugging Face libraries. A token stays where `hf auth login` put it."""
 FETCHES_ALL = "LION_FETCHES_ALL"
-"""Variable of ``make fetch``: what is opened is kept whole, for runs without a network."""
+"""Environment variable set by ``make fetch``: whatever is opened is cached in full, for runs without a network."""
 FETCHED_GROUPS = ("data", "model", "text")
-"""What of a config decides what is fetched."""
+"""The config groups that decide what is fetched."""
 _ABSENT = {"NotFetched", "OfflineModeIsEnabled", "LocalEntryNotFoundError"}
-"""Exceptions, by name, of which one is in the chain where a library has not got something and may not fetch it."""
+"""Exception names; one of them is in the chain if a library does not have something and must not download it."""
 
 
 class NotFetched(DataError):
-    """What the cache of a run without a network lacks; the message names it."""
+    """Something that a run without a network needs is not in the cache; the message names it."""
 
 
 def is_offline() -> bool:
@@ -33,15 +33,17 @@ def is_offline() -> bool:
 
 
 def keep_hub_files_in(cache_dir: Path) -> None:
-    """Have the libraries of Hugging Face keep weights, tokenizers and tables in the cache too: one folder has all."""
+    """Make the Hugging Face libraries use the cache for weights, tokenizers and tables too: one folder for all."""
     hub = cache_dir.expanduser().absolute() / HUB
     os.environ.update({"HF_HUB_CACHE": str(hub / "hub"), "HF_DATASETS_CACHE": str(hub / "datasets")})
 
 
 def hub_source(repo: str, revision: str, files: Any = None) -> dict[str, str]:
-    """What ``datasets.load_dataset`` opens a repository of tables by: its address; for a run without a network, and
-    where all is fetched for one, the folder of its files in the cache, since without a network the library finds no
-    table again that was opened by data_files. ``files`` are its own data_files: a pattern, several, or by split.
+    """The arguments with which ``datasets.load_dataset`` opens a repository of tables.
+
+    Normally they are its name and revision. For a run without a network, and while fetching for one, they are the
+    folder of its files in the cache instead, because without a network the library cannot find a table again that was
+    opened through data_files. ``files`` is the library's data_files: a pattern, several, or a mapping by split.
     """
     if not (is_offline() or os.environ.get(FETCHES_ALL)):
         return {"path": repo, "revision": revision}
@@ -57,7 +59,7 @@ def hub_source(repo: str, revision: str, files: Any = None) -> dict[str, str]:
 
 
 def is_absent(error: BaseException | None) -> bool:
-    """Whether a library says that it has not got something and may not fetch it."""
+    """Whether a library reports that it does not have something and must not download it."""
     while error is not None:
         if type(error).__name__ in _ABSENT or "offline mode is enabled" in str(error).lower():
             return True
@@ -67,8 +69,8 @@ def is_absent(error: BaseException | None) -> bool:
 
 @contextmanager
 def without_network(plain: Mapping[str, Any], cache_dir: Path) -> Iterator[None]:
-    """Under LION_OFFLINE, forbid the network to all libraries; what is missing is a DataError of one sentence, with
-    the command that fetches it. ``plain`` is the run's resolved config.
+    """Under LION_OFFLINE, keep all libraries off the network. If something is missing, raise a DataError: one sentence
+    that gives the command to fetch it. ``plain`` is the run's resolved config.
     """
     if not is_offline():
         yield
@@ -77,13 +79,13 @@ def without_network(plain: Mapping[str, Any], cache_dir: Path) -> Iterator[None]
     keep_hub_files_in(cache_dir)
     try:
         yield
-    except Exception as error:  # the libraries of Hugging Face raise errors of many kinds
+    except Exception as error:  # the Hugging Face libraries raise many kinds of errors
         if not is_absent(error):
             raise
         what = str(error) if isinstance(error, NotFetched) else f"a model or tokenizer ({str(error).splitlines()[0]})"
         raise DataError(
-            f"LION_OFFLINE=1, and the cache {cache_dir} lacks {what}: where there is a network, `{fetching(plain)}` "
-            "fetches it."
+            f"LION_OFFLINE=1, but {what} is not in the cache {cache_dir}: on a machine with a network, "
+            f"`{fetching(plain)}` fetches it."
         ) from error
 
 

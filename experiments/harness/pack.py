@@ -1,10 +1,10 @@
-"""One archive of all that a cell's runs need, to be carried to machines without a network.
+"""One archive of everything a cell's runs need, to carry to machines without a network.
 
     python -m experiments.harness.pack image_classification mini
     python -m experiments.harness.pack unpack runs/image_classification-mini.tar.xz
 
-A pack holds folders of the cache, and pack.json: the size and SHA-256 of every file. What a run can compute from them
-(tokens, features of locked networks) is left out.
+A pack holds folders of the cache, and pack.json with the size and SHA-256 of every file. It leaves out what a run can
+compute from them (tokens, features of frozen networks).
 """
 
 import hashlib
@@ -28,11 +28,11 @@ from experiments.harness.sources import ROOT
 
 MANIFEST = "pack.json"
 MOST_COMPRESSED_BYTES = 2**29
-"""xz takes 2 MB a second; larger packs are photos and weights, which hardly shrink."""
+"""xz compresses 2 MB a second; larger packs are photos and weights, which hardly shrink."""
 
 
 def pack(cache_dir: Path, folders: list[Path], archive: Path) -> str:
-    """Write ``folders`` of the cache into ``archive`` (.tar.xz, .tar), the same bytes for the same content. Returns
+    """Write ``folders`` of the cache to ``archive`` (.tar.xz or .tar); the same content gives the same bytes. Returns
     the archive's SHA-256.
     """
     paths = [path for folder in sorted(folders) for path in sorted((cache_dir / folder).rglob("*"))]
@@ -62,14 +62,14 @@ def pack(cache_dir: Path, folders: list[Path], archive: Path) -> str:
 
 
 def unpack(archive: Path, cache_dir: Path) -> list[str]:
-    """Unpack into the cache, every file checked; folders that are there already stay. Returns those that are new.
+    """Check every file and unpack it into the cache, leaving existing folders as they are. Returns the new folders.
 
-    Raises DataError for an archive that is no pack, is damaged, or has members that are not in its manifest or would be
-    written elsewhere; the cache then is as it was.
+    Raises DataError, and leaves the cache unchanged, for an archive that is not a pack, is damaged, or has members that
+    are missing from its manifest or would be written outside the cache.
     """
     work_dir = cache_dir / f".{archive.name}.unpacking"
     with lock(cache_dir / f"{archive.name}.lock"):
-        shutil.rmtree(work_dir, ignore_errors=True)  # what a killed process left
+        shutil.rmtree(work_dir, ignore_errors=True)  # left over from a killed process
         work_dir.mkdir()
         try:
             archives.unpack(archive, work_dir, most_bytes=shutil.disk_usage(cache_dir).free)
@@ -84,12 +84,12 @@ def unpack(archive: Path, cache_dir: Path) -> list[str]:
 
 
 def _checked(name: str, folder: Path) -> list[str]:
-    """The folders of an unpacked archive, if all is as its manifest says."""
+    """The folders of an unpacked archive, once its files are found to match its manifest."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text())
         folders, files = list(manifest["folders"]), dict(manifest["files"])
     except (OSError, ValueError, LookupError, TypeError) as error:
-        raise DataError(f"{name} is no pack: its {MANIFEST} cannot be read ({error}).") from error
+        raise DataError(f"{name} is not a pack: its {MANIFEST} cannot be read ({error}).") from error
     if any(PurePosixPath(each).is_absolute() or ".." in PurePosixPath(each).parts for each in folders):
         raise DataError(f"{name} is refused: its {MANIFEST} names a folder outside the cache.")
     found = {path.relative_to(folder).as_posix() for path in _files(folder)} - {MANIFEST}
@@ -99,9 +99,9 @@ def _checked(name: str, folder: Path) -> list[str]:
         )
     for path, expected in files.items():
         if _summary(folder / path) != expected:
-            raise DataError(f"{name} is damaged: {path} is not what was packed. Make it anew, or copy it again.")
+            raise DataError(f"{name} is damaged: {path} is not what was packed. Copy the pack again, or rebuild it.")
         if not any(path.startswith(f"{each}/") for each in folders):
-            raise DataError(f"{name} is damaged: {path} is in none of its folders.")
+            raise DataError(f"{name} is damaged: {path} is not in any of its folders.")
     return folders
 
 
@@ -121,7 +121,7 @@ def _digest(path: Path) -> str:
 
 
 def main(task: str, cell: str, overrides: list[str]) -> None:
-    """Fetch what the experiment ``cell`` of ``task`` needs, and put it into runs/<task>-<cell>.tar."""
+    """Fetch what the experiment ``cell`` of ``task`` needs, and pack it into runs/<task>-<cell>.tar or .tar.xz."""
     fetched = [fetch(cell_config(name, cell, overrides)) for name in tasks_of(task)]
     cache_dir, folders = fetched[0].cache_dir, sorted({folder for one in fetched for folder in one.folders})
     size = sum(bytes_below(cache_dir / folder) for folder in folders)
@@ -129,18 +129,18 @@ def main(task: str, cell: str, overrides: list[str]) -> None:
     archive = ROOT / "runs" / f"{task}-{cell}.{ending}"
     digest = pack(cache_dir, folders, archive)
     for folder in (folder for one in fetched for folder in one.read_in_place):
-        print(f"{folder} is read where it lies and not in the pack: take it to the same path.")
+        print(f"{folder} is read in place and is not in the pack: copy it to the same path on the other machine.")
     print(f"{archive}: {archive.stat().st_size / 1e6:,.1f} MB, unpacked {size / 1e6:,.1f} MB, SHA-256 {digest}")
-    print(f"There: make unpack PACK={archive.name}, then with LION_OFFLINE=1 as usual.")
+    print(f"On the other machine: make unpack PACK={archive.name}, then run as usual with LION_OFFLINE=1.")
 
 
 def main_unpack(archive: Path) -> None:
-    """Unpack into the cache of this machine's config, that of LION_CACHE."""
+    """Unpack into this machine's cache, which LION_CACHE sets."""
     if not archive.is_file():
-        raise DataError(f"There is no pack {archive}: name it by PACK=<file>.")
+        raise DataError(f"There is no pack {archive}: name one with PACK=<file>.")
     cache_dir = cache_of(resolved(composed("image_classification", [])))
     new = unpack(archive, cache_dir)
-    print(f"{cache_dir}: {', '.join(new) or 'nothing new'} from a pack with the SHA-256 {_digest(archive)}")
+    print(f"{cache_dir}: unpacked {', '.join(new) or 'nothing new'} from a pack with SHA-256 {_digest(archive)}")
 
 
 if __name__ == "__main__":

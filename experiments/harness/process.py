@@ -1,4 +1,4 @@
-"""Set up how this process computes: devices and precision through accelerate, determinism, threads, compilation."""
+"""Set up how this process computes: device and precision through accelerate, determinism, threads, compilation."""
 
 import os
 import random
@@ -19,18 +19,18 @@ from experiments.harness.errors import ConfigError
 from experiments.harness.task import Task
 
 LONGEST_WAIT = timedelta(hours=6)
-"""How long processes wait for one another. Only one writes a checkpoint, which may take longer than NCCL's ten minutes,
-and their shares of an evaluation take different times.
+"""How long processes wait for each other. Writing a checkpoint, which the main process does alone unless the model is
+sharded, can exceed NCCL's default of ten minutes, and their parts of an evaluation do not finish together.
 """
 ENGINES = ("FSDP", "DEEPSPEED", "MEGATRON_LM", "PARALLELISM_CONFIG")
-"""Other ways to compute a step, which ``accelerate launch`` requests through ACCELERATE_USE_<engine>"""
+"""Other ways to compute a step, which ``accelerate launch`` requests through ACCELERATE_USE_<engine>."""
 RECOMPILE_LIMIT = 2**16
-"""Shapes for which one function is compiled; with dynamo's default of 8, the ninth would run eagerly and round
-differently."""
+"""Maximum number of shapes for which a function is compiled; with dynamo's default of 8, the ninth would run eagerly
+and round differently."""
 
 
 def make_accelerator(cfg: Config) -> Accelerator:
-    """Apply the settings that affect rounding, and select the device; raises ConfigError if it is not available."""
+    """Apply the settings that affect rounding and select the device; raises ConfigError if it is not available."""
     train = cfg.train
     if cfg.run.device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("run.device=cuda, but PyTorch finds no CUDA device here: use run.device=cpu or auto.")
@@ -41,15 +41,15 @@ def make_accelerator(cfg: Config) -> Accelerator:
         asked.append("ACCELERATE_FP8_BACKEND")
     if asked:
         raise ConfigError(
-            f"{asked[0]} is set, which would give results that the run's name does not stand for: start it by "
-            "accelerate launch with only --multi_gpu or --num_processes."
+            f"{asked[0]} is set, which would change results without changing the run's name: start the run with "
+            "accelerate launch and only --multi_gpu or --num_processes."
         )
     if train.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    # One worker process may execute many runs with different settings; accelerate would keep those of the first.
+    # One worker process may execute many runs with different settings; accelerate would keep the first run's.
     AcceleratorState._reset_state(reset_partial_state=True)
     GradientState._reset_state()
-    # accelerate takes any option not given here from the environment, which is not part of a run's name.
+    # accelerate takes options not given here from the environment, which is not part of a run's name.
     accelerator = Accelerator(
         mixed_precision="bf16" if train.precision == "bf16" else "no",
         cpu=cfg.run.device == "cpu",
@@ -60,13 +60,13 @@ def make_accelerator(cfg: Config) -> Accelerator:
     if cfg.run.gpus > max(1, accelerator.num_processes):
         raise ConfigError(
             f"run.gpus={cfg.run.gpus}, but this run has {accelerator.num_processes} processes, which use one GPU each: "
-            f"start it by accelerate launch --num_processes {cfg.run.gpus} -m experiments {cfg.task} ..."
+            f"start it with accelerate launch --num_processes {cfg.run.gpus} -m experiments {cfg.task} ..."
         )
     if accelerator.num_processes % cfg.run.shards:
         raise ConfigError(
-            f"run.shards={cfg.run.shards} shares a model out over so many processes, but this run has "
-            f"{accelerator.num_processes}: start it by accelerate launch --num_processes with a multiple of "
-            f"{cfg.run.shards}, -m experiments {cfg.task} ..."
+            f"run.shards={cfg.run.shards} shards a model over {cfg.run.shards} processes, but this run has "
+            f"{accelerator.num_processes}: start it with accelerate launch --num_processes <a multiple of "
+            f"{cfg.run.shards}> -m experiments {cfg.task} ..."
         )
     if cfg.run.device not in ("auto", accelerator.device.type):
         raise ConfigError(
@@ -78,9 +78,9 @@ def make_accelerator(cfg: Config) -> Accelerator:
 
 
 def _set_up_process(train: TrainConfig) -> None:
-    """Reset what earlier runs in this process may have changed, and the thread count, which accelerate sets."""
+    """Reset what earlier runs in this process may have changed, and the thread count, which accelerate changes."""
     torch.set_num_threads(train.threads)
-    threadpool_limits(train.threads, user_api="blas")  # NumPy's, for the eigenvalues of a Frechet distance
+    threadpool_limits(train.threads, user_api="blas")  # for NumPy: the eigenvalues of a Frechet distance
     torch.set_default_dtype(torch.float32)
     torch.set_default_device(None)
     torch.set_grad_enabled(True)

@@ -1,7 +1,7 @@
-"""The state of a model that processes share out, on disk: each writes what it has, and any number of them read it.
+"""The state of a sharded model on disk: each process writes its part, and any number of processes can read it.
 
-By PyTorch's distributed checkpoints, in safetensors: its own format would be a pickle. ``outline.pt`` beside them is
-what a checkpoint of one process is, with tensors that have shapes and no values.
+Uses PyTorch's distributed checkpoints, stored as safetensors because PyTorch's own format would be a pickle.
+``outline.pt`` beside them is a checkpoint like that of a single process, but its tensors have shapes and no values.
 """
 
 import os
@@ -30,9 +30,9 @@ OUTLINE = "outline.pt"
 
 
 def write_shards(folder: Path, state: dict[str, Any]) -> None:
-    """Write ``state``: nested dicts and lists of plain data and tensors, which are sharded or the same everywhere.
+    """Write ``state``: nested dicts and lists of plain data and tensors, each sharded or the same in every process.
 
-    All processes call it; what is not sharded is written as process 0 has it. What one of them raises, all raise.
+    All processes must call this; process 0's copy of anything unsharded is written. If one process raises, all do.
     """
     tensors: dict[str, Tensor] = {}
     first: dict[Any, str] = {}
@@ -44,14 +44,14 @@ def write_shards(folder: Path, state: dict[str, Any]) -> None:
         if (one := first.setdefault(memory, name)) == name:
             tensors[name] = tensor
         else:
-            tied[name] = one  # safetensors takes no tensor twice
+            tied[name] = one  # safetensors does not store a tensor twice
         return torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")
 
     outline = with_tensors(state, keep)
     writer = HuggingFaceStorageWriter(str(folder), save_distributed=True)
     try:
         save(tensors, storage_writer=writer, planner=DefaultSavePlanner(dedup_save_to_lowest_rank=True))
-    except CheckpointException as failed:  # no Exception, and the same in all processes
+    except CheckpointException as failed:  # not an Exception, and the same in all processes
         error, _ = next(iter(failed.failures.values()))
         raise error from failed
     if dist.get_rank() == 0:
@@ -63,16 +63,16 @@ def write_shards(folder: Path, state: dict[str, Any]) -> None:
 
 
 def read_outline(folder: Path) -> dict[str, Any]:
-    """What ``write_shards`` was given as "state", with tensors of the device ``meta``, and as "tied", by name, of which
-    other one a tensor is but another name.
+    """Under "state", what ``write_shards`` was given, with tensors on the device ``meta``; under "tied", a mapping from
+    each tensor name that is an alias to the name under which that tensor is stored.
     """
     outline: dict[str, Any] = torch.load(folder / OUTLINE, weights_only=True)
     return outline
 
 
 def read_shards(folder: Path, place: Callable[[str, Tensor], Tensor]) -> dict[str, Any]:
-    """What ``write_shards`` was given; ``place`` makes the tensor that one of that name, shape and dtype is read into,
-    sharded or not. Nobody waits for other processes.
+    """What ``write_shards`` was given. ``place(name, like)`` makes the tensor, sharded or not, into which the stored
+    tensor of that name, shape and dtype is read. Does not wait for other processes.
     """
     outline = read_outline(folder)
     tensors: dict[str, Tensor] = {}
@@ -91,9 +91,10 @@ def read_shards(folder: Path, place: Callable[[str, Tensor], Tensor]) -> dict[st
 
 
 def read_sharded(checkpoint: Path, model: nn.Module, optimizer: Optimizer) -> dict[str, Any]:
-    """What a checkpoint of any number of processes holds, laid out as this sharded ``model`` and its optimizer are.
+    """What a checkpoint holds, whatever number of processes wrote it, laid out like this sharded ``model`` and its
+    optimizer.
 
-    State of a parameter's shape is shared out like the parameter; all other state is whole in each process.
+    State with the shape of its parameter is sharded like the parameter; each process holds all other state in full.
     """
     named = dict(model.named_parameters(remove_duplicate=False))
     trained = [weight for group in optimizer.param_groups for weight in group["params"]]
@@ -113,8 +114,8 @@ def read_sharded(checkpoint: Path, model: nn.Module, optimizer: Optimizer) -> di
 
     def share(name: str, whole: Tensor) -> Tensor:
         if lies := layout(name, whole.shape):
-            whole = distribute_tensor(whole, *lies, src_data_rank=None)  # all have read the same
-        return whole.clone()  # what is not ours of the file need not stay in memory
+            whole = distribute_tensor(whole, *lies, src_data_rank=None)  # all processes have read the same file
+        return whole.clone()  # so that other processes' parts of the file need not stay in memory
 
     if checkpoint.is_dir():
         return read_shards(checkpoint, make)
@@ -124,8 +125,8 @@ def read_sharded(checkpoint: Path, model: nn.Module, optimizer: Optimizer) -> di
 
 
 def with_tensors(state: Any, put: Callable[[str, Tensor], Tensor], name: str = "") -> Any:
-    """A copy of nested dicts, lists and tuples with ``put(name, tensor)`` in the place of each tensor; the name is such
-    as ``optimizer.state.3.exp_avg``.
+    """A copy of nested dicts, lists and tuples with each tensor replaced by ``put(name, tensor)``; names are like
+    ``optimizer.state.3.exp_avg``.
     """
     if isinstance(state, Tensor):
         return put(name, state)

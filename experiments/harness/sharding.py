@@ -1,8 +1,8 @@
-"""One model over several processes: each keeps its share of every weight, gradient and momentum (``run.shards``).
+"""Shard a model over several processes: each keeps its part of every weight, gradient and momentum (``run.shards``).
 
-PyTorch's ``fully_shard`` (FSDP2). The weights of one layer at a time are gathered for its forward and its backward
-pass. Autocast stays what decides the precision, so that the numbers are those of a run without shards but for the order
-of their sums.
+Uses PyTorch's ``fully_shard`` (FSDP2), which gathers the weights of one layer at a time for its forward and backward
+pass. Autocast still decides the precision, so the numbers are those of an unsharded run except for the order of
+summation.
 """
 
 import math
@@ -17,10 +17,11 @@ from torch.distributed.tensor import DTensor
 
 
 def prepare(model: nn.Module, accelerator: Accelerator, shards: int) -> nn.Module:
-    """``model`` on the device, and in a wrapper that averages gradients over the processes of the run. Its weights lie
-    whole in each process or, where ``shards`` is above 1, are shared out by so many processes, which divides all.
+    """Move ``model`` to the device and wrap it so that gradients are averaged over the run's processes. Each process
+    holds all weights or, if ``shards`` is above 1, they are sharded over that many processes; the number of processes
+    must be a multiple of it.
 
-    Every process brings the same weights.
+    Every process must pass the same weights.
     """
     if shards == 1:
         prepared: nn.Module = accelerator.prepare(model)
@@ -29,21 +30,21 @@ def prepare(model: nn.Module, accelerator: Accelerator, shards: int) -> nn.Modul
     shape = {"shard": shards} if replicas == 1 else {"replica": replicas, "shard": shards}
     mesh = init_device_mesh(accelerator.device.type, tuple(shape.values()), mesh_dim_names=tuple(shape))
     for parameter in model.parameters():
-        parameter.data = parameter.data.contiguous()  # fully_shard takes no kernels that lie channels_last
+        parameter.data = parameter.data.contiguous()  # fully_shard rejects channels_last kernels
     for layer in _layers(model):
         fully_shard(layer, mesh=mesh, reshard_after_forward=True)
     fully_shard(model, mesh=mesh, reshard_after_forward=False)
-    prepared = accelerator.prepare_model(model, evaluation_mode=True)  # for autocast alone
+    prepared = accelerator.prepare_model(model, evaluation_mode=True)  # only for autocast
     return prepared
 
 
 def is_sharded(model: nn.Module) -> bool:
-    """Whether each process has a share of the weights only."""
+    """Whether each process holds only a part of the weights."""
     return isinstance(model, FSDPModule)
 
 
 def _layers(model: nn.Module) -> Iterator[nn.Module]:
-    """What a ModuleList holds, inner ones first: the layers of a transformer. All else is gathered with the model."""
+    """Members of each ModuleList, inner ones first: a transformer's layers. The rest is gathered with the model."""
     for child in model.children():
         yield from _layers(child)
     if isinstance(model, nn.ModuleList):
@@ -52,9 +53,10 @@ def _layers(model: nn.Module) -> Iterator[nn.Module]:
 
 @contextmanager
 def more_to_come(model: nn.Module, accelerator: Accelerator) -> Iterator[None]:
-    """For backward passes before the last one of a step: processes with the same weights exchange gradients only then.
+    """For every backward pass of a step but the last: processes with the same weights exchange gradients only in the
+    last one.
 
-    Those that share a model out do so after each, or they would hold the gradients of the whole of it.
+    Processes that shard a model exchange them in every pass; otherwise each would hold gradients for all its weights.
     """
     if not isinstance(model, FSDPModule):
         with accelerator.no_sync(model):
@@ -66,14 +68,14 @@ def more_to_come(model: nn.Module, accelerator: Accelerator) -> Iterator[None]:
 
 
 def clip_gradients(model: nn.Module, max_norm: float | None, accelerator: Accelerator) -> Tensor:
-    """Scale the gradients so that the norm of all together is at most ``max_norm``; returns what it was, a scalar."""
+    """Scale the gradients so that their total norm is at most ``max_norm``; returns the norm before that, a scalar."""
     norm: Tensor = accelerator.clip_grad_norm_(model.parameters(), max_norm or math.inf)
     return norm.full_tensor() if isinstance(norm, DTensor) else norm
 
 
 @contextmanager
 def whole(model: nn.Module) -> Iterator[None]:
-    """Meanwhile each process has all weights, to look at and to run as often as it likes: nobody waits for others."""
+    """Inside the context, each process holds all weights and can read and run them without waiting for others."""
     if not isinstance(model, FSDPModule):
         yield
         return

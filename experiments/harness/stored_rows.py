@@ -1,4 +1,4 @@
-"""Rows that are computed once, chunk by chunk, into a file: more than memory holds, and a kill loses little."""
+"""Rows computed once, in chunks, and stored in a file: they need not fit in memory, and a kill loses little."""
 
 import hashlib
 import json
@@ -14,17 +14,17 @@ from experiments.harness.prepared_data import PreparedData, cached, write_manife
 from experiments.harness.record import write_aside
 
 SAVE_EVERY_S = 60.0
-"""A kill -9 loses the rows of so many seconds; a signal that a process can hear, none."""
+"""A kill -9 loses at most the rows of this many seconds; a signal that the process can handle loses none."""
 
 
 def stored_rows(
     name: str, identity: str, cache_dir: Path, array: str, count: int, compute: Callable[[int], Iterator[np.ndarray]]
 ) -> PreparedData:
-    """The ``array`` of ``count`` rows that ``compute`` gives, from the cache if it was computed before under this
-    ``name`` and ``identity``, which must tell everything that it depends on.
+    """The ``array`` of ``count`` rows that ``compute`` yields, or its cached copy if it was computed before under this
+    ``name`` and ``identity``, which must cover everything that the rows depend on.
 
-    ``compute(first)`` gives consecutive chunks of rows, all of one dtype, from row ``first`` on: 0, or the number of
-    rows that a killed process left. Processes that want the same rows wait for the first.
+    ``compute(first)`` yields consecutive chunks of rows, all of one dtype, starting at row ``first``: 0, or the number
+    of rows that a killed process left. If several processes want the same rows, one computes them and the others wait.
     """
 
     def make(work_dir: Path) -> None:
@@ -46,7 +46,7 @@ def stored_rows(
                 if rows is None:
                     shape = (count, *chunk.shape[1:])
                     rows = np.lib.format.open_memmap(path, "w+", dtype=chunk.dtype, shape=shape)
-                    with path.open("r+b") as file:  # else a full disk kills the process (SIGBUS) at some later chunk
+                    with path.open("r+b") as file:  # otherwise a full disk kills the process (SIGBUS) at a later chunk
                         os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
                 rows[done : done + len(chunk)] = chunk
                 done += len(chunk)

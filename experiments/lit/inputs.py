@@ -1,4 +1,4 @@
-"""The image tower's inputs: pixels of images by index."""
+"""The image tower's inputs: image pixels, by index."""
 
 from dataclasses import dataclass
 
@@ -17,12 +17,12 @@ def whole_picture(size: int) -> v2.Compose:
 
 @dataclass(frozen=True)
 class Pixels:
-    """Inputs uint8 ``[N, 3, size, size]``."""
+    """Maps indices to the resized images as inputs, uint8 ``[N, 3, size, size]``."""
 
     pictures: Pictures
     size: int
 
     def __call__(self, numbers: np.ndarray) -> Tensor:
-        """Those pictures."""
+        """The images with these indices."""
         resize = whole_picture(self.size)
         return torch.stack([resize(self.pictures[int(number)]) for number in numbers])

@@ -1,4 +1,4 @@
-"""Frozen networks or parts of networks, and their outputs, which are computed once."""
+"""Frozen networks or parts of networks, and their outputs, which are computed only once."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -23,7 +23,7 @@ LOCKED_BATCH_SIZE = 64
 """Inputs per forward pass of a frozen part; up to rounding, it only affects speed."""
 
 Inputs = Callable[[np.ndarray], Tensor]
-"""Indices, int64 [N], to a network's inputs: [N, ...]"""
+"""Maps indices, int64 [N], to a network's inputs, [N, ...]."""
 
 
 @dataclass(frozen=True)
@@ -44,12 +44,12 @@ class HalfRows:
     array: np.ndarray
 
     def __call__(self, numbers: np.ndarray) -> Tensor:
-        """Those rows."""
+        """The rows with these indices, as float32."""
         return torch.from_numpy(self.array[numbers]).view(torch.bfloat16).float()
 
 
 def joined(first: Inputs, count: int, second: Inputs) -> Inputs:
-    """Inputs 0 to ``count - 1`` of the first, followed by those of the second."""
+    """Inputs 0 to ``count - 1`` of ``first``, followed by those of ``second``."""
 
     def inputs(numbers: np.ndarray) -> Tensor:
         of_first = numbers < count
@@ -78,7 +78,7 @@ class Locked(nn.Module):
 
 
 def build_locked(config: Any, weights: Weights) -> nn.Module:
-    """Instantiate ``config`` in eval mode. Without weights it is random, but the same for every run and seed."""
+    """Instantiate ``config`` in eval mode. Without weights it is random, but identical for every run and seed."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
         locked: nn.Module = instantiate(config, _convert_="all")
@@ -102,19 +102,19 @@ class LockedPart:
     """A frozen part of a network, and where its outputs are cached."""
 
     identity: str
-    """identifies everything its outputs depend on besides the inputs"""
+    """identifies everything that its outputs depend on besides the inputs"""
     build: Callable[[], nn.Module]
     device: torch.device
     cache_dir: Path
     fingerprints: dict[str, str]
     """receives the fingerprints of the outputs, by their folder in the cache"""
     bf16: bool
-    """whether to compute and store the outputs in bfloat16, in half the space"""
+    """whether to compute and store the outputs in bfloat16, which halves the space"""
     workers: int
     """number of processes that prepare the inputs"""
 
     def outputs(self, inputs: Inputs, count: int, fingerprint: str) -> Inputs:
-        """The outputs for inputs 0 to ``count - 1``, float32, computed unless they are in the cache.
+        """The outputs for inputs 0 to ``count - 1``, as float32, from the cache or computed and cached.
 
         ``fingerprint`` identifies the inputs.
         """
@@ -132,7 +132,7 @@ class LockedPart:
         return HalfRows(rows) if self.bf16 else Rows(rows)
 
     def _all(self, inputs: Inputs, count: int, first: int) -> Iterator[np.ndarray]:
-        """Batches of outputs from input ``first`` on: float32, or the bits of bfloat16 as int16."""
+        """Batches of outputs, starting at input ``first``: float32, or the bits of bfloat16 as int16."""
         module = self.build().to(self.device)
         starts = range(first, count, LOCKED_BATCH_SIZE)
         loader = ShieldedLoader(_Batches(inputs, count), starts, self.workers, pin=self.device.type == "cuda")

@@ -1,6 +1,6 @@
 """The identity of a study, and the name of its folder.
 
-Two studies that differ in anything except rounding have different identities; a published study is replaced only by the
+Studies that differ in anything but rounding have different identities; a published study can be replaced only by the
 same study.
 """
 
@@ -20,13 +20,13 @@ from experiments.harness.sources import has_own_code, own_digest
 from experiments.study.replicates import read_replicate, replicate_path
 
 NOT_IN_NAME = ("scale", "experiment", "data.places", "study.numbers")
-"""Overrides that are already part of the folder's path, or that only say where data come from; the groups run and hydra
-do not count either."""
+"""Overrides left out of the name because they are already in the folder's path or only say where data come from; those
+of the groups run and hydra are left out too."""
 LONGEST_NAME = 100
-"""Longest readable folder name, in characters; beyond it, a hash replaces the overrides."""
+"""Maximum length of a readable folder name, in characters; beyond that, a hash replaces the overrides."""
 
 ROUNDING = ("threads", "instruction_set")
-"""Settings of ``train`` that affect how a run rounds, and so its last bits, but not what a study compares."""
+"""``train`` settings that affect rounding, and so the last bits of a run, but not what a study compares."""
 DECISIONS = (
     "reference",
     "replicates",
@@ -39,13 +39,13 @@ DECISIONS = (
     "margin_percent",
     "margin",
 )
-"""Keys of the group ``study`` that affect the search, the draws or the verdict."""
+"""Keys of the ``study`` group that affect the search, the draws or the verdict."""
 
 
 def study_name(cfg: DictConfig, plain: DictConfig, overrides: Sequence[str], contestants: Sequence[str]) -> str:
-    """The experiment's name, followed by every override that changes it, with its resolved value.
+    """The experiment's name, followed by every override that changes the config, with its resolved value.
 
-    ``cfg`` is the study's config, ``plain`` that of its experiment without overrides. The result consists of letters,
+    ``cfg`` is the study's config, ``plain`` that of its experiment without overrides. The result contains only letters,
     digits and ``=.,_-``.
     """
     leaf = str(cfg.experiment).rsplit("/", 1)[-1]
@@ -104,7 +104,7 @@ def check_folder(directory: Path, identity: Mapping[str, Any]) -> None:
         theirs = dict(json.loads(path.read_bytes())["identity"])
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise ConfigError(
-            f"{path} is damaged, so it is not known which study is published there: delete the folder, or publish "
+            f"{path} is damaged, so it is unclear which study is published there: delete the folder, or publish "
             "this one elsewhere (run.results_dir=<folder>)."
         ) from error
     differences = list(_differences(theirs, identity))
@@ -125,14 +125,14 @@ def check_sources(directory: Path, published: Sequence[int], configs: Mapping[st
             then = str(json.loads(run.status).get("sources_digest")).partition("-")[2]
             if run.optimizer in own and then != own[run.optimizer]:
                 raise ConfigError(
-                    f"Replicate {number} in {directory} was made by other code of {run.optimizer} (digest {then}, here "
-                    f"{own[run.optimizer]}). FRESH=1 (run.fresh=true) runs the requested replicates anew; to keep the "
-                    "published ones, give the changed optimizer another name."
+                    f"Replicate {number} in {directory} was made by different code of {run.optimizer} (digest {then}, "
+                    f"here {own[run.optimizer]}). FRESH=1 (run.fresh=true) reruns the requested replicates; to keep "
+                    "the published ones, rename the changed optimizer."
                 )
 
 
 def _differences(theirs: Any, ours: Any, where: str = "") -> Any:
-    """``key: published value, here value`` for keys that both have; the contestants must be the same."""
+    """``key: published value, here value`` for each shared key whose values differ; the contestants must match."""
     if not (isinstance(theirs, Mapping) and isinstance(ours, Mapping)):
         if theirs is not None and json.dumps(theirs) != json.dumps(ours):
             yield f"{where}: published {json.dumps(theirs)}, here {json.dumps(ours)}"

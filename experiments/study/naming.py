@@ -1,4 +1,4 @@
-"""The configs and directories of a study's runs, hundreds of them, without composing and opening the same again."""
+"""Configs and directories of a study's hundreds of runs, without composing a config or opening data repeatedly."""
 
 import json
 import re
@@ -15,17 +15,17 @@ from experiments.harness.config import resolved
 from experiments.harness.entry import check_whole, directory_of, opened
 
 Compose = Callable[[list[str]], DictConfig]
-"""Overrides to a run's config, as the launcher's jobs will see it."""
+"""Maps overrides to a run's config, as the launcher's jobs will see it."""
 
 VALUE = re.compile(r"(seed|test|[A-Za-z_]\w*(\.\w+)+)=(?!\s*\{)")
-"""Overrides that choose no group, and put one value in the place of another instead of merging two"""
+"""Overrides that do not choose a group, and that replace a value instead of merging into one."""
 
 
 class Naming:
-    """What ``locate`` of experiments/harness/entry.py would give for each run, in a twentieth of its time.
+    """Gives what ``locate`` in experiments/harness/entry.py would for each run, in a twentieth of the time.
 
-    Runs whose overrides differ only in the values that stand last have one config composed by Hydra, which takes 0.1 s.
-    In that each run sets what the one before had otherwise.
+    Hydra composes a config (0.1 s) only once for all runs whose overrides differ only in their trailing values. Each
+    run then sets the values in it that differ from the previous run's.
     """
 
     def __init__(self, compose: Compose) -> None:

@@ -1,4 +1,4 @@
-"""Several processes of one run, as forks of the test process, which has imported all that they would import."""
+"""Run several processes of one run as forks of the test process, which has already imported what they need."""
 
 import os
 import socket
@@ -12,7 +12,7 @@ from experiments.harness import entry
 
 
 def in_processes(number: int, work: Callable[[], object]) -> list[int]:
-    """The exit codes of ``number`` processes that carry out ``work`` together, minus the signal that ended one."""
+    """Exit codes of ``number`` processes that do ``work`` together; -N for a process that signal N killed."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -31,7 +31,7 @@ def _carry_out(rank: int, number: int, port: int, work: Callable[[], object]) ->
     entry.IS_MAIN_PROCESS = rank == 0
     try:
         work()
-        # Python's own end aborts now and then where one of gloo's threads still holds a tensor (pytorch issue 190489).
+        # Python sometimes aborts at exit if one of gloo's threads still holds a tensor (pytorch issue 190489).
         dist.barrier()
     except BaseException:
         traceback.print_exc()

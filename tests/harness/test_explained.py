@@ -1,4 +1,4 @@
-"""What a broken module of one's own is told to be broken by."""
+"""The error message for a user's own module that is broken."""
 
 from pathlib import Path
 
@@ -9,9 +9,7 @@ from hydra.utils import instantiate
 from experiments.harness.explained import explained
 
 
-def test_the_first_cause_of_a_module_that_cannot_be_imported_is_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_message_names_the_root_cause_of_a_failed_import(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "my_broken_module.py").write_text("import no_such_package\n")
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(InstantiationException) as raised:

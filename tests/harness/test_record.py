@@ -27,7 +27,7 @@ def hold(
         release.wait(60)
 
 
-def test_a_directory_that_another_process_holds_is_refused_with_its_pid(
+def test_a_directory_held_by_another_process_is_refused_with_its_pid(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(record, "LOCK_WAIT_S", 0.2)
@@ -45,10 +45,10 @@ def test_a_directory_that_another_process_holds_is_refused_with_its_pid(
         holder.join()
     assert not is_held(tmp_path)
     with RunRecord(tmp_path, "digest", {}):
-        pass  # and is free afterwards
+        pass  # it is free again afterwards
 
 
-def test_a_run_that_never_began_is_not_held(tmp_path: Path) -> None:
+def test_a_run_that_never_started_is_not_held(tmp_path: Path) -> None:
     assert not is_held(tmp_path)
 
 
@@ -66,13 +66,13 @@ def test_a_torn_last_line_is_not_read(tmp_path: Path) -> None:
     assert read_metrics(tmp_path) == [{"step": 1}, {"step": 2}]
 
 
-def test_a_value_that_is_not_finite_is_never_written(tmp_path: Path) -> None:
+def test_a_non_finite_value_is_never_written(tmp_path: Path) -> None:
     with RunRecord(tmp_path, "digest", {}) as run, pytest.raises(ValueError, match="JSON compliant"):
         run.append({"train/loss": float("nan")})
     assert (tmp_path / "metrics.jsonl").read_text() == ""
 
 
-def test_a_run_of_other_sources_is_refused_by_name_and_fresh_sets_it_aside(
+def test_a_run_made_by_different_sources_is_refused_by_name_and_fresh_sets_it_aside(
     make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cfg = make_config()
@@ -88,7 +88,7 @@ def test_a_run_of_other_sources_is_refused_by_name_and_fresh_sets_it_aside(
     assert rows(aside) == before
 
 
-def test_a_run_that_failed_before_its_first_row_gives_way_to_mended_sources(
+def test_a_run_that_failed_before_its_first_row_is_replaced_once_the_sources_are_fixed(
     make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cfg = make_config("optimizer._target_=json.loads")
@@ -104,27 +104,27 @@ def test_a_run_that_failed_before_its_first_row_gives_way_to_mended_sources(
     assert len(list((directory.parent / ".superseded").iterdir())) == 1
 
 
-def test_fresh_starts_anew_where_the_sources_are_the_same_and_keeps_what_it_has_begun(make_config: MakeConfig) -> None:
+def test_fresh_reruns_once_even_if_the_sources_are_the_same(make_config: MakeConfig) -> None:
     execute(make_config())
     cfg = make_config("run.fresh=true")
     directory = locate(cfg)[2]
     before = (directory / "metrics.jsonl").stat().st_ino
     execute(cfg)
-    began = (directory / "metrics.jsonl").stat().st_ino
-    assert began != before
+    started = (directory / "metrics.jsonl").stat().st_ino
+    assert started != before
     execute(cfg)  # another study, or another part of this one, needs the same run
-    assert (directory / "metrics.jsonl").stat().st_ino == began
+    assert (directory / "metrics.jsonl").stat().st_ino == started
     assert len(list((directory.parent / ".superseded").iterdir())) == 1
 
 
-def test_the_environment_holds_neither_host_nor_user_nor_path() -> None:
+def test_the_environment_contains_no_host_user_or_path() -> None:
     text = json.dumps(provenance.environment("digest"))
     assert os.uname().nodename not in text
     assert str(provenance.ROOT) not in text
     assert str(Path.home()) not in text
 
 
-def test_a_run_directory_of_another_process_is_one_sentence_on_the_command_line(
+def test_a_held_run_directory_is_reported_in_one_sentence_on_the_command_line(
     make_config: MakeConfig, command_line: list[str]
 ) -> None:
     plain, _, directory = locate(make_config())
@@ -134,7 +134,7 @@ def test_a_run_directory_of_another_process_is_one_sentence_on_the_command_line(
     assert result.stderr.strip().splitlines()[-1].startswith(f"error: The run {directory} is held by another process")
 
 
-def test_fresh_does_not_pull_the_folder_from_under_a_live_run(
+def test_fresh_does_not_take_the_folder_from_a_live_run(
     make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(record, "LOCK_WAIT_S", 0.2)
@@ -147,22 +147,22 @@ def test_fresh_does_not_pull_the_folder_from_under_a_live_run(
     assert len(list((directory.parent / ".superseded").iterdir())) == 1
 
 
-def test_who_waits_for_a_folder_that_is_set_aside_holds_the_new_one(tmp_path: Path) -> None:
+def test_a_process_waiting_for_a_folder_that_is_set_aside_gets_the_new_one(tmp_path: Path) -> None:
     directory = tmp_path / "run"
     holder = take_lock(directory)
 
-    def set_aside_and_let_go() -> None:
+    def set_aside_and_release() -> None:
         time.sleep(0.3)
         directory.rename(tmp_path / "aside")
         holder.close()
 
-    threading.Thread(target=set_aside_and_let_go).start()
+    threading.Thread(target=set_aside_and_release).start()
     with take_lock(directory):
         assert is_held(directory)
         assert not is_held(tmp_path / "aside")
 
 
-def test_a_run_that_another_process_has_finished_meanwhile_is_not_opened_again(make_config: MakeConfig) -> None:
+def test_a_run_that_another_process_has_finished_in_the_meantime_is_left_untouched(make_config: MakeConfig) -> None:
     cfg = make_config()
     execute(cfg)
     plain, _, directory = locate(cfg)
@@ -172,7 +172,7 @@ def test_a_run_that_another_process_has_finished_meanwhile_is_not_opened_again(m
     assert {path.name: path.read_bytes() for path in directory.iterdir() if path.name != "lock"} == before
 
 
-def test_what_a_killed_process_left_goes_when_the_run_is_opened(tmp_path: Path) -> None:
+def test_leftovers_of_a_killed_process_are_removed_when_the_run_is_opened(tmp_path: Path) -> None:
     for name in (".checkpoint.123", ".status.json.99", ".hidden"):
         (tmp_path / name).touch()
     with RunRecord(tmp_path, "digest", {}):
@@ -187,17 +187,17 @@ def flip(path: Path) -> None:
 
 DAMAGES: dict[str, Callable[[Path], object]] = {
     "empty status": lambda run: (run / "status.json").write_text(""),
-    "status of another shape": lambda run: (run / "status.json").write_text("[]"),
+    "status of the wrong type": lambda run: (run / "status.json").write_text("[]"),
     "no metrics": lambda run: (run / "metrics.jsonl").unlink(),
-    "cut metrics": lambda run: os.truncate(run / "metrics.jsonl", 100),
+    "truncated metrics": lambda run: os.truncate(run / "metrics.jsonl", 100),
     "flipped metrics": lambda run: flip(run / "metrics.jsonl"),
-    "more metrics": lambda run: (run / "metrics.jsonl").open("a").write('{"step": 1, "val/top1": 99.0}\n'),
+    "extra metrics": lambda run: (run / "metrics.jsonl").open("a").write('{"step": 1, "val/top1": 99.0}\n'),
     "edited config": lambda run: (run / "config.yaml").write_text(
         (run / "config.yaml").read_text().replace("seed: 0", "seed: 7")
     ),
-    "config of another shape": lambda run: (run / "config.yaml").write_text("- 1\n"),
+    "config of the wrong type": lambda run: (run / "config.yaml").write_text("- 1\n"),
     "no config": lambda run: (run / "config.yaml").unlink(),
-    "cut environment": lambda run: os.truncate(run / "environment.json", 9),
+    "truncated environment": lambda run: os.truncate(run / "environment.json", 9),
     "flipped checkpoint": lambda run: flip(max(run.glob("step-*.pt"))),
     "empty checkpoint": lambda run: max(run.glob("step-*.pt")).write_bytes(b""),
     "no last checkpoint": lambda run: max(run.glob("step-*.pt")).unlink(),
@@ -211,9 +211,7 @@ def last_weights(directory: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_finished_run_whose_record_is_damaged_ends_again_in_the_same_bits(
-    make_config: MakeConfig, damage: str
-) -> None:
+def test_a_finished_run_with_a_damaged_record_is_redone_bit_for_bit(make_config: MakeConfig, damage: str) -> None:
     cfg = make_config()
     execute(cfg)
     directory = locate(cfg)[2]
@@ -230,13 +228,13 @@ def test_a_finished_run_whose_record_is_damaged_ends_again_in_the_same_bits(
     assert find_damage(directory, status) is None
 
 
-def test_without_git_it_is_not_known_whether_the_sources_were_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_git_the_commit_and_dirty_state_are_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     found = provenance.environment("digest")
     assert (found["git_sha"], found["git_dirty"]) == (None, None)
 
 
-def test_losses_of_examples_that_were_cut_or_flipped_anywhere_are_damage(make_config: MakeConfig) -> None:
+def test_truncated_or_flipped_example_losses_are_detected_as_damage(make_config: MakeConfig) -> None:
     cfg = make_config()
     execute(cfg)
     directory = locate(cfg)[2]
@@ -250,7 +248,7 @@ def test_losses_of_examples_that_were_cut_or_flipped_anywhere_are_damage(make_co
         assert find_damage(directory, status) == "example_losses.npz is damaged", size
     for place in range(0, len(content), len(content) // 60):
         path.write_bytes(content[:place] + bytes([content[place] ^ 0x21]) + content[place + 1 :])
-        if find_damage(directory, status) is None:  # such as a different date of a file in the archive
+        if find_damage(directory, status) is None:  # such as a flip in the date of a file in the archive
             assert read_example_losses(directory)[1].tolist() == losses, place
     path.unlink()
     assert find_damage(directory, status) == "example_losses.npz is damaged"

@@ -1,6 +1,6 @@
-"""A model that processes share out (run.shards) against the same run in one process.
+"""A sharded model (run.shards) against the same run in one process.
 
-What differs is the order of sums, in float32: of the gradients over micro-batches, of the norm, and of evaluations.
+Only the order of float32 sums differs: of gradients over micro-batches, of the gradient norm, and of evaluations.
 """
 
 import os
@@ -32,7 +32,7 @@ from tests.harness.several import in_processes
 
 
 class Layered(nn.Module):
-    """Layers in a ModuleList, a weight that two have, one that is not trained, and sizes that 2 does not divide."""
+    """Has layers in a ModuleList, a tied weight, a frozen layer, and sizes that 2 does not divide."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -81,10 +81,10 @@ def assert_same_numbers(ours: list[dict[str, Any]], theirs: list[dict[str, Any]]
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_two_processes_that_share_a_model_out_train_what_one_trains(
+def test_a_model_sharded_over_two_processes_trains_as_in_one(
     make_config: MakeConfig, tmp_path: Path, optimizer: str
 ) -> None:
-    """Clipping, measure_step and evaluation among it: of 60 and 100 samples in batches of 250, process 1 has none."""
+    """Covers clipping, measure_step and evaluation; 60 and 100 samples in batches of 250 leave process 1 with none."""
     settings = [*SETTINGS, *OPTIMIZERS[optimizer]]
     expected = run_alone(make_config(*settings, f"run.runs_dir={tmp_path}/alone"))
     cfg = make_config(*settings, "run.shards=2")
@@ -92,14 +92,14 @@ def test_two_processes_that_share_a_model_out_train_what_one_trains(
     assert_same_numbers(rows(locate(cfg)[2]), expected)
 
 
-def test_what_two_processes_saved_goes_on_in_one_and_in_four(
+def test_a_run_of_two_processes_resumes_in_one_and_then_in_four(
     make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Killed by SIGKILL each time, a step after a checkpoint; the four are two pairs that share a model each."""
+    """SIGKILL ends the first two one step after a checkpoint; the four processes are two replicas of two shards."""
     settings = [*SETTINGS, "optimizer=lion", "+optimizer.momentum_dtype=bfloat16"]
     expected = run_alone(make_config(*settings, f"run.runs_dir={tmp_path}/alone"))
     directory = locate(make_config(*settings))[2]
-    # Four micro-batches a step. One process alone writes a file, several write a folder.
+    # There are four micro-batches a step. One process writes a file; several write a folder.
     for processes, shards, steps, suffix in ((2, 2, 5, ".sharded"), (1, 1, 5, ".pt")):
         cfg = make_config(*settings, f"run.shards={shards}")
         monkeypatch.setenv("KILLED_AT_FORWARD", str(steps * 4 // processes + 1))
@@ -112,7 +112,7 @@ def test_what_two_processes_saved_goes_on_in_one_and_in_four(
     assert_same_numbers(rows(directory), expected)
 
 
-def test_a_process_that_is_killed_while_all_save_leaves_the_checkpoint_before(
+def test_a_process_killed_while_all_save_leaves_the_previous_checkpoint(
     make_config: MakeConfig, tmp_path: Path
 ) -> None:
     settings = [*SETTINGS, "optimizer=adamw"]
@@ -132,14 +132,14 @@ def test_a_process_that_is_killed_while_all_save_leaves_the_checkpoint_before(
             patch.setattr(sharded_files, "save", save)
             execute(cfg)
 
-    assert in_processes(2, run_until_killed) == [1, -signal.SIGKILL]  # the other one finds nobody to talk to
+    assert in_processes(2, run_until_killed) == [1, -signal.SIGKILL]  # the other process loses its peer
     assert [path.name.split("-")[1] for path in checkpoints(directory)] == ["00000004"]
     assert in_processes(2, lambda: execute(cfg)) == [0, 0]
     assert_same_numbers(rows(directory), expected)
     assert not list(directory.glob(".checkpoint.*"))
 
 
-def test_a_full_disk_of_one_process_is_one_sentence_in_all_and_loses_nothing(tmp_path: Path) -> None:
+def test_a_full_disk_in_one_process_is_reported_in_one_sentence_by_all_and_loses_nothing(tmp_path: Path) -> None:
     def save_twice() -> None:
         dist.init_process_group("gloo")
         mesh = init_device_mesh("cpu", (2,))
@@ -158,7 +158,7 @@ def test_a_full_disk_of_one_process_is_one_sentence_in_all_and_loses_nothing(tmp
     assert torch.equal(weights, torch.arange(2000.0))
 
 
-def test_a_finished_sharded_run_is_read_like_any_other_and_damage_to_it_is_found(
+def test_a_finished_sharded_run_reads_like_any_other_and_damage_to_it_is_found(
     make_config: MakeConfig, tmp_path: Path
 ) -> None:
     settings = [*SETTINGS, "optimizer=lion", "train.steps=6"]
@@ -181,18 +181,16 @@ def test_a_finished_sharded_run_is_read_like_any_other_and_damage_to_it_is_found
     (shard,) = newest.glob("shard-00002-*")
     shard.write_bytes(shard.read_bytes()[:-1] + b"?")
     assert find_damage(directory, status) == f"{newest.name} is corrupt"
-    assert load_checkpoint(directory) is not None  # the one before
+    assert load_checkpoint(directory) is not None  # the previous one
 
 
 @pytest.mark.parametrize("setting", ["train.ema_decay=0.9", "train.compile=true", "flatness.draws=2"])
-def test_what_needs_all_weights_in_one_place_is_refused_at_once(make_config: MakeConfig, setting: str) -> None:
+def test_settings_that_need_all_weights_in_one_place_are_refused_at_once(make_config: MakeConfig, setting: str) -> None:
     key = setting.partition("=")[0]
-    with pytest.raises(ConfigError, match=f"run.shards=2 shares the weights of a model out, but {key}="):
+    with pytest.raises(ConfigError, match=f"run.shards=2 shards the weights of a model, but {key}="):
         locate(make_config(*SETTINGS, "run.shards=2", setting))
 
 
-def test_a_number_of_processes_that_shards_do_not_divide_is_refused(make_config: MakeConfig) -> None:
-    with pytest.raises(
-        ConfigError, match=r"run.shards=3 shares a model out over so many processes, but this run has 1"
-    ):
+def test_a_number_of_processes_that_is_not_a_multiple_of_shards_is_refused(make_config: MakeConfig) -> None:
+    with pytest.raises(ConfigError, match=r"run.shards=3 shards a model over 3 processes, but this run has 1"):
         make_accelerator(make_config(*SETTINGS, "run.shards=3"))

@@ -1,4 +1,4 @@
-"""What a start imports: a run waits for every library before its first step, and keeps it in memory to its end."""
+"""What a run imports: it waits for every library before its first step and keeps it in memory until the end."""
 
 import subprocess
 import sys
@@ -9,7 +9,7 @@ ELSEWHERE = {
     *("bitsandbytes", "datasets", "matplotlib", "open_clip", "pandas", "plotly", "pyarrow", "ray", "sklearn", "timm"),
     *("torch_fidelity", "wandb"),
 }
-"""Installed, and of no use to a mini run, of whatever task, whose data are in the cache"""
+"""Installed, but of no use to any task's mini run whose data are in the cache."""
 OF_OTHER_TASKS = {"diffusers", "huggingface_hub", "scipy", "tokenizers", "transformers"}
 
 ONE_TASK_AFTER_THE_OTHER = f"""
@@ -38,13 +38,13 @@ check("diffusion", "diffusers.UNet2DModel", elsewhere)
 """
 
 
-def test_a_task_and_its_mini_model_import_nothing_that_the_run_does_without() -> None:
+def test_a_task_and_its_mini_model_import_nothing_that_their_run_does_not_need() -> None:
     command = [sys.executable, "-c", ONE_TASK_AFTER_THE_OTHER]
     result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
     assert result.returncode == 0, result.stderr
 
 
-def test_a_whole_run_imports_no_library_of_other_tasks_or_of_reports(command_line: list[str]) -> None:
+def test_a_whole_run_imports_no_library_that_only_other_tasks_or_reports_need(command_line: list[str]) -> None:
     python, *arguments = command_line
     command = [python, "-X", "importtime", *arguments]
     result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)

@@ -50,7 +50,7 @@ def test_a_study_ends_the_same_after_its_records_and_those_of_others_were_damage
     command = shlex.split(summary["generated"])
     assert "study=fixed" in command
     assert not [word for word in command if str(tmp_path) in word or word.startswith(("run.", "data.places"))]
-    with pytest.raises(ConfigError, match="is damaged, so it is not known which study is published there"):
+    with pytest.raises(ConfigError, match="is damaged, so it is unclear which study is published there"):
         check_folder(foreign, {})
 
 

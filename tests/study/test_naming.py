@@ -1,4 +1,4 @@
-"""A study names its runs as Hydra's launchers will make them, and quickly."""
+"""A study names its runs exactly as Hydra's launchers will, but quickly."""
 
 from typing import Any
 
@@ -15,9 +15,9 @@ SEARCHED = ["study.numbers=0-3", "study.stages=[4,1]", "study.confirm=2", "study
 DRAWN = "+study.nuisance={schedule: {choices: [cosine, rsqrt]}}"
 
 
-def test_every_run_has_the_config_and_the_name_that_composing_it_alone_gives(make_config: MakeConfig) -> None:
+def test_every_run_has_the_config_and_name_that_composing_it_alone_gives(make_config: MakeConfig) -> None:
     study = Study(lambda more: make_config(*more), [*SEARCHED, DRAWN, "train.micro_batch_size=8"], ["lion", "adamw"])
-    runs = [run for course in study.courses for run in [*course.search(), *told_to_confirm(course)]]
+    runs = [run for course in study.courses for run in [*course.search(), *confirmed(course)]]
     assert {run.phase for run in runs} == {"search", "confirm", "length"}
     assert len({run.directory for run in runs}) == len(runs)
     names = Naming(lambda more: make_config(*more))
@@ -28,14 +28,14 @@ def test_every_run_has_the_config_and_the_name_that_composing_it_alone_gives(mak
         assert names.locate(run.overrides) == (plain, data.fingerprint, directory)
 
 
-def told_to_confirm(course: Any) -> list[Any]:
-    """Whatever the trials would have given."""
+def confirmed(course: Any) -> list[Any]:
+    """The course's confirm runs, with an arbitrary winner in place of the trials' best."""
     course.winner = lambda name, metric="validation": course.searches[name].trials[-1]
     runs: list[Any] = course.confirm()
     return runs
 
 
-def test_hydra_composes_and_data_are_opened_once_for_what_differs_in_values(
+def test_runs_that_differ_only_in_values_compose_and_open_data_once(
     make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     composed: list[list[str]] = []
@@ -58,7 +58,7 @@ def test_hydra_composes_and_data_are_opened_once_for_what_differs_in_values(
     assert (len(composed), len(opened)) == (1, 1)
 
 
-def test_values_that_are_merged_and_groups_are_left_to_hydra(make_config: MakeConfig) -> None:
+def test_groups_and_merged_values_are_left_to_hydra(make_config: MakeConfig) -> None:
     names = Naming(lambda more: make_config(*more))
     for overrides in (
         ["+optimizer.space={one: 1}"],
