@@ -178,7 +178,7 @@ def test_without_inception_a_sentence_says_so_and_the_other_distances_are_report
 def test_other_weights_under_the_name_of_inception_are_refused(make_diffusion: MakeConfig, tmp_path: object) -> None:
     path = f"{tmp_path}/inception.pth"
     torch.save({"weight": torch.zeros(1)}, path)
-    with pytest.raises(DataError, match=r"inception\.pth has the SHA-256 .* begin with 6726825d"):
+    with pytest.raises(DataError, match=r"inception\.pth has the SHA-256 .* begins with 6726825d"):
         execute(make_diffusion(f"data.inception_places=[{path}]"))
 
 

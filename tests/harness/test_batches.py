@@ -127,5 +127,5 @@ def test_batches_that_would_not_fit_into_shared_memory_are_refused(monkeypatch: 
     loader = ShieldedLoader(OneBatch({"images": torch.zeros(1_500_000)}), range(4), num_workers=2, pin=False)
     assert next(iter(loader))["images"].shape == (1_500_000,)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=8_000_000))
-    with pytest.raises(ConfigError, match=r"run\.num_workers=2 may prefetch 24 MB of batches .* has 8 MB free"):
+    with pytest.raises(ConfigError, match=r"run\.num_workers=2 may prefetch 24 MB of batches, but .* has 8 MB free"):
         iter(loader)

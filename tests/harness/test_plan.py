@@ -66,7 +66,7 @@ def test_a_plan_on_a_cpu_says_minutes_and_none_that_other_settings_would_change(
         return output.getvalue()
 
     page = shown()
-    assert "15 minutes per replicate, 20 s per run (two at a time), 2.0 h in all" in page  # 92 runs: 2 * 900 / 92 s
+    assert "15 minutes per replicate, 19 s per run (two at a time), 2.0 h in all" in page  # 96 runs: 2 * 900 / 96 s
     assert " 0.47 MiB" in page  # weights and gradients of 61,338 parameters
     assert " 0 MiB" not in page
     assert "H100" not in page

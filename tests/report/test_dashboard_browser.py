@@ -109,6 +109,7 @@ def test_charts_follow_the_readers_theme(study: Page) -> None:
     dark = study.evaluate(colour)
     assert study.evaluate(adamw) == ON_DARK[COLORS["adamw"]]
     study.send("Emulation.setEmulatedMedia", features=[])
+    study.settle()
     assert (light, dark) == ("#1a1a1a", "#e6e6e6")
     assert study.evaluate(adamw) == COLORS["adamw"]
 

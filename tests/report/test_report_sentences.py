@@ -66,6 +66,7 @@ def study(
     }
     row |= {key: value for key, value in more.items() if key in row}
     summary = {
+        "task": "image_classification",
         "scale": "mini",
         "declared": 11,
         "replicates": list(range(replicates)),

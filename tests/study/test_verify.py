@@ -138,7 +138,7 @@ def test_another_arithmetic_is_told_first_and_judged_by_the_spread_of_seeds(
         "with different arithmetic: differs from step "
     )
     printed = capsys.readouterr().out
-    assert printed.index("made with aten AVX512, here is AVX2") < printed.index("complete")
+    assert printed.index("made with aten AVX512, here it is AVX2") < printed.index("complete")
 
     def better(row: Row) -> None:
         row.update({key: row[key] + 50 for key in row if key == "test/top1"})
