@@ -49,7 +49,7 @@ def print_verdict(summary: Summary, directory: Path, runs: Path, console: Consol
     drawn_by = dashboard_command(directory.parents[2], runs)
     _say(console, f"Full report: {shown(directory / 'README.md')}; `{drawn_by}` shows it with all others.")
     if not summary["declared"]:
-        without = "study=smoke" if "." in summary["task"] else "scale=smoke (with make, SCALE=smoke)"
+        without = "study=smoke" if "." in summary["task"] else "scale=smoke (with make, without SCALE=smoke)"
         _say(console, f"Next: the same command without {without} has numbers that mean something.")
     elif sentence := next_step(summary):
         _say(console, f"Next: {sentence}")

@@ -140,7 +140,7 @@ def test_the_terminal_says_the_regime_the_verdict_and_whether_it_was_reproduced(
     assert own[-1].startswith("Next: An interval needs 2 replicates and a verdict 4: the same command with study.num")
     smoke = shown(scale="smoke", declared=0, numbers=[0])
     assert "No verdict: smoke" in smoke
-    assert "Next: the same command without scale=smoke (with make, SCALE=smoke) has numbers" in smoke
+    assert "Next: the same command without scale=smoke (with make, without SCALE=smoke) has numbers" in smoke
 
 
 def test_make_draws_the_dashboard_of_its_own_folders_alone(tmp_path: Path) -> None:
