@@ -10,12 +10,10 @@ Writes results/optimizer_step/<device>/results.json, and from it README.md and s
 import gc
 import json
 import os
-import re
 import subprocess
 import sys
 import tempfile
 import time
-from importlib.metadata import version
 from typing import Any
 
 import torch
@@ -25,8 +23,9 @@ from torch.optim import Optimizer
 from benchmarks.contestants import Contestant, contestants
 from benchmarks.extra_memory import with_gradients
 from benchmarks.page import FOLDER, write_page
+from benchmarks.record import machine_and_versions, publish
 from benchmarks.shapes import MODELS
-from experiments.harness.provenance import ROOT, environment
+from experiments.harness.provenance import ROOT
 
 ROUNDS = 3
 STEPS_PER_ROUND, SECONDS_PER_ROUND = 3, {"cpu": 0.3, "cuda": 0.1}
@@ -96,9 +95,7 @@ def compile_s(device: torch.device) -> list[float]:
 def main() -> None:
     """Measure on the GPU if available, else on the CPU."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    record = environment("image_classification")
-    hardware = record["hardware"]
-    name = torch.cuda.get_device_name() if device.type == "cuda" else f"{hardware['cpu']} {hardware['cpu_count']} cores"
+    about = machine_and_versions(device, ("torch", *PEERS))
     entrants = contestants(device)
     gc.freeze()  # keeps imported objects out of the collections that free the optimizers' state
     models = {}
@@ -106,9 +103,7 @@ def main() -> None:
         print(f"{model}: {len(entrants)} optimizers, {ROUNDS} rounds", flush=True)
         models[model] = time_model(with_gradients(model, device), entrants, device)
     results = {
-        "device": name,
-        "environment": {key: record[key] for key in ("git_sha", "git_dirty", "python", "hardware")},
-        "versions": {package: version(package) for package in ("torch", *PEERS)},
+        **about,
         "threads": torch.get_num_threads(),
         "rounds": ROUNDS,
         "bytes_per_parameter": {name: entrant.bytes_per_parameter for name, entrant in entrants.items()},
@@ -117,11 +112,7 @@ def main() -> None:
         "extra_bytes": in_another_process("extra_memory", device.type, MEMORY_MODEL, MALLOC_MMAP_THRESHOLD_="65536"),
         "compile_s": compile_s(device),
     }
-    directory = FOLDER / re.sub("[^a-z0-9]+", "-", name.lower())
-    directory.mkdir(parents=True, exist_ok=True)
-    (directory / "results.json").write_text(json.dumps(results, indent=1) + "\n")
-    write_page(directory)
-    print(directory.relative_to(ROOT) / "README.md")
+    publish(results, FOLDER, write_page)
 
 
 if __name__ == "__main__":

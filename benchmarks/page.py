@@ -6,10 +6,10 @@ python -m benchmarks.page   # rebuilds the pages of all devices
 import json
 import statistics
 from pathlib import Path
-from typing import Any
 
 from matplotlib.figure import Figure
 
+from benchmarks.record import Results, where_and_with_what
 from experiments.harness.provenance import ROOT
 from experiments.report.style import figure_style
 from experiments.report.tables import markdown_table
@@ -17,7 +17,6 @@ from experiments.report.tables import markdown_table
 BASELINE = "AdamW, fused"
 OURS, ADAMW, PEERS = "#D55E00", "#0072B2", "#666666"
 FOLDER = ROOT / "results/optimizer_step"
-Results = dict[str, Any]
 
 
 def write_page(directory: Path) -> None:
@@ -102,19 +101,6 @@ anyway. On a CPU, a step can therefore reach up to 150 % of the copy's bandwidth
 {bandwidth_table(results)}
 
 {where_and_with_what(results)}"""
-
-
-def where_and_with_what(results: Results) -> str:
-    """A benchmark's machine, versions and commit, as the last section of its page."""
-    environment = results["environment"]
-    hardware = environment["hardware"]
-    machine = f"{hardware['cpu']}, {hardware['cpu_count']} cores, {hardware['memory_gib']} GiB, {hardware['system']}"
-    versions = ", ".join(f"{name} {number}" for name, number in results["versions"].items())
-    commit = environment["git_sha"][:10] + (" with changes" if environment["git_dirty"] else "")
-    return f"""## Hardware and versions
-
-{machine}. Python {environment["python"]}, {versions}. Commit {commit}.
-"""
 
 
 def figure(results: Results) -> Figure:

@@ -8,7 +8,7 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.page import Results, where_and_with_what
+from benchmarks.record import Results, where_and_with_what
 from experiments.harness.provenance import ROOT
 from experiments.report.labels import task_name
 from experiments.report.tables import markdown_table

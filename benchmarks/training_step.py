@@ -12,17 +12,14 @@ pin_instruction_set("avx2")  # as mini runs do, and before PyTorch is loaded
 
 import argparse
 import gc
-import json
-import re
-from importlib.metadata import version
 from typing import Any
 
 import torch
 
+from benchmarks.record import machine_and_versions, publish
 from benchmarks.training_loops import Setting
 from benchmarks.training_page import FOLDER, write_page
 from benchmarks.training_peers import LOOPS
-from experiments.harness.provenance import ROOT, environment
 
 ROUNDS = 7
 LIBRARIES = ("torch", "torchvision", "timm", "open_clip_torch", "transformers", "diffusers", "accelerate")
@@ -51,21 +48,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     arguments = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    record = environment("")
-    hardware = record["hardware"]
-    name = torch.cuda.get_device_name() if device.type == "cuda" else f"{hardware['cpu']} {hardware['cpu_count']} cores"
     results = {
-        "device": name,
-        "environment": {key: record[key] for key in ("git_sha", "git_dirty", "python", "hardware")},
-        "versions": {library: version(library) for library in LIBRARIES},
+        **machine_and_versions(device, LIBRARIES),
         "rounds": arguments.rounds,
         "tasks": {task: time_task(task, device, arguments.rounds) for task in arguments.tasks},
     }
-    directory = FOLDER / re.sub("[^a-z0-9]+", "-", name.lower())
-    directory.mkdir(parents=True, exist_ok=True)
-    (directory / "results.json").write_text(json.dumps(results, indent=1) + "\n")
-    write_page(directory)
-    print(directory.relative_to(ROOT) / "README.md")
+    publish(results, FOLDER, write_page)
 
 
 if __name__ == "__main__":

@@ -203,7 +203,7 @@ def check_loading(make: Make, allowed: float) -> Iterator[Finding]:
 
         try:
             plain = Trial(make, problem).run()
-        except Exception:
+        except Exception:  # a stranger's optimizer may raise anything
             continue  # check_low_precision has reported it
         reloaded = Trial(make, problem).run(between=reload)
         if [value.dtype for value in _tensors_of(plain)] != [value.dtype for value in _tensors_of(reloaded)]:

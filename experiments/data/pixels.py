@@ -33,7 +33,7 @@ def decode_rgb(encoded: bytes) -> tuple[Image.Image, bool]:
     try:
         return _decode(encoded), True
     except _FAULTS:
-        pass
+        pass  # decoded below as far as it goes
     ImageFile.LOAD_TRUNCATED_IMAGES = True
     try:
         return _decode(encoded), False
