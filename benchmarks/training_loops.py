@@ -20,10 +20,12 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader, Dataset
 
+from experiments.harness.averages import update_average
 from experiments.harness.config import composed, result_config
 from experiments.harness.entry import locate
 from experiments.harness.record import RunRecord
-from experiments.harness.train import to_device, train, update_average
+from experiments.harness.session import to_device
+from experiments.harness.train import train
 
 LEAST_WARM_UP, LEAST_STEPS = 8, 24
 """Minimum steps of each loop in each round, rounded up to a multiple of the task's logging interval."""

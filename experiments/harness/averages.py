@@ -1,4 +1,4 @@
-"""Batch norm statistics for averaged weights.
+"""Averaged weights, and the batch norm statistics that fit them.
 
 The statistics that batch norm tracks during training belong to the weights of the last steps. They do not fit averaged
 weights, and neither does an average of the tracked statistics: it remembers their initial values (0 and 1) for as long
@@ -14,6 +14,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.optim import Optimizer
+from torch.optim.swa_utils import AveragedModel
 
 STATISTICS_SAMPLES = 1024
 """Training samples from which statistics are estimated, in micro-batches; Wu and Johnson ("Rethinking 'Batch' in
@@ -103,3 +104,20 @@ def evaluated_weights(saved: Mapping[str, Any]) -> dict[str, torch.Tensor]:
     if not saved["ema"]:
         return dict(saved["model"])
     return {name.removeprefix("module."): value for name, value in saved["ema"].items() if name.startswith("module.")}
+
+
+@torch.no_grad()
+def update_average(average: AveragedModel, model: nn.Module, decay: float) -> None:
+    """An exponential moving average of the parameters, and the newest buffers.
+
+    The same bits as ``average.update_parameters``, which sends its counter to the GPU in every step and waits for it.
+    """
+    ours: list[torch.Tensor] = list(average.module.parameters())
+    theirs: list[torch.Tensor] = list(model.parameters())
+    if average.n_averaged:
+        torch._foreach_lerp_(ours, theirs, 1 - decay)
+    else:
+        torch._foreach_copy_(ours, theirs)
+    for our_buffer, their_buffer in zip(average.module.buffers(), model.buffers(), strict=True):
+        our_buffer.copy_(their_buffer)
+    average.n_averaged += 1

@@ -8,7 +8,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from experiments.harness import train
+from experiments.harness import session, train
 from experiments.harness.divergence import Diverged, FiniteWatch
 from experiments.harness.entry import execute, locate
 from experiments.harness.record import read_status
@@ -63,7 +63,7 @@ def test_a_diverged_run_is_a_result_and_is_not_run_again(
     with monkeypatch.context() as patch:
         poison(patch, step=5, value=math.nan)
         execute(cfg)
-    monkeypatch.setattr(train, "make_accelerator", lambda cfg: pytest.fail("the run was started again"))
+    monkeypatch.setattr(session, "make_accelerator", lambda cfg: pytest.fail("the run was started again"))
     assert execute(cfg) == -math.inf
     assert "diverged, the loss or its gradient is not finite at step 5" in capsys.readouterr().out
 

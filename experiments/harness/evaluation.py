@@ -1,0 +1,85 @@
+"""Evaluate a run's model on a split: the same numbers whatever the batch size and the number of processes."""
+
+import math
+from typing import Any
+
+import torch
+from accelerate.utils import broadcast
+from torch import nn
+
+from experiments.harness.averages import (
+    STATISTICS_SAMPLES,
+    estimating_statistics,
+    evaluation_mode,
+    has_modes,
+    tracked_layers,
+)
+from experiments.harness.divergence import Diverged
+from experiments.harness.errors import ConfigError
+from experiments.harness.flatness import measure_flatness
+from experiments.harness.process import seed_generators
+from experiments.harness.seeds import derive_seed
+from experiments.harness.session import Session
+from experiments.harness.sharding import whole
+
+
+def evaluate(session: Session, split: str) -> None:
+    """Write the metrics of a split, and for "test" the loss of each example.
+
+    Raises Diverged if a metric that decides about the run is not finite, and ConfigError if there is no validation
+    metric of the name that the study asks for.
+    """
+    study = session.cfg.study
+    with evaluation_mode(session.optimizer):
+        sums = _sums(session, evaluated_model(session), split)
+    metrics = session.task.metrics(sums)
+    row = {f"{split}/{name}": value for name, value in metrics.items()}
+    if split == "val" and study.validation_metric not in row:
+        raise ConfigError(
+            f"study.validation_metric={study.validation_metric} is not among the metrics of this run: {', '.join(row)}."
+        )
+    for name in (f"{split}/loss", study.validation_metric, study.primary_metric):
+        if name in row and not math.isfinite(row[name]):
+            raise Diverged(session.state.step, name)
+    session.write(row)
+    if split == "test" and session.record:
+        session.record.write_example_losses(*session.task.example_losses(sums))
+
+
+def evaluate_flatness(session: Session) -> None:
+    """Write the training loss at and around the final weights."""
+    with evaluation_mode(session.optimizer):
+        final = evaluated_model(session)
+
+        def train_loss() -> float:
+            return session.task.metrics(_sums(session, final, "train"))["loss"]
+
+        session.write(measure_flatness(final, train_loss, session.cfg))
+
+
+def evaluated_model(session: Session) -> nn.Module:
+    """The model that is evaluated: with averaged weights if the run keeps any, and batch norm statistics to match."""
+    evaluated = session.state.evaluated_model()
+    averaged = session.ema or has_modes(session.optimizer)
+    if averaged and (layers := tracked_layers(session.bare_model)):
+        train = session.cfg.train
+        with estimating_statistics(evaluated, layers), session.accelerator.autocast():
+            for number in range(-(-STATISTICS_SAMPLES // train.micro_batch_size)):
+                seed_generators(derive_seed(session.cfg.seed, "statistics", number))
+                batch = session.dataset[divmod(number, train.batch_size // train.micro_batch_size)]
+                session.task.loss(evaluated, session.on_device(batch))
+    return evaluated
+
+
+def _sums(session: Session, model: nn.Module, split: str) -> dict[str, Any]:
+    """The task's sums over a whole split, divided among the processes; they add up, so no batch size matters."""
+    accelerator = session.accelerator
+    if accelerator.num_processes > 1:  # each process has batch norm statistics from its own micro-batches
+        for buffer in model.buffers():
+            broadcast(buffer)
+    training = model.training
+    model.eval()
+    with whole(model), torch.no_grad(), accelerator.autocast():
+        sums = session.task.evaluate(model, split, accelerator.process_index, accelerator.num_processes)
+    model.train(training)
+    return {name: accelerator.reduce(value, "sum").tolist() for name, value in sums.items()}

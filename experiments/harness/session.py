@@ -1,0 +1,126 @@
+"""What one process of a run works with: set up before its first step, or brought back from a checkpoint."""
+
+import importlib
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from accelerate import Accelerator
+from omegaconf import OmegaConf
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.swa_utils import AveragedModel
+
+from experiments.harness.arithmetic import describe_arithmetic
+from experiments.harness.averages import enter_training
+from experiments.harness.batches import MicroBatches
+from experiments.harness.checkpoint import TrainingState, drop_checkpoints_after
+from experiments.harness.config import Config
+from experiments.harness.errors import ConfigError
+from experiments.harness.initial_scale import scale_initial_weights
+from experiments.harness.optimizer import build_optimizer, decay_groups
+from experiments.harness.process import make_accelerator, seed_generators
+from experiments.harness.record import RunRecord
+from experiments.harness.seeds import derive_seed
+from experiments.harness.sharding import prepare
+from experiments.harness.sources import task_package
+from experiments.harness.task import Task
+from experiments.harness.timing import TrainingClock
+from experiments.harness.tracking import Tracker
+
+
+@dataclass
+class Session:
+    """A run in this process."""
+
+    cfg: Config
+    directory: Path
+    record: RunRecord | None
+    """None except in the main process"""
+    tracker: Tracker
+    accelerator: Accelerator
+    task: Task
+    dataset: MicroBatches
+    micro_batches: range
+    """this process's share of the micro-batches of a step"""
+    bare_model: nn.Module
+    model: nn.Module
+    """the same model, wrapped to compute gradients over all processes"""
+    optimizer: Optimizer
+    ema: AveragedModel | None
+    state: TrainingState
+
+    def write(self, values: dict[str, float]) -> None:
+        """Append a row of metrics to the run's record, and to W&B."""
+        if self.record:
+            # Metrics that decide about divergence were checked before; another value that overflows is left out.
+            finite = {name: value for name, value in values.items() if math.isfinite(value)}
+            step = self.state.step
+            row = {"step": step, "samples": step * self.cfg.train.batch_size, **finite}
+            self.record.append(row)
+            self.tracker.log(row)
+
+    def on_device(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The batch on the device of this process."""
+        return to_device(batch, self.accelerator.device)
+
+
+def set_up(cfg: Config, data: Any, directory: Path, record: RunRecord | None, tracker: Tracker) -> Session:
+    """Select the device and build everything that a run needs, as it is before the first step."""
+    accelerator = make_accelerator(cfg)
+    device, processes = accelerator.device, accelerator.num_processes
+    micro_batches = cfg.train.batch_size // cfg.train.micro_batch_size
+    if micro_batches % processes:
+        raise ConfigError(
+            f"{micro_batches} micro-batches a step (train.batch_size / train.micro_batch_size) cannot be shared evenly "
+            f"by {processes} processes: choose a smaller train.micro_batch_size."
+        )
+    mine = range(accelerator.process_index, micro_batches, processes)
+
+    task: Task = importlib.import_module(f"{task_package(cfg.task)}.task").build(cfg, data)
+    seed_generators(derive_seed(cfg.seed, "init"))
+    bare_model = task.model()
+    scale_initial_weights(bare_model, cfg.train.init_scale)
+    name = cfg.model.get("model_name") or type(bare_model).__name__
+    model = prepare(bare_model, accelerator, cfg.run.shards)
+    optimizer = build_optimizer(bare_model, cfg.optimizer)
+    ema = AveragedModel(bare_model) if cfg.train.ema_decay is not None else None
+    state = TrainingState(bare_model, optimizer, ema, TrainingClock(device))
+    if record:
+        record.write_parameter_groups(decay_groups(bare_model))
+        record.add_environment("arithmetic", **describe_arithmetic(device))
+        trained = sum(parameter.numel() for parameter in bare_model.parameters() if parameter.requires_grad)
+        record.add_environment("model", name=name, trained_parameters=trained, train_samples=task.num_train)
+        if device.type == "cuda":
+            record.add_environment("hardware", gpu=torch.cuda.get_device_name(device), gpu_count=processes)
+
+    typed = cast(Config, OmegaConf.to_object(cfg))  # a look-up takes OmegaConf 25 us, and every step has 27
+    dataset = MicroBatches(task.batch, task.num_train, cfg.seed, typed.train)
+    return Session(
+        typed, directory, record, tracker, accelerator, task, dataset, mine, bare_model, model, optimizer, ema, state
+    )
+
+
+def resume(session: Session, digest: str) -> None:
+    """Continue from the newest checkpoint that was written by the source code with this ``digest``, if there is one,
+    and cut the run's record back to it.
+    """
+    state, record = session.state, session.record
+    saved = state.load(session.directory, digest, session.accelerator)
+    if saved:
+        state.restore(saved)
+        if record:
+            steps = session.cfg.train.steps
+            print(f"{session.directory.name}: continuing from step {state.step} of {steps}", flush=True)
+    else:
+        enter_training(session.optimizer, [])
+    if record:
+        drop_checkpoints_after(session.directory, state.step)
+        session.tracker.skip(rows=record.cut_back(saved["metrics_bytes"] if saved else 0))
+
+
+def to_device(batch: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+    """The batch on the device."""
+    return {name: value.to(device, non_blocking=True) for name, value in batch.items()}
