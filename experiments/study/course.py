@@ -15,7 +15,9 @@ from experiments.harness.schedule import lr_factor
 from experiments.study.naming import Naming
 from experiments.study.replicates import Phase
 from experiments.study.search import Space, first_points
+from experiments.study.statistics import sign_of
 from experiments.study.surrogate import next_trial
+from experiments.study.trials import best, chosen_by
 
 
 @dataclass(frozen=True)
@@ -94,10 +96,12 @@ class Course:
         if not done:
             points = first_points(len(search.space.dimensions), int(ends[0]), self.number).tolist()
         else:
-            losses = [-self._score(trial) for trial in search.trials]
-            worst = max((loss for loss in losses if np.isfinite(loss)), default=0.0)
-            units, tamed = [trial.unit for trial in search.trials], np.minimum(losses, worst).tolist()
-            points = [next_trial(units, tamed, first=int(ends[0]), total=int(ends[-1]), seed=self.number).tolist()]
+            sign = sign_of(self._settings["validation_better"])
+            values = [self._value(trial) for trial in search.trials]
+            worst = max((-sign * value for value in values if value is not None), default=0.0)
+            losses = [worst if value is None else -sign * value for value in values]
+            units = [trial.unit for trial in search.trials]
+            points = [next_trial(units, losses, first=int(ends[0]), total=int(ends[-1]), seed=self.number).tolist()]
         for point in points:
             of_point = search.space.arguments(point, steps=self._steps, factor_sum=self._factor_sum)
             arguments = [f"optimizer.{key}={written(value)}" for key, value in of_point.items()]
@@ -107,15 +111,18 @@ class Course:
             search.trials.append(self._run(name, "search", seed, arguments, stage=stage, unit=tuple(point)))
         return search.trials[done:]
 
-    def _score(self, trial: Run, metric: Literal["validation", "headline"] = "validation") -> float:
-        """Higher is better; a diverged trial is worse than all others."""
-        status, sign = trial.status(), 1 if self._settings[f"{metric}_better"] == "higher" else -1
-        measured = self._settings[f"{metric}_metric"].replace("test/", "val/")
-        return sign * status["metrics"][measured] if status["status"] == "complete" else -np.inf
+    def _value(self, trial: Run, by: Literal["validation", "headline"] = "validation") -> float | None:
+        """The final value of the metric that chooses winners; None if the trial diverged, or if the value was too large
+        to be written.
+        """
+        status = trial.status()
+        value: float | None = status["metrics"].get(chosen_by(self._settings, by))
+        return value if status["status"] == "complete" else None
 
-    def winner(self, name: str, metric: Literal["validation", "headline"] = "validation") -> Run | None:
-        """An optimizer's best trial so far by a metric of the validation split; the first of equal ones."""
-        return max(self.searches[name].trials, key=lambda trial: self._score(trial, metric), default=None)
+    def winner(self, name: str, by: Literal["validation", "headline"] = "validation") -> Run | None:
+        """An optimizer's best trial so far; None before the first."""
+        trials, better = self.searches[name].trials, self._settings[f"{by}_better"]
+        return best(trials, lambda trial: self._value(trial, by), better)
 
     def confirm(self) -> list[Run]:
         """The winners on fresh seeds, each evaluated on the test split once, and the reference's also at other
@@ -136,8 +143,8 @@ class Course:
                 self.confirmation.append(run)
         return self.confirmation
 
-    def _chosen(self, name: str, metric: Literal["validation", "headline"] = "validation") -> list[str]:
-        winner = self.winner(name, metric)
+    def _chosen(self, name: str, by: Literal["validation", "headline"] = "validation") -> list[str]:
+        winner = self.winner(name, by)
         return [o for o in winner.overrides if o.startswith("optimizer.")] if winner else []
 
     def _run(

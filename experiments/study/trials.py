@@ -1,13 +1,15 @@
 """Results of a study's searches: the best value so far, the gains of the last stage, where the winners lie."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from experiments.study.replicates import Replicate, ReplicateRun
 from experiments.study.search import Dimension
 from experiments.study.statistics import is_at_edge, paired_difference, sign_of
+
+Trial = TypeVar("Trial")
 
 
 def trials_of(replicate: Replicate, optimizer: str) -> list[ReplicateRun]:
@@ -15,19 +17,30 @@ def trials_of(replicate: Replicate, optimizer: str) -> list[ReplicateRun]:
     return sorted(replicate.of(optimizer, "search"), key=lambda run: run.trial)
 
 
+def best(trials: Iterable[Trial], value: Callable[[Trial], float | None], better: str) -> Trial | None:
+    """The trial with the best value, the first of equal ones; one without a value has diverged and is worse than all
+    others. None without trials.
+    """
+
+    def score(trial: Trial) -> float:
+        found = value(trial)
+        return -math.inf if found is None else sign_of(better) * found
+
+    return max(trials, key=score, default=None)
+
+
 def winner_of(
     study: Mapping[str, Any], replicate: Replicate, optimizer: str, by: Literal["validation", "headline"] = "validation"
 ) -> ReplicateRun | None:
-    """The trial with the best final value of a metric of the validation split; the first one if all diverged; None
-    without a search.
-    """
-    sign, metric = sign_of(study[f"{by}_better"]), study[f"{by}_metric"].replace("test/", "val/")
+    """The trial with the best final value of a metric of the validation split; None without a search."""
+    metric = chosen_by(study, by)
+    return best(trials_of(replicate, optimizer), lambda run: run.last(metric), study[f"{by}_better"])
 
-    def score(run: ReplicateRun) -> float:
-        value = run.last(metric)
-        return -math.inf if value is None else sign * value
 
-    return max(trials_of(replicate, optimizer), key=score, default=None)
+def chosen_by(study: Mapping[str, Any], by: Literal["validation", "headline"]) -> str:
+    """The metric by which winners are chosen, on the validation split."""
+    metric: str = study[f"{by}_metric"]
+    return metric.replace("test/", "val/")
 
 
 def best_so_far(study: Mapping[str, Any], replicate: Replicate, optimizer: str) -> list[float | None]:
