@@ -97,7 +97,7 @@ test-network: $(READY)  ## run the tests that download from the package registri
 
 soak: $(READY)  ## inject random faults into runs and studies for SECONDS=60, compare with undisturbed ones; SEED= PAGE=<file>
 	SOAK_SECONDS=$(or $(SECONDS),60) $(if $(SEED),SOAK_SEED=$(SEED)) $(if $(PAGE),SOAK_PAGE=$(PAGE)) OMP_NUM_THREADS=1 \
-		$(BIN)/python -m pytest -s tests/soak
+		$(BIN)/python -m pytest -s tests/soak/test_soak.py
 
 lint: $(READY)  ## run ruff and mypy
 	$(BIN)/ruff check

@@ -8,7 +8,6 @@ import json
 import os
 import platform
 import random
-import re
 import shutil
 import signal
 import subprocess
@@ -29,7 +28,6 @@ from experiments.harness.record import write_aside
 from tests.conftest import rows
 from tests.soak.faults import (
     IN_A_PROCESS,
-    LONGEST_S,
     Prepare,
     damage,
     end,
@@ -38,25 +36,11 @@ from tests.soak.faults import (
     list_imports,
     start,
 )
+from tests.soak.page import DAMAGED, FRESH, KINDS, RAY, SERVER, TWO, WANDB, page_with
 
 SMALL = ["scale=smoke", "run.checkpoint_every=2"]
 STUDY = ["--multirun", "hydra/sweeper=study", "optimizer=lion,adamw"]
 RAY_LOCAL = ["hydra/launcher=ray_local", "+hydra.launcher.ray.init.num_cpus=2"]
-DAMAGED, TWO, FRESH, WANDB, SERVER, RAY = (
-    "files cut, flipped, emptied, deleted",
-    "two processes",
-    "FRESH on a live run",
-    "W&B's service killed or stopped",
-    "W&B's server refuses, hangs or dies",
-    "a part of Ray killed",
-)
-KINDS = [*IN_A_PROCESS, DAMAGED, TWO, FRESH, WANDB, SERVER]
-SESSION = re.compile(
-    r"make soak SECONDS=(\d+) SEED=(\w+).*?ommit (\w+), (\d+ cores \(\w+\)): "
-    r"(\d+) trials, (\d+) faults,\s+(\d+) of them",
-    re.DOTALL,
-)
-"""One session in a page, of today's wording or that of before."""
 PARTS_OF_RAY = ("gcs_server", "raylet", "ray::_run_job", "ray::IDLE", "ray::DashboardAgent", "python")
 
 End = dict[str, Any]
@@ -211,50 +195,9 @@ def test_whatever_happens_every_end_is_the_undisturbed_one(data: dict[str, list[
     machine = f"{os.cpu_count()} cores ({platform.machine()})"
     counted = number, sum(faults.values()), sum(lost.values())
     session = f"{took_s:.0f}", seed, commit.strip(), machine, *map(str, counted)
-    table = page([*SESSION.findall(before), session], *added(before, faults, lost))
+    table = page_with(before, session, faults, lost)
     print(table)
     if where:
         write_aside(Path(where), table)
     assert not slow, slow
     assert not lost, f"repeat with SOAK_SEED={seed}"
-
-
-def added(before: str, faults: Counter[str], lost: Counter[str]) -> tuple[Counter[str], Counter[str]]:
-    """What was injected and lost, together with what the page of earlier sessions counts."""
-    rows = re.findall(r"^\| (.+) \| (\d+) \| \d+ \| (\d+) \|$", before, re.MULTILINE)
-    faults, lost = faults.copy(), lost.copy()
-    faults.update({kind: int(times) for kind, times, _ in rows})
-    lost.update({kind: int(times) for kind, _, times in rows})
-    return faults, lost
-
-
-def page(sessions: list[tuple[str, ...]], faults: Counter[str], lost: Counter[str]) -> str:
-    """docs/reliability.md."""
-    table = "\n".join(
-        f"| {kind} | {faults[kind]} | {faults[kind] - lost[kind]} | {lost[kind]} |" for kind in [*KINDS, RAY]
-    )
-    listed = "\n".join(
-        f"- make soak SECONDS={seconds} SEED={seed}: commit {commit}, {machine}: {trials} trials, {injected} faults,\n"
-        f"  {of_lost} of them in lost trials"
-        for seconds, seed, commit, machine, trials, injected, of_lost in sessions
-    )
-    return f"""\
-# What runs and studies survive
-
-Random faults are injected into smoke runs, and occasionally whole studies, of all five tasks, one to eight per trial,
-one after the other. Then the same command runs once more without faults, and everything it leaves is compared with an
-undisturbed run: every row (except times), every bit of the weights and of the optimizer state, and every comparison of
-a study. A fault counts as lost if its trial ends differently, or if a command does not end within {LONGEST_S:.0f} s.
-
-In all {sum(faults.values())} faults, {sum(lost.values())} of them in lost trials, in these sessions (`make soak
-SECONDS=3600 PAGE=docs/reliability.md` adds one):
-
-{listed}
-
-| fault | injected | identical end | lost |
-| :-- | --: | --: | --: |
-{table}
-
-Only faults that struck before their command had ended are counted. Runs have zero or two data workers, so a signal
-meets either. The last checkpoint of a run that has ended may be among the deleted files; nothing needs it any more.
-"""
