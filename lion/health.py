@@ -1,5 +1,8 @@
 """Measure what one optimizer step did to weights and state. This reveals NaNs, which Lion would hide."""
 
+import math
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -11,7 +14,8 @@ def measure_step(optimizer: torch.optim.Optimizer) -> dict[str, float]:
     Lion needs this more than other optimizers: `sign(nan)` is 0, so one NaN gradient turns an entry of the momentum
     into NaN and freezes its weight permanently, while weights and loss stay finite. AdamW's weights turn NaN at once.
 
-    The call holds one copy of the parameters and synchronizes with the device once, at the end.
+    The call holds one copy of the parameters and synchronizes with the device once, at the end, unless it finds entries
+    that are not finite.
 
     Args:
         optimizer: any torch optimizer whose step needs no closure, after the gradients have been computed.
@@ -26,38 +30,47 @@ def measure_step(optimizer: torch.optim.Optimizer) -> dict[str, float]:
         ValueError: no parameter has a gradient, so there is no step to measure.
     """
     params = [param for group in optimizer.param_groups for param in group["params"]]
-    before = {param: param.detach().clone() for param in params if param.grad is not None}
+    stepped = [param for param in params if param.grad is not None]
+    before = [param.detach().clone() for param in stepped]
     entries = sum(param.numel() for param in before)
     if entries == 0:
         raise ValueError("measure_step found no gradient in any parameter: call it after backward().")
 
     optimizer.step()
 
-    unchanged = [(param == old).sum() for param, old in before.items()]
-    change_squares = [_squared_norm(param - old) for param, old in before.items()]
-    weight_squares = [_squared_norm(param) for param in params]
-    nonfinite = [
-        (~torch.isfinite(value)).sum()
+    torch._foreach_sub_(before, stepped)
+    changes = before  # of opposite sign, and without another copy
+    states = [
+        value
         for state in optimizer.state.values()
         for value in state.values()
         if isinstance(value, Tensor) and (value.is_floating_point() or value.is_complex())
     ]
-
-    # All on one device until the end, and in float64, which represents counts exactly up to 2**53.
-    zero = torch.zeros((), dtype=torch.float64, device=params[0].device)
-    columns = (unchanged, change_squares, weight_squares, nonfinite)
-    totals = torch.stack([sum((value.to(zero) for value in column), zero) for column in columns])
-    if hasattr(totals, "full_tensor"):
-        totals = totals.full_tensor()  # for sharded parameters (DTensor) each process has summed only its own shard
-    unchanged_entries, change_square, weight_square, nonfinite_entries = totals.tolist()
+    changed = torch.stack([(change != 0).sum() for change in changes])
+    columns = [_whole(column) for column in (changed, _norms(changes) ** 2, _norms(params) ** 2, _norms(states))]
+    device = params[0].device  # on one device until the end, in float64, which represents counts exactly up to 2**53
+    together = torch.cat([column.to(device, torch.float64) for column in columns]).cpu()
+    split = together.split([len(column) for column in columns])
+    changed_entries, change_square, weight_square, state_norm = (sum(column.tolist()) for column in split)
+    nonfinite = 0
+    if not math.isfinite(state_norm):  # otherwise every entry of every state is finite
+        nonfinite = sum(int(_whole((~torch.isfinite(value)).sum())) for value in states)
     return {
-        "nonfinite_state": nonfinite_entries,
-        "zero_update_share": unchanged_entries / entries,
+        "nonfinite_state": float(nonfinite),
+        "zero_update_share": (entries - changed_entries) / entries,
         "update_norm": change_square**0.5,
         "weight_norm": weight_square**0.5,
     }
 
 
-def _squared_norm(tensor: Tensor) -> Tensor:
-    norm = torch.linalg.vector_norm(tensor.to(torch.promote_types(tensor.dtype, torch.float32)))
-    return norm.double() ** 2
+def _norms(tensors: Sequence[Tensor]) -> Tensor:
+    """The l2 norm of each tensor, float64 ``[tensors]``."""
+    if not tensors:  # an optimizer without state
+        return torch.zeros(0, dtype=torch.float64)
+    wide = [tensor.detach().to(torch.promote_types(tensor.dtype, torch.float32)) for tensor in tensors]
+    return torch.stack(torch._foreach_norm(wide)).to(torch.float64)
+
+
+def _whole(tensor: Tensor) -> Tensor:
+    """For sharded parameters (DTensor), in which each process has only its own shard, the value over all of them."""
+    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
