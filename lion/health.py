@@ -46,10 +46,11 @@ def measure_step(optimizer: torch.optim.Optimizer) -> dict[str, float]:
         for value in state.values()
         if isinstance(value, Tensor) and (value.is_floating_point() or value.is_complex())
     ]
-    changed = torch.stack([(change != 0).sum() for change in changes])
-    columns = [_whole(column) for column in (changed, _norms(changes) ** 2, _norms(params) ** 2, _norms(states))]
-    device = params[0].device  # on one device until the end, in float64, which represents counts exactly up to 2**53
-    together = torch.cat([column.to(device, torch.float64) for column in columns]).cpu()
+    device = params[0].device
+    changed = torch.stack([(change != 0).sum().to(device) for change in changes])
+    columns = changed, _norms(changes, device) ** 2, _norms(params, device) ** 2, _norms(states, device)
+    # On one device until here, and in float64, which represents counts exactly up to 2**53.
+    together = torch.cat([_whole(column).to(torch.float64) for column in columns]).cpu()
     split = together.split([len(column) for column in columns])
     changed_entries, change_square, weight_square, state_norm = (sum(column.tolist()) for column in split)
     nonfinite = 0
@@ -63,12 +64,12 @@ def measure_step(optimizer: torch.optim.Optimizer) -> dict[str, float]:
     }
 
 
-def _norms(tensors: Sequence[Tensor]) -> Tensor:
-    """The l2 norm of each tensor, float64 ``[tensors]``."""
-    if not tensors:  # an optimizer without state
-        return torch.zeros(0, dtype=torch.float64)
+def _norms(tensors: Sequence[Tensor], device: torch.device) -> Tensor:
+    """The l2 norm of each tensor, float64 ``[tensors]``. Some optimizers keep their step count on the CPU."""
+    if not tensors:
+        return torch.zeros(0, dtype=torch.float64, device=device)
     wide = [tensor.detach().to(torch.promote_types(tensor.dtype, torch.float32)) for tensor in tensors]
-    return torch.stack(torch._foreach_norm(wide)).to(torch.float64)
+    return torch.stack([norm.to(device) for norm in torch._foreach_norm(wide)]).to(torch.float64)
 
 
 def _whole(tensor: Tensor) -> Tensor:
