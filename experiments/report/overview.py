@@ -143,7 +143,9 @@ def _short_table(studies: Mapping[str, Summary], prefix: str, adjusted: Mapping[
                 ),
                 f"{number(mean_difference(row), decimals, '+')} ({within})",
                 steps_words(steps["mean"]) if steps else MISSING,
+                str(sum(summary["stages"])) if summary["stages"] else "none",
                 replicates(summary, row),
+                _paper_cell(summary, row),
                 f"**{verdict_name(summary, row)}**",
             ]
             if adjusted is not None:
@@ -152,8 +154,20 @@ def _short_table(studies: Mapping[str, Summary], prefix: str, adjusted: Mapping[
                     probability(adjusted.get(_key(folder, row))),
                 ]
             rows.append(cells)
-    head = ["task", "study", "metric", "means", "difference (95 % interval)", "steps", "replicates", "verdict"]
+    head = ["task", "study", "metric", "means", "difference (95 % interval)", "steps"]
+    head += ["trials each, per replicate", "replicates", "paper", "verdict"]
     return markdown_table([*head, *(["p", "Holm's p"] if adjusted is not None else [])], rows)
+
+
+def _paper_cell(summary: Summary, pair: Mapping[str, Any]) -> str:
+    """The paper's numbers for two optimizers, by metric, each with the outcome of its claim."""
+    cells = []
+    for row in summary["comparisons"]:
+        if (paper := row["paper"]) and (row["a"], row["b"]) == (pair["a"], pair["b"]):
+            decimals = metric_of(row["metric"]).decimals
+            numbers = (f"{optimizer_name(row[side])} {number(paper[row[side]], decimals)}" for side in "ab")
+            cells.append(f"{metric_title(row['metric'])}: {', '.join(numbers)}: {paper['outcome'] or 'no claim'}")
+    return "; ".join(cells) or "not comparable"
 
 
 def _key(folder: str, row: dict[str, Any]) -> str:

@@ -220,6 +220,16 @@ def test_the_front_page_tells_what_was_shown_what_was_not_and_what_is_explorator
     assert "**AdamW (exploratory)**" in page
 
 
+def test_every_row_states_the_tuning_budget_and_the_papers_numbers(write_study: WriteStudy) -> None:
+    tuned = front_page(by_folder(write_study(stages=(4, 3, 2))))
+    row = next(line for line in tuned.splitlines() if line.startswith("| [image"))
+    assert row.split(" | ")[6:9] == ["9", "6 of 6", "not comparable"]
+    published = front_page(by_folder(write_study(scale="paper", experiment="paper", **PAPER)))
+    row = next(line for line in published.splitlines() if line.startswith("| [image"))
+    assert row.split(" | ")[6] == "none"
+    assert row.split(" | ")[8].endswith("Lion 77.44, AdamW 75.48: confirmed")
+
+
 def test_rebuilding_everything_gives_the_same_bytes_and_no_broken_link(write_study: WriteStudy, tmp_path: Path) -> None:
     write_study(numbers=range(3), samples=True)
     write_study("lit", "mini", "mini-optimizer.betas=[0.9,0.95]", numbers=range(2), stages=())
