@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 import torch
 from hydra.utils import get_method
-from torch import Tensor, nn
+from torch import Tensor
 
 from experiments.data.sample import sample
 from experiments.diffusion.config import DiffusionConfig
@@ -110,15 +110,3 @@ class TextConditions:
 
         stored = stored_rows("diffusion-tokens", identity, self._cache_dir, "tokens", len(texts), chunks)
         return stored.load()["tokens"]
-
-
-def predict(model: nn.Module, noisy: Tensor, timesteps: Tensor, arguments: dict[str, Tensor]) -> Tensor:
-    """The network's output, float32 ``[N, 3, H, W]``, for noisy images of that shape and timesteps int64 ``[N]``.
-
-    ``low_resolution`` among the arguments is an image of the same shape, which super-resolution also gets as input.
-    """
-    arguments = dict(arguments)
-    if "low_resolution" in arguments:
-        noisy = torch.cat([noisy, arguments.pop("low_resolution")], 1)
-    output: Tensor = model(noisy, timesteps, **arguments, return_dict=False)[0]
-    return output.float()

@@ -16,12 +16,12 @@ from torch import Tensor, nn
 
 from experiments.data.copies import warn_of_copies
 from experiments.data.labels import check_classes
-from experiments.diffusion.conditions import ClassConditions, Conditions, TextConditions, predict
+from experiments.diffusion.conditions import ClassConditions, Conditions, TextConditions
 from experiments.diffusion.config import DiffusionConfig
 from experiments.diffusion.feature_nets import INCEPTION_FILE, feature_nets, found_inception
 from experiments.diffusion.forward_process import ForwardProcess
 from experiments.diffusion.generated import GeneratedImages, ScoreTexts
-from experiments.diffusion.meta import meta_model, meta_output
+from experiments.diffusion.models import meta_model, meta_output, predict
 from experiments.diffusion.pictures import captioned_splits, labelled_splits
 from experiments.diffusion.reference import ImageSources, reference
 from experiments.diffusion.sample_sheet import write_row

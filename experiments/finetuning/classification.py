@@ -15,8 +15,8 @@ from experiments.data.drawn_groups import drawn_groups
 from experiments.data.labels import check_classes
 from experiments.data.sample import sample
 from experiments.finetuning.classified_texts import ClassifiedTexts
-from experiments.finetuning.classifier import Classifier, build_classifier
 from experiments.finetuning.config import FinetuningConfig
+from experiments.finetuning.models import Classifier, build_classifier
 from experiments.finetuning.sets import TextSet
 from experiments.finetuning.text_arrays import LabelledTexts, labelled_splits
 from experiments.harness.flatness import check_flatness

@@ -25,8 +25,7 @@ from experiments.image_classification.augmentation import (
     training_transform,
 )
 from experiments.image_classification.config import ImageClassificationConfig
-from experiments.image_classification.initial_weights import load_initial_weights
-from experiments.image_classification.meta import meta_model, meta_output
+from experiments.image_classification.models import load_initial_weights, meta_model, meta_output
 from experiments.image_classification.pictures import (
     Numbered,
     Pictures,

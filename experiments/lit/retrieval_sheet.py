@@ -21,9 +21,9 @@ from experiments.harness.averages import evaluated_weights
 from experiments.harness.finished_run import data_and_checkpoint, draw
 from experiments.lit import config  # noqa: F401  # registers the schema
 from experiments.lit.evaluation import embedded
+from experiments.lit.models import TwoTowers
 from experiments.lit.splits import Pairs, pair_splits
 from experiments.lit.task import Lit, build
-from experiments.lit.two_towers import TwoTowers
 
 QUERIES = 24
 """evenly spread over the test images, and over their first captions"""

@@ -30,9 +30,9 @@ from experiments.lit.evaluation import (
 )
 from experiments.lit.inputs import Pixels
 from experiments.lit.loss import check_batch, contrastive_loss
+from experiments.lit.models import TwoTowers, build_locked_tower, build_two_towers
 from experiments.lit.sets import Sets
 from experiments.lit.splits import Pairs, Pictures, labelled_splits, pair_splits, split_groups
-from experiments.lit.two_towers import TwoTowers, build_locked_tower, build_two_towers
 from experiments.metrics.calibration import calibrated_losses
 from experiments.metrics.retrieval import RANKS
 from experiments.metrics.zero_shot import prompts

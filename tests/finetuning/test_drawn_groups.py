@@ -72,7 +72,7 @@ def test_a_drawn_split_computes_no_locked_output_again(make_classification: Make
 
 
 def test_only_the_classifier_is_scaled_where_the_encoder_comes_with_weights(make_classification: MakeConfig) -> None:
-    from experiments.finetuning.classifier import Classifier
+    from experiments.finetuning.models import Classifier
     from experiments.harness.initial_scale import scale_initial_weights
     from experiments.pretrained.weights import load_weights
 

@@ -77,7 +77,7 @@ def test_a_plan_on_a_cpu_says_minutes_and_none_that_other_settings_would_change(
     ("task", "said"),
     [
         ("nope", "There is no task nope"),
-        ("my_package.ranks", "A plan of my_package.ranks needs a module my_package.ranks.meta with meta_model"),
+        ("my_package.ranks", "A plan of my_package.ranks needs a module my_package.ranks.models with meta_model"),
     ],
 )
 def test_a_task_without_a_plan_is_refused(

@@ -424,9 +424,10 @@ def page() -> str:
     head = ["metric", "task", "unit", "better", "independent implementation", "largest difference"]
     return f"""# Metrics, checked against independent implementations
 
-Every metric that a task declares (`experiments/<task>/metrics.py`), computed by the suite and by another implementation
-on {DRAWS} random inputs. The last column is the largest relative difference. `python -m tests.metrics.agreement`
-repeats the comparison and writes this page; `tests/metrics/test_agreement.py` compares them on other inputs.
+Every metric that a task declares (METRICS in `experiments/<task>/config.py`), computed by the suite and by another
+implementation on {DRAWS} random inputs. The last column is the largest relative difference. `python -m
+tests.metrics.agreement` repeats the comparison and writes this page; `tests/metrics/test_agreement.py` compares them on
+other inputs.
 
 {markdown_table(head, rows)}
 """

@@ -2,16 +2,17 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from experiments.harness.errors import ConfigError
-from experiments.lit.config import TwoTowersConfig
+from experiments.lit.config import LitConfig, TwoTowersConfig
 from experiments.pretrained.locked import Locked, build_locked
 from experiments.pretrained.weights import Weights, load_weights
 
@@ -120,3 +121,40 @@ def build_part(config: Any) -> nn.Module:
     """Instantiate ``config._target_``."""
     module: nn.Module = instantiate(config, _convert_="all")
     return module
+
+
+def meta_model(cfg: DictConfig) -> nn.Module:
+    """The two towers on the device ``meta``, without the locked parts whose outputs a run computes once."""
+    with torch.device("meta"):
+        return build_two_towers(_without_weights(cfg).model, {}, _computed_once(cfg))
+
+
+def meta_output(model: nn.Module, cfg: DictConfig, samples: int) -> Tensor:
+    """The embeddings of this many pairs, without the loss and without what a run computes only once."""
+    assert isinstance(model, TwoTowers)
+    towers, size, length = cfg.model, cfg.model.image_size, cfg.model.context_length
+    computed_once = _computed_once(cfg)
+    with torch.device("meta"):
+        pictures = torch.empty(samples, 3, size, size, dtype=torch.uint8)
+        tokens = torch.ones(samples, length, dtype=torch.int64)
+        images, texts, _ = model(
+            torch.empty(samples, towers.image.features) if computed_once["image"] else pictures,
+            torch.empty(samples, length, towers.text.features) if computed_once["text"] else tokens,
+        )
+    return images.sum() + texts.sum()
+
+
+def samples_per_epoch(cfg: DictConfig) -> None:
+    """None: the number of pairs is known only once the data are opened."""
+
+
+def _computed_once(cfg: DictConfig) -> Mapping[str, bool]:
+    return {"image": bool(cfg.model.image.locked) and cfg.data.crop_area is None, "text": bool(cfg.model.text.locked)}
+
+
+def _without_weights(cfg: DictConfig) -> LitConfig:
+    own: Any = OmegaConf.create(OmegaConf.to_container(cfg, resolve=True))
+    for tower in (own.model.image, own.model.text):
+        if tower.locked and "pretrained" in tower.locked:
+            tower.locked.pretrained = False
+    return cast(LitConfig, own)
