@@ -84,7 +84,7 @@ class StoredSplit:
         (stored,) = self.table[int(row)].values()
         return _content(stored)
 
-    def picture(self, row: int) -> Image.Image:
+    def image(self, row: int) -> Image.Image:
         """The image of a row in RGB. A damaged image is decoded as far as possible, counted, and named in one warning,
         so that it does not end a long run. Raises DataError if there are many of them, or if the pixels are not
         colours.

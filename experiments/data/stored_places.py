@@ -7,8 +7,8 @@ from typing import Any
 
 from experiments.data.folders import (
     CLASS_FOLDERS,
-    PICTURES_WITH_METADATA,
-    is_picture,
+    IMAGES_WITH_METADATA,
+    is_image_file,
     split_files,
     warn_of_unread,
 )
@@ -85,13 +85,13 @@ def local_tables(place: Mapping[str, Any], wanted: Sequence[str]) -> dict[str, A
         else:
             if kind == "parquet":
                 _check_same_names(files, place.get("label"))
-            more = {"drop_labels": True} if kind == PICTURES_WITH_METADATA else {}
+            more = {"drop_labels": True} if kind == IMAGES_WITH_METADATA else {}
             paths = {"train": [str(path) for path in files]}
             rows = datasets.load_dataset(kind, data_files=paths, split="train", **more)
-            if kind == PICTURES_WITH_METADATA:
+            if kind == IMAGES_WITH_METADATA:
                 stored = rows.cast_column("image", datasets.Image(decode=False))["image"]
                 listed = {one["path"] for one in stored if one is not None}
-                warn_of_unread(root, [path for path in files if is_picture(path) and str(path) not in listed])
+                warn_of_unread(root, [path for path in files if is_image_file(path) and str(path) not in listed])
             tables[theirs] = rows
     return tables
 

@@ -28,41 +28,39 @@ SPLITS = {"train": "fit", "val": "val", "test": "test"}
 
 
 @dataclass(frozen=True)
-class Pictures:
+class Images:
     """Images by index, and the class (int64 [images]) or the caption of each."""
 
-    picture: Callable[[int], Image.Image]
+    image: Callable[[int], Image.Image]
     conditions: np.ndarray | list[str]
 
     def __len__(self) -> int:
         return len(self.conditions)
 
     def __getitem__(self, number: int) -> Image.Image:
-        return self.picture(number)
+        return self.image(number)
 
     def pixels(self, numbers: np.ndarray, size: int) -> Tensor:
         """The central squares of the images, uint8 ``[N, 3, size, size]``."""
-        return torch.from_numpy(np.stack([centre(self.picture(int(number)), size) for number in numbers])).movedim(3, 1)
+        return torch.from_numpy(np.stack([centre(self.image(int(number)), size) for number in numbers])).movedim(3, 1)
 
 
-def centre(picture: Image.Image, size: int) -> np.ndarray:
+def centre(image: Image.Image, size: int) -> np.ndarray:
     """The central square at ``size`` pixels, uint8 ``[size, size, 3]``, as in Dhariwal and Nichol 2021: halved by
     averaging while at least twice as large as needed, then resized (bicubic) and cropped.
     """
-    while min(picture.size) >= 2 * size:
-        picture = picture.resize((picture.width // 2, picture.height // 2), Image.Resampling.BOX)
-    if min(picture.size) != size:
-        scale = size / min(picture.size)
-        picture = picture.resize(
-            (round(picture.width * scale), round(picture.height * scale)), Image.Resampling.BICUBIC
-        )
-    left, top = (picture.width - size) // 2, (picture.height - size) // 2
-    return np.asarray(picture.crop((left, top, left + size, top + size)))
+    while min(image.size) >= 2 * size:
+        image = image.resize((image.width // 2, image.height // 2), Image.Resampling.BOX)
+    if min(image.size) != size:
+        scale = size / min(image.size)
+        image = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BICUBIC)
+    left, top = (image.width - size) // 2, (image.height - size) // 2
+    return np.asarray(image.crop((left, top, left + size, top + size)))
 
 
 def labelled_splits(
     opened: PreparedData | StoredSet, val_size: int, name: str = "images", seed: int | None = None
-) -> dict[str, Pictures]:
+) -> dict[str, Images]:
     """fit, val and test of a labelled set. ``val_size`` training images are held out, drawn by ``seed``. Without a
     seed, they are the last ones of an array set, which is sorted by a hash of its content, or a fixed random choice of
     stored files.
@@ -73,13 +71,13 @@ def labelled_splits(
         rows = _shuffled(len(train), seed)
         kept, drawn = _kept(len(rows), val_size), sample(len(test), len(test))
 
-        def of_train(own: np.ndarray) -> Pictures:
-            return Pictures(lambda number: train.picture(own[number]), train.labels[own])
+        def of_train(own: np.ndarray) -> Images:
+            return Images(lambda number: train.image(own[number]), train.labels[own])
 
         return {
             "fit": of_train(rows[:kept]),
             "val": of_train(rows[kept:]),
-            "test": Pictures(lambda number: test.picture(drawn[number]), test.labels[drawn]),
+            "test": Images(lambda number: test.image(drawn[number]), test.labels[drawn]),
         }
     arrays = opened.load()
     images, labels = arrays["train_images"], arrays["train_labels"]
@@ -88,13 +86,13 @@ def labelled_splits(
     rows = np.arange(len(images)) if seed is None else _shuffled(len(images), seed)
     test_labels = arrays["test_labels"]
     return {
-        "fit": _array_pictures(images, labels, rows[:kept]),
-        "val": _array_pictures(images, labels, rows[kept:]),
-        "test": _array_pictures(arrays["test_images"], test_labels, np.arange(len(test_labels))),
+        "fit": _array_images(images, labels, rows[:kept]),
+        "val": _array_images(images, labels, rows[kept:]),
+        "test": _array_images(arrays["test_images"], test_labels, np.arange(len(test_labels))),
     }
 
 
-def captioned_splits(opened: PreparedData | StoredSet) -> dict[str, Pictures]:
+def captioned_splits(opened: PreparedData | StoredSet) -> dict[str, Images]:
     """fit, val and test of pairs, each image with its first caption: arrays as in experiments/lit/pair_arrays.py, or
     stored files.
     """
@@ -105,23 +103,23 @@ def captioned_splits(opened: PreparedData | StoredSet) -> dict[str, Pictures]:
     texts = arrays["captions"].tobytes().decode().split("\n")
     firsts = np.unique(arrays["caption_images"], return_index=True)[1]
 
-    def split(number: int) -> Pictures:
+    def split(number: int) -> Images:
         rows = np.nonzero(arrays["splits"] == number)[0]
         rows = rows[sample(len(rows), len(rows))]
         captions = [texts[firsts[row]] for row in rows]
-        return Pictures(lambda place: Image.fromarray(arrays["images"][rows[place]]), captions)
+        return Images(lambda place: Image.fromarray(arrays["images"][rows[place]]), captions)
 
     return {name: split(number) for number, name in enumerate(SPLITS.values())}
 
 
-def _captioned(split: StoredSplit) -> Pictures:
+def _captioned(split: StoredSplit) -> Images:
     drawn = sample(len(split), len(split))
     captions = [split.captions[row][0] for row in drawn]
-    return Pictures(lambda number: split.picture(drawn[number]), captions)
+    return Images(lambda number: split.image(drawn[number]), captions)
 
 
-def _array_pictures(images: np.ndarray, labels: np.ndarray, rows: np.ndarray) -> Pictures:
-    return Pictures(lambda number: Image.fromarray(images[rows[number]]), labels[rows])
+def _array_images(images: np.ndarray, labels: np.ndarray, rows: np.ndarray) -> Images:
+    return Images(lambda number: Image.fromarray(images[rows[number]]), labels[rows])
 
 
 def _shuffled(rows: int, seed: int | None) -> np.ndarray:

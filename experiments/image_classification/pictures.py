@@ -30,7 +30,7 @@ EVALUATION_BATCH_SIZE = 500
 """Images per forward pass in an evaluation; the metrics do not depend on it."""
 
 
-class Pictures(Protocol):
+class Images(Protocol):
     """Some rows of a labelled set, in a fixed order."""
 
     @property
@@ -41,7 +41,7 @@ class Pictures(Protocol):
     def damaged(self) -> int:
         """How many images this process has so far been unable to decode completely."""
 
-    def picture(self, index: int) -> Any:
+    def image(self, index: int) -> Any:
         """The image at ``index`` as input for torchvision's transforms: PIL, or uint8 ``[C, H, W]``."""
 
 
@@ -49,17 +49,17 @@ class Pictures(Protocol):
 class Numbered:
     """Images without their labels, as experiments/data/copies.py needs them."""
 
-    pictures: Pictures
+    images: Images
 
     def __len__(self) -> int:
-        return len(self.pictures.labels)
+        return len(self.images.labels)
 
     def __getitem__(self, number: int) -> Any:
-        return self.pictures.picture(number)
+        return self.images.image(number)
 
 
 @dataclass(frozen=True)
-class ArrayPictures:
+class ArrayImages:
     """The rows ``rows`` of decoded images, uint8 ``[images, H, W, C]``, memory-mapped read-only."""
 
     images: np.ndarray
@@ -68,12 +68,12 @@ class ArrayPictures:
     rows: np.ndarray
     damaged: int = 0
 
-    def picture(self, index: int) -> Tensor:
+    def image(self, index: int) -> Tensor:
         """The image at ``index``, uint8 ``[C, H, W]``."""
         return torch.tensor(self.images[self.rows[index]]).movedim(-1, -3)  # copies, since the arrays are read-only
 
 
-class StoredPictures:
+class StoredImages:
     """The rows ``rows`` of a stored split, in Pillow's ``mode`` RGB or L."""
 
     def __init__(self, split: StoredSplit, rows: np.ndarray, mode: str) -> None:
@@ -85,15 +85,13 @@ class StoredPictures:
         """How many images of the split this process has so far been unable to decode completely."""
         return self._split.damaged
 
-    def picture(self, index: int) -> Any:
+    def image(self, index: int) -> Any:
         """The image at ``index``, PIL."""
-        image = self._split.picture(self._rows[index])
+        image = self._split.image(self._rows[index])
         return image if image.mode == self._mode else image.convert(self._mode)
 
 
-def array_splits(
-    cfg: ImageClassificationConfig, arrays: dict[str, np.ndarray], seed: int | None
-) -> dict[str, Pictures]:
+def array_splits(cfg: ImageClassificationConfig, arrays: dict[str, np.ndarray], seed: int | None) -> dict[str, Images]:
     """The splits of a decoded set. Without a ``seed``, ``val`` is the last training images, which are a random sample
     because the arrays are sorted by a hash of their content.
     """
@@ -108,12 +106,12 @@ def array_splits(
     count = _fit_size(cfg, len(images))
     rows = np.arange(len(images)) if seed is None else _shuffled(len(images), seed)
     parts = {"fit": rows[:count], "train": rows[: cfg.flatness.samples], "val": rows[count:]}
-    splits: dict[str, Pictures] = {name: ArrayPictures(images, labels[part], part) for name, part in parts.items()}
+    splits: dict[str, Images] = {name: ArrayImages(images, labels[part], part) for name, part in parts.items()}
     test_labels = arrays["test_labels"]
-    return {**splits, "test": ArrayPictures(arrays["test_images"], test_labels, np.arange(len(test_labels)))}
+    return {**splits, "test": ArrayImages(arrays["test_images"], test_labels, np.arange(len(test_labels)))}
 
 
-def stored_splits(cfg: ImageClassificationConfig, data: StoredSet, seed: int | None) -> dict[str, Pictures]:
+def stored_splits(cfg: ImageClassificationConfig, data: StoredSet, seed: int | None) -> dict[str, Images]:
     """The splits of a stored set. Its rows may be sorted by class, so ``val`` is a random choice even without a
     ``seed``.
     """
@@ -122,14 +120,14 @@ def stored_splits(cfg: ImageClassificationConfig, data: StoredSet, seed: int | N
     mode = MODES[cfg.data.channels]
     count = _fit_size(cfg, len(data.train))
     rows = _shuffled(len(data.train), seed)
-    splits: dict[str, Pictures] = {
-        "fit": StoredPictures(data.train, rows[:count], mode),
-        "train": StoredPictures(data.train, rows[: cfg.flatness.samples], mode),
-        "val": StoredPictures(data.train, rows[count:], mode),
-        "test": StoredPictures(data.test, np.arange(len(data.test)), mode),
+    splits: dict[str, Images] = {
+        "fit": StoredImages(data.train, rows[:count], mode),
+        "train": StoredImages(data.train, rows[: cfg.flatness.samples], mode),
+        "val": StoredImages(data.train, rows[count:], mode),
+        "test": StoredImages(data.test, np.arange(len(data.test)), mode),
     }
     if data.v2:
-        splits["v2"] = StoredPictures(data.v2, np.arange(len(data.v2)), mode)
+        splits["v2"] = StoredImages(data.v2, np.arange(len(data.v2)), mode)
     return splits
 
 
@@ -150,27 +148,27 @@ def _fit_size(cfg: ImageClassificationConfig, training_images: int) -> int:
 class _EvaluationBatches(Dataset[dict[str, Any]]):
     """Batches of transformed images, by the index ``start`` of their first one."""
 
-    def __init__(self, pictures: Pictures, transform: Callable[[Any], Tensor]) -> None:
-        self._pictures, self._transform = pictures, transform
+    def __init__(self, images: Images, transform: Callable[[Any], Tensor]) -> None:
+        self._images, self._transform = images, transform
 
     def __getitem__(self, start: int) -> dict[str, Any]:
-        numbers = range(start, min(start + EVALUATION_BATCH_SIZE, len(self._pictures.labels)))
-        before = self._pictures.damaged
-        images = torch.stack([self._transform(self._pictures.picture(number)) for number in numbers])
+        numbers = range(start, min(start + EVALUATION_BATCH_SIZE, len(self._images.labels)))
+        before = self._images.damaged
+        images = torch.stack([self._transform(self._images.image(number)) for number in numbers])
         return {
             "images": images,
-            "labels": torch.tensor(self._pictures.labels[start : start + EVALUATION_BATCH_SIZE]),
+            "labels": torch.tensor(self._images.labels[start : start + EVALUATION_BATCH_SIZE]),
             "numbers": torch.tensor(numbers),
-            "damaged": self._pictures.damaged - before,
+            "damaged": self._images.damaged - before,
         }
 
 
 def evaluation_batches(
-    pictures: Pictures, transform: Callable[[Any], Tensor], process: int, num_processes: int, num_workers: int
+    images: Images, transform: Callable[[Any], Tensor], process: int, num_processes: int, num_workers: int
 ) -> DataLoader[dict[str, Any]]:
     """This process's share of the images: images uint8 ``[N, C, H, W]``, labels and indices (numbers) int64 ``[N]``,
     and how many were damaged.
     """
-    starts = range(process * EVALUATION_BATCH_SIZE, len(pictures.labels), num_processes * EVALUATION_BATCH_SIZE)
-    dataset = _EvaluationBatches(pictures, transform)
+    starts = range(process * EVALUATION_BATCH_SIZE, len(images.labels), num_processes * EVALUATION_BATCH_SIZE)
+    dataset = _EvaluationBatches(images, transform)
     return ShieldedLoader(dataset, starts, num_workers, pin=False)

@@ -27,8 +27,8 @@ from experiments.image_classification.augmentation import (
 from experiments.image_classification.config import ImageClassificationConfig
 from experiments.image_classification.models import load_initial_weights, meta_model, meta_output
 from experiments.image_classification.pictures import (
+    Images,
     Numbered,
-    Pictures,
     array_splits,
     evaluation_batches,
     stored_splits,
@@ -55,7 +55,7 @@ class ImageClassification:
     def __init__(
         self,
         cfg: ImageClassificationConfig,
-        splits: dict[str, Pictures],
+        splits: dict[str, Images],
         real_labels: np.ndarray | None = None,
         initial_run: Path | None = None,
     ) -> None:
@@ -113,7 +113,7 @@ class ImageClassification:
         for index, seed in zip(indices, seeds, strict=True):
             # torchvision draws from the CPU's global generator; torch.manual_seed (all devices) is 100 times slower.
             torch.default_generator.manual_seed(seed)
-            augmented.append(self._augment(fit.picture(index)))
+            augmented.append(self._augment(fit.image(index)))
         images, labels = self._normalize(torch.stack(augmented)), torch.from_numpy(fit.labels[indices])
         if self._mixup:
             torch.default_generator.manual_seed(derive_seed(seeds[0], "mixup"))
@@ -185,7 +185,7 @@ class ImageClassification:
 
 def build(cfg: ImageClassificationConfig, data: PreparedData | StoredSet) -> ImageClassification:
     """The task over decoded arrays, or over encoded files."""
-    splits_of: Callable[[int | None], dict[str, Pictures]]
+    splits_of: Callable[[int | None], dict[str, Images]]
     if isinstance(data, StoredSet):
         splits_of, further = partial(stored_splits, cfg, data), (data.real_labels, data.initial_run)
     else:
@@ -195,7 +195,7 @@ def build(cfg: ImageClassificationConfig, data: PreparedData | StoredSet) -> Ima
     return task
 
 
-def _warn_of_copies(cfg: ImageClassificationConfig, splits: dict[str, Pictures], fingerprint: str) -> None:
+def _warn_of_copies(cfg: ImageClassificationConfig, splits: dict[str, Images], fingerprint: str) -> None:
     """Look for held-out images in the training set, once for the data with this ``fingerprint``. The set's own split is
     searched, since a redrawn one contains the same images and would be searched again for every seed.
     """

@@ -135,10 +135,10 @@ def meta_output(model: nn.Module, cfg: DictConfig, samples: int) -> Tensor:
     towers, size, length = cfg.model, cfg.model.image_size, cfg.model.context_length
     computed_once = _computed_once(cfg)
     with torch.device("meta"):
-        pictures = torch.empty(samples, 3, size, size, dtype=torch.uint8)
+        pixels = torch.empty(samples, 3, size, size, dtype=torch.uint8)
         tokens = torch.ones(samples, length, dtype=torch.int64)
         images, texts, _ = model(
-            torch.empty(samples, towers.image.features) if computed_once["image"] else pictures,
+            torch.empty(samples, towers.image.features) if computed_once["image"] else pixels,
             torch.empty(samples, length, towers.text.features) if computed_once["text"] else tokens,
         )
     return images.sum() + texts.sum()

@@ -28,7 +28,7 @@ THUMBNAIL = 16
 """Thumbnails are THUMBNAIL x THUMBNAIL blocks of pixels; it divides the image size."""
 
 
-def pair_arrays(pictures: Sequence[Image.Image], captions: Sequence[Sequence[str]], size: int) -> dict[str, np.ndarray]:
+def pair_arrays(images: Sequence[Image.Image], captions: Sequence[Sequence[str]], size: int) -> dict[str, np.ndarray]:
     """The arrays for images with one or more captions each, split by group.
 
     Images are put on white, padded to a square and resized. Raises ValueError for an image without a caption.
@@ -36,23 +36,23 @@ def pair_arrays(pictures: Sequence[Image.Image], captions: Sequence[Sequence[str
     for number, texts in enumerate(captions):
         if not texts or not all(isinstance(text, str) and folded(text) for text in texts):
             raise ValueError(f"image {number} has no caption: {texts!r}")
-    images = np.stack([square(picture, size) for picture in pictures])
+    squares = np.stack([square(image, size) for image in images])
     owners = np.repeat(np.arange(len(captions)), [len(texts) for texts in captions])
     flat = [" ".join(text.split()) for texts in captions for text in texts]
     return {
-        "images": images,
+        "images": squares,
         "captions": np.frombuffer("\n".join(flat).encode(), np.uint8),
         "caption_images": owners,
-        "splits": group_splits(groups(images, captions), captions),
+        "splits": group_splits(groups(squares, captions), captions),
     }
 
 
-def square(picture: Image.Image, size: int) -> np.ndarray:
+def square(image: Image.Image, size: int) -> np.ndarray:
     """uint8 [size, size, 3]: the whole image centered on a white square."""
-    picture = converted(picture, "RGBA")
-    side = max(picture.size)
+    image = converted(image, "RGBA")
+    side = max(image.size)
     canvas = Image.new("RGBA", (side, side), "white")
-    canvas.alpha_composite(picture, ((side - picture.width) // 2, (side - picture.height) // 2))
+    canvas.alpha_composite(image, ((side - image.width) // 2, (side - image.height) // 2))
     return np.asarray(canvas.convert("RGB").resize((size, size), Image.Resampling.BICUBIC))
 
 

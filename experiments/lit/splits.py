@@ -16,7 +16,7 @@ from experiments.harness.prepared_data import PreparedData, cached_arrays
 from experiments.lit.pair_arrays import SPLITS, groups
 
 
-class Pictures(Protocol):
+class Images(Protocol):
     """Images by index."""
 
     def __len__(self) -> int:
@@ -26,7 +26,7 @@ class Pictures(Protocol):
         """uint8 [3, height, width]; sizes may differ."""
 
 
-class ArrayPictures:
+class ArrayImages:
     """Some rows of an array uint8 [images, height, width, 3]."""
 
     def __init__(self, images: np.ndarray, rows: np.ndarray) -> None:
@@ -39,7 +39,7 @@ class ArrayPictures:
         return torch.tensor(self._images[self._rows[number]]).movedim(-1, 0)  # copies, since the arrays are read-only
 
 
-class StoredPictures:
+class StoredImages:
     """The images of a stored split."""
 
     def __init__(self, split: StoredSplit) -> None:
@@ -49,14 +49,14 @@ class StoredPictures:
         return len(self._split)
 
     def __getitem__(self, number: int) -> Tensor:
-        return vision.pil_to_tensor(self._split.picture(number))
+        return vision.pil_to_tensor(self._split.image(number))
 
 
 @dataclass(frozen=True)
 class Pairs:
     """Images with one or more captions each."""
 
-    pictures: Pictures
+    images: Images
     captions: list[list[str]]
     fingerprint: str
 
@@ -73,7 +73,7 @@ class Pairs:
 class Labelled:
     """Images with class labels."""
 
-    pictures: Pictures
+    images: Images
     labels: np.ndarray
     """int64 [images]"""
     class_names: tuple[str, ...] | None
@@ -85,15 +85,15 @@ def pair_splits(opened: PreparedData | StoredSet) -> dict[str, Pairs]:
     """Those of train, val and test that the set has."""
     if isinstance(opened, StoredSet):
         return {
-            name: Pairs(StoredPictures(split), split.captions, f"{opened.fingerprint}/{name}")
+            name: Pairs(StoredImages(split), split.captions, f"{opened.fingerprint}/{name}")
             for name, split in opened.splits.items()
         }
     arrays = opened.load()
     captions, splits = _captions(arrays), {}
     for number, name in enumerate(SPLITS):
         rows = np.nonzero(arrays["splits"] == number)[0]
-        pictures = ArrayPictures(arrays["images"], rows)
-        splits[name] = Pairs(pictures, [captions[row] for row in rows], f"{opened.fingerprint}/{name}")
+        images = ArrayImages(arrays["images"], rows)
+        splits[name] = Pairs(images, [captions[row] for row in rows], f"{opened.fingerprint}/{name}")
     return splits
 
 
@@ -121,7 +121,7 @@ def labelled_splits(opened: PreparedData | StoredSet, val_size: int) -> dict[str
     """
     if isinstance(opened, StoredSet):
         return {
-            name: Labelled(StoredPictures(split), split.labels, split.class_names, f"{opened.fingerprint}/{name}")
+            name: Labelled(StoredImages(split), split.labels, split.class_names, f"{opened.fingerprint}/{name}")
             for name, split in opened.splits.items()
         }
     arrays = opened.load()
@@ -131,9 +131,9 @@ def labelled_splits(opened: PreparedData | StoredSet, val_size: int) -> dict[str
     if not 0 <= val_size <= len(images):
         raise ConfigError(f"data.zero_shot has val_size={val_size}, but there are {len(images)} training images.")
     val, test = np.arange(len(images) - val_size, len(images)), np.arange(len(arrays["test_images"]))
-    of_test = ArrayPictures(arrays["test_images"], test)
+    of_test = ArrayImages(arrays["test_images"], test)
     splits = {"test": Labelled(of_test, arrays["test_labels"], None, f"{opened.fingerprint}/test")}
     if val_size:
         name = f"{opened.fingerprint}/val/{val_size}"
-        splits["val"] = Labelled(ArrayPictures(images, val), labels[val], None, name)
+        splits["val"] = Labelled(ArrayImages(images, val), labels[val], None, name)
     return splits

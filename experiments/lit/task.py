@@ -32,7 +32,7 @@ from experiments.lit.inputs import Pixels
 from experiments.lit.loss import check_batch, contrastive_loss
 from experiments.lit.models import TwoTowers, build_locked_tower, build_two_towers
 from experiments.lit.sets import Sets
-from experiments.lit.splits import Pairs, Pictures, labelled_splits, pair_splits, split_groups
+from experiments.lit.splits import Images, Pairs, labelled_splits, pair_splits, split_groups
 from experiments.metrics.calibration import calibrated_losses
 from experiments.metrics.retrieval import RANKS
 from experiments.metrics.zero_shot import prompts
@@ -63,14 +63,14 @@ class Lit:
         splits = pair_splits(sets.pairs)
         check_splits(splits, ("train", "val", "test"), cfg.data.name)
         check_flatness(cfg, len(splits["train"].captions))
-        self._train_pictures = splits["train"].pictures
-        held_out = {name: pairs.pictures for name, pairs in splits.items() if name != "train"}
+        self._train_images = splits["train"].images
+        held_out = {name: pairs.images for name, pairs in splits.items() if name != "train"}
         for name, one in sets.zero_shot.items():
             labelled = labelled_splits(one, 0)
             check_splits(labelled, ("test",), f"zero_shot.{name}")
-            held_out[f"zero_shot.{name}"] = labelled["test"].pictures
+            held_out[f"zero_shot.{name}"] = labelled["test"].images
         cache, workers = sets.cache_dir, cfg.run.num_workers
-        warn_of_copies(cfg.data.name, self._train_pictures, held_out, sets.fingerprint, cache, workers)
+        warn_of_copies(cfg.data.name, self._train_images, held_out, sets.fingerprint, cache, workers)
         for name, pairs in splits.items():
             _check_size(pairs, f"split {name} of data={cfg.data.name}")
         self.pair_inputs = {name: self._pair_inputs(pairs) for name, pairs in splits.items()}
@@ -106,7 +106,7 @@ class Lit:
         for index, seed in zip(indices, seeds, strict=True):
             # torchvision draws from the CPU's global generator; torch.manual_seed (all devices) is 100 times slower.
             torch.default_generator.manual_seed(seed)
-            cropped.append(self._crop(self._train_pictures[int(index)]))
+            cropped.append(self._crop(self._train_images[int(index)]))
         return {"images": torch.stack(cropped), "texts": pairs.texts(chosen)}
 
     def loss(self, model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
@@ -174,11 +174,11 @@ class Lit:
             workers=self._cfg.run.num_workers,
         )
 
-    def _image_inputs(self, pictures: Pictures, fingerprint: str) -> Inputs:
-        inputs: Inputs = Pixels(pictures, self._cfg.model.image_size)
+    def _image_inputs(self, images: Images, fingerprint: str) -> Inputs:
+        inputs: Inputs = Pixels(images, self._cfg.model.image_size)
         if not self._cached["image"]:
             return inputs
-        return self._locked["image"].outputs(inputs, len(pictures), fingerprint)
+        return self._locked["image"].outputs(inputs, len(images), fingerprint)
 
     def _text_inputs(self, texts: list[str]) -> Inputs:
         cfg = self._cfg.model
@@ -196,7 +196,7 @@ class Lit:
         return self._locked["text"].outputs(inputs, len(texts), identity) if self._cached["text"] else inputs
 
     def _pair_inputs(self, pairs: Pairs) -> PairInputs:
-        images = self._image_inputs(pairs.pictures, pairs.fingerprint)
+        images = self._image_inputs(pairs.images, pairs.fingerprint)
         return PairInputs(images, self._text_inputs(pairs.texts()), pairs.starts())
 
     def _drawn(self, seed: int) -> dict[str, PairInputs]:
@@ -218,7 +218,7 @@ class Lit:
         prompt_inputs = self._text_inputs(texts)
         return {
             split: ZeroShotInputs(
-                self._image_inputs(labelled.pictures, labelled.fingerprint),
+                self._image_inputs(labelled.images, labelled.fingerprint),
                 prompt_numbers(labelled.labels, labelled.class_names, name),
                 prompt_inputs,
                 len(texts),

@@ -99,16 +99,14 @@ def test_grey_pictures_for_a_grey_model_keep_their_grey(make_config: MakeConfig,
     assert shapes(task) == {(1, 32, 32)}
     names = [Path(name).stem for name in task._splits["test"]._split.file_names()]  # type: ignore[attr-defined]
     number = names.index("1")  # grey, 32 x 32
-    assert np.array_equal(np.asarray(task._splits["test"].picture(number)), np.asarray(picture("L", 1001, (32, 32))))
+    assert np.array_equal(np.asarray(task._splits["test"].image(number)), np.asarray(picture("L", 1001, (32, 32))))
 
 
 def shapes(task: ImageClassification) -> set[tuple[int, ...]]:
     """The pixels of all images, as used in training and evaluation."""
     splits: Any = task._splits
     evaluated = {
-        tuple(task._crop(split.picture(number)).shape)
-        for split in splits.values()
-        for number in range(len(split.labels))
+        tuple(task._crop(split.image(number)).shape) for split in splits.values() for number in range(len(split.labels))
     }
     return evaluated | {tuple(task.batch(np.arange(task.num_train), [0] * task.num_train)["images"].shape[1:])}
 

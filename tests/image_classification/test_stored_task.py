@@ -55,11 +55,11 @@ def test_the_validation_split_is_left_out_of_training_and_together_they_are_the_
     splits, stored = task._splits, open_stored(imagenet, tmp_path).train
     assert (task.num_train, len(splits["val"].labels)) == (34, 6)
     pictures = [
-        np.asarray(splits[name].picture(index)).tobytes()
+        np.asarray(splits[name].image(index)).tobytes()
         for name in ("fit", "val")
         for index in range(len(splits[name].labels))
     ]
-    assert sorted(pictures) == sorted(np.asarray(stored.picture(row)).tobytes() for row in range(40))
+    assert sorted(pictures) == sorted(np.asarray(stored.image(row)).tobytes() for row in range(40))
     labels = np.concatenate([splits["fit"].labels, splits["val"].labels])
     assert sorted(labels) == sorted(stored.labels)
     assert labels.tolist() != stored.labels.tolist(), "sorted rows would give a validation split of the last classes"

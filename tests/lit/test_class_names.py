@@ -63,7 +63,7 @@ def test_a_hundred_folders_named_by_numbers_mean_these_numbers(tmp_path: Path) -
     place = {"kind": "local", "path": str(tmp_path), "splits": {"test": "train"}, "image": "image", "label": "label"}
     opened = open_stored({"name": "numbers", "fingerprint": None, "places": [place]}, tmp_path)
     split = labelled_splits(opened, 0)["test"]
-    shades = [int(split.pictures[row][0, 0, 0]) for row in range(100)]
+    shades = [int(split.images[row][0, 0, 0]) for row in range(100)]
     assert prompt_numbers(split.labels, split.class_names, "cifar100").tolist() == shades
 
 

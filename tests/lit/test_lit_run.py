@@ -69,7 +69,7 @@ def test_cached_features_are_the_outputs_of_the_locked_tower(make_lit: MakeConfi
     data = locate(cfg)[1]
     task = build(cfg, data)
     tower = build_locked_tower(cfg.model, "image", {})
-    pictures = {name: split.pictures for name, split in pair_splits(data.pairs).items()}
+    pictures = {name: split.images for name, split in pair_splits(data.pairs).items()}
     for split in ("train", "val", "test"):
         numbers = np.arange(len(pictures[split]))
         with torch.no_grad():
