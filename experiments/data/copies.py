@@ -10,7 +10,7 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2.functional import to_pil_image
 
+from experiments.data.images import Images
 from experiments.data.pixels import UNREADABLE
 from experiments.data.text import folded
 from experiments.harness.errors import DataError
@@ -36,16 +37,6 @@ ALIKE = 3.0
 SAME_CORRELATION = 0.7
 BLOCK = 256
 TRAIN_BLOCK = 65_536
-
-
-class Images(Protocol):
-    """Images by index."""
-
-    def __len__(self) -> int:
-        """The number of images."""
-
-    def __getitem__(self, number: int) -> Any:
-        """A PIL image, or uint8 ``[C, H, W]``."""
 
 
 def warn_of_copies(

@@ -26,6 +26,7 @@ import numpy as np
 from PIL import Image
 
 from experiments.data.labels import Labels, check_classes, check_labels, column_labels, same_numbers
+from experiments.data.opening import joint_fingerprint
 from experiments.data.pixels import decode_rgb, is_image
 from experiments.data.stored_places import check_place, describe, gate_advice, hub_tables, local_tables
 from experiments.data.text import check_text, folded, lines
@@ -162,8 +163,7 @@ def open_stored(data: Mapping[str, Any], cache_dir: Path) -> StoredSet:
     splits = open_splits(data["name"], data["places"], data.get("num_classes"))
     if data.get("num_classes") is not None:
         check_classes({name: split.labels for name, split in splits.items()}, data["num_classes"], data["name"])
-    content = {name: split.fingerprint() for name, split in splits.items()}
-    fingerprint = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    fingerprint = joint_fingerprint({name: split.fingerprint() for name, split in splits.items()})
     check_fingerprint(data, fingerprint)
     return StoredSet(splits, fingerprint)
 

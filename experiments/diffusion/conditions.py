@@ -10,7 +10,7 @@ import torch
 from hydra.utils import get_method
 from torch import Tensor
 
-from experiments.data.sample import sample
+from experiments.data.splits import sample
 from experiments.diffusion.config import DiffusionConfig
 from experiments.diffusion.pictures import Images
 from experiments.diffusion.sets import Sets

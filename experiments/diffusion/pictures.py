@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from experiments.data.labels import check_order
-from experiments.data.sample import sample
+from experiments.data.splits import sample
 from experiments.data.stored import StoredSet, StoredSplit, check_splits
 from experiments.harness.errors import ConfigError
 from experiments.harness.prepared_data import PreparedData
@@ -93,7 +93,7 @@ def labelled_splits(
 
 
 def captioned_splits(opened: PreparedData | StoredSet) -> dict[str, Images]:
-    """fit, val and test of pairs, each image with its first caption: arrays as in experiments/lit/pair_arrays.py, or
+    """fit, val and test of pairs, each image with its first caption: arrays as in experiments/lit/data.py, or
     stored files.
     """
     if isinstance(opened, StoredSet):

@@ -11,9 +11,8 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from experiments.data.copies import warn_of_same_texts
-from experiments.data.drawn_groups import drawn_groups
 from experiments.data.labels import check_classes
-from experiments.data.sample import sample
+from experiments.data.splits import drawn_groups, sample
 from experiments.finetuning.classified_texts import ClassifiedTexts
 from experiments.finetuning.config import FinetuningConfig
 from experiments.finetuning.models import Classifier, build_classifier

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from experiments.data.sample import sample
+from experiments.data.splits import sample
 from experiments.harness.errors import ConfigError
 from experiments.language_modeling.config import LanguageModelingConfig
 from experiments.language_modeling.document_choice import chosen, redrawn

@@ -31,11 +31,11 @@ METRICS = {
 class PairDataConfig(DataConfig):
     """Image-text pairs, and what else is needed: evaluation sets and initial weights."""
 
-    access: str = "experiments.lit.sets.open_sets"
+    access: str = "experiments.lit.data.open_sets"
     pair_access: str = "experiments.harness.prepared_data.prepare"
     """the function that opens the pairs: this one for arrays, experiments.data.stored.open_stored for files"""
     split_seed: int | None = None
-    """redraws which groups of pairs (see pair_arrays.py) are used for validation; only for arrays without cropping.
+    """redraws which groups of pairs (see data.py) are used for validation; only for arrays without cropping.
     null: the set's own choice"""
     crop_area: list[float] | None = None
     """smallest and largest share of an image's area in a random resized crop; null: the whole image, so that a locked

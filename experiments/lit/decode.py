@@ -1,4 +1,4 @@
-"""Decoders for named images from package registries, to the arrays of pair_arrays.py."""
+"""Decoders for named images from package registries, to the arrays of data.py."""
 
 import html
 import json
@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from experiments.data.pixels import converted
-from experiments.lit.pair_arrays import pair_arrays
+from experiments.lit.data import pair_arrays
 
 Pair = tuple[Path, list[str]]
 """An image file and its captions."""

@@ -20,9 +20,9 @@ from torchvision.transforms.v2.functional import to_pil_image
 from experiments.harness.averages import evaluated_weights
 from experiments.harness.finished_run import data_and_checkpoint, draw
 from experiments.lit import config  # noqa: F401  # registers the schema
+from experiments.lit.data import Pairs, pair_splits
 from experiments.lit.evaluation import embedded
 from experiments.lit.models import TwoTowers
-from experiments.lit.splits import Pairs, pair_splits
 from experiments.lit.task import Lit, build
 
 QUERIES = 24

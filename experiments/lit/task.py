@@ -12,14 +12,15 @@ from torch import Tensor, nn
 from torchvision.transforms import InterpolationMode, v2
 
 from experiments.data.copies import warn_of_copies
-from experiments.data.drawn_groups import drawn_groups
-from experiments.data.sample import sample
+from experiments.data.images import Images
+from experiments.data.splits import drawn_groups, sample
 from experiments.data.stored import StoredSet, check_splits
 from experiments.harness.errors import ConfigError, DataError, refused_as
 from experiments.harness.flatness import check_flatness
 from experiments.harness.prepared_data import cached_arrays
 from experiments.lit.class_names import class_names, prompt_numbers, templates
 from experiments.lit.config import LitConfig
+from experiments.lit.data import Pairs, Sets, labelled_splits, pair_splits, split_groups
 from experiments.lit.evaluation import (
     PairInputs,
     ZeroShotInputs,
@@ -28,11 +29,15 @@ from experiments.lit.evaluation import (
     zero_shot_metrics,
     zero_shot_sums,
 )
-from experiments.lit.inputs import Pixels
-from experiments.lit.loss import check_batch, contrastive_loss
-from experiments.lit.models import TwoTowers, build_locked_tower, build_two_towers
-from experiments.lit.sets import Sets
-from experiments.lit.splits import Images, Pairs, labelled_splits, pair_splits, split_groups
+from experiments.lit.models import (
+    Pixels,
+    TwoTowers,
+    build_locked_tower,
+    build_two_towers,
+    check_batch,
+    computed_once,
+    contrastive_loss,
+)
 from experiments.metrics.calibration import calibrated_losses
 from experiments.metrics.retrieval import RANKS
 from experiments.metrics.zero_shot import prompts
@@ -54,11 +59,7 @@ class Lit:
         self._cfg, self._sets = cfg, sets
         self.frozen_outputs: dict[str, str] = {}
         self._weights = {name: opened.load() for name, opened in sets.weights.items()}
-        # With random crops in training, a locked image tower has to process every crop, so its outputs are not cached.
-        self._cached = {
-            "image": bool(cfg.model.image.locked) and cfg.data.crop_area is None,
-            "text": bool(cfg.model.text.locked),
-        }
+        self._cached = computed_once(cfg)
         self._locked = {name: self._locked_part(name) for name in ("image", "text") if self._cached[name]}
         splits = pair_splits(sets.pairs)
         check_splits(splits, ("train", "val", "test"), cfg.data.name)

@@ -19,7 +19,7 @@ from PIL import Image
 from experiments.data.stored import open_stored
 from experiments.data.text import folded
 from experiments.harness.errors import DataError
-from experiments.lit.splits import labelled_splits, pair_splits
+from experiments.lit.data import labelled_splits, pair_splits
 
 SPLITS = {"train": "train[:-4]", "val": "train[-4:-2]", "test": "train[-2:]"}
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from experiments.data.drawn_groups import drawn_groups
+from experiments.data.splits import drawn_groups
 from experiments.finetuning.classification import TextClassification
 from experiments.finetuning.classified_texts import ClassifiedTexts
 from experiments.finetuning.decode import rotten_tomatoes

@@ -12,7 +12,7 @@ from experiments.harness.entry import locate
 from experiments.harness.errors import ConfigError, DataError
 from experiments.harness.prepared_data import PreparedData
 from experiments.lit.class_names import CIFAR10, class_names, prompt_numbers
-from experiments.lit.splits import labelled_splits
+from experiments.lit.data import labelled_splits
 from experiments.lit.task import build
 from tests.conftest import MakeConfig
 from tests.data.test_class_folders import write

@@ -9,8 +9,8 @@ import torch
 
 from experiments.harness.entry import execute, locate
 from experiments.harness.errors import ConfigError
+from experiments.lit.data import pair_splits
 from experiments.lit.models import build_locked_tower
-from experiments.lit.splits import pair_splits
 from experiments.lit.task import build
 from experiments.pretrained.locked import LockedPart
 from tests.conftest import MakeConfig, rows

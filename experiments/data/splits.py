@@ -1,9 +1,14 @@
-"""Redraw the validation split, keeping groups of related rows together."""
+"""Draw rows of a data set: samples, and which training rows are held out for validation."""
 
 import numpy as np
 
 from experiments.harness.errors import DataError
 from experiments.harness.seeds import derive_seed
+
+
+def sample(rows: int, size: int) -> np.ndarray:
+    """Indices of ``size`` of ``rows`` rows, int64 [size], in a random order that is the same everywhere."""
+    return np.random.default_rng(derive_seed("sample", rows)).permutation(rows)[:size]
 
 
 def drawn_groups(train: np.ndarray, val: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
