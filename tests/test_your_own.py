@@ -18,8 +18,8 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from experiments.finetuning.tables import labelled_tables
-from experiments.finetuning.text_arrays import labelled_splits
+from experiments.finetuning.data import labelled_splits
+from experiments.finetuning.decode import labelled_tables
 from experiments.harness.errors import DataError
 from experiments.harness.prepared_data import prepare
 from experiments.harness.provenance import ROOT

@@ -26,12 +26,11 @@ import numpy as np
 from PIL import Image
 
 from experiments.data.labels import Labels, check_classes, check_labels, column_labels, same_numbers
-from experiments.data.opening import joint_fingerprint
+from experiments.data.opening import check_fingerprint, first_of, joint_fingerprint
 from experiments.data.pixels import decode_rgb, is_image
-from experiments.data.stored_places import check_place, describe, gate_advice, hub_tables, local_tables
+from experiments.data.stored_places import check_place, hub_tables, local_tables
 from experiments.data.text import check_text, folded, lines
 from experiments.harness.errors import DataError
-from experiments.harness.offline import NotFetched, is_absent, is_offline
 
 log = logging.getLogger(__name__)
 
@@ -177,15 +176,6 @@ def check_splits(splits: Collection[str], needed: Sequence[str], name: str) -> N
         )
 
 
-def check_fingerprint(data: Mapping[str, Any], found: str) -> None:
-    """Raise DataError if the config group ``data`` declares a different fingerprint."""
-    if data.get("fingerprint") not in (None, found):
-        raise DataError(
-            f"data={data['name']} has the fingerprint {found} here, but its config declares {data['fingerprint']}; "
-            "a different version, or a different order of rows, needs its own config."
-        )
-
-
 def open_splits(
     name: str,
     places: Sequence[Mapping[str, Any]],
@@ -199,22 +189,7 @@ def open_splits(
     """
     for place in places:
         check_place(name, place)
-    reasons, absent = [], False
-    for place in places:
-        try:
-            return _open_place(name, place, num_classes, class_names)
-        except Exception as error:  # the library, its file systems and its HTTP client each raise their own
-            absent |= is_offline() and is_absent(error)
-            cause = error.__cause__ if error.__cause__ and not isinstance(error, DataError) else error
-            first_line = (str(cause).strip().splitlines() or [""])[0]
-            reason = first_line if isinstance(error, DataError) else f"{type(cause).__name__}: {first_line}"
-            reasons.append(f"  {describe(place)}: {reason}{gate_advice(place, str(error))}")
-    if absent:
-        raise NotFetched(f"data={name}")
-    local = [place["path"] for place in places if place["kind"] == "local"]
-    way_out = f"\nPut its files at {' or '.join(local)}." if local else ""
-    opening = f"data={name} cannot be opened, because each of its sources failed."
-    raise DataError("\n".join([opening, *reasons]) + way_out)
+    return first_of(name, places, lambda place: _open_place(name, place, num_classes, class_names))
 
 
 def _open_place(

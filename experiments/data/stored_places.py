@@ -34,21 +34,6 @@ def check_place(name: str, place: Mapping[str, Any]) -> None:
         raise DataError(f"A {kind} source of {name} has no key {', '.join(unknown)}.")
 
 
-def describe(place: Mapping[str, Any]) -> str:
-    """A source in a few words."""
-    return f"hub {place['repo']} at {place['revision']}" if place["kind"] == "hub" else f"local {place['path']}"
-
-
-def gate_advice(place: Mapping[str, Any], message: str) -> str:
-    """What to do if the hub refused access, according to ``message``; otherwise empty."""
-    if place["kind"] == "hub" and any(word in message.lower() for word in ("gated", "401", "403", "authenticated")):
-        return (
-            f" (accept the terms of {place['repo']} once, on its page on the hub, with the account whose token is set "
-            "by `hf auth login` or HF_TOKEN)"
-        )
-    return ""
-
-
 def hub_tables(place: Mapping[str, Any], wanted: Sequence[str]) -> dict[str, Any]:
     """The ``datasets.Dataset`` of each wanted split in a hub repository."""
     import datasets  # type: ignore[import-untyped]  # here, because it takes a second to import

@@ -36,8 +36,8 @@ METRICS = {
 class TextDataConfig(DataConfig):
     """Labelled texts for a classifier, or GLUE tasks for a model that writes answers."""
 
-    access: str = "experiments.finetuning.sets.open_texts"
-    """this one for labelled texts, experiments.finetuning.glue_sets.open_glue for GLUE"""
+    access: str = "experiments.finetuning.data.open_texts"
+    """this one for labelled texts, experiments.finetuning.data.open_glue for GLUE"""
     num_classes: int | None = None
     """for labelled texts"""
     split_seed: int | None = None

@@ -8,11 +8,10 @@ import pytest
 import torch
 
 from experiments.data.splits import drawn_groups
-from experiments.finetuning.classification import TextClassification
-from experiments.finetuning.classified_texts import ClassifiedTexts
+from experiments.finetuning.classification import ClassifiedTexts, TextClassification
+from experiments.finetuning.data import labelled_splits
 from experiments.finetuning.decode import rotten_tomatoes
 from experiments.finetuning.task import build
-from experiments.finetuning.text_arrays import labelled_splits
 from experiments.harness.entry import locate
 from tests.conftest import MakeConfig
 from tests.finetuning.conftest import review_file, reviews

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from hydra.core.global_hydra import GlobalHydra
 
-from experiments.finetuning.glue_sets import GlueRows, GlueSet
+from experiments.finetuning.data import GlueRows, GlueSet
 from experiments.finetuning.task import build
 from experiments.harness.config import composed, resolved
 from experiments.harness.errors import ConfigError, refused_as

@@ -24,8 +24,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from experiments.diffusion.config import NoiseConfig
 from experiments.diffusion.forward_process import ForwardProcess
-from experiments.finetuning.classification import TextClassification
-from experiments.finetuning.classified_texts import ClassifiedTexts
+from experiments.finetuning.classification import ClassifiedTexts, TextClassification
 from experiments.finetuning.glue import NO_ANSWER, TASKS
 from experiments.finetuning.text_to_text import TextToText
 from experiments.harness.config import FlatnessConfig
