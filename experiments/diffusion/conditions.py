@@ -12,8 +12,7 @@ from torch import Tensor
 
 from experiments.data.splits import sample
 from experiments.diffusion.config import DiffusionConfig
-from experiments.diffusion.pictures import Images
-from experiments.diffusion.sets import Sets
+from experiments.diffusion.data import ConditionedImages, Sets
 from experiments.harness.stored_rows import stored_rows
 from experiments.pretrained.locked import Locked, build_locked
 
@@ -24,10 +23,10 @@ TEXTS_AT_ONCE = 16_384
 class Conditions(Protocol):
     """Converts the condition of an image to the U-Net's arguments besides the noisy image and the timestep."""
 
-    def numbers(self, images: Images) -> np.ndarray:
+    def numbers(self, images: ConditionedImages) -> np.ndarray:
         """The images' conditions as integers, int32 or int64 ``[images, ...]``."""
 
-    def of_samples(self, test: Images, count: int) -> np.ndarray:
+    def of_samples(self, test: ConditionedImages, count: int) -> np.ndarray:
         """The conditions of samples 0 to ``count - 1``, int32 or int64 ``[count, ...]``."""
 
     def hidden(self, numbers: Tensor) -> Tensor:
@@ -44,11 +43,11 @@ class ClassConditions:
         """Each ``batch_size`` samples, from the first on, form one subset for the kernel distance."""
         self._num_classes, self._batch_size = num_classes, batch_size
 
-    def numbers(self, images: Images) -> np.ndarray:
+    def numbers(self, images: ConditionedImages) -> np.ndarray:
         """The classes, int64 ``[images]``."""
         return np.asarray(images.conditions, np.int64)
 
-    def of_samples(self, test: Images, count: int) -> np.ndarray:
+    def of_samples(self, test: ConditionedImages, count: int) -> np.ndarray:
         """All classes in turn, int64 ``[count]``; randomly drawn classes if a batch cannot hold all of them, because
         neighbouring classes are similar (ImageNet's dogs) and each batch should be representative.
         """
@@ -79,12 +78,12 @@ class TextConditions:
         self._weights_fingerprint = sets.weights["text"].fingerprint if weights else None
         self._encoder = Locked(build_locked(cfg.text.encoder, weights))
 
-    def numbers(self, images: Images) -> np.ndarray:
+    def numbers(self, images: ConditionedImages) -> np.ndarray:
         """The captions' tokens, int32 ``[images, context_length]``, computed once and memory-mapped."""
         texts = list(images.conditions)
         return self._tokens(texts)
 
-    def of_samples(self, test: Images, count: int) -> np.ndarray:
+    def of_samples(self, test: ConditionedImages, count: int) -> np.ndarray:
         """The captions of the first ``count`` test images."""
         return self._tokens(list(test.conditions[:count]))
 

@@ -22,7 +22,7 @@ METRICS = {
 class DiffusionDataConfig(DataConfig):
     """Images at one resolution, and the weights that are needed."""
 
-    access: str = "experiments.diffusion.sets.open_sets"
+    access: str = "experiments.diffusion.data.open_sets"
     places: list[dict[str, Any]] = field(default_factory=list)
     """empty: each set below has its own sources"""
     images: dict[str, Any] = MISSING

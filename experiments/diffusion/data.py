@@ -1,4 +1,4 @@
-"""Images at one resolution with their conditions: the splits of a data set.
+"""What a diffusion run reads: images with their conditions, and weights. ``open_sets`` is its data.access.
 
 fit    the images that training batches are drawn from, and that generated images are compared with
 train  the first ``flatness.samples`` of these, for evaluation
@@ -8,27 +8,49 @@ test
 All are in an order unrelated to their content, so the first n are a random sample.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from PIL import Image
-from torch import Tensor
 
 from experiments.data.labels import check_order
-from experiments.data.splits import sample
+from experiments.data.opening import joint_fingerprint, open_set
+from experiments.data.splits import num_kept, sample, shuffled
 from experiments.data.stored import StoredSet, StoredSplit, check_splits
-from experiments.harness.errors import ConfigError
-from experiments.harness.prepared_data import PreparedData
-from experiments.harness.seeds import derive_seed
+from experiments.harness.prepared_data import PreparedData, prepare
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
 
 SPLITS = {"train": "fit", "val": "val", "test": "test"}
 """Our names for a set's splits"""
 
 
 @dataclass(frozen=True)
-class Images:
+class Sets:
+    """The opened data of diffusion's config group ``data``."""
+
+    images: PreparedData | StoredSet
+    weights: Mapping[str, PreparedData]
+    cache_dir: Path
+    fingerprint: str
+    """SHA-256 over the fingerprints of all of these"""
+
+
+def open_sets(data: Mapping[str, Any], cache_dir: Path) -> Sets:
+    """Open, and if necessary download, the images and the weights, each with its own ``access``."""
+    images = open_set(data["images"], cache_dir)
+    weights = {name: prepare(one, cache_dir) for name, one in data["weights"].items()}
+    parts = {"images": images.fingerprint, **{name: one.fingerprint for name, one in weights.items()}}
+    return Sets(images, weights, cache_dir, joint_fingerprint(parts))
+
+
+@dataclass(frozen=True)
+class ConditionedImages:
     """Images by index, and the class (int64 [images]) or the caption of each."""
 
     image: Callable[[int], Image.Image]
@@ -40,8 +62,10 @@ class Images:
     def __getitem__(self, number: int) -> Image.Image:
         return self.image(number)
 
-    def pixels(self, numbers: np.ndarray, size: int) -> Tensor:
+    def pixels(self, numbers: np.ndarray, size: int) -> "Tensor":
         """The central squares of the images, uint8 ``[N, 3, size, size]``."""
+        import torch  # here, because a study opens data without it
+
         return torch.from_numpy(np.stack([centre(self.image(int(number)), size) for number in numbers])).movedim(3, 1)
 
 
@@ -60,7 +84,7 @@ def centre(image: Image.Image, size: int) -> np.ndarray:
 
 def labelled_splits(
     opened: PreparedData | StoredSet, val_size: int, name: str = "images", seed: int | None = None
-) -> dict[str, Images]:
+) -> dict[str, ConditionedImages]:
     """fit, val and test of a labelled set. ``val_size`` training images are held out, drawn by ``seed``. Without a
     seed, they are the last ones of an array set, which is sorted by a hash of its content, or a fixed random choice of
     stored files.
@@ -68,22 +92,22 @@ def labelled_splits(
     if isinstance(opened, StoredSet):
         check_splits(opened.splits, ("train", "test"), name)
         train, test = opened.splits["train"], opened.splits["test"]
-        rows = _shuffled(len(train), seed)
-        kept, drawn = _kept(len(rows), val_size), sample(len(test), len(test))
+        rows = shuffled(len(train), seed)
+        kept, drawn = num_kept(len(rows), val_size, "data.images.val_size"), sample(len(test), len(test))
 
-        def of_train(own: np.ndarray) -> Images:
-            return Images(lambda number: train.image(own[number]), train.labels[own])
+        def of_train(own: np.ndarray) -> ConditionedImages:
+            return ConditionedImages(lambda number: train.image(own[number]), train.labels[own])
 
         return {
             "fit": of_train(rows[:kept]),
             "val": of_train(rows[kept:]),
-            "test": Images(lambda number: test.image(drawn[number]), test.labels[drawn]),
+            "test": ConditionedImages(lambda number: test.image(drawn[number]), test.labels[drawn]),
         }
     arrays = opened.load()
     images, labels = arrays["train_images"], arrays["train_labels"]
     check_order(labels, name)
-    kept = _kept(len(images), val_size)
-    rows = np.arange(len(images)) if seed is None else _shuffled(len(images), seed)
+    kept = num_kept(len(images), val_size, "data.images.val_size")
+    rows = np.arange(len(images)) if seed is None else shuffled(len(images), seed)
     test_labels = arrays["test_labels"]
     return {
         "fit": _array_images(images, labels, rows[:kept]),
@@ -92,7 +116,7 @@ def labelled_splits(
     }
 
 
-def captioned_splits(opened: PreparedData | StoredSet) -> dict[str, Images]:
+def captioned_splits(opened: PreparedData | StoredSet) -> dict[str, ConditionedImages]:
     """fit, val and test of pairs, each image with its first caption: arrays as in experiments/lit/data.py, or
     stored files.
     """
@@ -103,33 +127,20 @@ def captioned_splits(opened: PreparedData | StoredSet) -> dict[str, Images]:
     texts = arrays["captions"].tobytes().decode().split("\n")
     firsts = np.unique(arrays["caption_images"], return_index=True)[1]
 
-    def split(number: int) -> Images:
+    def split(number: int) -> ConditionedImages:
         rows = np.nonzero(arrays["splits"] == number)[0]
         rows = rows[sample(len(rows), len(rows))]
         captions = [texts[firsts[row]] for row in rows]
-        return Images(lambda place: Image.fromarray(arrays["images"][rows[place]]), captions)
+        return ConditionedImages(lambda place: Image.fromarray(arrays["images"][rows[place]]), captions)
 
     return {name: split(number) for number, name in enumerate(SPLITS.values())}
 
 
-def _captioned(split: StoredSplit) -> Images:
+def _captioned(split: StoredSplit) -> ConditionedImages:
     drawn = sample(len(split), len(split))
     captions = [split.captions[row][0] for row in drawn]
-    return Images(lambda number: split.image(drawn[number]), captions)
+    return ConditionedImages(lambda number: split.image(drawn[number]), captions)
 
 
-def _array_images(images: np.ndarray, labels: np.ndarray, rows: np.ndarray) -> Images:
-    return Images(lambda number: Image.fromarray(images[rows[number]]), labels[rows])
-
-
-def _shuffled(rows: int, seed: int | None) -> np.ndarray:
-    name = ("validation split",) if seed is None else ("validation split", seed)
-    return np.random.default_rng(derive_seed(*name)).permutation(rows)
-
-
-def _kept(training_images: int, val_size: int) -> int:
-    if not 0 < val_size < training_images:
-        raise ConfigError(
-            f"data.images.val_size={val_size} must be above 0 and leave some of the {training_images} training images."
-        )
-    return training_images - val_size
+def _array_images(images: np.ndarray, labels: np.ndarray, rows: np.ndarray) -> ConditionedImages:
+    return ConditionedImages(lambda number: Image.fromarray(images[rows[number]]), labels[rows])
