@@ -162,8 +162,8 @@ class Diffusion:
         return (weights * errors).mean()
 
     def evaluate(self, model: nn.Module, split: str, process: int, num_processes: int) -> dict[str, Tensor]:
-        """For "samples", the sums of GeneratedImages. Otherwise ``errors``, the mean squared error of the noise per image
-        (0 if another process has the image). Each image has its own noise and timestep, the same for all runs and
+        """For "samples", the sums of GeneratedImages. Otherwise ``errors``, the mean squared error of the noise per
+        image (0 if another process has the image). Each image has its own noise and timestep, the same for all runs and
         steps.
         """
         device = next(model.parameters()).device

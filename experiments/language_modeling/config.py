@@ -20,7 +20,7 @@ METRICS = {
 class TokenDataConfig(DataConfig):
     """Texts, and the tokenizer that is trained on them."""
 
-    access: str = "experiments.language_modeling.token_files.open_tokens"
+    access: str = "experiments.language_modeling.data.open_tokens"
     vocab_size: int = MISSING
     """entries of the tokenizer, including the document separator"""
     tokenizer_bytes: int | None = None

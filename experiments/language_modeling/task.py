@@ -10,9 +10,8 @@ from torch import Tensor, nn
 from experiments.data.splits import sample
 from experiments.harness.errors import ConfigError
 from experiments.language_modeling.config import LanguageModelingConfig
-from experiments.language_modeling.document_choice import chosen, redrawn
+from experiments.language_modeling.data import TokenSet, TokenSplit, chosen, redrawn
 from experiments.language_modeling.models import build_model
-from experiments.language_modeling.token_files import TokenSet, TokenSplit
 from experiments.metrics.perplexity import perplexity_metrics
 
 MOST_BYTES_A_WORD = 35

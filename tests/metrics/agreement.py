@@ -34,7 +34,7 @@ from experiments.harness.provenance import ROOT
 from experiments.harness.seeds import derive_seed
 from experiments.image_classification.reassessed_labels import reassessed_sums
 from experiments.language_modeling import next_token
-from experiments.language_modeling.token_files import TokenSplit
+from experiments.language_modeling.data import TokenSplit
 from experiments.lit.evaluation import (
     PairInputs,
     ZeroShotInputs,
