@@ -24,7 +24,7 @@ from experiments.harness.errors import DataError
 from experiments.harness.prepared_data import prepare
 from experiments.harness.provenance import ROOT
 from experiments.harness.record import read_status
-from experiments.image_classification.stored_sets import open_stored
+from experiments.image_classification.data import open_stored
 from tests import forked
 from tests.image_classification.small_imagenet import encoded, photo
 

@@ -21,7 +21,7 @@ METRICS = {
 @dataclass
 class ImageDataConfig(DataConfig):
     """A labelled image set: decoded to uint8 arrays of one size, or stored as files of any size (see ``access`` and
-    experiments/image_classification/stored_sets.py).
+    experiments/image_classification/data.py).
     """
 
     num_classes: int = MISSING

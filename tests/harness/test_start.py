@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from experiments.harness.sources import ROOT
+from experiments.harness.sources import ROOT, our_tasks
 
 ELSEWHERE = {
     *("bitsandbytes", "datasets", "matplotlib", "open_clip", "pandas", "plotly", "pyarrow", "ray", "sklearn", "timm"),
@@ -46,7 +46,7 @@ def test_a_task_and_its_mini_model_import_nothing_that_their_run_does_not_need()
     assert result.returncode == 0, result.stderr
 
 
-@pytest.mark.parametrize("task", ["diffusion", "finetuning", "language_modeling", "lit"])
+@pytest.mark.parametrize("task", our_tasks())
 def test_a_study_opens_its_data_without_the_libraries_of_training(task: str) -> None:
     heavy = {"torch", "torchvision", "scipy", *ELSEWHERE, *OF_OTHER_TASKS}
     check = f"import sys, experiments.{task}.data; sys.exit(repr({heavy!r} & set(sys.modules)))"

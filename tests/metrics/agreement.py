@@ -32,7 +32,7 @@ from experiments.harness.flatness import measure_flatness
 from experiments.harness.metric import metrics_of
 from experiments.harness.provenance import ROOT
 from experiments.harness.seeds import derive_seed
-from experiments.image_classification.reassessed_labels import reassessed_sums
+from experiments.image_classification.real_labels import real_sums
 from experiments.language_modeling import next_token
 from experiments.language_modeling.data import TokenSplit
 from experiments.lit.evaluation import (
@@ -96,7 +96,7 @@ def classification(rng: np.random.Generator) -> tuple[Values, Values]:
     real = np.where(rng.random((301, 3)) < 0.4, -1, rng.integers(0, 20, (301, 3)))
     both = torch.from_numpy(logits), torch.from_numpy(labels)
     ours = classification_metrics(_sums(classification_sums(*both)))
-    sums = _sums(reassessed_sums(both[0], torch.from_numpy(real)))
+    sums = _sums(real_sums(both[0], torch.from_numpy(real)))
     ours |= {"real_top1": 100 * sums["real_top1"] / sums["real_count"], "v2_top1": ours["top1"]}
 
     order = [sorted(range(20), key=lambda c, row=row: -row[c]) for row in logits.tolist()]  # type: ignore[misc]
