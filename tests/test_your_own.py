@@ -18,13 +18,13 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from experiments.finetuning.tables import labelled_tables
-from experiments.finetuning.text_arrays import labelled_splits
+from experiments.finetuning.data import labelled_splits
+from experiments.finetuning.decode import labelled_tables
 from experiments.harness.errors import DataError
 from experiments.harness.prepared_data import prepare
 from experiments.harness.provenance import ROOT
 from experiments.harness.record import read_status
-from experiments.image_classification.stored_sets import open_stored
+from experiments.image_classification.data import open_stored
 from tests import forked
 from tests.image_classification.small_imagenet import encoded, photo
 
@@ -156,16 +156,16 @@ def write_json_lines(path: Path, columns: dict[str, list[str]]) -> None:
 
 
 def test_pictures(folder: Path) -> None:
-    class_folders(folder / "data/pictures")
+    class_folders(folder / "data/images")
     more = ["flatness.draws=0", "flatness.samples=1000"]  # more than there are
-    run(command_with("data=my_pictures"), folder, *more)
+    run(command_with("data=my_images"), folder, *more)
     assert "test/top1" in finished(folder)
 
 
 @pytest.mark.parametrize("write", [class_folders, pictures_and_a_table, hubs_pictures])
 def test_layouts_of_pictures(folder: Path, write: Callable[[Path], None]) -> None:
-    write(folder / "data/pictures")
-    data = settings(folder, "my_pictures") | {
+    write(folder / "data/images")
+    data = settings(folder, "my_images") | {
         "train_images": None,
         "v2_places": [],
         "real_places": [],

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2.functional import to_pil_image
 
+from experiments.data.images import Images
 from experiments.data.pixels import UNREADABLE
 from experiments.data.text import folded
 from experiments.harness.errors import DataError
@@ -27,7 +28,7 @@ log = logging.getLogger(__name__)
 
 MOST_COPIES = 0.1
 """Share of copies in a held-out split above which its metric says nothing about new data. CIFAR-10 has none."""
-MOST_PICTURES = 2_000_000
+MOST_IMAGES = 2_000_000
 """The largest training set that is searched; for larger ones this would take hours."""
 THUMBNAIL = 4
 DIGEST_BYTES = 16
@@ -38,23 +39,13 @@ BLOCK = 256
 TRAIN_BLOCK = 65_536
 
 
-class Pictures(Protocol):
-    """Images by index."""
-
-    def __len__(self) -> int:
-        """The number of images."""
-
-    def __getitem__(self, number: int) -> Any:
-        """A PIL image, or uint8 ``[C, H, W]``."""
-
-
 def warn_of_copies(
-    name: str, train: Pictures, held_out: Mapping[str, Pictures], identity: str, cache_dir: Path, num_workers: int = 0
+    name: str, train: Images, held_out: Mapping[str, Images], identity: str, cache_dir: Path, num_workers: int = 0
 ) -> None:
     """Warn about images of each held-out split that are also in ``train``; above MOST_COPIES this is a DataError. The
     result is computed once and cached under ``identity``, which must identify the images.
     """
-    if len(train) > MOST_PICTURES:
+    if len(train) > MOST_IMAGES:
         log.info("data=%s: its %d training images are too many to look for copies of test images", name, len(train))
         return
     sizes = [len(train), *(len(split) for split in held_out.values())]
@@ -95,29 +86,27 @@ def _say(name: str, split: str, copies: list[int], count: int, what: str, most: 
     log.warning("%s", found)
 
 
-def _find(train: Pictures, held_out: Mapping[str, Pictures], num_workers: int) -> dict[str, np.ndarray]:
+def _find(train: Images, held_out: Mapping[str, Images], num_workers: int) -> dict[str, np.ndarray]:
     """For each held-out image, the index of the training image of which it is a copy, or -1, int64 [images]."""
     own = _looks(train, num_workers)
-    return {
-        split: _originals(pictures, _looks(pictures, num_workers), train, own) for split, pictures in held_out.items()
-    }
+    return {split: _originals(images, _looks(images, num_workers), train, own) for split, images in held_out.items()}
 
 
 @dataclass(frozen=True)
 class _Looks:
     thumbnails: torch.Tensor
-    """uint8 [pictures, 3 * THUMBNAIL**2]"""
+    """uint8 [images, 3 * THUMBNAIL**2]"""
     digests: list[bytes]
     """of the size and all pixels of each image"""
 
 
-def _originals(pictures: Pictures, looks: _Looks, train: Pictures, own: _Looks) -> np.ndarray:
+def _originals(images: Images, looks: _Looks, train: Images, own: _Looks) -> np.ndarray:
     first_with: dict[bytes, int] = {}
     for number, digest in enumerate(own.digests):
         first_with.setdefault(digest, number)
     first_with.pop(_digest(np.asarray(UNREADABLE)), None)
     originals = np.array([first_with.get(digest, -1) for digest in looks.digests], np.int64)
-    for start in range(0, len(pictures), BLOCK):
+    for start in range(0, len(images), BLOCK):
         queries = looks.thumbnails[start : start + BLOCK].float() - 128
         best, nearest = torch.full((len(queries),), torch.inf), torch.zeros(len(queries), dtype=torch.int64)
         for first in range(0, len(train), TRAIN_BLOCK):
@@ -128,7 +117,7 @@ def _originals(pictures: Pictures, looks: _Looks, train: Pictures, own: _Looks) 
             best = torch.minimum(values, best)
         alike = torch.nonzero(best <= ALIKE * queries.shape[1] ** 0.5).flatten().tolist()
         for place in alike:
-            if originals[start + place] < 0 and _alike(pictures[start + place], train[int(nearest[place])]):
+            if originals[start + place] < 0 and _alike(images[start + place], train[int(nearest[place])]):
                 originals[start + place] = nearest[place]
     return originals
 
@@ -147,29 +136,29 @@ def _digest(pixels: np.ndarray) -> bytes:
     return hashlib.blake2b(f"{pixels.shape}".encode() + pixels.tobytes(), digest_size=DIGEST_BYTES).digest()
 
 
-def _image(picture: Any) -> Any:
-    return to_pil_image(picture) if isinstance(picture, torch.Tensor) else picture
+def _image(image: Any) -> Any:
+    return to_pil_image(image) if isinstance(image, torch.Tensor) else image
 
 
 @dataclass(frozen=True)
 class _Blocks(Dataset[torch.Tensor]):
-    pictures: Pictures
+    images: Images
 
     def __getitem__(self, start: int) -> torch.Tensor:
-        numbers = range(start, min(start + BLOCK, len(self.pictures)))
+        numbers = range(start, min(start + BLOCK, len(self.images)))
         rows = []
         for number in numbers:
-            image = _image(self.pictures[number]).convert("RGB")
+            image = _image(self.images[number]).convert("RGB")
             thumbnail = np.asarray(image.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX)).ravel()
             rows.append(np.concatenate([thumbnail, np.frombuffer(_digest(np.asarray(image)), np.uint8)]))
         return torch.from_numpy(np.stack(rows))
 
 
-def _looks(pictures: Pictures, num_workers: int) -> _Looks:
-    starts = range(0, len(pictures), BLOCK)
+def _looks(images: Images, num_workers: int) -> _Looks:
+    starts = range(0, len(images), BLOCK)
     # With its own generator: by default a loader draws from the global one, which also initializes a run's weights.
     blocks = DataLoader(
-        _Blocks(pictures), batch_size=None, sampler=starts, num_workers=num_workers, generator=torch.Generator()
+        _Blocks(images), batch_size=None, sampler=starts, num_workers=num_workers, generator=torch.Generator()
     )
     rows = torch.cat([torch.zeros(0, 3 * THUMBNAIL**2 + DIGEST_BYTES, dtype=torch.uint8), *blocks])
     return _Looks(rows[:, :-DIGEST_BYTES], [row.tobytes() for row in rows[:, -DIGEST_BYTES:].numpy()])

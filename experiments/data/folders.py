@@ -29,11 +29,11 @@ _METADATA = {"metadata.csv", "metadata.jsonl", "metadata.parquet"}
 """Files in which the ``datasets`` library expects captions or labels by image file name."""
 _NEED_PROGRAMS = {"EPS", "WMF", "MPEG", "BUFR", "GRIB", "HDF5"}
 """Formats that Pillow knows but cannot read without other programs."""
-CLASS_FOLDERS, PICTURES_WITH_METADATA = "class folders", "imagefolder"
+CLASS_FOLDERS, IMAGES_WITH_METADATA = "class folders", "imagefolder"
 
 
 def split_files(folder: Path, wanted: Iterable[str], patterns: Any = None) -> dict[str, tuple[str, Path, list[Path]]]:
-    """For each split: the kind of its files (CLASS_FOLDERS, PICTURES_WITH_METADATA, or a builder of ``datasets``), the
+    """For each split: the kind of its files (CLASS_FOLDERS, IMAGES_WITH_METADATA, or a builder of ``datasets``), the
     folder that contains its class folders, and its files in order of their names.
 
     ``patterns`` select files instead of names: a single pattern for the split train, or patterns for each split. A
@@ -99,7 +99,7 @@ def suffix_of(path: Path) -> str:
     return "".join(suffixes[-2:]) if suffixes[-1:] == [".gz"] else "".join(suffixes[-1:])
 
 
-def is_picture(path: Path) -> bool:
+def is_image_file(path: Path) -> bool:
     """Whether Pillow can read a file, judging by its name."""
     image_format = Image.registered_extensions().get(suffix_of(path))
     return image_format in Image.OPEN and image_format not in _NEED_PROGRAMS
@@ -141,7 +141,7 @@ def _split_folders(folder: Path, files: list[Path]) -> list[Path]:
     found = {}
     for path in files:
         parts = path.relative_to(folder).parts
-        if len(parts) > 1 and (suffix_of(path) in _TABLES or (len(parts) > 2 and is_picture(path))):
+        if len(parts) > 1 and (suffix_of(path) in _TABLES or (len(parts) > 2 and is_image_file(path))):
             found[folder / parts[0]] = True
     return list(found)
 
@@ -159,14 +159,14 @@ def _matching(folder: Path, files: list[Path], split: str, patterns: Mapping[str
     chosen = [path for path in files if str(path.relative_to(folder)) in names]
     if not chosen:
         raise DataError(f"none of its files matches {', '.join(own)} for the split {split}.")
-    roots = {path.parent.parent for path in chosen if is_picture(path)}
+    roots = {path.parent.parent for path in chosen if is_image_file(path)}
     return (roots.pop() if len(roots) == 1 else folder), chosen
 
 
 def _of_one_kind(files: list[Path], split: str) -> tuple[str, list[Path]]:
-    if pictures := [path for path in files if is_picture(path)]:
+    if images := [path for path in files if is_image_file(path)]:
         metadata = [path for path in files if path.name in _METADATA]
-        return (PICTURES_WITH_METADATA, [*pictures, *metadata]) if metadata else (CLASS_FOLDERS, pictures)
+        return (IMAGES_WITH_METADATA, [*images, *metadata]) if metadata else (CLASS_FOLDERS, images)
     tables = [path for path in files if suffix_of(path) in _TABLES]
     kinds = sorted({_TABLES[suffix_of(path)] for path in tables})
     if not kinds:
@@ -178,12 +178,12 @@ def _of_one_kind(files: list[Path], split: str) -> tuple[str, list[Path]]:
     return kinds[0], tables
 
 
-def _check_class_folders(root: Path, pictures: list[Path], all_of_them: bool) -> None:
-    for path in pictures:
+def _check_class_folders(root: Path, images: list[Path], all_of_them: bool) -> None:
+    for path in images:
         if path.parent.parent != root:
             below = path.relative_to(root) if root in path.parents else path
             raise DataError(f"the image {below} is not in a class folder directly under {root}: move it there.")
-    filled = {path.parent.name for path in pictures}
+    filled = {path.parent.name for path in images}
     for entry in sorted(os.scandir(root), key=lambda entry: entry.name):
         if all_of_them and entry.is_dir() and not is_hidden(entry.name) and entry.name not in filled:
             raise DataError(f"the class folder {entry.path} contains no images: remove it, or fill it.")

@@ -26,11 +26,11 @@ import numpy as np
 from PIL import Image
 
 from experiments.data.labels import Labels, check_classes, check_labels, column_labels, same_numbers
+from experiments.data.opening import check_fingerprint, first_of, joint_fingerprint
 from experiments.data.pixels import decode_rgb, is_image
-from experiments.data.stored_places import check_place, describe, gate_advice, hub_tables, local_tables
+from experiments.data.stored_places import check_place, hub_tables, local_tables
 from experiments.data.text import check_text, folded, lines
 from experiments.harness.errors import DataError
-from experiments.harness.offline import NotFetched, is_absent, is_offline
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +84,7 @@ class StoredSplit:
         (stored,) = self.table[int(row)].values()
         return _content(stored)
 
-    def picture(self, row: int) -> Image.Image:
+    def image(self, row: int) -> Image.Image:
         """The image of a row in RGB. A damaged image is decoded as far as possible, counted, and named in one warning,
         so that it does not end a long run. Raises DataError if there are many of them, or if the pixels are not
         colours.
@@ -162,8 +162,7 @@ def open_stored(data: Mapping[str, Any], cache_dir: Path) -> StoredSet:
     splits = open_splits(data["name"], data["places"], data.get("num_classes"))
     if data.get("num_classes") is not None:
         check_classes({name: split.labels for name, split in splits.items()}, data["num_classes"], data["name"])
-    content = {name: split.fingerprint() for name, split in splits.items()}
-    fingerprint = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    fingerprint = joint_fingerprint({name: split.fingerprint() for name, split in splits.items()})
     check_fingerprint(data, fingerprint)
     return StoredSet(splits, fingerprint)
 
@@ -174,15 +173,6 @@ def check_splits(splits: Collection[str], needed: Sequence[str], name: str) -> N
         raise DataError(
             f"data={name} has no split {absent[0]}, only {', '.join(splits)}: define it in the key splits of its "
             f'sources, for example {absent[0]}: "train[-1000:]".'
-        )
-
-
-def check_fingerprint(data: Mapping[str, Any], found: str) -> None:
-    """Raise DataError if the config group ``data`` declares a different fingerprint."""
-    if data.get("fingerprint") not in (None, found):
-        raise DataError(
-            f"data={data['name']} has the fingerprint {found} here, but its config declares {data['fingerprint']}; "
-            "a different version, or a different order of rows, needs its own config."
         )
 
 
@@ -199,22 +189,7 @@ def open_splits(
     """
     for place in places:
         check_place(name, place)
-    reasons, absent = [], False
-    for place in places:
-        try:
-            return _open_place(name, place, num_classes, class_names)
-        except Exception as error:  # the library, its file systems and its HTTP client each raise their own
-            absent |= is_offline() and is_absent(error)
-            cause = error.__cause__ if error.__cause__ and not isinstance(error, DataError) else error
-            first_line = (str(cause).strip().splitlines() or [""])[0]
-            reason = first_line if isinstance(error, DataError) else f"{type(cause).__name__}: {first_line}"
-            reasons.append(f"  {describe(place)}: {reason}{gate_advice(place, str(error))}")
-    if absent:
-        raise NotFetched(f"data={name}")
-    local = [place["path"] for place in places if place["kind"] == "local"]
-    way_out = f"\nPut its files at {' or '.join(local)}." if local else ""
-    opening = f"data={name} cannot be opened, because each of its sources failed."
-    raise DataError("\n".join([opening, *reasons]) + way_out)
+    return first_of(name, places, lambda place: _open_place(name, place, num_classes, class_names))
 
 
 def _open_place(

@@ -7,8 +7,8 @@ from typing import Any
 
 from experiments.data.folders import (
     CLASS_FOLDERS,
-    PICTURES_WITH_METADATA,
-    is_picture,
+    IMAGES_WITH_METADATA,
+    is_image_file,
     split_files,
     warn_of_unread,
 )
@@ -32,21 +32,6 @@ def check_place(name: str, place: Mapping[str, Any]) -> None:
         raise DataError(f"A {kind} source of {name} {fault}.")
     if unknown := sorted(set(place) - required - {"files", "label", "caption"}):
         raise DataError(f"A {kind} source of {name} has no key {', '.join(unknown)}.")
-
-
-def describe(place: Mapping[str, Any]) -> str:
-    """A source in a few words."""
-    return f"hub {place['repo']} at {place['revision']}" if place["kind"] == "hub" else f"local {place['path']}"
-
-
-def gate_advice(place: Mapping[str, Any], message: str) -> str:
-    """What to do if the hub refused access, according to ``message``; otherwise empty."""
-    if place["kind"] == "hub" and any(word in message.lower() for word in ("gated", "401", "403", "authenticated")):
-        return (
-            f" (accept the terms of {place['repo']} once, on its page on the hub, with the account whose token is set "
-            "by `hf auth login` or HF_TOKEN)"
-        )
-    return ""
 
 
 def hub_tables(place: Mapping[str, Any], wanted: Sequence[str]) -> dict[str, Any]:
@@ -85,13 +70,13 @@ def local_tables(place: Mapping[str, Any], wanted: Sequence[str]) -> dict[str, A
         else:
             if kind == "parquet":
                 _check_same_names(files, place.get("label"))
-            more = {"drop_labels": True} if kind == PICTURES_WITH_METADATA else {}
+            more = {"drop_labels": True} if kind == IMAGES_WITH_METADATA else {}
             paths = {"train": [str(path) for path in files]}
             rows = datasets.load_dataset(kind, data_files=paths, split="train", **more)
-            if kind == PICTURES_WITH_METADATA:
+            if kind == IMAGES_WITH_METADATA:
                 stored = rows.cast_column("image", datasets.Image(decode=False))["image"]
                 listed = {one["path"] for one in stored if one is not None}
-                warn_of_unread(root, [path for path in files if is_picture(path) and str(path) not in listed])
+                warn_of_unread(root, [path for path in files if is_image_file(path) and str(path) not in listed])
             tables[theirs] = rows
     return tables
 

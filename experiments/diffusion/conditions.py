@@ -8,12 +8,11 @@ from typing import Protocol
 import numpy as np
 import torch
 from hydra.utils import get_method
-from torch import Tensor, nn
+from torch import Tensor
 
-from experiments.data.sample import sample
+from experiments.data.splits import sample
 from experiments.diffusion.config import DiffusionConfig
-from experiments.diffusion.pictures import Pictures
-from experiments.diffusion.sets import Sets
+from experiments.diffusion.data import ConditionedImages, Sets
 from experiments.harness.stored_rows import stored_rows
 from experiments.pretrained.locked import Locked, build_locked
 
@@ -24,10 +23,10 @@ TEXTS_AT_ONCE = 16_384
 class Conditions(Protocol):
     """Converts the condition of an image to the U-Net's arguments besides the noisy image and the timestep."""
 
-    def numbers(self, pictures: Pictures) -> np.ndarray:
+    def numbers(self, images: ConditionedImages) -> np.ndarray:
         """The images' conditions as integers, int32 or int64 ``[images, ...]``."""
 
-    def of_samples(self, test: Pictures, count: int) -> np.ndarray:
+    def of_samples(self, test: ConditionedImages, count: int) -> np.ndarray:
         """The conditions of samples 0 to ``count - 1``, int32 or int64 ``[count, ...]``."""
 
     def hidden(self, numbers: Tensor) -> Tensor:
@@ -44,11 +43,11 @@ class ClassConditions:
         """Each ``batch_size`` samples, from the first on, form one subset for the kernel distance."""
         self._num_classes, self._batch_size = num_classes, batch_size
 
-    def numbers(self, pictures: Pictures) -> np.ndarray:
+    def numbers(self, images: ConditionedImages) -> np.ndarray:
         """The classes, int64 ``[images]``."""
-        return np.asarray(pictures.conditions, np.int64)
+        return np.asarray(images.conditions, np.int64)
 
-    def of_samples(self, test: Pictures, count: int) -> np.ndarray:
+    def of_samples(self, test: ConditionedImages, count: int) -> np.ndarray:
         """All classes in turn, int64 ``[count]``; randomly drawn classes if a batch cannot hold all of them, because
         neighbouring classes are similar (ImageNet's dogs) and each batch should be representative.
         """
@@ -79,12 +78,12 @@ class TextConditions:
         self._weights_fingerprint = sets.weights["text"].fingerprint if weights else None
         self._encoder = Locked(build_locked(cfg.text.encoder, weights))
 
-    def numbers(self, pictures: Pictures) -> np.ndarray:
+    def numbers(self, images: ConditionedImages) -> np.ndarray:
         """The captions' tokens, int32 ``[images, context_length]``, computed once and memory-mapped."""
-        texts = list(pictures.conditions)
+        texts = list(images.conditions)
         return self._tokens(texts)
 
-    def of_samples(self, test: Pictures, count: int) -> np.ndarray:
+    def of_samples(self, test: ConditionedImages, count: int) -> np.ndarray:
         """The captions of the first ``count`` test images."""
         return self._tokens(list(test.conditions[:count]))
 
@@ -110,15 +109,3 @@ class TextConditions:
 
         stored = stored_rows("diffusion-tokens", identity, self._cache_dir, "tokens", len(texts), chunks)
         return stored.load()["tokens"]
-
-
-def predict(model: nn.Module, noisy: Tensor, timesteps: Tensor, arguments: dict[str, Tensor]) -> Tensor:
-    """The network's output, float32 ``[N, 3, H, W]``, for noisy images of that shape and timesteps int64 ``[N]``.
-
-    ``low_resolution`` among the arguments is an image of the same shape, which super-resolution also gets as input.
-    """
-    arguments = dict(arguments)
-    if "low_resolution" in arguments:
-        noisy = torch.cat([noisy, arguments.pop("low_resolution")], 1)
-    output: Tensor = model(noisy, timesteps, **arguments, return_dict=False)[0]
-    return output.float()

@@ -1,4 +1,4 @@
-"""The schema of conf/diffusion.yaml."""
+"""The metrics that diffusion reports, and the schema of conf/diffusion.yaml."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -6,13 +6,23 @@ from typing import Any
 from omegaconf import MISSING
 
 from experiments.harness.config import Config, DataConfig, register
+from experiments.harness.metric import Metric
+
+_SAMPLES = ("samples",)
+METRICS = {
+    "fid": Metric("FID", "lower", decimals=2, splits=_SAMPLES),
+    "kid": Metric("KID", "lower", splits=_SAMPLES),
+    "fd_efficientnet_lite0": Metric("Fréchet distance (EfficientNet-Lite0)", "lower", decimals=0, splits=_SAMPLES),
+    "kid_efficientnet_lite0": Metric("kernel distance (EfficientNet-Lite0)", "lower", decimals=2, splits=_SAMPLES),
+    "clip_score": Metric("CLIP score", "higher", splits=_SAMPLES),
+}
 
 
 @dataclass
 class DiffusionDataConfig(DataConfig):
     """Images at one resolution, and the weights that are needed."""
 
-    access: str = "experiments.diffusion.sets.open_sets"
+    access: str = "experiments.diffusion.data.open_sets"
     places: list[dict[str, Any]] = field(default_factory=list)
     """empty: each set below has its own sources"""
     images: dict[str, Any] = MISSING

@@ -8,9 +8,9 @@ from diffusers import DDIMScheduler, DDPMScheduler
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor, nn
 
-from experiments.diffusion.conditions import predict
 from experiments.diffusion.config import DiffusionConfig, NoiseConfig, SamplingConfig
 from experiments.diffusion.forward_process import make_scheduler
+from experiments.diffusion.models import predict
 from experiments.harness.errors import ConfigError
 from experiments.harness.seeds import derive_seed
 

@@ -16,14 +16,13 @@ from torch import Tensor, nn
 
 from experiments.data.copies import warn_of_copies
 from experiments.data.labels import check_classes
-from experiments.diffusion.conditions import ClassConditions, Conditions, TextConditions, predict
+from experiments.diffusion.conditions import ClassConditions, Conditions, TextConditions
 from experiments.diffusion.config import DiffusionConfig
+from experiments.diffusion.data import Sets, captioned_splits, labelled_splits
 from experiments.diffusion.feature_nets import INCEPTION_FILE, feature_nets, found_inception
-from experiments.diffusion.forward_process import ForwardProcess
-from experiments.diffusion.generated import GeneratedImages, ScoreTexts
-from experiments.diffusion.meta import meta_model, meta_output
-from experiments.diffusion.pictures import captioned_splits, labelled_splits
-from experiments.diffusion.reference import ImageSources, reference
+from experiments.diffusion.forward_process import ForwardProcess, augmented, clean
+from experiments.diffusion.models import meta_model, meta_output, predict
+from experiments.diffusion.sample_metrics import GeneratedImages, ImageSources, ScoreTexts, reference
 from experiments.diffusion.sample_sheet import write_row
 from experiments.diffusion.sampler import (
     check_sampling,
@@ -33,8 +32,6 @@ from experiments.diffusion.sampler import (
     start_noise,
     to_bytes,
 )
-from experiments.diffusion.sets import Sets
-from experiments.diffusion.super_resolution import augmented, clean
 from experiments.harness.errors import ConfigError, refused_as
 from experiments.harness.flatness import check_flatness
 from experiments.harness.seeds import derive_seed
@@ -165,8 +162,8 @@ class Diffusion:
         return (weights * errors).mean()
 
     def evaluate(self, model: nn.Module, split: str, process: int, num_processes: int) -> dict[str, Tensor]:
-        """For "samples", the sums of generated.py. Otherwise ``errors``, the mean squared error of the noise per image
-        (0 if another process has the image). Each image has its own noise and timestep, the same for all runs and
+        """For "samples", the sums of GeneratedImages. Otherwise ``errors``, the mean squared error of the noise per
+        image (0 if another process has the image). Each image has its own noise and timestep, the same for all runs and
         steps.
         """
         device = next(model.parameters()).device
@@ -180,7 +177,7 @@ class Diffusion:
         return {"errors": errors}
 
     def metrics(self, sums: dict[str, Any]) -> dict[str, float]:
-        """loss: mean squared error of the noise, whose variance is 1; for "samples", the distances of generated.py."""
+        """loss: mean squared error of the noise, whose variance is 1; for "samples", the distances to real images."""
         if self._samples and "batches" in sums:
             return self._samples.metrics(sums)
         return {"loss": float(np.mean(sums["errors"]))}

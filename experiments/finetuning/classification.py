@@ -11,14 +11,11 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from experiments.data.copies import warn_of_same_texts
-from experiments.data.drawn_groups import drawn_groups
 from experiments.data.labels import check_classes
-from experiments.data.sample import sample
-from experiments.finetuning.classified_texts import ClassifiedTexts
-from experiments.finetuning.classifier import Classifier, build_classifier
+from experiments.data.splits import drawn_groups, sample
 from experiments.finetuning.config import FinetuningConfig
-from experiments.finetuning.sets import TextSet
-from experiments.finetuning.text_arrays import LabelledTexts, labelled_splits
+from experiments.finetuning.data import LabelledTexts, TextSet, labelled_splits
+from experiments.finetuning.models import Classifier, build_classifier
 from experiments.harness.flatness import check_flatness
 from experiments.harness.prepared_data import cached_arrays
 from experiments.metrics.calibration import (
@@ -28,7 +25,33 @@ from experiments.metrics.calibration import (
     no_calibration_sums,
 )
 from experiments.metrics.confusion import accuracy, confusion_matrix, macro_f1
-from experiments.pretrained.locked import LockedPart, Rows, build_locked
+from experiments.pretrained.locked import Inputs, LockedPart, Rows, build_locked, joined
+
+
+class ClassifiedTexts:
+    """One split as inputs of the classifier, with its labels."""
+
+    def __init__(self, inputs: Inputs, lengths: np.ndarray, labels: np.ndarray) -> None:
+        """``lengths`` are the texts' lengths in the inputs' second dimension, ``labels`` the classes, int64 [texts]."""
+        self.lengths, self.labels, self._inputs = lengths, labels, inputs
+
+    def batch(self, numbers: np.ndarray) -> dict[str, Tensor]:
+        """The texts ``numbers``, truncated to the longest of them: padding does not affect results, but takes time."""
+        inputs = self._inputs(numbers)[:, : int(self.lengths[numbers].max())]
+        return {"inputs": inputs, "labels": torch.from_numpy(self.labels[numbers])}
+
+    def chosen(self, numbers: np.ndarray) -> "ClassifiedTexts":
+        """A split of the texts ``numbers`` (int64 [texts])."""
+        return ClassifiedTexts(lambda of: self._inputs(numbers[of]), self.lengths[numbers], self.labels[numbers])
+
+    def and_then(self, other: "ClassifiedTexts") -> "ClassifiedTexts":
+        """Both splits concatenated, this one first."""
+        inputs = joined(self._inputs, len(self.labels), other._inputs)
+        lengths, labels = (
+            np.concatenate([getattr(each, name) for each in (self, other)]) for name in ("lengths", "labels")
+        )
+        return ClassifiedTexts(inputs, lengths, labels)
+
 
 EVALUATION_BATCH_SIZE = 64
 

@@ -1,4 +1,4 @@
-"""The schema of conf/finetuning.yaml."""
+"""The metrics that fine-tuning reports, and the schema of conf/finetuning.yaml."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -7,14 +7,37 @@ from omegaconf import MISSING
 
 from experiments.harness.config import Config, DataConfig, register
 from experiments.harness.errors import ConfigError
+from experiments.harness.metric import CALIBRATED_LOSS, CALIBRATION_ERROR, Metric, percent
+
+METRICS = {
+    "calibrated_loss": CALIBRATED_LOSS,
+    "calibration_error": CALIBRATION_ERROR,
+    "accuracy": percent("accuracy"),
+    "f1": percent("F1"),
+    "average": percent("GLUE average"),
+    "cola": percent("CoLA Matthews correlation"),
+    "sst2": percent("SST-2 accuracy"),
+    "mrpc_f1": percent("MRPC F1"),
+    "mrpc_accuracy": percent("MRPC accuracy"),
+    "stsb_pearson": percent("STS-B Pearson correlation"),
+    "stsb_spearman": percent("STS-B Spearman correlation"),
+    "qqp_f1": percent("QQP F1"),
+    "qqp_accuracy": percent("QQP accuracy"),
+    "mnli_matched": percent("MNLI matched accuracy"),
+    "mnli_mismatched": percent("MNLI mismatched accuracy"),
+    "qnli": percent("QNLI accuracy"),
+    "rte": percent("RTE accuracy"),
+    "invalid_answers": Metric("invalid answers", "lower", decimals=2, unit="%"),
+}
+"""Those of labelled texts, then GLUE's scores, named after the tasks in glue.py"""
 
 
 @dataclass
 class TextDataConfig(DataConfig):
     """Labelled texts for a classifier, or GLUE tasks for a model that writes answers."""
 
-    access: str = "experiments.finetuning.sets.open_texts"
-    """this one for labelled texts, experiments.finetuning.glue_sets.open_glue for GLUE"""
+    access: str = "experiments.finetuning.data.open_texts"
+    """this one for labelled texts, experiments.finetuning.data.open_glue for GLUE"""
     num_classes: int | None = None
     """for labelled texts"""
     split_seed: int | None = None

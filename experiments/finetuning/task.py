@@ -2,8 +2,7 @@
 
 from experiments.finetuning.classification import TextClassification
 from experiments.finetuning.config import FinetuningConfig, check_form
-from experiments.finetuning.glue_sets import GlueSet
-from experiments.finetuning.sets import TextSet
+from experiments.finetuning.data import GlueSet, TextSet
 from experiments.finetuning.text_to_text import TextToText
 
 

@@ -12,8 +12,8 @@ from torch.nn.utils.rnn import pad_sequence
 
 from experiments.data.copies import warn_of_same_texts
 from experiments.finetuning.config import FinetuningConfig
+from experiments.finetuning.data import GlueSet
 from experiments.finetuning.glue import NO_ANSWER, TASKS, possible_answers, read_answer
-from experiments.finetuning.glue_sets import GlueSet
 from experiments.finetuning.language_models import CausalModel, EncoderDecoder
 from experiments.harness.errors import ConfigError
 

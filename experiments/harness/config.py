@@ -22,7 +22,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 
 from experiments.harness.errors import ConfigError
 from experiments.harness.metric import metrics_of
-from experiments.harness.sources import ROOT, task_package
+from experiments.harness.sources import ROOT, our_tasks, task_package
 
 # Keys that cannot change a run's result: where it runs and is written, what it is compared with, and under which name.
 # Neither can optimizer.space, which a study searches.
@@ -112,7 +112,7 @@ class StudyConfig:
     """why this metric decides"""
     validation_metric: str = MISSING
     secondary_metrics: list[str] = MISSING
-    """other metrics that get an interval and no verdict; the direction of each is declared by the task's metrics.py"""
+    """other metrics that get an interval and no verdict; the direction of each is declared in the task's METRICS"""
     headline_metric: str | None = None
     """the secondary metric that the field reports: it gets its own winners, chosen by the same metric on ``val``"""
     margin_percent: float = 10.0
@@ -223,7 +223,7 @@ def configs_of(task: str) -> Path:
     except ModuleNotFoundError as error:
         if not f"{package}.config.".startswith(f"{error.name}."):
             raise  # an import inside the task failed
-        ours = ", ".join(sorted(path.parent.name for path in (ROOT / "experiments").glob("*/metrics.py")))
+        ours = ", ".join(our_tasks())
         raise ConfigError(
             f"There is no task {task}: Python finds no {package}.config. Ours are {ours}; for your own, give the "
             "dotted name of its package, such as my_package.my_task, from the folder that contains my_package."

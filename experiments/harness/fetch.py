@@ -20,7 +20,7 @@ from experiments.harness.config import Config, composed, resolved
 from experiments.harness.entry import cache_of, locate, one_sentence
 from experiments.harness.errors import DataError
 from experiments.harness.offline import FETCHES_ALL, HUB, is_offline, keep_hub_files_in
-from experiments.harness.sources import ROOT, task_name, task_package
+from experiments.harness.sources import our_tasks, task_name, task_package
 
 MODEL_FILES = ["*.json", "*.safetensors", "*.model", "*.txt"]
 """Files to download from a model's repository: its config, weights (never pickles) and tokenizer."""
@@ -133,7 +133,7 @@ def _fetched_models(plain: Mapping[str, Any]) -> Iterator[str]:
 def tasks_of(task: str) -> list[str]:
     """``task`` alone, or every task of the suite for ``all``."""
     if task == "all":
-        return sorted(path.parent.name for path in (ROOT / "experiments").glob("*/meta.py"))
+        return our_tasks()
     return [task_name(task)]
 
 

@@ -1,4 +1,4 @@
-"""Declarations of metrics: a task declares each of its metrics once, in the table METRICS of its module ``metrics``.
+"""Declarations of metrics: a task declares each of its metrics once, in the table METRICS of its module ``config``.
 
 Studies take a metric's direction from this table, and reports its label and digits, so they cannot disagree.
 Nothing here imports torch.
@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, Literal
 
-from experiments.harness.sources import ROOT, task_package
+from experiments.harness.sources import our_tasks, task_package
 
 Better = Literal["higher", "lower"]
 
@@ -55,7 +55,7 @@ FLATNESS = {
 
 def metrics_of(task: str) -> Mapping[str, Metric]:
     """All metrics of a task, ours or a user's own."""
-    own: Mapping[str, Metric] = importlib.import_module(f"{task_package(task)}.metrics").METRICS
+    own: Mapping[str, Metric] = importlib.import_module(f"{task_package(task)}.config").METRICS
     return {"loss": LOSS, **FLATNESS, **own}
 
 
@@ -82,5 +82,4 @@ def find(metrics: Mapping[str, Metric], name: str) -> tuple[Metric, str] | None:
 @cache
 def all_metrics() -> Mapping[str, Metric]:
     """The metrics of all our tasks, for reports; no name means different things in two tasks."""
-    tasks = sorted(path.parent.name for path in (ROOT / "experiments").glob("*/metrics.py"))
-    return {name: metric for task in tasks for name, metric in metrics_of(task).items()}
+    return {name: metric for task in our_tasks() for name, metric in metrics_of(task).items()}

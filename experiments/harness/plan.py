@@ -4,7 +4,7 @@
 
 The estimate covers model, parameters, samples, floating point operations, and the memory of weights, gradients,
 activations and each optimizer's state. With ``experiment=image_classification/paper``, which is not an experiment, it
-is a table of all of the paper's cells. A task supports this through its module ``meta``: ``meta_model(cfg)`` returns
+is a table of all of the paper's cells. A task supports this through its module ``models``: ``meta_model(cfg)`` returns
 its model on the meta device, ``meta_output(model, cfg, samples)`` the model's output for that many samples, and
 ``samples_per_epoch(cfg)`` is None if the config does not say.
 """
@@ -103,16 +103,19 @@ def plan(task: str, overrides: list[str]) -> Plan:
 
 
 def _meta(task: str) -> ModuleType:
-    name = f"{task_package(task)}.meta"
+    name = f"{task_package(task)}.models"
+    module = None
     try:
-        return importlib.import_module(name)
+        module = importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name != name:
             raise  # an import inside it failed
+    if module is None or not hasattr(module, "meta_model"):
         raise ConfigError(
             f"A plan of {task} needs a module {name} with meta_model, meta_output and samples_per_epoch; "
-            "experiments/image_classification/meta.py is an example."
-        ) from error
+            "experiments/image_classification/models.py is an example."
+        )
+    return module
 
 
 def claim_words(cfg: DictConfig) -> str:

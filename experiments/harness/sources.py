@@ -34,10 +34,15 @@ DOTTED_NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 
 
 def task_package(task: str) -> str:
-    """The package of a task's modules (task, config, metrics, meta): ``lit`` is ours, ``my_package.my_task`` is a
+    """The package of a task's modules (config, data, models, task): ``lit`` is ours, ``my_package.my_task`` is a
     user's own package.
     """
     return task if "." in task else f"experiments.{task}"
+
+
+def our_tasks() -> list[str]:
+    """The tasks of the suite, in alphabetical order."""
+    return sorted(path.parent.name for path in (ROOT / "experiments").glob("*/models.py"))
 
 
 def task_name(spelt: str) -> str:

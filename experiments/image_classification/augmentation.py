@@ -53,14 +53,14 @@ def evaluation_transform(cfg: ImageClassificationConfig) -> v2.Compose:
     return v2.Compose([v2.Resize(round(size * RESIZE_FACTOR), antialias=True), v2.CenterCrop(size), v2.ToImage()])
 
 
-def centred(size: int, picture: Any) -> Any:
+def centred(size: int, image: Any) -> Any:
     """The largest central square of an image (PIL, or uint8 ``[C, H, W]``), resized to ``size`` x ``size`` pixels; an
     image that already has this size is returned unchanged.
     """
-    height, width = picture.shape[-2:] if isinstance(picture, Tensor) else picture.size[::-1]
+    height, width = image.shape[-2:] if isinstance(image, Tensor) else image.size[::-1]
     if height == width == size:
-        return picture
-    return functional.center_crop(functional.resize(picture, [size], antialias=True), [size, size])
+        return image
+    return functional.center_crop(functional.resize(image, [size], antialias=True), [size, size])
 
 
 def normalization(cfg: ImageClassificationConfig) -> v2.Compose:

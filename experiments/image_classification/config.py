@@ -1,4 +1,4 @@
-"""The schema of conf/image_classification.yaml."""
+"""The metrics that image classification reports, and the schema of conf/image_classification.yaml."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -6,12 +6,22 @@ from typing import Any
 from omegaconf import MISSING
 
 from experiments.harness.config import Config, DataConfig, register
+from experiments.harness.metric import CALIBRATED_LOSS, CALIBRATION_ERROR, percent
+
+METRICS = {
+    "calibrated_loss": CALIBRATED_LOSS,
+    "calibration_error": CALIBRATION_ERROR,
+    "top1": percent("top-1 accuracy"),
+    "top5": percent("top-5 accuracy"),
+    "real_top1": percent("ReaL accuracy", splits=("test",)),
+    "v2_top1": percent("ImageNetV2 top-1 accuracy", splits=("test",)),
+}
 
 
 @dataclass
 class ImageDataConfig(DataConfig):
     """A labelled image set: decoded to uint8 arrays of one size, or stored as files of any size (see ``access`` and
-    experiments/image_classification/stored_sets.py).
+    experiments/image_classification/data.py).
     """
 
     num_classes: int = MISSING

@@ -103,22 +103,22 @@ def hub_images(splits: Any, image: str, label: str) -> dict[str, np.ndarray]:
     return _image_set(*(_hub_split(splits[split], image, label) for split in ("train", "test")))
 
 
-def _hub_split(split: Any, image: str, label: str) -> Split:
-    pictures = list(split[image])
-    if None in pictures:
-        raise ValueError(f"column {image} has no image in row {pictures.index(None)}")
-    if modes := {picture.mode for picture in pictures} - {"RGB", "L"}:
-        raise ValueError(f"column {image} has images of mode {', '.join(sorted(modes))}, neither RGB nor greyscale")
-    arrays = [np.asarray(picture) for picture in pictures]
+def _hub_split(split: Any, column: str, label: str) -> Split:
+    images = list(split[column])
+    if None in images:
+        raise ValueError(f"column {column} has no image in row {images.index(None)}")
+    if modes := {image.mode for image in images} - {"RGB", "L"}:
+        raise ValueError(f"column {column} has images of mode {', '.join(sorted(modes))}, neither RGB nor greyscale")
+    arrays = [np.asarray(image) for image in images]
     if other := next((row for row, array in enumerate(arrays) if array.shape != arrays[0].shape), None):
         raise ValueError(
-            f"column {image} has images of different sizes or channels, {arrays[0].shape} in row 0 and "
+            f"column {column} has images of different sizes or channels, {arrays[0].shape} in row 0 and "
             f"{arrays[other].shape} in row {other}: read them with "
-            "access: experiments.image_classification.stored_sets.open_stored, which accepts any (docs/your-own.md)"
+            "access: experiments.image_classification.data.open_stored, which accepts any (docs/your-own.md)"
         )
-    images = np.stack(arrays)
+    stacked = np.stack(arrays)
     labels = column_labels(list(split[label]), None, f"column {label}")
-    return images if images.ndim == 4 else images[..., None], labels.numbers
+    return stacked if stacked.ndim == 4 else stacked[..., None], labels.numbers
 
 
 def _image_set(train: Split, test: Split) -> dict[str, np.ndarray]:

@@ -11,9 +11,11 @@ import torch.nn.functional as F
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
 
 from experiments.data.copies import warn_of_copies
 from experiments.data.labels import check_classes
+from experiments.harness.batches import ShieldedLoader
 from experiments.harness.errors import ConfigError, refused_as
 from experiments.harness.flatness import check_flatness
 from experiments.harness.prepared_data import PreparedData
@@ -25,17 +27,9 @@ from experiments.image_classification.augmentation import (
     training_transform,
 )
 from experiments.image_classification.config import ImageClassificationConfig
-from experiments.image_classification.initial_weights import load_initial_weights
-from experiments.image_classification.meta import meta_model, meta_output
-from experiments.image_classification.pictures import (
-    Numbered,
-    Pictures,
-    array_splits,
-    evaluation_batches,
-    stored_splits,
-)
-from experiments.image_classification.reassessed_labels import reassessed_sums
-from experiments.image_classification.stored_sets import StoredSet
+from experiments.image_classification.data import Labelled, StoredSet, array_splits, stored_splits
+from experiments.image_classification.models import load_initial_weights, meta_model, meta_output
+from experiments.image_classification.real_labels import real_sums
 from experiments.metrics.calibration import (
     add_calibration,
     calibrated_losses,
@@ -44,11 +38,14 @@ from experiments.metrics.calibration import (
 )
 from experiments.metrics.classification import classification_metrics, classification_sums
 
+EVALUATION_BATCH_SIZE = 500
+"""Images per forward pass in an evaluation; the metrics do not depend on it."""
+
 
 class ImageClassification:
     """A labelled image set and the model that the config names.
 
-    ``splits`` are those of pictures.py. Reassessed labels of the test images, ``real_labels`` (int64 [images, most],
+    ``splits`` are those of data.py. Reassessed labels of the test images, ``real_labels`` (int64 [images, most],
     padded with -1), and a split ``v2`` each add a test metric. ``initial_run`` is the folder of the run whose final
     weights training starts from.
     """
@@ -56,7 +53,7 @@ class ImageClassification:
     def __init__(
         self,
         cfg: ImageClassificationConfig,
-        splits: dict[str, Pictures],
+        splits: dict[str, Labelled],
         real_labels: np.ndarray | None = None,
         initial_run: Path | None = None,
     ) -> None:
@@ -114,7 +111,7 @@ class ImageClassification:
         for index, seed in zip(indices, seeds, strict=True):
             # torchvision draws from the CPU's global generator; torch.manual_seed (all devices) is 100 times slower.
             torch.default_generator.manual_seed(seed)
-            augmented.append(self._augment(fit.picture(index)))
+            augmented.append(self._augment(fit.images[index]))
         images, labels = self._normalize(torch.stack(augmented)), torch.from_numpy(fit.labels[indices])
         if self._mixup:
             torch.default_generator.manual_seed(derive_seed(seeds[0], "mixup"))
@@ -161,7 +158,7 @@ class ImageClassification:
             if calibrates:
                 add_calibration(sums, logits, labels, batch["numbers"])
             if real_labels is not None:
-                parts |= reassessed_sums(logits, torch.from_numpy(real_labels[batch["numbers"]]).to(device))
+                parts |= real_sums(logits, torch.from_numpy(real_labels[batch["numbers"]]).to(device))
             for name, value in parts.items():
                 sums[name] += value
             sums["damaged"] += batch["damaged"]
@@ -184,9 +181,38 @@ class ImageClassification:
         return "calibrated_loss", calibrated_losses(sums["nats_each"], sums["val_nats"])
 
 
+class _EvaluationBatches(Dataset[dict[str, Any]]):
+    """Batches of transformed images, by the index ``start`` of their first one."""
+
+    def __init__(self, split: Labelled, transform: Callable[[Any], Tensor]) -> None:
+        self._split, self._transform = split, transform
+
+    def __getitem__(self, start: int) -> dict[str, Any]:
+        numbers = range(start, min(start + EVALUATION_BATCH_SIZE, len(self._split.labels)))
+        before = self._split.damaged
+        images = torch.stack([self._transform(self._split.images[number]) for number in numbers])
+        return {
+            "images": images,
+            "labels": torch.tensor(self._split.labels[start : start + EVALUATION_BATCH_SIZE]),
+            "numbers": torch.tensor(numbers),
+            "damaged": self._split.damaged - before,
+        }
+
+
+def evaluation_batches(
+    split: Labelled, transform: Callable[[Any], Tensor], process: int, num_processes: int, num_workers: int
+) -> DataLoader[dict[str, Any]]:
+    """This process's share of the images: images uint8 ``[N, C, H, W]``, labels and indices (numbers) int64 ``[N]``,
+    and how many were damaged.
+    """
+    starts = range(process * EVALUATION_BATCH_SIZE, len(split.labels), num_processes * EVALUATION_BATCH_SIZE)
+    dataset = _EvaluationBatches(split, transform)
+    return ShieldedLoader(dataset, starts, num_workers, pin=False)
+
+
 def build(cfg: ImageClassificationConfig, data: PreparedData | StoredSet) -> ImageClassification:
     """The task over decoded arrays, or over encoded files."""
-    splits_of: Callable[[int | None], dict[str, Pictures]]
+    splits_of: Callable[[int | None], dict[str, Labelled]]
     if isinstance(data, StoredSet):
         splits_of, further = partial(stored_splits, cfg, data), (data.real_labels, data.initial_run)
     else:
@@ -196,10 +222,10 @@ def build(cfg: ImageClassificationConfig, data: PreparedData | StoredSet) -> Ima
     return task
 
 
-def _warn_of_copies(cfg: ImageClassificationConfig, splits: dict[str, Pictures], fingerprint: str) -> None:
+def _warn_of_copies(cfg: ImageClassificationConfig, splits: dict[str, Labelled], fingerprint: str) -> None:
     """Look for held-out images in the training set, once for the data with this ``fingerprint``. The set's own split is
     searched, since a redrawn one contains the same images and would be searched again for every seed.
     """
-    held_out = {name: Numbered(split) for name, split in splits.items() if name not in ("fit", "train")}
+    held_out = {name: split.images for name, split in splits.items() if name not in ("fit", "train")}
     identity, cache_dir = f"{fingerprint} {cfg.data.val_size}", Path(cfg.run.cache_dir)
-    warn_of_copies(cfg.data.name, Numbered(splits["fit"]), held_out, identity, cache_dir, cfg.run.num_workers)
+    warn_of_copies(cfg.data.name, splits["fit"].images, held_out, identity, cache_dir, cfg.run.num_workers)

@@ -1,17 +1,26 @@
-"""The schema of conf/language_modeling.yaml."""
+"""The metrics that language modelling reports, and the schema of conf/language_modeling.yaml."""
 
 from dataclasses import dataclass
 
 from omegaconf import MISSING
 
 from experiments.harness.config import Config, DataConfig, register
+from experiments.harness.metric import Metric
+
+METRICS = {
+    "log_perplexity": Metric("log-perplexity", "lower", unit="nats"),
+    "perplexity": Metric("perplexity", "lower", decimals=2),
+    "word_log_perplexity": Metric("word-level log-perplexity", "lower", unit="nats"),
+    "word_perplexity": Metric("word-level perplexity", "lower", decimals=2),
+    "bits_per_byte": Metric("bits per byte", "lower"),
+}
 
 
 @dataclass
 class TokenDataConfig(DataConfig):
     """Texts, and the tokenizer that is trained on them."""
 
-    access: str = "experiments.language_modeling.token_files.open_tokens"
+    access: str = "experiments.language_modeling.data.open_tokens"
     vocab_size: int = MISSING
     """entries of the tokenizer, including the document separator"""
     tokenizer_bytes: int | None = None

@@ -7,9 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from experiments.harness.seeds import derive_seed
-from experiments.language_modeling.likelihood import UNCOUNTED, summed_nats, token_nats
-from experiments.language_modeling.sequences import Sequences
-from experiments.language_modeling.token_files import TokenSplit
+from experiments.language_modeling.data import TokenSplit
+from experiments.language_modeling.likelihood import UNCOUNTED, Sequences, summed_nats, token_nats
 
 EXTRA_TOKENS = 1
 """The mask token, which the tokenizer lacks; its index follows the tokenizer's last."""

@@ -5,9 +5,12 @@ GPT-2's, with tied embeddings, learned positions and 32 000 tokens, has the para
 """
 
 from importlib import import_module
+from typing import cast
 
+import torch
 from hydra.utils import instantiate
-from torch import nn
+from omegaconf import DictConfig
+from torch import Tensor, nn
 from transformers import AttentionInterface, BertConfig, BertForMaskedLM, GPT2Config, GPT2LMHeadModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
@@ -90,3 +93,19 @@ def build_model(cfg: LanguageModelingConfig) -> nn.Module:
         cfg.model, vocab_size=cfg.data.vocab_size + extra_tokens, context_length=cfg.context_length
     )
     return model
+
+
+def meta_model(cfg: DictConfig) -> nn.Module:
+    """The model on the device ``meta``."""
+    with torch.device("meta"):
+        return build_model(cast(LanguageModelingConfig, cfg))
+
+
+def meta_output(model: nn.Module, cfg: DictConfig, samples: int) -> Tensor:
+    """The model's logits for this many sequences."""
+    logits: Tensor = model(torch.zeros(samples, cfg.context_length, dtype=torch.int64, device="meta")).logits
+    return logits
+
+
+def samples_per_epoch(cfg: DictConfig) -> None:
+    """None: the number of sequences is known only once the texts are packed."""

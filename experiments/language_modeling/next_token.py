@@ -6,10 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from experiments.language_modeling.likelihood import summed_nats, token_nats
-from experiments.language_modeling.sequences import Sequences
-from experiments.language_modeling.token_files import TokenSplit
-from experiments.language_modeling.windows import windows_of
+from experiments.language_modeling.data import TokenSplit
+from experiments.language_modeling.likelihood import Sequences, summed_nats, token_nats, windows_of
 
 EXTRA_TOKENS = 0
 """tokens that the model needs in addition to the tokenizer's"""

@@ -7,12 +7,11 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from experiments.data.sample import sample
+from experiments.data.splits import sample
 from experiments.harness.errors import ConfigError
 from experiments.language_modeling.config import LanguageModelingConfig
-from experiments.language_modeling.document_choice import chosen, redrawn
+from experiments.language_modeling.data import TokenSet, TokenSplit, chosen, redrawn
 from experiments.language_modeling.models import build_model
-from experiments.language_modeling.token_files import TokenSet, TokenSplit
 from experiments.metrics.perplexity import perplexity_metrics
 
 MOST_BYTES_A_WORD = 35

@@ -1,4 +1,4 @@
-"""The schema of conf/lit.yaml."""
+"""The metrics that LiT reports, and the schema of conf/lit.yaml."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -6,17 +6,36 @@ from typing import Any
 from omegaconf import MISSING
 
 from experiments.harness.config import Config, DataConfig, register
+from experiments.harness.metric import CALIBRATED_LOSS, percent
+
+_RECALLS = {
+    f"{way}_recall{rank}": f"{words} recall at {rank}"
+    for way, words in (("i2t", "image-to-text"), ("t2i", "text-to-image"))
+    for rank in (1, 5, 10)
+}
+METRICS = {
+    "zero_shot_top1": percent("zero-shot top-1 accuracy"),
+    "zero_shot_top5": percent("zero-shot top-5 accuracy"),
+    "calibrated_loss": CALIBRATED_LOSS,
+    "mean_recall": percent("mean retrieval recall"),
+    **{name: percent(label) for name, label in _RECALLS.items()},
+    "_top1": percent("zero-shot top-1 accuracy", sets="zero_shot"),
+    "_top5": percent("zero-shot top-5 accuracy", sets="zero_shot"),
+    "_mean_recall": percent("mean retrieval recall", sets="retrieval", splits=("test",)),
+    **{f"_{name}": percent(label, sets="retrieval", splits=("test",)) for name, label in _RECALLS.items()},
+}
+"""For pairs, for labelled sets, and for additional sets of pairs"""
 
 
 @dataclass
 class PairDataConfig(DataConfig):
     """Image-text pairs, and what else is needed: evaluation sets and initial weights."""
 
-    access: str = "experiments.lit.sets.open_sets"
+    access: str = "experiments.lit.data.open_sets"
     pair_access: str = "experiments.harness.prepared_data.prepare"
     """the function that opens the pairs: this one for arrays, experiments.data.stored.open_stored for files"""
     split_seed: int | None = None
-    """redraws which groups of pairs (see pair_arrays.py) are used for validation; only for arrays without cropping.
+    """redraws which groups of pairs (see data.py) are used for validation; only for arrays without cropping.
     null: the set's own choice"""
     crop_area: list[float] | None = None
     """smallest and largest share of an image's area in a random resized crop; null: the whole image, so that a locked

@@ -1,4 +1,4 @@
-"""Decoders for named images from package registries, to the arrays of pair_arrays.py."""
+"""Decoders for named images from package registries, to the arrays of data.py."""
 
 import html
 import json
@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from experiments.data.pixels import converted
-from experiments.lit.pair_arrays import pair_arrays
+from experiments.lit.data import pair_arrays
 
 Pair = tuple[Path, list[str]]
 """An image file and its captions."""
@@ -39,13 +39,13 @@ def drawings(folders: Mapping[str, Path], size: int) -> dict[str, np.ndarray]:
 
 
 def _decoded(pairs: list[Pair], size: int) -> dict[str, np.ndarray]:
-    pictures, captions = [], []
+    images, captions = [], []
     for path, texts in pairs:
-        if picture := _opened(path):
-            picture.thumbnail((4 * size, 4 * size))  # saves memory; it is resized to the final size later
-            pictures.append(picture)
+        if image := _opened(path):
+            image.thumbnail((4 * size, 4 * size))  # saves memory; it is resized to the final size later
+            images.append(image)
             captions.append(texts)
-    return pair_arrays(pictures, captions, size)
+    return pair_arrays(images, captions, size)
 
 
 def _opened(path: Path) -> Image.Image | None:
@@ -78,18 +78,18 @@ def _stamps(folder: Path) -> list[Pair]:
     """Tux Paint's stamps: NAME.png with NAME.txt, whose first line is an English sentence."""
     pairs = []
     for path in sorted(folder.rglob("*.txt")):
-        picture = path.with_suffix(".png")
+        image = path.with_suffix(".png")
         sentence = path.read_text(encoding="utf-8").partition("\n")[0].strip()
-        if picture.exists() and sentence and path.relative_to(folder).parts[0] != "symbols":
-            pairs.append((picture, [sentence]))
+        if image.exists() and sentence and path.relative_to(folder).parts[0] != "symbols":
+            pairs.append((image, [sentence]))
     return pairs
 
 
-def _clipart(pictures: Path, titles: Path) -> list[Pair]:
+def _clipart(images: Path, titles: Path) -> list[Pair]:
     """Open Clip Art: PNG files, with the title and keywords from the SVG file of the same name."""
     pairs = []
-    for path in sorted(pictures.rglob("*.png")):
-        name = path.relative_to(pictures)
+    for path in sorted(images.rglob("*.png")):
+        name = path.relative_to(images)
         source = titles / name.with_suffix(".svg")
         if path.is_symlink() or not source.is_file() or name.parts[0] in CLIPART_WITHOUT_THINGS:
             continue

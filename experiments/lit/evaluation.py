@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from experiments.lit.two_towers import TwoTowers
+from experiments.lit.models import TwoTowers
 from experiments.metrics.calibration import TEMPERATURES, calibrated_losses, temperature_nats
 from experiments.metrics.classification import classification_sums
 from experiments.metrics.retrieval import RANKS, recall_sums

@@ -20,10 +20,10 @@ from torchvision.transforms.v2.functional import to_pil_image
 from experiments.harness.averages import evaluated_weights
 from experiments.harness.finished_run import data_and_checkpoint, draw
 from experiments.lit import config  # noqa: F401  # registers the schema
+from experiments.lit.data import Pairs, pair_splits
 from experiments.lit.evaluation import embedded
-from experiments.lit.splits import Pairs, pair_splits
+from experiments.lit.models import TwoTowers
 from experiments.lit.task import Lit, build
-from experiments.lit.two_towers import TwoTowers
 
 QUERIES = 24
 """evenly spread over the test images, and over their first captions"""
@@ -52,9 +52,9 @@ def retrieval_sheet(task: Lit, model: TwoTowers, pairs: Pairs) -> str:
     for query in queries:
         texts = nearest(images[query] @ every.T)
         cells = [(html.escape(pairs.texts()[text]), owners[text] == query) for text in texts]
-        by_image.append(row(picture(pairs, query), cells))
-        pictures = nearest(every[first[query]] @ images.T)
-        shown = [(picture(pairs, number), number == query) for number in pictures]
+        by_image.append(row(image_tag(pairs, query), cells))
+        found = nearest(every[first[query]] @ images.T)
+        shown = [(image_tag(pairs, number), number == query) for number in found]
         by_text.append(row(html.escape(pairs.captions[query][0]), shown))
     return (
         "<!doctype html><html lang='en'><meta charset='utf-8'><meta name='viewport' content='width=device-width'>"
@@ -76,9 +76,9 @@ def row(query: str, found: list[tuple[str, bool]]) -> str:
     return f"<tr><th>{query}</th>{''.join(cells)}</tr>"
 
 
-def picture(pairs: Pairs, number: int) -> str:
+def image_tag(pairs: Pairs, number: int) -> str:
     """An <img> with embedded pixels."""
-    image: Image.Image = to_pil_image(pairs.pictures[number])
+    image: Image.Image = to_pil_image(pairs.images[number])
     image.thumbnail((THUMBNAIL, THUMBNAIL))
     file = io.BytesIO()
     image.save(file, "PNG")

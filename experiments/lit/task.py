@@ -12,14 +12,15 @@ from torch import Tensor, nn
 from torchvision.transforms import InterpolationMode, v2
 
 from experiments.data.copies import warn_of_copies
-from experiments.data.drawn_groups import drawn_groups
-from experiments.data.sample import sample
+from experiments.data.images import Images
+from experiments.data.splits import drawn_groups, sample
 from experiments.data.stored import StoredSet, check_splits
 from experiments.harness.errors import ConfigError, DataError, refused_as
 from experiments.harness.flatness import check_flatness
 from experiments.harness.prepared_data import cached_arrays
 from experiments.lit.class_names import class_names, prompt_numbers, templates
 from experiments.lit.config import LitConfig
+from experiments.lit.data import Pairs, Sets, labelled_splits, pair_splits, split_groups
 from experiments.lit.evaluation import (
     PairInputs,
     ZeroShotInputs,
@@ -28,11 +29,15 @@ from experiments.lit.evaluation import (
     zero_shot_metrics,
     zero_shot_sums,
 )
-from experiments.lit.inputs import Pixels
-from experiments.lit.loss import check_batch, contrastive_loss
-from experiments.lit.sets import Sets
-from experiments.lit.splits import Pairs, Pictures, labelled_splits, pair_splits, split_groups
-from experiments.lit.two_towers import TwoTowers, build_locked_tower, build_two_towers
+from experiments.lit.models import (
+    Pixels,
+    TwoTowers,
+    build_locked_tower,
+    build_two_towers,
+    check_batch,
+    computed_once,
+    contrastive_loss,
+)
 from experiments.metrics.calibration import calibrated_losses
 from experiments.metrics.retrieval import RANKS
 from experiments.metrics.zero_shot import prompts
@@ -54,23 +59,19 @@ class Lit:
         self._cfg, self._sets = cfg, sets
         self.frozen_outputs: dict[str, str] = {}
         self._weights = {name: opened.load() for name, opened in sets.weights.items()}
-        # With random crops in training, a locked image tower has to process every crop, so its outputs are not cached.
-        self._cached = {
-            "image": bool(cfg.model.image.locked) and cfg.data.crop_area is None,
-            "text": bool(cfg.model.text.locked),
-        }
+        self._cached = computed_once(cfg)
         self._locked = {name: self._locked_part(name) for name in ("image", "text") if self._cached[name]}
         splits = pair_splits(sets.pairs)
         check_splits(splits, ("train", "val", "test"), cfg.data.name)
         check_flatness(cfg, len(splits["train"].captions))
-        self._train_pictures = splits["train"].pictures
-        held_out = {name: pairs.pictures for name, pairs in splits.items() if name != "train"}
+        self._train_images = splits["train"].images
+        held_out = {name: pairs.images for name, pairs in splits.items() if name != "train"}
         for name, one in sets.zero_shot.items():
             labelled = labelled_splits(one, 0)
             check_splits(labelled, ("test",), f"zero_shot.{name}")
-            held_out[f"zero_shot.{name}"] = labelled["test"].pictures
+            held_out[f"zero_shot.{name}"] = labelled["test"].images
         cache, workers = sets.cache_dir, cfg.run.num_workers
-        warn_of_copies(cfg.data.name, self._train_pictures, held_out, sets.fingerprint, cache, workers)
+        warn_of_copies(cfg.data.name, self._train_images, held_out, sets.fingerprint, cache, workers)
         for name, pairs in splits.items():
             _check_size(pairs, f"split {name} of data={cfg.data.name}")
         self.pair_inputs = {name: self._pair_inputs(pairs) for name, pairs in splits.items()}
@@ -106,7 +107,7 @@ class Lit:
         for index, seed in zip(indices, seeds, strict=True):
             # torchvision draws from the CPU's global generator; torch.manual_seed (all devices) is 100 times slower.
             torch.default_generator.manual_seed(seed)
-            cropped.append(self._crop(self._train_pictures[int(index)]))
+            cropped.append(self._crop(self._train_images[int(index)]))
         return {"images": torch.stack(cropped), "texts": pairs.texts(chosen)}
 
     def loss(self, model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
@@ -174,11 +175,11 @@ class Lit:
             workers=self._cfg.run.num_workers,
         )
 
-    def _image_inputs(self, pictures: Pictures, fingerprint: str) -> Inputs:
-        inputs: Inputs = Pixels(pictures, self._cfg.model.image_size)
+    def _image_inputs(self, images: Images, fingerprint: str) -> Inputs:
+        inputs: Inputs = Pixels(images, self._cfg.model.image_size)
         if not self._cached["image"]:
             return inputs
-        return self._locked["image"].outputs(inputs, len(pictures), fingerprint)
+        return self._locked["image"].outputs(inputs, len(images), fingerprint)
 
     def _text_inputs(self, texts: list[str]) -> Inputs:
         cfg = self._cfg.model
@@ -196,7 +197,7 @@ class Lit:
         return self._locked["text"].outputs(inputs, len(texts), identity) if self._cached["text"] else inputs
 
     def _pair_inputs(self, pairs: Pairs) -> PairInputs:
-        images = self._image_inputs(pairs.pictures, pairs.fingerprint)
+        images = self._image_inputs(pairs.images, pairs.fingerprint)
         return PairInputs(images, self._text_inputs(pairs.texts()), pairs.starts())
 
     def _drawn(self, seed: int) -> dict[str, PairInputs]:
@@ -218,7 +219,7 @@ class Lit:
         prompt_inputs = self._text_inputs(texts)
         return {
             split: ZeroShotInputs(
-                self._image_inputs(labelled.pictures, labelled.fingerprint),
+                self._image_inputs(labelled.images, labelled.fingerprint),
                 prompt_numbers(labelled.labels, labelled.class_names, name),
                 prompt_inputs,
                 len(texts),

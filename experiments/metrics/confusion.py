@@ -5,15 +5,17 @@ whose denominator is 0 (a class that is never predicted, or does not occur) is 0
 """
 
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
-def confusion_matrix(labels: Tensor, predictions: Tensor, num_classes: int) -> Tensor:
+def confusion_matrix(labels: "Tensor", predictions: "Tensor", num_classes: int) -> "Tensor":
     """Counts float64 ``[num_classes, num_classes]`` from int64 ``[N]`` and ``[N]``."""
-    cells = torch.bincount(labels * num_classes + predictions, minlength=num_classes**2)
+    cells = (labels * num_classes + predictions).bincount(minlength=num_classes**2)
     return cells.reshape(num_classes, num_classes).double()
 
 

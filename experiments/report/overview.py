@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
-from experiments.harness.provenance import ROOT
+from experiments.harness.sources import our_tasks
 from experiments.report.labels import (
     MISSING,
     Summary,
@@ -70,8 +70,7 @@ def front_page(studies: Mapping[str, Summary]) -> str:
         if summary["declared"] and _is_default(folder, summary["scale"])
     }
     measured = {summary["task"] for summary in shown.values()}
-    tasks = sorted(path.parent.name for path in (ROOT / "experiments").glob("*/metrics.py"))
-    missing = ", ".join(task_name(task) for task in tasks if task not in measured)
+    missing = ", ".join(task_name(task) for task in our_tasks() if task not in measured)
     if not shown:
         return (
             "**Nothing has been shown here yet: no study is committed.** The commands below each run the first "

@@ -35,7 +35,7 @@ def opened(folder: Path, splits: dict[str, str] = SPLITS, **more: Any) -> dict[s
 
 def found_rows(split: StoredSplit) -> dict[int, int]:
     """The label of each image, from its shade of red."""
-    shades = [np.asarray(split.picture(row))[0, 0, 0].item() for row in range(len(split))]
+    shades = [np.asarray(split.image(row))[0, 0, 0].item() for row in range(len(split))]
     assert len(set(shades)) == len(shades)
     return dict(zip(shades, split.labels.tolist(), strict=True))
 
@@ -157,7 +157,7 @@ def test_every_format_of_pillow_is_found(tmp_path: Path, suffix: str) -> None:
     for split in ("train", "val"):
         (tmp_path / split / "a").mkdir(parents=True)
         image.save(tmp_path / split / "a" / f"x.{suffix}", formats.get(suffix.lower(), suffix.upper()))
-    picture = opened(tmp_path)["train"].picture(0)
+    picture = opened(tmp_path)["train"].image(0)
     assert abs(int(np.asarray(picture)[8, 8, 0]) - 200) < 8
 
 
@@ -196,7 +196,7 @@ def test_a_picture_of_numbers_that_are_no_colours_is_named(tmp_path: Path) -> No
     Image.fromarray(np.zeros((4, 4), np.float32)).save(buffer, "TIFF")
     (tmp_path / "train" / "a" / "x.tif").write_bytes(buffer.getvalue())
     with pytest.raises(DataError, match=r"row 1 of tree/train \(x\.tif\) cannot be used: .* floats"):
-        opened(tmp_path)["train"].picture(1)
+        opened(tmp_path)["train"].image(1)
 
 
 def test_class_folders_of_a_hub_s_repository_are_not_guessed_at(tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ def test_rows_of_all_shards_are_in_reach_by_number(tmp_path: Path) -> None:
     assert splits["train"].file_names() == [name for name, _, _ in stored]
     for row in (39, 0, 20, 26, 19, 27):  # first and last of each shard
         expected = Image.open(io.BytesIO(stored[row][1])).convert("RGB")
-        np.testing.assert_array_equal(np.asarray(splits["train"].picture(row)), np.asarray(expected))
+        np.testing.assert_array_equal(np.asarray(splits["train"].image(row)), np.asarray(expected))
         assert splits["train"].lengths[row] == len(stored[row][1])
 
 
@@ -79,7 +79,7 @@ def test_a_folder_of_class_folders_is_read_in_the_order_of_their_names(tmp_path:
     assert len(splits["test"]) == 9
     expected = encoded(photo(int(names[4].split("_")[1])))
     assert splits["train"].lengths[4] == len(expected)
-    assert splits["train"].picture(4).size == (60, 44)
+    assert splits["train"].image(4).size == (60, 44)
 
 
 def test_folders_named_by_numbers_mean_these_numbers(tmp_path: Path) -> None:
@@ -94,7 +94,7 @@ def test_folders_named_by_numbers_mean_these_numbers(tmp_path: Path) -> None:
 def test_class_numbers_are_read_from_the_keys_of_a_tar(tmp_path: Path) -> None:
     split = open_one(place("hub", write_v2(tmp_path / "v2"), **V2_KEYS))["test"]
     assert split.labels.tolist() == [7, 0, 9, 3]
-    assert split.picture(3).size == (60, 44)
+    assert split.image(3).size == (60, 44)
 
 
 def test_webdataset_tars_with_a_class_file_beside_each_picture(tmp_path: Path) -> None:
@@ -112,7 +112,7 @@ def test_damaged_pictures_are_counted_and_named(tmp_path: Path, caplog: pytest.L
     split = open_one(place("hub", write_imagenet(tmp_path / "repo")))["train"]
     with caplog.at_level(logging.WARNING):
         for row in range(len(split)):
-            assert split.picture(row).mode == "RGB"
+            assert split.image(row).mode == "RGB"
     assert (split.decoded, split.damaged) == (40, 2)
     assert [record.args[0].split(" (")[0] for record in caplog.records] == [  # type: ignore[index,union-attr]
         "row 33 of small/train",
@@ -127,7 +127,7 @@ def test_a_damaged_picture_is_named_once_however_often_it_is_decoded(
     write_parquet(tmp_path, "train", [[("half.jpg", half, 0), ("whole.jpg", encoded(photo(1)), 0)]])
     split = open_one(place("hub", tmp_path, splits={"train": "train"}))["train"]
     for _ in range(3):
-        split.picture(0)
+        split.image(0)
     assert (split.decoded, split.damaged, len(caplog.records)) == (3, 3, 1)
     assert "half.jpg" in caplog.text
 
@@ -149,7 +149,7 @@ def test_a_set_of_damaged_pictures_is_refused(tmp_path: Path) -> None:
     write_parquet(tmp_path, "train", [[(f"{number}.JPEG", b"nothing", 0) for number in range(101)]])
     split = open_one(place("hub", tmp_path, splits={"train": "train"}))["train"]
     with pytest.raises(DataError, match="10 of 10 images are damaged, the last being row 9 of small/train"):
-        [split.picture(row) for row in range(101)]
+        [split.image(row) for row in range(101)]
 
 
 def test_of_a_large_set_a_hundredth_may_be_damaged(tmp_path: Path) -> None:
@@ -158,7 +158,7 @@ def test_of_a_large_set_a_hundredth_may_be_damaged(tmp_path: Path) -> None:
     write_parquet(tmp_path, "train", [rows])
     split = open_one(place("hub", tmp_path, splits={"train": "train"}))["train"]
     with pytest.raises(DataError, match="100 of 300 images are damaged, the last being row 299 of small/train"):
-        [split.picture(row) for row in range(300)]
+        [split.image(row) for row in range(300)]
 
 
 def test_the_next_place_is_tried_and_all_reasons_are_given(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from PIL import Image
 from experiments.data.stored import open_stored
 from experiments.data.text import folded
 from experiments.harness.errors import DataError
-from experiments.lit.splits import labelled_splits, pair_splits
+from experiments.lit.data import labelled_splits, pair_splits
 
 SPLITS = {"train": "train[:-4]", "val": "train[-4:-2]", "test": "train[-2:]"}
 
@@ -50,8 +50,8 @@ def test_conceptual_captions_layout(tmp_path: Path) -> None:
     splits = pair_splits(open_stored(config(tmp_path / "cc"), tmp_path))
     assert {name: len(split.captions) for name, split in splits.items()} == {"train": 8, "val": 2, "test": 2}
     assert splits["test"].texts() == ["caption 10", "caption 11"]
-    assert splits["test"].pictures[1].shape == (3, 30, 31)
-    assert abs(int(splits["val"].pictures[0][0, 5, 5]) - 8) <= 2
+    assert splits["test"].images[1].shape == (3, 30, 31)
+    assert abs(int(splits["val"].images[0][0, 5, 5]) - 8) <= 2
 
 
 def test_what_is_held_out_shares_no_caption_with_training_and_how_much_is_left_is_said(
@@ -62,7 +62,7 @@ def test_what_is_held_out_shares_no_caption_with_training_and_how_much_is_left_i
     splits = {"train": "train[:8]", "test": "train[8:]"}
     found = pair_splits(open_stored(config(tmp_path / "cc", splits=splits), tmp_path))["test"]
     assert found.texts() == ["caption 8", "caption 9", "café 11", "12"]
-    assert found.pictures[2].shape == (3, 30, 32)
+    assert found.images[2].shape == (3, 30, 32)
     assert "2 of 6 pairs in small/test have a caption of the training split and are left out" in caplog.text
 
 
@@ -92,7 +92,7 @@ def test_labelled_parquet_layout(tmp_path: Path) -> None:
     data = {"name": "pets", "fingerprint": None, "places": [{**place, "image": "image", "label": "label"}]}
     split = labelled_splits(open_stored(data, tmp_path), val_size=0)["test"]
     np.testing.assert_array_equal(split.labels, [0, 1, 1, 0])
-    assert split.pictures[2].shape == (3, 30, 22)
+    assert split.images[2].shape == (3, 30, 22)
 
 
 def test_the_fingerprint_tells_other_captions_apart(tmp_path: Path) -> None:
@@ -130,9 +130,9 @@ def test_odd_rows_are_left_out_or_read_as_far_as_they_go_and_are_named(
     split = open_stored(config(tmp_path / "odd", splits={"train": "train"}), tmp_path).splits["train"]
     assert [own[0].split()[0] for own in split.captions] == ["whole", "cut", "broken", "moving"]
     assert "1 of 5 rows have no caption and are left out" in caplog.text
-    sizes = [split.picture(row).size for row in range(4)]
+    sizes = [split.image(row).size for row in range(4)]
     assert (sizes[0], sizes[1], sizes[3]) == ((20, 30), (200, 200), (8, 8))
-    assert np.asarray(split.picture(3))[4, 4, 0] < 50, "the first frame"
+    assert np.asarray(split.image(3))[4, 4, 0] < 50, "the first frame"
     damaged = [record.getMessage() for record in caplog.records if "is damaged" in record.getMessage()]
     assert ["row 1" in damaged[0], "row 2" in damaged[1], len(damaged)] == [True, True, 2]
 
@@ -191,7 +191,7 @@ def test_pictures_with_a_table_of_captions_beside_them(tmp_path: Path) -> None:
     data = config(tmp_path / "set", splits={"train": "train", "test": "test"}, image="image", caption="text")
     for name, found in open_stored(data, tmp_path).splits.items():
         for row in range(3):
-            assert found.captions[row] == [f"{name} {found.picture(row).width - 20}"]
+            assert found.captions[row] == [f"{name} {found.image(row).width - 20}"]
 
 
 def test_pictures_that_the_table_beside_them_does_not_list_are_named(

@@ -6,7 +6,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from experiments.diffusion.meta import meta_model, meta_output
+from experiments.diffusion.models import meta_model, meta_output
 from experiments.diffusion.task import build
 from experiments.harness.config import check, resolved, result_config
 from experiments.harness.entry import locate

@@ -7,8 +7,7 @@ import pytest
 import torch
 
 from experiments.diffusion.config import NoiseConfig
-from experiments.diffusion.forward_process import ForwardProcess
-from experiments.diffusion.super_resolution import low_resolution
+from experiments.diffusion.forward_process import ForwardProcess, low_resolution
 from experiments.diffusion.task import build
 from experiments.harness.entry import locate
 from tests.conftest import MakeConfig

@@ -13,8 +13,7 @@ import numpy as np
 import pytest
 from torch import nn
 
-from experiments.diffusion.finished_batches import FinishedBatches
-from experiments.diffusion.generated import GeneratedImages
+from experiments.diffusion.sample_metrics import GeneratedImages, SampleCache
 from experiments.harness.entry import execute, locate
 from tests.conftest import MakeConfig, rows
 
@@ -78,7 +77,7 @@ def test_a_run_killed_with_signal_9_while_it_generates_ends_in_the_same_bits(
 
 
 def test_a_file_that_a_crash_of_the_machine_has_cut_is_no_finished_batch(tmp_path: Path) -> None:
-    finished = FinishedBatches(tmp_path / "batches")
+    finished = SampleCache(tmp_path / "batches")
     arrays: dict[str, Any] = {"features": np.arange(12.0).reshape(3, 4), "shown": np.zeros((1, 2, 2, 3), np.uint8)}
     finished.save(5, arrays)
     loaded = finished.load(5)

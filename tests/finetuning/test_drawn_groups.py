@@ -7,12 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from experiments.data.drawn_groups import drawn_groups
-from experiments.finetuning.classification import TextClassification
-from experiments.finetuning.classified_texts import ClassifiedTexts
+from experiments.data.splits import drawn_groups
+from experiments.finetuning.classification import ClassifiedTexts, TextClassification
+from experiments.finetuning.data import labelled_splits
 from experiments.finetuning.decode import rotten_tomatoes
 from experiments.finetuning.task import build
-from experiments.finetuning.text_arrays import labelled_splits
 from experiments.harness.entry import locate
 from tests.conftest import MakeConfig
 from tests.finetuning.conftest import review_file, reviews
@@ -72,7 +71,7 @@ def test_a_drawn_split_computes_no_locked_output_again(make_classification: Make
 
 
 def test_only_the_classifier_is_scaled_where_the_encoder_comes_with_weights(make_classification: MakeConfig) -> None:
-    from experiments.finetuning.classifier import Classifier
+    from experiments.finetuning.models import Classifier
     from experiments.harness.initial_scale import scale_initial_weights
     from experiments.pretrained.weights import load_weights
 

@@ -11,9 +11,8 @@ import torch
 from hydra.utils import get_method, instantiate
 from omegaconf import OmegaConf
 
-from experiments.finetuning.classifier import build_classifier
 from experiments.finetuning.glue import TASKS
-from experiments.finetuning.meta import meta_model, meta_output
+from experiments.finetuning.models import build_classifier, meta_model, meta_output
 from experiments.harness.config import check, resolved, result_config
 from experiments.harness.optimizer import decay_groups
 from experiments.harness.places import check_place

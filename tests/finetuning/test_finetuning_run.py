@@ -10,8 +10,8 @@ import torch
 from torch.nn import functional as F
 
 from experiments.finetuning.classification import TextClassification
+from experiments.finetuning.data import GlueSet
 from experiments.finetuning.glue import TASKS
-from experiments.finetuning.glue_sets import GlueSet
 from experiments.finetuning.task import build
 from experiments.finetuning.text_to_text import TextToText
 from experiments.harness import checkpoint

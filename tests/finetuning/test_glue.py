@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from experiments.finetuning.data import open_glue
 from experiments.finetuning.glue import NO_ANSWER, TASKS, answer, possible_answers, prompt, read_answer
-from experiments.finetuning.glue_sets import open_glue
 from experiments.harness.errors import ConfigError, DataError
 from tests.finetuning.conftest import glue_rows, write_glue
 

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from experiments.finetuning.data import SPLITS, labelled_splits, text_arrays
 from experiments.finetuning.decode import bbc_news, rotten_tomatoes
-from experiments.finetuning.text_arrays import SPLITS, labelled_splits, text_arrays
 from experiments.harness.errors import DataError
 from experiments.harness.prepared_data import prepare
 from tests.finetuning.conftest import review_file, reviews

@@ -126,7 +126,7 @@ def test_a_cell_is_fetched_packed_and_run_on_an_empty_machine_without_network(
 READ_GLUE = """
 import json, sys
 from pathlib import Path
-from experiments.finetuning.glue_sets import open_glue
+from experiments.finetuning.data import open_glue
 from experiments.harness.offline import keep_hub_files_in, without_network
 with without_network({"task": "t", "scale": "s", "experiment": "t/c"}, Path(sys.argv[2])):
     keep_hub_files_in(Path(sys.argv[2]))

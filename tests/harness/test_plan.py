@@ -74,20 +74,27 @@ def test_a_plan_on_a_cpu_says_minutes_and_none_that_other_settings_would_change(
 
 
 @pytest.mark.parametrize(
-    ("task", "said"),
+    ("task", "models", "said"),
     [
-        ("nope", "There is no task nope"),
-        ("my_package.ranks", "A plan of my_package.ranks needs a module my_package.ranks.meta with meta_model"),
+        ("nope", None, "There is no task nope"),
+        ("my_package.ranks", None, "A plan of my_package.ranks needs a module my_package.ranks.models with meta_model"),
+        (
+            "my_other.ranks",
+            "MODEL = 1\n",
+            "A plan of my_other.ranks needs a module my_other.ranks.models with meta_model",
+        ),
     ],
 )
 def test_a_task_without_a_plan_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, task: str, said: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, task: str, models: str | None, said: str
 ) -> None:
-    package = tmp_path / "my_package/ranks"
+    package = tmp_path / ("my_other/ranks" if models else "my_package/ranks")
     (package / "conf").mkdir(parents=True)
     (package / "config.py").write_text(
         "from experiments.harness.config import Config, register\nregister('ranks', Config)\n"
     )
+    if models:
+        (package / "models.py").write_text(models)
     (package / "conf/ranks.yaml").write_text("defaults: [base_ranks, _self_]\n")
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ConfigError, match=said):

@@ -3,7 +3,9 @@
 import subprocess
 import sys
 
-from experiments.harness.sources import ROOT
+import pytest
+
+from experiments.harness.sources import ROOT, our_tasks
 
 ELSEWHERE = {
     *("bitsandbytes", "datasets", "matplotlib", "open_clip", "pandas", "plotly", "pyarrow", "ray", "sklearn", "timm"),
@@ -25,7 +27,7 @@ def check(task, model, unused):
     if task == "lit":
         import torch
         from experiments.lit.class_names import class_names, templates
-        from experiments.lit.loss import contrastive_loss
+        from experiments.lit.models import contrastive_loss
         contrastive_loss(torch.eye(2), torch.eye(2), torch.ones(()))
         assert len(templates("imagenet")) == 80 and len(class_names("imagenet")) == 1000
     assert not unused & set(sys.modules), (task, unused & set(sys.modules))
@@ -42,6 +44,14 @@ def test_a_task_and_its_mini_model_import_nothing_that_their_run_does_not_need()
     command = [sys.executable, "-c", ONE_TASK_AFTER_THE_OTHER]
     result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
     assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize("task", our_tasks())
+def test_a_study_opens_its_data_without_the_libraries_of_training(task: str) -> None:
+    heavy = {"torch", "torchvision", "scipy", *ELSEWHERE, *OF_OTHER_TASKS}
+    check = f"import sys, experiments.{task}.data; sys.exit(repr({heavy!r} & set(sys.modules)))"
+    result = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=False, cwd=ROOT)
+    assert result.stderr.strip() == "set()"
 
 
 def test_a_whole_run_imports_no_library_that_only_other_tasks_or_reports_need(command_line: list[str]) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from hydra.core.global_hydra import GlobalHydra
 
-from experiments.finetuning.glue_sets import GlueRows, GlueSet
+from experiments.finetuning.data import GlueRows, GlueSet
 from experiments.finetuning.task import build
 from experiments.harness.config import composed, resolved
 from experiments.harness.errors import ConfigError, refused_as
@@ -41,11 +41,11 @@ def models() -> list[tuple[str, str]]:
 
 def built(task: str, cfg: Any) -> Any:
     """What the run itself checks first, without data: the output for two samples on the device ``meta``."""
-    meta = importlib.import_module(f"experiments.{task}.meta")
+    models = importlib.import_module(f"experiments.{task}.models")
     if task not in ("diffusion", "image_classification"):
-        return meta.meta_output(meta.meta_model(cfg), cfg, 2)
+        return models.meta_output(models.meta_model(cfg), cfg, 2)
     with refused_as("The model cannot take the pictures"):  # as these tasks do, with their own message
-        return meta.meta_output(meta.meta_model(cfg), cfg, 2)
+        return models.meta_output(models.meta_model(cfg), cfg, 2)
 
 
 @pytest.mark.parametrize("experiment", ["smoke", "mini"])

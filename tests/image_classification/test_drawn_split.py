@@ -9,7 +9,7 @@ from scipy import optimize
 from torch import nn
 
 from experiments.harness.entry import locate
-from experiments.image_classification.pictures import Pictures
+from experiments.image_classification.data import Labelled
 from experiments.image_classification.task import ImageClassification, build
 from tests.conftest import MakeConfig
 
@@ -18,8 +18,8 @@ def task_of(cfg: Any) -> ImageClassification:
     return build(cfg, locate(cfg)[1])
 
 
-def contents(split: Pictures) -> list[tuple[bytes, int]]:
-    return [(split.picture(n).numpy().tobytes(), int(label)) for n, label in enumerate(split.labels)]
+def contents(split: Labelled) -> list[tuple[bytes, int]]:
+    return [(split.images[n].numpy().tobytes(), int(label)) for n, label in enumerate(split.labels)]
 
 
 def test_a_drawn_split_holds_out_other_images_of_the_same_set(make_config: MakeConfig) -> None:
@@ -57,7 +57,7 @@ def test_the_test_is_read_at_the_temperature_that_is_best_on_the_validation_spli
     @torch.no_grad()
     def loss(log_temperature: float, split: str) -> float:
         pictures = task._splits[split]
-        images = torch.stack([pictures.picture(n) for n in range(len(pictures.labels))])
+        images = torch.stack([pictures.images[n] for n in range(len(pictures.labels))])
         logits = model(task._normalize(images)).double() / np.exp(log_temperature)
         return nn.functional.cross_entropy(logits, torch.from_numpy(pictures.labels)).item()
 

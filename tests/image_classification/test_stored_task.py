@@ -15,7 +15,7 @@ from experiments.harness.entry import execute, locate
 from experiments.harness.errors import ConfigError, DataError, RunError
 from experiments.harness.record import read_metrics, read_status
 from experiments.harness.seeds import derive_seed
-from experiments.image_classification.stored_sets import open_stored
+from experiments.image_classification.data import open_stored
 from experiments.image_classification.task import ImageClassification, build
 
 ComposeSmall = Callable[..., Any]
@@ -37,7 +37,7 @@ class LikesFirstClass(nn.Module):
         return self.scores.expand(len(images), -1)
 
 
-def test_a_run_reports_top1_reassessed_labels_v2_and_damage(compose_small: ComposeSmall) -> None:
+def test_a_run_reports_top1_real_labels_v2_and_damage(compose_small: ComposeSmall) -> None:
     cfg = compose_small("vit_b16_aug")
     execute(cfg)
     status = read_status(locate(cfg)[2])
@@ -55,11 +55,11 @@ def test_the_validation_split_is_left_out_of_training_and_together_they_are_the_
     splits, stored = task._splits, open_stored(imagenet, tmp_path).train
     assert (task.num_train, len(splits["val"].labels)) == (34, 6)
     pictures = [
-        np.asarray(splits[name].picture(index)).tobytes()
+        np.asarray(splits[name].images[index]).tobytes()
         for name in ("fit", "val")
         for index in range(len(splits[name].labels))
     ]
-    assert sorted(pictures) == sorted(np.asarray(stored.picture(row)).tobytes() for row in range(40))
+    assert sorted(pictures) == sorted(np.asarray(stored.image(row)).tobytes() for row in range(40))
     labels = np.concatenate([splits["fit"].labels, splits["val"].labels])
     assert sorted(labels) == sorted(stored.labels)
     assert labels.tolist() != stored.labels.tolist(), "sorted rows would give a validation split of the last classes"
@@ -113,7 +113,7 @@ def test_the_losses_are_those_of_the_formulas(compose_small: ComposeSmall) -> No
 def test_test_metrics_by_hand_however_the_images_are_shared_out(
     compose_small: ComposeSmall, imagenet: Data, monkeypatch: pytest.MonkeyPatch, processes: int, workers: int
 ) -> None:
-    monkeypatch.setattr("experiments.image_classification.pictures.EVALUATION_BATCH_SIZE", 5)
+    monkeypatch.setattr("experiments.image_classification.task.EVALUATION_BATCH_SIZE", 5)
     task = small_task(compose_small("vit_b16", f"run.num_workers={workers}"))
     with torch.no_grad():
         shares = [task.evaluate(LikesFirstClass(), "test", process, processes) for process in range(processes)]
@@ -173,7 +173,7 @@ def test_what_a_study_goes_by_must_be_measured(compose_small: ComposeSmall) -> N
         small_task(cfg)
 
 
-def test_imagenet_alone_needs_neither_reassessed_labels_nor_v2(compose_small: ComposeSmall) -> None:
+def test_imagenet_alone_needs_neither_real_labels_nor_v2(compose_small: ComposeSmall) -> None:
     cfg = compose_small("vit_b16", "data=imagenet_alone")
     cfg.data.update({"real_places": [], "v2_places": []})
     metrics = small_task(cfg).evaluate(LikesFirstClass(), "test", 0, 1)

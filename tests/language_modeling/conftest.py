@@ -46,14 +46,14 @@ def data_config(place: dict[str, Any], **more: Any) -> dict[str, Any]:
 
 
 def books_place(folder: Path) -> dict[str, Any]:
-    return {"kind": "local", "path": str(folder), "decode": "experiments.language_modeling.pg19.books"}
+    return {"kind": "local", "path": str(folder), "decode": "experiments.language_modeling.decode.pg19"}
 
 
 @pytest.fixture(scope="session")
 def books(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """Overrides that replace a real data set with the generated books."""
     folder = write_books(tmp_path_factory.mktemp("books") / "pg19")
-    place = f"{{kind: local, path: '{folder}', decode: experiments.language_modeling.pg19.books}}"
+    place = f"{{kind: local, path: '{folder}', decode: experiments.language_modeling.decode.pg19}}"
     return [
         "data.name=books",
         "data.fingerprint=null",

@@ -16,12 +16,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from experiments.harness.errors import DataError
-from experiments.language_modeling import text_files
-from experiments.language_modeling.documents import Document, Source, folded_key, hold_out, text_document
-from experiments.language_modeling.pg19 import books
-from experiments.language_modeling.registry_sets import news_articles
-from experiments.language_modeling.tables import table_sources
-from experiments.language_modeling.text_files import file_document, folder_source
+from experiments.language_modeling import documents
+from experiments.language_modeling.decode import news_articles, pg19
+from experiments.language_modeling.documents import (
+    Document,
+    Source,
+    file_document,
+    folded_key,
+    folder_source,
+    hold_out,
+    table_sources,
+    text_document,
+)
 from tests.language_modeling.conftest import write_books
 from tests.language_modeling.tables_on_disk import write_json_lines, write_parquet
 
@@ -34,7 +40,7 @@ def test_a_text_file_comes_in_pieces_as_it_stands(tmp_path: Path, monkeypatch: p
     text = "\ufeffline\r\nnaïve 😀 中文\n\n" * 5
     (tmp_path / "a.txt").write_bytes(text.encode())
     for read_bytes in range(1, 8):  # every character is split at some cut
-        monkeypatch.setattr(text_files, "READ_BYTES", read_bytes)
+        monkeypatch.setattr(documents, "READ_BYTES", read_bytes)
         pieces = list(file_document(tmp_path / "a.txt").pieces())
         assert "".join(pieces) == text
         assert max(len(piece.encode()) for piece in pieces) < read_bytes + 4
@@ -45,7 +51,7 @@ def test_a_text_file_comes_in_pieces_as_it_stands(tmp_path: Path, monkeypatch: p
 def test_what_is_not_utf_8_is_named_with_its_byte(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, offset: int, read_bytes: int
 ) -> None:
-    monkeypatch.setattr(text_files, "READ_BYTES", read_bytes)
+    monkeypatch.setattr(documents, "READ_BYTES", read_bytes)
     (tmp_path / "bad.txt").write_bytes(content)
     with pytest.raises(UnicodeDecodeError) as theirs:
         content.decode()
@@ -55,11 +61,11 @@ def test_what_is_not_utf_8_is_named_with_its_byte(
 
 
 def test_books_are_found_in_both_layouts(tmp_path: Path) -> None:
-    as_files = books(str(write_books(tmp_path / "files")))
+    as_files = pg19(str(write_books(tmp_path / "files")))
     for name, split in (("train", "train"), ("validation", "val"), ("test", "test")):
         rows = {"short_book_title": ["x"] * len(texts(as_files[split])), "text": texts(as_files[split])}
         write_parquet(tmp_path / "tables" / "data" / f"{name}-00000-of-00001-ab12.parquet", rows)
-    as_tables = books(str(tmp_path / "tables"))
+    as_tables = pg19(str(tmp_path / "tables"))
     for split in ("train", "val", "test"):
         assert texts(as_tables[split]) == texts(as_files[split])
         assert texts(as_tables[split], 2) == texts(as_files[split], 2) == texts(as_files[split])[2:]

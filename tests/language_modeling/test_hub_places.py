@@ -11,8 +11,8 @@ import pytest
 
 from experiments.harness.config import resolved
 from experiments.harness.provenance import ROOT
+from experiments.language_modeling.data import open_tokens
 from experiments.language_modeling.documents import PUBLISHED_SPLITS
-from experiments.language_modeling.token_files import open_tokens
 from tests.conftest import MakeConfig
 from tests.language_modeling.hub_server import hub_server
 from tests.language_modeling.tables_on_disk import write_json_lines, write_parquet
@@ -20,7 +20,7 @@ from tests.language_modeling.tables_on_disk import write_json_lines, write_parqu
 OPEN = """
 import json, sys
 from pathlib import Path
-from experiments.language_modeling.token_files import open_tokens
+from experiments.language_modeling.data import open_tokens
 print(open_tokens(json.loads(sys.argv[1]), Path(sys.argv[2])).fingerprint)
 """
 

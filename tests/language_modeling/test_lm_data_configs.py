@@ -10,7 +10,7 @@ from hydra.utils import get_method
 from experiments.harness.config import resolved, run_id
 from experiments.harness.places import check_place
 from experiments.harness.provenance import ROOT
-from experiments.language_modeling.token_files import open_tokens
+from experiments.language_modeling.data import open_tokens
 from tests.conftest import MakeConfig
 from tests.language_modeling.tables_on_disk import write_json_lines, write_parquet
 

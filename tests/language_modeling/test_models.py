@@ -11,8 +11,7 @@ from experiments.harness.optimizer import decay_groups
 from experiments.harness.plan import plan
 from experiments.harness.provenance import ROOT
 from experiments.language_modeling import config as config  # registers the schema
-from experiments.language_modeling.meta import meta_model
-from experiments.language_modeling.models import bidirectional, causal
+from experiments.language_modeling.models import bidirectional, causal, meta_model
 
 EXPERIMENTS = sorted(path.stem for path in (ROOT / "conf/experiment/language_modeling").glob("*.yaml"))
 MILLION_PARAMETERS = {

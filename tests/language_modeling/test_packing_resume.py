@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from experiments.harness.provenance import ROOT
-from experiments.language_modeling import packing, pg19
+from experiments.language_modeling import decode, packing
+from experiments.language_modeling.data import TokenSet, open_tokens
 from experiments.language_modeling.documents import Corpus, Document
-from experiments.language_modeling.token_files import TokenSet, open_tokens
 from tests.language_modeling.conftest import BOOKS, books_place, data_config, write_books
 
 SMALL_BATCHES = {"BATCH_BYTES": 900, "CHECKPOINT_BYTES": 5000}
@@ -21,7 +21,7 @@ KILLED = """
 import json, os, signal, sys
 from pathlib import Path
 from experiments.language_modeling import packing
-from experiments.language_modeling.token_files import open_tokens
+from experiments.language_modeling.data import open_tokens
 packing.BATCH_BYTES, packing.CHECKPOINT_BYTES = 900, 5000
 add, added = packing.SplitWriter.add, []
 def add_and_die(self, texts):
@@ -37,7 +37,7 @@ open_tokens(json.loads(sys.argv[1]), Path(sys.argv[2]))
 WAITING = """
 import json, sys
 from pathlib import Path
-from experiments.language_modeling.token_files import open_tokens
+from experiments.language_modeling.data import open_tokens
 print(open_tokens(json.loads(sys.argv[1]), Path(sys.argv[2])).fingerprint)
 """
 
@@ -63,7 +63,7 @@ def test_an_interrupted_packing_continues_where_it_was(
 ) -> None:
     data = data_config(books_place(folder), tokenizer_bytes=1)
     whole = open_tokens(data, tmp_path / "whole")
-    original = pg19.books
+    original = decode.pg19
 
     def interrupted_books(root: str) -> Corpus:
         corpus = original(root)
@@ -77,7 +77,7 @@ def test_an_interrupted_packing_continues_where_it_was(
         return {**corpus, "train": train}
 
     with monkeypatch.context() as patch:
-        patch.setattr(pg19, "books", interrupted_books)
+        patch.setattr(decode, "pg19", interrupted_books)
         with pytest.raises(Interrupted):
             open_tokens(data, tmp_path / "cut")
     (partial,) = (tmp_path / "cut").glob("*.partial")
@@ -95,7 +95,7 @@ def test_an_interrupted_packing_continues_where_it_was(
 
         return {**corpus, "train": train}
 
-    monkeypatch.setattr(pg19, "books", watched_books)
+    monkeypatch.setattr(decode, "pg19", watched_books)
     again = open_tokens(data, tmp_path / "cut")
     assert skipped[-1] == read, "what is on disk is not packed again"
     assert files(again) == files(whole)

@@ -9,9 +9,10 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 
 from experiments.harness.errors import ConfigError, DataError
-from experiments.language_modeling import packing, pg19, tokenizer
+from experiments.language_modeling import packing
+from experiments.language_modeling.data import TokenSet, open_tokens
+from experiments.language_modeling.decode import pg19
 from experiments.language_modeling.documents import Corpus, hold_out
-from experiments.language_modeling.token_files import TokenSet, open_tokens
 from tests.language_modeling.conftest import BOOKS, book, books_place, data_config, write_books
 from tests.language_modeling.tables_on_disk import write_parquet
 
@@ -27,7 +28,7 @@ def folder(tmp_path: Path) -> Path:
 def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(packing, "BATCH_BYTES", 900)
     monkeypatch.setattr(packing, "CHECKPOINT_BYTES", 5000)
-    monkeypatch.setattr(tokenizer, "PIECE_CHARS", 200)
+    monkeypatch.setattr(packing, "PIECE_CHARS", 200)
 
 
 def contents(directory: Path) -> dict[str, bytes]:
@@ -83,7 +84,7 @@ def test_tokenizer_sees_the_first_bytes_of_the_training_split(folder: Path, tmp_
     data = data_config(books_place(folder), vocab_size=2000)
     whole = open_tokens(data, tmp_path / "cache")
     first = open_tokens({**data, "tokenizer_bytes": 100}, tmp_path / "cache")
-    expected = tokenizer.train_tokenizer([book("train 0")], 2000)
+    expected = packing.train_tokenizer([book("train 0")], 2000)
     assert first.tokenizer().to_str() == expected.to_str()
     assert whole.tokenizer().get_vocab_size() > expected.get_vocab_size()
 
@@ -131,13 +132,13 @@ def test_training_documents_that_are_held_out_too_are_left_out_and_counted(folde
 
 def unsplit_books(root: str) -> Corpus:
     """A corpus without held-out splits."""
-    return {"train": pg19.books(root)["train"]}
+    return {"train": pg19(root)["train"]}
 
 
 def test_a_set_without_held_out_splits_gets_them_by_hash(folder: Path, tmp_path: Path) -> None:
     place = {**books_place(folder), "decode": f"{__name__}.unsplit_books"}
     tokens = open_tokens(data_config(place, held_out_share=0.3), tmp_path / "cache")
-    for split, source in hold_out(pg19.books(str(folder))["train"], 0.3).items():
+    for split, source in hold_out(pg19(str(folder))["train"], 0.3).items():
         check_against_each_document_alone(tokens, split, ["".join(document.pieces()) for document in source(0)])
     assert sum(len(split.num_bytes) for split in tokens.splits.values()) == BOOKS["train"]
     with pytest.raises(DataError, match=r"set data\.held_out_share"):

@@ -13,8 +13,8 @@ from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from experiments.harness.provenance import ROOT
-from experiments.language_modeling import tokenizer as tokenizer_module
-from experiments.language_modeling.tokenizer import SEPARATOR, SEPARATOR_ID, cut, train_tokenizer
+from experiments.language_modeling import packing
+from experiments.language_modeling.packing import SEPARATOR, SEPARATOR_ID, cut, train_tokenizer
 from tests.language_modeling.conftest import book
 
 TEXTS = [book(f"book {number}") for number in range(20)]
@@ -85,7 +85,7 @@ def test_threads_hash_seed_and_pieces_do_not_change_what_is_trained() -> None:
 
 def _cut_small(texts: list[str], size: int = 40) -> list[str]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tokenizer_module, "PIECE_CHARS", size)
+        patch.setattr(packing, "PIECE_CHARS", size)
         return list(cut(texts))
 
 

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from experiments.harness.errors import DataError
+from experiments.language_modeling.decode import plain_text, wiki40b, wiki40b_training
 from experiments.language_modeling.documents import PUBLISHED_SPLITS
-from experiments.language_modeling.wiki40b import articles, plain_text, training_articles
 from tests.language_modeling.tables_on_disk import write_parquet
 
 MARKED = (
@@ -64,9 +64,9 @@ def test_a_language_is_a_folder(tmp_path: Path) -> None:
         for name in PUBLISHED_SPLITS.values():
             rows = {"wikidata_id": ["Q1"], "text": [f"_START_ARTICLE_\n{mark} {name}"], "version_id": ["1"]}
             write_parquet(tmp_path / language / f"{name}-00000-of-00001.parquet", rows)
-    corpus = articles(str(tmp_path), "zh-cn")
+    corpus = wiki40b(str(tmp_path), "zh-cn")
     found = {split: ["".join(document.pieces()) for document in source(0)] for split, source in corpus.items()}
     assert found == {"train": ["中 train"], "val": ["中 validation"], "test": ["中 test"]}
-    assert list(training_articles(str(tmp_path), "de")) == ["train"]
+    assert list(wiki40b_training(str(tmp_path), "de")) == ["train"]
     with pytest.raises(DataError, match=r"there is no file xx/train-\*\.parquet in .*, which contains de, zh-cn\."):
-        articles(str(tmp_path), "xx")
+        wiki40b(str(tmp_path), "xx")

@@ -7,9 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from experiments.language_modeling.likelihood import UNCOUNTED
-from experiments.language_modeling.sequences import Sequences
-from experiments.language_modeling.windows import windows_of
+from experiments.language_modeling.likelihood import UNCOUNTED, Sequences, windows_of
 
 SEPARATOR = 0
 

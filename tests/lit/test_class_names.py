@@ -12,7 +12,7 @@ from experiments.harness.entry import locate
 from experiments.harness.errors import ConfigError, DataError
 from experiments.harness.prepared_data import PreparedData
 from experiments.lit.class_names import CIFAR10, class_names, prompt_numbers
-from experiments.lit.splits import labelled_splits
+from experiments.lit.data import labelled_splits
 from experiments.lit.task import build
 from tests.conftest import MakeConfig
 from tests.data.test_class_folders import write
@@ -63,7 +63,7 @@ def test_a_hundred_folders_named_by_numbers_mean_these_numbers(tmp_path: Path) -
     place = {"kind": "local", "path": str(tmp_path), "splits": {"test": "train"}, "image": "image", "label": "label"}
     opened = open_stored({"name": "numbers", "fingerprint": None, "places": [place]}, tmp_path)
     split = labelled_splits(opened, 0)["test"]
-    shades = [int(split.pictures[row][0, 0, 0]) for row in range(100)]
+    shades = [int(split.images[row][0, 0, 0]) for row in range(100)]
     assert prompt_numbers(split.labels, split.class_names, "cifar100").tolist() == shades
 
 

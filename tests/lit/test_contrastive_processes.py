@@ -8,11 +8,11 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from experiments.lit.loss import contrastive_loss
+from experiments.lit.models import contrastive_loss
 
 SCRIPT = """
 import os, sys, torch, torch.distributed as dist
-from experiments.lit.loss import contrastive_loss
+from experiments.lit.models import contrastive_loss
 from tests.lit.test_contrastive_processes import batch, embed
 dist.init_process_group("gloo")
 rank = dist.get_rank()

@@ -6,9 +6,8 @@ import torch
 
 from experiments.harness.entry import locate
 from experiments.harness.errors import ConfigError, DataError
+from experiments.lit.data import groups, pair_splits, split_groups
 from experiments.lit.evaluation import PairInputs
-from experiments.lit.pair_arrays import groups
-from experiments.lit.splits import pair_splits, split_groups
 from experiments.lit.task import build
 from tests.conftest import MakeConfig
 from tests.lit.test_lit_run import CACHED

@@ -14,7 +14,7 @@ from experiments.harness.config import check, resolved, result_config
 from experiments.harness.places import check_place
 from experiments.harness.provenance import ROOT
 from experiments.lit.class_names import class_names, templates
-from experiments.lit.two_towers import build_locked_tower, build_two_towers
+from experiments.lit.models import build_locked_tower, build_two_towers
 from experiments.metrics.zero_shot import prompts
 from experiments.study.paper import paper_cell
 from tests.conftest import MakeConfig

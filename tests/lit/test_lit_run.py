@@ -9,9 +9,9 @@ import torch
 
 from experiments.harness.entry import execute, locate
 from experiments.harness.errors import ConfigError
-from experiments.lit.splits import pair_splits
+from experiments.lit.data import pair_splits
+from experiments.lit.models import build_locked_tower
 from experiments.lit.task import build
-from experiments.lit.two_towers import build_locked_tower
 from experiments.pretrained.locked import LockedPart
 from tests.conftest import MakeConfig, rows
 
@@ -69,7 +69,7 @@ def test_cached_features_are_the_outputs_of_the_locked_tower(make_lit: MakeConfi
     data = locate(cfg)[1]
     task = build(cfg, data)
     tower = build_locked_tower(cfg.model, "image", {})
-    pictures = {name: split.pictures for name, split in pair_splits(data.pairs).items()}
+    pictures = {name: split.images for name, split in pair_splits(data.pairs).items()}
     for split in ("train", "val", "test"):
         numbers = np.arange(len(pictures[split]))
         with torch.no_grad():

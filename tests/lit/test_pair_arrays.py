@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from experiments.lit.data import group_splits, groups, near_duplicates, pair_arrays, square
 from experiments.lit.decode import drawings, emoji
-from experiments.lit.pair_arrays import group_splits, groups, near_duplicates, pair_arrays, square
 
 
 def picture(seed: int, size: tuple[int, int] = (40, 40)) -> Image.Image:

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from experiments.harness.optimizer import build_optimizer
 from experiments.lit.evaluation import cosines
-from experiments.lit.loss import contrastive_loss
-from experiments.lit.two_towers import Locked, TwoTowers
+from experiments.lit.models import TwoTowers, contrastive_loss
+from experiments.pretrained.locked import Locked
 
 LION = {"name": "lion", "_target_": "lion.Lion", "lr": 1e-2, "weight_decay": 0.1, "betas": [0.9, 0.99]}
 

@@ -24,8 +24,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from experiments.diffusion.config import NoiseConfig
 from experiments.diffusion.forward_process import ForwardProcess
-from experiments.finetuning.classification import TextClassification
-from experiments.finetuning.classified_texts import ClassifiedTexts
+from experiments.finetuning.classification import ClassifiedTexts, TextClassification
 from experiments.finetuning.glue import NO_ANSWER, TASKS
 from experiments.finetuning.text_to_text import TextToText
 from experiments.harness.config import FlatnessConfig
@@ -33,9 +32,9 @@ from experiments.harness.flatness import measure_flatness
 from experiments.harness.metric import metrics_of
 from experiments.harness.provenance import ROOT
 from experiments.harness.seeds import derive_seed
-from experiments.image_classification.reassessed_labels import reassessed_sums
+from experiments.image_classification.real_labels import real_sums
 from experiments.language_modeling import next_token
-from experiments.language_modeling.token_files import TokenSplit
+from experiments.language_modeling.data import TokenSplit
 from experiments.lit.evaluation import (
     PairInputs,
     ZeroShotInputs,
@@ -97,7 +96,7 @@ def classification(rng: np.random.Generator) -> tuple[Values, Values]:
     real = np.where(rng.random((301, 3)) < 0.4, -1, rng.integers(0, 20, (301, 3)))
     both = torch.from_numpy(logits), torch.from_numpy(labels)
     ours = classification_metrics(_sums(classification_sums(*both)))
-    sums = _sums(reassessed_sums(both[0], torch.from_numpy(real)))
+    sums = _sums(real_sums(both[0], torch.from_numpy(real)))
     ours |= {"real_top1": 100 * sums["real_top1"] / sums["real_count"], "v2_top1": ours["top1"]}
 
     order = [sorted(range(20), key=lambda c, row=row: -row[c]) for row in logits.tolist()]  # type: ignore[misc]
@@ -424,9 +423,10 @@ def page() -> str:
     head = ["metric", "task", "unit", "better", "independent implementation", "largest difference"]
     return f"""# Metrics, checked against independent implementations
 
-Every metric that a task declares (`experiments/<task>/metrics.py`), computed by the suite and by another implementation
-on {DRAWS} random inputs. The last column is the largest relative difference. `python -m tests.metrics.agreement`
-repeats the comparison and writes this page; `tests/metrics/test_agreement.py` compares them on other inputs.
+Every metric that a task declares (METRICS in `experiments/<task>/config.py`), computed by the suite and by another
+implementation on {DRAWS} random inputs. The last column is the largest relative difference. `python -m
+tests.metrics.agreement` repeats the comparison and writes this page; `tests/metrics/test_agreement.py` compares them on
+other inputs.
 
 {markdown_table(head, rows)}
 """

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from experiments.harness.errors import DataError
-from experiments.image_classification.reassessed_labels import read_reassessed_labels, reassessed_sums
+from experiments.image_classification.real_labels import read_real_labels, real_sums
 
 
 @pytest.fixture
@@ -22,18 +22,18 @@ def test_labels_go_with_the_number_of_the_file_whatever_the_order(real_json: Pat
     names = [
         f"ILSVRC2012_val_{number:08d}{rest}.JPEG" for number, rest in [(3, ""), (1, "_n01440764"), (2, ""), (3, "")]
     ]
-    found = read_reassessed_labels(real_json, names)
+    found = read_real_labels(real_json, names)
     np.testing.assert_array_equal(found, [[1, 2, 0], [3, -1, -1], [-1, -1, -1], [1, 2, 0]])
     assert found.dtype == np.int64
 
 
 def test_accuracy_is_over_images_with_labels_and_any_of_them_is_right(real_json: Path) -> None:
     entries = json.loads(real_json.read_text())
-    labels = read_reassessed_labels(real_json, [f"ILSVRC2012_val_{number:08d}.JPEG" for number in (1, 2, 3, 4)])
+    labels = read_real_labels(real_json, [f"ILSVRC2012_val_{number:08d}.JPEG" for number in (1, 2, 3, 4)])
     rng = np.random.default_rng(0)
     for _ in range(20):
         logits = rng.normal(size=(4, 5))
-        sums = reassessed_sums(torch.from_numpy(logits), torch.from_numpy(labels))
+        sums = real_sums(torch.from_numpy(logits), torch.from_numpy(labels))
         right = [prediction in entries[image] for image, prediction in enumerate(logits.argmax(1)) if entries[image]]
         assert (sums["real_top1"].item(), sums["real_count"].item()) == (sum(right), 3)
 
@@ -43,12 +43,12 @@ def test_accuracy_is_over_images_with_labels_and_any_of_them_is_right(real_json:
 )
 def test_an_image_without_an_entry_is_named(real_json: Path, name: str) -> None:
     with pytest.raises(DataError, match=f"The test image '{name}' has no entry .* from 00000001 to 00000004"):
-        read_reassessed_labels(real_json, ["ILSVRC2012_val_00000001.JPEG", name])
+        read_real_labels(real_json, ["ILSVRC2012_val_00000001.JPEG", name])
 
 
 def test_a_file_without_any_label_is_refused(real_json: Path) -> None:
     with pytest.raises(DataError, match="has no label for any test image"):
-        read_reassessed_labels(real_json, ["ILSVRC2012_val_00000002.JPEG"])
+        read_real_labels(real_json, ["ILSVRC2012_val_00000002.JPEG"])
 
 
 @pytest.mark.parametrize(
@@ -58,4 +58,4 @@ def test_a_file_without_any_label_is_refused(real_json: Path) -> None:
 def test_a_file_that_is_no_list_of_labels_is_refused(tmp_path: Path, content: str, message: str) -> None:
     (tmp_path / "real.json").write_text(content)
     with pytest.raises(DataError, match=message):
-        read_reassessed_labels(tmp_path / "real.json", ["ILSVRC2012_val_00000001.JPEG"])
+        read_real_labels(tmp_path / "real.json", ["ILSVRC2012_val_00000001.JPEG"])

@@ -1,14 +1,37 @@
-"""Use the final weights of one run as the initial weights of another, with a different resolution and head."""
+"""The model that the config names, and its initial weights."""
 
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor, nn
 
 from experiments.harness.averages import evaluated_weights
 from experiments.harness.checkpoint import load_checkpoint
 from experiments.harness.errors import RunError
 from experiments.harness.initial_scale import mark_pretrained
+
+
+def meta_model(cfg: DictConfig) -> nn.Module:
+    """The model on the device ``meta``."""
+    with torch.device("meta"):
+        model: nn.Module = instantiate(cfg.model, _convert_="all")
+    return model
+
+
+def meta_output(model: nn.Module, cfg: DictConfig, samples: int) -> Tensor:
+    """The model's logits for this many images."""
+    size = cfg.data.image_size
+    logits: Tensor = model(torch.empty(samples, cfg.data.channels, size, size, device="meta"))
+    return logits
+
+
+def samples_per_epoch(cfg: DictConfig) -> int | None:
+    """The number of training images."""
+    images: int | None = cfg.data.train_images
+    return images
 
 
 def load_initial_weights(model: Any, run_directory: Path) -> None:

@@ -1,24 +1,118 @@
-"""GLUE from the hub, or from a folder in the hub's layout (a folder of parquet files for each task).
+"""What a fine-tuning run reads: labelled texts and weights (data.access is ``open_texts``), or GLUE (``open_glue``).
 
-``open_glue`` is the data.access of GLUE. A source has ``kind`` hub, with repo and revision, or local, with path.
+Labelled texts are these arrays, which ``text_arrays`` splits without leaks into train, val and test:
+
+texts   uint8: all texts in UTF-8, separated by newlines
+labels  int64 [texts]
+splits  uint8 [texts]: 0 train, 1 val, 2 test
+groups  int64 [texts]: texts of the same group are in the same split
+
+GLUE comes from the hub, or from a folder in the hub's layout (a folder of parquet files for each task). A source has
+``kind`` hub, with repo and revision, or local, with path.
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from experiments.data.opening import check_fingerprint, first_of, joint_fingerprint
+from experiments.data.text import folded
 from experiments.finetuning.glue import TASKS, answer, prompt
 from experiments.harness.errors import ConfigError, DataError
-from experiments.harness.offline import NotFetched, hub_source, is_absent, is_offline
+from experiments.harness.offline import hub_source
+from experiments.harness.prepared_data import PreparedData, prepare
 from experiments.harness.seeds import derive_seed
 
+SPLITS = ("train", "val", "test")
+VAL_PERCENT = 15
+TEST_PERCENT = 25
+"""per cent of the groups"""
 _KEYS = {"hub": {"repo", "revision"}, "local": {"path"}}
 MOST_HELD_OUT = 0.05
 """The largest share of a task's training rows that is held out: RTE has only 2 490 rows."""
+
+
+@dataclass(frozen=True)
+class TextSet:
+    """The opened data of the config group ``data`` for labelled texts."""
+
+    texts: PreparedData
+    weights: PreparedData | None
+    cache_dir: Path
+    fingerprint: str
+    """SHA-256 over the fingerprints of both"""
+
+
+def open_texts(data: Mapping[str, Any], cache_dir: Path) -> TextSet:
+    """Open, and if necessary download, the texts and the weights."""
+    texts = prepare(data, cache_dir)
+    weights = prepare(data["weights"], cache_dir) if data["weights"] else None
+    fingerprint = joint_fingerprint({"texts": texts.fingerprint, "weights": weights.fingerprint if weights else None})
+    return TextSet(texts, weights, cache_dir, fingerprint)
+
+
+@dataclass(frozen=True)
+class LabelledTexts:
+    """One split."""
+
+    texts: list[str]
+    labels: np.ndarray
+    """int64 [texts]"""
+    groups: np.ndarray
+    """int64 [texts]"""
+
+
+def text_arrays(
+    texts: Sequence[str],
+    labels: Sequence[int],
+    groups: Sequence[str],
+    splits: Sequence[str] | None = None,
+    draws_val: bool = False,
+) -> dict[str, np.ndarray]:
+    """The arrays for texts that each belong to a group, such as the film that they are about.
+
+    A hash of the group's name decides the split. If ``splits`` are given, they are used instead, and with ``draws_val``
+    the hash only takes val out of train. Of texts that are equal by experiments/data/text.py only the first is kept, so
+    that none is in two splits. Raises ValueError for a text without visible characters.
+    """
+    first: dict[str, int] = {}
+    flat = [" ".join(text.split()) for text in texts]
+    for number, text in enumerate(flat):
+        if not folded(text):
+            raise ValueError(f"text {number} (of the group {groups[number]!r}) is empty")
+        first.setdefault(folded(text), number)
+    kept = sorted(first.values())
+    number_of = {group: number for number, group in enumerate(dict.fromkeys(groups[row] for row in kept))}
+    return {
+        "texts": np.frombuffer("\n".join(flat[number] for number in kept).encode(), np.uint8),
+        "labels": np.array([labels[number] for number in kept], np.int64),
+        "splits": np.array(
+            [_split(groups[row], splits[row] if splits is not None else None, draws_val) for row in kept], np.uint8
+        ),
+        "groups": np.array([number_of[groups[number]] for number in kept], np.int64),
+    }
+
+
+def _split(group: str, own: str | None, draws_val: bool) -> int:
+    percent = int.from_bytes(hashlib.sha256(group.encode()).digest()[:8], "big") % 100
+    if own is not None:
+        return 1 if own == "train" and draws_val and percent < VAL_PERCENT else SPLITS.index(own)
+    return 1 if percent < VAL_PERCENT else 2 if percent < VAL_PERCENT + TEST_PERCENT else 0
+
+
+def labelled_splits(arrays: Mapping[str, np.ndarray]) -> dict[str, LabelledTexts]:
+    """Train, val and test."""
+    texts = arrays["texts"].tobytes().decode().split("\n")
+    splits = {}
+    for number, name in enumerate(SPLITS):
+        rows = np.nonzero(arrays["splits"] == number)[0]
+        labels, groups = (np.array(arrays[key][rows]) for key in ("labels", "groups"))
+        splits[name] = LabelledTexts([texts[row] for row in rows], labels, groups)
+    return splits
 
 
 @dataclass(frozen=True)
@@ -67,27 +161,21 @@ def open_glue(data: Mapping[str, Any], cache_dir: Path) -> GlueSet:
     """
     if not data["tasks"] or not set(data["tasks"]) <= set(TASKS):
         raise ConfigError(f"data.tasks={data['tasks']}, but it must be one or more of {', '.join(TASKS)}.")
-    reasons, absent = [], False
     for place in data["places"]:
-        try:
-            tasks = {task: _open_task(place, task) for task in data["tasks"]}
-        except DataError as error:
-            absent |= is_offline() and is_absent(error)
-            reasons.append(f"  {place.get('repo') or place.get('path')}: {error}")
-        else:
-            return _checked(data, tasks)
-    if absent:
-        raise NotFetched(f"data={data['name']}")
-    raise DataError("\n".join([f"data={data['name']} cannot be opened, because each of its sources failed.", *reasons]))
+        if place.get("kind") not in _KEYS or set(place) != _KEYS[place["kind"]] | {"kind"}:
+            raise DataError(
+                f"A source of {data['name']} is {dict(place)}, but it needs kind=hub, repo and revision, or kind=local "
+                "and path."
+            )
+    return _checked(
+        data,
+        first_of(data["name"], data["places"], lambda place: {task: _open_task(place, task) for task in data["tasks"]}),
+    )
 
 
 def _checked(data: Mapping[str, Any], tasks: Mapping[str, Mapping[str, GlueRows]]) -> GlueSet:
     fingerprint = _fingerprint(tasks)
-    if data["fingerprint"] not in (None, fingerprint):
-        raise DataError(
-            f"data={data['name']} has the fingerprint {fingerprint} here, but its config declares "
-            f"{data['fingerprint']}; a different version, or a different order of rows, needs its own config."
-        )
+    check_fingerprint(data, fingerprint)
     train: list[GlueRows] = []
     parts: dict[str, dict[str, GlueRows]] = {"val": {}, "test": {}}
     for task, splits in tasks.items():
@@ -109,10 +197,7 @@ def _checked(data: Mapping[str, Any], tasks: Mapping[str, Mapping[str, GlueRows]
 def _open_task(place: Mapping[str, Any], task: str) -> dict[str, GlueRows]:
     import datasets  # type: ignore[import-untyped]  # here, because it takes a second to import
 
-    kind = place.get("kind")
-    if kind not in _KEYS or set(place) != _KEYS[kind] | {"kind"}:
-        raise DataError(f"a source is {dict(place)}, but it needs kind=hub, repo and revision, or kind=local and path.")
-    if kind == "local":
+    if place["kind"] == "local":
         folder = Path(place["path"]).expanduser().absolute()
         if not (folder / task).is_dir():
             raise DataError(f"there is no folder {folder / task}.")
@@ -122,7 +207,7 @@ def _open_task(place: Mapping[str, Any], task: str) -> dict[str, GlueRows]:
         files = {split: f"{task}/{split}-*.parquet"}
         # Without this option the library would check against the whole repository rather than one task's files.
         try:
-            if kind == "hub":
+            if place["kind"] == "hub":
                 where = hub_source(place["repo"], place["revision"], files)
             table = datasets.load_dataset(**where, data_files=files, split=split, verification_mode="no_checks")
         except Exception as error:  # the library, its file systems and its HTTP client each raise their own

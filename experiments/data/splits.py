@@ -1,9 +1,27 @@
-"""Redraw the validation split, keeping groups of related rows together."""
+"""Draw rows of a data set: samples, and which training rows are held out for validation."""
 
 import numpy as np
 
-from experiments.harness.errors import DataError
+from experiments.harness.errors import ConfigError, DataError
 from experiments.harness.seeds import derive_seed
+
+
+def sample(rows: int, size: int) -> np.ndarray:
+    """Indices of ``size`` of ``rows`` rows, int64 [size], in a random order that is the same everywhere."""
+    return np.random.default_rng(derive_seed("sample", rows)).permutation(rows)[:size]
+
+
+def shuffled(rows: int, seed: int | None) -> np.ndarray:
+    """The order of training rows from whose end the validation split is taken, int64 [rows]; ``seed`` redraws it."""
+    name = ("validation split",) if seed is None else ("validation split", seed)
+    return np.random.default_rng(derive_seed(*name)).permutation(rows)
+
+
+def num_kept(training_images: int, val_size: int, key: str) -> int:
+    """How many training images are left without validation; ConfigError, naming ``key``, for none of either."""
+    if not 0 < val_size < training_images:
+        raise ConfigError(f"{key}={val_size} must be above 0 and leave some of the {training_images} training images.")
+    return training_images - val_size
 
 
 def drawn_groups(train: np.ndarray, val: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -1,11 +1,9 @@
-"""The model of an experiment on the meta device, for experiments/harness/plan.py."""
+"""The U-Net that the config names."""
 
 import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 from torch import Tensor, nn
-
-from experiments.diffusion.conditions import predict
 
 
 def meta_model(cfg: DictConfig) -> nn.Module:
@@ -36,3 +34,15 @@ def samples_per_epoch(cfg: DictConfig) -> int | None:
     """The number of training images, if the config gives it."""
     images: int | None = cfg.data.images.get("train_images")
     return images
+
+
+def predict(model: nn.Module, noisy: Tensor, timesteps: Tensor, arguments: dict[str, Tensor]) -> Tensor:
+    """The network's output, float32 ``[N, 3, H, W]``, for noisy images of that shape and timesteps int64 ``[N]``.
+
+    ``low_resolution`` among the arguments is an image of the same shape, which super-resolution also gets as input.
+    """
+    arguments = dict(arguments)
+    if "low_resolution" in arguments:
+        noisy = torch.cat([noisy, arguments.pop("low_resolution")], 1)
+    output: Tensor = model(noisy, timesteps, **arguments, return_dict=False)[0]
+    return output.float()

@@ -1,7 +1,12 @@
 """The split "samples": images generated from fixed noise, and their distance to real images."""
 
 import hashlib
+import json
+import os
+import shutil
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -14,16 +19,119 @@ from torch import Tensor, nn
 
 from experiments.diffusion.config import SamplingConfig
 from experiments.diffusion.feature_nets import FeatureNet
-from experiments.diffusion.finished_batches import FinishedBatches
-from experiments.diffusion.reference import Reference
+from experiments.harness.arithmetic import describe_arithmetic
 from experiments.harness.errors import ConfigError
-from experiments.metrics.frechet import frechet_distance, moments_of_sums
+from experiments.harness.prepared_data import cached_arrays
+from experiments.metrics.frechet import covariance_root, frechet_distance, moments, moments_of_sums
 from experiments.metrics.kernel_distance import cross_kernel, kernel_distance, own_kernel
 
+BATCH_SIZE = 256
+ReadImages = Callable[[np.ndarray], Tensor]
+"""Indices, int64 [N], to images uint8 [N, 3, H, W]"""
 Generate = Callable[[nn.Module, range], Tensor]
 """A model and sample indices to images uint8 [N, 3, H, W]"""
 ScoreTexts = Callable[[Tensor, range], Tensor]
 """Images and their indices to CLIP scores, float64 [N]"""
+
+
+@dataclass(frozen=True)
+class ImageSources:
+    """Sources of the images for the reference and its bounds."""
+
+    training: ReadImages
+    num_training: int
+    test: ReadImages
+    """real images that were not trained on: their distance is the floor, which n perfect samples would get"""
+    noise: ReadImages
+    """the sampler's initial noise as images: an untrained network has about their distance"""
+    num_compared: int
+    """how many of both: as many as are generated"""
+    identity: str
+    """identifies all of these"""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Statistics of real images in the feature space of one network."""
+
+    features: np.ndarray
+    """float32 [images, D]"""
+    mean: np.ndarray
+    root: np.ndarray
+    """of the covariance, float64 [D, D]"""
+    own: float
+    """mean kernel between two of them"""
+    bounds: dict[str, float]
+    """distances of real images and of noise, named ``<distance>_floor`` and ``<distance>_noise``"""
+
+
+def reference(
+    net: FeatureNet, sources: ImageSources, cache_dir: Path, device: torch.device, fingerprints: dict[str, str]
+) -> Reference:
+    """The reference, from the cache or computed; the fingerprint of its arrays is added to ``fingerprints``."""
+    depends_on = [net.identity, sources.identity, sources.num_training, sources.num_compared]
+    identity = json.dumps([*depends_on, describe_arithmetic(device)])
+    cached = cached_arrays("diffusion-reference", identity, cache_dir, lambda: _compute(net, sources, device))
+    fingerprints[cached.directory.name] = cached.fingerprint
+    stored = cached.load()
+    bounds = {
+        f"{name}_{bound}": stored[f"{kind}_{bound}"].item()
+        for kind, name in (("frechet", net.frechet_name), ("kernel", net.kernel_name))
+        for bound in ("floor", "noise")
+    }
+    return Reference(stored["features"], stored["mean"], stored["root"], stored["own"].item(), bounds)
+
+
+def _compute(net: FeatureNet, sources: ImageSources, device: torch.device) -> dict[str, np.ndarray]:
+    features = _features(net, sources.training, sources.num_training, device)
+    mean, covariance = moments(features)
+    arrays = {"features": features, "mean": mean, "root": covariance_root(covariance)}
+    own = own_kernel(features)
+    for bound, images in (("floor", sources.test), ("noise", sources.noise)):
+        compared = _features(net, images, sources.num_compared, device)
+        arrays[f"frechet_{bound}"] = np.array(frechet_distance(*moments(compared), mean, arrays["root"]))
+        cross = cross_kernel(compared, features)
+        arrays[f"kernel_{bound}"] = np.array(kernel_distance(own_kernel(compared), own, cross))
+    return {**arrays, "own": np.array(own)}
+
+
+def _features(net: FeatureNet, images: ReadImages, count: int, device: torch.device) -> np.ndarray:
+    starts = range(0, count, BATCH_SIZE)
+    return np.concatenate(
+        [net.features(images(np.arange(start, min(start + BATCH_SIZE, count))).to(device)) for start in starts]
+    )
+
+
+class SampleCache:
+    """Finished batches, kept on disk until their evaluation completes, so that a kill only loses the current one: a
+    folder with a file per batch. Its name must identify everything that their content depends on.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        directory.mkdir(parents=True, exist_ok=True)
+
+    def load(self, number: int) -> dict[str, np.ndarray] | None:
+        """The arrays of a batch, or None if it is not finished or its file was truncated by a crash."""
+        try:
+            with np.load(self._path(number), allow_pickle=False) as file:
+                return dict(file)
+        except (OSError, EOFError, ValueError, zipfile.BadZipFile):
+            return None
+
+    def save(self, number: int, arrays: Mapping[str, np.ndarray]) -> None:
+        """Save the arrays of a batch atomically: a reader, or a crash, sees the whole file or none."""
+        aside = self._path(number).with_name(f".{number}.{os.getpid()}")
+        with aside.open("wb") as file:
+            np.savez(file, allow_pickle=False, **arrays)
+        aside.rename(self._path(number))
+
+    def remove(self) -> None:
+        """Delete all batches."""
+        shutil.rmtree(self._directory, ignore_errors=True)
+
+    def _path(self, number: int) -> Path:
+        return self._directory / f"batch-{number:06d}.npz"
 
 
 class GeneratedImages:
@@ -56,7 +164,7 @@ class GeneratedImages:
             )
         key = hashlib.sha256(f"{self._identity} {weights_digest(model)}".encode()).hexdigest()[:16]
         share = f"diffusion-samples-{key}-{process}-of-{num_processes}"
-        finished = FinishedBatches(self._cache_dir.expanduser() / share)
+        finished = SampleCache(self._cache_dir.expanduser() / share)
         console = Console(stderr=True)
         hidden = process > 0 or not console.is_terminal
         totals: dict[str, Any] = {}
@@ -75,8 +183,8 @@ class GeneratedImages:
         return {name: torch.tensor(value, dtype=torch.float64, device=device) for name, value in totals.items()}
 
     def metrics(self, sums: Mapping[str, Any]) -> dict[str, float]:
-        """num_samples; for each network both distances, with the distances of real images and of noise (see
-        reference.py); and clip_score if there is a CLIP model.
+        """num_samples; for each network both distances, with those of real images and of noise; and clip_score if there
+        is a CLIP model.
         """
         count, batches = sums["count"], sums["batches"]
         metrics = {"num_samples": count}

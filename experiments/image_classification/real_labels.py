@@ -8,16 +8,19 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from torch import Tensor
 
 from experiments.harness.errors import DataError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _NUMBER = re.compile(r"ILSVRC2012_val_(\d{8})")
 
 
-def read_reassessed_labels(path: Path, file_names: Sequence[str]) -> np.ndarray:
+def read_real_labels(path: Path, file_names: Sequence[str]) -> np.ndarray:
     """Labels of the stored images ``file_names``, int64 [images, most labels of one image], padded with -1.
 
     ``path`` is real.json: a list of labels for ILSVRC2012_val_00000001 and so on. Images are matched by the number in
@@ -46,7 +49,7 @@ def read_reassessed_labels(path: Path, file_names: Sequence[str]) -> np.ndarray:
     return np.array([labels + [-1] * (most - len(labels)) for labels in chosen], np.int64)
 
 
-def reassessed_sums(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
+def real_sums(logits: "Tensor", labels: "Tensor") -> "dict[str, Tensor]":
     """Sums over a batch: images whose top prediction is among their labels, and images that have labels.
 
     ``logits`` ``[N, classes]``, ``labels`` int64 ``[N, most]`` padded with -1; sums are float64 scalars.

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from experiments.harness.entry import execute, locate
-from experiments.language_modeling.document_choice import redrawn
-from experiments.language_modeling.token_files import TokenSet, TokenSplit
+from experiments.language_modeling.data import TokenSet, TokenSplit, redrawn
 from tests.conftest import MakeConfig, rows
 from tests.language_modeling.test_windows import packed
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from experiments.data.stored import open_stored
 from experiments.diffusion.conditions import ClassConditions
-from experiments.diffusion.pictures import captioned_splits, centre, labelled_splits
+from experiments.diffusion.data import captioned_splits, centre, labelled_splits
 from experiments.diffusion.task import build
 from experiments.harness.entry import locate
 from experiments.harness.errors import DataError

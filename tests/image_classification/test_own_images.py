@@ -46,7 +46,7 @@ def own(folder: Path, channels: int = 3) -> list[str]:
     values = ",".join(["0.5"] * channels)
     place = f"{{kind: local, path: '{folder}', splits: {{train: train, test: test}}, image: image, label: label}}"
     return [
-        "data.name=own", "data.access=experiments.image_classification.stored_sets.open_stored", "data.num_classes=3",
+        "data.name=own", "data.access=experiments.image_classification.data.open_stored", "data.num_classes=3",
         "data.image_size=32", f"data.channels={channels}", f"data.mean=[{values}]", f"data.std=[{values}]",
         "data.val_size=6", f"data.places=[{place}]", "flatness.draws=0", "flatness.samples=0",
     ]  # fmt: skip
@@ -99,14 +99,14 @@ def test_grey_pictures_for_a_grey_model_keep_their_grey(make_config: MakeConfig,
     assert shapes(task) == {(1, 32, 32)}
     names = [Path(name).stem for name in task._splits["test"]._split.file_names()]  # type: ignore[attr-defined]
     number = names.index("1")  # grey, 32 x 32
-    assert np.array_equal(np.asarray(task._splits["test"].picture(number)), np.asarray(picture("L", 1001, (32, 32))))
+    assert np.array_equal(np.asarray(task._splits["test"].images[number]), np.asarray(picture("L", 1001, (32, 32))))
 
 
 def shapes(task: ImageClassification) -> set[tuple[int, ...]]:
     """The pixels of all images, as used in training and evaluation."""
     splits: Any = task._splits
     evaluated = {
-        tuple(task._crop(split.picture(number)).shape)
+        tuple(task._crop(split.images[number]).shape)
         for split in splits.values()
         for number in range(len(split.labels))
     }

@@ -1,4 +1,4 @@
-"""The model of an experiment on the meta device, for experiments/harness/plan.py."""
+"""The models: a classifier on a text encoder, whose lower part may be frozen, or one of language_models.py."""
 
 from typing import Any, cast
 
@@ -7,10 +7,31 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
-from experiments.finetuning.classifier import build_classifier
-from experiments.finetuning.config import FinetuningConfig, check_form
+from experiments.finetuning.config import FinetuningConfig, TextModelConfig, check_form
 from experiments.finetuning.language_models import CausalModel, EncoderDecoder
 from experiments.pretrained.locked import build_locked
+from experiments.pretrained.weights import Weights, load_weights
+
+
+class Classifier(nn.Module):
+    """Class logits of texts."""
+
+    def __init__(self, encoder: nn.Module, features: int, num_classes: int, dropout: float) -> None:
+        super().__init__()
+        self.encoder, self.dropout, self.head = encoder, nn.Dropout(dropout), nn.Linear(features, num_classes)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Logits ``[N, num_classes]`` from the encoder's inputs: tokens ``[N, T]``, or the frozen part's outputs."""
+        logits: Tensor = self.head(self.dropout(self.encoder(inputs)))
+        return logits
+
+
+def build_classifier(cfg: TextModelConfig, num_classes: int, weights: Weights) -> Classifier:
+    """The trained part of the model, initialized from PyTorch's global generator; weights, if any, fill its encoder."""
+    encoder: Any = instantiate(cfg.trained, _convert_="all")
+    load_weights(encoder, weights)
+    assert cfg.features is not None, "a classifier's config has model.features"
+    return Classifier(encoder, cfg.features, num_classes, cfg.head_dropout)
 
 
 def meta_model(cfg: DictConfig) -> nn.Module:

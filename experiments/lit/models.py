@@ -1,17 +1,26 @@
-"""The model: an image tower and a text tower, each optionally with a locked part, and a learned temperature."""
+"""The model, an image tower and a text tower, each optionally with a locked part, with a learned temperature; the image
+tower's inputs, and the contrastive loss.
+"""
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, cast
 
+import numpy as np
 import torch
+import torch.distributed as dist
+import torch.distributed.nn as differentiable
 import torch.nn.functional as F
 from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
+from torchvision.transforms import InterpolationMode, v2
 
+from experiments.data.images import Images
 from experiments.harness.errors import ConfigError
-from experiments.lit.config import TwoTowersConfig
+from experiments.lit.config import LitConfig, TwoTowersConfig
 from experiments.pretrained.locked import Locked, build_locked
 from experiments.pretrained.weights import Weights, load_weights
 
@@ -120,3 +129,90 @@ def build_part(config: Any) -> nn.Module:
     """Instantiate ``config._target_``."""
     module: nn.Module = instantiate(config, _convert_="all")
     return module
+
+
+def whole_image(size: int) -> v2.Compose:
+    """Resize the shorter side to ``size`` and center-crop: uint8 [3, size, size]."""
+    return v2.Compose([v2.Resize(size, InterpolationMode.BICUBIC, antialias=True), v2.CenterCrop(size)])
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """Maps indices to the resized images as inputs, uint8 ``[N, 3, size, size]``."""
+
+    images: Images
+    size: int
+
+    def __call__(self, numbers: np.ndarray) -> Tensor:
+        """The images with these indices."""
+        resize = whole_image(self.size)
+        return torch.stack([resize(self.images[int(number)]) for number in numbers])
+
+
+def contrastive_loss(images: Tensor, texts: Tensor, scale: Tensor) -> Tensor:
+    """Mean cross-entropy of matching each image to its text, and each text to its image, among those of all processes.
+
+    ``images`` and ``texts`` are this process's unit vectors ``[N, D]``; ``scale`` multiplies their cosines. Averaged
+    over the processes, value and gradient equal those of a single process with the whole batch. The same bits as
+    open_clip's ClipLoss(local_loss=True, gather_with_grad=True), whose import takes longer than everything else before
+    the first step.
+    """
+    all_images, all_texts, first = images, texts, 0
+    if dist.is_initialized() and dist.get_world_size() > 1:
+        all_images, all_texts = (torch.cat(differentiable.all_gather(part)) for part in (images, texts))
+        first = dist.get_rank() * len(images)
+    partners = torch.arange(first, first + len(images), device=images.device)
+    with torch.autocast(images.device.type, enabled=False):  # in bf16, logits near 100 would be rounded to integers
+        of_images = F.cross_entropy(scale * images @ all_texts.T, partners)
+        of_texts = F.cross_entropy(scale * texts @ all_images.T, partners)
+    return (of_images + of_texts) / 2
+
+
+def check_batch(batch_size: int, micro_batch_size: int) -> None:
+    """Raise ConfigError unless each process has one micro-batch per step: pairs are compared with the whole batch."""
+    processes = dist.get_world_size() if dist.is_initialized() else 1
+    if micro_batch_size * processes != batch_size:
+        raise ConfigError(
+            f"train.micro_batch_size={micro_batch_size} must be train.batch_size / processes = {batch_size} / "
+            f"{processes}: the contrastive loss needs the whole batch. To save memory set model.chunk_size."
+        )
+
+
+def meta_model(cfg: DictConfig) -> nn.Module:
+    """The two towers on the device ``meta``, without the locked parts whose outputs a run computes once."""
+    with torch.device("meta"):
+        return build_two_towers(_without_weights(cfg).model, {}, computed_once(cfg))
+
+
+def meta_output(model: nn.Module, cfg: DictConfig, samples: int) -> Tensor:
+    """The embeddings of this many pairs, without the loss and without what a run computes only once."""
+    assert isinstance(model, TwoTowers)
+    towers, size, length = cfg.model, cfg.model.image_size, cfg.model.context_length
+    once = computed_once(cfg)
+    with torch.device("meta"):
+        pixels = torch.empty(samples, 3, size, size, dtype=torch.uint8)
+        tokens = torch.ones(samples, length, dtype=torch.int64)
+        images, texts, _ = model(
+            torch.empty(samples, towers.image.features) if once["image"] else pixels,
+            torch.empty(samples, length, towers.text.features) if once["text"] else tokens,
+        )
+    return images.sum() + texts.sum()
+
+
+def samples_per_epoch(cfg: DictConfig) -> None:
+    """None: the number of pairs is known only once the data are opened."""
+
+
+def computed_once(cfg: LitConfig | DictConfig) -> dict[str, bool]:
+    """Whether a tower's locked part is outside the model, because its outputs are computed once. With random crops in
+    training, a locked image tower has to process every crop.
+    """
+    return {"image": bool(cfg.model.image.locked) and cfg.data.crop_area is None, "text": bool(cfg.model.text.locked)}
+
+
+def _without_weights(cfg: DictConfig) -> LitConfig:
+    own: Any = OmegaConf.create(OmegaConf.to_container(cfg, resolve=True))
+    for tower in (own.model.image, own.model.text):
+        if tower.locked and "pretrained" in tower.locked:
+            tower.locked.pretrained = False
+    return cast(LitConfig, own)

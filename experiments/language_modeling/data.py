@@ -1,4 +1,4 @@
-"""Text sets as packed tokens on disk. ``open_tokens`` is the data.access of language modelling.
+"""What a language modelling run reads: packed tokens on disk. ``open_tokens`` is its data.access.
 
 The folder of a set in the cache contains tokenizer.json, for each split the files written by packing.py, and
 manifest.json, which describes them. The *fingerprint* is the SHA-256 over the table of the files' sizes and contents,
@@ -10,7 +10,7 @@ import json
 import logging
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -28,13 +28,25 @@ from experiments.harness.prepared_data import (
     unless_prepared,
 )
 from experiments.harness.record import write_aside
+from experiments.harness.seeds import derive_seed
 from experiments.language_modeling.documents import Corpus, Source, folded_key, hold_out
-from experiments.language_modeling.packing import Counts, Journal, SplitWriter, pack_split, split_files, token_dtype
-from experiments.language_modeling.progress import packing_progress
-from experiments.language_modeling.tokenizer import SEPARATOR_ID, SMALLEST_VOCAB, cut, train_tokenizer
+from experiments.language_modeling.packing import (
+    SEPARATOR_ID,
+    SMALLEST_VOCAB,
+    Counts,
+    Journal,
+    SplitWriter,
+    cut,
+    pack_split,
+    packing_progress,
+    split_files,
+    token_dtype,
+    train_tokenizer,
+)
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
+
 
 log = logging.getLogger(__name__)
 
@@ -227,3 +239,35 @@ def _mapped(directory: Path, split: str, dtype: np.dtype) -> TokenSplit:
     dtypes: dict[str, Any] = {"tokens": dtype, "starts": "<i8", "num_bytes": "<i8", "num_words": "<i8"}
     files = split_files(directory, split).items()
     return TokenSplit(**{name: np.memmap(path, dtypes[name], mode="r") for name, path in files})
+
+
+def chosen(split: TokenSplit, numbers: np.ndarray) -> TokenSplit:
+    """The documents ``numbers`` (int64 [documents]) of a split, in that order, in memory."""
+    documents = [split.tokens[split.starts[number] : split.starts[number + 1]] for number in numbers]
+    return TokenSplit(
+        tokens=np.concatenate(documents),
+        starts=np.cumsum([0, *map(len, documents)], dtype=np.int64),
+        num_bytes=split.num_bytes[numbers],
+        num_words=split.num_words[numbers],
+    )
+
+
+def redrawn(tokens: TokenSet, seed: int) -> TokenSet:
+    """The set with equally many other validation documents, drawn by ``seed`` from train and val together.
+
+    The test split stays the same, and so does the tokenizer, which may have been trained on what is now validation.
+    Documents with the same tokens as a validation document are removed from train.
+    """
+    train, val = tokens.splits["train"], tokens.splits["val"]
+    pool = TokenSplit(
+        tokens=np.concatenate([train.tokens, val.tokens]),
+        starts=np.concatenate([train.starts, train.starts[-1] + val.starts[1:]]),
+        num_bytes=np.concatenate([train.num_bytes, val.num_bytes]),
+        num_words=np.concatenate([train.num_words, val.num_words]),
+    )
+    documents = [document.tobytes() for document in np.split(pool.tokens, pool.starts[1:-1])]
+    order = np.random.default_rng(derive_seed("split", seed)).permutation(len(documents))
+    held_out, rest = np.sort(order[: len(val.num_bytes)]), np.sort(order[len(val.num_bytes) :])
+    texts = {documents[number] for number in held_out}
+    kept = np.array([number for number in rest if documents[number] not in texts])
+    return replace(tokens, splits={**tokens.splits, "train": chosen(pool, kept), "val": chosen(pool, held_out)})

@@ -1,0 +1,146 @@
+"""What a diffusion run reads: images with their conditions, and weights. ``open_sets`` is its data.access.
+
+fit    the images that training batches are drawn from, and that generated images are compared with
+train  the first ``flatness.samples`` of these, for evaluation
+val    images of the training split that are not trained on
+test
+
+All are in an order unrelated to their content, so the first n are a random sample.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+from experiments.data.labels import check_order
+from experiments.data.opening import joint_fingerprint, open_set
+from experiments.data.splits import num_kept, sample, shuffled
+from experiments.data.stored import StoredSet, StoredSplit, check_splits
+from experiments.harness.prepared_data import PreparedData, prepare
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+SPLITS = {"train": "fit", "val": "val", "test": "test"}
+"""Our names for a set's splits"""
+
+
+@dataclass(frozen=True)
+class Sets:
+    """The opened data of diffusion's config group ``data``."""
+
+    images: PreparedData | StoredSet
+    weights: Mapping[str, PreparedData]
+    cache_dir: Path
+    fingerprint: str
+    """SHA-256 over the fingerprints of all of these"""
+
+
+def open_sets(data: Mapping[str, Any], cache_dir: Path) -> Sets:
+    """Open, and if necessary download, the images and the weights, each with its own ``access``."""
+    images = open_set(data["images"], cache_dir)
+    weights = {name: prepare(one, cache_dir) for name, one in data["weights"].items()}
+    parts = {"images": images.fingerprint, **{name: one.fingerprint for name, one in weights.items()}}
+    return Sets(images, weights, cache_dir, joint_fingerprint(parts))
+
+
+@dataclass(frozen=True)
+class ConditionedImages:
+    """Images by index, and the class (int64 [images]) or the caption of each."""
+
+    image: Callable[[int], Image.Image]
+    conditions: np.ndarray | list[str]
+
+    def __len__(self) -> int:
+        return len(self.conditions)
+
+    def __getitem__(self, number: int) -> Image.Image:
+        return self.image(number)
+
+    def pixels(self, numbers: np.ndarray, size: int) -> "Tensor":
+        """The central squares of the images, uint8 ``[N, 3, size, size]``."""
+        import torch  # here, because a study opens data without it
+
+        return torch.from_numpy(np.stack([centre(self.image(int(number)), size) for number in numbers])).movedim(3, 1)
+
+
+def centre(image: Image.Image, size: int) -> np.ndarray:
+    """The central square at ``size`` pixels, uint8 ``[size, size, 3]``, as in Dhariwal and Nichol 2021: halved by
+    averaging while at least twice as large as needed, then resized (bicubic) and cropped.
+    """
+    while min(image.size) >= 2 * size:
+        image = image.resize((image.width // 2, image.height // 2), Image.Resampling.BOX)
+    if min(image.size) != size:
+        scale = size / min(image.size)
+        image = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BICUBIC)
+    left, top = (image.width - size) // 2, (image.height - size) // 2
+    return np.asarray(image.crop((left, top, left + size, top + size)))
+
+
+def labelled_splits(
+    opened: PreparedData | StoredSet, val_size: int, name: str = "images", seed: int | None = None
+) -> dict[str, ConditionedImages]:
+    """fit, val and test of a labelled set. ``val_size`` training images are held out, drawn by ``seed``. Without a
+    seed, they are the last ones of an array set, which is sorted by a hash of its content, or a fixed random choice of
+    stored files.
+    """
+    if isinstance(opened, StoredSet):
+        check_splits(opened.splits, ("train", "test"), name)
+        train, test = opened.splits["train"], opened.splits["test"]
+        rows = shuffled(len(train), seed)
+        kept, drawn = num_kept(len(rows), val_size, "data.images.val_size"), sample(len(test), len(test))
+
+        def of_train(own: np.ndarray) -> ConditionedImages:
+            return ConditionedImages(lambda number: train.image(own[number]), train.labels[own])
+
+        return {
+            "fit": of_train(rows[:kept]),
+            "val": of_train(rows[kept:]),
+            "test": ConditionedImages(lambda number: test.image(drawn[number]), test.labels[drawn]),
+        }
+    arrays = opened.load()
+    images, labels = arrays["train_images"], arrays["train_labels"]
+    check_order(labels, name)
+    kept = num_kept(len(images), val_size, "data.images.val_size")
+    rows = np.arange(len(images)) if seed is None else shuffled(len(images), seed)
+    test_labels = arrays["test_labels"]
+    return {
+        "fit": _array_images(images, labels, rows[:kept]),
+        "val": _array_images(images, labels, rows[kept:]),
+        "test": _array_images(arrays["test_images"], test_labels, np.arange(len(test_labels))),
+    }
+
+
+def captioned_splits(opened: PreparedData | StoredSet) -> dict[str, ConditionedImages]:
+    """fit, val and test of pairs, each image with its first caption: arrays as in experiments/lit/data.py, or
+    stored files.
+    """
+    if isinstance(opened, StoredSet):
+        check_splits(opened.splits, tuple(SPLITS), "images")
+        return {name: _captioned(opened.splits[theirs]) for theirs, name in SPLITS.items()}
+    arrays = opened.load()
+    texts = arrays["captions"].tobytes().decode().split("\n")
+    firsts = np.unique(arrays["caption_images"], return_index=True)[1]
+
+    def split(number: int) -> ConditionedImages:
+        rows = np.nonzero(arrays["splits"] == number)[0]
+        rows = rows[sample(len(rows), len(rows))]
+        captions = [texts[firsts[row]] for row in rows]
+        return ConditionedImages(lambda place: Image.fromarray(arrays["images"][rows[place]]), captions)
+
+    return {name: split(number) for number, name in enumerate(SPLITS.values())}
+
+
+def _captioned(split: StoredSplit) -> ConditionedImages:
+    drawn = sample(len(split), len(split))
+    captions = [split.captions[row][0] for row in drawn]
+    return ConditionedImages(lambda number: split.image(drawn[number]), captions)
+
+
+def _array_images(images: np.ndarray, labels: np.ndarray, rows: np.ndarray) -> ConditionedImages:
+    return ConditionedImages(lambda number: Image.fromarray(images[rows[number]]), labels[rows])
