@@ -203,11 +203,12 @@ def failing_server(rng: random.Random) -> Iterator[str]:
         os.waitpid(child, 0)
 
 
+DATA_WORKER = "a data worker killed"
 IN_A_PROCESS: dict[str, Callable[[random.Random, Path], Prepare]] = {
     "kill -9 at a file operation": killed,
     "ended at any time": killed_any_time,
     "signal to the process or its group": asked_to_leave,
-    "a data worker killed": worker_killed,
+    DATA_WORKER: worker_killed,
     "disk full": full_disk,
     "clock set back, then kill -9": clock_set_back,
 }

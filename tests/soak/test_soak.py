@@ -27,6 +27,7 @@ from experiments.harness.provenance import ROOT
 from experiments.harness.record import write_aside
 from tests.conftest import rows
 from tests.soak.faults import (
+    DATA_WORKER,
     IN_A_PROCESS,
     Prepare,
     damage,
@@ -73,7 +74,7 @@ class Trial:
         """Inject one fault of this kind, while the command runs or after killing it. Returns whether it struck: the
         command may end first.
         """
-        workers = self.rng.choice([0, 0, 0, 2])
+        workers = 2 if kind == DATA_WORKER else self.rng.choice([0, 0, 0, 2])
         arguments = [*self.arguments, f"run.num_workers={workers}"]
         if kind in IN_A_PROCESS:
             return end(start(self.task, arguments, self.log, IN_A_PROCESS[kind](self.rng, self.folder / "runs"))) != 0
@@ -169,7 +170,7 @@ def test_whatever_happens_every_end_is_the_undisturbed_one(data: dict[str, list[
         number += 1
         rng = random.Random(f"{seed}-{number}")
         task, draw = list(data)[number % len(data)], rng.random()
-        study = draw < 0.05
+        study = draw < 0.07
         if (task, study) not in references:
             undisturbed = Trial(rng, task, data[task], tmp_path / f"{task}-{study}", study)
             listed = undisturbed.folder / "imported"
@@ -179,7 +180,7 @@ def test_whatever_happens_every_end_is_the_undisturbed_one(data: dict[str, list[
             import_what_was_imported(task, listed)
             references[task, study] = end_of(undisturbed.folder)
         trial = Trial(rng, task, data[task], tmp_path / str(number), study)
-        drawn = [RAY] if draw < 0.01 else [rng.choice(KINDS) for _ in range(rng.randint(1, 8))]
+        drawn = [RAY] if draw < 0.03 else [rng.choice(KINDS) for _ in range(rng.randint(1, 8))]
         kinds = [kind for kind in drawn if trial.disturb(kind)]
         faults.update(kinds)
         code = trial.finish()
