@@ -16,7 +16,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from tempfile import TemporaryDirectory
-from typing import Any, cast
+from typing import Any
 
 import psutil
 from hydra.core.hydra_config import HydraConfig
@@ -84,9 +84,9 @@ def run_processes(work: Callable[[DictConfig], None], cfg: DictConfig) -> bool:
     from torch.distributed.launcher.api import elastic_launch
 
     _check_devices(cfg)
-    # One sentence of ours replaces the launcher's reports.
-    logging.getLogger("torch.distributed.elastic").addHandler(logging.NullHandler())
-    logging.getLogger("torch.distributed.elastic").propagate = False
+    for name in ("torch.distributed.elastic", "torch.multiprocessing"):  # one sentence of ours replaces their reports
+        logging.getLogger(name).addHandler(logging.NullHandler())
+        logging.getLogger(name).propagate = False
     with TemporaryDirectory(prefix="lion-") as folder, stop_requests() as stop, _handing_on(stop):
         try:
             elastic_launch(_launch_config(cfg, folder), _take_part)(work, cfg, HydraConfig.instance().cfg)
@@ -165,21 +165,29 @@ def _as_error(rank: int, failure: Any) -> SuiteError:
     name, _, sentence = str(recorded["message"]).partition(": ")
     kind = getattr(errors, name, None)
     if isinstance(kind, type) and issubclass(kind, SuiteError):
-        return cast(SuiteError, kind(sentence))
+        return kind(sentence)
     return RunError(f"Process {rank} of the run failed, and the others ended with it: {recorded['message']}")
 
 
 def _take_part(work: Callable[[DictConfig], None], cfg: DictConfig, hydra_cfg: Any) -> None:
     """What each process of a run does."""
+    import torch
+
     _end_with_parent()
     leave_when_asked()
     HydraConfig.instance().cfg = hydra_cfg  # for the sentences that repeat the command line
     try:
         work(cfg)
+    except SystemExit as request:  # asked to stop, and saved; destroying the connection to a dead process could hang
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(request.code if isinstance(request.code, int) else 1)
     except Exception as error:
         if not isinstance(error, SuiteError) and not cfg.run.study:  # a study's run has written it to its log
             traceback.print_exc()
         raise
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def _end_with_parent() -> None:

@@ -30,7 +30,8 @@ from tests.conftest import MakeConfig, rows
 from tests.harness.test_run import LINEAR
 from tests.harness.test_sharding import SETTINGS, assert_same_numbers, run_alone
 
-WAIT_S = 120.0
+WAIT_S = 300.0
+"""Far above what anything here takes on a busy machine."""
 SMALL = [*LINEAR, "train.log_every=1"]
 """A linear model, since batch norm's running statistics are those of the main process."""
 ENDLESS = [*LINEAR, "train.steps=100000", "train.evaluate_every=100000", "run.checkpoint_every=2", "run.gpus=2"]
@@ -120,7 +121,7 @@ def test_a_signal_makes_all_processes_save_and_the_same_command_continues_until_
     children[0].kill()
     killed_at = time.monotonic()
     result = run.result()
-    assert time.monotonic() - killed_at < 30
+    assert time.monotonic() - killed_at < 60  # the others get at most 30 s
     assert f"continuing from step {saved} of" in result.stdout
     assert result.returncode == 2
     assert "error: Process " in result.stderr  # the killed one, or the one that lost its peer
@@ -159,13 +160,15 @@ def test_no_process_survives_its_parent(make_config: MakeConfig, command_line: l
 
 
 class Faulty(torch.nn.Linear):
-    """Fails in the second of two processes."""
+    """Fails in the second of two processes, during training."""
 
     def __init__(self) -> None:
         super().__init__(28 * 28, 10)
+        self.forwards = 0
 
     def forward(self, images: Tensor) -> Tensor:
-        if os.environ["RANK"] == "1":
+        self.forwards += self.training
+        if os.environ["RANK"] == "1" and self.forwards > 2:
             raise ArithmeticError("two and two are five")
         return super().forward(images.flatten(1))
 
