@@ -23,7 +23,7 @@ from omegaconf import DictConfig
 from experiments.harness.arithmetic import pin_instruction_set
 from experiments.harness.config import Config, check, configs_of, resolved, result_config, run_id
 from experiments.harness.damage import find_damage
-from experiments.harness.errors import DISK_FULL, DataError, RunError, SuiteError
+from experiments.harness.errors import DISK_FULL, ConfigError, DataError, RunError, SuiteError
 from experiments.harness.explained import explained
 from experiments.harness.interrupt import EXIT_CODE, leave_when_asked
 from experiments.harness.limits import check_limits
@@ -238,7 +238,10 @@ def _train_in_processes(cfg: DictConfig, plain: dict[str, Any], fingerprint: str
 def _take_part(cfg: DictConfig) -> None:
     """What each of these processes does."""
     plain, data, directory = locate(cfg)
-    _train_and_record(cfg, plain, data, directory)
+    try:
+        _train_and_record(cfg, plain, data, directory)
+    except HydraException as error:
+        raise ConfigError(explained(error)) from error
 
 
 def _train_and_record(cfg: DictConfig, plain: dict[str, Any], data: Any, directory: Path) -> None:

@@ -20,7 +20,7 @@ from typing import Any
 
 import psutil
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from experiments.harness import errors
 from experiments.harness.config import processes_on_node
@@ -84,12 +84,13 @@ def run_processes(work: Callable[[DictConfig], None], cfg: DictConfig) -> bool:
     from torch.distributed.launcher.api import elastic_launch
 
     _check_devices(cfg)
+    given = list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
     for name in ("torch.distributed.elastic", "torch.multiprocessing"):  # one sentence of ours replaces their reports
         logging.getLogger(name).addHandler(logging.NullHandler())
         logging.getLogger(name).propagate = False
     with TemporaryDirectory(prefix="lion-") as folder, stop_requests() as stop, _handing_on(stop):
         try:
-            elastic_launch(_launch_config(cfg, folder), _take_part)(work, cfg, HydraConfig.instance().cfg)
+            elastic_launch(_launch_config(cfg, folder), _take_part)(work, cfg, given)
         except ChildFailedError as error:
             rank, failure = error.get_first_failure()
             if failure.exitcode == EXIT_CODE or (stop.is_set() and -failure.exitcode in SIGNALS):
@@ -169,13 +170,13 @@ def _as_error(rank: int, failure: Any) -> SuiteError:
     return RunError(f"Process {rank} of the run failed, and the others ended with it: {recorded['message']}")
 
 
-def _take_part(work: Callable[[DictConfig], None], cfg: DictConfig, hydra_cfg: Any) -> None:
-    """What each process of a run does."""
+def _take_part(work: Callable[[DictConfig], None], cfg: DictConfig, given: list[str]) -> None:
+    """What each process of a run does; ``given`` are the overrides of its command, which some messages repeat."""
     import torch
 
     _end_with_parent()
     leave_when_asked()
-    HydraConfig.instance().cfg = hydra_cfg  # for the sentences that repeat the command line
+    HydraConfig.instance().cfg = OmegaConf.create({"hydra": {"overrides": {"task": given}}})
     try:
         work(cfg)
     except SystemExit as request:  # asked to stop, and saved; destroying the connection to a dead process could hang

@@ -180,6 +180,8 @@ def test_what_went_wrong_in_a_process_is_reported_by_its_parent(make_config: Mak
     status = read_status(locate(cfg)[2])
     assert status is not None
     assert "ArithmeticError: two and two are five" in status["reason"]
+    with pytest.raises(ConfigError, match=r"^Error in call to target .*linear_model.*: TypeError: .* argument 'depth'"):
+        execute(make_config(*LINEAR, "+model.depth=3", "run.gpus=2"))
     with pytest.raises(ConfigError, match=r"^2 micro-batches a step .* cannot be shared evenly by 3 processes"):
         execute(make_config(*LINEAR, "run.gpus=3"))
 
@@ -233,7 +235,7 @@ def logs(runs: Path) -> list[str]:
     return [path.read_text() for path in sorted(runs.glob("*/*/log.txt"))]
 
 
-SPOKEN = [*SETTINGS, f"model._target_={__name__}.Spoken", "study=fixed", "optimizer=lion,adamw", "run.gpus=2"]
+SPOKEN = [*LINEAR[:-1], f"model._target_={__name__}.Spoken", "study=fixed", "optimizer=lion,adamw", "run.gpus=2"]
 
 
 class Spoken(torch.nn.Linear):
@@ -272,7 +274,11 @@ def test_submitit_requeues_a_run_of_several_processes_that_has_saved(command_lin
     settings.append("hydra/launcher=submitit_local")
     command = [*command_line[:3], "--multirun", *command_line[3:], *settings]
     study = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    saved = eventually(lambda: list((tmp_path / "runs").glob("*/*/step-*.pt")), "a checkpoint")[0]
+    try:
+        saved = eventually(lambda: list((tmp_path / "runs").glob("*/*/step-*.pt")), "a checkpoint")[0]
+    except AssertionError:
+        study.kill()
+        raise
     main = psutil.Process(int((saved.parent / "lock").read_text()))
     main.parent().send_signal(signal.SIGUSR2)  # what submitit makes SLURM send
     output, errors = study.communicate(timeout=3 * WAIT_S)
