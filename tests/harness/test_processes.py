@@ -16,6 +16,7 @@ import psutil
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from hydra.errors import InstantiationException
 from torch import Tensor
 
 from experiments.harness import processes
@@ -29,6 +30,8 @@ from tests import forked
 from tests.conftest import MakeConfig, rows
 from tests.harness.test_run import LINEAR
 from tests.harness.test_sharding import SETTINGS, assert_same_numbers, run_alone
+from tests.study.test_launchers import session_processes
+from tests.study.test_study import study_command
 
 WAIT_S = 300.0
 """Far above what anything here takes on a busy machine."""
@@ -173,17 +176,24 @@ class Faulty(torch.nn.Linear):
         return super().forward(images.flatten(1))
 
 
-def test_what_went_wrong_in_a_process_is_reported_by_its_parent(make_config: MakeConfig) -> None:
+def test_what_went_wrong_in_a_process_is_reported_by_its_parent(
+    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     cfg = make_config(*LINEAR, f"model._target_={__name__}.Faulty", "run.gpus=2")
     with pytest.raises(RunError, match=r"Process 1 of the run failed, .*: ArithmeticError: two and two are five"):
         execute(cfg)
     status = read_status(locate(cfg)[2])
     assert status is not None
     assert "ArithmeticError: two and two are five" in status["reason"]
-    with pytest.raises(ConfigError, match=r"^Error in call to target .*linear_model.*: TypeError: .* argument 'depth'"):
-        execute(make_config(*LINEAR, "+model.depth=3", "run.gpus=2"))
     with pytest.raises(ConfigError, match=r"^2 micro-batches a step .* cannot be shared evenly by 3 processes"):
         execute(make_config(*LINEAR, "run.gpus=3"))
+
+    def train(*inputs: object) -> None:
+        raise InstantiationException("Error in call to target 'nets.Net'") from TypeError("no argument 'depth'")
+
+    monkeypatch.setattr("experiments.harness.train.train", train)
+    with pytest.raises(ConfigError, match=r"^Error in call to target 'nets.Net': TypeError: no argument 'depth'$"):
+        execute(make_config(*LINEAR, "run.gpus=2", "seed=1"))
 
 
 def test_settings_that_several_processes_cannot_have_are_refused(
@@ -250,14 +260,14 @@ class Spoken(torch.nn.Linear):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("launcher", ["basic", "ray_local", "submitit_local"])
+@pytest.mark.parametrize("launcher", ["basic", "ray_local"])  # the next test has submitit
 def test_every_launcher_of_a_study_starts_all_processes_of_its_runs(
     command_line: list[str], tmp_path: Path, launcher: str
 ) -> None:
-    settings = [*SPOKEN, "hydra/sweeper=study", f"hydra/launcher={launcher}"]
+    settings = [*SPOKEN, f"hydra/launcher={launcher}"]
     if launcher == "ray_local":
         settings.append("+hydra.launcher.ray.init.num_cpus=2")
-    command = [*command_line[:3], "--multirun", *command_line[3:], *settings]
+    command = study_command(command_line, *settings)
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
     written = logs(tmp_path / "runs")
@@ -270,9 +280,9 @@ def test_every_launcher_of_a_study_starts_all_processes_of_its_runs(
 @pytest.mark.slow
 def test_submitit_requeues_a_run_of_several_processes_that_has_saved(command_line: list[str], tmp_path: Path) -> None:
     steps = ["train.steps=300", "train.evaluate_every=300", "run.checkpoint_every=5"]
-    settings = [*LINEAR, *steps, "run.gpus=2", "study=fixed", "optimizer=lion,adamw", "hydra/sweeper=study"]
+    settings = [*LINEAR, *steps, "run.gpus=2", "study=fixed", "optimizer=lion,adamw"]
     settings.append("hydra/launcher=submitit_local")
-    command = [*command_line[:3], "--multirun", *command_line[3:], *settings]
+    command = study_command(command_line, *settings)
     study = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         saved = eventually(lambda: list((tmp_path / "runs").glob("*/*/step-*.pt")), "a checkpoint")[0]
@@ -286,6 +296,27 @@ def test_submitit_requeues_a_run_of_several_processes_that_has_saved(command_lin
     text = (saved.parent / "log.txt").read_text()
     assert "asked to stop, saved at step" in text
     assert "continuing from step" in text
+
+
+@pytest.mark.slow
+def test_runs_of_several_processes_on_ray_save_before_a_study_that_is_asked_to_leave_ends(
+    command_line: list[str], tmp_path: Path
+) -> None:
+    settings = [*ENDLESS, "study=fixed", "optimizer=lion,adamw", "hydra/launcher=ray_local"]
+    settings += ["+hydra.launcher.ray.init.num_cpus=2", "run.checkpoint_every=1000"]
+    command = study_command(command_line, *settings)
+    study = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    try:
+        rows_of = "runs/image_classification/*/metrics.jsonl"
+        eventually(lambda: any(path.read_text() for path in tmp_path.glob(rows_of)), "a run that trains")
+        study.terminate()
+        output, errors = study.communicate(timeout=WAIT_S)
+    finally:
+        study.kill()
+    assert study.returncode == EXIT_CODE, output + errors
+    (text,) = logs(tmp_path / "runs")  # the other run waits for the two cores
+    assert text.count("asked to stop, saved at step") == 2
+    assert session_processes(study.pid) == {}
 
 
 @pytest.mark.slow
