@@ -176,7 +176,7 @@ def _take_part(work: Callable[[DictConfig], None], cfg: DictConfig, given: list[
 
     _end_with_parent()
     leave_when_asked()
-    HydraConfig.instance().cfg = OmegaConf.create({"hydra": {"overrides": {"task": given}}})
+    HydraConfig.instance().cfg = OmegaConf.create({"hydra": {"overrides": {"task": given}}})  # type: ignore[assignment]
     try:
         work(cfg)
     except SystemExit as request:  # asked to stop, and saved; destroying the connection to a dead process could hang

@@ -17,13 +17,16 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.errors import InstantiationException
+from omegaconf import DictConfig
 from torch import Tensor
 
 from experiments.harness import processes
 from experiments.harness.checkpoint_files import checkpoints
+from experiments.harness.config import resolved
 from experiments.harness.entry import execute, locate
-from experiments.harness.errors import ConfigError, RunError
+from experiments.harness.errors import ConfigError, DataError, RunError
 from experiments.harness.interrupt import AGAIN_S, EXIT_CODE
+from experiments.harness.offline import fetching
 from experiments.harness.provenance import ROOT
 from experiments.harness.record import read_status
 from tests import forked
@@ -194,6 +197,19 @@ def test_what_went_wrong_in_a_process_is_reported_by_its_parent(
     monkeypatch.setattr("experiments.harness.train.train", train)
     with pytest.raises(ConfigError, match=r"^Error in call to target 'nets.Net': TypeError: no argument 'depth'$"):
         execute(make_config(*LINEAR, "run.gpus=2", "seed=1"))
+
+
+def test_a_process_knows_the_command_that_its_messages_repeat(
+    command_line: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def train(cfg: DictConfig, *inputs: object) -> None:
+        raise DataError(f"To be fetched by {fetching(resolved(cfg))}.")
+
+    monkeypatch.setattr("experiments.harness.train.train", train)
+    result = forked.run([*command_line, *LINEAR, "run.gpus=2"])
+    assert result.returncode == 2
+    assert "error: To be fetched by make fetch TASK=image_classification SCALE=smoke" in result.stderr
+    assert LINEAR[-1] in result.stderr
 
 
 def test_settings_that_several_processes_cannot_have_are_refused(
