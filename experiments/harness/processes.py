@@ -32,7 +32,7 @@ PR_SET_PDEATHSIG = 1
 START_METHOD = "spawn"
 """A forked process could not use CUDA."""
 PORTS = (20000, 60000)
-"""Where the first node of a job listens: submitit's own choice (submitit/helpers.py), below Linux's ephemeral ports."""
+"""Between these lies the port at which the first node of a job listens, as in submitit/helpers.py."""
 
 
 def is_launched() -> bool:

@@ -86,12 +86,8 @@ def test_a_run_with_two_gpus_trains_in_two_processes_what_one_trains_and_then_an
     assert forked.run(command).stdout == result.stdout
 
 
-def test_two_nodes_of_slurm_train_what_one_process_trains(
-    make_config: MakeConfig, command_line: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Two nodes with a process each, and four micro-batches a step; both nodes are this machine."""
-    settings = [*SMALL, "train.micro_batch_size=8"]
-    expected = run_alone(make_config(*settings, f"run.runs_dir={tmp_path}/alone"))
+def start_on_two_nodes(command: list[str], monkeypatch: pytest.MonkeyPatch) -> list[forked.Started]:
+    """As SLURM would, if this machine were both."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         job = {"SLURM_JOB_ID": "7", "SLURM_JOB_NUM_NODES": 2, "SLURM_NTASKS": 2, "MASTER_PORT": free.getsockname()[1]}
@@ -99,12 +95,37 @@ def test_two_nodes_of_slurm_train_what_one_process_trains(
     for node in range(2):
         for name, value in {**job, "SLURM_NODEID": node, "SLURM_JOB_NODELIST": "localhost,other[1-2]"}.items():
             monkeypatch.setenv(name, str(value))
-        nodes.append(forked.Started([*command_line, *settings, "run.nodes=2", "run.gpus=2"]))
+        nodes.append(forked.Started([*command, "run.nodes=2"]))
+    return nodes
+
+
+def test_two_nodes_of_slurm_train_what_one_process_trains(
+    make_config: MakeConfig, command_line: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = [*SMALL, "train.micro_batch_size=8"]  # four micro-batches a step, one for each process
+    expected = run_alone(make_config(*settings, f"run.runs_dir={tmp_path}/alone"))
+    nodes = start_on_two_nodes([*command_line, *settings, "run.gpus=2"], monkeypatch)
     results = [node.result() for node in nodes]
     assert [result.returncode for result in results] == [0, 0], [result.stderr for result in results]
     directory = locate(make_config(*settings))[2]
     assert [result.stdout.count(f"{directory.name}: complete") for result in results] == [1, 0]
     assert_same_numbers(rows(directory), expected)
+
+
+def test_a_process_that_dies_on_one_node_ends_the_run_on_both(
+    make_config: MakeConfig, command_line: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nodes = start_on_two_nodes([*command_line, *ENDLESS[:-1]], monkeypatch)  # a process on each
+    directory = locate(make_config(*ENDLESS))[2]
+    training(nodes[0].pid, directory)
+    (killed,) = psutil.Process(nodes[1].pid).children()
+    killed.kill()
+    results = [node.result() for node in nodes]
+    assert [result.returncode for result in results] == [2, 2]
+    assert "error: Process 1 of the run was ended by signal 9" in results[1].stderr
+    status = read_status(directory)
+    assert status is not None
+    assert status["status"] == "failed"
 
 
 def test_a_signal_makes_all_processes_save_and_the_same_command_continues_until_one_is_killed(
