@@ -10,22 +10,36 @@ import traceback
 from hydra.core.global_hydra import GlobalHydra
 
 
-def run(command: list[str]) -> subprocess.CompletedProcess[str]:
-    """Like ``subprocess.run`` of ``python -m <module> <argument>...``, without five seconds of imports."""
-    _, option, module, *arguments = command
-    assert option == "-m"
-    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
-        child = os.fork()
-        if child == 0:
-            os.dup2(out.fileno(), 1)
-            os.dup2(err.fileno(), 2)
+class Started:
+    """A command in a session of its own, as the child process ``pid``."""
+
+    def __init__(self, command: list[str]) -> None:
+        _, option, module, *arguments = command
+        assert option == "-m"
+        self.command, self._files = command, [tempfile.TemporaryFile("w+") for _ in range(2)]  # noqa: SIM115
+        self.pid = os.fork()
+        if self.pid == 0:
+            os.setsid()
+            for number, file in enumerate(self._files, start=1):
+                os.dup2(file.fileno(), number)
             sys.stdin = open(os.devnull)  # noqa: SIM115  # as long as the process
             sys.stdout, sys.stderr = os.fdopen(1, "w", buffering=1), os.fdopen(2, "w", buffering=1)
             os._exit(_main(module, arguments))
-        _, status = os.waitpid(child, 0)
-        out.seek(0)
-        err.seek(0)
-        return subprocess.CompletedProcess(command, os.waitstatus_to_exitcode(status), out.read(), err.read())
+
+    def result(self) -> subprocess.CompletedProcess[str]:
+        """Wait for its end."""
+        _, status = os.waitpid(self.pid, 0)
+        texts = []
+        for file in self._files:
+            file.seek(0)
+            texts.append(file.read())
+            file.close()
+        return subprocess.CompletedProcess(self.command, os.waitstatus_to_exitcode(status), *texts)
+
+
+def run(command: list[str]) -> subprocess.CompletedProcess[str]:
+    """Like ``subprocess.run`` of ``python -m <module> <argument>...``, without five seconds of imports."""
+    return Started(command).result()
 
 
 def _main(module: str, arguments: list[str]) -> int:

@@ -135,9 +135,11 @@ class RunConfig:
     keep_checkpoints: int = 2
     num_workers: int = 0
     cpus: int = 1
-    """CPU cores that a launcher gives to one run"""
+    """CPU cores that a launcher gives to each process of a run"""
     gpus: int | float = 0
-    """GPUs that a launcher gives to one run; Ray accepts fractions"""
+    """GPUs of a run, on each of its nodes: a process each. Below 1, the share of a GPU that Ray gives to it"""
+    nodes: int = 1
+    """machines of a run, for SLURM"""
     shards: int = 1
     """processes over which the weights, gradients and state of one model are sharded (FSDP2); with 1, none are"""
     device: str = "auto"
@@ -194,7 +196,15 @@ class Config:
     run: RunConfig = field(default_factory=RunConfig)
 
 
+def processes_on_node(gpus: float) -> int:
+    """The processes that a run with ``run.gpus=gpus`` has on each of its nodes."""
+    return max(1, int(gpus))
+
+
 OmegaConf.register_new_resolver("from_root", lambda folder: str(ROOT / folder), replace=True)
+# What a launcher is asked for, on one node.
+OmegaConf.register_new_resolver("cores", lambda cpus, gpus: cpus * processes_on_node(gpus), replace=True)
+OmegaConf.register_new_resolver("devices", lambda gpus, device: 0 if device == "cpu" else gpus, replace=True)
 OmegaConf.register_new_resolver("rounded_up", math.ceil, replace=True)  # for launchers without fractional GPUs
 
 
@@ -256,6 +266,13 @@ def check(plain: Mapping[str, Any]) -> None:
         raise ConfigError(
             f"schedule.warmup_steps={plain['schedule']['warmup_steps']} leaves no step of train.steps={train['steps']} "
             "at the peak learning rate: shorten the warm-up."
+        )
+    run = plain["run"]
+    processes = processes_on_node(run["gpus"]) * run["nodes"]
+    if processes > 1 and processes % run["shards"]:
+        raise ConfigError(
+            f"run.shards={run['shards']} does not divide the {processes} processes of run.gpus={run['gpus']} and "
+            f"run.nodes={run['nodes']}: change one of them."
         )
     needs_all_weights = {
         "train.ema_decay": train["ema_decay"],

@@ -9,7 +9,7 @@ import os
 import sys
 import traceback
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, nullcontext, redirect_stderr, redirect_stdout
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, cast
@@ -23,18 +23,16 @@ from omegaconf import DictConfig
 from experiments.harness.arithmetic import pin_instruction_set
 from experiments.harness.config import Config, check, configs_of, resolved, result_config, run_id
 from experiments.harness.damage import find_damage
-from experiments.harness.errors import DISK_FULL, DataError, RunError, SuiteError
+from experiments.harness.errors import DISK_FULL, ConfigError, DataError, RunError, SuiteError
 from experiments.harness.explained import explained
 from experiments.harness.interrupt import EXIT_CODE, leave_when_asked
 from experiments.harness.limits import check_limits
 from experiments.harness.metric import worst
 from experiments.harness.offline import without_network
+from experiments.harness.processes import check_nodes, is_launched, is_main, needs_processes, run_processes
 from experiments.harness.record import FINISHED, RunRecord, last_values, read_status, set_aside, take_lock
 from experiments.harness.sources import ROOT, sources_digest
 from experiments.harness.tracking import Tracker, description_of
-
-IS_MAIN_PROCESS = os.environ.get("RANK", "0") == "0"
-"""Whether this process of a distributed run (accelerate launch, torchrun) holds the record."""
 
 
 def main(task: str) -> None:
@@ -97,11 +95,14 @@ def one_sentence(after: str = "") -> Iterator[None]:
 def execute(cfg: DictConfig) -> float | None:
     """Run or resume one run to its end; returns its last validation metric, or the worst value if it diverged."""
     plain, data, directory = locate(cfg)
+    check_nodes(plain["run"]["nodes"])
     status = usable_status(directory, plain)
     if status is None or status["status"] not in FINISHED:
-        with without_network(plain, cache_of(plain)):
-            _train_and_record(cast(Config, cfg), plain, data, directory)
-    if not IS_MAIN_PROCESS:
+        if needs_processes(plain["run"]):
+            _train_in_processes(cfg, plain, data.fingerprint, directory)
+        else:
+            _train_and_record(cfg, plain, data, directory)
+    if not is_main(plain["run"]):
         return None
     status = read_status(directory)
     assert status, f"{directory} has no status after its run"
@@ -170,7 +171,7 @@ def usable_status(directory: Path, plain: dict[str, Any]) -> dict[str, Any] | No
     """
     status, digest = read_status(directory), sources_digest(plain)
     if plain["run"]["fresh"] and directory not in _BEGUN_ANEW:
-        if IS_MAIN_PROCESS:
+        if is_main(plain["run"]):
             set_aside(directory)
         _BEGUN_ANEW.add(directory)
         return None
@@ -178,7 +179,7 @@ def usable_status(directory: Path, plain: dict[str, Any]) -> dict[str, Any] | No
         return None
     if status.get("sources_digest") != digest:
         if status["status"] == "failed" and not last_values(directory):  # it never took a step, so nothing is mixed
-            if IS_MAIN_PROCESS:
+            if is_main(plain["run"]):
                 set_aside(directory)
             return None
         raise RunError(
@@ -186,7 +187,7 @@ def usable_status(directory: Path, plain: dict[str, Any]) -> dict[str, Any] | No
             f"{digest}). FRESH=1 (run.fresh=true) sets it aside and starts over."
         )
     if status["status"] in FINISHED and (damage := find_damage(directory, status)):
-        if IS_MAIN_PROCESS:
+        if is_main(plain["run"]):
             print(f"The record of the finished run {directory} is damaged ({damage}): its last part is run again.")
             with take_lock(directory):
                 (directory / "status.json").unlink(missing_ok=True)
@@ -205,6 +206,7 @@ def summary_line(name: str, status: dict[str, Any]) -> str:
 @contextmanager
 def words_of_its_own(directory: Path) -> Iterator[None]:
     """Send a study's run's output, tracebacks included, to log.txt in its folder: parallel runs would mix theirs."""
+    directory.mkdir(parents=True, exist_ok=True)  # this may not be the process that writes the record
     with (directory / "log.txt").open("a", encoding="utf-8", buffering=1) as file, ExitStack() as stack:
         stack.enter_context(redirect_stdout(file))
         stack.enter_context(redirect_stderr(file))
@@ -218,19 +220,46 @@ def words_of_its_own(directory: Path) -> Iterator[None]:
             raise
 
 
-def _train_and_record(cfg: Config, plain: dict[str, Any], data: Any, directory: Path) -> None:
+def _train_in_processes(cfg: DictConfig, plain: dict[str, Any], fingerprint: str, directory: Path) -> None:
+    """``_train_and_record`` in several processes; the failure of any of them is recorded too."""
+    try:
+        stopped = run_processes(_take_part, cfg)
+    except SuiteError as error:
+        if is_main(plain["run"]):
+            with RunRecord(directory, sources_digest(plain), result_config(plain, fingerprint)) as record:
+                if not record.finished:
+                    record.set_status("failed", metrics=last_values(directory), reason=str(error))
+        raise
+    status = read_status(directory)
+    if stopped and is_main(plain["run"]) and not (status and status["status"] in FINISHED):
+        sys.exit(EXIT_CODE)
+
+
+def _take_part(cfg: DictConfig) -> None:
+    """What each of these processes does."""
+    plain, data, directory = locate(cfg)
+    try:
+        _train_and_record(cfg, plain, data, directory)
+    except HydraException as error:
+        raise ConfigError(explained(error)) from error
+
+
+def _train_and_record(cfg: DictConfig, plain: dict[str, Any], data: Any, directory: Path) -> None:
     """Train, and record the outcome, whatever it is, in status.json and in W&B."""
     from experiments.harness.divergence import Diverged
     from experiments.harness.train import train
 
     digest, record = sources_digest(plain), None
-    if IS_MAIN_PROCESS:
-        record = RunRecord(directory, digest, result_config(plain, data.fingerprint))
-    with record or nullcontext(), ExitStack() as own_words:
+    with ExitStack() as stack:
+        stack.enter_context(without_network(plain, cache_of(plain)))
+        if is_main(plain["run"]):
+            record = stack.enter_context(RunRecord(directory, digest, result_config(plain, data.fingerprint)))
         if record and record.finished:
+            if is_launched():
+                sys.exit(EXIT_CODE)  # ends the other processes too, which wait for this one
             return
-        if record and plain["run"]["study"]:
-            own_words.enter_context(words_of_its_own(directory))
+        if plain["run"]["study"]:
+            stack.enter_context(words_of_its_own(directory))
         tracker = Tracker(directory, plain["run"]["wandb"] if record else "disabled", description_of(plain))
 
         def finish(status: str, **details: Any) -> None:
@@ -240,7 +269,7 @@ def _train_and_record(cfg: Config, plain: dict[str, Any], data: Any, directory: 
                 tracker.finish(status, metrics)
 
         try:
-            train(cfg, data, directory, digest, record, tracker)
+            train(cast(Config, cfg), data, directory, digest, record, tracker)
         except Diverged as divergence:
             finish("diverged", step=divergence.step, reason=str(divergence))
         except (SystemExit, KeyboardInterrupt):  # asked to stop

@@ -13,7 +13,7 @@ AT_LEAST = {
     **dict.fromkeys(("train.log_every", "train.evaluate_every", "train.sample_every"), 1),
     **dict.fromkeys(("schedule.warmup_steps", "schedule.init_factor", "schedule.end_factor"), 0),
     **dict.fromkeys(("optimizer.lr", "optimizer.weight_decay", "flatness.draws", "study.replicates"), 0),
-    **dict.fromkeys(("run.checkpoint_every", "run.keep_checkpoints", "run.cpus", "run.shards"), 1),
+    **dict.fromkeys(("run.checkpoint_every", "run.keep_checkpoints", "run.cpus", "run.nodes", "run.shards"), 1),
     **dict.fromkeys(("run.num_workers", "run.gpus"), 0),
 }
 """By key; null values, and keys that a task does not have, are not checked."""
@@ -50,6 +50,8 @@ def check_limits(plain: Mapping[str, Any]) -> None:
         raise ConfigError(f"train.clip_norm must be above 0, or null for no clipping, but it is {clip}.")
     if (decay := plain["train"]["ema_decay"]) is not None and not 0 <= decay < 1:
         raise ConfigError(f"train.ema_decay must be from 0 to below 1, or null, but it is {decay}.")
+    if (gpus := plain["run"]["gpus"]) > 1 and gpus != int(gpus):
+        raise ConfigError(f"run.gpus must be a whole number above 1, but it is {gpus}: only one GPU can be shared.")
     _check_study(plain["study"])
     for key in ("runs_dir", "results_dir", "cache_dir"):
         if not plain["run"][key].strip():

@@ -23,7 +23,7 @@ from rich.table import Table
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from experiments.harness.config import check, composed, configs_of, resolved, runs_a_replicate
+from experiments.harness.config import check, composed, configs_of, processes_on_node, resolved, runs_a_replicate
 from experiments.harness.errors import ConfigError, SuiteError
 from experiments.harness.explained import cells, explained
 from experiments.harness.metric import find, metrics_of
@@ -53,6 +53,10 @@ class Plan:
     """in all replicates of a study of Lion against its reference, search trials included"""
     on_gpu: bool
     """whether its runs use a GPU"""
+    gpus: int
+    """processes of one run, with a GPU each"""
+    shards: int
+    """over how many of them a model is sharded"""
     minutes: int | None
     """of one replicate on two idle CPU cores; None if they are not known"""
     claim: str
@@ -95,6 +99,8 @@ def plan(task: str, overrides: list[str]) -> Plan:
         trials=sum(cfg.study.stages),
         runs=max(1, cfg.study.replicates) * runs_a_replicate(cfg.study, len(contestants)),
         on_gpu=cfg.run.device != "cpu",
+        gpus=processes_on_node(cfg.run.gpus) * cfg.run.nodes,
+        shards=cfg.run.shards,
         minutes=cfg.run.minutes if all(each.startswith(("experiment=", "scale=")) for each in overrides) else None,
         claim=claim_words(cfg),
         activation_bytes=activation_bytes // samples * cfg.train.micro_batch_size,
@@ -171,13 +177,14 @@ def show(planned: Plan) -> Table:
     """The plan as two columns."""
     table = Table(show_header=False, box=None)
     hours = planned.run_flops / H100_FLOPS / 3600
+    on_gpus = f"{hours:,.1f} h" + (planned.gpus > 1) * f", on {planned.gpus} {hours / planned.gpus:,.1f} h"
     rows: list[tuple[str, str]] = [
         ("model", planned.model),
         ("parameters", f"{planned.parameters / 1e6:.2f} M"),
         ("steps", f"{planned.steps:,} of {planned.batch_size:,} samples"),
         ("samples", f"{planned.samples:,}" + (f" ({planned.epochs:.1f} epochs)" if planned.epochs else "")),
         ("FLOPs per step", f"{planned.flops_per_step:.3g}"),
-        ("FLOPs per run", f"{planned.run_flops:.3g}" + planned.on_gpu * f" (at 40 % of an H100's peak {hours:,.1f} h)"),
+        ("FLOPs per run", f"{planned.run_flops:.3g}" + planned.on_gpu * f" (at 40 % of an H100's peak {on_gpus})"),
         ("runs", f"{planned.runs}: {runs_words(planned)}"),
         (
             "FLOPs of all runs",
@@ -185,8 +192,8 @@ def show(planned: Plan) -> Table:
         ),
         *([("time on two CPU cores", time_words(planned, planned.minutes))] if planned.minutes else []),
         *([("the paper's claim", planned.claim)] if planned.claim else []),
-        ("weights, gradients", mebibytes(8 * planned.parameters)),
-        *((f"state of {name}", mebibytes(size)) for name, size in planned.state_bytes.items()),
+        ("weights, gradients", per_gpu(8 * planned.parameters, planned.shards)),
+        *((f"state of {name}", per_gpu(size, planned.shards)) for name, size in planned.state_bytes.items()),
         ("activations", f"{mebibytes(planned.activation_bytes)} per micro-batch in float32"),
     ]
     for row in rows:
@@ -199,6 +206,11 @@ def time_words(planned: Plan, minutes: int) -> str:
     seconds = 2 * 60 * minutes / (planned.runs / planned.replicates)
     hours = planned.replicates * minutes / 60
     return f"{minutes} minutes per replicate, {seconds:.0f} s per run (two at a time), {hours:.1f} h in all"
+
+
+def per_gpu(count: int, shards: int) -> str:
+    """The share of one GPU in these bytes: ``0.47 MiB``, or ``0.24 MiB on each of 2 GPUs``."""
+    return mebibytes(count) if shards == 1 else f"{mebibytes(-(-count // shards))} on each of {shards} GPUs"
 
 
 def mebibytes(count: int) -> str:

@@ -14,7 +14,7 @@ from threadpoolctl import threadpool_limits
 from torch import nn
 
 from experiments.harness.arithmetic import check_instruction_set
-from experiments.harness.config import Config, TrainConfig
+from experiments.harness.config import Config, TrainConfig, processes_on_node
 from experiments.harness.errors import ConfigError
 from experiments.harness.task import Task
 
@@ -41,8 +41,8 @@ def make_accelerator(cfg: Config) -> Accelerator:
         asked.append("ACCELERATE_FP8_BACKEND")
     if asked:
         raise ConfigError(
-            f"{asked[0]} is set, which would change results without changing the run's name: start the run with "
-            "accelerate launch and only --multi_gpu or --num_processes."
+            f"{asked[0]} is set, which would change results without changing the run's name: unset it. For several "
+            "GPUs, set run.gpus; accelerate launch may only be given --multi_gpu or --num_processes."
         )
     if train.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -57,16 +57,16 @@ def make_accelerator(cfg: Config) -> Accelerator:
         dynamo_backend="no",
         kwargs_handlers=[InitProcessGroupKwargs(timeout=LONGEST_WAIT)],
     )
-    if cfg.run.gpus > max(1, accelerator.num_processes):
+    processes, needed = accelerator.num_processes, processes_on_node(cfg.run.gpus) * cfg.run.nodes
+    if processes < needed:
         raise ConfigError(
-            f"run.gpus={cfg.run.gpus}, but this run has {accelerator.num_processes} processes, which use one GPU each: "
-            f"start it with accelerate launch --num_processes {cfg.run.gpus} -m experiments {cfg.task} ..."
+            f"run.gpus={cfg.run.gpus} on run.nodes={cfg.run.nodes} needs {needed} processes, but accelerate launch or "
+            f"torchrun has started {processes}: leave it out, and the run starts them."
         )
-    if accelerator.num_processes % cfg.run.shards:
+    if processes % cfg.run.shards:
         raise ConfigError(
             f"run.shards={cfg.run.shards} shards a model over {cfg.run.shards} processes, but this run has "
-            f"{accelerator.num_processes}: start it with accelerate launch --num_processes <a multiple of "
-            f"{cfg.run.shards}> -m experiments {cfg.task} ..."
+            f"{processes}: set run.gpus to a multiple of {cfg.run.shards}."
         )
     if cfg.run.device not in ("auto", accelerator.device.type):
         raise ConfigError(

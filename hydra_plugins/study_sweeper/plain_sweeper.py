@@ -18,15 +18,19 @@ class PlainSweeper(BasicSweeper):
         return results
 
     def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
-        """Compose every run. Raises ConfigError if two are the same: in parallel, one would wait for the other."""
+        """Compose every run. Raises ConfigError if two are the same: in parallel, one would wait for the other; and if
+        the launcher cannot give one its nodes.
+        """
         from experiments.harness.config import resolved, result_config
         from experiments.harness.errors import ConfigError
+        from experiments.harness.processes import check_launcher
 
         assert self.hydra_context is not None
         assert self.config is not None
         seen = []
         for overrides in batch:
             plain = resolved(self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides)))
+            check_launcher(plain["run"]["nodes"], self.config.hydra.launcher._target_)
             run = (plain["run"]["runs_dir"], result_config(plain, fingerprint=""))
             if run in seen:
                 raise ConfigError(

@@ -38,6 +38,7 @@ class StudySweeper(Sweeper):
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Store what Hydra has prepared."""
         self.task: str = config.task
+        self.nodes, self.launcher_name = config.run.nodes, config.hydra.launcher._target_
         self.compose = lambda overrides: hydra_context.config_loader.load_sweep_config(config, overrides)
         self.parser = OverridesParser.create(config_loader=hydra_context.config_loader)
         self.launcher: Launcher = Plugins.instance().instantiate_launcher(
@@ -50,6 +51,7 @@ class StudySweeper(Sweeper):
 
         from experiments.harness.entry import one_sentence
         from experiments.harness.interrupt import EXIT_CODE
+        from experiments.harness.processes import check_launcher
         from experiments.harness.sources import ROOT
         from experiments.report.terminal import print_verdict
         from experiments.study.publish import published_summary, publishing
@@ -62,6 +64,7 @@ class StudySweeper(Sweeper):
             handler.setFormatter(logging.Formatter("%(message)s"))  # without Hydra's time and name
         try:
             with one_sentence():
+                check_launcher(self.nodes, self.launcher_name)
                 optimizers, combinations = split_sweep(self.parser.parse_overrides(arguments))
                 studies = [Study(self.compose, combination, optimizers) for combination in combinations]
                 run_studies(studies, self.launcher)

@@ -8,8 +8,6 @@ from collections.abc import Callable
 
 import torch.distributed as dist
 
-from experiments.harness import entry
-
 
 def in_processes(number: int, work: Callable[[], object]) -> list[int]:
     """Exit codes of ``number`` processes that do ``work`` together; -N for a process that signal N killed."""
@@ -28,7 +26,6 @@ def in_processes(number: int, work: Callable[[], object]) -> list[int]:
 def _carry_out(rank: int, number: int, port: int, work: Callable[[], object]) -> int:
     names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": number, "MASTER_PORT": port}
     os.environ.update({name: str(value) for name, value in names.items()}, MASTER_ADDR="127.0.0.1")
-    entry.IS_MAIN_PROCESS = rank == 0
     try:
         work()
         # Python sometimes aborts at exit if one of gloo's threads still holds a tensor (pytorch issue 190489).

@@ -73,6 +73,17 @@ def test_a_plan_on_a_cpu_says_minutes_and_none_that_other_settings_would_change(
     assert "minutes" not in shown("train.steps=1000")
 
 
+def test_a_plan_says_what_a_sharded_model_takes_on_each_gpu() -> None:
+    asked = ["experiment=language_modeling/mini", "scale=gpu", "run.gpus=4", "run.nodes=2", "run.shards=2"]
+    planned = plan("language_modeling", asked)
+    output = io.StringIO()
+    Console(file=output, width=200).print(show(planned))
+    parameters = planned.parameters / 2**20  # 8 bytes of weights and gradients, 4 of Lion's state, halved
+    assert f" {4 * parameters:.2g} MiB on each of 2 GPUs" in output.getvalue()
+    assert f" {2 * parameters:.2g} MiB on each of 2 GPUs" in output.getvalue()
+    assert " h, on 8 " in output.getvalue()
+
+
 @pytest.mark.parametrize(
     ("task", "models", "said"),
     [

@@ -206,8 +206,8 @@ def test_an_environment_that_keeps_pytorch_from_compiling_is_refused(make_config
 
 
 def test_more_gpus_than_processes_are_refused(make_config: MakeConfig) -> None:
-    with pytest.raises(ConfigError, match=r"run\.gpus=8, .* has 1 processes, .*--num_processes 8"):
-        execute(make_config("run.gpus=8"))
+    with pytest.raises(ConfigError, match=r"run\.gpus=8 on run\.nodes=1 needs 8 processes, but .* has started 1"):
+        make_accelerator(make_config("run.gpus=8"))
     execute(make_config("run.gpus=0.25"))
 
 
