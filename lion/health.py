@@ -1,7 +1,11 @@
 """Measure what one optimizer step did to weights and state. This reveals NaNs, which Lion would hide."""
 
+from collections.abc import Iterator
+from typing import Any
+
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 
 @torch.no_grad()
@@ -11,13 +15,17 @@ def measure_step(optimizer: torch.optim.Optimizer) -> dict[str, float]:
     Lion needs this more than other optimizers: `sign(nan)` is 0, so one NaN gradient turns an entry of the momentum
     into NaN and freezes its weight permanently, while weights and loss stay finite. AdamW's weights turn NaN at once.
 
+    Integer state cannot be NaN, so it is not counted: quantized state is judged by its scales. A NaN shows in torchao's
+    but not in bitsandbytes', whose 8-bit optimizers turn it into an ordinary number: check the gradients too.
+
     The call holds one copy of the parameters and synchronizes with the device once, at the end.
 
     Args:
         optimizer: any torch optimizer whose step needs no closure, after the gradients have been computed.
 
     Returns:
-        `nonfinite_state`: number of NaN and infinite entries in all floating and complex state tensors after the step;
+        `nonfinite_state`: number of NaN and infinite entries in all floating and complex state tensors after the step,
+            and in those inside of tensor subclasses;
         `zero_update_share`: share, 0 to 1, of the entries of parameters with a gradient that the step did not change;
         `update_norm`: l2 norm of the change over all parameters;
         `weight_norm`: l2 norm of all parameters after the step.
@@ -38,9 +46,8 @@ def measure_step(optimizer: torch.optim.Optimizer) -> dict[str, float]:
     weight_squares = [_squared_norm(param) for param in params]
     nonfinite = [
         (~torch.isfinite(value)).sum()
-        for state in optimizer.state.values()
-        for value in state.values()
-        if isinstance(value, Tensor) and (value.is_floating_point() or value.is_complex())
+        for value in state_tensors(optimizer)
+        if value.is_floating_point() or value.is_complex()
     ]
 
     # All on one device until the end, and in float64, which represents counts exactly up to 2**53.
@@ -56,6 +63,26 @@ def measure_step(optimizer: torch.optim.Optimizer) -> dict[str, float]:
         "update_norm": change_square**0.5,
         "weight_norm": weight_square**0.5,
     }
+
+
+def state_tensors(optimizer: torch.optim.Optimizer) -> Iterator[Tensor]:
+    """All tensors in an optimizer's state, also those in lists and dicts, and instead of a tensor subclass, such as
+    torchao's quantized state, the tensors inside it. Sharded tensors (DTensor) stay whole.
+    """
+    for state in optimizer.state.values():
+        yield from _tensors_in(state)
+
+
+def _tensors_in(value: Any) -> Iterator[Tensor]:
+    if isinstance(value, dict):
+        value = list(value.values())
+    elif is_traceable_wrapper_subclass(value) and not hasattr(value, "full_tensor"):
+        value = [getattr(value, name) for name in value.__tensor_flatten__()[0]]
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, list | tuple):
+        for each in value:
+            yield from _tensors_in(each)
 
 
 def _squared_norm(tensor: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from experiments.harness.errors import ConfigError
+from experiments.harness.low_bit import check_low_bit
 
 AT_LEAST = {
     "seed": 0,
@@ -51,6 +52,7 @@ def check_limits(plain: Mapping[str, Any]) -> None:
     if (decay := plain["train"]["ema_decay"]) is not None and not 0 <= decay < 1:
         raise ConfigError(f"train.ema_decay must be from 0 to below 1, or null, but it is {decay}.")
     _check_study(plain["study"])
+    check_low_bit(plain)
     for key in ("runs_dir", "results_dir", "cache_dir"):
         if not plain["run"][key].strip():
             raise ConfigError(f"run.{key} is empty{' (LION_CACHE)' if key == 'cache_dir' else ''}: name a folder.")

@@ -7,7 +7,7 @@ from experiments.harness.sources import ROOT
 
 ELSEWHERE = {
     *("bitsandbytes", "datasets", "matplotlib", "open_clip", "pandas", "plotly", "pyarrow", "ray", "sklearn", "timm"),
-    *("torch_fidelity", "wandb"),
+    *("torch_fidelity", "torchao", "wandb"),
 }
 """Installed, but of no use to any task's mini run whose data are in the cache."""
 OF_OTHER_TASKS = {"diffusers", "huggingface_hub", "scipy", "tokenizers", "transformers"}
