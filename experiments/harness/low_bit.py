@@ -84,13 +84,13 @@ def prepare_low_bit(
 
 
 def _stand_ins(parameters: Sequence["Tensor"], every_shape: bool) -> list["Tensor"]:
-    """New tensors with a gradient of zeros: one, or one of every shape and dtype, for which code is compiled here
+    """New tensors with a gradient of zeros: one, or one of every layout and dtype, for which code is compiled
     rather than on the training clock.
     """
     import torch
 
     if every_shape:
-        stand_ins = [*{(each.shape, each.dtype): torch.zeros_like(each) for each in parameters}.values()]
+        stand_ins = [*{(each.shape, each.stride(), each.dtype): torch.zeros_like(each) for each in parameters}.values()]
     else:
         stand_ins = [torch.zeros(QUANTIZED_FROM, dtype=each.dtype, device=each.device) for each in parameters[:1]]
     for each in stand_ins:

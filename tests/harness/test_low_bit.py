@@ -1,6 +1,7 @@
 """Optimizers with 8-bit and 4-bit state, of bitsandbytes and torchao: what they cost, resume and refuse."""
 
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -85,11 +86,13 @@ def test_the_rule_is_that_of_the_precise_optimizer(make_config: MakeConfig, name
     optimizers = build_optimizer(ours, config), precise([theirs[0].weight, theirs[1].weight], **settings)
     for net, optimizer in zip((ours, theirs), optimizers, strict=True):
         take_steps(net, optimizer, range(1))
-    torch.testing.assert_close(ours[0].weight, theirs[0].weight, rtol=1e-5, atol=1e-8)
+    # torchao takes 1 - 0.999 in float32, of which the root in the update has a relative error of up to 2**-25 / 0.001.
+    tolerance = config.lr * 3e-5 if "ao" in name else 1e-8
+    torch.testing.assert_close(ours[0].weight, theirs[0].weight, rtol=1e-6, atol=tolerance)
     state = optimizers[0].state[ours[0].weight]
     expected = theirs[0].weight.grad * (1 - config.betas[1 if precise is Lion else 0])
     if name.endswith("ao_4bit"):
-        got, gap = state["exp_avg"].dequantize(), 0.3  # the widest gap between two of 16 values from -1 to 1
+        got, gap = state["exp_avg"].dequantize(), 0.225  # the widest between two of 16 values, from -0.8875 to 1
     elif "ao" in name:
         got, gap = state["exp_avg"].dequantize(), 0.03
     else:
@@ -260,7 +263,9 @@ def test_an_optimizer_that_cannot_take_a_step_here_is_refused_when_it_is_built(
         raise RuntimeError("undefined symbol: at::native\nand more")
 
     monkeypatch.setattr(kind, "step", step)
-    said = rf"optimizer={name} cannot take a step on this cpu with torch {torch.__version__}: undefined symbol"
+    said = (
+        rf"optimizer={name} cannot take a step on this cpu with torch {re.escape(torch.__version__)}: undefined symbol"
+    )
     with pytest.raises(ConfigError, match=said):
         build_optimizer(model(), config)
 
