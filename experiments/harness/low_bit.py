@@ -135,7 +135,8 @@ def _rebuilt(value: Any) -> Any:
     if not (isinstance(value, dict) and value.keys() == {"subclass", "context", "tensors"}):
         return value
     # Only what its package has declared safe to load; the optimizer, which exists already, has imported it.
-    safe = {_qualified(each): each for each in torch.serialization.get_safe_globals() if isinstance(each, type)}
+    declared = torch.serialization.get_safe_globals()
+    safe: dict[str, Any] = {_qualified(each): each for each in declared if isinstance(each, type)}
     return safe[value["subclass"]].__tensor_unflatten__(value["tensors"], value["context"], None, None)
 
 

@@ -32,10 +32,17 @@ WIDER = ["model.widths=[8,64,64]", "train.steps=12", "train.log_every=1", "run.c
 """With a kernel of 64 x 64 x 9 entries: the smoke model's tensors are too small to be quantized."""
 
 
-def model() -> nn.Module:
+class Model(nn.Module):
     """Two matrices of 8192 entries, which are quantized, and biases of 128 and 64, which are not."""
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(64, 128), nn.Linear(128, 64))
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.second = nn.Linear(64, 128), nn.Linear(128, 64)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        outputs: torch.Tensor = self.second(self.first(inputs))
+        return outputs
 
 
 def take_steps(net: nn.Module, optimizer: torch.optim.Optimizer, seeds: range) -> None:
@@ -67,7 +74,7 @@ BYTES = {
 
 @each_on_cpu
 def test_state_bytes_are_those_of_the_quantized_state(make_config: MakeConfig, name: str) -> None:
-    net = model()
+    net = Model()
     config = make_config(f"optimizer={name}").optimizer
     optimizer, resumed = build_optimizer(net, config), build_optimizer(net, config)
     take_steps(net, optimizer, range(2))
@@ -80,17 +87,18 @@ def test_state_bytes_are_those_of_the_quantized_state(make_config: MakeConfig, n
 def test_the_rule_is_that_of_the_precise_optimizer(make_config: MakeConfig, name: str) -> None:
     """The first step, from a state of zeros, is the same; the state after it is the gradient's within a rounding."""
     config = make_config(f"optimizer={name}").optimizer
-    ours, theirs = model(), model()
+    ours, theirs = Model(), Model()
     precise: Any = Lion if ON_CPU[name] == "lion" else torch.optim.AdamW
     settings = {key: config[key] for key in ("lr", "weight_decay", "betas", "eps") if key in config}
-    optimizers = build_optimizer(ours, config), precise([theirs[0].weight, theirs[1].weight], **settings)
+    optimizers = build_optimizer(ours, config), precise([theirs.first.weight, theirs.second.weight], **settings)
     for net, optimizer in zip((ours, theirs), optimizers, strict=True):
         take_steps(net, optimizer, range(1))
     # torchao takes 1 - 0.999 in float32, of which the root in the update has a relative error of up to 2**-25 / 0.001.
     tolerance = config.lr * 3e-5 if "ao" in name else 1e-8
-    torch.testing.assert_close(ours[0].weight, theirs[0].weight, rtol=1e-6, atol=tolerance)
-    state = optimizers[0].state[ours[0].weight]
-    expected = theirs[0].weight.grad * (1 - config.betas[1 if precise is Lion else 0])
+    torch.testing.assert_close(ours.first.weight, theirs.first.weight, rtol=1e-6, atol=tolerance)
+    state = optimizers[0].state[ours.first.weight]
+    assert theirs.first.weight.grad is not None
+    expected = theirs.first.weight.grad * (1 - config.betas[1 if precise is Lion else 0])
     if name.endswith("ao_4bit"):
         got, gap = state["exp_avg"].dequantize(), 0.225  # the widest between two of 16 values, from -0.8875 to 1
     elif "ao" in name:
@@ -175,7 +183,7 @@ def test_a_resumed_state_lies_in_pages_again(monkeypatch: pytest.MonkeyPatch, tm
     kind = bitsandbytes.optim.PagedAdamW8bit
     monkeypatch.setattr(kind, "get_state_buffer", new_pages)
     monkeypatch.setattr(kind, "prefetch_state", lambda self, param: None)
-    net = model()
+    net = Model()
     optimizer, resumed = kind(net.parameters()), kind(net.parameters())
     take_steps(net, optimizer, range(2))
     torch.save(low_bit.saved_state(optimizer), tmp_path / "state.pt")
@@ -205,12 +213,12 @@ def test_a_nan_in_quantized_state_shows_in_the_scales_of_torchao_alone(
 ) -> None:
     """So for bitsandbytes, only the check of loss and gradients finds it, as measure_step says."""
     pytest.importorskip("torchao" if "ao" in name else "bitsandbytes")
-    net = model()
+    net = Model()
     optimizer = build_optimizer(net, make_config(f"optimizer={name}").optimizer)
     take_steps(net, optimizer, range(2))
     assert measure_step(optimizer)["nonfinite_state"] == 0
-    assert net[0].weight.grad is not None
-    net[0].weight.grad[3, 5] = math.nan
+    assert net.first.weight.grad is not None
+    net.first.weight.grad[3, 5] = math.nan
     assert (measure_step(optimizer)["nonfinite_state"] > 0) == shows
 
 
@@ -249,7 +257,7 @@ def test_pages_are_refused_on_a_cpu_before_and_after_the_device_is_known(make_co
         check_whole(resolved(cfg))
     check_whole(resolved(make_config(f"optimizer={name}", "run.device=auto")))
     with pytest.raises(ConfigError, match=rf"optimizer={name} .* set run\.device to cuda"):
-        build_optimizer(model(), cfg.optimizer)
+        build_optimizer(Model(), cfg.optimizer)
 
 
 @each_on_cpu
@@ -257,7 +265,7 @@ def test_an_optimizer_that_cannot_take_a_step_here_is_refused_when_it_is_built(
     make_config: MakeConfig, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = make_config(f"optimizer={name}").optimizer
-    kind = type(build_optimizer(model(), config))
+    kind = type(build_optimizer(Model(), config))
 
     def step(self: Any, closure: Any = None) -> None:
         raise RuntimeError("undefined symbol: at::native\nand more")
@@ -267,7 +275,7 @@ def test_an_optimizer_that_cannot_take_a_step_here_is_refused_when_it_is_built(
         rf"optimizer={name} cannot take a step on this cpu with torch {re.escape(torch.__version__)}: undefined symbol"
     )
     with pytest.raises(ConfigError, match=said):
-        build_optimizer(model(), config)
+        build_optimizer(Model(), config)
 
 
 # ------------------------------------------------------------------------------------------------------------ on a GPU
