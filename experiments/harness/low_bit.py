@@ -24,8 +24,10 @@ NO_PAGES = (
     "without pages: choose that one, or set run.device to cuda."
 )
 
-# On import, bitsandbytes warns of a missing kernel for 4-bit weights, which nothing here has.
-logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
+# On import, bitsandbytes warns of a missing kernel for 4-bit weights, and torch of an enumeration in torchao that a
+# later torch will not accept; nothing here uses either.
+for logger in ("bitsandbytes.backends.cpu.ops", "torch.utils._pytree"):
+    logging.getLogger(logger).setLevel(logging.ERROR)
 
 
 def check_low_bit(plain: Mapping[str, Any]) -> None:
