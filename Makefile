@@ -17,7 +17,8 @@ STUDY = scale=$(SCALE) optimizer=$(OPTIMIZERS) hydra/sweeper=study $(if $(REPLIC
 
 .DEFAULT_GOAL := help
 .PHONY: help install reproduce report verify dashboard statistics protocols plan fetch pack unpack golden bench \
-	bench-optimizer wandb-sync wandb-workspaces test test-slow test-gpu test-network soak lint $(TASKS:%=reproduce-%)
+	bench-optimizer wandb-sync wandb-workspaces test test-lowbit test-slow test-gpu test-network \
+	soak lint $(TASKS:%=reproduce-%)
 
 help:  ## print this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-34s %s\n", $$1, $$2}'
@@ -74,7 +75,7 @@ statistics: $(READY)  ## rebuild docs/statistics.md: simulations of how reliable
 protocols: $(READY)  ## rebuild results/protocols.md: how often tuning protocols find a winner in the committed trials
 	$(BIN)/python -m experiments.report.protocols_page
 
-bench: $(READY)  ## time each task's training step against bare and library loops: 15 minutes, on an idle machine
+bench: $(READY)  ## time each task's training step against bare and library loops: 8 minutes, on an idle machine
 	$(BIN)/python -m benchmarks.training_step
 
 bench-optimizer: $(READY)  ## time a step of Lion, other Lions and AdamW: 10 minutes, 18 GB, on an otherwise idle machine
@@ -82,6 +83,10 @@ bench-optimizer: $(READY)  ## time a step of Lion, other Lions and AdamW: 10 min
 
 test: lint  ## ruff, mypy, and the fast tests that need neither network nor GPU
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m 'not slow and not gpu and not network'
+
+test-lowbit: $(READY)  ## install the extra lowbit, and test the optimizers with 8-bit and 4-bit state
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[lowbit]'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not gpu' tests/harness/test_low_bit.py
 
 golden: $(READY)  ## rewrite the rows under tests/golden, after a change that is meant to change them
 	REMAKE_GOLDEN=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/golden

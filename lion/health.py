@@ -1,10 +1,12 @@
 """Measure what one optimizer step did to weights and state. This reveals NaNs, which Lion would hide."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 
 @torch.no_grad()
@@ -14,6 +16,9 @@ def measure_step(optimizer: torch.optim.Optimizer) -> dict[str, float]:
     Lion needs this more than other optimizers: `sign(nan)` is 0, so one NaN gradient turns an entry of the momentum
     into NaN and freezes its weight permanently, while weights and loss stay finite. AdamW's weights turn NaN at once.
 
+    Integer state cannot be NaN, so it is not counted: quantized state is judged by its scales. A NaN shows in torchao's
+    but not in bitsandbytes', whose 8-bit optimizers turn it into an ordinary number: check the gradients too.
+
     The call holds one copy of the parameters and synchronizes with the device once, at the end, unless it finds entries
     that are not finite.
 
@@ -21,7 +26,8 @@ def measure_step(optimizer: torch.optim.Optimizer) -> dict[str, float]:
         optimizer: any torch optimizer whose step needs no closure, after the gradients have been computed.
 
     Returns:
-        `nonfinite_state`: number of NaN and infinite entries in all floating and complex state tensors after the step;
+        `nonfinite_state`: number of NaN and infinite entries in all floating and complex state tensors after the step,
+            and in those inside of tensor subclasses;
         `zero_update_share`: share, 0 to 1, of the entries of parameters with a gradient that the step did not change;
         `update_norm`: l2 norm of the change over all parameters;
         `weight_norm`: l2 norm of all parameters after the step.
@@ -40,12 +46,7 @@ def measure_step(optimizer: torch.optim.Optimizer) -> dict[str, float]:
 
     torch._foreach_sub_(before, stepped)
     changes = before  # of opposite sign, and without another copy
-    states = [
-        value
-        for state in optimizer.state.values()
-        for value in state.values()
-        if isinstance(value, Tensor) and (value.is_floating_point() or value.is_complex())
-    ]
+    states = [value for value in state_tensors(optimizer) if value.is_floating_point() or value.is_complex()]
     device = params[0].device
     changed = torch.stack([(change != 0).sum().to(device) for change in changes])
     columns = changed, _norms(changes, device) ** 2, _norms(params, device) ** 2, _norms(states, device)
@@ -75,3 +76,23 @@ def _norms(tensors: Sequence[Tensor], device: torch.device) -> Tensor:
 def _whole(tensor: Tensor) -> Tensor:
     """For sharded parameters (DTensor), in which each process has only its own shard, the value over all of them."""
     return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+
+
+def state_tensors(optimizer: torch.optim.Optimizer) -> Iterator[Tensor]:
+    """All tensors in an optimizer's state, also those in lists and dicts, and instead of a tensor subclass, such as
+    torchao's quantized state, the tensors inside it. Sharded tensors (DTensor) stay whole.
+    """
+    for state in optimizer.state.values():
+        yield from _tensors_in(state)
+
+
+def _tensors_in(value: Any) -> Iterator[Tensor]:
+    if isinstance(value, dict):
+        value = list(value.values())
+    elif is_traceable_wrapper_subclass(value) and not hasattr(value, "full_tensor"):
+        value = [getattr(value, name) for name in value.__tensor_flatten__()[0]]
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, list | tuple):
+        for each in value:
+            yield from _tensors_in(each)

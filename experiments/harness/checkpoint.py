@@ -20,6 +20,7 @@ from torch.optim.swa_utils import AveragedModel
 from experiments.harness.averages import enter_training, evaluation_mode
 from experiments.harness.checkpoint_files import checkpoint_name, checkpoints, is_whole, remove
 from experiments.harness.errors import ConfigError, RunError
+from experiments.harness.low_bit import load_saved_state, saved_state
 from experiments.harness.record import RunRecord, metrics_sha256
 from experiments.harness.sharded_files import read_outline, read_sharded, read_shards, write_shards
 from experiments.harness.sharding import is_sharded
@@ -152,7 +153,7 @@ class TrainingState:
                 "train_s": self.clock.seconds,
                 "model": self.model.state_dict(),
                 "trained": trained,
-                "optimizer": self.optimizer.state_dict(),
+                "optimizer": saved_state(self.optimizer),
                 "ema": self.ema.state_dict() if self.ema else None,
             }
             if record:
@@ -175,7 +176,7 @@ class TrainingState:
         """Restore the saved state."""
         self.step, self.clock.seconds = saved["step"], saved["train_s"]
         self.model.load_state_dict(saved["model"])
-        self.optimizer.load_state_dict(saved["optimizer"])
+        load_saved_state(self.optimizer, saved["optimizer"])
         enter_training(self.optimizer, saved["trained"])
         if self.ema:
             self.ema.load_state_dict(saved["ema"])

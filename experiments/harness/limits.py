@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from experiments.harness.errors import ConfigError
+from experiments.harness.low_bit import check_low_bit
 
 AT_LEAST = {
     "seed": 0,
@@ -53,6 +54,7 @@ def check_limits(plain: Mapping[str, Any]) -> None:
     if (gpus := plain["run"]["gpus"]) > 1 and gpus != int(gpus):
         raise ConfigError(f"run.gpus must be a whole number above 1, but it is {gpus}: only one GPU can be shared.")
     _check_study(plain["study"])
+    check_low_bit(plain)
     for key in ("runs_dir", "results_dir", "cache_dir"):
         if not plain["run"][key].strip():
             raise ConfigError(f"run.{key} is empty{' (LION_CACHE)' if key == 'cache_dir' else ''}: name a folder.")

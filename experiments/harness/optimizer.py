@@ -3,11 +3,14 @@
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from hydra.utils import instantiate
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from experiments.harness.errors import ConfigError
+from experiments.harness.low_bit import prepare_low_bit
+from lion.health import state_tensors
 
 # Names that timm and transformers give to such parameters when they are not in an Embedding module.
 EMBEDDING_WORDS = ("embed", "token", "bias", "position")
@@ -41,7 +44,8 @@ def build_optimizer(model: nn.Module, config: Mapping[str, Any]) -> Optimizer:
     ]
     arguments = {key: value for key, value in config.items() if key not in ("name", "space")}
     try:
-        optimizer: Optimizer = instantiate(arguments, _partial_=True, _convert_="all")(groups)
+        make = instantiate(arguments, _partial_=True, _convert_="all")
+        optimizer: Optimizer = make(groups)
     except Exception as error:
         raise ConfigError(f"optimizer={config['name']} cannot be built from {arguments}: {error}") from error
     covered = [id(parameter) for group in optimizer.param_groups for parameter in group["params"]]
@@ -51,10 +55,28 @@ def build_optimizer(model: nn.Module, config: Mapping[str, Any]) -> Optimizer:
             f"optimizer={config['name']} changes its parameter groups: every trained parameter must be in exactly one "
             "group, and no other tensor in any."
         )
+    if any(isinstance(group["lr"], Tensor) for group in optimizer.param_groups):
+        optimizer.register_step_pre_hook(_rates_as_tensors)
+    prepare_low_bit(optimizer, config["name"], make, groups)
     return optimizer
 
 
+def _rates_as_tensors(optimizer: Optimizer, *_: Any) -> None:
+    """Before each step of an optimizer that keeps its learning rate in a tensor, as torchao's do so as not to compile
+    again for every rate: the training loop sets a float.
+    """
+    for group in optimizer.param_groups:
+        group["lr"] = torch.as_tensor(group["lr"], dtype=torch.float32)
+
+
 def state_bytes(optimizer: Optimizer) -> int:
-    """Bytes of all tensors in the optimizer's state."""
-    tensors = [value for state in optimizer.state.values() for value in state.values() if hasattr(value, "nbytes")]
-    return sum(tensor.nbytes for tensor in tensors)
+    """Bytes of all tensors in the optimizer's state; those that share memory, such as bitsandbytes' code books, count
+    once. A sharded tensor counts as a whole.
+    """
+    counted: dict[Any, int] = {}
+    for tensor in state_tensors(optimizer):
+        if hasattr(tensor, "full_tensor"):  # a DTensor
+            counted[id(tensor)] = tensor.nbytes
+        else:
+            counted[tensor.untyped_storage()._cdata, tensor.storage_offset()] = tensor.nbytes
+    return sum(counted.values())

@@ -9,6 +9,7 @@ import ast
 import hashlib
 import re
 import sys
+import warnings
 from collections.abc import Container, Iterable, Mapping
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -155,7 +156,9 @@ def _files(name: str) -> dict[Path, str]:
 
 def _program(path: Path, package: str) -> tuple[str, list[str]]:
     """The program of a file in ``package`` without its docstrings, and the dotted names that it imports."""
-    tree = ast.parse(path.read_bytes())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a package's own strings, such as torchao's
+        tree = ast.parse(path.read_bytes())
     imported: list[str] = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):

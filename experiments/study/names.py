@@ -12,6 +12,12 @@ OPTIMIZERS = {
     "signum_b9": "Signum, β 0.9",
     "signum_b99": "Signum, β 0.99",
     "cautious_lion": "Cautious Lion",
+    "lion_8bit": "8-bit Lion",
+    "lion_paged_8bit": "paged 8-bit Lion",
+    "adamw_8bit": "8-bit AdamW",
+    "adamw_paged_8bit": "paged 8-bit AdamW",
+    "adamw_ao_8bit": "torchao's 8-bit AdamW",
+    "adamw_ao_4bit": "torchao's 4-bit AdamW",
 }
 
 

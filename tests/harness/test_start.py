@@ -9,7 +9,7 @@ from experiments.harness.sources import ROOT, our_tasks
 
 ELSEWHERE = {
     *("bitsandbytes", "datasets", "matplotlib", "open_clip", "pandas", "plotly", "pyarrow", "ray", "sklearn", "timm"),
-    *("torch_fidelity", "wandb"),
+    *("torch_fidelity", "torchao", "wandb"),
 }
 """Installed, but of no use to any task's mini run whose data are in the cache."""
 OF_OTHER_TASKS = {"diffusers", "huggingface_hub", "scipy", "tokenizers", "transformers"}
@@ -33,6 +33,7 @@ def check(task, model, unused):
     assert not unused & set(sys.modules), (task, unused & set(sys.modules))
 
 check("image_classification", "experiments.image_classification.convnet.ConvNet", elsewhere | of_other_tasks)
+elsewhere -= {{"torchao"}}  # which transformers imports wherever it is installed
 check("finetuning", "experiments.pretrained.minilm.UpperLayers", elsewhere | {{"diffusers"}})
 check("lit", "experiments.pretrained.minilm.UpperLayers", elsewhere | {{"diffusers"}})
 check("language_modeling", "transformers.GPT2LMHeadModel", elsewhere | {{"diffusers"}})

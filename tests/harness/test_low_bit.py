@@ -1,0 +1,306 @@
+"""Optimizers with 8-bit and 4-bit state, of bitsandbytes and torchao: what they cost, resume and refuse."""
+
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from experiments.harness import low_bit, record
+from experiments.harness.averages import evaluated_weights
+from experiments.harness.config import resolved
+from experiments.harness.entry import check_whole, execute, locate
+from experiments.harness.errors import ConfigError
+from experiments.harness.optimizer import build_optimizer, state_bytes
+from experiments.harness.record import read_status
+from lion import Lion, measure_step
+from tests.conftest import MakeConfig, rows
+from tests.harness.test_divergence import DENSE, poison
+from tests.harness.test_more_optimizers import unless_missing
+
+ON_CPU = {"lion_8bit": "lion", "adamw_8bit": "adamw", "adamw_ao_8bit": "adamw", "adamw_ao_4bit": "adamw"}
+PAGED = {"lion_paged_8bit": "lion", "adamw_paged_8bit": "adamw"}
+each_on_cpu = pytest.mark.parametrize("name", [unless_missing(name) for name in ON_CPU])
+each_paged = pytest.mark.parametrize("name", [unless_missing(name) for name in PAGED])
+each_on_gpu = pytest.mark.parametrize("name", [unless_missing(name) for name in [*ON_CPU, *PAGED]])
+gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+WIDER = ["model.widths=[8,64,64]", "train.steps=12", "train.log_every=1", "run.checkpoint_every=4"]
+"""With a kernel of 64 x 64 x 9 entries: the smoke model's tensors are too small to be quantized."""
+
+
+class Model(nn.Module):
+    """Two matrices of 8192 entries, which are quantized, and biases of 128 and 64, which are not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.second = nn.Linear(64, 128), nn.Linear(128, 64)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        outputs: torch.Tensor = self.second(self.first(inputs))
+        return outputs
+
+
+def take_steps(net: nn.Module, optimizer: torch.optim.Optimizer, seeds: range) -> None:
+    for seed in seeds:
+        inputs = torch.randn(16, 64, generator=torch.Generator().manual_seed(seed))
+        optimizer.zero_grad()
+        net(inputs).square().mean().backward()
+        optimizer.step()
+
+
+@pytest.mark.parametrize(("name", "precise"), [*ON_CPU.items(), *PAGED.items()])
+def test_only_the_precision_differs_from_the_optimizer_that_it_stands_for(
+    make_config: MakeConfig, name: str, precise: str
+) -> None:
+    ours, theirs = (resolved(make_config(f"optimizer={each}"))["optimizer"] for each in (name, precise))
+    differ = {key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key)}
+    assert differ - {"fused"} == {"name", "_target_"}
+
+
+# Per moment: codes and a float32 scale per block of both matrices, a code book of 256 or 16 float32 (which bitsandbytes
+# shares between tensors), and a float32 moment of both biases. torchao counts each tensor's steps in a float32.
+BYTES = {
+    "lion_8bit": 2 * (8192 + 4 * 32) + 4 * 256 + 4 * 192,
+    "adamw_8bit": 2 * (2 * (8192 + 4 * 32) + 4 * 256 + 4 * 192),
+    "adamw_ao_8bit": 2 * (2 * (8192 + 4 * 32 + 4 * 256) + 4 * 192) + 4 * 4,
+    "adamw_ao_4bit": 2 * (2 * (4096 + 4 * 64 + 4 * 16) + 4 * 192) + 4 * 4,
+}
+
+
+@each_on_cpu
+def test_state_bytes_are_those_of_the_quantized_state(make_config: MakeConfig, name: str) -> None:
+    net = Model()
+    config = make_config(f"optimizer={name}").optimizer
+    optimizer, resumed = build_optimizer(net, config), build_optimizer(net, config)
+    take_steps(net, optimizer, range(2))
+    assert state_bytes(optimizer) == BYTES[name]
+    low_bit.load_saved_state(resumed, low_bit.saved_state(optimizer))
+    assert state_bytes(resumed) == BYTES[name]
+
+
+@each_on_cpu
+def test_the_rule_is_that_of_the_precise_optimizer(make_config: MakeConfig, name: str) -> None:
+    """The first step, from a state of zeros, is the same; the state after it is the gradient's within a rounding."""
+    config = make_config(f"optimizer={name}").optimizer
+    ours, theirs = Model(), Model()
+    precise: Any = Lion if ON_CPU[name] == "lion" else torch.optim.AdamW
+    settings = {key: config[key] for key in ("lr", "weight_decay", "betas", "eps") if key in config}
+    optimizers = build_optimizer(ours, config), precise([theirs.first.weight, theirs.second.weight], **settings)
+    for net, optimizer in zip((ours, theirs), optimizers, strict=True):
+        take_steps(net, optimizer, range(1))
+    # torchao takes 1 - 0.999 in float32, of which the root in the update has a relative error of up to 2**-25 / 0.001.
+    tolerance = config.lr * 3e-5 if "ao" in name else 1e-8
+    torch.testing.assert_close(ours.first.weight, theirs.first.weight, rtol=1e-6, atol=tolerance)
+    state = optimizers[0].state[ours.first.weight]
+    assert theirs.first.weight.grad is not None
+    expected = theirs.first.weight.grad * (1 - config.betas[1 if precise is Lion else 0])
+    if name.endswith("ao_4bit"):
+        got, gap = state["exp_avg"].dequantize(), 0.225  # the widest between two of 16 values, from -0.8875 to 1
+    elif "ao" in name:
+        got, gap = state["exp_avg"].dequantize(), 0.03
+    else:
+        scales = state["absmax1"].repeat_interleave(256).view(128, 64)
+        got, gap = state["qmap1"][state["state1"].long()] * scales, 0.03
+    torch.testing.assert_close(got, expected, rtol=0, atol=gap / 2 * expected.abs().max().item())
+
+
+class Killed(BaseException):
+    """Simulates SIGKILL."""
+
+
+def end_of(cfg: Any) -> tuple[list[dict[str, Any]], Path]:
+    execute(cfg)
+    directory = locate(cfg)[2]
+    status = read_status(directory)
+    assert status is not None
+    assert status["status"] == "complete", status
+    return rows(directory), max(directory.glob("step-*.pt"))
+
+
+def assert_resumes_to_the_bit(make: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *more: str) -> Path:
+    """Kill a run two steps after a checkpoint and continue it; returns its last checkpoint."""
+    whole, checkpoint = end_of(make(*WIDER, *more, f"run.runs_dir={tmp_path}/whole"))
+    append = record.RunRecord.append
+
+    def killed(self: record.RunRecord, row: dict[str, float]) -> None:
+        if row["step"] > 6:
+            raise Killed
+        append(self, row)
+
+    cfg = make(*WIDER, *more)
+    with monkeypatch.context() as patch:
+        patch.setattr(record.RunRecord, "append", killed)
+        with pytest.raises(Killed):
+            execute(cfg)
+    assert [path.name.split("-")[1] for path in locate(cfg)[2].glob("step-*.pt")] == ["00000004"]
+    resumed, newest = end_of(cfg)
+    assert resumed == whole
+    ours, theirs = (torch.load(path, weights_only=True) for path in (newest, checkpoint))
+    weights = evaluated_weights(theirs)
+    assert all(torch.equal(value, weights[name]) for name, value in evaluated_weights(ours).items())
+    assert repr(ours["optimizer"]) == repr(theirs["optimizer"])
+    return newest
+
+
+@each_on_cpu
+def test_a_killed_run_ends_in_the_same_bits(
+    make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    checkpoint = assert_resumes_to_the_bit(make_config, tmp_path, monkeypatch, f"optimizer={name}")
+    declared = torch.serialization.get_safe_globals()
+    torch.serialization.clear_safe_globals()  # as in a process without torchao
+    try:
+        saved = torch.load(checkpoint, weights_only=True)["optimizer"]["state"]
+    finally:
+        torch.serialization.add_safe_globals(declared)
+    assert any(tensor.dtype == torch.uint8 for tensor in tensors_in(saved)), "nothing was quantized"
+    assert {type(tensor) for tensor in tensors_in(saved)} == {torch.Tensor}
+
+
+def tensors_in(value: Any) -> list[torch.Tensor]:
+    if isinstance(value, dict):
+        return [tensor for inner in value.values() for tensor in tensors_in(inner)]
+    return [value] if isinstance(value, torch.Tensor) else []
+
+
+def test_a_resumed_state_lies_in_pages_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A loaded tensor says that it is paged, because torch saves attributes, but its memory is not CUDA's: bitsandbytes
+    would hand CUDA an address that it does not know. Pages are simulated here.
+    """
+    bitsandbytes = pytest.importorskip("bitsandbytes")
+    pages: list[torch.Tensor] = []
+
+    def new_pages(self: Any, param: torch.Tensor, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+        pages.append(torch.zeros_like(param, dtype=dtype))
+        pages[-1].is_paged = True  # type: ignore[attr-defined]
+        return pages[-1]
+
+    kind = bitsandbytes.optim.PagedAdamW8bit
+    monkeypatch.setattr(kind, "get_state_buffer", new_pages)
+    monkeypatch.setattr(kind, "prefetch_state", lambda self, param: None)
+    net = Model()
+    optimizer, resumed = kind(net.parameters()), kind(net.parameters())
+    take_steps(net, optimizer, range(2))
+    torch.save(low_bit.saved_state(optimizer), tmp_path / "state.pt")
+    low_bit.load_saved_state(resumed, torch.load(tmp_path / "state.pt", weights_only=True))
+    for parameter, state in resumed.state.items():
+        assert state["step"] == 2
+        for name in ("state1", "state2"):
+            assert any(state[name] is page for page in pages)
+            assert torch.equal(state[name], optimizer.state[parameter][name])
+
+
+@each_on_cpu
+def test_a_nan_is_found_at_its_step(make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    cfg = make_config(*DENSE, "model.widths=[8,64,64]", f"optimizer={name}")
+    poison(monkeypatch, step=5, value=math.nan)
+    execute(cfg)
+    status = read_status(locate(cfg)[2])
+    assert status is not None
+    assert (status["status"], status["step"]) == ("diverged", 5)
+
+
+@pytest.mark.parametrize(
+    ("name", "shows"), [("adamw_ao_8bit", True), ("adamw_ao_4bit", True), ("lion_8bit", False), ("adamw_8bit", False)]
+)
+def test_a_nan_in_quantized_state_shows_in_the_scales_of_torchao_alone(
+    make_config: MakeConfig, name: str, shows: bool
+) -> None:
+    """So for bitsandbytes, only the check of loss and gradients finds it, as measure_step says."""
+    pytest.importorskip("torchao" if "ao" in name else "bitsandbytes")
+    net = Model()
+    optimizer = build_optimizer(net, make_config(f"optimizer={name}").optimizer)
+    take_steps(net, optimizer, range(2))
+    assert measure_step(optimizer)["nonfinite_state"] == 0
+    assert net.first.weight.grad is not None
+    net.first.weight.grad[3, 5] = math.nan
+    assert (measure_step(optimizer)["nonfinite_state"] > 0) == shows
+
+
+def test_state_in_lists_is_counted_and_checked() -> None:
+    net = nn.Linear(3, 2)
+    optimizer = torch.optim.SGD(net.parameters())
+    shared = torch.full((5,), math.nan)
+    optimizer.state[net.weight] = {"factors": [torch.ones(3, 3), {"root": shared}], "step": 3}
+    optimizer.state[net.bias] = {"root": shared}
+    net(torch.ones(1, 3)).sum().backward()
+    assert state_bytes(optimizer) == 4 * (9 + 5)
+    assert measure_step(optimizer)["nonfinite_state"] == 10
+
+
+# --------------------------------------------------------------------------------------------------------- refusals
+@pytest.mark.parametrize("name", [*ON_CPU, *PAGED])
+def test_a_missing_package_is_one_sentence_that_installs_it(
+    make_config: MakeConfig, name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(low_bit, "find_spec", lambda package: None)
+    with pytest.raises(ConfigError, match=rf"optimizer={name} is .* not installed: run .*pip install .*'\.\[lowbit\]'"):
+        execute(make_config(f"optimizer={name}"))
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("name", [unless_missing("lion_8bit"), unless_missing("adamw_ao_8bit")])
+def test_shards_are_refused(make_config: MakeConfig, name: str) -> None:
+    with pytest.raises(ConfigError, match=rf"optimizer={name} .* set run\.shards to 1"):
+        check_whole(resolved(make_config(f"optimizer={name}", "run.shards=2")))
+
+
+@each_paged
+def test_pages_are_refused_on_a_cpu_before_and_after_the_device_is_known(make_config: MakeConfig, name: str) -> None:
+    cfg = make_config(f"optimizer={name}", "run.device=cpu")
+    with pytest.raises(ConfigError, match=rf"optimizer={name} .* set run\.device to cuda"):
+        check_whole(resolved(cfg))
+    check_whole(resolved(make_config(f"optimizer={name}", "run.device=auto")))
+    with pytest.raises(ConfigError, match=rf"optimizer={name} .* set run\.device to cuda"):
+        build_optimizer(Model(), cfg.optimizer)
+
+
+@each_on_cpu
+def test_an_optimizer_that_cannot_take_a_step_here_is_refused_when_it_is_built(
+    make_config: MakeConfig, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = make_config(f"optimizer={name}").optimizer
+    kind = type(build_optimizer(Model(), config))
+
+    def step(self: Any, closure: Any = None) -> None:
+        raise RuntimeError("undefined symbol: at::native\nand more")
+
+    monkeypatch.setattr(kind, "step", step)
+    said = (
+        rf"optimizer={name} cannot take a step on this cpu with torch {re.escape(torch.__version__)}: undefined symbol"
+    )
+    with pytest.raises(ConfigError, match=said):
+        build_optimizer(Model(), config)
+
+
+# ------------------------------------------------------------------------------------------------------------ on a GPU
+@pytest.mark.gpu
+@gpu
+@each_on_gpu
+def test_on_a_gpu_a_killed_run_ends_in_the_same_bits(
+    make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    assert_resumes_to_the_bit(make_config, tmp_path, monkeypatch, f"optimizer={name}", "run.device=cuda")
+
+
+@pytest.mark.gpu
+@gpu
+@each_on_gpu
+def test_on_a_gpu_state_has_the_same_memory_after_a_resume(make_config: MakeConfig, name: str) -> None:
+    config = make_config(f"optimizer={name}").optimizer
+    net = nn.Linear(512, 512, device="cuda")  # 262 144 entries: paged if the optimizer is
+    optimizer, resumed = build_optimizer(net, config), build_optimizer(net, config)
+    net(torch.ones(1, 512, device="cuda")).sum().backward()
+    optimizer.step()
+    low_bit.load_saved_state(resumed, low_bit.saved_state(optimizer))
+    assert state_bytes(resumed) == state_bytes(optimizer)
+    states = optimizer.state[net.weight], resumed.state[net.weight]
+    assert [getattr(each.get("state1"), "is_paged", False) for each in states] == [name in PAGED] * 2
+    for key, value in states[0].items():
+        if isinstance(value, torch.Tensor):
+            assert states[1][key].device == value.device, key
