@@ -278,6 +278,34 @@ def test_an_optimizer_that_cannot_take_a_step_here_is_refused_when_it_is_built(
         build_optimizer(Model(), config)
 
 
+def test_stand_ins_compile_all_code_that_torchaos_steps_need() -> None:
+    """As before training on a GPU; here without generating code, which would take a minute."""
+    torchao = pytest.importorskip("torchao.optim")
+    net = nn.Sequential(
+        nn.Linear(64, 128), nn.Conv2d(8, 16, 3).to(memory_format=torch.channels_last), nn.Linear(64, 128)
+    )
+    params = list(net.parameters())
+    groups: list[dict[str, Any]] = [
+        {"params": [param for param in params if param.ndim > 1], "weight_decay": 0.1},
+        {"params": [param for param in params if param.ndim == 1], "weight_decay": 0.0},
+    ]
+    compiled = torch._dynamo.utils.counters["stats"]
+    torch._dynamo.reset()
+    with torch.compiler.set_stance("default", force_backend="eager"):
+        before = compiled["unique_graphs"]
+        torchao.AdamW8bit([{**group, "params": low_bit._stand_ins(group["params"], True)} for group in groups]).step()
+        warm = compiled["unique_graphs"]
+        assert warm - before == 4  # the two matrices share one
+        optimizer = torchao.AdamW8bit(groups)
+        for rate in (1e-3, 1e-4):
+            for param in params:
+                param.grad = torch.randn_like(param)
+            for group in optimizer.param_groups:
+                group["lr"] = torch.tensor(rate)
+            optimizer.step()
+    assert compiled["unique_graphs"] == warm
+
+
 # ------------------------------------------------------------------------------------------------------------ on a GPU
 @pytest.mark.gpu
 @gpu
