@@ -94,9 +94,12 @@ class ShieldedLoader(DataLoader[dict[str, Any]]):
 
     def __init__(self, dataset: Dataset[dict[str, Any]], sampler: Iterable[Any], num_workers: int, pin: bool) -> None:
         timeout = LONGEST_BATCH_S if num_workers else 0
+        # Forked workers share the data in memory with this process. Python 3.14's default would copy it to each, by
+        # pickle, which the functions that give samples do not allow.
+        context = "fork" if num_workers and sys.platform == "linux" else None
         super().__init__(
             dataset, batch_size=None, sampler=sampler, num_workers=num_workers, pin_memory=pin, timeout=timeout,
-            worker_init_fn=_end_with_the_queue,
+            worker_init_fn=_end_with_the_queue, multiprocessing_context=context,
         )  # fmt: skip
 
     def __iter__(self) -> Any:

@@ -1,5 +1,7 @@
 import itertools
+import multiprocessing
 import shutil
+import sys
 from types import SimpleNamespace
 from typing import Any
 
@@ -58,6 +60,18 @@ def assert_same(ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> Non
 @pytest.mark.parametrize("workers", [1, 3])
 def test_batches_do_not_depend_on_the_number_of_workers(dataset: MicroBatches, workers: int) -> None:
     assert_same(batches(dataset, workers=workers), batches(dataset))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere, workers start as Python starts them")
+def test_workers_take_what_cannot_be_pickled_also_where_python_does_not_fork_by_default() -> None:
+    method = multiprocessing.get_start_method(allow_none=True)
+    multiprocessing.set_start_method("forkserver", force=True)  # the default from Python 3.14 on
+    try:
+        unpicklable = MicroBatches(lambda indices, seeds: {"indices": torch.tensor(indices)}, 100, 0, TRAIN)
+        found = [batch["indices"].tolist() for batch in batches(unpicklable, workers=2)]
+        assert found == [batch["indices"].tolist() for batch in batches(unpicklable)]
+    finally:
+        multiprocessing.set_start_method(method, force=True)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
