@@ -97,7 +97,7 @@ def test_grey_pictures_for_a_grey_model_keep_their_grey(make_config: MakeConfig,
     cfg = make_config(*own(write_folder(tmp_path / "own"), channels=1))
     task = build(cfg, locate(cfg)[1])
     assert shapes(task) == {(1, 32, 32)}
-    names = [Path(name).stem for name in task._splits["test"]._split.file_names()]  # type: ignore[attr-defined]
+    names = [Path(name).stem for name in task._splits["test"].images.split.file_names()]  # type: ignore[attr-defined]
     number = names.index("1")  # grey, 32 x 32
     assert np.array_equal(np.asarray(task._splits["test"].images[number]), np.asarray(picture("L", 1001, (32, 32))))
 
