@@ -74,7 +74,7 @@ def evaluated_model(session: Session) -> nn.Module:
 def _sums(session: Session, model: nn.Module, split: str) -> dict[str, Any]:
     """The task's sums over a whole split, divided among the processes; they add up, so no batch size matters."""
     accelerator = session.accelerator
-    if accelerator.num_processes > 1:  # each process has batch norm statistics from its own micro-batches
+    if accelerator.num_processes > 1:  # which a model of one's own may have updated from its own micro-batches
         for buffer in model.buffers():
             broadcast(buffer)
     training = model.training

@@ -15,6 +15,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from experiments.harness.arithmetic import describe_arithmetic
 from experiments.harness.averages import enter_training
+from experiments.harness.batch_norm import SharedStatistics
 from experiments.harness.batches import MicroBatches
 from experiments.harness.checkpoint import TrainingState, drop_checkpoints_after
 from experiments.harness.config import Config
@@ -51,6 +52,7 @@ class Session:
     optimizer: Optimizer
     ema: AveragedModel | None
     state: TrainingState
+    statistics: SharedStatistics
 
     def write(self, values: dict[str, float]) -> None:
         """Append a row of metrics to the run's record, and to W&B."""
@@ -98,9 +100,11 @@ def set_up(cfg: Config, data: Any, directory: Path, record: RunRecord | None, tr
 
     typed = cast(Config, OmegaConf.to_object(cfg))  # a look-up takes OmegaConf 25 us, and every step has 27
     dataset = MicroBatches(task.batch, task.num_train, cfg.seed, typed.train)
+    statistics = SharedStatistics(bare_model, accelerator)
     return Session(
-        typed, directory, record, tracker, accelerator, task, dataset, mine, bare_model, model, optimizer, ema, state
-    )
+        typed, directory, record, tracker, accelerator, task, dataset, mine, bare_model, model, optimizer, ema, state,
+        statistics,
+    )  # fmt: skip
 
 
 def resume(session: Session, digest: str) -> None:

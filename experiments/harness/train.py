@@ -125,6 +125,7 @@ def accumulate_gradients(session: Session, model: nn.Module, batches: Iterator[d
     """Add the gradients of the mean loss over the global batch; returns this process's part of that loss."""
     task, accelerator, mine = session.task, session.accelerator, session.micro_batches
     loss = torch.zeros((), device=accelerator.device)
+    session.statistics.begin_step()
     for g in mine:
         batch = session.on_device(next(batches))
         seed_generators(derive_seed(session.cfg.seed, "forward", session.state.step, g))  # dropout, noise, timesteps
@@ -132,6 +133,8 @@ def accumulate_gradients(session: Session, model: nn.Module, batches: Iterator[d
             micro_loss = task.loss(model, batch) / len(mine)
             accelerator.backward(micro_loss)
         loss += micro_loss.detach()
+        session.statistics.end_micro_batch()
+    session.statistics.end_step()
     return loss
 
 

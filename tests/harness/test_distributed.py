@@ -4,18 +4,21 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from omegaconf import DictConfig
+from torch import Tensor
 
+from experiments.harness.checkpoint import newest_checkpoint
 from experiments.harness.entry import execute, locate
 from tests.conftest import MakeConfig, rows
-from tests.harness.test_run import LINEAR
 
 
 def test_two_processes_train_what_one_process_trains(
     make_config: MakeConfig, command_line: list[str], tmp_path: Path
 ) -> None:
-    # Two micro-batches per step: one process accumulates them, two processes take one each and average. A linear model,
-    # since batch norm's running statistics are those of the main process.
-    settings = [*LINEAR, "train.log_every=1", "run.device=cpu"]
+    # Four micro-batches per step: one process accumulates them, two processes take two each and average. The model has
+    # batch norms, whose running statistics are evaluated.
+    settings = ["train.micro_batch_size=8", "train.ema_decay=null", "train.log_every=1", "run.device=cpu"]
     alone = make_config(*settings, f"run.runs_dir={tmp_path}/alone")
     execute(alone)
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=29531"]
@@ -27,3 +30,16 @@ def test_two_processes_train_what_one_process_trains(
     assert len(ours) == len(theirs)
     for a, b in zip(ours, theirs, strict=True):
         assert a == pytest.approx(b, rel=1e-4, abs=1e-6)
+    found, expected = saved_model(make_config(*settings)), saved_model(alone)
+    tracked = [name for name in found if "running" in name or "num_batches" in name]
+    assert len(tracked) >= 3
+    for name in tracked:
+        torch.testing.assert_close(found[name], expected[name], rtol=1e-5, atol=1e-7)
+
+
+def saved_model(cfg: DictConfig) -> dict[str, Tensor]:
+    """The weights and buffers in a run's last checkpoint."""
+    path = newest_checkpoint(locate(cfg)[2])
+    assert path
+    model: dict[str, Tensor] = torch.load(path, weights_only=True)["model"]
+    return model

@@ -39,7 +39,7 @@ from tests.study.test_study import study_command
 WAIT_S = 300.0
 """Far above what anything here takes on a busy machine."""
 SMALL = [*LINEAR, "train.log_every=1"]
-"""A linear model, since batch norm's running statistics are those of the main process."""
+"""A linear model, which takes a step at once."""
 ENDLESS = [*LINEAR, "train.steps=100000", "train.evaluate_every=100000", "run.checkpoint_every=2", "run.gpus=2"]
 
 
