@@ -15,17 +15,24 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor
 
+from experiments.harness.errors import ConfigError
+
 
 def prepare(model: nn.Module, accelerator: Accelerator, shards: int) -> nn.Module:
     """Move ``model`` to the device and wrap it so that gradients are averaged over the run's processes. Each process
     holds all weights or, if ``shards`` is above 1, they are sharded over that many processes; the number of processes
     must be a multiple of it.
 
-    Every process must pass the same weights.
+    Every process must pass the same weights. Raises ConfigError for a model to shard that has a scalar parameter.
     """
     if shards == 1:
         prepared: nn.Module = accelerator.prepare(model)
         return prepared
+    if scalars := [name for name, parameter in model.named_parameters() if not parameter.ndim]:
+        raise ConfigError(
+            f"run.shards={shards} cannot shard this model: PyTorch's fully_shard takes no scalar parameters, and "
+            f"{', '.join(scalars)} is one. Set run.shards to 1."
+        )
     replicas = accelerator.num_processes // shards
     shape = {"shard": shards} if replicas == 1 else {"replica": replicas, "shard": shards}
     mesh = init_device_mesh(accelerator.device.type, tuple(shape.values()), mesh_dim_names=tuple(shape))

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
+from accelerate import Accelerator
 from omegaconf import DictConfig
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
@@ -27,6 +28,7 @@ from experiments.harness.entry import execute, locate
 from experiments.harness.errors import ConfigError, RunError
 from experiments.harness.process import make_accelerator
 from experiments.harness.record import read_status
+from experiments.harness.sharding import prepare
 from tests.conftest import MakeConfig, rows
 from tests.harness.several import in_processes
 
@@ -194,3 +196,10 @@ def test_settings_that_need_all_weights_in_one_place_are_refused_at_once(make_co
 def test_a_number_of_processes_that_is_not_a_multiple_of_shards_is_refused(make_config: MakeConfig) -> None:
     with pytest.raises(ConfigError, match=r"run.shards=3 shards a model over 3 processes, but this run has 1"):
         make_accelerator(make_config(*SETTINGS, "run.shards=3"))
+
+
+def test_a_model_with_a_scalar_parameter_is_refused() -> None:
+    model = nn.Linear(2, 2)
+    model.register_parameter("logit_scale", nn.Parameter(torch.tensor(2.66)))
+    with pytest.raises(ConfigError, match="takes no scalar parameters, and logit_scale is one"):
+        prepare(model, Accelerator(cpu=True), shards=2)
