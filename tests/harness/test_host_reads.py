@@ -1,0 +1,65 @@
+"""What a training step reads back from the device: on a GPU each read waits for all that was queued before it."""
+
+from collections import Counter
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from experiments.harness.config import composed
+from experiments.harness.entry import locate
+from tests.conftest import digits as digits
+from tests.diffusion.conftest import clouds as clouds
+from tests.finetuning.conftest import sentences as sentences
+from tests.golden.test_golden import DATA
+from tests.language_modeling.conftest import books as books
+from tests.lit.conftest import shapes as shapes
+
+READS = ("aten._local_scalar_dense", "aten.nonzero", "aten.masked_select", "aten.is_nonzero", "aten.equal")
+"""Operators whose result, or its shape, the host needs before it can go on."""
+
+
+class Census(TorchDispatchMode):
+    """Counts operators that read from the device."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reads = Counter[str]()
+
+    def __torch_dispatch__(self, operator: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = str(operator.overloadpacket)
+        if name in READS or (name.startswith("aten.index") and any(_is_mask(arg) for arg in args[1:2])):
+            self.reads[name] += 1
+        return operator(*args, **(kwargs or {}))
+
+
+def _is_mask(indices: Any) -> bool:
+    return isinstance(indices, list | tuple) and any(
+        isinstance(each, torch.Tensor) and each.dtype in (torch.bool, torch.uint8) for each in indices
+    )
+
+
+@pytest.mark.parametrize("task", DATA)
+def test_loss_and_gradients_read_nothing_back_from_the_device(
+    task: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    overrides = ["scale=smoke", "optimizer=lion", f"run.runs_dir={tmp_path}", *request.getfixturevalue(DATA[task])]
+    cfg = composed(task, overrides)
+    built = import_module(f"experiments.{task}.task").build(cfg, locate(cfg)[1])
+    model = built.model().train()
+    size = min(cfg.train.micro_batch_size, built.num_train)
+    batch = built.batch(torch.arange(size).numpy(), list(range(size)))
+    with Census() as census:
+        built.loss(model, batch).backward()
+    assert census.reads == {}
+
+
+def test_the_census_sees_what_waits() -> None:
+    values = torch.arange(4.0)
+    with Census() as census:
+        values.sum().item()
+        values[values > 1].sum()
+    assert census.reads.keys() >= {"aten._local_scalar_dense", "aten.index"}
