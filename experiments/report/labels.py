@@ -140,7 +140,7 @@ def ranges(numbers: Sequence[int]) -> str:
 
 
 def steps_words(percent: float) -> str:
-    """``12 % fewer``, ``0.3 % more``, ``at least 9900 % more``."""
+    """``12 % fewer``, ``0.3 % more``, ``at least 900 % more``."""
     words = f"{abs(percent):.{int(abs(percent) < 1)}f} % {'fewer' if percent >= 0 else 'more'}"
     return f"at least {words}" if percent <= LEAST_PERCENT else words
 

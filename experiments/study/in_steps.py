@@ -9,7 +9,7 @@ import scipy
 
 from experiments.study.statistics import ALPHA, Better, sign_of
 
-MOST_TIMES = 100
+MOST_TIMES = 10
 """Larger differences are reported as at least this many times the steps: no slope was measured that far out."""
 LEAST_PERCENT = -100.0 * (MOST_TIMES - 1)
 

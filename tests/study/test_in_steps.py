@@ -89,7 +89,7 @@ def test_a_difference_that_no_number_of_steps_makes_up_for_has_an_end() -> None:
     found = fewer_steps([50.0, 60.0], [-0.001, -0.002], "lower")
     assert found is not None
     assert found.ci95 is not None
-    assert found.mean == pytest.approx(-9900)  # a hundred times the steps
-    assert found.ci95[0] == pytest.approx(-9900)
-    assert steps_words(found.mean) == "at least 9900 % more"
+    assert found.mean == pytest.approx(-900)  # ten times the steps
+    assert found.ci95[0] == pytest.approx(-900)
+    assert steps_words(found.mean) == "at least 900 % more"
     assert steps_words(-50.4) == "50 % more"
