@@ -20,9 +20,9 @@ def regime_line(
     tokens = regime["tokens_per_sample"]
     seen = regime["steps"] * regime["batch_size"]
     batch = f"batch {regime['batch_size']:,}" + (f" ({regime['batch_size'] * tokens:,} tokens)" if tokens else "")
-    passes = [f"{seen / regime['train_samples']:.2g} epochs"] if regime["train_samples"] else []
+    passes = [f"{_two_digits(seen / regime['train_samples'])} epochs"] if regime["train_samples"] else []
     if tokens:
-        passes.append(f"{seen * tokens / regime['parameters']:.2g} tokens per parameter")
+        passes.append(f"{_two_digits(seen * tokens / regime['parameters'])} tokens per parameter")
     facts = [
         f"{regime['model']}, {counted(regime['parameters'])} parameters",
         batch,
@@ -56,8 +56,8 @@ def _memories(space: Sequence[Mapping[str, Any]], values: Sequence[Mapping[str, 
     return found
 
 
-def _two_digits(steps: float) -> str:
-    return f"{float(f'{steps:.2g}'):g}"  # 110, where .2g alone writes 1.1e+02
+def _two_digits(value: float) -> str:
+    return f"{float(f'{value:.2g}'):g}"  # 110, where .2g alone writes 1.1e+02
 
 
 def _reach(task: str, row: Mapping[str, Any], *, several: bool) -> str:
@@ -69,7 +69,7 @@ def _reach(task: str, row: Mapping[str, Any], *, several: bool) -> str:
     amount = f"{row['smallest_effect']:.{digits}f} {unit}".rstrip()
     label = declared[0].label if declared else row["metric"]
     if row["steps_percent"]:
-        amount += f" ({percent_fewer(abs(row['smallest_effect'] / row['slope'])):.2g} % of steps)"
+        amount += f" ({_two_digits(percent_fewer(abs(row['smallest_effect'] / row['slope'])))} % of steps)"
     return (
         f"smallest difference{beside} in {label} that {row['difference']['n']} replicates detect in 80 % of studies: "
         f"{amount}"
