@@ -112,8 +112,11 @@ def _launch_config(cfg: DictConfig, folder: str) -> Any:
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
     from torch.distributed.launcher.api import LaunchConfig
 
-    if cfg.run.nodes == 1:  # a free port of this machine
-        place: dict[str, Any] = {"rdzv_backend": "c10d", "rdzv_endpoint": "127.0.0.1:0", "local_addr": "127.0.0.1"}
+    if cfg.run.nodes == 1:
+        from experiments.harness import local_rendezvous
+
+        local_rendezvous.register()
+        place: dict[str, Any] = {"rdzv_backend": local_rendezvous.BACKEND, "local_addr": local_rendezvous.HOST}
         run_id = str(os.getpid())
     else:
         from submitit.slurm.slurm import SlurmJobEnvironment

@@ -159,10 +159,15 @@ def test_a_signal_makes_all_processes_save_and_the_same_command_continues_until_
     assert status["reason"].startswith("Process ")
 
 
-def test_a_process_asked_to_stop_by_another_way_stops_the_run(make_config: MakeConfig, command_line: list[str]) -> None:
-    """As SLURM does, which sends its signal to every process."""
+def test_no_process_listens_to_others_and_one_asked_to_stop_stops_the_run(
+    make_config: MakeConfig, command_line: list[str]
+) -> None:
+    # SLURM sends its signal to every process.
     run = forked.Started([*command_line, *ENDLESS])
     children = training(run.pid, locate(make_config(*ENDLESS))[2])
+    ours = [connection for process in (psutil.Process(run.pid), *children) for connection in process.net_connections()]
+    listening = {connection.laddr.ip for connection in ours if connection.status == psutil.CONN_LISTEN}
+    assert listening == {"127.0.0.1"}, "another machine could send it pickled objects"
     children[0].send_signal(signal.SIGUSR2)
     result = run.result()
     assert "asked to stop, saved at step" in result.stdout
