@@ -4,9 +4,11 @@ import os
 import random
 import sys
 from datetime import timedelta
+from typing import Any
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from accelerate import Accelerator, InitProcessGroupKwargs
 from accelerate.state import AcceleratorState, GradientState
 from accelerate.utils import GradientAccumulationPlugin
@@ -133,3 +135,23 @@ def compile_and_warm_up(model: nn.Module, task: Task, accelerator: Accelerator, 
         for name, buffer in model.named_buffers():
             buffer.copy_(buffers[name])
     return compiled
+
+
+class Agreement:
+    """Tells all processes of a run whether any of them says yes, so that they act together.
+
+    The processes ask each other on the CPU, so a GPU does not have to finish its work before.
+    """
+
+    def __init__(self, accelerator: Accelerator) -> None:
+        self._group: Any = (
+            dist.new_group(backend="gloo", timeout=LONGEST_WAIT) if accelerator.num_processes > 1 else None
+        )
+
+    def __call__(self, said: bool) -> bool:
+        """Call it in every process; each gets the same answer."""
+        if self._group is None:
+            return said
+        answer = torch.tensor(int(said))
+        dist.all_reduce(answer, dist.ReduceOp.MAX, self._group)
+        return bool(answer)

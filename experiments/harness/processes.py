@@ -31,6 +31,8 @@ PR_SET_PDEATHSIG = 1
 """From Linux's prctl.h: the signal that a process receives when its parent dies."""
 START_METHOD = "spawn"
 """A forked process could not use CUDA."""
+LOOPBACK = "lo"
+"""Linux's name of the interface 127.0.0.1."""
 PORTS = (20000, 60000)
 """Between these lies the port at which the first node of a job listens, as in submitit/helpers.py."""
 
@@ -179,6 +181,9 @@ def _take_part(work: Callable[[DictConfig], None], cfg: DictConfig, given: list[
 
     _end_with_parent()
     leave_when_asked()
+    if cfg.run.nodes == 1 and sys.platform == "linux":  # otherwise they talk through the machine's network address
+        for library in ("GLOO", "NCCL"):
+            os.environ.setdefault(f"{library}_SOCKET_IFNAME", LOOPBACK)
     HydraConfig.instance().cfg = OmegaConf.create({"hydra": {"overrides": {"task": given}}})  # type: ignore[assignment]
     try:
         work(cfg)

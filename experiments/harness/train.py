@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 from torch import Tensor, nn
 
 from experiments.harness.averages import evaluation_mode, update_average
@@ -18,7 +17,7 @@ from experiments.harness.divergence import Diverged, FiniteWatch
 from experiments.harness.evaluation import evaluate, evaluate_flatness
 from experiments.harness.interrupt import EXIT_CODE, stop_requests
 from experiments.harness.optimizer import state_bytes
-from experiments.harness.process import compile_and_warm_up, seed_generators
+from experiments.harness.process import Agreement, compile_and_warm_up, seed_generators
 from experiments.harness.progress_bar import progress_bar
 from experiments.harness.record import RunRecord
 from experiments.harness.schedule import lr_factor
@@ -60,6 +59,7 @@ def take_steps(session: Session) -> None:
     model = session.model
     if cfg.train.compile:
         model = compile_and_warm_up(model, session.task, accelerator, cfg)
+    in_any_process = Agreement(accelerator)
     watch, step_timer, memory = FiniteWatch(accelerator), StepTimer(device), PeakMemory(device)
 
     with progress_bar(cfg.train.batch_size, accelerator.is_main_process) as progress, stop_requests() as stop:
@@ -75,7 +75,7 @@ def take_steps(session: Session) -> None:
             grad_norm = clip_gradients(model, cfg.train.clip_norm, accelerator)
 
             # A loss or gradient that is not finite is never logged, evaluated or saved, and on a CPU never applied.
-            due = Due.after(state.step + 1, cfg, accelerator, stop.is_set())
+            due = Due.after(state.step + 1, cfg, asked_to_stop=in_any_process(stop.is_set()))
             watch.observe(state.step + 1, loss, grad_norm)
             if device.type == "cpu" or due.any:
                 watch.check()
@@ -155,20 +155,14 @@ class Due:
         return self.log or self.evaluate or self.sample or self.save
 
     @classmethod
-    def after(cls, step: int, cfg: Config, accelerator: Accelerator, asked_to_stop: bool) -> "Due":
-        """What follows ``step``, counted from 1; the last step is followed by everything. Processes agree."""
+    def after(cls, step: int, cfg: Config, asked_to_stop: bool) -> "Due":
+        """What follows ``step``, counted from 1; the last step is followed by everything."""
         every = cfg.train.sample_every if cfg.test else None
         last = step == cfg.train.steps
-        log = last or step % cfg.train.log_every == 0
-        evaluates = last or step % cfg.train.evaluate_every == 0
-        sample = every is not None and (last or step % every == 0)
-        # Several processes ask each other only when they wait for each other anyway.
-        stops = (log or accelerator.num_processes == 1) and any_process(accelerator, asked_to_stop)
-        return cls(log, evaluates, sample, last or stops or step % cfg.run.checkpoint_every == 0, stops and not last)
-
-
-def any_process(accelerator: Accelerator, flag: bool) -> bool:
-    """Whether the flag is set in any process of the run; every process gets the same answer."""
-    if accelerator.num_processes == 1:
-        return flag  # without waiting for the GPU
-    return bool(accelerator.gather(torch.tensor(flag, device=accelerator.device)).any().item())
+        return cls(
+            log=last or step % cfg.train.log_every == 0,
+            evaluate=last or step % cfg.train.evaluate_every == 0,
+            sample=every is not None and (last or step % every == 0),
+            save=last or asked_to_stop or step % cfg.run.checkpoint_every == 0,
+            leave=asked_to_stop and not last,
+        )

@@ -41,6 +41,7 @@ WAIT_S = 300.0
 SMALL = [*LINEAR, "train.log_every=1"]
 """A linear model, which takes a step at once."""
 ENDLESS = [*LINEAR, "train.steps=100000", "train.evaluate_every=100000", "run.checkpoint_every=2", "run.gpus=2"]
+ENDLESS += ["train.log_every=100000"]
 
 
 @pytest.fixture(autouse=True)
