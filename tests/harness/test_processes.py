@@ -40,8 +40,8 @@ WAIT_S = 300.0
 """Far above what anything here takes on a busy machine."""
 SMALL = [*LINEAR, "train.log_every=1"]
 """A linear model, which takes a step at once."""
-ENDLESS = [*LINEAR, "train.steps=100000", "train.evaluate_every=100000", "run.checkpoint_every=2", "run.gpus=2"]
-ENDLESS += ["train.log_every=100000"]
+ENDLESS = [*LINEAR, "train.steps=100000", "train.evaluate_every=100000", "train.log_every=100000"]
+ENDLESS += ["run.checkpoint_every=2", "run.gpus=2"]
 
 
 @pytest.fixture(autouse=True)
