@@ -33,7 +33,7 @@ class SharedStatistics:
             self._running, self._seen = self._current(), []
 
     def end_micro_batch(self) -> None:
-        """Call after the forward pass of each micro-batch."""
+        """Call after each micro-batch."""
         if self._norms:
             self._seen.append(self._current())
 

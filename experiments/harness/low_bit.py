@@ -24,11 +24,6 @@ NO_PAGES = (
     "without pages: choose that one, or set run.device to cuda."
 )
 
-# On import, bitsandbytes warns of a missing kernel for 4-bit weights, and torch of an enumeration in torchao that a
-# later torch will not accept; nothing here uses either.
-for logger in ("bitsandbytes.backends.cpu.ops", "torch.utils._pytree"):
-    logging.getLogger(logger).setLevel(logging.ERROR)
-
 
 def check_low_bit(plain: Mapping[str, Any]) -> None:
     """Raise ConfigError for a resolved config whose optimizer is of PACKAGES and cannot run as configured."""
@@ -37,6 +32,10 @@ def check_low_bit(plain: Mapping[str, Any]) -> None:
     package = target.partition(".")[0]
     if package not in PACKAGES:
         return
+    # On import, bitsandbytes warns of a missing kernel for 4-bit weights, and torch of an enumeration in torchao that a
+    # later torch will not accept; nothing here uses either.
+    for noisy in ("bitsandbytes.backends.cpu.ops", "torch.utils._pytree"):
+        logging.getLogger(noisy).setLevel(logging.ERROR)
     what = f"optimizer={optimizer.get('name')} is {target}"
     if find_spec(package) is None:
         raise ConfigError(

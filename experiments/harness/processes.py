@@ -5,6 +5,7 @@ on. On several nodes (``run.nodes``) SLURM starts one parent per node.
 """
 
 import ctypes
+import json
 import logging
 import multiprocessing
 import os
@@ -15,6 +16,7 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -97,7 +99,7 @@ def run_processes(work: Callable[[DictConfig], None], cfg: DictConfig) -> bool:
             rank, failure = error.get_first_failure()
             if failure.exitcode == EXIT_CODE or (stop.is_set() and -failure.exitcode in SIGNALS):
                 return True
-            raise _as_error(rank, failure) from None
+            raise _as_error(*_first_error(failure, rank, folder), failure.exitcode) from None
     return False
 
 
@@ -162,11 +164,21 @@ def _handing_on(stop: threading.Event) -> Iterator[None]:
         thread.join()
 
 
-def _as_error(rank: int, failure: Any) -> SuiteError:
+def _first_error(failure: Any, rank: int, folder: str) -> tuple[int, Any]:
+    """The rank and the content of the first of the files in which failing processes leave their errors: a process that
+    fails takes its peers with it, and one of them may end, and be reported by PyTorch, before it.
+    """
+    files = sorted(Path(folder).rglob("error.json"), key=lambda file: file.stat().st_mtime_ns)
+    if failure.exitcode < 0 or not files:  # ended by a signal, which leaves no file
+        return rank, failure.error_file_data
+    return int(files[0].parent.name), json.loads(files[0].read_text())
+
+
+def _as_error(rank: int, error: Any, exitcode: int) -> SuiteError:
     """What PyTorch's ProcessFailure reports: ``<exception's class>: <message>``, or the signal that ended a process."""
-    recorded = failure.error_file_data.get("message")
+    recorded = error.get("message")
     if not isinstance(recorded, dict):
-        ended = f"signal {-failure.exitcode}" if failure.exitcode < 0 else f"exit code {failure.exitcode}"
+        ended = f"signal {-exitcode}" if exitcode < 0 else f"exit code {exitcode}"
         return RunError(f"Process {rank} of the run was ended by {ended}, and the others with it. Rerun the command.")
     name, _, sentence = str(recorded["message"]).partition(": ")
     kind = getattr(errors, name, None)

@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +33,13 @@ from tests import forked
 from tests.conftest import MakeConfig, rows
 from tests.harness.test_run import LINEAR
 from tests.harness.test_sharding import SETTINGS, assert_same_numbers, run_alone
+from tests.study import test_launchers
 from tests.study.test_launchers import session_processes
 from tests.study.test_study import study_command
 
 WAIT_S = 300.0
 """Far above what anything here takes on a busy machine."""
+eventually = partial(test_launchers.eventually, within_s=WAIT_S)
 SMALL = [*LINEAR, "train.log_every=1"]
 """A linear model, which takes a step at once."""
 ENDLESS = [*LINEAR, "train.steps=100000", "train.evaluate_every=100000", "train.log_every=100000"]
@@ -48,16 +50,6 @@ ENDLESS += ["run.checkpoint_every=2", "run.gpus=2"]
 def quick_start(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if not request.node.get_closest_marker("slow"):
         monkeypatch.setattr(processes, "START_METHOD", "fork")
-
-
-def eventually(condition: Callable[[], Any], what: str) -> Any:
-    """The first true value of ``condition()``."""
-    deadline = time.monotonic() + WAIT_S
-    while time.monotonic() < deadline:
-        if value := condition():
-            return value
-        time.sleep(0.02)
-    raise AssertionError(f"waited {WAIT_S} s in vain for {what}")
 
 
 def training(parent: int, directory: Path) -> list[psutil.Process]:

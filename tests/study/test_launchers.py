@@ -77,14 +77,14 @@ def assert_ends_like_one_that_was_not_disturbed(
     assert summary["comparisons"] == undisturbed["comparisons"]
 
 
-def eventually(condition: Callable[[], Any], what: str) -> Any:
+def eventually(condition: Callable[[], Any], what: str, within_s: float = WAIT_S) -> Any:
     """The first true value of ``condition()``."""
-    deadline = time.monotonic() + WAIT_S
+    deadline = time.monotonic() + within_s
     while time.monotonic() < deadline:
         if value := condition():
             return value
         time.sleep(0.005)
-    raise AssertionError(f"waited {WAIT_S} s in vain for {what}")
+    raise AssertionError(f"waited {within_s} s in vain for {what}")
 
 
 def training_run(runs: Path) -> tuple[Path, int]:
