@@ -164,8 +164,9 @@ there. The ratio cannot fall below 1, so noise alone makes it look good. The las
 gains over itself on other seeds: a speed-up that is not clearly above it means nothing."""
 
 _COST = """\
-Training time excludes evaluation, checkpoints and compiler warm-up. Figures from runs that shared a machine can be
-compared between the optimizers, but are not benchmarks."""
+Training time excludes evaluation, checkpoints and compiler warm-up. Times of runs that shared a machine are not
+benchmarks: on a shared GPU, an optimizer step that waits for a copy also waits for the turns of the other runs.
+`make bench-optimizer` times the step alone."""
 
 _NOTHING_DRAWN = "Only the seeds: initial weights, order of the data, noise."
 
