@@ -84,7 +84,8 @@ def set_up(cfg: Config, data: Any, directory: Path, record: RunRecord | None, tr
     seed_generators(derive_seed(cfg.seed, "init"))
     bare_model = task.model()
     scale_initial_weights(bare_model, cfg.train.init_scale)
-    name = cfg.model.get("model_name") or type(bare_model).__name__
+    described: Any = cfg.model  # a dict, unless the task describes its models by a dataclass
+    name = (isinstance(described, dict) and described.get("model_name")) or type(bare_model).__name__
     model = prepare(bare_model, accelerator, cfg.run.shards)
     optimizer = build_optimizer(bare_model, cfg.optimizer)
     ema = AveragedModel(bare_model) if cfg.train.ema_decay is not None else None
