@@ -3,7 +3,6 @@
 torch is imported only if a run really has to train: for a completed run the command returns at once.
 """
 
-import importlib
 import logging
 import os
 import sys
@@ -19,6 +18,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
+from hydra.utils import get_method
 from omegaconf import DictConfig
 
 from experiments.harness.arithmetic import pin_instruction_set
@@ -145,8 +145,7 @@ def check_whole(plain: Mapping[str, Any]) -> None:
 def opened(plain: Mapping[str, Any]) -> Any:
     """What ``data.access`` gives for a resolved config, once the instruction set is pinned: it may load PyTorch."""
     pin_instruction_set(plain["train"]["instruction_set"])
-    module, _, function = plain["data"]["access"].rpartition(".")
-    access = getattr(importlib.import_module(module), function)
+    access = get_method(plain["data"]["access"])
     try:
         with without_network(plain, cache_of(plain)):
             return access(plain["data"], cache_of(plain))
