@@ -66,8 +66,8 @@ class Setting:
         overrides = ["scale=mini", "optimizer=adamw", "test=false", "run.wandb=disabled"]
         overrides += [f"run.device={device.type}", f"train.evaluate_every={never}", f"run.checkpoint_every={never}"]
         self.name, self.device = name, device
-        self.cfg: Any = composed(name, overrides)
-        self.plain, self.data, _ = locate(self.cfg)
+        run = locate(composed(name, overrides))
+        self.cfg, self.plain, self.data = run.cfg, run.plain, run.data
         self.train: Mapping[str, Any] = self.plain["train"]
         every = self.train["log_every"]
         self.warm_up, self.steps = (-(-least // every) * every for least in (LEAST_WARM_UP, LEAST_STEPS))

@@ -9,6 +9,7 @@ import json
 import struct
 import sys
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,9 @@ import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from omegaconf import DictConfig
 
+from experiments.harness.entry import locate
 from experiments.harness.provenance import ROOT
 from experiments.image_classification import config as config  # registers the schema
 
@@ -70,6 +73,12 @@ def make_config(overrides: list[str]) -> Iterator[MakeConfig]:
 def command_line(overrides: list[str]) -> list[str]:
     """The command of such a run, for a separate process."""
     return [sys.executable, "-m", "experiments.image_classification", *overrides]
+
+
+def built(cfg: DictConfig) -> Any:
+    """The task of a composed config, with its data."""
+    run = locate(cfg)
+    return import_module(f"experiments.{run.cfg.task}.task").build(run.cfg, run.data)
 
 
 def rows(directory: Path) -> list[dict[str, Any]]:

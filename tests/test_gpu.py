@@ -51,7 +51,7 @@ def make(request: pytest.FixtureRequest) -> MakeConfig:
 def finished(cfg: DictConfig) -> tuple[Path, list[dict[str, Any]]]:
     """Execute a run; its directory and its rows."""
     execute(cfg)
-    directory = locate(cfg)[2]
+    directory = locate(cfg).directory
     status = read_status(directory)
     assert status
     assert status["status"] == "complete", status
@@ -101,7 +101,7 @@ def test_a_killed_run_ends_in_the_same_bits(make: MakeConfig, tmp_path: Path, mo
         patch.setattr(record.RunRecord, "append", killed)
         with pytest.raises(Killed):
             execute(cfg)
-    directory = locate(cfg)[2]
+    directory = locate(cfg).directory
     assert list(directory.glob("step-00000003-*.pt"))
     assert finished(cfg)[1] == whole[1]
     ours, theirs = (torch.load(max(path.glob("step-*.pt")), weights_only=True) for path in (directory, whole[0]))

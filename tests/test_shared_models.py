@@ -41,7 +41,7 @@ def test_a_sharded_model_trains_as_a_replicated_one(task: str, tmp_path: Path, r
             *SETTINGS, f"train.micro_batch_size={half}", f"run.shards={shards}", f"run.runs_dir={tmp_path}/{shards}"
         )
         assert in_processes(2, partial(execute, cfg)) == [0, 0]
-        found.append(rows(locate(cfg)[2]))
+        found.append(rows(locate(cfg).directory))
     assert len(found[0]) == len(found[1])
     for theirs, ours in zip(*found, strict=True):
         assert ours == pytest.approx(theirs, rel=1e-3, abs=1e-6)

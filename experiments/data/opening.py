@@ -3,9 +3,10 @@
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar
+
+from hydra.utils import get_method
 
 from experiments.harness.errors import DataError
 from experiments.harness.offline import NotFetched, is_absent, is_offline
@@ -18,10 +19,8 @@ def open_set(data: Mapping[str, Any], cache_dir: Path) -> Any:
     """What the function ``access`` of a config of the group ``data`` gives: by default,
     experiments.harness.prepared_data.prepare.
     """
-    if "access" not in data:
-        return prepare(data, cache_dir)
-    module, _, function = data["access"].rpartition(".")
-    return getattr(import_module(module), function)(data, cache_dir)
+    access = get_method(data["access"]) if "access" in data else prepare
+    return access(data, cache_dir)
 
 
 def joint_fingerprint(parts: Mapping[str, str | None]) -> str:

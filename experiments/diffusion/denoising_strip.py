@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from experiments.diffusion import config  # noqa: F401  # registers the schema
+from experiments.diffusion.config import DiffusionConfig
 from experiments.diffusion.task import build
 from experiments.harness.averages import evaluated_weights
-from experiments.harness.finished_run import data_and_checkpoint, draw
+from experiments.harness.finished_run import draw, run_and_checkpoint
 
 SHOWN_STEPS = 10
 """evenly spread over the sampler's steps"""
@@ -26,8 +26,9 @@ SHOWN_STEPS = 10
 
 def write_strip(directory: Path, cfg: Any) -> Path:
     """Draw the strip for the run in ``directory``, whose model and data must match the composed config ``cfg``."""
-    data, saved = data_and_checkpoint(directory, cfg, same=("model", "data", "noise", "text"))
-    task = build(cfg, data)
+    run, saved = run_and_checkpoint(directory, cfg, same=("model", "data", "noise", "text"))
+    assert isinstance(run.cfg, DiffusionConfig)
+    task = build(run.cfg, run.data)
     model = task.model()
     model.load_state_dict(evaluated_weights(saved))
     with torch.no_grad():

@@ -2,18 +2,19 @@
 
 import torch
 from hydra.utils import instantiate
-from omegaconf import DictConfig
 from torch import Tensor, nn
 
+from experiments.diffusion.config import DiffusionConfig
 
-def meta_model(cfg: DictConfig) -> nn.Module:
+
+def meta_model(cfg: DiffusionConfig) -> nn.Module:
     """The U-Net on the device ``meta``."""
     with torch.device("meta"):
         model: nn.Module = instantiate(cfg.model, _convert_="all")
     return model
 
 
-def meta_output(model: nn.Module, cfg: DictConfig, samples: int) -> Tensor:
+def meta_output(model: nn.Module, cfg: DiffusionConfig, samples: int) -> Tensor:
     """The U-Net's output for this many noisy images; the text encoder is not part of it."""
     size = cfg.data.image_size
     with torch.device("meta"):
@@ -22,7 +23,7 @@ def meta_output(model: nn.Module, cfg: DictConfig, samples: int) -> Tensor:
             return predict(model, images, numbers, {"class_labels": numbers})
         shape = samples, cfg.text.context_length
         arguments = {
-            "encoder_hidden_states": torch.empty(*shape, cfg.model.encoder_hid_dim),
+            "encoder_hidden_states": torch.empty(*shape, cfg.model["encoder_hid_dim"]),
             "encoder_attention_mask": torch.ones(shape, dtype=torch.bool),
         }
         if cfg.data.low_resolution:
@@ -30,7 +31,7 @@ def meta_output(model: nn.Module, cfg: DictConfig, samples: int) -> Tensor:
         return predict(model, images, numbers, arguments)
 
 
-def samples_per_epoch(cfg: DictConfig) -> int | None:
+def samples_per_epoch(cfg: DiffusionConfig) -> int | None:
     """The number of training images, if the config gives it."""
     images: int | None = cfg.data.images.get("train_images")
     return images

@@ -3,15 +3,15 @@
 import json
 from collections import deque
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
 from diffusers.utils import import_utils
 from diffusers.utils.torch_utils import randn_tensor
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
 from experiments.data.copies import warn_of_copies
@@ -104,7 +104,7 @@ class Diffusion:
                 + (", and one for no class, which noise.condition_dropout and guidance need." if hides else ".")
             )
         with refused_as(f"The model cannot take images of data.image_size={cfg.data.image_size} and its conditions"):
-            meta_output(meta_model(cast(DictConfig, cfg)), cast(DictConfig, cfg), 1)
+            meta_output(meta_model(cfg), cfg, 1)
         named = {cfg.study.primary_metric, *cfg.study.secondary_metrics}
         places = list(cfg.data.inception_places)
         if named & {"samples/fid", "samples/kid"} and not found_inception(places):
@@ -262,7 +262,7 @@ class Diffusion:
             )
             nets = feature_nets(self._sets.weights["features"], cfg.data.inception_places, device)
             judges = [(net, reference(net, sources, self._sets.cache_dir, device, self.frozen_outputs)) for net in nets]
-            settings = [OmegaConf.to_container(cfg.sampling), OmegaConf.to_container(cfg.noise), size]
+            settings = [asdict(cfg.sampling), asdict(cfg.noise), size]
             identity = json.dumps([settings, self._sets.fingerprint, [net.identity for net in nets]])
             self._samples = GeneratedImages(
                 cfg.sampling, self._generate, judges, self._score_texts(device), identity, self._sets.cache_dir

@@ -7,7 +7,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from hydra.utils import get_method
-from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from experiments.data.copies import warn_of_same_texts
@@ -154,7 +153,7 @@ class TextClassification:
     def _locked_part(self) -> LockedPart:
         on_gpu = torch.cuda.is_available() and self._cfg.run.device != "cpu"
         return LockedPart(
-            identity=json.dumps([OmegaConf.to_container(self._cfg.model.locked), self._data.fingerprint]),
+            identity=json.dumps([self._cfg.model.locked, self._data.fingerprint]),
             build=lambda: build_locked(self._cfg.model.locked, self._weights),
             device=torch.device("cuda" if on_gpu else "cpu"),
             cache_dir=self._data.cache_dir,

@@ -1,10 +1,9 @@
 """The models: a classifier on a text encoder, whose lower part may be frozen, or one of language_models.py."""
 
-from typing import Any, cast
+from typing import Any
 
 import torch
 from hydra.utils import instantiate
-from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from experiments.finetuning.config import FinetuningConfig, TextModelConfig, check_form
@@ -34,17 +33,18 @@ def build_classifier(cfg: TextModelConfig, num_classes: int, weights: Weights) -
     return Classifier(encoder, cfg.features, num_classes, cfg.head_dropout)
 
 
-def meta_model(cfg: DictConfig) -> nn.Module:
+def meta_model(cfg: FinetuningConfig) -> nn.Module:
     """The trained model on the device ``meta``."""
-    check_form(cast(FinetuningConfig, cfg))
+    check_form(cfg)
     with torch.device("meta"):
         if not cfg.data.tasks:
+            assert cfg.data.num_classes is not None, "labelled texts have data.num_classes"
             return build_classifier(cfg.model, cfg.data.num_classes, {})
         model: nn.Module = instantiate(cfg.model.trained, weights=None)
     return model
 
 
-def meta_output(model: nn.Module, cfg: DictConfig, samples: int) -> Tensor:
+def meta_output(model: nn.Module, cfg: FinetuningConfig, samples: int) -> Tensor:
     """The model's logits for this many texts of full context length: an upper bound of the cost, not its mean."""
     with torch.device("meta"):
         tokens: Any = torch.ones(samples, cfg.model.context_length, dtype=torch.int64)
@@ -53,6 +53,7 @@ def meta_output(model: nn.Module, cfg: DictConfig, samples: int) -> Tensor:
                 inputs = build_locked(cfg.model.locked, {})(tokens) if cfg.model.locked else tokens
             output: Tensor = model(inputs)
             return output
+        assert cfg.model.answer_length is not None, "a model that writes answers has model.answer_length"
         answers = torch.ones(samples, cfg.model.answer_length, dtype=torch.int64)
         # Without a mask, or with a complete one: building one reads values, which the meta device does not have.
         if isinstance(model, EncoderDecoder):
@@ -64,5 +65,5 @@ def meta_output(model: nn.Module, cfg: DictConfig, samples: int) -> Tensor:
         return output
 
 
-def samples_per_epoch(cfg: DictConfig) -> None:
+def samples_per_epoch(cfg: FinetuningConfig) -> None:
     """None: the number of texts is known only once the data are opened."""

@@ -324,6 +324,13 @@ def resolved(cfg: DictConfig) -> dict[str, Any]:
     return plain
 
 
+def typed(cfg: DictConfig) -> Any:
+    """The config as objects of its task's dataclasses, for a config that ``resolved`` accepts. What no dataclass
+    describes, such as ``model`` in most tasks, becomes plain dicts and lists.
+    """
+    return OmegaConf.to_object(cfg)
+
+
 def result_config(plain: dict[str, Any], fingerprint: str) -> dict[str, Any]:
     """The part of a resolved config that decides a run's result: what its name hashes, and what its record saves."""
     kept = {key: value for key, value in plain.items() if key not in NOT_IN_RUN_ID}

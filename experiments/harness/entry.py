@@ -3,25 +3,26 @@
 torch is imported only if a run really has to train: for a completed run the command returns at once.
 """
 
-import importlib
 import logging
 import os
 import sys
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import dataclass
 from io import TextIOWrapper
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
+from hydra.utils import get_method
 from omegaconf import DictConfig
 
 from experiments.harness.arithmetic import pin_instruction_set
-from experiments.harness.config import Config, check, configs_of, resolved, result_config, run_id
+from experiments.harness.config import Config, check, configs_of, resolved, result_config, run_id, typed
 from experiments.harness.damage import find_damage
 from experiments.harness.errors import DISK_FULL, ConfigError, DataError, RunError, SuiteError
 from experiments.harness.explained import explained
@@ -33,6 +34,20 @@ from experiments.harness.processes import check_nodes, is_launched, is_main, nee
 from experiments.harness.record import FINISHED, RunRecord, last_values, read_status, set_aside, take_lock
 from experiments.harness.sources import ROOT, sources_digest
 from experiments.harness.tracking import Tracker, description_of
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run, as found from its composed config."""
+
+    cfg: Config
+    """what the task and the training loop read"""
+    plain: dict[str, Any]
+    """the same as plain data: what the run's name is computed from, and what its record saves"""
+    data: Any
+    """opened, and downloaded if necessary"""
+    directory: Path
+    """of its record"""
 
 
 def main(task: str) -> None:
@@ -94,31 +109,31 @@ def one_sentence(after: str = "") -> Iterator[None]:
 
 def execute(cfg: DictConfig) -> float | None:
     """Run or resume one run to its end; returns its last validation metric, or the worst value if it diverged."""
-    plain, data, directory = locate(cfg)
-    check_nodes(plain["run"]["nodes"])
-    status = usable_status(directory, plain)
+    run = locate(cfg)
+    check_nodes(run.cfg.run.nodes)
+    status = usable_status(run.directory, run.plain)
     if status is None or status["status"] not in FINISHED:
-        if needs_processes(plain["run"]):
-            _train_in_processes(cfg, plain, data.fingerprint, directory)
+        if needs_processes(run.plain["run"]):
+            _train_in_processes(cfg, run)
         else:
-            _train_and_record(cfg, plain, data, directory)
-    if not is_main(plain["run"]):
+            _train_and_record(run)
+    if not is_main(run.plain["run"]):
         return None
-    status = read_status(directory)
-    assert status, f"{directory} has no status after its run"
-    if not plain["run"]["study"]:
-        print(summary_line(directory.name, status), flush=True)
-    metric = plain["study"]["validation_metric"]
+    status = read_status(run.directory)
+    assert status, f"{run.directory} has no status after its run"
+    if not run.cfg.run.study:
+        print(summary_line(run.directory.name, status), flush=True)
+    metric = run.cfg.study.validation_metric
     value: float | None = status["metrics"].get(metric)
-    return value if status["status"] == "complete" else worst(plain["task"], metric)
+    return value if status["status"] == "complete" else worst(run.cfg.task, metric)
 
 
-def locate(cfg: DictConfig) -> tuple[dict[str, Any], Any, Path]:
-    """The resolved config, its data (downloaded if necessary), and the run's directory."""
+def locate(cfg: DictConfig) -> Run:
+    """The run of a composed config. Opens its data; raises ConfigError or DataError."""
     plain = resolved(cfg)
     check_whole(plain)
     data = opened(plain)
-    return plain, data, directory_of(plain, data.fingerprint)
+    return Run(typed(cfg), plain, data, directory_of(plain, data.fingerprint))
 
 
 def check_whole(plain: Mapping[str, Any]) -> None:
@@ -130,8 +145,7 @@ def check_whole(plain: Mapping[str, Any]) -> None:
 def opened(plain: Mapping[str, Any]) -> Any:
     """What ``data.access`` gives for a resolved config, once the instruction set is pinned: it may load PyTorch."""
     pin_instruction_set(plain["train"]["instruction_set"])
-    module, _, function = plain["data"]["access"].rpartition(".")
-    access = getattr(importlib.import_module(module), function)
+    access = get_method(plain["data"]["access"])
     try:
         with without_network(plain, cache_of(plain)):
             return access(plain["data"], cache_of(plain))
@@ -220,40 +234,44 @@ def words_of_its_own(directory: Path) -> Iterator[None]:
             raise
 
 
-def _train_in_processes(cfg: DictConfig, plain: dict[str, Any], fingerprint: str, directory: Path) -> None:
+def _train_in_processes(cfg: DictConfig, run: Run) -> None:
     """``_train_and_record`` in several processes; the failure of any of them is recorded too."""
     try:
         stopped = run_processes(_take_part, cfg)
     except SuiteError as error:
-        if is_main(plain["run"]):
-            with RunRecord(directory, sources_digest(plain), result_config(plain, fingerprint)) as record:
+        if is_main(run.plain["run"]):
+            with _record_of(run) as record:
                 if not record.finished:
-                    record.set_status("failed", metrics=last_values(directory), reason=str(error))
+                    record.set_status("failed", metrics=last_values(run.directory), reason=str(error))
         raise
-    status = read_status(directory)
-    if stopped and is_main(plain["run"]) and not (status and status["status"] in FINISHED):
+    status = read_status(run.directory)
+    if stopped and is_main(run.plain["run"]) and not (status and status["status"] in FINISHED):
         sys.exit(EXIT_CODE)
 
 
 def _take_part(cfg: DictConfig) -> None:
     """What each of these processes does."""
-    plain, data, directory = locate(cfg)
+    run = locate(cfg)
     try:
-        _train_and_record(cfg, plain, data, directory)
+        _train_and_record(run)
     except HydraException as error:
         raise ConfigError(explained(error)) from error
 
 
-def _train_and_record(cfg: DictConfig, plain: dict[str, Any], data: Any, directory: Path) -> None:
+def _record_of(run: Run) -> RunRecord:
+    return RunRecord(run.directory, sources_digest(run.plain), result_config(run.plain, run.data.fingerprint))
+
+
+def _train_and_record(run: Run) -> None:
     """Train, and record the outcome, whatever it is, in status.json and in W&B."""
     from experiments.harness.divergence import Diverged
     from experiments.harness.train import train
 
-    digest, record = sources_digest(plain), None
+    plain, directory, record = run.plain, run.directory, None
     with ExitStack() as stack:
         stack.enter_context(without_network(plain, cache_of(plain)))
         if is_main(plain["run"]):
-            record = stack.enter_context(RunRecord(directory, digest, result_config(plain, data.fingerprint)))
+            record = stack.enter_context(_record_of(run))
         if record and record.finished:
             if is_launched():
                 sys.exit(EXIT_CODE)  # ends the other processes too, which wait for this one
@@ -269,7 +287,7 @@ def _train_and_record(cfg: DictConfig, plain: dict[str, Any], data: Any, directo
                 tracker.finish(status, metrics)
 
         try:
-            train(cast(Config, cfg), data, directory, digest, record, tracker)
+            train(run.cfg, run.data, directory, sources_digest(plain), record, tracker)
         except Diverged as divergence:
             finish("diverged", step=divergence.step, reason=str(divergence))
         except (SystemExit, KeyboardInterrupt):  # asked to stop

@@ -12,11 +12,11 @@ import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from omegaconf import DictConfig
 
-from experiments.harness.config import Config, composed, resolved
+from experiments.harness.config import composed, resolved
 from experiments.harness.entry import cache_of, locate, one_sentence
 from experiments.harness.errors import DataError
 from experiments.harness.offline import FETCHES_ALL, HUB, is_offline, keep_hub_files_in
@@ -47,7 +47,7 @@ def fetch(cfg: DictConfig) -> Fetched:
     cache_dir = cache_of(plain)
     os.environ[FETCHES_ALL] = "1"
     keep_hub_files_in(cache_dir)
-    data = locate(cfg)[1]
+    data = locate(cfg).data
     undecoded = [place for place in _mappings(plain["data"]) if "kind" in place and "decode" not in place]
     tables = [f"datasets--{place['repo']}" for place in undecoded if place["kind"] == "hub" and "repo" in place]
     models = [f"models--{repo}" for repo in _fetched_models(plain)]
@@ -64,15 +64,15 @@ def compute_features(cfg: DictConfig) -> bool:
     """Have the task compute and cache what its runs share, if this machine has the device that they will use: features
     computed on another device differ in their bits and have another name. Returns whether it did.
     """
-    data = locate(cfg)[1]
+    run = locate(cfg)
     import torch
 
     from experiments.harness.process import make_accelerator
 
     if cfg.run.device != "cpu" and not torch.cuda.is_available():
         return False
-    make_accelerator(cast(Config, cfg))  # sets the thread count and the like, which affect features
-    importlib.import_module(f"{task_package(cfg.task)}.task").build(cfg, data)
+    make_accelerator(run.cfg)  # sets the thread count and the like, which affect features
+    importlib.import_module(f"{task_package(cfg.task)}.task").build(run.cfg, run.data)
     return True
 
 

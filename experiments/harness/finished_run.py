@@ -8,33 +8,33 @@ from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from experiments.harness.checkpoint import load_checkpoint
 from experiments.harness.config import result_config
 from experiments.harness.damage import find_damage
-from experiments.harness.entry import locate
+from experiments.harness.entry import Run, locate
 from experiments.harness.errors import RunError, SuiteError
 from experiments.harness.provenance import ROOT
 from experiments.harness.record import FINISHED, read_status
 
 
-def data_and_checkpoint(directory: Path, cfg: Any, same: Iterable[str]) -> tuple[Any, dict[str, Any]]:
-    """The data of the composed ``cfg``, and the last checkpoint of the run in ``directory``.
+def run_and_checkpoint(directory: Path, cfg: DictConfig, same: Iterable[str]) -> tuple[Run, dict[str, Any]]:
+    """The config and data that ``cfg`` describes, and the last checkpoint of the run in ``directory``.
 
     Raises RunError if there is no such run, if it differs from ``cfg`` in a group named in ``same``, or if it has no
     checkpoint.
     """
     if not (directory / "config.yaml").exists():
         raise RunError(f"There is no run in {directory}.")
-    plain, data, _ = locate(cfg)
+    run = locate(cfg)
     recorded = OmegaConf.to_container(OmegaConf.load(directory / "config.yaml"))
-    ours = result_config(plain, data.fingerprint)
+    ours = result_config(run.plain, run.data.fingerprint)
     assert isinstance(recorded, dict)
     for key in same:
         if recorded[key] != ours[key]:
             raise RunError(
-                f"The run {directory} has a different {key} than experiment={plain['experiment']}: name its own "
+                f"The run {directory} has a different {key} than experiment={run.cfg.experiment}: name its own "
                 "experiment."
             )
     status = read_status(directory)
@@ -43,7 +43,7 @@ def data_and_checkpoint(directory: Path, cfg: Any, same: Iterable[str]) -> tuple
     saved = load_checkpoint(directory)
     if saved is None:
         raise RunError(f"The run {directory} has no checkpoint to draw from: run it again.")
-    return data, saved
+    return run, saved
 
 
 def draw(task: str, write: Callable[[Path, Any], Path], arguments: list[str]) -> None:

@@ -23,7 +23,7 @@ from rich.table import Table
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from experiments.harness.config import check, composed, configs_of, processes_on_node, resolved, runs_a_replicate
+from experiments.harness.config import check, composed, configs_of, processes_on_node, resolved, runs_a_replicate, typed
 from experiments.harness.errors import ConfigError, SuiteError
 from experiments.harness.explained import cells, explained
 from experiments.harness.metric import find, metrics_of
@@ -84,10 +84,11 @@ def plan(task: str, overrides: list[str]) -> Plan:
     contestants = {name: composed(task, [*overrides, f"optimizer={name}"]) for name in ("lion", cfg.study.reference)}
     for contestant in contestants.values():
         check(resolved(contestant))
-    model = meta.meta_model(cfg)
+    own = typed(cfg)
+    model = meta.meta_model(own)
     samples = 2  # batch norm needs more than one
-    flops, activation_bytes = one_pass(model, lambda: meta.meta_output(model, cfg, samples))
-    epoch = meta.samples_per_epoch(cfg)
+    flops, activation_bytes = one_pass(model, lambda: meta.meta_output(model, own, samples))
+    epoch = meta.samples_per_epoch(own)
     return Plan(
         model=str(cfg.model.get("model_name") or cfg.model.get("_target_") or type(model).__name__),
         parameters=sum(parameter.numel() for parameter in model.parameters()),

@@ -15,11 +15,11 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from hydra.utils import get_method
 
 from experiments.harness.errors import DataError
 from experiments.harness.offline import NotFetched, is_offline
@@ -263,8 +263,7 @@ def _others_of_its_task(data: Mapping[str, Any]) -> list[str]:
 
 
 def _decode(place: Mapping[str, Any], work_dir: Path) -> dict[str, np.ndarray]:
-    module, _, function = place["decode"].rpartition(".")
-    decode = getattr(import_module(module), function)
+    decode = get_method(place["decode"])
     arrays: dict[str, np.ndarray] = decode(fetch(place, work_dir), **place.get("options", {}))
     return arrays
 

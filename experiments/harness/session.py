@@ -4,11 +4,10 @@ import importlib
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from accelerate import Accelerator
-from omegaconf import OmegaConf
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
@@ -85,7 +84,8 @@ def set_up(cfg: Config, data: Any, directory: Path, record: RunRecord | None, tr
     seed_generators(derive_seed(cfg.seed, "init"))
     bare_model = task.model()
     scale_initial_weights(bare_model, cfg.train.init_scale)
-    name = cfg.model.get("model_name") or type(bare_model).__name__
+    described: Any = cfg.model  # a dict, unless the task describes its models by a dataclass
+    name = (isinstance(described, dict) and described.get("model_name")) or type(bare_model).__name__
     model = prepare(bare_model, accelerator, cfg.run.shards)
     optimizer = build_optimizer(bare_model, cfg.optimizer)
     ema = AveragedModel(bare_model) if cfg.train.ema_decay is not None else None
@@ -98,11 +98,10 @@ def set_up(cfg: Config, data: Any, directory: Path, record: RunRecord | None, tr
         if device.type == "cuda":
             record.add_environment("hardware", gpu=torch.cuda.get_device_name(device), gpu_count=processes)
 
-    typed = cast(Config, OmegaConf.to_object(cfg))  # a look-up takes OmegaConf 25 us, and every step has 27
-    dataset = MicroBatches(task.batch, task.num_train, cfg.seed, typed.train)
+    dataset = MicroBatches(task.batch, task.num_train, cfg.seed, cfg.train)
     statistics = SharedStatistics(bare_model, accelerator)
     return Session(
-        typed, directory, record, tracker, accelerator, task, dataset, mine, bare_model, model, optimizer, ema, state,
+        cfg, directory, record, tracker, accelerator, task, dataset, mine, bare_model, model, optimizer, ema, state,
         statistics,
     )  # fmt: skip
 

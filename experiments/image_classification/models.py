@@ -5,30 +5,31 @@ from typing import Any
 
 import torch
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from experiments.harness.averages import evaluated_weights
 from experiments.harness.checkpoint import load_checkpoint
 from experiments.harness.errors import RunError
 from experiments.harness.initial_scale import mark_pretrained
+from experiments.image_classification.config import ImageClassificationConfig
 
 
-def meta_model(cfg: DictConfig) -> nn.Module:
+def meta_model(cfg: ImageClassificationConfig) -> nn.Module:
     """The model on the device ``meta``."""
     with torch.device("meta"):
         model: nn.Module = instantiate(cfg.model, _convert_="all")
     return model
 
 
-def meta_output(model: nn.Module, cfg: DictConfig, samples: int) -> Tensor:
+def meta_output(model: nn.Module, cfg: ImageClassificationConfig, samples: int) -> Tensor:
     """The model's logits for this many images."""
     size = cfg.data.image_size
     logits: Tensor = model(torch.empty(samples, cfg.data.channels, size, size, device="meta"))
     return logits
 
 
-def samples_per_epoch(cfg: DictConfig) -> int | None:
+def samples_per_epoch(cfg: ImageClassificationConfig) -> int | None:
     """The number of training images."""
     images: int | None = cfg.data.train_images
     return images

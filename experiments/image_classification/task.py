@@ -3,13 +3,12 @@
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from hydra.utils import instantiate
-from omegaconf import DictConfig
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
@@ -74,9 +73,7 @@ class ImageClassification:
         check_classes(labels, cfg.data.num_classes, cfg.data.name)
         size = f"{cfg.data.channels} channels (data.channels) and {cfg.data.image_size} pixels (data.image_size)"
         with refused_as(f"The model cannot take images of {size}"):
-            meta_output(
-                meta_model(cast(DictConfig, cfg)), cast(DictConfig, cfg), 2
-            )  # of one, batch norm has no variance
+            meta_output(meta_model(cfg), cfg, 2)  # of one, batch norm has no variance
         if {len(cfg.data.mean), len(cfg.data.std)} != {cfg.data.channels} or not min(cfg.data.std) > 0:
             raise ConfigError(
                 f"data.mean={cfg.data.mean} and data.std={cfg.data.std} must be {cfg.data.channels} numbers each "

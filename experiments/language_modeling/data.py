@@ -12,11 +12,11 @@ import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from hydra.utils import get_method
 
 from experiments.harness.errors import ConfigError, DataError
 from experiments.harness.places import describe, fetch
@@ -142,8 +142,7 @@ def _make(data: Mapping[str, Any], directory: Path, place: Mapping[str, Any]) ->
 
 
 def _corpus(data: Mapping[str, Any], place: Mapping[str, Any], fetched: Path) -> Corpus:
-    module, _, function = place["decode"].rpartition(".")
-    decode = getattr(import_module(module), function)
+    decode = get_method(place["decode"])
     # Files on the hub are streamed by address; places.fetch would download them.
     hub = place["kind"] == "hub"
     root = f"hf://datasets/{place['repo']}@{place['revision']}" if hub else str(fetch(place, fetched))

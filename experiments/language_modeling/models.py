@@ -5,11 +5,9 @@ GPT-2's, with tied embeddings, learned positions and 32 000 tokens, has the para
 """
 
 from importlib import import_module
-from typing import cast
 
 import torch
 from hydra.utils import instantiate
-from omegaconf import DictConfig
 from torch import Tensor, nn
 from transformers import AttentionInterface, BertConfig, BertForMaskedLM, GPT2Config, GPT2LMHeadModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
@@ -95,17 +93,17 @@ def build_model(cfg: LanguageModelingConfig) -> nn.Module:
     return model
 
 
-def meta_model(cfg: DictConfig) -> nn.Module:
+def meta_model(cfg: LanguageModelingConfig) -> nn.Module:
     """The model on the device ``meta``."""
     with torch.device("meta"):
-        return build_model(cast(LanguageModelingConfig, cfg))
+        return build_model(cfg)
 
 
-def meta_output(model: nn.Module, cfg: DictConfig, samples: int) -> Tensor:
+def meta_output(model: nn.Module, cfg: LanguageModelingConfig, samples: int) -> Tensor:
     """The model's logits for this many sequences."""
     logits: Tensor = model(torch.zeros(samples, cfg.context_length, dtype=torch.int64, device="meta")).logits
     return logits
 
 
-def samples_per_epoch(cfg: DictConfig) -> None:
+def samples_per_epoch(cfg: LanguageModelingConfig) -> None:
     """None: the number of sequences is known only once the texts are packed."""

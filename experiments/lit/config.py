@@ -85,6 +85,10 @@ class TwoTowersConfig:
     chunk_size: int | None = None
     """pairs whose activations are in memory at a time; the gradient is still that of the whole batch"""
 
+    def tower(self, name: str) -> TowerConfig:
+        """The tower "image" or "text"."""
+        return {"image": self.image, "text": self.text}[name]
+
 
 @dataclass
 class LitConfig(Config):

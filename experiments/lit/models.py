@@ -4,8 +4,9 @@ tower's inputs, and the contrastive loss.
 
 import math
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,7 +14,6 @@ import torch.distributed as dist
 import torch.distributed.nn as differentiable
 import torch.nn.functional as F
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from torchvision.transforms import InterpolationMode, v2
@@ -112,7 +112,7 @@ def build_two_towers(cfg: TwoTowersConfig, weights: Mapping[str, Weights], cache
 
 def build_locked_tower(cfg: TwoTowersConfig, name: str, weights: Weights) -> nn.Module:
     """The locked part of the tower ``name``, from pixels or tokens, in eval mode."""
-    module = build_locked(cfg[name].locked, weights)  # type: ignore[index]  # a DictConfig at run time
+    module = build_locked(cfg.tower(name).locked, weights)
     return nn.Sequential(*([_normalize(cfg)] if name == "image" else []), module).eval()
 
 
@@ -178,13 +178,13 @@ def check_batch(batch_size: int, micro_batch_size: int) -> None:
         )
 
 
-def meta_model(cfg: DictConfig) -> nn.Module:
+def meta_model(cfg: LitConfig) -> nn.Module:
     """The two towers on the device ``meta``, without the locked parts whose outputs a run computes once."""
     with torch.device("meta"):
         return build_two_towers(_without_weights(cfg).model, {}, computed_once(cfg))
 
 
-def meta_output(model: nn.Module, cfg: DictConfig, samples: int) -> Tensor:
+def meta_output(model: nn.Module, cfg: LitConfig, samples: int) -> Tensor:
     """The embeddings of this many pairs, without the loss and without what a run computes only once."""
     assert isinstance(model, TwoTowers)
     towers, size, length = cfg.model, cfg.model.image_size, cfg.model.context_length
@@ -199,20 +199,20 @@ def meta_output(model: nn.Module, cfg: DictConfig, samples: int) -> Tensor:
     return images.sum() + texts.sum()
 
 
-def samples_per_epoch(cfg: DictConfig) -> None:
+def samples_per_epoch(cfg: LitConfig) -> None:
     """None: the number of pairs is known only once the data are opened."""
 
 
-def computed_once(cfg: LitConfig | DictConfig) -> dict[str, bool]:
+def computed_once(cfg: LitConfig) -> dict[str, bool]:
     """Whether a tower's locked part is outside the model, because its outputs are computed once. With random crops in
     training, a locked image tower has to process every crop.
     """
     return {"image": bool(cfg.model.image.locked) and cfg.data.crop_area is None, "text": bool(cfg.model.text.locked)}
 
 
-def _without_weights(cfg: DictConfig) -> LitConfig:
-    own: Any = OmegaConf.create(OmegaConf.to_container(cfg, resolve=True))
+def _without_weights(cfg: LitConfig) -> LitConfig:
+    own = deepcopy(cfg)
     for tower in (own.model.image, own.model.text):
         if tower.locked and "pretrained" in tower.locked:
-            tower.locked.pretrained = False
-    return cast(LitConfig, own)
+            tower.locked["pretrained"] = False
+    return own

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import torch
 from hydra.utils import get_method
-from omegaconf import OmegaConf
 from torch import Tensor, nn
 from torchvision.transforms import InterpolationMode, v2
 
@@ -159,9 +158,9 @@ class Lit:
         return "calibrated_loss", calibrated_losses(sums["nats_each"], sums["val_nats"])
 
     def _locked_part(self, name: str) -> LockedPart:
-        cfg, tower = self._cfg.model, self._cfg.model[name]  # type: ignore[index]  # a DictConfig at run time
+        cfg, tower = self._cfg.model, self._cfg.model.tower(name)
         opened = self._sets.weights.get(name)
-        depends_on = [OmegaConf.to_container(tower.locked), opened and opened.fingerprint]
+        depends_on = [tower.locked, opened and opened.fingerprint]
         if name == "image":
             depends_on += [cfg.image_size, *cfg.pixel_mean, *cfg.pixel_std]
         on_gpu = torch.cuda.is_available() and self._cfg.run.device != "cpu"
@@ -213,7 +212,7 @@ class Lit:
         return {"train": both.chosen(train), "val": both.chosen(val)}
 
     def _zero_shot_inputs(self, name: str) -> dict[str, ZeroShotInputs]:
-        data: Any = self._cfg.data.zero_shot[name]
+        val_size = self._cfg.data.zero_shot[name]["val_size"]
         names = class_names(name)
         texts = prompts(names, templates(self._cfg.data.templates))
         prompt_inputs = self._text_inputs(texts)
@@ -225,7 +224,7 @@ class Lit:
                 len(texts),
                 len(names),
             )
-            for split, labelled in labelled_splits(self._sets.zero_shot[name], data.val_size).items()
+            for split, labelled in labelled_splits(self._sets.zero_shot[name], val_size).items()
         }
 
 

@@ -61,13 +61,13 @@ def verify(path: Path, run_id: str, folder: Path) -> str:
     if differences := other_arithmetic(replicate.environment, environment_here(config)):
         print(f"{run_id}: {'; '.join(differences)}", flush=True)
     try:
-        _, data, again = locate(config)
-        if data.fingerprint != recorded.settings["data"]["fingerprint"]:
-            raise Different(f"the data here are different, with the fingerprint {data.fingerprint}")
+        run = locate(config)
+        if run.data.fingerprint != recorded.settings["data"]["fingerprint"]:
+            raise Different(f"the data here are different, with the fingerprint {run.data.fingerprint}")
         execute(config)
     except SuiteError as error:
         raise Different(f"cannot be rerun: {error}") from error
-    status, rows = read_status(again), read_metrics(again)
+    status, rows = read_status(run.directory), read_metrics(run.directory)
     assert status
     if (status["status"] == "diverged") != recorded.diverged:
         raise Different(f"is {status['status']}, recorded {'diverged' if recorded.diverged else 'complete'}")

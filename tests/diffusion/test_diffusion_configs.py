@@ -7,13 +7,11 @@ import torch
 from omegaconf import OmegaConf
 
 from experiments.diffusion.models import meta_model, meta_output
-from experiments.diffusion.task import build
-from experiments.harness.config import check, resolved, result_config
-from experiments.harness.entry import locate
+from experiments.harness.config import check, resolved, result_config, typed
 from experiments.harness.errors import ConfigError, SuiteError
 from experiments.harness.provenance import ROOT
 from experiments.study.paper import paper_cell
-from tests.conftest import MakeConfig
+from tests.conftest import MakeConfig, built
 
 EXPERIMENTS = sorted(path.stem for path in (ROOT / "conf/experiment/diffusion").glob("*.yaml"))
 PAPER = ["imagenet64", "imagenet128", "imagenet256", "imagen_base", "imagen_sr"]
@@ -44,7 +42,7 @@ def test_every_experiment_composes_and_has_settings_for_every_optimizer(
 def test_every_experiment_s_network_gives_an_image(make_plain_diffusion: MakeConfig, name: str) -> None:
     cfg = make_plain_diffusion(scale_of(name), f"experiment=diffusion/{name}")
     size = cfg.data.image_size
-    assert meta_output(meta_model(cfg), cfg, 2).shape == (2, 3, size, size)
+    assert meta_output(meta_model(typed(cfg)), typed(cfg), 2).shape == (2, 3, size, size)
 
 
 def adm_parameters(channels: int, multipliers: list[int], layers: int, image_size: int) -> int:
@@ -99,11 +97,11 @@ def test_the_unets_of_imagenet_have_adm_s_parameters(
     make_plain_diffusion: MakeConfig, size: int, channels: int, multipliers: list[int], layers: int, published: int
 ) -> None:
     cfg = make_plain_diffusion("scale=paper", f"experiment=diffusion/imagenet{size}")
-    ours = parameters(meta_model(cfg))
+    ours = parameters(meta_model(typed(cfg)))
     assert round(ours / 1e6) == published
     cfg.model.out_channels = 6
-    assert parameters(meta_model(cfg)) == adm_parameters(channels, multipliers, layers, size)
-    assert parameters(meta_model(cfg)) - ours == 3 * (9 * channels + 1)
+    assert parameters(meta_model(typed(cfg))) == adm_parameters(channels, multipliers, layers, size)
+    assert parameters(meta_model(typed(cfg))) - ours == 3 * (9 * channels + 1)
 
 
 @pytest.mark.parametrize(
@@ -114,7 +112,7 @@ def test_the_other_networks_have_the_sizes_that_their_configs_say(
     make_plain_diffusion: MakeConfig, name: str, millions: float
 ) -> None:
     cfg = make_plain_diffusion(scale_of(name), f"experiment=diffusion/{name}")
-    assert parameters(meta_model(cfg)) / 1e6 == pytest.approx(millions, abs=0.06)
+    assert parameters(meta_model(typed(cfg))) / 1e6 == pytest.approx(millions, abs=0.06)
 
 
 @pytest.mark.parametrize("name", PAPER)
@@ -156,11 +154,11 @@ def test_settings_that_cannot_work_are_refused_at_once(
 ) -> None:
     cfg = make_diffusion(*overrides)
     with pytest.raises(SuiteError, match=message):
-        build(cfg, locate(cfg)[1])
+        built(cfg)
 
 
 @pytest.mark.parametrize("size", [12, 16, 20, 0, -4, 5])
 def test_a_small_image_that_would_show_the_target_is_refused(make_text_to_image: MakeConfig, size: int) -> None:
     cfg = make_text_to_image("experiment=diffusion/smoke_sr", f"data.low_resolution={size}")
     with pytest.raises(ConfigError, match=f"data.low_resolution={size} must divide data.image_size=16 and be smaller"):
-        build(cfg, locate(cfg)[1])
+        built(cfg)

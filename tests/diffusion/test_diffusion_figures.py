@@ -55,7 +55,7 @@ def test_runs_stand_side_by_side_and_the_strip_ends_with_the_samples(
     for optimizer in ("lion", "adamw"):
         cfg = make_diffusion(f"optimizer={optimizer}")
         execute(cfg)
-        runs.append(locate(cfg)[2])
+        runs.append(locate(cfg).directory)
     rows = read_metrics(runs[0])
     assert sampled_steps(rows) == [3, 6]
     figure = sample_sheets({run.name: run / "samples.png" for run in runs}, [3, 6])
@@ -83,7 +83,7 @@ def test_a_strip_of_another_model_is_refused(make_diffusion: MakeConfig) -> None
     cfg = make_diffusion("test=false")
     execute(cfg)
     with pytest.raises(RunError, match="has a different model than experiment=diffusion/smoke"):
-        write_strip(locate(cfg)[2], make_diffusion("model.layers_per_block=2"))
+        write_strip(locate(cfg).directory, make_diffusion("model.layers_per_block=2"))
 
 
 def test_a_run_without_images_is_refused(tmp_path: Path) -> None:

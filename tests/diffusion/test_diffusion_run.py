@@ -9,10 +9,9 @@ from PIL import Image
 
 from experiments.diffusion.feature_nets import FeatureNet
 from experiments.diffusion.sampler import start_noise
-from experiments.diffusion.task import build
 from experiments.harness.entry import execute, locate
 from experiments.harness.errors import ConfigError, DataError
-from tests.conftest import MakeConfig, rows
+from tests.conftest import MakeConfig, built, rows
 
 DISTANCES = ("fd_efficientnet_lite0", "kid_efficientnet_lite0")
 
@@ -21,7 +20,7 @@ DISTANCES = ("fd_efficientnet_lite0", "kid_efficientnet_lite0")
 def test_a_run_ends_with_every_metric(make_diffusion: MakeConfig, optimizer: str) -> None:
     cfg = make_diffusion(f"optimizer={optimizer}")
     value = execute(cfg)
-    directory = locate(cfg)[2]
+    directory = locate(cfg).directory
     last = {key: value for row in rows(directory) for key, value in row.items()}
     assert value == last["val/loss"]
     assert math.isfinite(last["test/loss"])
@@ -40,7 +39,7 @@ def test_text_to_image_and_super_resolution_end_with_every_metric(make_text_to_i
     for experiment in ("smoke_text", "smoke_sr"):
         cfg = make_text_to_image(f"experiment=diffusion/{experiment}")
         execute(cfg)
-        last = {key: value for row in rows(locate(cfg)[2]) for key, value in row.items()}
+        last = {key: value for row in rows(locate(cfg).directory) for key, value in row.items()}
         assert all(math.isfinite(last[f"samples/{distance}"]) for distance in DISTANCES)
         assert math.isfinite(last["test/loss"])
 
@@ -48,14 +47,14 @@ def test_text_to_image_and_super_resolution_end_with_every_metric(make_text_to_i
 def test_tuning_trials_generate_nothing(make_diffusion: MakeConfig) -> None:
     cfg = make_diffusion("test=false")
     execute(cfg)
-    assert not any(key.startswith("samples/") for row in rows(locate(cfg)[2]) for key in row)
-    assert not (locate(cfg)[2] / "samples.png").exists()
+    assert not any(key.startswith("samples/") for row in rows(locate(cfg).directory) for key in row)
+    assert not (locate(cfg).directory / "samples.png").exists()
 
 
 def test_training_finds_some_of_the_noise(make_diffusion: MakeConfig) -> None:
     cfg = make_diffusion("optimizer=adamw", "test=false", "train.steps=60", "train.evaluate_every=30")
     execute(cfg)
-    losses = [row["val/loss"] for row in rows(locate(cfg)[2]) if "val/loss" in row]
+    losses = [row["val/loss"] for row in rows(locate(cfg).directory) if "val/loss" in row]
     assert losses[1] < losses[0] < 1
     assert losses[1] < 0.25
 
@@ -65,7 +64,7 @@ def test_all_optimizers_see_the_same_noise(make_diffusion: MakeConfig) -> None:
     for optimizer in ("lion", "adamw"):
         cfg = make_diffusion(f"optimizer={optimizer}", "test=false", "train.log_every=1")
         execute(cfg)
-        first.append(next(row for row in rows(locate(cfg)[2]) if "train/loss" in row))
+        first.append(next(row for row in rows(locate(cfg).directory) if "train/loss" in row))
     # the first loss and gradient come before the update
     assert first[0]["train/loss"] == first[1]["train/loss"]
     assert first[0]["train/grad_norm"] == first[1]["train/grad_norm"]
@@ -73,7 +72,7 @@ def test_all_optimizers_see_the_same_noise(make_diffusion: MakeConfig) -> None:
 
 def test_a_sample_depends_on_its_number_alone(make_diffusion: MakeConfig) -> None:
     cfg = make_diffusion("sampling.sampler=ddpm")
-    task = build(cfg, locate(cfg)[1])
+    task = built(cfg)
     torch.manual_seed(0)
     model = task.model().eval()
     with torch.no_grad():
@@ -88,7 +87,7 @@ def test_a_sample_depends_on_its_number_alone(make_diffusion: MakeConfig) -> Non
 
 def test_sums_over_processes_are_the_sums_of_one(make_diffusion: MakeConfig) -> None:
     cfg = make_diffusion()
-    task = build(cfg, locate(cfg)[1])
+    task = built(cfg)
     torch.manual_seed(0)
     model = task.model().eval()
     for split in ("val", "samples"):
@@ -104,7 +103,7 @@ def test_real_images_in_the_place_of_generated_ones_get_the_floor(
     make_diffusion: MakeConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cfg = make_diffusion("sampling.batch_size=16")
-    task = build(cfg, locate(cfg)[1])
+    task = built(cfg)
     monkeypatch.setattr(task, "_generate", lambda model, numbers: task._pixels("test", np.array(numbers)))
     with torch.no_grad():
         sums = task.evaluate(task.model().eval(), "samples", 0, 1)
@@ -116,13 +115,13 @@ def test_real_images_in_the_place_of_generated_ones_get_the_floor(
 def test_the_train_split_is_evaluated_for_flatness(make_diffusion: MakeConfig) -> None:
     cfg = make_diffusion("flatness.draws=1", "flatness.std=0.1", "flatness.samples=20")
     execute(cfg)
-    assert "flatness/perturbed_loss" in rows(locate(cfg)[2])[-1]
+    assert "flatness/perturbed_loss" in rows(locate(cfg).directory)[-1]
 
 
 def test_reference_features_are_computed_once(make_diffusion: MakeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     def distances(*overrides: str) -> None:
         cfg = make_diffusion(*overrides)
-        build(cfg, locate(cfg)[1])._generated(torch.device("cpu"))
+        built(cfg)._generated(torch.device("cpu"))
 
     distances()
     monkeypatch.setattr(FeatureNet, "features", None)
@@ -170,7 +169,7 @@ def test_without_inception_a_sentence_says_so_and_the_other_distances_are_report
     assert (
         capsys.readouterr().out.count("FID is left out: its Inception weights are not at /nowhere/inception.pth.") == 1
     )
-    last = rows(locate(cfg)[2])[-2]
+    last = rows(locate(cfg).directory)[-2]
     assert "samples/fid" not in last
     assert math.isfinite(last["samples/fd_efficientnet_lite0"])
 
@@ -184,6 +183,6 @@ def test_other_weights_under_the_name_of_inception_are_refused(make_diffusion: M
 
 def test_more_processes_than_batches_are_refused(make_diffusion: MakeConfig) -> None:
     cfg = make_diffusion()
-    task = build(cfg, locate(cfg)[1])
+    task = built(cfg)
     with pytest.raises(ConfigError, match=r"makes 2 batches, too few for 3 processes"):
         task.evaluate(task.model(), "samples", 0, 3)

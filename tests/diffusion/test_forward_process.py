@@ -9,8 +9,9 @@ import torch
 from experiments.diffusion.config import NoiseConfig
 from experiments.diffusion.forward_process import ForwardProcess, low_resolution
 from experiments.diffusion.task import build
+from experiments.harness.config import typed
 from experiments.harness.entry import locate
-from tests.conftest import MakeConfig
+from tests.conftest import MakeConfig, built
 
 
 @pytest.mark.parametrize("schedule", ["linear", "squaredcos_cap_v2"])
@@ -61,7 +62,7 @@ def test_evaluated_timesteps_are_evenly_spread_and_the_same_for_every_run(make_d
     found = []
     for seed in (0, 1):
         cfg = make_diffusion(f"seed={seed}")
-        found.append(build(cfg, locate(cfg)[1])._timesteps("val"))
+        found.append(built(cfg)._timesteps("val"))
     assert np.array_equal(found[0], found[1])
     assert np.diff(np.sort(found[0])).max() <= math.ceil(1000 / 32)
     assert abs(found[0].mean() - 499.5) < 10
@@ -70,8 +71,8 @@ def test_evaluated_timesteps_are_evenly_spread_and_the_same_for_every_run(make_d
 
 def test_flips_come_from_the_seed_and_pixels_are_area_averages(make_diffusion: MakeConfig) -> None:
     cfg = make_diffusion()
-    data = locate(cfg)[1]
-    task = build(cfg, data)
+    data = locate(cfg).data
+    task = build(typed(cfg), data)
     indices = np.arange(4)
     plain, flipped = (task.batch(indices, [seed] * 4)["images"] for seed in (2, 3))
     assert torch.equal(plain.flip(3), flipped)

@@ -12,11 +12,9 @@ from PIL import Image
 from experiments.data.stored import open_stored
 from experiments.diffusion.conditions import ClassConditions
 from experiments.diffusion.data import captioned_splits, centre, labelled_splits
-from experiments.diffusion.task import build
-from experiments.harness.entry import locate
 from experiments.harness.errors import DataError
 from experiments.harness.prepared_data import PreparedData
-from tests.conftest import MakeConfig
+from tests.conftest import MakeConfig, built
 from tests.image_classification.small_imagenet import encoded, photo, write_parquet
 
 
@@ -124,7 +122,7 @@ def test_samples_are_of_classes_that_stand_for_all(classes: int, count: int, bat
 
 def test_no_text_and_padding_do_not_reach_the_network(make_text_to_image: MakeConfig) -> None:
     cfg = make_text_to_image("data.image_size=16")
-    task = build(cfg, locate(cfg)[1])
+    task = built(cfg)
     torch.manual_seed(0)
     model = task.model().eval()
     batch = task.batch(np.arange(2), [0, 0])
@@ -148,7 +146,7 @@ def test_the_text_encoder_is_the_same_for_every_seed_and_is_not_trained(make_tex
     states = []
     for seed in (0, 1):
         cfg = make_text_to_image(f"seed={seed}")
-        task = build(cfg, locate(cfg)[1])
+        task = built(cfg)
         arguments = task._conditions.arguments(torch.arange(8)[None])
         states.append(arguments["encoder_hidden_states"])
     assert torch.equal(states[0], states[1])

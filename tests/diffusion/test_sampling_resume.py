@@ -45,7 +45,7 @@ def test_only_the_batch_that_was_due_is_generated_again(
         execute(cfg)
     assert len(numbers) == killed_at
     execute(cfg)
-    ours, theirs = locate(cfg)[2], locate(undisturbed)[2]
+    ours, theirs = locate(cfg).directory, locate(undisturbed).directory
     assert rows(ours) == rows(theirs)
     assert (ours / "samples.png").read_bytes() == (theirs / "samples.png").read_bytes()
     assert numbers.count((killed_at - 1) % 8) == 3
@@ -71,7 +71,7 @@ def test_a_run_killed_with_signal_9_while_it_generates_ends_in_the_same_bits(
     process.wait()
     assert list(cache.glob("diffusion-samples-*/batch-000002.npz")), "killed after the evaluation instead of within"
     execute(cfg)
-    ours, theirs = locate(cfg)[2], locate(undisturbed)[2]
+    ours, theirs = locate(cfg).directory, locate(undisturbed).directory
     assert rows(ours) == rows(theirs)
     assert (ours / "samples.png").read_bytes() == (theirs / "samples.png").read_bytes()
 

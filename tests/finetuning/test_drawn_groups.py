@@ -11,9 +11,7 @@ from experiments.data.splits import drawn_groups
 from experiments.finetuning.classification import ClassifiedTexts, TextClassification
 from experiments.finetuning.data import labelled_splits
 from experiments.finetuning.decode import rotten_tomatoes
-from experiments.finetuning.task import build
-from experiments.harness.entry import locate
-from tests.conftest import MakeConfig
+from tests.conftest import MakeConfig, built
 from tests.finetuning.conftest import review_file, reviews
 
 
@@ -53,7 +51,7 @@ def test_texts_of_a_film_have_its_number(tmp_path: Path) -> None:
 
 
 def task_of(cfg: Any) -> TextClassification:
-    task = build(cfg, locate(cfg)[1])
+    task = built(cfg)
     assert isinstance(task, TextClassification)
     return task
 

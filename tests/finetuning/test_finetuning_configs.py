@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 
 from experiments.finetuning.glue import TASKS
 from experiments.finetuning.models import build_classifier, meta_model, meta_output
-from experiments.harness.config import check, resolved, result_config
+from experiments.harness.config import check, resolved, result_config, typed
 from experiments.harness.optimizer import decay_groups
 from experiments.harness.places import check_place
 from experiments.harness.prepared_data import prepare
@@ -148,7 +148,7 @@ def test_what_every_model_gives_can_be_told_without_memory(
     make_plain: MakeConfig, name: str, model: str | None
 ) -> None:
     cfg = composed(make_plain, name, *([f"model={model}"] if model else []))
-    output = meta_output(meta_model(cfg), cfg, 2)
+    output = meta_output(meta_model(typed(cfg)), typed(cfg), 2)
     assert output.device.type == "meta"
     assert output.shape[0] == 2
     assert output.requires_grad

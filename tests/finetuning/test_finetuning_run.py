@@ -15,10 +15,11 @@ from experiments.finetuning.glue import TASKS
 from experiments.finetuning.task import build
 from experiments.finetuning.text_to_text import TextToText
 from experiments.harness import checkpoint
+from experiments.harness.config import typed
 from experiments.harness.entry import execute, locate
 from experiments.harness.errors import ConfigError
 from experiments.pretrained.locked import LockedPart, build_locked
-from tests.conftest import MakeConfig, rows
+from tests.conftest import MakeConfig, built, rows
 
 KINDS = pytest.mark.parametrize("model", ["ft_t5_tiny", "ft_gpt2_tiny"])
 # A locked embedding and a trained layer above it; padding is 0 in and out.
@@ -54,7 +55,7 @@ def test_a_classifiers_run_ends_with_every_metric(
 ) -> None:
     cfg = make_classification(f"optimizer={optimizer}", *locked)
     value = execute(cfg)
-    last = last_values(locate(cfg)[2])
+    last = last_values(locate(cfg).directory)
     assert value == last["val/accuracy"]
     for name in ("loss", "accuracy", "f1"):
         assert math.isfinite(last[f"test/{name}"])
@@ -65,18 +66,18 @@ def test_a_classifier_learns_which_words_decide(make_classification: MakeConfig)
         "optimizer=adamw", "train.steps=80", "train.evaluate_every=80", "optimizer.lr=0.003", "data.num_classes=2"
     )
     execute(cfg)
-    assert last_values(locate(cfg)[2])["test/accuracy"] > 90
+    assert last_values(locate(cfg).directory)["test/accuracy"] > 90
 
 
 def test_locked_outputs_are_computed_once_and_are_those_of_the_locked_part(
     make_classification: MakeConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cfg = make_classification(*LOCKED)
-    data = locate(cfg)[1]
-    build(cfg, data)
+    data = locate(cfg).data
+    build(typed(cfg), data)
     monkeypatch.setattr(LockedPart, "_all", None)
-    task = build(cfg, data)
-    plain = build(make_classification(), data)
+    task = build(typed(cfg), data)
+    plain = build(typed(make_classification()), data)
     assert isinstance(task, TextClassification)
     assert isinstance(plain, TextClassification)
     numbers = np.array([5, 0, 3])
@@ -87,12 +88,12 @@ def test_locked_outputs_are_computed_once_and_are_those_of_the_locked_part(
     assert torch.equal(found, expected[:, : found.shape[1]])
     assert not expected[:, found.shape[1] :].any()
     with pytest.raises(TypeError):
-        build(make_classification(*LOCKED, "model.context_length=12"), data)
+        build(typed(make_classification(*LOCKED, "model.context_length=12")), data)
 
 
 def test_cutting_the_padding_off_changes_nothing(make_classification: MakeConfig) -> None:
     cfg = make_classification(*LOCKED)
-    task = build(cfg, locate(cfg)[1])
+    task = built(cfg)
     assert isinstance(task, TextClassification)
     model = task.model().eval()
     split = task.splits["test"]
@@ -107,7 +108,7 @@ def test_cutting_the_padding_off_changes_nothing(make_classification: MakeConfig
 
 def test_a_classifiers_train_split_is_evaluated_for_flatness(make_classification: MakeConfig) -> None:
     cfg = make_classification("flatness.draws=1", "flatness.std=0.1", "flatness.samples=20")
-    task = build(cfg, locate(cfg)[1])
+    task = built(cfg)
     with torch.no_grad():
         assert task.evaluate(task.model().eval(), "train", 0, 1)["count"] == 20
     with pytest.raises(ConfigError, match=r"flatness\.samples=1000, but there are \d+ to train on"):
@@ -119,7 +120,7 @@ def test_a_classifiers_train_split_is_evaluated_for_flatness(make_classification
 def test_a_run_on_glue_ends_with_every_score(make_glue: MakeConfig, model: str, optimizer: str) -> None:
     cfg = make_glue(f"model={model}", f"optimizer={optimizer}")
     value = execute(cfg)
-    last = last_values(locate(cfg)[2])
+    last = last_values(locate(cfg).directory)
     assert value == last["val/average"]
     scores = [
         *("cola", "sst2", "mrpc_f1", "mrpc_accuracy", "stsb_pearson", "stsb_spearman", "qqp_f1", "qqp_accuracy"),
@@ -143,7 +144,7 @@ def test_a_model_learns_to_answer(make_glue: MakeConfig, model: str) -> None:
         "run.checkpoint_every=100",
     )
     execute(cfg)
-    last = last_values(locate(cfg)[2])
+    last = last_values(locate(cfg).directory)
     assert last["test/invalid_answers"] < 10
     assert last["test/rte"] > 80
 
@@ -151,7 +152,7 @@ def test_a_model_learns_to_answer(make_glue: MakeConfig, model: str) -> None:
 @KINDS
 def test_sums_over_processes_are_the_sums_of_one(make_glue: MakeConfig, model: str) -> None:
     cfg = make_glue(f"model={model}")
-    task = build(cfg, locate(cfg)[1])
+    task = built(cfg)
     torch.manual_seed(0)
     network: Any = task.model().eval()
     with torch.no_grad():
@@ -167,8 +168,8 @@ def test_sums_over_processes_are_the_sums_of_one(make_glue: MakeConfig, model: s
 
 def test_every_training_row_is_a_sample_of_its_own(make_glue: MakeConfig) -> None:
     cfg = make_glue()
-    data = locate(cfg)[1]
-    task = build(cfg, data)
+    data = locate(cfg).data
+    task = build(typed(cfg), data)
     assert isinstance(task, TextToText)
     assert isinstance(data, GlueSet)
     batch = task.batch(np.arange(task.num_train), [0] * task.num_train)
@@ -181,7 +182,7 @@ def test_every_training_row_is_a_sample_of_its_own(make_glue: MakeConfig) -> Non
 
 def test_prompts_that_are_too_long_are_counted_and_keep_their_end(make_glue: MakeConfig) -> None:
     cfg = make_glue("model.context_length=20")
-    task = build(cfg, locate(cfg)[1])
+    task = built(cfg)
     batch = task.batch(np.arange(8), [0] * 8)
     assert batch["prompts"].shape == (8, 20)
     assert (batch["prompts"][:, -1] == 1).all()
@@ -242,7 +243,7 @@ def test_a_resumed_run_has_the_bits_of_one_that_was_not_stopped(
                 with pytest.raises(Killed):
                     execute(cfg)
         execute(cfg)
-        directory = locate(cfg)[2]
+        directory = locate(cfg).directory
         saved = torch.load(max(directory.glob("step-*.pt")), weights_only=True)
         ends.append((rows(directory), saved["model"]))
     assert ends[0][0] == ends[1][0]
@@ -252,7 +253,7 @@ def test_a_resumed_run_has_the_bits_of_one_that_was_not_stopped(
 def test_dropout_is_on_while_training(make_glue: MakeConfig, make_plain: MakeConfig) -> None:
     for model in ("ft_t5_tiny", "ft_gpt2_tiny"):
         cfg = make_glue(f"model={model}")
-        task = build(cfg, locate(cfg)[1])
+        task = built(cfg)
         network = task.model()
         batch = task.batch(np.arange(4), [0] * 4)
         losses = []

@@ -63,6 +63,6 @@ def smoke_run(task: str, optimizer: str, data: list[str], folder: Path) -> list[
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         cfg = compose(task, overrides=overrides)
     execute(cfg)
-    directory = locate(cfg)[2]
+    directory = locate(cfg).directory
     environment = json.loads((directory / "environment.json").read_text())
     return [{"packages": environment["packages"], "arithmetic": environment["arithmetic"]}, *rows(directory)]

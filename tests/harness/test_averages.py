@@ -20,6 +20,7 @@ from experiments.harness.averages import (
     tracked_layers,
 )
 from experiments.harness.batches import sample_indices
+from experiments.harness.config import typed
 from experiments.harness.entry import execute, locate
 from experiments.harness.seeds import derive_seed
 from experiments.image_classification.task import build
@@ -52,9 +53,10 @@ def test_averaged_weights_are_right_as_often_as_with_statistics_of_the_whole_tra
 ) -> None:
     cfg = make_config(*PLAIN, "optimizer=adamw", f"train.ema_decay={decay}", "train.steps=240")
     execute(cfg)
-    _, data, directory = locate(cfg)
+    run = locate(cfg)
+    data, directory = run.data, run.directory
     saved = newest_checkpoint(directory)
-    model = build(cfg, data).model()
+    model = build(typed(cfg), data).model()
     model.load_state_dict(evaluated_weights(saved))
     micro_batches = whole(data, cfg, "train")[0].split(16)
     update_bn([(images, None) for images in micro_batches], model)
@@ -180,8 +182,9 @@ def test_what_is_evaluated_and_saved_is_the_average_of_a_schedule_free_optimizer
 ) -> None:
     cfg = free(make_config, name, *LINEAR, "train.micro_batch_size=32", f"train.ema_decay={ema_decay or 'null'}")
     execute(cfg)
-    _, data, directory = locate(cfg)
-    task = build(cfg, data)
+    run = locate(cfg)
+    data, directory = run.data, run.directory
+    task = build(typed(cfg), data)
 
     # Equations 7 to 9 of the paper, in three sets of weights.
     torch.manual_seed(derive_seed(cfg.seed, "init"))
@@ -220,7 +223,7 @@ def test_neither_checkpoints_nor_a_crash_change_a_run_with_modes(
 ) -> None:
     seldom = free(make_config, name, f"run.runs_dir={tmp_path}/seldom", "run.checkpoint_every=100")
     execute(seldom)
-    expected = rows(locate(seldom)[2])
+    expected = rows(locate(seldom).directory)
 
     cfg = free(make_config, name)
     original, calls = record.RunRecord.append, iter(range(100))
@@ -235,14 +238,15 @@ def test_neither_checkpoints_nor_a_crash_change_a_run_with_modes(
         with pytest.raises(KeyboardInterrupt):
             execute(cfg)
     execute(cfg)
-    assert rows(locate(cfg)[2]) == expected
+    assert rows(locate(cfg).directory) == expected
 
 
 def test_batch_norm_of_an_optimizer_with_modes_has_the_statistics_of_its_average(make_config: MakeConfig) -> None:
     cfg = free(make_config, "ScheduleFree", "train.steps=80")
     execute(cfg)
-    _, data, directory = locate(cfg)
-    model = build(cfg, data).model()
+    run = locate(cfg)
+    data, directory = run.data, run.directory
+    model = build(typed(cfg), data).model()
     model.load_state_dict(newest_checkpoint(directory)["model"])
     update_bn([(part, None) for part in whole(data, cfg, "train")[0].split(16)], model)
     assert rows(directory)[-1]["test/top1"] == pytest.approx(right(model, *whole(data, cfg, "test")), abs=3)

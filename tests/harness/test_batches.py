@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import Dataset
 
 from experiments.harness.batches import MicroBatches, MicroBatchKeys, ShieldedLoader, micro_batch_loader, sample_indices
-from experiments.harness.config import TrainConfig
+from experiments.harness.config import TrainConfig, typed
 from experiments.harness.entry import locate
 from experiments.harness.errors import ConfigError
 from experiments.image_classification.task import build
@@ -39,8 +39,8 @@ def test_another_seed_gives_another_order() -> None:
 @pytest.fixture
 def dataset(make_config: MakeConfig) -> MicroBatches:
     cfg = make_config("data.flip=true")
-    _, data, _ = locate(cfg)
-    task = build(cfg, data)
+    data = locate(cfg).data
+    task = build(typed(cfg), data)
     return MicroBatches(task.batch, task.num_train, seed=5, train=TRAIN)
 
 

@@ -74,7 +74,7 @@ def test_a_checkpoint_of_other_sources_is_not_used(tmp_path: Path, capsys: pytes
 def test_what_was_passed_over_does_not_push_out_what_is_new(make_config: MakeConfig) -> None:
     cfg = make_config("run.checkpoint_every=2", "run.keep_checkpoints=1")
     execute(cfg)
-    directory = locate(cfg)[2]
+    directory = locate(cfg).directory
     before = rows(directory)
     (newest,) = directory.glob("step-*.pt")
     newest.rename(directory / "step-99999999-0123456789abcdef.pt")
@@ -93,7 +93,7 @@ def test_a_state_that_a_checkpoint_cannot_hold_is_one_sentence(tmp_path: Path) -
 def test_a_run_whose_checkpoints_are_all_corrupt_starts_anew_and_ends_the_same(make_config: MakeConfig) -> None:
     cfg = make_config()
     execute(cfg)
-    directory = locate(cfg)[2]
+    directory = locate(cfg).directory
     before = rows(directory)
     for path in directory.glob("step-*.pt"):
         path.write_bytes(b"")

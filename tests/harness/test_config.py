@@ -235,7 +235,7 @@ def test_a_setting_that_cannot_work_is_one_sentence_that_names_it(
 
 def test_the_name_of_a_run_depends_on_what_decides_its_result_and_on_nothing_else(make_config: MakeConfig) -> None:
     def name(*overrides: str) -> str:
-        return locate(make_config(*overrides))[2].name
+        return locate(make_config(*overrides)).directory.name
 
     first = name()
     assert first.startswith("lion-s0-")
@@ -277,7 +277,7 @@ def test_a_relative_cache_is_the_same_from_everywhere(
 ) -> None:
     monkeypatch.setattr(entry, "ROOT", tmp_path)
     cfg = make_config("run.cache_dir=cache", "run.runs_dir=runs")
-    directory = locate(cfg)[2]
+    directory = locate(cfg).directory
     monkeypatch.chdir(tmp_path.parent)
-    assert locate(cfg)[2] == directory
+    assert locate(cfg).directory == directory
     assert (tmp_path / "cache").is_dir()

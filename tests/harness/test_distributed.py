@@ -26,7 +26,7 @@ def test_two_processes_train_what_one_process_trains(
     command = [*launcher, *command_line[1:], *settings]
     result = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert result.returncode == 0, result.stderr
-    ours, theirs = rows(locate(make_config(*settings))[2]), rows(locate(alone)[2])
+    ours, theirs = rows(locate(make_config(*settings)).directory), rows(locate(alone).directory)
     assert len(ours) == len(theirs)
     for a, b in zip(ours, theirs, strict=True):
         assert a == pytest.approx(b, rel=1e-4, abs=1e-6)
@@ -39,7 +39,7 @@ def test_two_processes_train_what_one_process_trains(
 
 def saved_model(cfg: DictConfig) -> dict[str, Tensor]:
     """The weights and buffers in a run's last checkpoint."""
-    path = newest_checkpoint(locate(cfg)[2])
+    path = newest_checkpoint(locate(cfg).directory)
     assert path
     model: dict[str, Tensor] = torch.load(path, weights_only=True)["model"]
     return model

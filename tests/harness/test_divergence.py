@@ -49,7 +49,7 @@ def test_one_bad_loss_is_found_at_its_step(
     cfg = make_config(*DENSE, f"optimizer={optimizer}")
     poison(monkeypatch, step=5, value=value)
     assert execute(cfg) == -math.inf, "top-1 accuracy, by which a sweeper would choose, is better when high"
-    directory = locate(cfg)[2]
+    directory = locate(cfg).directory
     status = read_status(directory)
     assert status is not None
     assert (status["status"], status["step"]) == ("diverged", 5)
@@ -81,7 +81,7 @@ def test_a_non_finite_momentum_is_found_although_weights_and_loss_look_healthy(
 
     monkeypatch.setattr(train, "measure_step", poisoned_step)
     execute(cfg)
-    status = read_status(locate(cfg)[2])
+    status = read_status(locate(cfg).directory)
     assert status is not None
     assert (status["status"], status["reason"]) == ("diverged", "the optimizer's state is not finite at step 2")
 
@@ -90,7 +90,7 @@ def test_a_metric_that_is_not_finite_is_a_divergence(make_config: MakeConfig, mo
     cfg = make_config(*DENSE)
     monkeypatch.setattr(ImageClassification, "metrics", lambda self, sums: {"loss": math.nan, "top1": 0.0})
     execute(cfg)
-    status = read_status(locate(cfg)[2])
+    status = read_status(locate(cfg).directory)
     assert status is not None
     assert (status["status"], status["reason"]) == ("diverged", "val/loss is not finite at step 2")
 

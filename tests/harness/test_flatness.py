@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from experiments.harness.config import typed
 from experiments.harness.entry import execute, locate
 from experiments.harness.errors import ConfigError
 from experiments.harness.flatness import measure_flatness, noise_on_weights
@@ -148,14 +149,15 @@ def test_weights_and_random_state_are_left_as_they_were(fails: bool) -> None:
 def test_a_run_ends_with_the_loss_at_and_around_its_evaluated_weights(make_config: MakeConfig) -> None:
     cfg = make_config("flatness.draws=3")
     execute(cfg)
-    _, data, directory = locate(cfg)
+    run = locate(cfg)
+    data, directory = run.data, run.directory
     *_, test, flatness = rows(directory)
     assert "test/loss" in test
     assert set(flatness) == {"step", "samples", "flatness/train_loss", "flatness/perturbed_loss"}
 
     # The averaged weights, on the first training images in their own order, by hand.
     saved = torch.load(max(directory.glob("step-*.pt")), weights_only=True)["ema"]
-    model = build(cfg, data).model()
+    model = build(typed(cfg), data).model()
     model.load_state_dict(
         {key.removeprefix("module."): value for key, value in saved.items() if key != "n_averaged"}, strict=True
     )
@@ -178,7 +180,7 @@ def test_it_is_measured_by_confirm_runs_only_and_only_where_asked_for(make_confi
     for override in ("test=false", "flatness.draws=0"):
         cfg = make_config(override)
         execute(cfg)
-        assert not [key for row in rows(locate(cfg)[2]) for key in row if key.startswith("flatness/")]
+        assert not [key for row in rows(locate(cfg).directory) for key in row if key.startswith("flatness/")]
 
 
 def test_it_changes_nothing_of_the_training(make_config: MakeConfig) -> None:
@@ -186,7 +188,7 @@ def test_it_changes_nothing_of_the_training(make_config: MakeConfig) -> None:
     for draws in (1, 2):
         cfg = make_config(f"flatness.draws={draws}")
         execute(cfg)
-        ends.append([row for row in rows(locate(cfg)[2]) if "flatness/train_loss" not in row])
+        ends.append([row for row in rows(locate(cfg).directory) if "flatness/train_loss" not in row])
     assert ends[0] == ends[1]
 
 

@@ -1,7 +1,6 @@
 """What a training step reads back from the device: on a GPU each read waits for all that was queued before it."""
 
 from collections import Counter
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from experiments.harness.config import composed
-from experiments.harness.entry import locate
+from tests.conftest import built
 from tests.conftest import digits as digits
 from tests.diffusion.conftest import clouds as clouds
 from tests.finetuning.conftest import sentences as sentences
@@ -48,12 +47,12 @@ def test_loss_and_gradients_read_nothing_back_from_the_device(
 ) -> None:
     overrides = ["scale=smoke", "optimizer=lion", f"run.runs_dir={tmp_path}", *request.getfixturevalue(DATA[task])]
     cfg = composed(task, overrides)
-    built = import_module(f"experiments.{task}.task").build(cfg, locate(cfg)[1])
-    model = built.model().train()
-    size = min(cfg.train.micro_batch_size, built.num_train)
-    batch = built.batch(torch.arange(size).numpy(), list(range(size)))
+    made = built(cfg)
+    model = made.model().train()
+    size = min(cfg.train.micro_batch_size, made.num_train)
+    batch = made.batch(torch.arange(size).numpy(), list(range(size)))
     with Census() as census:
-        built.loss(model, batch).backward()
+        made.loss(model, batch).backward()
     assert census.reads == {}
 
 

@@ -57,5 +57,5 @@ def test_a_run_starts_from_the_scaled_weights(make_config: MakeConfig) -> None:
     for scale in (1, 4):
         cfg = make_config(f"train.init_scale={scale}", "train.log_every=1")
         execute(cfg)
-        first_losses.append(rows(locate(cfg)[2])[0]["train/loss"])
+        first_losses.append(rows(locate(cfg).directory)[0]["train/loss"])
     assert first_losses[0] != first_losses[1]

@@ -115,7 +115,7 @@ class Killed(BaseException):
 
 def end_of(cfg: Any) -> tuple[list[dict[str, Any]], Path]:
     execute(cfg)
-    directory = locate(cfg)[2]
+    directory = locate(cfg).directory
     status = read_status(directory)
     assert status is not None
     assert status["status"] == "complete", status
@@ -137,7 +137,7 @@ def assert_resumes_to_the_bit(make: MakeConfig, tmp_path: Path, monkeypatch: pyt
         patch.setattr(record.RunRecord, "append", killed)
         with pytest.raises(Killed):
             execute(cfg)
-    assert [path.name.split("-")[1] for path in locate(cfg)[2].glob("step-*.pt")] == ["00000004"]
+    assert [path.name.split("-")[1] for path in locate(cfg).directory.glob("step-*.pt")] == ["00000004"]
     resumed, newest = end_of(cfg)
     assert resumed == whole
     ours, theirs = (torch.load(path, weights_only=True) for path in (newest, checkpoint))
@@ -200,7 +200,7 @@ def test_a_nan_is_found_at_its_step(make_config: MakeConfig, monkeypatch: pytest
     cfg = make_config(*DENSE, "model.widths=[8,64,64]", f"optimizer={name}")
     poison(monkeypatch, step=5, value=math.nan)
     execute(cfg)
-    status = read_status(locate(cfg)[2])
+    status = read_status(locate(cfg).directory)
     assert status is not None
     assert (status["status"], status["step"]) == ("diverged", 5)
 

@@ -50,7 +50,7 @@ def train(model: nn.Module, optimizer: torch.optim.Optimizer, seeds: range) -> N
 def test_a_smoke_run_completes_with_finite_losses(make_config: MakeConfig, name: str) -> None:
     cfg = make_config(f"optimizer={name}")
     execute(cfg)
-    directory = locate(cfg)[2]
+    directory = locate(cfg).directory
     status = read_status(directory)
     assert status is not None
     assert (directory.name.startswith(f"{name}-s0-"), status["status"]) == (True, "complete")

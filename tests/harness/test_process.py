@@ -46,7 +46,7 @@ def metrics(make_config: MakeConfig, runs_dir: Path, *overrides: str) -> list[di
     """The rows of a new run of that config."""
     cfg = make_config("optimizer=adamw", f"run.runs_dir={runs_dir}", "train.log_every=1", *overrides)
     execute(cfg)
-    return rows(locate(cfg)[2])
+    return rows(locate(cfg).directory)
 
 
 def in_a_fresh_process(

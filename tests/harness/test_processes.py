@@ -72,7 +72,7 @@ def test_a_run_with_two_gpus_trains_in_two_processes_what_one_trains_and_then_an
     command = [*command_line, *SMALL, "run.gpus=2"]
     result = forked.run(command)
     assert result.returncode == 0, result.stderr
-    directory = locate(make_config(*SMALL))[2]  # run.gpus is not part of the name
+    directory = locate(make_config(*SMALL)).directory  # run.gpus is not part of the name
     assert result.stdout.count(f"{directory.name}: complete") == 1
     assert_same_numbers(rows(directory), expected)
     monkeypatch.setattr(processes, "run_processes", None)
@@ -100,7 +100,7 @@ def test_two_nodes_of_slurm_train_what_one_process_trains(
     nodes = start_on_two_nodes([*command_line, *settings, "run.gpus=2"], monkeypatch)
     results = [node.result() for node in nodes]
     assert [result.returncode for result in results] == [0, 0], [result.stderr for result in results]
-    directory = locate(make_config(*settings))[2]
+    directory = locate(make_config(*settings)).directory
     assert [result.stdout.count(f"{directory.name}: complete") for result in results] == [1, 0]
     assert_same_numbers(rows(directory), expected)
 
@@ -109,7 +109,7 @@ def test_a_process_that_dies_on_one_node_ends_the_run_on_both(
     make_config: MakeConfig, command_line: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     nodes = start_on_two_nodes([*command_line, *ENDLESS[:-1]], monkeypatch)  # a process on each
-    directory = locate(make_config(*ENDLESS))[2]
+    directory = locate(make_config(*ENDLESS)).directory
     training(nodes[0].pid, directory)
     (killed,) = psutil.Process(nodes[1].pid).children()
     killed.kill()
@@ -124,7 +124,7 @@ def test_a_process_that_dies_on_one_node_ends_the_run_on_both(
 def test_a_signal_makes_all_processes_save_and_the_same_command_continues_until_one_is_killed(
     make_config: MakeConfig, command_line: list[str]
 ) -> None:
-    directory, command = locate(make_config(*ENDLESS))[2], [*command_line, *ENDLESS]
+    directory, command = locate(make_config(*ENDLESS)).directory, [*command_line, *ENDLESS]
     run = forked.Started(command)
     children = training(run.pid, directory)
     os.kill(run.pid, signal.SIGTERM)
@@ -157,7 +157,7 @@ def test_no_process_listens_to_others_and_one_asked_to_stop_stops_the_run(
 ) -> None:
     # SLURM sends its signal to every process.
     run = forked.Started([*command_line, *ENDLESS])
-    children = training(run.pid, locate(make_config(*ENDLESS))[2])
+    children = training(run.pid, locate(make_config(*ENDLESS)).directory)
     ours = [connection for process in (psutil.Process(run.pid), *children) for connection in process.net_connections()]
     listening = {connection.laddr.ip for connection in ours if connection.status == psutil.CONN_LISTEN}
     assert listening == {"127.0.0.1"}, "another machine could send it pickled objects"
@@ -170,7 +170,7 @@ def test_no_process_listens_to_others_and_one_asked_to_stop_stops_the_run(
 @pytest.mark.parametrize("ends", ["killed", "a second Ctrl-C"])
 def test_no_process_survives_its_parent(make_config: MakeConfig, command_line: list[str], ends: str) -> None:
     run = forked.Started([*command_line, *ENDLESS])
-    children = training(run.pid, locate(make_config(*ENDLESS))[2])
+    children = training(run.pid, locate(make_config(*ENDLESS)).directory)
     for child in children:
         child.suspend()  # so that none can save, nor notice anything
     if ends == "killed":
@@ -204,7 +204,7 @@ def test_what_went_wrong_in_a_process_is_reported_by_its_parent(
     cfg = make_config(*LINEAR, f"model._target_={__name__}.Faulty", "run.gpus=2")
     with pytest.raises(RunError, match=r"Process 1 of the run failed, .*: ArithmeticError: two and two are five"):
         execute(cfg)
-    status = read_status(locate(cfg)[2])
+    status = read_status(locate(cfg).directory)
     assert status is not None
     assert "ArithmeticError: two and two are five" in status["reason"]
     with pytest.raises(ConfigError, match=r"^2 micro-batches a step .* cannot be shared evenly by 3 processes"):
@@ -363,7 +363,7 @@ def test_ctrl_c_on_a_terminal_reaches_every_process_once(make_config: MakeConfig
         text=True,
         start_new_session=True,
     )
-    training(process.pid, locate(make_config(*ENDLESS))[2])
+    training(process.pid, locate(make_config(*ENDLESS)).directory)
     os.killpg(process.pid, signal.SIGINT)
     output, errors = process.communicate(timeout=WAIT_S)
     assert process.returncode == EXIT_CODE, output + errors

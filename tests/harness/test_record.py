@@ -77,7 +77,7 @@ def test_a_run_made_by_different_sources_is_refused_by_name_and_fresh_sets_it_as
 ) -> None:
     cfg = make_config()
     execute(cfg)
-    directory = locate(cfg)[2]
+    directory = locate(cfg).directory
     before = rows(directory)
     monkeypatch.setattr(entry, "sources_digest", lambda config: "feedfeedfeedfeed")
     with pytest.raises(RunError, match=rf"{directory} was made by different source code .*FRESH=1"):
@@ -96,9 +96,9 @@ def test_a_run_that_failed_before_its_first_row_is_replaced_once_the_sources_are
         broken.setattr(entry, "sources_digest", lambda config: "feedfeedfeedfeed")
         with pytest.raises(Exception, match="cannot be built"):
             execute(cfg)
-    directory = locate(cfg)[2]
+    directory = locate(cfg).directory
     assert json.loads((directory / "status.json").read_text())["status"] == "failed"
-    plain = locate(cfg)[0]
+    plain = locate(cfg).plain
     assert entry.usable_status(directory, plain) is None
     assert not directory.exists()
     assert len(list((directory.parent / ".superseded").iterdir())) == 1
@@ -107,7 +107,7 @@ def test_a_run_that_failed_before_its_first_row_is_replaced_once_the_sources_are
 def test_fresh_reruns_once_even_if_the_sources_are_the_same(make_config: MakeConfig) -> None:
     execute(make_config())
     cfg = make_config("run.fresh=true")
-    directory = locate(cfg)[2]
+    directory = locate(cfg).directory
     before = (directory / "metrics.jsonl").stat().st_ino
     execute(cfg)
     started = (directory / "metrics.jsonl").stat().st_ino
@@ -127,7 +127,8 @@ def test_the_environment_contains_no_host_user_or_path() -> None:
 def test_a_held_run_directory_is_reported_in_one_sentence_on_the_command_line(
     make_config: MakeConfig, command_line: list[str]
 ) -> None:
-    plain, _, directory = locate(make_config())
+    run = locate(make_config())
+    plain, directory = run.plain, run.directory
     with RunRecord(directory, sources_digest(plain), {}):
         result = subprocess.run(command_line, capture_output=True, text=True, check=False)
     assert result.returncode == 2
@@ -139,7 +140,7 @@ def test_fresh_does_not_take_the_folder_from_a_live_run(
 ) -> None:
     monkeypatch.setattr(record, "LOCK_WAIT_S", 0.2)
     cfg = make_config("run.fresh=true")
-    directory = locate(cfg)[2]
+    directory = locate(cfg).directory
     with RunRecord(directory, "other sources", {}), pytest.raises(RunError, match="held by another process"):
         execute(cfg)
     assert not (directory.parent / ".superseded").exists()
@@ -165,7 +166,8 @@ def test_a_process_waiting_for_a_folder_that_is_set_aside_gets_the_new_one(tmp_p
 def test_a_run_that_another_process_has_finished_in_the_meantime_is_left_untouched(make_config: MakeConfig) -> None:
     cfg = make_config()
     execute(cfg)
-    plain, _, directory = locate(cfg)
+    run = locate(cfg)
+    plain, directory = run.plain, run.directory
     before = {path.name: path.read_bytes() for path in directory.iterdir() if path.name != "lock"}
     with RunRecord(directory, sources_digest(plain), {}) as late:
         assert late.finished
@@ -214,7 +216,7 @@ def last_weights(directory: Path) -> dict[str, bytes]:
 def test_a_finished_run_with_a_damaged_record_is_redone_bit_for_bit(make_config: MakeConfig, damage: str) -> None:
     cfg = make_config()
     execute(cfg)
-    directory = locate(cfg)[2]
+    directory = locate(cfg).directory
     before, config = rows(directory), (directory / "config.yaml").read_text()
     weights = last_weights(directory)
     DAMAGES[damage](directory)
@@ -237,7 +239,7 @@ def test_without_git_the_commit_and_dirty_state_are_unknown(monkeypatch: pytest.
 def test_truncated_or_flipped_example_losses_are_detected_as_damage(make_config: MakeConfig) -> None:
     cfg = make_config()
     execute(cfg)
-    directory = locate(cfg)[2]
+    directory = locate(cfg).directory
     status = read_status(directory)
     assert status
     assert find_damage(directory, status) is None

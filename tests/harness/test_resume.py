@@ -27,7 +27,7 @@ class Killed(BaseException):
 
 def end_of(cfg: DictConfig) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     execute(cfg)
-    directory = locate(cfg)[2]
+    directory = locate(cfg).directory
     return rows(directory), torch.load(max(directory.glob("step-*.pt")), weights_only=True)
 
 
@@ -111,7 +111,7 @@ def test_kill_9_and_sigterm_change_no_bit(
     make_config: MakeConfig, uninterrupted: tuple[list[dict[str, Any]], dict[str, Any]], command_line: list[str]
 ) -> None:
     cfg = make_config(*LONGER)
-    directory = locate(cfg)[2]
+    directory = locate(cfg).directory
     # Started, killed after 3 rows, continued, asked to stop after 15, continued to the end.
     for kill, count, code in ((signal.SIGKILL, 3, -signal.SIGKILL), (signal.SIGTERM, 15, EXIT_CODE)):
         process = subprocess.Popen([*command_line, *LONGER], stderr=subprocess.PIPE)
@@ -134,7 +134,7 @@ def test_a_run_that_failed_continues_once_its_fault_is_gone(
         patch.setattr(checkpoint.TrainingState, "evaluated_model", lambda self: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             execute(cfg)
-    status = read_status(locate(cfg)[2])
+    status = read_status(locate(cfg).directory)
     assert status is not None
     assert (status["status"], status["reason"]) == ("failed", "ZeroDivisionError: division by zero")
     assert_same_end(end_of(cfg), uninterrupted)
@@ -145,7 +145,7 @@ def test_a_signal_to_the_process_group_finds_the_data_workers_still_serving(
     make_config: MakeConfig, command_line: list[str], number: signal.Signals
 ) -> None:
     longer = ["train.steps=4000", "train.log_every=1", "run.checkpoint_every=4000", "run.num_workers=2"]
-    directory = locate(make_config(*longer))[2]
+    directory = locate(make_config(*longer)).directory
     process = subprocess.Popen([*command_line, *longer], stderr=subprocess.PIPE, start_new_session=True)
     wait_for_row(directory, 3, process)
     os.killpg(process.pid, number)
@@ -159,7 +159,7 @@ def test_a_signal_to_the_process_group_finds_the_data_workers_still_serving(
 def test_a_terminal_that_closes_does_not_stop_what_was_started_to_outlive_it(
     make_config: MakeConfig, command_line: list[str]
 ) -> None:
-    directory = locate(make_config(*LONGER))[2]
+    directory = locate(make_config(*LONGER)).directory
     process = subprocess.Popen(
         [*command_line, *LONGER], preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN)
     )

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from omegaconf import DictConfig
 
 from experiments.harness.batches import sample_indices
+from experiments.harness.config import typed
 from experiments.harness.entry import execute, locate
 from experiments.harness.record import read_status
 from experiments.harness.seeds import derive_seed
@@ -67,8 +68,9 @@ def test_a_run_is_the_training_loop_that_one_would_write_by_hand(make_config: Ma
         "schedule.warmup_steps=0", "train.log_every=1",
     )  # fmt: skip
     execute(cfg)
-    _, data, directory = locate(cfg)
-    model, losses = plain_training(cfg, build(cfg, data))
+    run = locate(cfg)
+    data, directory = run.data, run.directory
+    model, losses = plain_training(cfg, build(typed(cfg), data))
     assert [row["train/loss"] for row in rows(directory) if "train/loss" in row] == pytest.approx(losses, rel=1e-5)
     for name, value in newest_checkpoint(directory)["model"].items():
         torch.testing.assert_close(value, model.state_dict()[name], rtol=1e-4, atol=1e-6)
@@ -82,21 +84,22 @@ def test_accumulated_micro_batches_give_the_gradient_of_the_batch(make_config: M
             *LINEAR, "optimizer=adamw", "data.crop_padding=0", f"train.micro_batch_size={size}", "train.log_every=1"
         )
         execute(cfg)
-        losses[size] = [row["train/loss"] for row in rows(locate(cfg)[2]) if "train/loss" in row]
+        losses[size] = [row["train/loss"] for row in rows(locate(cfg).directory) if "train/loss" in row]
     assert losses[8] == pytest.approx(losses[32], rel=1e-5)
 
 
 def test_averaged_weights_are_the_exponential_moving_average_and_are_what_is_evaluated(make_config: MakeConfig) -> None:
     cfg = make_config("train.steps=3", "run.checkpoint_every=1", "run.keep_checkpoints=3", "train.evaluate_every=3")
     execute(cfg)
-    _, data, directory = locate(cfg)
+    run = locate(cfg)
+    data, directory = run.data, run.directory
     weights = [torch.load(path, weights_only=True) for path in sorted(directory.glob("step-*.pt"))]
     average = weights[0]["model"]["head.weight"]  # the first update copies
     for checkpoint in weights[1:]:
         average = 0.9 * average + 0.1 * checkpoint["model"]["head.weight"]
     torch.testing.assert_close(weights[-1]["ema"]["module.head.weight"], average)
 
-    task = build(cfg, data)
+    task = build(typed(cfg), data)
     model = task.model()
     model.load_state_dict(
         {key.removeprefix("module."): value for key, value in weights[-1]["ema"].items() if key != "n_averaged"}
@@ -121,7 +124,7 @@ def test_the_run_learns(make_config: MakeConfig, optimizer: str) -> None:
 def test_a_complete_run_is_not_run_again(make_config: MakeConfig, capsys: pytest.CaptureFixture[str]) -> None:
     cfg = make_config()
     first = execute(cfg)
-    directory = locate(cfg)[2]
+    directory = locate(cfg).directory
     before = {path: path.stat().st_mtime_ns for path in directory.iterdir()}
     assert execute(cfg) == first
     assert {path: path.stat().st_mtime_ns for path in directory.iterdir()} == before
@@ -131,7 +134,7 @@ def test_a_complete_run_is_not_run_again(make_config: MakeConfig, capsys: pytest
 def test_a_tuning_run_never_sees_the_test_split(make_config: MakeConfig) -> None:
     cfg = make_config("test=false")
     execute(cfg)
-    directory = locate(cfg)[2]
+    directory = locate(cfg).directory
     assert not [key for row in rows(directory) for key in row if key.startswith("test/")]
 
 
@@ -143,14 +146,14 @@ def test_compiled_training_agrees_with_eager(make_config: MakeConfig, precision:
             f"train.compile={compiled}", f"train.precision={precision}", "train.steps=4", "train.log_every=1"
         )
         execute(cfg)
-        losses.append([row["train/loss"] for row in rows(locate(cfg)[2]) if "train/loss" in row])
+        losses.append([row["train/loss"] for row in rows(locate(cfg).directory) if "train/loss" in row])
     assert losses[0] == pytest.approx(losses[1], rel=1e-4 if precision == "fp32" else 3e-2)
 
 
 def test_status_holds_the_last_value_of_every_metric(make_config: MakeConfig) -> None:
     cfg = make_config()
     execute(cfg)
-    directory = locate(cfg)[2]
+    directory = locate(cfg).directory
     status = read_status(directory)
     assert status is not None
     last = {key: value for row in rows(directory) for key, value in row.items()}

@@ -73,7 +73,7 @@ OPTIMIZERS = {
 
 def run_alone(cfg: DictConfig) -> list[dict[str, Any]]:
     execute(cfg)
-    return rows(locate(cfg)[2])
+    return rows(locate(cfg).directory)
 
 
 def assert_same_numbers(ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> None:
@@ -91,7 +91,7 @@ def test_a_model_sharded_over_two_processes_trains_as_in_one(
     expected = run_alone(make_config(*settings, f"run.runs_dir={tmp_path}/alone"))
     cfg = make_config(*settings, "run.shards=2")
     assert in_processes(2, lambda: execute(cfg)) == [0, 0]
-    assert_same_numbers(rows(locate(cfg)[2]), expected)
+    assert_same_numbers(rows(locate(cfg).directory), expected)
 
 
 def test_a_run_of_two_processes_resumes_in_one_and_then_in_four(
@@ -100,7 +100,7 @@ def test_a_run_of_two_processes_resumes_in_one_and_then_in_four(
     """SIGKILL ends the first two one step after a checkpoint; the four processes are two replicas of two shards."""
     settings = [*SETTINGS, "optimizer=lion", "+optimizer.momentum_dtype=bfloat16"]
     expected = run_alone(make_config(*settings, f"run.runs_dir={tmp_path}/alone"))
-    directory = locate(make_config(*settings))[2]
+    directory = locate(make_config(*settings)).directory
     # There are four micro-batches a step. One process writes a file; several write a folder.
     for processes, shards, steps, suffix in ((2, 2, 5, ".sharded"), (1, 1, 5, ".pt")):
         cfg = make_config(*settings, f"run.shards={shards}")
@@ -120,7 +120,7 @@ def test_a_process_killed_while_all_save_leaves_the_previous_checkpoint(
     settings = [*SETTINGS, "optimizer=adamw"]
     expected = run_alone(make_config(*settings, f"run.runs_dir={tmp_path}/alone"))
     cfg = make_config(*settings, "run.shards=2")
-    directory = locate(cfg)[2]
+    directory = locate(cfg).directory
 
     def run_until_killed() -> None:
         original, saves = sharded_files.save, count(1)
@@ -168,14 +168,14 @@ def test_a_finished_sharded_run_reads_like_any_other_and_damage_to_it_is_found(
     execute(alone)
     cfg = make_config(*settings, "run.shards=2")
     assert in_processes(2, lambda: execute(cfg)) == [0, 0]
-    ours, theirs = load_checkpoint(locate(cfg)[2]), load_checkpoint(locate(alone)[2])
+    ours, theirs = load_checkpoint(locate(cfg).directory), load_checkpoint(locate(alone).directory)
     assert ours is not None
     assert theirs is not None
     assert ours.keys() == theirs.keys()
     torch.testing.assert_close(ours["model"], dict(theirs["model"]))
     torch.testing.assert_close(ours["optimizer"]["state"], theirs["optimizer"]["state"])
 
-    directory = locate(cfg)[2]
+    directory = locate(cfg).directory
     status = read_status(directory)
     assert status is not None
     assert find_damage(directory, status) is None

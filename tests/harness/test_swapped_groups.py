@@ -9,7 +9,7 @@ from hydra.core.global_hydra import GlobalHydra
 
 from experiments.finetuning.data import GlueRows, GlueSet
 from experiments.finetuning.task import build
-from experiments.harness.config import composed, resolved
+from experiments.harness.config import composed, resolved, typed
 from experiments.harness.errors import ConfigError, refused_as
 from experiments.harness.provenance import ROOT
 
@@ -43,9 +43,9 @@ def built(task: str, cfg: Any) -> Any:
     """What the run itself checks first, without data: the output for two samples on the device ``meta``."""
     models = importlib.import_module(f"experiments.{task}.models")
     if task not in ("diffusion", "image_classification"):
-        return models.meta_output(models.meta_model(cfg), cfg, 2)
+        return models.meta_output(models.meta_model(typed(cfg)), typed(cfg), 2)
     with refused_as("The model cannot take the pictures"):  # as these tasks do, with their own message
-        return models.meta_output(models.meta_model(cfg), cfg, 2)
+        return models.meta_output(models.meta_model(typed(cfg)), typed(cfg), 2)
 
 
 @pytest.mark.parametrize("experiment", ["smoke", "mini"])
@@ -66,4 +66,4 @@ def test_glue_is_refused_to_a_classifier(tmp_path: Path) -> None:
     cfg: Any = composed("finetuning", ["experiment=finetuning/glue_smoke", "scale=smoke", "model=ft_tiny"])
     rows: list[GlueRows] = []
     with pytest.raises(ConfigError, match=r"models that write answers, but this one has no model\.answer_length"):
-        build(cfg, GlueSet(rows, {}, ""))
+        build(typed(cfg), GlueSet(rows, {}, ""))

@@ -55,7 +55,7 @@ def sent_rows(directory: Path) -> list[dict[str, Any]]:
 def test_a_complete_run_read_back(make_config: MakeConfig) -> None:
     cfg = make_config(OFFLINE)
     execute(cfg)
-    directory = locate(cfg)[2]
+    directory = locate(cfg).directory
     (folder,) = pieces(directory)
     (run,) = records(folder, "run")
     config = run["config"]["update"]
@@ -86,7 +86,7 @@ def test_a_complete_run_read_back(make_config: MakeConfig) -> None:
 def test_a_tuning_run_has_the_job_type_search(make_config: MakeConfig) -> None:
     cfg = make_config(OFFLINE, "test=false")
     execute(cfg)
-    (run,) = records(pieces(locate(cfg)[2])[0], "run")
+    (run,) = records(pieces(locate(cfg).directory)[0], "run")
     assert run["job_type"] == "search"
 
 
@@ -94,7 +94,7 @@ def test_a_diverged_run_ends_as_a_result(make_config: MakeConfig, monkeypatch: p
     monkeypatch.setattr(ImageClassification, "metrics", lambda self, sums: {"loss": math.nan, "top1": 0.0})
     cfg = make_config(OFFLINE)
     execute(cfg)
-    summary = json.loads(inspect(pieces(locate(cfg)[2])[0], "--summary"))
+    summary = json.loads(inspect(pieces(locate(cfg).directory)[0], "--summary"))
     assert (summary["exit_code"], summary["summary"]["status"]) == (0, "diverged")
 
 
@@ -114,7 +114,7 @@ def test_a_failed_run_ends_as_a_failure_and_its_rows_are_sent_once(
         patch.setattr(checkpoint.TrainingState, "save", fails_at_its_second_call)
         with pytest.raises(ZeroDivisionError):
             execute(cfg)
-    directory = locate(cfg)[2]
+    directory = locate(cfg).directory
     summary = json.loads(inspect(pieces(directory)[0], "--summary"))
     assert (summary["exit_code"], summary["summary"]["status"]) == (1, "failed")
     # It had rows after its checkpoint of step 3; the resumed run rewrites them in metrics.jsonl, and sends the rest.
@@ -140,7 +140,7 @@ def test_no_fault_of_wandb_stops_a_run(
     monkeypatch.setattr(wandb, "init", broken)
     cfg = make_config("run.wandb=online")
     execute(cfg)
-    status = read_status(locate(cfg)[2])
+    status = read_status(locate(cfg).directory)
     assert status is not None
     assert status["status"] == "complete"
     assert "W&B could not start (the service is down); the run continues without it." in capsys.readouterr().out
@@ -188,7 +188,7 @@ def test_a_service_that_is_lost_before_the_first_row_costs_the_rows_of_the_view_
     monkeypatch.setattr(tracking, "LONGEST_CALL_S", {"start": 60.0, "log a row": 2.0, "finish": 2.0})
     cfg = make_config(OFFLINE)
     execute(cfg)
-    status = read_status(locate(cfg)[2])
+    status = read_status(locate(cfg).directory)
     assert status is not None
     assert status["status"] == "complete"
     assert "W&B could not" in capsys.readouterr().out
@@ -217,7 +217,7 @@ def test_where_the_server_cannot_be_used_rows_are_kept_offline_whatever_variable
     monkeypatch.setattr(wandb, "init", refusing)
     cfg = make_config("run.wandb=online")
     execute(cfg)
-    directory = locate(cfg)[2]
+    directory = locate(cfg).directory
     assert sent_rows(directory) == read_metrics(directory)
     (run,) = records(pieces(directory)[0], "run")
     assert run["run_id"] == directory.name

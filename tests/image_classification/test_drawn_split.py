@@ -10,12 +10,12 @@ from torch import nn
 
 from experiments.harness.entry import locate
 from experiments.image_classification.data import Labelled
-from experiments.image_classification.task import ImageClassification, build
-from tests.conftest import MakeConfig
+from experiments.image_classification.task import ImageClassification
+from tests.conftest import MakeConfig, built
 
 
 def task_of(cfg: Any) -> ImageClassification:
-    return build(cfg, locate(cfg)[1])
+    return built(cfg)
 
 
 def contents(split: Labelled) -> list[tuple[bytes, int]]:
@@ -39,7 +39,7 @@ def test_copies_are_looked_for_once_whatever_is_drawn(make_config: MakeConfig, t
     cfgs = [make_config(f"data.split_seed={seed}") for seed in ("null", 1, 2)]
     for cfg in cfgs:
         task_of(cfg)
-    cached = {path.name for path in locate(cfgs[0])[1].directory.parent.glob("copies-*") if path.is_dir()}
+    cached = {path.name for path in locate(cfgs[0]).data.directory.parent.glob("copies-*") if path.is_dir()}
     assert len(cached) == 1
 
 

@@ -11,12 +11,12 @@ import torch
 from PIL import Image
 from torchvision.transforms import v2
 
-from experiments.harness.entry import execute, locate
+from experiments.harness.entry import execute
 from experiments.harness.errors import ConfigError, DataError
 from experiments.image_classification.augmentation import centred, evaluation_transform, training_transform
 from experiments.image_classification.decode import hub_images
-from experiments.image_classification.task import ImageClassification, build
-from tests.conftest import MakeConfig
+from experiments.image_classification.task import ImageClassification
+from tests.conftest import MakeConfig, built
 from tests.image_classification.small_imagenet import photo
 from tests.image_classification.test_augmentation import ramp
 
@@ -89,15 +89,15 @@ def test_another_size_becomes_the_square_in_the_middle(make_config: MakeConfig, 
 def test_a_folder_of_every_size_and_kind_trains_and_is_evaluated_whole(make_config: MakeConfig, tmp_path: Path) -> None:
     cfg = make_config(*own(write_folder(tmp_path / "own")), "study.secondary_metrics=[]")
     assert execute(cfg) is not None
-    task = build(cfg, locate(cfg)[1])
+    task = built(cfg)
     assert shapes(task) == {(3, 32, 32)}
 
 
 def test_grey_pictures_for_a_grey_model_keep_their_grey(make_config: MakeConfig, tmp_path: Path) -> None:
     cfg = make_config(*own(write_folder(tmp_path / "own"), channels=1))
-    task = build(cfg, locate(cfg)[1])
+    task = built(cfg)
     assert shapes(task) == {(1, 32, 32)}
-    names = [Path(name).stem for name in task._splits["test"].images.split.file_names()]  # type: ignore[attr-defined]
+    names = [Path(name).stem for name in task._splits["test"].images.split.file_names()]
     number = names.index("1")  # grey, 32 x 32
     assert np.array_equal(np.asarray(task._splits["test"].images[number]), np.asarray(picture("L", 1001, (32, 32))))
 
@@ -122,10 +122,10 @@ def test_a_picture_that_has_no_colours_is_named(make_config: MakeConfig, tmp_pat
 
 def test_decoded_pictures_of_another_size_are_resized_and_of_other_colours_refused(make_config: MakeConfig) -> None:
     cfg = make_config("data.image_size=32")
-    assert shapes(build(cfg, locate(cfg)[1])) == {(1, 32, 32)}
+    assert shapes(built(cfg)) == {(1, 32, 32)}
     cfg = make_config("data.channels=3", "data.mean=[0.5,0.5,0.5]", "data.std=[0.5,0.5,0.5]")
     with pytest.raises(ConfigError, match=r"data\.channels=3, but the train images of data=patterns have 1"):
-        build(cfg, locate(cfg)[1])
+        built(cfg)
 
 
 @pytest.mark.parametrize("other", [photo(2, (20, 33)), photo(2, (60, 44)).convert("L")])

@@ -16,14 +16,15 @@ from experiments.harness.errors import ConfigError, DataError, RunError
 from experiments.harness.record import read_metrics, read_status
 from experiments.harness.seeds import derive_seed
 from experiments.image_classification.data import open_stored
-from experiments.image_classification.task import ImageClassification, build
+from experiments.image_classification.task import ImageClassification
+from tests.conftest import built
 
 ComposeSmall = Callable[..., Any]
 Data = dict[str, Any]
 
 
 def small_task(cfg: Any) -> ImageClassification:
-    return build(cfg, locate(cfg)[1])
+    return built(cfg)
 
 
 class LikesFirstClass(nn.Module):
@@ -40,7 +41,7 @@ class LikesFirstClass(nn.Module):
 def test_a_run_reports_top1_real_labels_v2_and_damage(compose_small: ComposeSmall) -> None:
     cfg = compose_small("vit_b16_aug")
     execute(cfg)
-    status = read_status(locate(cfg)[2])
+    status = read_status(locate(cfg).directory)
     assert status is not None
     assert status["status"] == "complete"
     assert {"test/top1", "test/top5", "test/loss", "test/real_top1", "test/v2_top1", "val/top1"} <= set(
@@ -141,7 +142,7 @@ def test_damaged_pictures_are_reported_with_the_metrics(compose_small: ComposeSm
 def test_training_over_damaged_pictures_goes_on(compose_small: ComposeSmall) -> None:
     cfg = compose_small("vit_b16", "train.steps=12")  # 96 samples: every one of the 34 at least twice
     execute(cfg)
-    rows = read_metrics(locate(cfg)[2])
+    rows = read_metrics(locate(cfg).directory)
     assert [row["step"] for row in rows if "train/loss" in row][-1] == 12
 
 
@@ -185,12 +186,12 @@ def test_what_stands_beside_the_set_enters_the_runs_name_and_where_it_lies_does_
     compose_small: ComposeSmall, imagenet: Data, tmp_path: Path
 ) -> None:
     cfg = compose_small("vit_b16")
-    name = locate(cfg)[2].name
+    name = locate(cfg).directory.name
     moved = Path(imagenet["real_places"][0]).rename(tmp_path / "elsewhere.json")
     cfg.data.update({"real_places": [str(moved)]})
-    assert locate(cfg)[2].name == name
+    assert locate(cfg).directory.name == name
     moved.write_text(moved.read_text().replace("[0, 1]", "[1, 0]"))
-    assert locate(cfg)[2].name != name
+    assert locate(cfg).directory.name != name
 
 
 def pretrained(compose_small: ComposeSmall, *more: str) -> Path:
@@ -198,7 +199,7 @@ def pretrained(compose_small: ComposeSmall, *more: str) -> Path:
     cfg = compose_small("vit_b16", *more)
     cfg.data.name = "imagenet21k"
     execute(cfg)
-    return locate(cfg)[2]
+    return locate(cfg).directory
 
 
 @pytest.mark.parametrize("ema", ["null", "0.5"])
@@ -215,9 +216,9 @@ def test_fine_tuning_starts_from_the_final_weights_of_the_same_optimizer_and_see
     assert started.pos_embed.shape == (1, 1 + 4 * 4, 24), "32 pixels have 2 x 2 patches, 64 have 4 x 4"
     assert started.head.weight.abs().sum() == 0
     assert execute(cfg) is not None
-    name = locate(cfg)[2].name
+    name = locate(cfg).directory.name
     directory.rename(directory.with_name("lion-s0-0123456789"))
-    assert locate(cfg)[2].name != name, "from other weights it is another run"
+    assert locate(cfg).directory.name != name, "from other weights it is another run"
     with pytest.raises(DataError, match=r"the complete run on imagenet21k, .*/lion-s1-\* with model vit_\S+ has 0:"):
         locate(compose_small("i21k_vit_b16_384", "data.image_size=64", "seed=1"))
 

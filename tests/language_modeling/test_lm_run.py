@@ -8,6 +8,7 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerFast
 
+from experiments.harness.config import typed
 from experiments.harness.entry import execute, locate
 from experiments.harness.errors import DataError
 from experiments.language_modeling.task import LanguageModeling, build
@@ -21,7 +22,7 @@ TEXT_METRICS = {"bits_per_byte", "word_log_perplexity", "word_perplexity"}
 
 
 def last_values(cfg: object) -> dict[str, float]:
-    return {key: value for row in rows(locate(cfg)[2]) for key, value in row.items()}  # type: ignore[arg-type]
+    return {key: value for row in rows(locate(cfg).directory) for key, value in row.items()}  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("optimizer", ["lion", "adamw"])
@@ -78,7 +79,7 @@ def test_a_killed_run_ends_in_the_same_bits(
 def test_embeddings_and_norms_are_recorded_as_not_decaying(make_lm: MakeConfig) -> None:
     cfg = make_lm()
     execute(cfg)
-    groups = json.loads((locate(cfg)[2] / "parameter_groups.json").read_text())
+    groups = json.loads((locate(cfg).directory / "parameter_groups.json").read_text())
     assert "transformer.wte.weight" in groups["no_decay"]
     assert "transformer.h.0.attn.c_attn.weight" in groups["decay"]
 
@@ -98,8 +99,8 @@ def test_loader_workers_change_nothing(make_lm: MakeConfig, tmp_path: object) ->
 def test_metrics_are_those_of_the_raw_texts(make_lm: MakeConfig) -> None:
     """From the files on disk, by another tokenizer library, one window at a time, in float64."""
     cfg = make_lm("context_length=24", "model.layers=2")
-    tokens = locate(cfg)[1]
-    task = build(cfg, tokens)
+    tokens = locate(cfg).data
+    task = build(typed(cfg), tokens)
     torch.manual_seed(0)
     model = task.model().eval()
     for parameter in model.parameters():

@@ -6,7 +6,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from torch import nn
 
-from experiments.harness.config import check, resolved
+from experiments.harness.config import check, resolved, typed
 from experiments.harness.optimizer import decay_groups
 from experiments.harness.plan import plan
 from experiments.harness.provenance import ROOT
@@ -38,7 +38,7 @@ def test_every_experiment_composes_and_its_model_can_be_built(experiment: str) -
         cfg = compose("language_modeling", [f"experiment=language_modeling/{experiment}"])
     check(cfg)
     resolved(cfg)
-    model = meta_model(cfg)
+    model = meta_model(typed(cfg))
     parameters = sum(parameter.numel() for parameter in model.parameters())
     if experiment in MILLION_PARAMETERS:
         exact = experiment.startswith(("wiki", "pg19"))
@@ -50,7 +50,7 @@ def test_every_experiment_composes_and_its_model_can_be_built(experiment: str) -
 def test_masked_models_are_as_large_as_the_autoregressive_ones(size: str) -> None:
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         cfg = compose("language_modeling", [f"experiment=language_modeling/c4_mlm_{size}"])
-    parameters = sum(parameter.numel() for parameter in meta_model(cfg).parameters())
+    parameters = sum(parameter.numel() for parameter in meta_model(typed(cfg)).parameters())
     assert parameters / 1e6 == pytest.approx({"small": 110, "medium": 336, "large": 731}[size], rel=0.01)
 
 

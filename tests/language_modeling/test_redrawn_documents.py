@@ -79,6 +79,8 @@ def test_the_split_changes_what_a_run_measures_and_its_name(make_lm: MakeConfig)
     for seed in ("null", "1"):
         cfg = make_lm(f"data.split_seed={seed}")
         execute(cfg)
-        last[locate(cfg)[2].name] = {key: value for row in rows(locate(cfg)[2]) for key, value in row.items()}
+        last[locate(cfg).directory.name] = {
+            key: value for row in rows(locate(cfg).directory) for key, value in row.items()
+        }
     one, other = last.values()
     assert one["val/loss"] != other["val/loss"]

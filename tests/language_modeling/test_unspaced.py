@@ -86,7 +86,7 @@ def make(make_plain_lm: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_words_are_reported_where_spaces_part_them_and_nowhere_else(make: Any, language: str, own: bool) -> None:
     cfg = make(language, own=own)
     execute(cfg)
-    directory = locate(cfg)[2]
+    directory = locate(cfg).directory
     status = read_status(directory)
     assert status is not None
     assert status["status"] == "complete"
@@ -111,7 +111,7 @@ def test_a_perplexity_that_overflows_is_left_out_and_ends_nothing(make: Any, mon
         LanguageModeling, "metrics", lambda self, sums: metrics(self, {**sums, "words": sums["nats"] / 800})
     )
     execute(cfg)
-    directory = locate(cfg)[2]
+    directory = locate(cfg).directory
     status = read_status(directory)
     assert status is not None
     assert status["status"] == "complete"
@@ -126,7 +126,7 @@ def test_what_decides_still_ends_a_run(make: Any, monkeypatch: pytest.MonkeyPatc
     metrics = LanguageModeling.metrics
     monkeypatch.setattr(LanguageModeling, "metrics", lambda self, sums: {**metrics(self, sums), name: value})
     execute(cfg)
-    status = read_status(locate(cfg)[2])
+    status = read_status(locate(cfg).directory)
     assert status is not None
     assert (status["status"], status["reason"]) == ("diverged", f"val/{name} is not finite at step 3")
 
@@ -137,7 +137,7 @@ def test_weights_that_overflow_are_a_divergence_and_no_traceback(make_config: Ma
         "optimizer=sgd", "optimizer.lr=1e38", "schedule.warmup_steps=0", "train.clip_norm=null", "train.log_every=1",
     )  # fmt: skip
     execute(cfg)
-    status = read_status(locate(cfg)[2])
+    status = read_status(locate(cfg).directory)
     assert status is not None
     assert status["status"] == "diverged"
 

@@ -8,13 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from experiments.data.stored import open_stored
-from experiments.harness.entry import locate
 from experiments.harness.errors import ConfigError, DataError
 from experiments.harness.prepared_data import PreparedData
 from experiments.lit.class_names import CIFAR10, class_names, prompt_numbers
 from experiments.lit.data import labelled_splits
-from experiments.lit.task import build
-from tests.conftest import MakeConfig
+from tests.conftest import MakeConfig, built
 from tests.data.test_class_folders import write
 from tests.data.test_labels import write_table
 from tests.lit.conftest import decode_labelled
@@ -73,7 +71,7 @@ def test_a_table_s_names_reach_the_run(make_lit: MakeConfig, tmp_path: Path) -> 
     place = f"{{kind: local, path: '{tmp_path}/set', splits: {{test: test}}, image: image, label: label}}"
     cfg = make_lit("+data.zero_shot.cifar10.access=experiments.data.stored.open_stored",
                    f"data.zero_shot.cifar10.places=[{place}]")  # fmt: skip
-    found = build(cfg, locate(cfg)[1])._zero_shot["cifar10"]["test"].labels.tolist()
+    found = built(cfg)._zero_shot["cifar10"]["test"].labels.tolist()
     assert found == [CIFAR10.index(name) for name in names]
 
 
@@ -99,7 +97,7 @@ def test_too_few_pairs_for_recall_are_refused(make_lit: MakeConfig, tmp_path: Pa
     place = f"{{kind: local, path: '{tmp_path}', decode: tests.lit.test_class_names.few_shapes}}"
     cfg = make_lit("data.name=few", f"data.places=[{place}]")
     with pytest.raises(DataError, match=r"split test of data=few has only 10 images .* hold out more"):
-        build(cfg, locate(cfg)[1])
+        built(cfg)
 
 
 def few_shapes(folder: Path) -> dict[str, np.ndarray]:
@@ -113,4 +111,4 @@ def few_shapes(folder: Path) -> dict[str, np.ndarray]:
 def test_pictures_that_the_tower_cannot_take_are_refused(make_lit: MakeConfig) -> None:
     cfg = make_lit("model.image_size=17")
     with pytest.raises(ConfigError, match=r"image tower cannot take images of model\.image_size=17"):
-        build(cfg, locate(cfg)[1])
+        built(cfg)

@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 import torch
 
+from experiments.harness.config import typed
 from experiments.harness.entry import locate
 from experiments.harness.errors import ConfigError, DataError
 from experiments.lit.data import groups, pair_splits, split_groups
 from experiments.lit.evaluation import PairInputs
 from experiments.lit.task import build
-from tests.conftest import MakeConfig
+from tests.conftest import MakeConfig, built
 from tests.lit.test_lit_run import CACHED
 
 
@@ -40,13 +41,13 @@ def test_a_drawn_split_parts_the_same_pairs_and_computes_nothing_again(
     # Generated images of the same colour look alike and would form one group.
     alone = {"train": np.arange(56), "val": np.arange(56, 68), "test": np.arange(68, 80)}
     monkeypatch.setattr("experiments.lit.task.split_groups", lambda opened, cache_dir: alone)
-    own = build(make_lit(*CACHED), locate(make_lit(*CACHED))[1])
+    own = built(make_lit(*CACHED))
     cfg = make_lit(*CACHED, "data.split_seed=1")
-    data = locate(cfg)[1]
-    drawn = build(cfg, data)
+    data = locate(cfg).data
+    drawn = build(typed(cfg), data)
     cached = {path.name for path in data.cache_dir.iterdir()}
     other = make_lit(*CACHED, "data.split_seed=2")
-    build(other, locate(other)[1])
+    built(other)
     assert {path.name for path in data.cache_dir.iterdir()} == cached
     assert drawn.frozen_outputs == own.frozen_outputs
 
@@ -64,7 +65,7 @@ def _images(inputs: PairInputs) -> int:
 
 
 def test_groups_are_those_that_the_set_was_split_by(make_lit: MakeConfig) -> None:
-    data = locate(make_lit(*CACHED))[1]
+    data = locate(make_lit(*CACHED)).data
     splits, found = pair_splits(data.pairs), split_groups(data.pairs, data.cache_dir)
     arrays = data.pairs.load()
     captions = {name: split.captions for name, split in splits.items()}
@@ -78,10 +79,10 @@ def test_groups_are_those_that_the_set_was_split_by(make_lit: MakeConfig) -> Non
 def test_a_set_of_too_few_groups_is_refused(make_lit: MakeConfig) -> None:
     cfg = make_lit(*CACHED, "data.split_seed=1")
     with pytest.raises(DataError, match="none of the 4 is small enough for the validation split of 12 rows"):
-        build(cfg, locate(cfg)[1])
+        built(cfg)
 
 
 def test_cropped_pictures_keep_the_sets_own_split(make_lit: MakeConfig) -> None:
     cfg = make_lit("data.split_seed=1", "data.crop_area=[0.5,1.0]")
     with pytest.raises(ConfigError, match=r"data\.split_seed=1 is for pairs"):
-        build(cfg, locate(cfg)[1])
+        built(cfg)

@@ -10,7 +10,7 @@ import torch
 from hydra.utils import get_method
 from omegaconf import OmegaConf
 
-from experiments.harness.config import check, resolved, result_config
+from experiments.harness.config import check, resolved, result_config, typed
 from experiments.harness.places import check_place
 from experiments.harness.provenance import ROOT
 from experiments.lit.class_names import class_names, templates
@@ -42,7 +42,7 @@ def test_every_experiment_s_towers_can_be_built(make_plain_lit: MakeConfig, name
     if name in PAPER:
         cfg.model.image.locked.pretrained = False
     with torch.device("meta"):
-        model = build_two_towers(cfg.model, {}, {"image": False, "text": False})
+        model = build_two_towers(typed(cfg).model, {}, {"image": False, "text": False})
         size = cfg.model.image_size
         images = torch.zeros(2, 3, size, size, dtype=torch.uint8, device="meta")
         texts = torch.ones(2, cfg.model.context_length, dtype=torch.int64, device="meta")
@@ -58,7 +58,7 @@ def test_the_papers_towers_have_their_sizes(make_plain_lit: MakeConfig, name: st
     cfg = make_plain_lit("scale=paper", f"experiment=lit/{name}")
     cfg.model.image.locked.pretrained = False
     with torch.device("meta"):
-        model = build_two_towers(cfg.model, {}, {"image": False, "text": False})
+        model = build_two_towers(typed(cfg).model, {}, {"image": False, "text": False})
     tower = cfg.model.text.trained
     by_hand = 12 * tower.layers * tower.width**2 + (49408 + 16) * tower.width + tower.width * cfg.model.embed_dim
     assert sum(p.numel() for p in model.image.parameters()) / 1e6 == pytest.approx(image, abs=0.1)
@@ -113,5 +113,5 @@ def test_class_names_and_templates_have_their_numbers() -> None:
 def test_the_locked_part_is_the_same_for_every_seed(make_plain_lit: MakeConfig) -> None:
     cfg = make_plain_lit("scale=smoke")
     cfg.model.image.locked = cfg.model.image.trained
-    first, second = (build_locked_tower(cfg.model, "image", {}).state_dict() for _ in range(2))
+    first, second = (build_locked_tower(typed(cfg).model, "image", {}).state_dict() for _ in range(2))
     assert all(torch.equal(first[name], second[name]) for name in first)

@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 import torch
 
+from experiments.harness.config import typed
 from experiments.harness.entry import execute, locate
 from experiments.harness.errors import ConfigError
 from experiments.lit.data import pair_splits
 from experiments.lit.models import build_locked_tower
 from experiments.lit.task import build
 from experiments.pretrained.locked import LockedPart
-from tests.conftest import MakeConfig, rows
+from tests.conftest import MakeConfig, built, rows
 
 TINY_VIT = "{_target_: timm.create_model, model_name: test_vit, img_size: 32, patch_size: 8, num_classes: 0}"
 LOCK_IMAGE = ["model.image.trained=null", f"model.image.locked={TINY_VIT}"]
@@ -24,7 +25,7 @@ CACHED = [*LOCK_IMAGE, "data.crop_area=null"]
 def test_a_run_ends_with_every_metric(make_lit: MakeConfig, optimizer: str) -> None:
     cfg = make_lit(f"optimizer={optimizer}")
     value = execute(cfg)
-    directory = locate(cfg)[2]
+    directory = locate(cfg).directory
     last = {key: value for row in rows(directory) for key, value in row.items()}
     assert value == last["val/mean_recall"]
     for split in ("val", "test"):
@@ -36,7 +37,7 @@ def test_a_run_ends_with_every_metric(make_lit: MakeConfig, optimizer: str) -> N
 def test_the_temperature_is_logged_at_every_evaluation_and_does_not_decay(make_lit: MakeConfig) -> None:
     cfg = make_lit("model.logit_scale_init=30")
     execute(cfg)
-    directory = locate(cfg)[2]
+    directory = locate(cfg).directory
     scales = [row["val/logit_scale"] for row in rows(directory) if "val/loss" in row]
     assert len(scales) == cfg.train.steps // cfg.train.evaluate_every
     assert scales[0] == pytest.approx(30, rel=0.02)
@@ -50,7 +51,7 @@ def test_training_on_pairs_finds_the_pairs(make_lit: MakeConfig) -> None:
     # Captions and images share one of four colours, so at best 4 times chance can be learnt: 3 of 12 images.
     cfg = make_lit("optimizer=adamw", "train.steps=60", "train.evaluate_every=60", "train.log_every=60", *CACHED)
     execute(cfg)
-    last = {key: value for row in rows(locate(cfg)[2]) for key, value in row.items()}
+    last = {key: value for row in rows(locate(cfg).directory) for key, value in row.items()}
     assert last["val/t2i_recall1"] > 2 * 100 / 12
     assert last["val/t2i_recall5"] > 2 * 500 / 12 * 0.9
 
@@ -60,15 +61,15 @@ def test_cached_features_train_what_the_locked_tower_in_the_model_trains(make_li
     for crop in ("data.crop_area=null", "data.crop_area=[1.0,1.0]"):  # a crop of everything: the same image
         cfg = make_lit(*LOCK_IMAGE, crop, "train.log_every=1", "model.chunk_size=null")
         execute(cfg)
-        losses.append([row["train/loss"] for row in rows(locate(cfg)[2]) if "train/loss" in row])
+        losses.append([row["train/loss"] for row in rows(locate(cfg).directory) if "train/loss" in row])
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
 def test_cached_features_are_the_outputs_of_the_locked_tower(make_lit: MakeConfig) -> None:
     cfg = make_lit(*CACHED)
-    data = locate(cfg)[1]
-    task = build(cfg, data)
-    tower = build_locked_tower(cfg.model, "image", {})
+    data = locate(cfg).data
+    task = build(typed(cfg), data)
+    tower = build_locked_tower(typed(cfg).model, "image", {})
     pictures = {name: split.images for name, split in pair_splits(data.pairs).items()}
     for split in ("train", "val", "test"):
         numbers = np.arange(len(pictures[split]))
@@ -79,18 +80,18 @@ def test_cached_features_are_the_outputs_of_the_locked_tower(make_lit: MakeConfi
 
 def test_features_are_computed_once(make_lit: MakeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     cfg = make_lit(*CACHED, "data.templates=imagenet")
-    build(cfg, locate(cfg)[1])
+    built(cfg)
     monkeypatch.setattr(LockedPart, "_all", None)
-    build(cfg, locate(cfg)[1])
+    built(cfg)
     other = make_lit(*CACHED, "model.pixel_std=[100,100,100]")
-    data = locate(other)[1]
+    data = locate(other).data
     with pytest.raises(TypeError):
-        build(other, data)
+        build(typed(other), data)
 
 
 def test_a_picture_s_caption_is_chosen_by_its_seed_alone(make_lit: MakeConfig) -> None:
     cfg = make_lit(*CACHED)
-    task = build(cfg, locate(cfg)[1])
+    task = built(cfg)
     indices = torch.arange(8).numpy()
     even, odd = task.batch(indices, [0] * 8)["texts"], task.batch(indices, [1] * 8)["texts"]
     assert not torch.equal(even, odd)
@@ -110,7 +111,7 @@ def test_chunks_of_a_tower_with_batch_norm_are_refused(make_lit: MakeConfig) -> 
 
 def test_the_train_split_is_evaluated_for_flatness(make_lit: MakeConfig) -> None:
     cfg = make_lit("flatness.draws=1", "flatness.std=0.1", "flatness.samples=20", *CACHED)
-    task = build(cfg, locate(cfg)[1])
+    task = built(cfg)
     with torch.no_grad():
         sums = task.evaluate(task.model().eval(), "train", 0, 1)
     assert sums["count"] == 20
@@ -119,7 +120,7 @@ def test_the_train_split_is_evaluated_for_flatness(make_lit: MakeConfig) -> None
 
 def test_sums_over_processes_are_the_sums_of_one(make_lit: MakeConfig) -> None:
     cfg = make_lit()
-    task = build(cfg, locate(cfg)[1])
+    task = built(cfg)
     torch.manual_seed(0)
     model = task.model().eval()
     with torch.no_grad():

@@ -11,7 +11,7 @@ from tests.conftest import MakeConfig
 def test_the_sheet_shows_queries_and_the_five_nearest(make_lit: MakeConfig) -> None:
     cfg = make_lit()
     execute(cfg)
-    page = write_sheet(locate(cfg)[2], cfg).read_text(encoding="utf-8")
+    page = write_sheet(locate(cfg).directory, cfg).read_text(encoding="utf-8")
     assert page.count("<tr>") == 2 * 12  # each of the 12 test images is a query
     assert page.count("class='right'") + page.count("class='wrong'") == 2 * 12 * 5
     assert page.count("data:image/png") == 12 + 12 * 5
@@ -27,13 +27,13 @@ def test_a_run_of_another_model_is_refused(make_lit: MakeConfig) -> None:
     cfg = make_lit()
     execute(cfg)
     with pytest.raises(RunError, match="different model"):
-        write_sheet(locate(cfg)[2], make_lit("model.embed_dim=24"))
+        write_sheet(locate(cfg).directory, make_lit("model.embed_dim=24"))
 
 
 def test_a_run_without_a_checkpoint_is_refused(make_lit: MakeConfig) -> None:
     cfg = make_lit()
     execute(cfg)
-    directory: Path = locate(cfg)[2]
+    directory: Path = locate(cfg).directory
     for path in directory.glob("step-*.pt"):
         path.unlink()
     with pytest.raises(RunError, match="no checkpoint"):

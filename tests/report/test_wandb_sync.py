@@ -86,7 +86,7 @@ def test_a_session_of_before_with_another_server_keeps_no_run_from_its_own(
         wandb.setup()
     cfg = make_config(ONLINE)
     execute(cfg)
-    run = locate(cfg)[2]
+    run = locate(cfg).directory
     assert held(server, run) == recorded(run)
 
 
@@ -95,7 +95,7 @@ def test_a_run_that_was_killed_while_it_was_online_has_every_row_once(
     make_config: MakeConfig, server: Server, capsys: pytest.CaptureFixture[str], and_services: bool
 ) -> None:
     cfg = make_config(ONLINE)
-    run = locate(cfg)[2]
+    run = locate(cfg).directory
     execute_until(cfg, 5, and_services)
     assert sync(run.parents[1])
     assert held(server, run) == recorded(run)  # of a run that may never be resumed
@@ -120,7 +120,7 @@ def test_a_server_that_is_lost_half_way_gets_the_rest_later(
     with monkeypatch.context() as patch:
         patch.setattr(Tracker, "log", losing)
         execute(cfg)
-    run = locate(cfg)[2]
+    run = locate(cfg).directory
     assert len(held(server, run)) < len(recorded(run))
     with pytest.raises(SuiteError, match=r"cannot be reached .*503.*: nothing was uploaded"):
         sync(run.parents[1])
@@ -133,7 +133,7 @@ def test_a_run_that_was_offline_in_two_pieces_is_sent_once_and_marked_as_wandb_m
     make_config: MakeConfig, server: Server, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cfg = make_config(OFFLINE)
-    run = locate(cfg)[2]
+    run = locate(cfg).directory
     execute_until(cfg, 5, and_services=True)
     execute(cfg)
     for said in ("1 runs uploaded, 0 failed", "0 runs uploaded, 0 failed"):
@@ -146,7 +146,7 @@ def test_a_run_that_was_offline_in_two_pieces_is_sent_once_and_marked_as_wandb_m
 
 
 def test_a_run_that_goes_on_online_brings_what_it_wrote_offline(make_config: MakeConfig, server: Server) -> None:
-    run = locate(make_config())[2]
+    run = locate(make_config()).directory
     execute_until(make_config(OFFLINE), 5, and_services=True)
     execute(make_config(ONLINE))
     assert held(server, run) == recorded(run)
@@ -159,7 +159,7 @@ def test_runs_that_are_being_written_or_damaged_keep_no_other_from_its_upload(
     for seed in range(3):
         cfg = make_config(OFFLINE, f"seed={seed}")
         execute(cfg)
-        runs.append(locate(cfg)[2])
+        runs.append(locate(cfg).directory)
     (runs[1] / "metrics.jsonl").write_text("[]\n")
     with take_lock(runs[0]):
         assert not sync(runs[0].parents[1])
@@ -189,7 +189,7 @@ def test_a_damaged_description_is_said(
 ) -> None:
     cfg = make_config(OFFLINE)
     execute(cfg)
-    run = locate(cfg)[2]
+    run = locate(cfg).directory
     (run / "wandb_run.json").write_text("{")
     assert not sync(run.parents[1])
     said = capsys.readouterr().out

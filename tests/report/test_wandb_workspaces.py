@@ -54,7 +54,7 @@ def test_every_metric_and_axis_is_one_that_the_runs_of_the_view_log(make_config:
         tested = view["filters"]["JobType"] == "confirm"
         cfg = make_config(f"test={str(tested).lower()}")
         execute(cfg)
-        rows = [{STEP: row["step"], **row} for row in read_metrics(locate(cfg)[2])]
+        rows = [{STEP: row["step"], **row} for row in read_metrics(locate(cfg).directory)]
         section = spec(view)
         lines, bars, scatters = (
             panels(section, kind) for kind in ("Run History Line Plot", "Bar Chart", "Scatter Plot")

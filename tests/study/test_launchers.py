@@ -341,7 +341,7 @@ def test_every_launcher_composes_at_every_scale_and_gives_a_run_what_the_scale_s
         overrides = [f"scale={scale}", *digits, "experiment=image_classification/mini", f"hydra/launcher={launcher}"]
         with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
             cfg = compose("image_classification", overrides, return_hydra_config=True)
-        names.add(locate(cfg)[2].name)
+        names.add(locate(cfg).directory.name)
         settings = OmegaConf.to_container(cfg.hydra.launcher, resolve=launcher != "submitit_local")
         assert isinstance(settings, dict)
         cpus, gpus = (3, 1) if scale == "gpu" else (1, 0)

@@ -23,9 +23,9 @@ def test_every_run_has_the_config_and_name_that_composing_it_alone_gives(make_co
     names = Naming(lambda more: make_config(*more))
     for run in runs:
         cfg = make_config(*run.overrides)
-        plain, data, directory = locate(cfg)
-        assert run.directory == directory
-        assert names.locate(run.overrides) == (plain, data.fingerprint, directory)
+        found = locate(cfg)
+        assert run.directory == found.directory
+        assert names.locate(run.overrides) == (found.plain, found.data.fingerprint, found.directory)
 
 
 def confirmed(course: Any) -> list[Any]:
@@ -68,4 +68,4 @@ def test_groups_and_merged_values_are_left_to_hydra(make_config: MakeConfig) -> 
         ["+optimizer.amsgrad=true", "optimizer.amsgrad=false"],
         ["optimizer.lr=1", "~optimizer.space"],
     ):
-        assert names.resolved(overrides) == locate(make_config(*overrides))[0]
+        assert names.resolved(overrides) == locate(make_config(*overrides)).plain
