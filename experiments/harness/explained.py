@@ -9,6 +9,7 @@ from typing import Any
 from hydra.errors import HydraException, InstantiationException, MissingConfigException
 from omegaconf import DictConfig
 
+from experiments.harness.config import scale_of
 from experiments.harness.errors import first_cause
 from experiments.harness.sources import ROOT
 
@@ -74,8 +75,8 @@ def _missing_choice(path: str, options: Sequence[str]) -> str:
 
 
 def cells(files: Sequence[Path]) -> list[Path]:
-    """The experiments whose names contain no scale: the paper's cells."""
-    return [file for file in files if _scales().isdisjoint(file.stem.split("_"))]
+    """Of files of experiments, those of the paper's cells."""
+    return [file for file in files if scale_of(f"{file.parent.name}/{file.stem}") == "paper"]
 
 
 def _scales() -> set[str]:
