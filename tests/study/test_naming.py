@@ -63,8 +63,8 @@ def test_groups_and_merged_values_are_left_to_hydra(make_config: MakeConfig) -> 
     for overrides in (
         ["+optimizer.space={one: 1}"],
         ["+optimizer.space={two: 2}"],
-        ["schedule=rsqrt"],
-        ["schedule=cosine"],
+        ["model=convnet"],
+        ["model=convnet_small"],
         ["+optimizer.amsgrad=true", "optimizer.amsgrad=false"],
         ["optimizer.lr=1", "~optimizer.space"],
     ):
