@@ -37,6 +37,9 @@ def explained(error: HydraException) -> str:
         value = re.match(r"Value '(.*?)' .*(?:converted to|not a) (Integer|Float|valid bool)", str(cause))
         if value:
             return f"{given[1]} must be {KINDS[value[2]]}, but it is '{value[1]}'."
+        if isinstance(section := getattr(cause, "child_node", None), DictConfig):
+            keys = ", ".join(f"{given[1]}.{key}" for key in section)
+            return f"{given[1]} holds several settings: set one of {keys}."
         said = f"{given[1]}: {str(cause).partition(chr(10))[0]}"
     if given := re.search(r"Key '.*?' not in '(.*?)'\s+full_key: (\S+)", said):
         schema, key = given.groups()

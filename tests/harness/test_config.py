@@ -60,6 +60,11 @@ def test_a_value_of_the_wrong_type_is_refused(make_config: MakeConfig) -> None:
         ("train.steps=many", "train.steps must be a whole number, but it is 'many'."),
         ("seed=abc", "seed must be a whole number, but it is 'abc'."),
         ("train.tf32=maybe", "train.tf32 must be true or false, but it is 'maybe'."),
+        (
+            "schedule=cosine",
+            "schedule holds several settings: set one of schedule.shape, schedule.warmup_steps, schedule.init_factor, "
+            "schedule.end_factor.",
+        ),
         ("optimizer=lyon", "There is no optimizer=lyon: did you mean optimizer=lion?"),
         ("scale=qqq", "There is no scale=qqq: there are gpu, mini, paper, smoke."),
         ("train.steps", "Error parsing override 'train.steps'. missing EQUAL at '<EOF>'."),
