@@ -38,7 +38,7 @@ def explained(error: HydraException) -> str:
         if value:
             return f"{given[1]} must be {KINDS[value[2]]}, but it is '{value[1]}'."
         if isinstance(section := getattr(cause, "child_node", None), DictConfig):
-            keys = ", ".join(f"{given[1]}.{key}" for key in section)
+            keys = ", ".join(f"{given[1]}.{key!s}" for key in section)
             return f"{given[1]} holds several settings: set one of {keys}."
         said = f"{given[1]}: {str(cause).partition(chr(10))[0]}"
     if given := re.search(r"Key '.*?' not in '(.*?)'\s+full_key: (\S+)", said):
