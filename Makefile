@@ -2,8 +2,9 @@
 TASKS := image-classification lit language-modeling finetuning diffusion
 PYTHON ?= python3
 TASK ?= image_classification
-SCALE ?= mini
-CELL ?= $(SCALE)
+CELL ?=
+# A cell has its own scale: a word in its name, or what its file says.
+SCALE ?= $(if $(CELL),$(filter smoke mini gpu,$(CELL)),mini)
 OPTIMIZERS ?= lion,adamw
 REPLICATES ?=
 FRESH ?=
@@ -12,7 +13,9 @@ ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-STUDY = scale=$(SCALE) optimizer=$(OPTIMIZERS) hydra/sweeper=study $(if $(REPLICATES),study.numbers=$(REPLICATES)) \
+EXPERIMENT = $(or $(CELL),$(SCALE))
+AT_SCALE = $(if $(SCALE),scale=$(SCALE))
+STUDY = $(AT_SCALE) optimizer=$(OPTIMIZERS) hydra/sweeper=study $(if $(REPLICATES),study.numbers=$(REPLICATES)) \
 	$(if $(FRESH),run.fresh=true) $(ARGS)
 
 .DEFAULT_GOAL := help
@@ -25,7 +28,7 @@ help:  ## print this list
 	@for task in $(TASKS); do \
 		printf '%-34s %s\n' "reproduce-$$task" "add one replicate to this task's study and compare the optimizers"; done
 	@echo
-	@echo "variables: SCALE=smoke|mini|gpu|paper  CELL=<experiment>  OPTIMIZERS=lion,adamw  REPLICATES=0-3  FRESH=1  ARGS='train.steps=400 ...'"
+	@echo "variables: SCALE=smoke|mini|gpu, or CELL=<experiment>  OPTIMIZERS=lion,adamw  REPLICATES=0-3  FRESH=1  ARGS='train.steps=400 ...'"
 
 $(READY): pyproject.toml constraints.txt
 	@echo "Setting up $(VENV) (once): installing constraints.txt (PyTorch, Ray, ...), 7 GB. This takes minutes and prints nothing."
@@ -38,16 +41,16 @@ install: $(READY)  ## create .venv with everything that the suite and its tests 
 reproduce: $(TASKS:%=reproduce-%)  ## add one replicate to every task's study at SCALE (default mini)
 
 $(TASKS:%=reproduce-%): reproduce-%: $(READY)
-	$(BIN)/python -m experiments.$(subst -,_,$*) --multirun experiment=$(subst -,_,$*)/$(CELL) $(STUDY)
+	$(BIN)/python -m experiments.$(subst -,_,$*) --multirun experiment=$(subst -,_,$*)/$(EXPERIMENT) $(STUDY)
 
 plan: $(READY)  ## estimate the cost of experiment CELL of TASK: parameters, FLOPs, samples, memory
-	$(BIN)/python -m experiments.harness.plan $(TASK) experiment=$(subst -,_,$(TASK))/$(CELL) scale=$(SCALE) $(ARGS)
+	$(BIN)/python -m experiments.harness.plan $(TASK) experiment=$(subst -,_,$(TASK))/$(EXPERIMENT) $(AT_SCALE) $(ARGS)
 
 fetch: $(READY)  ## download data, weights and tokenizers of TASK's experiment CELL to the cache (LION_CACHE); TASK=all
-	$(BIN)/python -m experiments.harness.fetch $(TASK) $(CELL) scale=$(SCALE) $(ARGS)
+	$(BIN)/python -m experiments.harness.fetch $(TASK) $(EXPERIMENT) $(AT_SCALE) $(ARGS)
 
 pack: $(READY)  ## fetch, then archive it all in runs/ for machines without a network; run there with LION_OFFLINE=1
-	$(BIN)/python -m experiments.harness.pack $(TASK) $(CELL) scale=$(SCALE) $(ARGS)
+	$(BIN)/python -m experiments.harness.pack $(TASK) $(EXPERIMENT) $(AT_SCALE) $(ARGS)
 
 unpack: $(READY)  ## unpack PACK=<file>, made by `make pack`, into the cache
 	$(BIN)/python -m experiments.harness.pack unpack "$(PACK)"
@@ -66,8 +69,8 @@ dashboard: $(READY)  ## write pages on all studies, also running ones, to runs/d
 wandb-sync: $(READY)  ## upload the runs that were logged to W&B offline and are not uploaded yet
 	$(BIN)/python -m experiments.report.wandb_sync
 
-wandb-workspaces: $(READY)  ## create a W&B workspace for each task's study at SCALE
-	$(BIN)/python -m experiments.report.wandb_workspaces $(SCALE) $(CELL)
+wandb-workspaces: $(READY)  ## create a W&B workspace for each task's study at SCALE, or of CELL
+	$(BIN)/python -m experiments.report.wandb_workspaces $(EXPERIMENT)
 
 statistics: $(READY)  ## rebuild docs/statistics.md: simulations of how reliable the verdicts are
 	$(BIN)/python -m experiments.report.statistics_page

@@ -106,6 +106,20 @@ def test_a_model(folder: Path, digits: list[str]) -> None:
     assert environment["model"]["trained_parameters"] == 28 * 28 * 32 + 32 + 32 * 10 + 10
 
 
+def test_an_experiment(folder: Path, digits: list[str]) -> None:
+    command = command_with("experiment=image_classification/longer")
+    shown = forked.run([sys.executable, *shlex.split(command)[1:], "--cfg", "job"])
+    assert shown.returncode == 0, shown.stderr
+    config = yaml.safe_load(shown.stdout)
+    assert (config["scale"], config["train"]["steps"], config["run"]["gpus"]) == ("gpu", 17580, 0.25)
+    assert "small_resnet" in config["model"]["_target_"]
+
+    short = ["train.steps=4", "schedule.warmup_steps=1", "train.log_every=2", "train.evaluate_every=2"]
+    small = ["data=mnist5k", "model=convnet_tiny", "train.batch_size=32", "train.micro_batch_size=16"]
+    run(command, folder, *digits[:-1], *short, *small)
+    assert "test/top1" in finished(folder)
+
+
 def pictures() -> dict[str, list[tuple[str, bytes, str]]]:
     """Class and picture of each row, in several sizes, by split."""
     rng = np.random.default_rng(0)

@@ -250,9 +250,24 @@ def composed(task: str, overrides: Sequence[str]) -> DictConfig:
         return compose(task.rpartition(".")[2], list(overrides))
 
 
+def scale_of(experiment: str) -> str | None:
+    """The scale that an experiment under conf/ is for: the word in its name (``lit/gpu``, ``diffusion/gpu_text``), and
+    the paper's without one. None for a user's own experiment, which may be for any.
+    """
+    if not (ROOT / "conf" / "experiment" / f"{experiment}.yaml").exists():
+        return None
+    words = experiment.rpartition("/")[2].split("_")
+    return next((scale for scale in ("smoke", "mini", "gpu") if scale in words), "paper")
+
+
 def check(plain: Mapping[str, Any]) -> None:
     """Raise ConfigError, naming the key, for values that conflict; limits.py checks the range of each key."""
     train, flatness = plain["train"], plain["flatness"]
+    if (scale := scale_of(plain["experiment"])) not in (None, plain["scale"]):
+        raise ConfigError(
+            f"experiment={plain['experiment']} is for scale={scale}, not for scale={plain['scale']}: pass "
+            f"scale={scale} (with make, SCALE={scale})."
+        )
     if train["sample_every"] and not any("samples" in metric.splits for metric in metrics_of(plain["task"]).values()):
         raise ConfigError(
             f"train.sample_every={train['sample_every']}, but {plain['task']} generates no samples: set it to null."

@@ -9,6 +9,7 @@ from typing import Any
 from hydra.errors import HydraException, InstantiationException, MissingConfigException
 from omegaconf import DictConfig
 
+from experiments.harness.config import scale_of
 from experiments.harness.errors import first_cause
 from experiments.harness.sources import ROOT
 
@@ -36,6 +37,9 @@ def explained(error: HydraException) -> str:
         value = re.match(r"Value '(.*?)' .*(?:converted to|not a) (Integer|Float|valid bool)", str(cause))
         if value:
             return f"{given[1]} must be {KINDS[value[2]]}, but it is '{value[1]}'."
+        if isinstance(section := getattr(cause, "child_node", None), DictConfig):
+            keys = ", ".join(f"{given[1]}.{key!s}" for key in section)
+            return f"{given[1]} holds several settings: set one of {keys}."
         said = f"{given[1]}: {str(cause).partition(chr(10))[0]}"
     if given := re.search(r"Key '.*?' not in '(.*?)'\s+full_key: (\S+)", said):
         schema, key = given.groups()
@@ -74,8 +78,8 @@ def _missing_choice(path: str, options: Sequence[str]) -> str:
 
 
 def cells(files: Sequence[Path]) -> list[Path]:
-    """The experiments whose names contain no scale: the paper's cells."""
-    return [file for file in files if _scales().isdisjoint(file.stem.split("_"))]
+    """Of files of experiments, those of the paper's cells."""
+    return [file for file in files if scale_of(f"{file.parent.name}/{file.stem}") == "paper"]
 
 
 def _scales() -> set[str]:

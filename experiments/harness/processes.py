@@ -65,6 +65,17 @@ def check_launcher(nodes: int, launcher: str) -> None:
         )
 
 
+def check_swept_scale(scale: str, launchers: str) -> None:
+    """Raise ConfigError if a swept run has another ``scale`` than the one for which the sweep's launcher asks for cores
+    and GPUs: it is set up before the swept values are known.
+    """
+    if scale != launchers:
+        raise ConfigError(
+            f"The swept values choose scale={scale}, but the launcher is set up for scale={launchers}: pass "
+            f"scale={scale} too, and sweep one scale at a time."
+        )
+
+
 def check_nodes(nodes: int) -> None:
     """Raise ConfigError unless SLURM has started this process as one of ``nodes`` parents, one on each node."""
     if nodes == 1 or is_launched():

@@ -1,6 +1,6 @@
-"""Create W&B workspaces for a scale's studies: two views per task, of its confirm runs and of its tuning runs.
+"""Create W&B workspaces for an experiment's studies: two views per task, of its confirm runs and of its tuning runs.
 
-python -m experiments.report.wandb_workspaces [scale [experiment]]
+python -m experiments.report.wandb_workspaces [experiment]
 
 A view is plain data built from the task's config alone (``views``), so a new task needs nothing here. Calling it again
 replaces the earlier workspaces.
@@ -16,7 +16,7 @@ from typing import Any
 
 from hydra import compose, initialize_config_dir
 
-from experiments.harness.config import resolved
+from experiments.harness.config import resolved, scale_of
 from experiments.harness.errors import ConfigError, SuiteError
 from experiments.harness.provenance import ROOT
 from experiments.harness.tracking import STEP, has_key
@@ -27,7 +27,7 @@ MAX_RUNS = 1000
 """Runs shown in a chart; a study has some 700. W&B's default of 10 would silently leave out most."""
 
 
-def task_configs(scale: str, experiment: str) -> list[dict[str, Any]]:
+def task_configs(experiment: str) -> list[dict[str, Any]]:
     """The resolved config of every task that has ``experiment``. Raises ConfigError if none has."""
     tasks = sorted(path.parent.name for path in EXPERIMENTS.glob(f"*/{experiment}.yaml"))
     if not tasks:
@@ -36,7 +36,8 @@ def task_configs(scale: str, experiment: str) -> list[dict[str, Any]]:
     for task in tasks:
         importlib.import_module(f"experiments.{task}.config")  # registers the schema
         with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-            overrides = [f"scale={scale}", f"experiment={task}/{experiment}"]
+            name = f"{task}/{experiment}"
+            overrides = [f"scale={scale_of(name)}", f"experiment={name}"]
             configs.append(resolved(compose(task, overrides=overrides)))
     return configs
 
@@ -150,9 +151,9 @@ def push(view: dict[str, Any], entity: str) -> None:
     made.save()
 
 
-def main(scale: str, experiment: str) -> None:
+def main(experiment: str) -> None:
     """Push the views of every task that has the experiment. Raises SuiteError without an account, or if W&B refuses."""
-    configs = task_configs(scale, experiment)
+    configs = task_configs(experiment)
     if not has_key():
         raise SuiteError(
             "There is no W&B account for workspaces: set WANDB_API_KEY, or call wandb login, and try again."
@@ -174,10 +175,9 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(
         prog="python -m experiments.report.wandb_workspaces", description=__doc__.splitlines()[0]
     )
-    parser.add_argument("scale", nargs="?", default="mini")
-    parser.add_argument("experiment", nargs="?", help="default: the scale's own")
+    parser.add_argument("experiment", nargs="?", default="mini")
     arguments = parser.parse_args()
     try:
-        main(arguments.scale, arguments.experiment or arguments.scale)
+        main(arguments.experiment)
     except SuiteError as error:
         sys.exit(f"error: {error}")

@@ -19,11 +19,11 @@ class PlainSweeper(BasicSweeper):
 
     def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
         """Compose every run. Raises ConfigError if two are the same: in parallel, one would wait for the other; and if
-        the launcher cannot give one its nodes.
+        the launcher cannot give one its nodes, or was set up for another scale.
         """
         from experiments.harness.config import resolved, result_config
         from experiments.harness.errors import ConfigError
-        from experiments.harness.processes import check_launcher
+        from experiments.harness.processes import check_launcher, check_swept_scale
 
         assert self.hydra_context is not None
         assert self.config is not None
@@ -31,6 +31,7 @@ class PlainSweeper(BasicSweeper):
         for overrides in batch:
             plain = resolved(self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides)))
             check_launcher(plain["run"]["nodes"], self.config.hydra.launcher._target_)
+            check_swept_scale(plain["scale"], self.config.scale)
             run = (plain["run"]["runs_dir"], result_config(plain, fingerprint=""))
             if run in seen:
                 raise ConfigError(

@@ -38,6 +38,7 @@ class StudySweeper(Sweeper):
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Store what Hydra has prepared."""
         self.task: str = config.task
+        self.scale: str = config.scale
         self.nodes, self.launcher_name = config.run.nodes, config.hydra.launcher._target_
         self.compose = lambda overrides: hydra_context.config_loader.load_sweep_config(config, overrides)
         self.parser = OverridesParser.create(config_loader=hydra_context.config_loader)
@@ -51,7 +52,7 @@ class StudySweeper(Sweeper):
 
         from experiments.harness.entry import one_sentence
         from experiments.harness.interrupt import EXIT_CODE
-        from experiments.harness.processes import check_launcher
+        from experiments.harness.processes import check_launcher, check_swept_scale
         from experiments.harness.sources import ROOT
         from experiments.report.terminal import print_verdict
         from experiments.study.publish import published_summary, publishing
@@ -67,6 +68,8 @@ class StudySweeper(Sweeper):
                 check_launcher(self.nodes, self.launcher_name)
                 optimizers, combinations = split_sweep(self.parser.parse_overrides(arguments))
                 studies = [Study(self.compose, combination, optimizers) for combination in combinations]
+                for study in studies:
+                    check_swept_scale(study.config["scale"], self.scale)
                 run_studies(studies, self.launcher)
                 # Where it ran, where its data came from, and which replicates it ran are left out of the command.
                 here = re.compile(r"[+~]*(run\.|hydra|study\.numbers\b|data\.(\w+\.)*\w*places\b)")

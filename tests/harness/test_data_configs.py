@@ -1,7 +1,5 @@
-"""The image sets under conf/data: offline, each config is usable; online, each pinned version still exists."""
+"""The image sets under conf/data: each pinned version still exists, and is what its config declares."""
 
-import re
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -9,30 +7,15 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
-from experiments.harness.places import check_place
 from experiments.harness.prepared_data import prepare
 
 CONFIGS = Path(__file__).resolve().parents[2] / "conf" / "data"
-SHA256 = re.compile("[0-9a-f]{64}")
 
 
 def load(name: str) -> dict[str, Any]:
     data = OmegaConf.to_container(OmegaConf.load(CONFIGS / f"{name}.yaml"), resolve=True)
     assert isinstance(data, dict)
     return {str(key): value for key, value in data.items()}
-
-
-@pytest.mark.parametrize("name", ["cifar10", "cifar100", "fashion_mnist", "mnist5k"])
-def test_every_place_can_be_tried(name: str) -> None:
-    data = load(name)
-    assert data["name"] == name
-    assert data["fingerprint"] is None or SHA256.fullmatch(data["fingerprint"])
-    assert len(data["mean"]) == len(data["std"]) == data["channels"]
-    for place in data["places"]:
-        check_place(place)
-        module, function = place["decode"].rsplit(".", 1)
-        assert callable(getattr(import_module(module), function))
-        assert SHA256.fullmatch(place.get("sha256", "0" * 64))
 
 
 @pytest.mark.network

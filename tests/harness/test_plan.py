@@ -9,7 +9,7 @@ import pytest
 from hydra.core.global_hydra import GlobalHydra
 from rich.console import Console
 
-from experiments.harness.config import composed
+from experiments.harness.config import composed, scale_of
 from experiments.harness.errors import ConfigError
 from experiments.harness.plan import claim_words, main, plan, show
 from experiments.harness.sources import ROOT, task_name
@@ -74,7 +74,7 @@ def test_a_plan_on_a_cpu_says_minutes_and_none_that_other_settings_would_change(
 
 
 def test_a_plan_says_what_a_sharded_model_takes_on_each_gpu() -> None:
-    asked = ["experiment=language_modeling/mini", "scale=gpu", "run.gpus=4", "run.nodes=2", "run.shards=2"]
+    asked = ["scale=gpu", "run.gpus=4", "run.nodes=2", "run.shards=2"]
     planned = plan("language_modeling", asked)
     output = io.StringIO()
     Console(file=output, width=200).print(show(planned))
@@ -159,7 +159,7 @@ def test_the_command_needs_no_data(cell: str, code: int) -> None:
     ("cell", "millions"), [("smoke", 1.88), ("mini", 2.20), ("gpu", 11.07), ("b16_b", 123.60), ("g14_288_l", 354.36)]
 )
 def test_two_towers_have_a_plan_of_what_is_trained(cell: str, millions: float) -> None:
-    planned = plan("lit", [f"experiment=lit/{cell}"])
+    planned = plan("lit", [f"experiment=lit/{cell}", f"scale={scale_of(f'lit/{cell}')}"])
     assert planned.parameters / 1e6 == pytest.approx(millions, abs=0.01)
     assert planned.flops_per_step > 0
 

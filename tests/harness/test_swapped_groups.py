@@ -14,21 +14,18 @@ from experiments.harness.errors import ConfigError, refused_as
 from experiments.harness.provenance import ROOT
 
 BEGINNINGS = {"lit": "lit_", "diffusion": "diffusion_", "finetuning": "ft_", "language_modeling": "lm_"}
-LARGE = ("11b", "7b5", "2b1", "1b1", "g14", "imagen")
+LARGE = ("11b", "imagen")
 """Of these, which take up to half a minute to build without weights, the settings are composed alone."""
-REFUSED: dict[Any, str] = {
+REFUSED = {
     **dict.fromkeys(
-        ("ft_gpt2", "ft_gpt2_tiny", "ft_t5_tiny", "ft_t5_base", "ft_t5_large", "ft_t5_11b"),
+        ("ft_gpt2", "ft_gpt2_tiny", "ft_t5_tiny", "ft_t5_base", "ft_t5_11b"),
         r"is for models that classify, but this one has no model\.features",
     ),
-    "diffusion_adm256": "The model cannot take the pictures: .* too small",
     **dict.fromkeys(
         ("diffusion_text_tiny", "diffusion_text_gpu"), "The model cannot take the pictures: .*encoder_hidden_states"
     ),
-    **dict.fromkeys((("coatnet1", "smoke"), ("coatnet3", "smoke")), "The model cannot take the pictures: "),
 }
-"""What a small run says, by model or model and experiment: writers for classes, six halvings of 16 pixels, models of
-text without text, five halvings of 28 pixels."""
+"""What a small run says, by model: writers for classes, models of text without text."""
 
 
 def models() -> list[tuple[str, str]]:
@@ -54,11 +51,27 @@ def test_a_model_goes_with_the_small_experiments_of_its_task(task: str, model: s
     GlobalHydra.instance().clear()
     cfg = composed(task, [f"experiment={task}/{experiment}", f"scale={experiment}", f"model={model}"])
     resolved(cfg)
-    if said := REFUSED.get(model) or REFUSED.get((model, experiment)):
+    if said := REFUSED.get(model):
         with pytest.raises(ConfigError, match=said):
             built(task, cfg)
     elif not any(size in model for size in LARGE):
         assert built(task, cfg).numel() > 0
+
+
+@pytest.mark.parametrize(
+    ("task", "overrides"),
+    [
+        ("diffusion", ["model=diffusion_adm", "model.block_out_channels=[192,384,576,768,768,768]",
+                       f"model.down_block_types={['ResnetDownsampleBlock2D'] * 6}".replace("'", ""),
+                       f"model.up_block_types={['ResnetUpsampleBlock2D'] * 6}".replace("'", "")]),
+        ("image_classification", ["model=timm", "model.model_name=coatnet_1_224", "+model.img_size=28"]),
+    ],
+)  # fmt: skip
+def test_a_model_that_halves_the_images_too_often_is_refused(task: str, overrides: list[str]) -> None:
+    GlobalHydra.instance().clear()
+    cfg = composed(task, ["scale=smoke", *overrides])
+    with pytest.raises(ConfigError, match="The model cannot take the pictures: "):
+        built(task, cfg)
 
 
 def test_glue_is_refused_to_a_classifier(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from torch import nn
 
-from experiments.harness.config import check, resolved, typed
+from experiments.harness.config import typed
 from experiments.harness.optimizer import decay_groups
 from experiments.harness.plan import plan
 from experiments.harness.provenance import ROOT
@@ -33,11 +33,9 @@ def no_hydra() -> None:
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
-def test_every_experiment_composes_and_its_model_can_be_built(experiment: str) -> None:
+def test_every_experiment_s_model_can_be_built(experiment: str) -> None:
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         cfg = compose("language_modeling", [f"experiment=language_modeling/{experiment}"])
-    check(cfg)
-    resolved(cfg)
     model = meta_model(typed(cfg))
     parameters = sum(parameter.numel() for parameter in model.parameters())
     if experiment in MILLION_PARAMETERS:

@@ -1,8 +1,5 @@
-"""The LiT configs: experiments compose, the paper's towers have the right sizes, every source can be opened."""
+"""The LiT configs: towers can be built, the paper's have the right sizes, cells report the paper's metrics."""
 
-import re
-from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,8 +7,7 @@ import torch
 from hydra.utils import get_method
 from omegaconf import OmegaConf
 
-from experiments.harness.config import check, resolved, result_config, typed
-from experiments.harness.places import check_place
+from experiments.harness.config import resolved, result_config, scale_of, typed
 from experiments.harness.provenance import ROOT
 from experiments.lit.class_names import class_names, templates
 from experiments.lit.models import build_locked_tower, build_two_towers
@@ -21,24 +17,12 @@ from tests.conftest import MakeConfig
 
 EXPERIMENTS = sorted(path.stem for path in (ROOT / "conf/experiment/lit").glob("*.yaml"))
 PAPER = ["b32_b", "b16_b", "g14_288_l"]
-OPTIMIZERS = sorted(path.stem for path in (ROOT / "conf/optimizer").glob("*.yaml"))
-DATA = sorted((ROOT / "conf/data").glob("lit_*.yaml"))
-SCALE = {"smoke": "smoke", "mini": "mini", "gpu": "gpu"}
-
-
-@pytest.mark.parametrize("name", EXPERIMENTS)
-def test_every_experiment_composes_with_every_optimizer(make_plain_lit: MakeConfig, name: str) -> None:
-    for optimizer in OPTIMIZERS:
-        cfg = make_plain_lit(f"scale={SCALE.get(name, 'paper')}", f"experiment=lit/{name}", f"optimizer={optimizer}")
-        check(cfg)
-        plain = resolved(cfg)
-        assert plain["experiment"] == f"lit/{name}"
-        assert callable(get_method(plain["model"]["tokenizer"]))
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_experiment_s_towers_can_be_built(make_plain_lit: MakeConfig, name: str) -> None:
-    cfg = make_plain_lit(f"scale={SCALE.get(name, 'paper')}", f"experiment=lit/{name}")
+    cfg = make_plain_lit(f"scale={scale_of(f'lit/{name}')}", f"experiment=lit/{name}")
+    assert callable(get_method(cfg.model.tokenizer))
     if name in PAPER:
         cfg.model.image.locked.pretrained = False
     with torch.device("meta"):
@@ -77,24 +61,6 @@ def test_a_paper_cell_reports_every_metric_under_the_papers_name(make_plain_lit:
     assert cfg.train.batch_size == cfg.train.micro_batch_size == 16384
     assert cfg.settings.lion.betas == [0.9, 0.99]
     assert cfg.settings.adamw.betas == [0.9, 0.999]
-
-
-@pytest.mark.parametrize("path", DATA, ids=lambda path: path.stem)
-def test_every_place_can_be_tried(path: Path) -> None:
-    data: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
-    assert data["name"] == path.stem
-    stored = "stored" in data.get("access", data.get("pair_access", ""))
-    for place in data["places"]:
-        if stored:
-            assert {"splits", "image"} <= set(place)
-            assert ("caption" in place) != ("label" in place)
-            assert re.fullmatch("[0-9a-f]{40}", place.get("revision", "0" * 40))
-            continue
-        check_place(place)
-        module, function = place["decode"].rsplit(".", 1)
-        assert callable(getattr(import_module(module), function))
-        for archive in place.get("archives", {"": place}).values():
-            assert re.fullmatch("[0-9a-f]{64}", archive["sha256"])
 
 
 def test_places_do_not_enter_a_run_s_name_or_record(make_plain_lit: MakeConfig) -> None:

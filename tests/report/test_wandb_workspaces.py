@@ -76,7 +76,7 @@ def test_every_metric_and_axis_is_one_that_the_runs_of_the_view_log(make_config:
 
 @pytest.mark.parametrize("task", SMOKE_TASKS)
 def test_every_task_shows_the_metrics_that_its_study_declares(task: str) -> None:
-    (config,) = [config for config in task_configs("smoke", "smoke") if config["task"] == task]
+    (config,) = [config for config in task_configs("smoke") if config["task"] == task]
     confirmation, tuning = (spec(view) for view in views(config))
     study = config["study"]
     shown = {name for bar in panels(confirmation, "Bar Chart") for name in bar["metrics"]}
@@ -126,8 +126,8 @@ def pushed(monkeypatch: pytest.MonkeyPatch) -> list[internal.View]:
 
 
 def test_a_second_call_replaces_the_workspaces_of_the_first(pushed: list[internal.View]) -> None:
-    wandb_workspaces.main("smoke", "smoke")
-    wandb_workspaces.main("smoke", "smoke")
+    wandb_workspaces.main("smoke")
+    wandb_workspaces.main("smoke")
     first, second = pushed[: len(pushed) // 2], pushed[len(pushed) // 2 :]
     assert len(first) == 2 * len(SMOKE_TASKS)
     assert len({view.name for view in first}) == len(first)
@@ -142,14 +142,14 @@ def test_what_w_and_b_refuses_is_one_sentence(pushed: list[internal.View], monke
 
     monkeypatch.setattr(internal, "upsert_view2", refuse)
     with pytest.raises(SuiteError, match="W&B did not take a workspace: permission denied"):
-        wandb_workspaces.main("smoke", "smoke")
+        wandb_workspaces.main("smoke")
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["smoke"], "error: There is no W&B account for workspaces: set WANDB_API_KEY"),
-        (["smoke", "nonsense"], "error: No task has an experiment nonsense"),
+        (["nonsense"], "error: No task has an experiment nonsense"),
     ],
 )
 def test_without_a_key_or_an_experiment_it_is_one_sentence(

@@ -12,7 +12,7 @@ from experiments.study.sweep import Study
 from tests.conftest import MakeConfig
 
 SEARCHED = ["study.numbers=0-3", "study.stages=[4,1]", "study.confirm=2", "study.lengths=[1.5]"]
-DRAWN = "+study.nuisance={schedule: {choices: [cosine, rsqrt]}}"
+DRAWN = "+study.nuisance={model: {choices: [convnet_small, convnet_tiny]}}"
 
 
 def test_every_run_has_the_config_and_name_that_composing_it_alone_gives(make_config: MakeConfig) -> None:
@@ -63,8 +63,8 @@ def test_groups_and_merged_values_are_left_to_hydra(make_config: MakeConfig) -> 
     for overrides in (
         ["+optimizer.space={one: 1}"],
         ["+optimizer.space={two: 2}"],
-        ["schedule=rsqrt"],
-        ["schedule=cosine"],
+        ["model=convnet"],
+        ["model=convnet_small"],
         ["+optimizer.amsgrad=true", "optimizer.amsgrad=false"],
         ["optimizer.lr=1", "~optimizer.space"],
     ):

@@ -1,0 +1,163 @@
+"""The files under conf/, for every task alike: each composes, an experiment brings its scale, sources are pinned."""
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.utils import get_method
+from omegaconf import OmegaConf
+
+from experiments.harness.config import check, composed, resolved, result_config, scale_of
+from experiments.harness.errors import ConfigError
+from experiments.harness.limits import check_limits
+from experiments.harness.places import check_place
+from experiments.harness.sources import ROOT, our_tasks
+from tests import forked
+
+CONF = ROOT / "conf"
+SCALES = sorted(path.stem for path in (CONF / "scale").glob("*.yaml"))
+EXPERIMENTS = sorted(f"{path.parent.name}/{path.stem}" for path in (CONF / "experiment").glob("*/*.yaml"))
+DEFAULTS = [name for name in EXPERIMENTS if name.partition("/")[2] in SCALES]
+"""Chosen by scale=<name> alone"""
+DATA = sorted(path.stem for path in (CONF / "data").glob("*.yaml"))
+TASK_OF = {"lm": "language_modeling", "ft": "finetuning", "lit": "lit", "diffusion": "diffusion"}
+"""by the beginning of a data set's name; image classification's have none"""
+PARTS = ("minilm", "efficientnet_lite0", "lit_coco", "lit_flickr30k", "lit_imagenet", "lit_pets")
+"""Weights, and sets that are only evaluated: part of another data set's config"""
+
+
+@pytest.fixture(autouse=True)
+def no_hydra() -> None:
+    GlobalHydra.instance().clear()
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_one_word_chooses_an_experiment_with_its_scale(experiment: str) -> None:
+    task, _, name = experiment.partition("/")
+    cfg = composed(task, [f"scale={name}"] if experiment in DEFAULTS else [f"experiment={experiment}"])
+    plain = resolved(cfg)
+    check_limits(plain)
+    check(plain)
+    assert plain["experiment"] == experiment
+    assert plain["scale"] == scale_of(experiment)
+    assert "places" not in str(result_config(plain, "0" * 64))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "needed"),
+    [
+        (["experiment=lit/mini", "scale=gpu"], "mini"),
+        (["experiment=lit/b16_b", "scale=mini"], "paper"),
+        (["experiment=lit/gpu"], "gpu"),
+    ],
+)
+def test_an_experiment_of_another_scale_is_refused(overrides: list[str], needed: str) -> None:
+    with pytest.raises(ConfigError, match=f"is for scale={needed}, not for scale=.*: pass scale={needed} "):
+        check(resolved(composed("lit", overrides)))
+
+
+@pytest.mark.parametrize("flags", [[], ["-m", "hydra/sweeper=study"]])
+def test_a_contradiction_on_the_command_line_is_one_sentence(flags: list[str]) -> None:
+    command = [sys.executable, "-m", "experiments.image_classification", *flags]
+    result = forked.run([*command, "experiment=image_classification/mini", "scale=gpu"])
+    assert result.returncode == 2
+    assert result.stdout == ""
+    assert result.stderr == (
+        "error: experiment=image_classification/mini is for scale=mini, not for scale=gpu: pass scale=mini (with make, "
+        "SCALE=mini).\n"
+    )
+
+
+@pytest.mark.parametrize("flags", [["-m"], ["-m", "hydra/sweeper=study"]])
+def test_swept_experiments_need_the_scale_that_their_launcher_asks_resources_for(flags: list[str]) -> None:
+    command = [sys.executable, "-m", "experiments.image_classification", *flags, "data=mnist5k", "run.device=cpu"]
+    cells = "experiment=image_classification/vit_b16,image_classification/vit_s16"
+    result = forked.run([*command, cells, "hydra/launcher=basic"])
+    assert result.returncode == 2
+    assert result.stderr == (
+        "error: The swept values choose scale=paper, but the launcher is set up for scale=mini: pass scale=paper too, "
+        "and sweep one scale at a time.\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("variables", "chosen"),
+    [
+        ([], "lit/mini scale=mini"),
+        (["SCALE=gpu"], "lit/gpu scale=gpu"),
+        (["CELL=gpu"], "lit/gpu scale=gpu"),
+        (["CELL=b16_b"], "lit/b16_b"),
+        (["CELL=b16_b", "SCALE=mini"], "lit/b16_b scale=mini"),  # which is then refused
+    ],
+)
+def test_make_takes_one_word_too(variables: list[str], chosen: str) -> None:
+    made = subprocess.run(
+        ["make", "-n", "reproduce-lit", "plan", "TASK=lit", *variables],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    commands = [line.split() for line in made.stdout.splitlines() if "experiment=" in line]
+    assert len(commands) == 2
+    for command in commands:
+        words = [word for word in command if word.startswith(("experiment=", "scale="))]
+        assert " ".join(words) == f"experiment={chosen}"
+
+
+@pytest.mark.parametrize("task", our_tasks())
+@pytest.mark.parametrize("study", sorted(path.stem for path in (CONF / "study").glob("*.yaml")))
+def test_every_study_goes_with_every_task(task: str, study: str) -> None:
+    check_limits(resolved(composed(task, [f"study={study}"])))
+
+
+@pytest.mark.parametrize("optimizer", sorted(path.stem for path in (CONF / "optimizer").glob("*.yaml")))
+def test_every_optimizer_composes_under_its_own_name(optimizer: str) -> None:
+    plain = resolved(composed("image_classification", [f"optimizer={optimizer}"]))
+    check(plain)
+    assert plain["optimizer"]["name"] == optimizer
+
+
+@pytest.mark.parametrize("name", sorted({*DATA} - {*PARTS}))
+def test_every_data_set_composes_with_its_task(name: str) -> None:
+    task = TASK_OF.get(name.partition("_")[0], "image_classification")
+    overrides = ["data.image_size=32"] if name.startswith("diffusion_") else []
+    assert resolved(composed(task, [f"data={name}", *overrides]))["data"]["name"] == name.removesuffix("_alone")
+
+
+def sources(data: Any) -> Iterator[Mapping[str, Any]]:
+    """Every source in a data set's config, at any depth; of several archives, each of them too."""
+    for item in data.values() if isinstance(data, Mapping) else data if isinstance(data, list) else []:
+        if isinstance(item, Mapping) and "kind" in item:
+            yield item
+        yield from sources(item)
+
+
+@pytest.mark.parametrize("name", DATA)
+def test_every_source_can_be_tried_and_is_pinned(name: str) -> None:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose(f"data/{name}").data
+    data: Any = OmegaConf.to_container(OmegaConf.create({"data": cfg, "model": {"image_size": 96}}), resolve=True)
+    data = data["data"]
+    assert data["name"] == name.removesuffix("_alone")
+    assert data.get("fingerprint") is None or re.fullmatch("[0-9a-f]{64}", data["fingerprint"])
+    if "access" in data:
+        assert callable(get_method(data["access"]))
+    if "mean" in data:
+        assert len(data["mean"]) == len(data["std"]) == data["channels"]
+    found = list(sources(data))
+    assert found
+    for source in found:
+        assert re.fullmatch("[0-9a-f]{64}", source.get("sha256", "0" * 64))
+        if source["kind"] in ("pip", "npm", "apt"):
+            assert "sha256" in source
+        if name != "imagenet21k":  # its file says why not
+            assert re.fullmatch("[0-9a-f]{40}", source.get("revision", "0" * 40))
+        if "decode" in source:
+            check_place(source)
+            assert callable(get_method(source["decode"]))
+        elif source["kind"] in ("local", "hub") and name != "ft_glue":  # rows that stay encoded
+            assert {"splits", "image"} <= set(source)
+            assert ("caption" in source) != ("label" in source)
