@@ -1,7 +1,6 @@
 import json
 import multiprocessing
 import os
-import subprocess
 import threading
 import time
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from experiments.harness.entry import execute, locate
 from experiments.harness.errors import RunError
 from experiments.harness.record import RunRecord, is_held, read_example_losses, read_metrics, read_status, take_lock
 from experiments.harness.sources import sources_digest
+from tests import forked
 from tests.conftest import MakeConfig, rows
 
 
@@ -125,11 +125,12 @@ def test_the_environment_contains_no_host_user_or_path() -> None:
 
 
 def test_a_held_run_directory_is_reported_in_one_sentence_on_the_command_line(
-    make_config: MakeConfig, command_line: list[str]
+    make_config: MakeConfig, command_line: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(record, "LOCK_WAIT_S", 0.2)
     plain, _, directory = locate(make_config())
     with RunRecord(directory, sources_digest(plain), {}):
-        result = subprocess.run(command_line, capture_output=True, text=True, check=False)
+        result = forked.run(command_line)
     assert result.returncode == 2
     assert result.stderr.strip().splitlines()[-1].startswith(f"error: The run {directory} is held by another process")
 
