@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from shutil import copytree
 
 import pytest
 import torch
@@ -31,7 +32,7 @@ def test_a_directory_held_by_another_process_is_refused_with_its_pid(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(record, "LOCK_WAIT_S", 0.2)
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("fork")
     held, release = context.Event(), context.Event()
     holder = context.Process(target=hold, args=(tmp_path, held, release))
     holder.start()
@@ -211,11 +212,20 @@ def last_weights(directory: Path) -> dict[str, bytes]:
     return {name: value.numpy().tobytes() for name, value in saved["model"].items()}
 
 
+@pytest.fixture(scope="module")
+def undamaged(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Takes the run that is damaged, which the first test that asks for it carries out; only to be copied."""
+    return f"run.runs_dir={tmp_path_factory.mktemp('undamaged')}"
+
+
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_finished_run_with_a_damaged_record_is_redone_bit_for_bit(make_config: MakeConfig, damage: str) -> None:
-    cfg = make_config()
-    execute(cfg)
+def test_a_finished_run_with_a_damaged_record_is_redone_bit_for_bit(
+    make_config: MakeConfig, undamaged: str, damage: str
+) -> None:
+    whole, cfg = make_config(undamaged), make_config()
+    execute(whole)
     directory = locate(cfg)[2]
+    copytree(locate(whole)[2], directory)
     before, config = rows(directory), (directory / "config.yaml").read_text()
     weights = last_weights(directory)
     DAMAGES[damage](directory)
