@@ -3,7 +3,7 @@
 import logging
 import sys
 import warnings
-from typing import Any
+from typing import TextIO
 
 import torch
 
@@ -12,8 +12,15 @@ from lion.fused import _kernel
 from lion.fused_cpu import _compiled, _libraries
 
 
-def print_warning(message: Any, category: Any, filename: str, line: int, *_: Any) -> None:
-    print(warnings.formatwarning(message, category, filename, line), file=sys.stderr)
+def print_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    print(warnings.formatwarning(message, category, filename, lineno), file=sys.stderr)
 
 
 if __name__ == "__main__":
