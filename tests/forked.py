@@ -26,6 +26,11 @@ class Started:
             sys.stdout, sys.stderr = os.fdopen(1, "w", buffering=1), os.fdopen(2, "w", buffering=1)
             os._exit(_main(module, arguments))
 
+    def poll(self) -> int | None:
+        """Its exit code once it has ended, and until then None."""
+        ended = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        return None if ended is None else ended.si_status
+
     def result(self) -> subprocess.CompletedProcess[str]:
         """Wait for its end."""
         _, status = os.waitpid(self.pid, 0)

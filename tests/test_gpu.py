@@ -2,6 +2,7 @@
 
 import json
 import math
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from experiments.harness import record, train
 from experiments.harness.entry import execute, locate
 from experiments.harness.record import read_status
 from experiments.harness.schedule import lr_factor
-from tests.conftest import MakeConfig, rows
+from tests.conftest import AVERAGED, MakeConfig, rows
 from tests.diffusion.conftest import clouds as clouds
 from tests.diffusion.conftest import diffusion_overrides as diffusion_overrides
 from tests.diffusion.conftest import make_diffusion as make_diffusion
@@ -45,7 +46,7 @@ DEVICE = "run.device=cuda"
 def make(request: pytest.FixtureRequest) -> MakeConfig:
     """``make("seed=1", ...)``: the config of a smoke run on generated data, for each task in turn."""
     made: MakeConfig = request.getfixturevalue(MAKERS[request.param])
-    return made
+    return partial(made, AVERAGED) if request.param == "image_classification" else made
 
 
 def finished(cfg: DictConfig) -> tuple[Path, list[dict[str, Any]]]:

@@ -24,12 +24,18 @@ class Killed(BaseException):
     """Simulates SIGKILL within a process: only code that has to catches it."""
 
 
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Takes the run that nothing disturbs, which the first test that asks for it carries out."""
+    return f"run.runs_dir={tmp_path_factory.mktemp('undisturbed')}"
+
+
 @pytest.mark.parametrize("killed_at", [1, 4, 12])  # the second evaluation begins with the ninth batch
 def test_only_the_batch_that_was_due_is_generated_again(
-    make_diffusion: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed_at: int
+    make_diffusion: MakeConfig, undisturbed: str, monkeypatch: pytest.MonkeyPatch, killed_at: int
 ) -> None:
-    undisturbed = make_diffusion(*BATCHES, f"run.runs_dir={tmp_path}/undisturbed")
-    execute(undisturbed)
+    whole = make_diffusion(*BATCHES, undisturbed)
+    execute(whole)
     cfg = make_diffusion(*BATCHES)
     original = GeneratedImages._batch
     numbers: list[int] = []
@@ -45,7 +51,7 @@ def test_only_the_batch_that_was_due_is_generated_again(
         execute(cfg)
     assert len(numbers) == killed_at
     execute(cfg)
-    ours, theirs = locate(cfg).directory, locate(undisturbed).directory
+    ours, theirs = locate(cfg).directory, locate(whole).directory
     assert rows(ours) == rows(theirs)
     assert (ours / "samples.png").read_bytes() == (theirs / "samples.png").read_bytes()
     assert numbers.count((killed_at - 1) % 8) == 3

@@ -17,7 +17,7 @@ from experiments.harness.errors import ConfigError
 from experiments.harness.flatness import measure_flatness, noise_on_weights
 from experiments.harness.seeds import derive_seed
 from experiments.image_classification.task import build
-from tests.conftest import MakeConfig, rows
+from tests.conftest import AVERAGED, MakeConfig, rows
 from tests.study.test_study import run_study, studies
 
 
@@ -147,7 +147,7 @@ def test_weights_and_random_state_are_left_as_they_were(fails: bool) -> None:
 
 
 def test_a_run_ends_with_the_loss_at_and_around_its_evaluated_weights(make_config: MakeConfig) -> None:
-    cfg = make_config("flatness.draws=3")
+    cfg = make_config("flatness.draws=3", AVERAGED)
     execute(cfg)
     run = locate(cfg)
     data, directory = run.data, run.directory

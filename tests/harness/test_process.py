@@ -20,7 +20,7 @@ from experiments.harness.entry import execute, locate
 from experiments.harness.errors import ConfigError
 from experiments.harness.process import compile_and_warm_up, make_accelerator
 from experiments.image_classification.convnet import ConvNet
-from tests.conftest import MakeConfig, rows
+from tests.conftest import AVERAGED, MakeConfig, rows
 
 LAUNCH = ("--gradient_accumulation_steps", "4", "--dynamo_backend", "inductor", "--mixed_precision", "bf16")
 
@@ -130,7 +130,7 @@ def used_process() -> Iterator[None]:
     torch.backends.cudnn.enabled = True
 
 
-@pytest.mark.parametrize("model", [[], DRAWING])
+@pytest.mark.parametrize("model", [[AVERAGED], DRAWING])
 @pytest.mark.usefixtures("used_process")
 def test_a_run_in_a_used_process_is_the_run_in_a_fresh_one(
     make_config: MakeConfig, command_line: list[str], tmp_path: Path, model: list[str]

@@ -1,11 +1,11 @@
 import json
 import multiprocessing
 import os
-import subprocess
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from shutil import copytree
 
 import pytest
 import torch
@@ -16,6 +16,7 @@ from experiments.harness.entry import execute, locate
 from experiments.harness.errors import RunError
 from experiments.harness.record import RunRecord, is_held, read_example_losses, read_metrics, read_status, take_lock
 from experiments.harness.sources import sources_digest
+from tests import forked
 from tests.conftest import MakeConfig, rows
 
 
@@ -31,7 +32,7 @@ def test_a_directory_held_by_another_process_is_refused_with_its_pid(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(record, "LOCK_WAIT_S", 0.2)
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("fork")
     held, release = context.Event(), context.Event()
     holder = context.Process(target=hold, args=(tmp_path, held, release))
     holder.start()
@@ -125,12 +126,13 @@ def test_the_environment_contains_no_host_user_or_path() -> None:
 
 
 def test_a_held_run_directory_is_reported_in_one_sentence_on_the_command_line(
-    make_config: MakeConfig, command_line: list[str]
+    make_config: MakeConfig, command_line: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(record, "LOCK_WAIT_S", 0.2)
     run = locate(make_config())
     plain, directory = run.plain, run.directory
     with RunRecord(directory, sources_digest(plain), {}):
-        result = subprocess.run(command_line, capture_output=True, text=True, check=False)
+        result = forked.run(command_line)
     assert result.returncode == 2
     assert result.stderr.strip().splitlines()[-1].startswith(f"error: The run {directory} is held by another process")
 
@@ -212,11 +214,20 @@ def last_weights(directory: Path) -> dict[str, bytes]:
     return {name: value.numpy().tobytes() for name, value in saved["model"].items()}
 
 
+@pytest.fixture(scope="module")
+def undamaged(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Takes the run that is damaged, which the first test that asks for it carries out; only to be copied."""
+    return f"run.runs_dir={tmp_path_factory.mktemp('undamaged')}"
+
+
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_finished_run_with_a_damaged_record_is_redone_bit_for_bit(make_config: MakeConfig, damage: str) -> None:
-    cfg = make_config()
-    execute(cfg)
+def test_a_finished_run_with_a_damaged_record_is_redone_bit_for_bit(
+    make_config: MakeConfig, undamaged: str, damage: str
+) -> None:
+    whole, cfg = make_config(undamaged), make_config()
+    execute(whole)
     directory = locate(cfg).directory
+    copytree(locate(whole).directory, directory)
     before, config = rows(directory), (directory / "config.yaml").read_text()
     weights = last_weights(directory)
     DAMAGES[damage](directory)

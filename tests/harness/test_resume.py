@@ -16,24 +16,27 @@ from experiments.harness import checkpoint, checkpoint_files, record
 from experiments.harness.entry import execute, locate
 from experiments.harness.interrupt import EXIT_CODE
 from experiments.harness.record import read_status
-from tests.conftest import MakeConfig, rows
+from tests import forked
+from tests.conftest import AVERAGED, MakeConfig, rows
 
-LONGER = ["train.steps=24", "train.log_every=1", "run.checkpoint_every=5"]
+LONGER = ["train.steps=24", "train.log_every=1", "run.checkpoint_every=5", "train.evaluate_every=8", AVERAGED]
+WAIT_S = 300.0
+"""Far above what anything here takes on a busy machine."""
+End = tuple[list[dict[str, Any]], dict[str, Any]]
+"""The rows of a run, and its last checkpoint."""
 
 
 class Killed(BaseException):
     """Simulates SIGKILL within a process: only code that has to catches it."""
 
 
-def end_of(cfg: DictConfig) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+def end_of(cfg: DictConfig) -> End:
     execute(cfg)
     directory = locate(cfg).directory
     return rows(directory), torch.load(max(directory.glob("step-*.pt")), weights_only=True)
 
 
-def assert_same_end(
-    ours: tuple[list[dict[str, Any]], dict[str, Any]], theirs: tuple[list[dict[str, Any]], dict[str, Any]]
-) -> None:
+def assert_same_end(ours: End, theirs: End) -> None:
     assert ours[0] == theirs[0]
     for part in ("model", "ema"):
         assert ours[1][part].keys() == theirs[1][part].keys()
@@ -42,16 +45,24 @@ def assert_same_end(
         assert all(torch.equal(value, theirs[1]["optimizer"]["state"][key][name]) for name, value in state.items())
 
 
+@pytest.fixture(scope="module")
+def ends() -> list[End]:
+    """Takes that of the run that nothing interrupts, which the first test that asks for it carries out."""
+    return []
+
+
 @pytest.fixture
-def uninterrupted(make_config: MakeConfig, tmp_path: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    return end_of(make_config(*LONGER, f"run.runs_dir={tmp_path}/uninterrupted"))
+def uninterrupted(make_config: MakeConfig, tmp_path: Path, ends: list[End]) -> End:
+    if not ends:
+        ends.append(end_of(make_config(*LONGER, f"run.runs_dir={tmp_path}/uninterrupted")))
+    return ends[0]
 
 
 @pytest.mark.parametrize("where", ["append", "metrics_bytes", "cut_back", "set_status"])
 @pytest.mark.parametrize("call", [1, 2, 9])
 def test_a_crash_at_any_write_of_the_record_leaves_no_trace(
     make_config: MakeConfig,
-    uninterrupted: tuple[list[dict[str, Any]], dict[str, Any]],
+    uninterrupted: End,
     monkeypatch: pytest.MonkeyPatch,
     where: str,
     call: int,
@@ -78,7 +89,7 @@ def test_a_crash_at_any_write_of_the_record_leaves_no_trace(
 
 def test_a_crash_between_writing_and_renaming_a_checkpoint_leaves_no_trace(
     make_config: MakeConfig,
-    uninterrupted: tuple[list[dict[str, Any]], dict[str, Any]],
+    uninterrupted: End,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     cfg = make_config(*LONGER)
@@ -97,8 +108,8 @@ def test_a_crash_between_writing_and_renaming_a_checkpoint_leaves_no_trace(
     assert_same_end(end_of(cfg), uninterrupted)
 
 
-def wait_for_row(directory: Path, count: int, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 60
+def wait_for_row(directory: Path, count: int, process: subprocess.Popen[bytes] | forked.Started) -> None:
+    deadline = time.monotonic() + WAIT_S
     while time.monotonic() < deadline and process.poll() is None:
         metrics = directory / "metrics.jsonl"
         if metrics.exists() and metrics.read_bytes().count(b"\n") >= count:
@@ -107,9 +118,7 @@ def wait_for_row(directory: Path, count: int, process: subprocess.Popen[bytes]) 
     raise AssertionError(f"the run ended with exit code {process.poll()} before it had {count} rows")
 
 
-def test_kill_9_and_sigterm_change_no_bit(
-    make_config: MakeConfig, uninterrupted: tuple[list[dict[str, Any]], dict[str, Any]], command_line: list[str]
-) -> None:
+def test_kill_9_and_sigterm_change_no_bit(make_config: MakeConfig, uninterrupted: End, command_line: list[str]) -> None:
     cfg = make_config(*LONGER)
     directory = locate(cfg).directory
     # Started, killed after 3 rows, continued, asked to stop after 15, continued to the end.
@@ -117,7 +126,7 @@ def test_kill_9_and_sigterm_change_no_bit(
         process = subprocess.Popen([*command_line, *LONGER], stderr=subprocess.PIPE)
         wait_for_row(directory, count, process)
         process.send_signal(kill)
-        _, errors = process.communicate(timeout=60)
+        _, errors = process.communicate(timeout=WAIT_S)
         assert process.returncode == code, errors
         status = read_status(directory)
         assert status is not None
@@ -127,7 +136,7 @@ def test_kill_9_and_sigterm_change_no_bit(
 
 
 def test_a_run_that_failed_continues_once_its_fault_is_gone(
-    make_config: MakeConfig, uninterrupted: tuple[list[dict[str, Any]], dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+    make_config: MakeConfig, uninterrupted: End, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cfg = make_config(*LONGER)
     with monkeypatch.context() as patch:
@@ -146,12 +155,12 @@ def test_a_signal_to_the_process_group_finds_the_data_workers_still_serving(
 ) -> None:
     longer = ["train.steps=4000", "train.log_every=1", "run.checkpoint_every=4000", "run.num_workers=2"]
     directory = locate(make_config(*longer)).directory
-    process = subprocess.Popen([*command_line, *longer], stderr=subprocess.PIPE, start_new_session=True)
+    process = forked.Started([*command_line, *longer])
     wait_for_row(directory, 3, process)
     os.killpg(process.pid, number)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == EXIT_CODE, errors
-    assert list(directory.glob("step-*.pt")), errors
+    result = process.result()
+    assert result.returncode == EXIT_CODE, result.stderr
+    assert list(directory.glob("step-*.pt")), result.stderr
     with pytest.raises(ProcessLookupError):
         os.killpg(process.pid, 0)  # no worker remains
 
@@ -160,9 +169,11 @@ def test_a_terminal_that_closes_does_not_stop_what_was_started_to_outlive_it(
     make_config: MakeConfig, command_line: list[str]
 ) -> None:
     directory = locate(make_config(*LONGER)).directory
-    process = subprocess.Popen(
-        [*command_line, *LONGER], preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    )
+    handler = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        process = forked.Started([*command_line, *LONGER])
+    finally:
+        signal.signal(signal.SIGHUP, handler)
     wait_for_row(directory, 3, process)
-    process.send_signal(signal.SIGHUP)
-    assert process.wait(60) == 0
+    os.kill(process.pid, signal.SIGHUP)
+    assert process.result().returncode == 0

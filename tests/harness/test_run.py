@@ -15,7 +15,7 @@ from experiments.harness.entry import execute, locate
 from experiments.harness.record import read_status
 from experiments.harness.seeds import derive_seed
 from experiments.image_classification.task import ImageClassification, build
-from tests.conftest import MakeConfig, rows
+from tests.conftest import AVERAGED, MakeConfig, rows
 
 LINEAR = [
     "~model.widths",
@@ -89,7 +89,8 @@ def test_accumulated_micro_batches_give_the_gradient_of_the_batch(make_config: M
 
 
 def test_averaged_weights_are_the_exponential_moving_average_and_are_what_is_evaluated(make_config: MakeConfig) -> None:
-    cfg = make_config("train.steps=3", "run.checkpoint_every=1", "run.keep_checkpoints=3", "train.evaluate_every=3")
+    saved = ["run.checkpoint_every=1", "run.keep_checkpoints=3"]
+    cfg = make_config(AVERAGED, "train.steps=3", "train.evaluate_every=3", *saved)
     execute(cfg)
     run = locate(cfg)
     data, directory = run.data, run.directory

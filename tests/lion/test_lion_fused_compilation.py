@@ -1,4 +1,7 @@
-"""The CPU kernel is compiled once, by the constructor; a kill or a broken compiler does no harm."""
+"""The CPU kernel is compiled once, by the constructor; a kill or a broken compiler does no harm.
+
+Most processes are forks of this one, which spares them the import of torch.
+"""
 
 import os
 import signal
@@ -7,48 +10,42 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from shutil import copytree
 
 import pytest
 import torch
 from torch.nn import Parameter
 
+from experiments.harness.provenance import ROOT
 from lion import Lion
 from lion.fused import _kernel
 from lion.fused_cpu import _compiled, _libraries
+from tests import forked
 
-CODE = """
-import logging, sys
-import torch
-from lion import Lion
-
-logging.basicConfig(level=logging.INFO)
-param = torch.nn.Parameter(torch.zeros(5000))
-param.grad = torch.ones(5000)
-optimizer = Lion([param], lr=0.5, fused=sys.argv[1:] == ["asked for"] or None)
-print("built")
-optimizer.step()
-optimizer.step()
-print(param.unique().tolist())
-"""
+TWO_STEPS = [sys.executable, "-m", "tests.lion.two_steps"]
 WORKS = ["built", "[-1.0]"]
 
 
-def started(cache: Path, *arguments: str, **variables: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-c", CODE, *arguments],
-        env={"PATH": os.environ["PATH"], "XDG_CACHE_HOME": str(cache), **variables},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+def started(cache: Path, *arguments: str, **variables: str) -> forked.Started:
+    with pytest.MonkeyPatch.context() as environment:
+        for name, value in {"XDG_CACHE_HOME": str(cache), **variables}.items():
+            environment.setenv(name, value)
+        return forked.Started([*TWO_STEPS, *arguments])
 
 
-def finished(process: subprocess.Popen[str]) -> tuple[list[str], str]:
+def finished(process: forked.Started) -> tuple[list[str], str]:
     """Words of stdout, and stderr."""
-    stdout, stderr = process.communicate(timeout=120)
-    assert process.returncode == 0, stderr
-    return stdout.split(), stderr
+    result = process.result()
+    assert result.returncode == 0, result.stderr
+    return result.stdout.split(), result.stderr
+
+
+@pytest.fixture(scope="module")
+def kernels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A user's cache with a compiled kernel; only to be copied."""
+    cache = tmp_path_factory.mktemp("kernels")
+    assert finished(started(cache))[0] == WORKS
+    return cache
 
 
 def test_the_constructor_compiles_and_no_model_compiles_anything_more() -> None:
@@ -106,10 +103,9 @@ sleep 60
     deadline = time.monotonic() + 60
     while not list(tmp_path.glob("lion-optimizer/*/*.so")):
         assert time.monotonic() < deadline
-        assert killed.poll() is None
         time.sleep(0.05)
     os.killpg(killed.pid, signal.SIGKILL)
-    killed.communicate()
+    killed.result()
     assert finished(started(tmp_path))[0] == WORKS
 
 
@@ -123,8 +119,8 @@ def flipped(kernel: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("damage", [truncated, flipped, lambda kernel: b""])
-def test_a_damaged_kernel_is_compiled_anew(damage: Callable[[bytes], bytes], tmp_path: Path) -> None:
-    assert finished(started(tmp_path))[0] == WORKS
+def test_a_damaged_kernel_is_compiled_anew(damage: Callable[[bytes], bytes], kernels: Path, tmp_path: Path) -> None:
+    copytree(kernels, tmp_path, dirs_exist_ok=True)
     (compiled,) = tmp_path.glob("lion-optimizer/*")
     whole = compiled.read_bytes()
     compiled.write_bytes(damage(whole))
@@ -133,8 +129,9 @@ def test_a_damaged_kernel_is_compiled_anew(damage: Callable[[bytes], bytes], tmp
     assert compiled.read_bytes() == whole
 
 
-def test_the_folder_is_the_users_alone(tmp_path: Path) -> None:
-    (tmp_path / "lion-optimizer").mkdir(mode=0o777)
+def test_the_folder_is_the_users_alone(kernels: Path, tmp_path: Path) -> None:
+    copytree(kernels, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "lion-optimizer").chmod(0o777)
     assert finished(started(tmp_path))[0] == WORKS
     assert (tmp_path / "lion-optimizer").stat().st_mode & 0o777 == 0o700
 
@@ -154,7 +151,11 @@ def test_the_instructions_are_those_that_pytorch_is_held_to(capability: str, tmp
     compiler = tmp_path / "compiler"
     compiler.write_text(f'#!/bin/sh\necho "$@" >>{tmp_path}/commands\nexec c++ "$@"\n')
     compiler.chmod(0o755)
-    assert finished(started(tmp_path, CXX=str(compiler), ATEN_CPU_CAPABILITY=capability))[0] == WORKS
+    variables = {"XDG_CACHE_HOME": str(tmp_path), "CXX": str(compiler), "ATEN_CPU_CAPABILITY": capability}
+    result = subprocess.run(  # PyTorch reads the capability when it is imported
+        TWO_STEPS, env={"PATH": os.environ["PATH"], **variables}, cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert result.stdout.split() == WORKS
     assert ("-march=x86-64-v3" in (tmp_path / "commands").read_text()) == (capability == "avx2")
 
 

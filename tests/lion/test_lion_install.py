@@ -86,7 +86,7 @@ def test_without_extras_it_requires_torch_alone(compiled_wheel: Path) -> None:
 
 def test_the_wheel_steps_by_its_kernel_where_there_is_no_compiler(compiled_wheel: Path, tmp_path: Path) -> None:
     target = tmp_path / "site"
-    run(sys.executable, "-m", "pip", "install", "--no-deps", "--no-index", "--target", str(target), str(compiled_wheel))
+    zipfile.ZipFile(compiled_wheel).extractall(target)
     torch_spec = find_spec("torch")
     assert torch_spec is not None
     assert torch_spec.origin is not None

@@ -1,32 +1,13 @@
 """Two processes with half the batch each get the same loss and gradient as one process with the whole batch."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 
 from experiments.lit.models import contrastive_loss
-
-SCRIPT = """
-import os, sys, torch, torch.distributed as dist
-from experiments.lit.models import contrastive_loss
-from tests.lit.test_contrastive_processes import batch, embed
-dist.init_process_group("gloo")
-rank = dist.get_rank()
-weight = torch.nn.Parameter(torch.eye(6, dtype=torch.float64))
-images, texts = (part.chunk(2)[rank] for part in batch())
-loss = contrastive_loss(*embed(images, texts, weight))
-loss.backward()
-dist.all_reduce(weight.grad)
-dist.all_reduce(loss.detach())
-if rank == 0:
-    torch.save({"loss": loss.detach() / 2, "grad": weight.grad / 2}, sys.argv[1])
-dist.barrier()
-os._exit(0)  # Python's shutdown sometimes aborts while gloo still holds a tensor (pytorch issue 190489)
-"""
+from tests.harness.several import in_processes
 
 
 def batch() -> list[torch.Tensor]:
@@ -41,14 +22,20 @@ def embed(
 
 
 def test_processes_share_a_batch(tmp_path: Path) -> None:
-    script = tmp_path / "two.py"
-    script.write_text(SCRIPT)
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=29547"]
-    root = Path(__file__).parents[2]
-    environment = {**os.environ, "PYTHONPATH": str(root)}
-    command = [*launcher, str(script), str(tmp_path / "out.pt")]
-    result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=root, env=environment)
-    assert result.returncode == 0, result.stderr
+    def save_sums() -> None:
+        dist.init_process_group("gloo")
+        weight = torch.nn.Parameter(torch.eye(6, dtype=torch.float64))
+        images, texts = (part.chunk(2)[dist.get_rank()] for part in batch())
+        loss = contrastive_loss(*embed(images, texts, weight))
+        loss.backward()
+        assert weight.grad is not None
+        sums = {"loss": loss.detach(), "grad": weight.grad}
+        for value in sums.values():
+            dist.all_reduce(value)
+        if dist.get_rank() == 0:
+            torch.save({name: value / 2 for name, value in sums.items()}, tmp_path / "out.pt")
+
+    assert in_processes(2, save_sums) == [0, 0]
     found = torch.load(tmp_path / "out.pt", weights_only=True)
     weight = torch.nn.Parameter(torch.eye(6, dtype=torch.float64))
     images, texts = batch()

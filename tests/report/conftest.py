@@ -1,6 +1,7 @@
 """Synthetic studies with their summaries, in the layout that studies leave in results/."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +13,14 @@ from tests.synthetic_study import write_study as write_records
 WriteStudy = Callable[..., Path]
 
 
+def write_with_summary(results: Path, *folder: str, **arguments: Any) -> Path:
+    """Write a study (the arguments are those of tests/synthetic_study.py) and return its folder."""
+    directory = write_records(results, *folder, **arguments)
+    write_summary(directory)
+    return directory
+
+
 @pytest.fixture
 def write_study(tmp_path: Path) -> WriteStudy:
-    """``write_study(...)`` writes a study under ``tmp_path / "results"`` (the arguments are those of
-    tests/synthetic_study.py) and returns its folder.
-    """
-
-    def write(*folder: str, **arguments: Any) -> Path:
-        directory = write_records(tmp_path / "results", *folder, **arguments)
-        write_summary(directory)
-        return directory
-
-    return write
+    """``write_study(...)`` writes a study under ``tmp_path / "results"`` and returns its folder."""
+    return partial(write_with_summary, tmp_path / "results")

@@ -20,6 +20,7 @@ from experiments.report.dashboard.settings import swept_keys
 from experiments.report.dashboard.site import ASSETS, write_dashboard
 from experiments.report.figures import COLORS, ON_DARK, SPARE_COLORS
 from experiments.study.replicates import read_replicates
+from tests import forked
 from tests.report.conftest import WriteStudy
 from tests.report.dashboard_records import held, write_record
 
@@ -422,7 +423,8 @@ def test_a_real_study_and_a_run_beside_it_have_their_pages(command_line: list[st
     python, module, task, *common = command_line
     study = [python, module, task, "--multirun", "hydra/sweeper=study", *common, "optimizer=lion,adamw"]
     for command in (study, [*command_line, "optimizer=lion", "train.steps=6"]):
-        subprocess.run(command, check=True, capture_output=True)
+        result = forked.run(command)
+        assert result.returncode == 0, result.stderr
     folder = build(tmp_path)
     assert broken_links(folder) == []
     (finished,) = (Page(path) for path in folder.glob("image_classification--smoke--*.html"))

@@ -9,7 +9,7 @@ import pytest
 from experiments.report.dashboard.site import write_dashboard
 from experiments.report.figures import COLORS, ON_DARK
 from tests.report.chromium import EXECUTABLE, Page, chromium
-from tests.report.conftest import WriteStudy
+from tests.report.conftest import write_with_summary
 from tests.report.dashboard_records import write_record
 
 pytestmark = [pytest.mark.browser, pytest.mark.skipif(EXECUTABLE is None, reason="chromium is not installed")]
@@ -25,15 +25,16 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
         yield tab
 
 
-@pytest.fixture
-def folder(write_study: WriteStudy, tmp_path: Path) -> Path:
-    """A dashboard of two finished studies, one of them with a reproduction, and one in progress."""
-    write_study()
-    write_study("lit", numbers=range(7))
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A dashboard of two finished studies, one of them with a reproduction, and one in progress; only to be read."""
+    place = tmp_path_factory.mktemp("dashboard")
+    write_with_summary(place / "results")
+    write_with_summary(place / "results", "lit", numbers=range(7))
     for seed, status in enumerate(("complete", "running")):
-        directory = tmp_path / "runs" / "diffusion" / f"lion-s{seed}-0123456789"
+        directory = place / "runs" / "diffusion" / f"lion-s{seed}-0123456789"
         write_record(directory, {"name": "lion", "lr": 1e-3}, seed=seed, status=status)
-    return write_dashboard(tmp_path / "results", tmp_path / "runs", tmp_path / "dashboard").parent
+    return write_dashboard(place / "results", place / "runs", place / "dashboard").parent
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ from experiments.language_modeling import config as language_modeling
 from experiments.lit import config as lit
 from experiments.report.labels import metric_of
 from experiments.study.directions import with_directions
+from tests.harness.test_run import LINEAR
 from tests.study.test_study import run_study, studies
 
 REGISTERED = (diffusion, finetuning, image_classification, language_modeling, lit)
@@ -143,9 +144,9 @@ def test_validation_and_primary_metric_have_a_direction_each() -> None:
 
 def test_a_primary_loss_is_won_by_the_lower_one(command_line: list[str], tmp_path: Path) -> None:
     result = run_study(
-        command_line, "optimizer=lion,adamw", "study=fixed", "study.replicates=4", "study.numbers=0-3",
-        "settings.lion.lr=1e-6", "study.primary_metric=val/loss", "study.margin=0", "train.steps=60",
-        "schedule.warmup_steps=1",
+        command_line, *LINEAR, "optimizer=lion,adamw", "study=fixed", "study.replicates=4", "study.numbers=0-3",
+        "settings.lion.lr=1e-6", "settings.adamw.lr=1e-3", "study.primary_metric=val/loss", "study.margin=0",
+        "train.steps=20", "schedule.warmup_steps=1",
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
     (summary,) = studies(tmp_path)

@@ -35,7 +35,7 @@ LONGER = [
     "train.evaluate_every=200",
     "run.checkpoint_every=5",
 ]
-WAIT_S = 120.0
+WAIT_S = 300.0
 """Far above what starting Ray and importing torch take on a busy machine."""
 
 Start = Callable[..., "subprocess.Popen[str]"]
@@ -188,17 +188,17 @@ def test_a_study_on_ray_that_is_killed_or_asked_to_leave_continues_at_once(
     assert_ends_like_one_that_was_not_disturbed(command_line, tmp_path / "results", undisturbed)
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_runs_on_ray_save_before_a_study_that_is_asked_to_leave_ends(
-    start: Start, command_line: list[str], tmp_path: Path, undisturbed: dict[str, Any]
+    start: Start, command_line: list[str], tmp_path: Path, undisturbed: dict[str, Any], number: signal.Signals
 ) -> None:
     # Checkpoints are rare, so a saved one is due to the signal.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        process = start("hydra/launcher=ray_local", "+hydra.launcher.ray.init.num_cpus=2", "run.checkpoint_every=60")
-        training_run(tmp_path / "runs")
-        process.send_signal(number)
-        said = leaves_nothing_behind(process)
-        assert "the active runs save first" in said
-    assert words(tmp_path / "runs").count("asked to stop, saved at step") >= 2
+    process = start("hydra/launcher=ray_local", "+hydra.launcher.ray.init.num_cpus=2", "run.checkpoint_every=60")
+    training_run(tmp_path / "runs")
+    process.send_signal(number)
+    said = leaves_nothing_behind(process)
+    assert "the active runs save first" in said
+    assert "asked to stop, saved at step" in words(tmp_path / "runs")
     result = run_study(command_line, *LONGER)
     assert result.returncode == 0, result.stdout + result.stderr
     assert_ends_like_one_that_was_not_disturbed(command_line, tmp_path / "results", undisturbed)
