@@ -7,6 +7,7 @@ from typing import Protocol
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from hydra.utils import get_method
 from torch import Tensor
 
@@ -28,6 +29,9 @@ class Conditions(Protocol):
 
     def of_samples(self, test: ConditionedImages, count: int) -> np.ndarray:
         """The conditions of samples 0 to ``count - 1``, int32 or int64 ``[count, ...]``."""
+
+    def on_host(self, numbers: np.ndarray) -> Tensor:
+        """A batch of conditions, int64 ``[N, ...]``."""
 
     def hidden(self, numbers: Tensor) -> Tensor:
         """The unconditional value, in the same shape."""
@@ -56,6 +60,10 @@ class ClassConditions:
         rows = max(count, self._num_classes)
         return sample(rows, rows)[:count] % self._num_classes
 
+    def on_host(self, numbers: np.ndarray) -> Tensor:
+        """The classes."""
+        return torch.from_numpy(numbers.astype(np.int64))
+
     def hidden(self, numbers: Tensor) -> Tensor:
         """No class."""
         return torch.full_like(numbers, self._num_classes)
@@ -77,6 +85,7 @@ class TextConditions:
         self._text, self._weights, self._cache_dir = cfg.text, weights, sets.cache_dir
         self._weights_fingerprint = sets.weights["text"].fingerprint if weights else None
         self._encoder = Locked(build_locked(cfg.text.encoder, weights))
+        self._trims = getattr(self._encoder.module, "takes_trimmed", False)
 
     def numbers(self, images: ConditionedImages) -> np.ndarray:
         """The captions' tokens, int32 ``[images, context_length]``, computed once and memory-mapped."""
@@ -87,14 +96,27 @@ class TextConditions:
         """The captions of the first ``count`` test images."""
         return self._tokens(list(test.conditions[:count]))
 
+    def on_host(self, numbers: np.ndarray) -> Tensor:
+        """The tokens; up to the end of the longest text if the encoder says ``takes_trimmed``, which is decided here
+        because on a GPU the length would have to be read back.
+        """
+        longest = max(1, int((numbers != 0).any(0).sum())) if self._trims else numbers.shape[1]
+        return torch.from_numpy(numbers[:, :longest].astype(np.int64))
+
     def hidden(self, numbers: Tensor) -> Tensor:
         """No text."""
         return torch.zeros_like(numbers)
 
     def arguments(self, numbers: Tensor) -> dict[str, Tensor]:
-        """``encoder_hidden_states`` and ``encoder_attention_mask``."""
+        """``encoder_hidden_states`` and ``encoder_attention_mask``, always of full context length: the U-Net may also
+        pool over the padding, and should not depend on the other texts of a batch.
+        """
         self._encoder.to(numbers.device)
-        return {"encoder_hidden_states": self._encoder(numbers), "encoder_attention_mask": numbers != 0}
+        absent = self._text.context_length - numbers.shape[1]
+        return {
+            "encoder_hidden_states": F.pad(self._encoder(numbers), (0, 0, 0, absent)),
+            "encoder_attention_mask": F.pad(numbers != 0, (0, absent)),
+        }
 
     def _tokens(self, texts: list[str]) -> np.ndarray:
         cfg = self._text

@@ -1,10 +1,13 @@
 """The U-Net that the config names."""
 
 import torch
+import torch.nn.functional as F
 from hydra.utils import instantiate
 from torch import Tensor, nn
 
 from experiments.diffusion.config import DiffusionConfig
+from experiments.diffusion.t5 import SIZES
+from experiments.pretrained.locked import build_locked
 
 
 def meta_model(cfg: DiffusionConfig) -> nn.Module:
@@ -15,20 +18,33 @@ def meta_model(cfg: DiffusionConfig) -> nn.Module:
 
 
 def meta_output(model: nn.Module, cfg: DiffusionConfig, samples: int) -> Tensor:
-    """The U-Net's output for this many noisy images; the text encoder is not part of it."""
+    """The U-Net's output for this many noisy images, on its device, and for texts of full context length."""
     size = cfg.data.image_size
-    with torch.device("meta"):
+    with next(model.parameters()).device:
         images, numbers = torch.empty(samples, 3, size, size), torch.zeros(samples, dtype=torch.int64)
         if not cfg.text.encoder:
             return predict(model, images, numbers, {"class_labels": numbers})
-        shape = samples, cfg.text.context_length
+        tokens = torch.ones(samples, cfg.text.context_length, dtype=torch.int64)
         arguments = {
-            "encoder_hidden_states": torch.empty(*shape, cfg.model["encoder_hid_dim"]),
-            "encoder_attention_mask": torch.ones(shape, dtype=torch.bool),
+            "encoder_hidden_states": torch.empty(*tokens.shape, cfg.model["encoder_hid_dim"]),
+            "encoder_attention_mask": tokens != 0,
         }
         if cfg.data.low_resolution:
             arguments |= {"low_resolution": images, "class_labels": numbers}
         return predict(model, images, numbers, arguments)
+
+
+def meta_loss(model: nn.Module, cfg: DiffusionConfig, samples: int) -> Tensor:
+    """A loss of as many images, whose texts a frozen encoder, if there is one, has encoded on the same device."""
+    encoder, device = cfg.text.encoder, next(model.parameters()).device
+    if encoder:
+        with device, torch.no_grad():
+            random = {"sizes": SIZES} if encoder["_target_"] == "experiments.diffusion.t5.T5XXL" else {}
+            tokens = torch.ones(samples, cfg.text.context_length, dtype=torch.int64)
+            frozen = build_locked({**encoder, **random}, {})  # until the end, as in training
+            frozen(tokens)
+    output = meta_output(model, cfg, samples)
+    return F.mse_loss(output, torch.empty_like(output))
 
 
 def samples_per_epoch(cfg: DiffusionConfig) -> int | None:

@@ -221,7 +221,7 @@ class Diffusion:
         return self._splits[split].pixels(numbers, self._cfg.data.image_size)
 
     def _conditions_of(self, split: str, numbers: np.ndarray) -> Tensor:
-        return torch.from_numpy(self._numbers[split][numbers].astype(np.int64))
+        return self._conditions.on_host(self._numbers[split][numbers])
 
     def _noise_errors(self, model: nn.Module, split: str, numbers: np.ndarray) -> Tensor:
         device = next(model.parameters()).device

@@ -3,6 +3,7 @@
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from hydra.utils import instantiate
 from torch import Tensor, nn
 
@@ -44,25 +45,20 @@ def meta_model(cfg: FinetuningConfig) -> nn.Module:
     return model
 
 
-def meta_output(model: nn.Module, cfg: FinetuningConfig, samples: int) -> Tensor:
-    """The model's logits for this many texts of full context length: an upper bound of the cost, not its mean."""
-    with torch.device("meta"):
+def meta_loss(model: nn.Module, cfg: FinetuningConfig, samples: int) -> Tensor:
+    """The loss of this many texts of full context length, on the device of ``model``: an upper bound of the cost, not
+    its mean. The model may only be one that writes answers if the tensors are fake ones: it looks at its mask.
+    """
+    with next(model.parameters()).device:
         tokens: Any = torch.ones(samples, cfg.model.context_length, dtype=torch.int64)
-        if not isinstance(model, EncoderDecoder | CausalModel):
-            with torch.no_grad():
-                inputs = build_locked(cfg.model.locked, {})(tokens) if cfg.model.locked else tokens
-            output: Tensor = model(inputs)
-            return output
-        assert cfg.model.answer_length is not None, "a model that writes answers has model.answer_length"
-        answers = torch.ones(samples, cfg.model.answer_length, dtype=torch.int64)
-        # Without a mask, or with a complete one: building one reads values, which the meta device does not have.
-        if isinstance(model, EncoderDecoder):
-            output = model.network(input_ids=tokens, decoder_input_ids=answers, use_cache=False).logits
-        else:
-            both = torch.cat([tokens, answers], 1)
-            mask = torch.ones(samples, 1, both.shape[1], both.shape[1], dtype=torch.bool)
-            output = model.network(input_ids=both, attention_mask=mask, use_cache=False).logits
-        return output
+        if isinstance(model, EncoderDecoder | CausalModel):
+            assert cfg.model.answer_length is not None, "a model that writes answers has model.answer_length"
+            answers = torch.ones(samples, cfg.model.answer_length, dtype=torch.int64)
+            nats: Tensor = model(tokens, answers)
+            return nats.mean()
+        with torch.no_grad():
+            inputs = build_locked(cfg.model.locked, {})(tokens) if cfg.model.locked else tokens
+        return F.cross_entropy(model(inputs), torch.zeros(samples, dtype=torch.int64))
 
 
 def samples_per_epoch(cfg: FinetuningConfig) -> None:

@@ -2,11 +2,11 @@
 
     python -m experiments.harness.plan image_classification experiment=image_classification/vit_b16_aug scale=paper
 
-The estimate covers model, parameters, samples, floating point operations, and the memory of weights, gradients,
-activations and each optimizer's state. With ``experiment=image_classification/paper``, which is not an experiment, it
-is a table of all of the paper's cells. A task supports this through its module ``models``: ``meta_model(cfg)`` returns
-its model on the meta device, ``meta_output(model, cfg, samples)`` the model's output for that many samples, and
-``samples_per_epoch(cfg)`` is None if the config does not say.
+The estimate covers model, parameters, samples, floating point operations, and memory. With
+``experiment=image_classification/paper``, which is not an experiment, it is a table of all of the paper's cells. A task
+supports this through its module ``models``: ``meta_model(cfg)`` returns its model on the meta device,
+``meta_loss(model, cfg, samples)`` the loss of that many samples on the model's device, and ``samples_per_epoch(cfg)``
+is None if the config does not say.
 """
 
 import importlib
@@ -26,6 +26,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from experiments.harness.config import check, composed, configs_of, processes_on_node, resolved, runs_a_replicate, typed
 from experiments.harness.errors import ConfigError, SuiteError
 from experiments.harness.explained import cells, explained
+from experiments.harness.memory import CountingMode, TrainingMemory, move_shapes, training_memory
 from experiments.harness.metric import find, metrics_of
 from experiments.harness.optimizer import build_optimizer, state_bytes
 from experiments.harness.sources import ROOT, task_name, task_package
@@ -55,14 +56,14 @@ class Plan:
     """whether its runs use a GPU"""
     gpus: int
     """processes of one run, with a GPU each"""
+    share: float
+    """of a GPU, that one process has"""
     shards: int
     """over how many of them a model is sharded"""
     minutes: int | None
     """of one replicate on two idle CPU cores; None if they are not known"""
     claim: str
     """the paper's claim about the two, and how many pairs would show it; empty if the paper makes none"""
-    activation_bytes: int
-    """what the forward pass of a micro-batch keeps for the backward pass, in float32 and without checkpointing"""
     state_bytes: dict[str, int]
     """by optimizer"""
 
@@ -87,7 +88,8 @@ def plan(task: str, overrides: list[str]) -> Plan:
     own = typed(cfg)
     model = meta.meta_model(own)
     samples = 2  # batch norm needs more than one
-    flops, activation_bytes = one_pass(model, lambda: meta.meta_output(model, own, samples))
+    state_bytes = {name: optimizer_state_bytes(model, each.optimizer) for name, each in contestants.items()}
+    flops = operations(model, lambda: meta.meta_loss(model, own, samples))
     epoch = meta.samples_per_epoch(own)
     return Plan(
         model=str(cfg.model.get("model_name") or cfg.model.get("_target_") or type(model).__name__),
@@ -101,12 +103,19 @@ def plan(task: str, overrides: list[str]) -> Plan:
         runs=max(1, cfg.study.replicates) * runs_a_replicate(cfg.study, len(contestants)),
         on_gpu=cfg.run.device != "cpu",
         gpus=processes_on_node(cfg.run.gpus) * cfg.run.nodes,
+        share=min(1, cfg.run.gpus) or 1,
         shards=cfg.run.shards,
         minutes=cfg.run.minutes if all(each.startswith(("experiment=", "scale=")) for each in overrides) else None,
         claim=claim_words(cfg),
-        activation_bytes=activation_bytes // samples * cfg.train.micro_batch_size,
-        state_bytes={name: optimizer_state_bytes(model, each.optimizer) for name, each in contestants.items()},
+        state_bytes=state_bytes,
     )
+
+
+def memory(task: str, overrides: list[str], planned: Plan) -> TrainingMemory:
+    """The memory that the runs of this plan take on a GPU."""
+    meta = _meta(task)
+    cfg = typed(composed(task, overrides))
+    return training_memory(cfg, meta.meta_model(cfg), meta.meta_loss, planned.state_bytes)
 
 
 def _meta(task: str) -> ModuleType:
@@ -117,9 +126,9 @@ def _meta(task: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name != name:
             raise  # an import inside it failed
-    if module is None or not hasattr(module, "meta_model"):
+    if module is None or not hasattr(module, "meta_loss"):
         raise ConfigError(
-            f"A plan of {task} needs a module {name} with meta_model, meta_output and samples_per_epoch; "
+            f"A plan of {task} needs a module {name} with meta_model, meta_loss and samples_per_epoch; "
             "experiments/image_classification/models.py is an example."
         )
     return module
@@ -144,24 +153,13 @@ def claim_words(cfg: DictConfig) -> str:
     return f"{claimed:+.3g} in {metric} ({published.source}); pairs needed, by their standard deviation: {spreads}"
 
 
-def one_pass(model: nn.Module, output: Callable[[], Tensor]) -> tuple[int, int]:
-    """Floating point operations of a forward and a backward pass (matrix products and convolutions), and the bytes,
-    besides the weights, that the forward pass keeps for the backward pass.
-    """
-    weights = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
-    kept: dict[int, int] = {}
-
-    def keep(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage._cdata not in weights:
-            kept[storage._cdata] = storage.nbytes()
-        return tensor
-
-    with FlopCounterMode(display=False) as counter:
-        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            scalar = output().sum()
-        scalar.backward()
-    return int(counter.get_total_flops()), sum(kept.values())
+def operations(model: nn.Module, loss: Callable[[], Tensor]) -> int:
+    """Floating point operations of a forward and a backward pass (matrix products and convolutions)."""
+    with CountingMode():
+        move_shapes(model, "meta")
+        with FlopCounterMode(display=False) as counter:
+            loss().backward()
+    return int(counter.get_total_flops())
 
 
 def optimizer_state_bytes(model: nn.Module, optimizer_config: DictConfig) -> int:
@@ -174,7 +172,7 @@ def optimizer_state_bytes(model: nn.Module, optimizer_config: DictConfig) -> int
     return state_bytes(optimizer)
 
 
-def show(planned: Plan) -> Table:
+def show(planned: Plan, used: TrainingMemory) -> Table:
     """The plan as two columns."""
     table = Table(show_header=False, box=None)
     hours = planned.run_flops / H100_FLOPS / 3600
@@ -195,7 +193,9 @@ def show(planned: Plan) -> Table:
         *([("the paper's claim", planned.claim)] if planned.claim else []),
         ("weights, gradients", per_gpu(8 * planned.parameters, planned.shards)),
         *((f"state of {name}", per_gpu(size, planned.shards)) for name, size in planned.state_bytes.items()),
-        ("activations", f"{mebibytes(planned.activation_bytes)} per micro-batch in float32"),
+        ("kept for the backward pass", f"{mebibytes(used.saved)} per micro-batch"),
+        *((f"peak with {name}", mebibytes(size) + planned.on_gpu * " on a GPU") for name, size in used.peak.items()),
+        *([("runs on a GPU of 80 GB", str(used.runs))] if planned.on_gpu else []),
     ]
     for row in rows:
         table.add_row(*row)
@@ -254,7 +254,8 @@ def main(task: str, overrides: list[str]) -> None:
     is_there = all((ROOT / "conf" / "experiment" / f"{one.partition('=')[2]}.yaml").exists() for one in given)
     scales = [f"{task}/{path.stem}" for path in (ROOT / "conf/scale").glob("*.yaml")]
     if is_there or given[0].partition("=")[2] not in scales:
-        Console().print(show(plan(task, overrides)))
+        planned = plan(task, overrides)
+        Console().print(show(planned, memory(task, overrides, planned)))
     else:
         Console().print(show_cells(task, [override for override in overrides if override not in given]))
 

@@ -38,7 +38,7 @@ def prepare(model: nn.Module, accelerator: Accelerator, shards: int) -> nn.Modul
     mesh = init_device_mesh(accelerator.device.type, tuple(shape.values()), mesh_dim_names=tuple(shape))
     for parameter in model.parameters():
         parameter.data = parameter.data.contiguous()  # fully_shard rejects channels_last kernels
-    for layer in _layers(model):
+    for layer in layers_to_shard(model):
         fully_shard(layer, mesh=mesh, reshard_after_forward=True)
     fully_shard(model, mesh=mesh, reshard_after_forward=False)
     prepared = accelerator.prepare_model(model, evaluation_mode=True)  # only for autocast
@@ -50,10 +50,10 @@ def is_sharded(model: nn.Module) -> bool:
     return isinstance(model, FSDPModule)
 
 
-def _layers(model: nn.Module) -> Iterator[nn.Module]:
+def layers_to_shard(model: nn.Module) -> Iterator[nn.Module]:
     """Members of each ModuleList, inner ones first: a transformer's layers. The rest is gathered with the model."""
     for child in model.children():
-        yield from _layers(child)
+        yield from layers_to_shard(child)
     if isinstance(model, nn.ModuleList):
         yield from (child for child in model if not isinstance(child, nn.ModuleList | nn.ModuleDict))
 

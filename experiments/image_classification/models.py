@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from torch import Tensor, nn
@@ -23,10 +24,17 @@ def meta_model(cfg: ImageClassificationConfig) -> nn.Module:
 
 
 def meta_output(model: nn.Module, cfg: ImageClassificationConfig, samples: int) -> Tensor:
-    """The model's logits for this many images."""
-    size = cfg.data.image_size
-    logits: Tensor = model(torch.empty(samples, cfg.data.channels, size, size, device="meta"))
+    """The model's logits for this many images, on its device."""
+    size, device = cfg.data.image_size, next(model.parameters()).device
+    logits: Tensor = model(torch.empty(samples, cfg.data.channels, size, size, device=device))
     return logits
+
+
+def meta_loss(model: nn.Module, cfg: ImageClassificationConfig, samples: int) -> Tensor:
+    """A loss of as many images, with class weights as labels, as mixup makes them."""
+    logits = meta_output(model, cfg, samples)
+    loss = F.cross_entropy if cfg.loss == "softmax" else F.binary_cross_entropy_with_logits
+    return loss(logits, torch.empty_like(logits))
 
 
 def samples_per_epoch(cfg: ImageClassificationConfig) -> int | None:

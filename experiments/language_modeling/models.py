@@ -99,10 +99,11 @@ def meta_model(cfg: LanguageModelingConfig) -> nn.Module:
         return build_model(cfg)
 
 
-def meta_output(model: nn.Module, cfg: LanguageModelingConfig, samples: int) -> Tensor:
-    """The model's logits for this many sequences."""
-    logits: Tensor = model(torch.zeros(samples, cfg.context_length, dtype=torch.int64, device="meta")).logits
-    return logits
+def meta_loss(model: nn.Module, cfg: LanguageModelingConfig, samples: int) -> Tensor:
+    """The loss of this many sequences, on the device of ``model``."""
+    tokens = torch.zeros(samples, cfg.context_length, dtype=torch.int64, device=next(model.parameters()).device)
+    loss: Tensor = import_module(cfg.objective).loss(model, {"inputs": tokens, "targets": tokens})
+    return loss
 
 
 def samples_per_epoch(cfg: LanguageModelingConfig) -> None:

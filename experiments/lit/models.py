@@ -184,19 +184,22 @@ def meta_model(cfg: LitConfig) -> nn.Module:
         return build_two_towers(_without_weights(cfg).model, {}, computed_once(cfg))
 
 
-def meta_output(model: nn.Module, cfg: LitConfig, samples: int) -> Tensor:
-    """The embeddings of this many pairs, without the loss and without what a run computes only once."""
-    assert isinstance(model, TwoTowers)
+def meta_loss(model: nn.Module, cfg: LitConfig, samples: int) -> Tensor:
+    """The loss of this many pairs, on the device of ``model``, without what a run computes only once; on ``meta`` only
+    that of the embeddings.
+    """
     towers, size, length = cfg.model, cfg.model.image_size, cfg.model.context_length
     once = computed_once(cfg)
-    with torch.device("meta"):
+    with next(model.parameters()).device:
         pixels = torch.empty(samples, 3, size, size, dtype=torch.uint8)
         tokens = torch.ones(samples, length, dtype=torch.int64)
-        images, texts, _ = model(
+        images, texts, scale = model(
             torch.empty(samples, towers.image.features) if once["image"] else pixels,
             torch.empty(samples, length, towers.text.features) if once["text"] else tokens,
         )
-    return images.sum() + texts.sum()
+    if images.device.type == "meta":  # for which there is no autocast
+        return images.sum() + texts.sum()
+    return contrastive_loss(images, texts, scale)
 
 
 def samples_per_epoch(cfg: LitConfig) -> None:

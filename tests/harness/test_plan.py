@@ -11,7 +11,7 @@ from rich.console import Console
 
 from experiments.harness.config import composed, scale_of
 from experiments.harness.errors import ConfigError
-from experiments.harness.plan import claim_words, main, plan, show
+from experiments.harness.plan import claim_words, main, memory, plan, show
 from experiments.harness.sources import ROOT, task_name
 
 
@@ -62,7 +62,9 @@ def test_a_plan_on_a_cpu_says_minutes_and_none_that_other_settings_would_change(
     def shown(*overrides: str) -> str:
         output = io.StringIO()
         overrides = ("experiment=image_classification/mini", "scale=mini", *overrides)
-        Console(file=output, width=200).print(show(plan("image_classification", list(overrides))))
+        planned = plan("image_classification", list(overrides))
+        used = memory("image_classification", list(overrides), planned)
+        Console(file=output, width=200).print(show(planned, used))
         return output.getvalue()
 
     page = shown()
@@ -77,7 +79,7 @@ def test_a_plan_says_what_a_sharded_model_takes_on_each_gpu() -> None:
     asked = ["scale=gpu", "run.gpus=4", "run.nodes=2", "run.shards=2"]
     planned = plan("language_modeling", asked)
     output = io.StringIO()
-    Console(file=output, width=200).print(show(planned))
+    Console(file=output, width=200).print(show(planned, memory("language_modeling", asked, planned)))
     parameters = planned.parameters / 2**20  # 8 bytes of weights and gradients, 4 of Lion's state, halved
     assert f" {4 * parameters:.2g} MiB on each of 2 GPUs" in output.getvalue()
     assert f" {2 * parameters:.2g} MiB on each of 2 GPUs" in output.getvalue()

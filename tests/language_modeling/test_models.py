@@ -85,7 +85,7 @@ def test_tied_embeddings_positions_biases_and_norms_do_not_decay(make: type[nn.M
     assert not any("wpe" in name or "position" in name or "norm" in name.lower() for name in decayed)
 
 
-def test_the_largest_models_operations_and_memory_by_hand() -> None:
+def test_the_largest_models_operations_and_state_by_hand() -> None:
     planned = plan("language_modeling", ["experiment=language_modeling/oneshot_7b5", "scale=paper"])
     layers, width, tokens, vocabulary = 32, 4096, 1024, 256_000
     # 12 width^2 multiplications per layer and token, the products of attention, the output; backward makes twice that
@@ -94,4 +94,3 @@ def test_the_largest_models_operations_and_memory_by_hand() -> None:
     assert planned.steps * planned.batch_size * tokens == pytest.approx(300e9, rel=1e-4)
     assert planned.state_bytes["lion"] == 4 * planned.parameters
     assert planned.state_bytes["adafactor"] < 0.6 * planned.state_bytes["lion"]
-    assert planned.activation_bytes > 2 * layers * tokens * width * 4 * 10

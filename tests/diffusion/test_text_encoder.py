@@ -1,0 +1,74 @@
+"""Captions, encoded up to the longest of a batch."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from experiments.diffusion.conditions import TextConditions
+from experiments.diffusion.t5 import T5XXL
+
+TINY = {"vocab_size": 50, "d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 2, "num_heads": 2}
+LENGTHS = (3, 5, 1, 0)
+CONTEXT = 12
+
+
+@pytest.fixture
+def conditions(tmp_path: Any) -> Any:
+    text = SimpleNamespace(
+        encoder={"_target_": "experiments.diffusion.t5.T5XXL", "sizes": TINY}, context_length=CONTEXT, tokenizer=""
+    )
+    built: Any = TextConditions(SimpleNamespace(text=text), SimpleNamespace(weights={}, cache_dir=tmp_path))  # type: ignore[arg-type]
+    built._encoder.module.float()  # bfloat16 would hide differences
+    return built
+
+
+def captions() -> np.ndarray:
+    rng = np.random.default_rng(0)
+    tokens = np.zeros((len(LENGTHS), CONTEXT), np.int32)
+    for row, length in enumerate(LENGTHS):
+        tokens[row, :length] = rng.integers(1, 50, length)
+    return tokens
+
+
+def test_captions_are_encoded_as_when_they_are_padded_to_the_full_context(conditions: Any) -> None:
+    tokens = captions()
+    trimmed = conditions.on_host(tokens)
+    assert trimmed.shape == (len(LENGTHS), max(LENGTHS))
+    given = conditions.arguments(trimmed)
+    states, mask = given["encoder_hidden_states"], given["encoder_attention_mask"]
+    padded = torch.from_numpy(tokens.astype(np.int64))
+    with torch.no_grad():
+        expected = conditions._encoder.module.encoder(padded, attention_mask=padded != 0).last_hidden_state
+    assert states.shape == expected.shape
+    assert torch.equal(mask, padded != 0)
+    assert states[mask].abs().min() > 0
+    torch.testing.assert_close(states[mask], expected[mask])
+    assert (states[~mask] == 0).all()
+
+
+def test_a_captions_states_do_not_depend_on_the_length_of_the_others(conditions: Any) -> None:
+    alone = conditions.arguments(conditions.on_host(captions()[:1]))["encoder_hidden_states"]
+    together = conditions.arguments(conditions.on_host(captions()))["encoder_hidden_states"]
+    torch.testing.assert_close(alone, together[:1])
+
+
+def test_no_text_keeps_one_token_to_encode(conditions: Any) -> None:
+    nothing = conditions.on_host(np.zeros((2, CONTEXT), np.int32))
+    assert nothing.shape == (2, 1)
+    given = conditions.arguments(nothing)
+    assert given["encoder_hidden_states"].isfinite().all()
+    assert not given["encoder_attention_mask"].any()
+
+
+def test_the_published_weights_have_as_many_parameters_as_the_encoder_of_t5_xxl() -> None:
+    from experiments.diffusion.t5 import SIZES
+
+    with torch.device("meta"):
+        encoder = T5XXL(SIZES)
+    # 24 layers: four attention maps of 4096 x 4096, three of 4096 x 10240, two norms; 32 x 64 position biases; the rest
+    expected = 24 * (4 * 4096**2 + 3 * 4096 * 10240 + 2 * 4096) + 32 * 64 + 32128 * 4096 + 4096
+    assert sum(parameter.numel() for parameter in encoder.parameters()) == expected
+    assert {parameter.dtype for parameter in encoder.parameters()} == {torch.bfloat16}
