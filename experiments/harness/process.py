@@ -1,5 +1,6 @@
 """Set up how this process computes: device and precision through accelerate, determinism, threads, compilation."""
 
+import gc
 import os
 import random
 import sys
@@ -95,6 +96,8 @@ def _set_up_process(train: TrainConfig) -> None:
     torch.set_float32_matmul_precision("high" if train.tf32 else "highest")
     # With a mask, cuDNN's attention returns NaN on an H100 (pytorch/pytorch#196678), which would count as divergence.
     torch.backends.cuda.enable_cudnn_sdp(False)
+    if train.precision == "bf16":
+        gc.collect()  # accelerate's wrapper makes a model refer to itself, so the last run's may still take memory
     if "torch._dynamo" in sys.modules:
         torch._dynamo.reset()  # functions compiled by earlier runs count against dynamo's limits
 

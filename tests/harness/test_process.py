@@ -2,9 +2,11 @@
 process.
 """
 
+import gc
 import random
 import subprocess
 import sys
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from experiments.harness.averages import update_average
+from experiments.harness.config import typed
 from experiments.harness.entry import execute, locate
 from experiments.harness.errors import ConfigError
 from experiments.harness.process import compile_and_warm_up, make_accelerator
@@ -235,3 +238,18 @@ def test_an_average_has_the_bits_of_pytorchs() -> None:
         theirs.update_parameters(model)
     for name, value in theirs.state_dict().items():
         assert torch.equal(ours.state_dict()[name], value), name
+
+
+def test_a_run_in_bf16_begins_without_the_model_of_the_run_before(make_config: MakeConfig) -> None:
+    cfg = typed(make_config("train.precision=bf16"))
+    gc.disable()
+    try:
+        model = nn.Linear(2, 2)
+        make_accelerator(cfg).prepare(model)
+        before = weakref.ref(model)
+        del model
+        assert before() is not None, "the model does not refer to itself, so nothing has to be collected"
+        make_accelerator(cfg)
+        assert before() is None
+    finally:
+        gc.enable()
