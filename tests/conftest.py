@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
@@ -22,6 +23,10 @@ from omegaconf import DictConfig
 from experiments.harness.entry import locate
 from experiments.harness.provenance import ROOT
 from experiments.image_classification import config as config  # registers the schema
+
+# Starts autograd while no device is known. If its first use came after fake CUDA tensors, it would start threads for
+# their device, and then no fork of this process could train.
+torch.zeros(1, requires_grad=True).sum().backward()
 
 MakeConfig = Callable[..., Any]
 AVERAGED = "train.ema_decay=0.9"

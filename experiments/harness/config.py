@@ -9,6 +9,7 @@ import importlib
 import json
 import math
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
 from hydra.plugins.search_path_plugin import SearchPathPlugin
-from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf import MISSING, DictConfig, OmegaConf, flag_override
 
 from experiments.harness.errors import ConfigError
 from experiments.harness.metric import metrics_of
@@ -343,6 +344,10 @@ def typed(cfg: DictConfig) -> Any:
     """The config as objects of its task's dataclasses, for a config that ``resolved`` accepts. What no dataclass
     describes, such as ``model`` in most tasks, becomes plain dicts and lists.
     """
+    if "hydra" in cfg:
+        cfg = deepcopy(cfg)
+        with flag_override(cfg, "struct", False):
+            cfg.pop("hydra")
     return OmegaConf.to_object(cfg)
 
 
