@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import time
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,11 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.errors import InstantiationException
-from omegaconf import DictConfig
 from torch import Tensor
 
 from experiments.harness import processes
 from experiments.harness.checkpoint_files import checkpoints
-from experiments.harness.config import resolved
+from experiments.harness.config import Config
 from experiments.harness.entry import execute, locate
 from experiments.harness.errors import ConfigError, DataError, RunError
 from experiments.harness.interrupt import AGAIN_S, EXIT_CODE
@@ -221,8 +221,8 @@ def test_what_went_wrong_in_a_process_is_reported_by_its_parent(
 def test_a_process_knows_the_command_that_its_messages_repeat(
     command_line: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def train(cfg: DictConfig, *inputs: object) -> None:
-        raise DataError(f"To be fetched by {fetching(resolved(cfg))}.")
+    def train(cfg: Config, *inputs: object) -> None:
+        raise DataError(f"To be fetched by {fetching(asdict(cfg))}.")
 
     monkeypatch.setattr("experiments.harness.train.train", train)
     result = forked.run([*command_line, *LINEAR, "run.gpus=2"])
