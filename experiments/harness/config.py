@@ -11,6 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -251,14 +252,19 @@ def composed(task: str, overrides: Sequence[str]) -> DictConfig:
         return compose(task.rpartition(".")[2], list(overrides))
 
 
+@cache
+def scales() -> frozenset[str]:
+    """The names of the scales."""
+    return frozenset(path.stem for path in (ROOT / "conf" / "scale").glob("*.yaml"))
+
+
 def scale_of(experiment: str) -> str | None:
     """The scale that an experiment under conf/ is for: the word in its name (``lit/gpu``, ``diffusion/gpu_text``), and
     the paper's without one. None for a user's own experiment, which may be for any.
     """
     if not (ROOT / "conf" / "experiment" / f"{experiment}.yaml").exists():
         return None
-    words = experiment.rpartition("/")[2].split("_")
-    return next((scale for scale in ("smoke", "mini", "gpu") if scale in words), "paper")
+    return next((word for word in experiment.rpartition("/")[2].split("_") if word in scales()), "paper")
 
 
 def check(plain: Mapping[str, Any]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from hydra.errors import HydraException, InstantiationException, MissingConfigException
 from omegaconf import DictConfig
 
-from experiments.harness.config import scale_of
+from experiments.harness.config import scale_of, scales
 from experiments.harness.errors import first_cause
 from experiments.harness.sources import ROOT
 
@@ -66,7 +66,7 @@ def _missing_choice(path: str, options: Sequence[str]) -> str:
     group, _, task = folder.partition("/")
     choice = f"{group}={f'{task}/' if task else ''}"
     names = sorted({*options, *(file.stem for file in files)})
-    if group != "experiment" or name not in _scales() or difflib.get_close_matches(name, names):
+    if group != "experiment" or name not in scales() or difflib.get_close_matches(name, names):
         return f"There is no {choice}{name}: {nearest(name, names, choice)}"
     lines = "\n".join(
         f"  CELL={file.stem:<22} {file.read_text().splitlines()[1].lstrip('# ')}" for file in cells(files)
@@ -80,10 +80,6 @@ def _missing_choice(path: str, options: Sequence[str]) -> str:
 def cells(files: Sequence[Path]) -> list[Path]:
     """Of files of experiments, those of the paper's cells."""
     return [file for file in files if scale_of(f"{file.parent.name}/{file.stem}") == "paper"]
-
-
-def _scales() -> set[str]:
-    return {path.stem for path in (ROOT / "conf" / "scale").glob("*.yaml")}
 
 
 def _names_beside(cause: BaseException | None) -> list[str]:

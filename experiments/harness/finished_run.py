@@ -7,15 +7,13 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
 from experiments.harness.checkpoint import load_checkpoint
-from experiments.harness.config import result_config
+from experiments.harness.config import composed, result_config
 from experiments.harness.damage import find_damage
 from experiments.harness.entry import Run, locate
 from experiments.harness.errors import RunError, SuiteError
-from experiments.harness.provenance import ROOT
 from experiments.harness.record import FINISHED, read_status
 
 
@@ -51,8 +49,7 @@ def draw(task: str, write: Callable[[Path, Any], Path], arguments: list[str]) ->
     if not arguments or not arguments[0].startswith("run="):
         program = f"experiments.{task}.{Path(sys.argv[0]).stem}"
         sys.exit(f"usage: python -m {program} run=<directory> [experiment={task}/<name> ...]")
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        cfg = compose(task, overrides=arguments[1:])
+    cfg = composed(task, arguments[1:])
     try:
         print(write(Path(arguments[0].removeprefix("run=")), cfg))
     except SuiteError as error:

@@ -42,9 +42,8 @@ class CountingMode(FakeTensorMode):
         self._known: dict[int, weakref.ref[Any]] = {}
 
     def __torch_dispatch__(self, operator: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self._depth += (
-            1  # shapes may be derived by a decomposition, whose intermediate results do not exist on a device
-        )
+        # Shapes may be derived by a decomposition, whose intermediate results do not exist on a device.
+        self._depth += 1
         try:
             result = super().__torch_dispatch__(operator, types, args, kwargs)
         finally:

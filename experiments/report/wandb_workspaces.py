@@ -8,15 +8,12 @@ replaces the earlier workspaces.
 
 import argparse
 import hashlib
-import importlib
 import os
 import sys
 from contextlib import suppress
 from typing import Any
 
-from hydra import compose, initialize_config_dir
-
-from experiments.harness.config import resolved, scale_of
+from experiments.harness.config import composed, resolved, scale_of
 from experiments.harness.errors import ConfigError, SuiteError
 from experiments.harness.provenance import ROOT
 from experiments.harness.tracking import STEP, has_key
@@ -34,11 +31,8 @@ def task_configs(experiment: str) -> list[dict[str, Any]]:
         raise ConfigError(f"No task has an experiment {experiment}: there is no conf/experiment/*/{experiment}.yaml.")
     configs = []
     for task in tasks:
-        importlib.import_module(f"experiments.{task}.config")  # registers the schema
-        with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-            name = f"{task}/{experiment}"
-            overrides = [f"scale={scale_of(name)}", f"experiment={name}"]
-            configs.append(resolved(compose(task, overrides=overrides)))
+        name = f"{task}/{experiment}"
+        configs.append(resolved(composed(task, [f"scale={scale_of(name)}", f"experiment={name}"])))
     return configs
 
 
