@@ -19,6 +19,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
+from torch import nn
 
 from experiments.harness.entry import locate
 from experiments.harness.provenance import ROOT
@@ -90,6 +91,20 @@ def built(cfg: DictConfig) -> Any:
     """The task of a composed config, with its data."""
     run = locate(cfg)
     return import_module(f"experiments.{run.cfg.task}.task").build(run.cfg, run.data)
+
+
+@torch.no_grad()
+def sums_of(task: Any, split: str, model: nn.Module, processes: int = 1) -> dict[str, Any]:
+    """The sums of an evaluator over the shares of so many processes, as a run adds them up and hands them on."""
+    shares = [task.evaluators[split].sums(model.eval(), process, processes) for process in range(processes)]
+    assert all(share.keys() == shares[0].keys() for share in shares)
+    return {name: torch.stack([share[name] for share in shares]).sum(0).tolist() for name in shares[0]}
+
+
+def measured(task: Any, split: str, model: nn.Module, processes: int = 1) -> dict[str, float]:
+    """The metrics of an evaluator, from those sums."""
+    metrics: dict[str, float] = task.evaluators[split].metrics(sums_of(task, split, model, processes))
+    return metrics
 
 
 def rows(directory: Path) -> list[dict[str, Any]]:

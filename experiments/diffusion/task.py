@@ -4,6 +4,7 @@ import json
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +34,9 @@ from experiments.diffusion.sampler import (
     to_bytes,
 )
 from experiments.harness.errors import ConfigError, refused_as
-from experiments.harness.flatness import check_flatness
+from experiments.harness.flatness import flatness
 from experiments.harness.seeds import derive_seed
+from experiments.harness.task import Evaluator
 from experiments.metrics.clip_score import ClipScorer
 
 # No weight here is quantised, but diffusers would import bitsandbytes, which `make bench-optimizer` has installed, with
@@ -82,6 +84,12 @@ class Diffusion:
         self._samples: GeneratedImages | None = None
         self._at_once = max(1, min(EVALUATION_BATCH_SIZE, EVALUATION_PIXELS // cfg.data.image_size**2))
         self._check()
+        self.evaluators = {
+            "val": Evaluator("evaluate", partial(self._errors, "val"), _metrics),
+            "samples": Evaluator("sample", self._sample_sums, self._sample_metrics, write_files=self._write_samples),
+            "test": Evaluator("end", partial(self._errors, "test"), _metrics, _example_losses),
+            **flatness(cfg, self.num_train, partial(self._errors, "train"), _metrics),
+        }
 
     def _check(self) -> None:
         cfg = self._cfg
@@ -115,7 +123,6 @@ class Diffusion:
             )
         if "samples/clip_score" in named and not cfg.text.clip_model:
             raise ConfigError("study names samples/clip_score, but text.clip_model is null: choose an open_clip model.")
-        check_flatness(cfg, self.num_train)
         wanted = {
             "data.num_reference": ("fit", cfg.data.num_reference),
             "data.num_val": ("val", cfg.data.num_val),
@@ -161,14 +168,11 @@ class Diffusion:
         errors = (prediction - self._forward.target(images, noise, timesteps)).square().flatten(1).mean(1)
         return (weights * errors).mean()
 
-    def evaluate(self, model: nn.Module, split: str, process: int, num_processes: int) -> dict[str, Tensor]:
-        """For "samples", the sums of GeneratedImages. Otherwise ``errors``, the mean squared error of the noise per
-        image (0 if another process has the image). Each image has its own noise and timestep, the same for all runs and
-        steps.
+    def _errors(self, split: str, model: nn.Module, process: int, num_processes: int) -> dict[str, Tensor]:
+        """``errors``, the mean squared error of the noise per image (0 if another process has the image). Each image
+        has its own noise and timestep, the same for all runs and steps.
         """
         device = next(model.parameters()).device
-        if split == "samples":
-            return self._generated(device).sums(model, process, num_processes)
         mine = np.arange(process, self._sizes[split], num_processes)
         errors = torch.zeros(self._sizes[split], dtype=torch.float64, device=device)
         for first in range(0, len(mine), self._at_once):
@@ -176,17 +180,14 @@ class Diffusion:
             errors[numbers] = self._noise_errors(model, split, numbers)
         return {"errors": errors}
 
-    def metrics(self, sums: dict[str, Any]) -> dict[str, float]:
-        """loss: mean squared error of the noise, whose variance is 1; for "samples", the distances to real images."""
-        if self._samples and "batches" in sums:
-            return self._samples.metrics(sums)
-        return {"loss": float(np.mean(sums["errors"]))}
+    def _sample_sums(self, model: nn.Module, process: int, num_processes: int) -> dict[str, Tensor]:
+        return self._generated(next(model.parameters()).device).sums(model, process, num_processes)
 
-    def example_losses(self, sums: dict[str, Any]) -> tuple[str, np.ndarray]:
-        """The loss of each test image."""
-        return "loss", np.array(sums["errors"])
+    def _sample_metrics(self, sums: dict[str, Any]) -> dict[str, float]:
+        assert self._samples is not None, "the sums were made before"
+        return self._samples.metrics(sums)
 
-    def write_samples(self, directory: Path, step: int) -> None:
+    def _write_samples(self, directory: Path, step: int) -> None:
         """Draw the first images generated at this step into ``samples.png``, which has a row for each evaluation of
         "samples", and below them real images with the same conditions.
         """
@@ -279,6 +280,16 @@ class Diffusion:
             return None
         scorer, captions = ClipScorer(text.clip_model, text.clip_weights, device), self._splits["test"].conditions
         return lambda images, numbers: scorer.scores(images, [str(captions[number]) for number in numbers])
+
+
+def _metrics(sums: dict[str, Any]) -> dict[str, float]:
+    """loss: mean squared error of the noise, whose variance is 1."""
+    return {"loss": float(np.mean(sums["errors"]))}
+
+
+def _example_losses(sums: dict[str, Any]) -> tuple[str, np.ndarray]:
+    """The loss of each test image."""
+    return "loss", np.array(sums["errors"])
 
 
 def build(cfg: DiffusionConfig, data: Sets) -> Diffusion:

@@ -1,6 +1,7 @@
 """Fine-tuning an encoder with a classifier on labelled texts."""
 
 import json
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,9 @@ from experiments.data.splits import drawn_groups, sample
 from experiments.finetuning.config import FinetuningConfig
 from experiments.finetuning.data import LabelledTexts, TextSet, labelled_splits
 from experiments.finetuning.models import Classifier, build_classifier
-from experiments.harness.flatness import check_flatness
+from experiments.harness.flatness import flatness
 from experiments.harness.prepared_data import cached_arrays
+from experiments.harness.task import Evaluator
 from experiments.metrics.calibration import (
     add_calibration,
     calibrated_losses,
@@ -75,7 +77,11 @@ class TextClassification:
             both = self.splits["train"].and_then(self.splits["val"])
             self.splits |= {name: both.chosen(own) for name, own in zip(("train", "val"), rows, strict=True)}
         self.num_train = len(self.splits["train"].labels)
-        check_flatness(cfg, self.num_train)
+        self.evaluators = {
+            "val": Evaluator("evaluate", partial(self._sums, "val"), text_metrics),
+            "test": Evaluator("end", self._test_sums, text_metrics, _example_losses),
+            **flatness(cfg, self.num_train, partial(self._sums, "train"), text_metrics),
+        }
 
     def model(self) -> Classifier:
         """The classifier, from PyTorch's global generator or from ``data.weights``."""
@@ -89,16 +95,15 @@ class TextClassification:
         """Mean cross-entropy, in nats."""
         return F.cross_entropy(model(batch["inputs"]), batch["labels"])
 
-    def evaluate(self, model: nn.Module, split: str, process: int, num_processes: int) -> dict[str, Tensor]:
-        """Sums over this process's share: loss, count, and the confusion matrix; for val and test also the sums for
-        calibration, for test also per text.
-        """
-        sums = self._sums(model, split, process, num_processes)
-        if split == "test":
-            sums["val_nats"] = self._sums(model, "val", process, num_processes)["nats"]
-        return sums
+    def _test_sums(self, model: nn.Module, process: int, num_processes: int) -> dict[str, Tensor]:
+        """Those of ``_sums``, and the calibration of val."""
+        sums = self._sums("test", model, process, num_processes)
+        return sums | {"val_nats": self._sums("val", model, process, num_processes)["nats"]}
 
-    def _sums(self, model: nn.Module, split: str, process: int, num_processes: int) -> dict[str, Tensor]:
+    def _sums(self, split: str, model: nn.Module, process: int, num_processes: int) -> dict[str, Tensor]:
+        """Loss, count, and the confusion matrix; for val and test also the sums for calibration, for test also per
+        text; for train of flatness.samples texts.
+        """
         texts = self.splits[split]
         device = next(model.parameters()).device
         numbers = np.arange(len(texts.labels))
@@ -121,18 +126,6 @@ class TextClassification:
             if calibrates:
                 add_calibration(sums, logits, labels, batch_numbers)
         return sums
-
-    def metrics(self, sums: dict[str, Any]) -> dict[str, float]:
-        """Loss in nats; accuracy and f1, the mean of the classes' F1, in percent; for val and test calibrated_loss
-        (nats) and calibration_error (percent).
-        """
-        matrix = np.array(sums["confusion"])
-        metrics = {"loss": sums["loss"] / sums["count"], "accuracy": accuracy(matrix), "f1": macro_f1(matrix)}
-        return metrics | (calibration_metrics(sums) if "nats" in sums else {})
-
-    def example_losses(self, sums: dict[str, Any]) -> tuple[str, np.ndarray]:
-        """calibrated_loss of each test text."""
-        return "calibrated_loss", calibrated_losses(sums["nats_each"], sums["val_nats"])
 
     def _classified(self, name: str, split: LabelledTexts) -> ClassifiedTexts:
         cfg = self._cfg.model
@@ -161,3 +154,17 @@ class TextClassification:
             bf16=self._cfg.train.precision == "bf16",
             workers=self._cfg.run.num_workers,
         )
+
+
+def text_metrics(sums: dict[str, Any]) -> dict[str, float]:
+    """Loss in nats; accuracy and f1, the mean of the classes' F1, in percent; for val and test calibrated_loss (nats)
+    and calibration_error (percent).
+    """
+    matrix = np.array(sums["confusion"])
+    metrics = {"loss": sums["loss"] / sums["count"], "accuracy": accuracy(matrix), "f1": macro_f1(matrix)}
+    return metrics | (calibration_metrics(sums) if "nats" in sums else {})
+
+
+def _example_losses(sums: dict[str, Any]) -> tuple[str, np.ndarray]:
+    """calibrated_loss of each test text."""
+    return "calibrated_loss", calibrated_losses(sums["nats_each"], sums["val_nats"])

@@ -2,6 +2,8 @@
 set.
 """
 
+from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,10 +14,11 @@ from torch.nn.utils.rnn import pad_sequence
 
 from experiments.data.copies import warn_of_same_texts
 from experiments.finetuning.config import FinetuningConfig
-from experiments.finetuning.data import GlueSet
+from experiments.finetuning.data import GlueRows, GlueSet
 from experiments.finetuning.glue import NO_ANSWER, TASKS, possible_answers, read_answer
 from experiments.finetuning.language_models import CausalModel, EncoderDecoder
 from experiments.harness.errors import ConfigError
+from experiments.harness.task import Evaluator
 
 EVALUATION_BATCH_SIZE = 64
 
@@ -33,6 +36,11 @@ class TextToText:
         assert cfg.model.answer_length is not None, "a model that writes answers has model.answer_length"
         self._answer_length = cfg.model.answer_length
         self._check()
+        metrics = partial(answer_metrics, data.parts["test"])
+        self.evaluators = {
+            "val": Evaluator("evaluate", partial(self._sums, "val"), metrics),
+            "test": Evaluator("end", partial(self._sums, "test"), metrics, self._example_losses),
+        }
         for task in data.train:
             parts = [part for split in data.parts.values() for part in split.items() if part[1].task == task.task]
             held_out = {name: [rows.prompt(row) for row in range(len(rows))] for name, rows in parts}
@@ -76,8 +84,8 @@ class TextToText:
         loss: Tensor = model(batch["prompts"], batch["answers"]).mean()
         return loss
 
-    def evaluate(self, model: nn.Module, split: str, process: int, num_processes: int) -> dict[str, Tensor]:
-        """Sums over this process's share: for all tasks together loss, count, invalid answers and truncated prompts;
+    def _sums(self, split: str, model: nn.Module, process: int, num_processes: int) -> dict[str, Tensor]:
+        """For all tasks together loss, count, invalid answers and truncated prompts;
         for each part ``<part>/nats``, ``<part>/labels`` and ``<part>/meant``, vectors [rows] of losses, true labels and
         decoded answers, 0 if another process has the row.
         """
@@ -106,24 +114,7 @@ class TextToText:
                 sums[f"{part}/{name}"] = values.to(device)
         return sums
 
-    def metrics(self, sums: dict[str, Any]) -> dict[str, float]:
-        """Loss (nats per answer); in percent every score of the tasks, their plain mean ``average``, and
-        ``invalid_answers``. ``cut_prompts`` is the number of truncated prompts, if there are any.
-        """
-        scores: dict[str, float] = {}
-        for part, rows in self._data.parts["test"].items():
-            if f"{part}/labels" in sums:
-                found = TASKS[rows.task].scores(np.array(sums[f"{part}/labels"]), np.array(sums[f"{part}/meant"]))
-                scores |= {f"{part}{name}": value for name, value in found.items()}
-        return {
-            "loss": sums["loss"] / sums["count"],
-            **scores,
-            "average": sum(scores.values()) / len(scores),
-            "invalid_answers": 100 * sums["invalid"] / sums["count"],
-            **({"cut_prompts": sums["cut"]} if sums["cut"] else {}),
-        }
-
-    def example_losses(self, sums: dict[str, Any]) -> tuple[str, np.ndarray]:
+    def _example_losses(self, sums: dict[str, Any]) -> tuple[str, np.ndarray]:
         """The loss of each test row, with GLUE's parts concatenated."""
         return "loss", np.concatenate([sums[f"{part}/nats"] for part in self._data.parts["test"]])
 
@@ -144,6 +135,25 @@ class TextToText:
             length = tokens.index(self._end) if self._end in tokens else len(tokens)
             texts.append(self._tokenizer.decode(tokens[:length], skip_special_tokens=True))
         return texts
+
+
+def answer_metrics(parts: Mapping[str, GlueRows], sums: dict[str, Any]) -> dict[str, float]:
+    """Loss (nats per answer); in percent every score of the tasks, their plain mean ``average``, and
+    ``invalid_answers``. ``cut_prompts`` is the number of truncated prompts, if there are any. ``parts`` are those of
+    the test; val has fewer.
+    """
+    scores: dict[str, float] = {}
+    for part, rows in parts.items():
+        if f"{part}/labels" in sums:
+            found = TASKS[rows.task].scores(np.array(sums[f"{part}/labels"]), np.array(sums[f"{part}/meant"]))
+            scores |= {f"{part}{name}": value for name, value in found.items()}
+    return {
+        "loss": sums["loss"] / sums["count"],
+        **scores,
+        "average": sum(scores.values()) / len(scores),
+        "invalid_answers": 100 * sums["invalid"] / sums["count"],
+        **({"cut_prompts": sums["cut"]} if sums["cut"] else {}),
+    }
 
 
 def _padded(texts: list[list[int]]) -> Tensor:

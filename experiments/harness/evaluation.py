@@ -1,4 +1,4 @@
-"""Evaluate a run's model on a split: the same numbers whatever the batch size and the number of processes."""
+"""Evaluate a run's model: the same numbers whatever the batch size and the number of processes."""
 
 import math
 from typing import Any
@@ -16,24 +16,23 @@ from experiments.harness.averages import (
 )
 from experiments.harness.divergence import Diverged
 from experiments.harness.errors import ConfigError
-from experiments.harness.flatness import measure_flatness
 from experiments.harness.process import seed_generators
 from experiments.harness.seeds import derive_seed
 from experiments.harness.session import Session
 from experiments.harness.sharding import whole
+from experiments.harness.task import Evaluator
 
 
 def evaluate(session: Session, split: str) -> None:
-    """Write the metrics of a split, and for "test" the loss of each example.
+    """Write the metrics of the evaluator of this name, its files, and the loss of each example if it has them.
 
     Raises Diverged if a metric that decides about the run is not finite, and ConfigError if there is no validation
     metric of the name that the study asks for.
     """
-    study = session.cfg.study
+    study, evaluator = session.cfg.study, session.task.evaluators[split]
     with evaluation_mode(session.optimizer):
-        sums = _sums(session, evaluated_model(session), split)
-    metrics = session.task.metrics(sums)
-    row = {f"{split}/{name}": value for name, value in metrics.items()}
+        sums = _sums(session, evaluated_model(session), evaluator)
+    row = {f"{split}/{name}": value for name, value in evaluator.metrics(sums).items()}
     if split == "val" and study.validation_metric not in row:
         raise ConfigError(
             f"study.validation_metric={study.validation_metric} is not among the metrics of this run: {', '.join(row)}."
@@ -42,19 +41,10 @@ def evaluate(session: Session, split: str) -> None:
         if name in row and not math.isfinite(row[name]):
             raise Diverged(session.state.step, name)
     session.write(row)
-    if split == "test" and session.record:
-        session.record.write_example_losses(*session.task.example_losses(sums))
-
-
-def evaluate_flatness(session: Session) -> None:
-    """Write the training loss at and around the final weights."""
-    with evaluation_mode(session.optimizer):
-        final = evaluated_model(session)
-
-        def train_loss() -> float:
-            return session.task.metrics(_sums(session, final, "train"))["loss"]
-
-        session.write(measure_flatness(final, train_loss, session.cfg))
+    if session.record and evaluator.example_losses:
+        session.record.write_example_losses(*evaluator.example_losses(sums))
+    if session.record and evaluator.write_files:
+        evaluator.write_files(session.directory, session.state.step)
 
 
 def evaluated_model(session: Session) -> nn.Module:
@@ -71,8 +61,8 @@ def evaluated_model(session: Session) -> nn.Module:
     return evaluated
 
 
-def _sums(session: Session, model: nn.Module, split: str) -> dict[str, Any]:
-    """The task's sums over a whole split, divided among the processes; they add up, so no batch size matters."""
+def _sums(session: Session, model: nn.Module, evaluator: Evaluator) -> dict[str, Any]:
+    """The evaluator's sums over all processes."""
     accelerator = session.accelerator
     if accelerator.num_processes > 1:  # which a model of one's own may have updated from its own micro-batches
         for buffer in model.buffers():
@@ -80,6 +70,6 @@ def _sums(session: Session, model: nn.Module, split: str) -> dict[str, Any]:
     training = model.training
     model.eval()
     with whole(model), torch.no_grad(), accelerator.autocast():
-        sums = session.task.evaluate(model, split, accelerator.process_index, accelerator.num_processes)
+        sums = evaluator.sums(model, accelerator.process_index, accelerator.num_processes)
     model.train(training)
     return {name: accelerator.reduce(value, "sum").tolist() for name, value in sums.items()}

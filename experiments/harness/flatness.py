@@ -15,47 +15,62 @@ choice, so our values compare optimizers with each other, not with the paper's n
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from statistics import fmean
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from experiments.harness.config import Config
 from experiments.harness.errors import ConfigError
 from experiments.harness.optimizer import decay_groups
 from experiments.harness.seeds import derive_seed
+from experiments.harness.task import Evaluator, Metrics, Sums
 
 
-def check_flatness(cfg: Config, num_train: int) -> None:
-    """Raise ConfigError if the measurement needs more than the ``num_train`` samples to train on."""
-    if cfg.flatness.draws and cfg.flatness.samples > num_train:
+def flatness(cfg: Config, num_train: int, train_sums: Sums, metrics: Metrics) -> dict[str, Evaluator]:
+    """The evaluator "flatness", or none with ``flatness.draws=0``.
+
+    Its metrics are ``train_loss``, the loss at the final weights, and ``perturbed_loss``, its mean over the draws.
+    ``train_sums`` are over ``flatness.samples`` of the ``num_train`` training samples, without augmentation and the
+    same for every seed; ``metrics`` gives their ``loss``. Raises ConfigError for more samples than there are.
+    """
+    wanted = cfg.flatness
+    if not wanted.draws:
+        return {}
+    if wanted.samples > num_train:
         raise ConfigError(
-            f"flatness.samples={cfg.flatness.samples}, but there are {num_train} to train on: set it to at most "
+            f"flatness.samples={wanted.samples}, but there are {num_train} to train on: set it to at most "
             f"{num_train}, or set flatness.draws=0, which leaves the measurement out."
         )
 
+    def sums(model: nn.Module, process: int, num_processes: int) -> dict[str, Tensor]:
+        found = [train_sums(model, process, num_processes)]
+        for draw in range(wanted.draws):
+            with noise_on_weights(model, wanted.std, derive_seed(cfg.seed, "flatness", draw)):
+                found.append(train_sums(model, process, num_processes))
+        return {f"{number}/{name}": value for number, one in enumerate(found) for name, value in one.items()}
 
-def measure_flatness(model: nn.Module, train_loss: Callable[[], float], cfg: Config) -> dict[str, float]:
-    """``flatness/train_loss``, the loss at the weights, and ``flatness/perturbed_loss``, its mean over the draws.
+    def losses(sums: dict[str, Any]) -> dict[str, float]:
+        by_draw: list[dict[str, Any]] = [{} for _ in range(wanted.draws + 1)]
+        for key, value in sums.items():
+            number, _, name = key.partition("/")
+            by_draw[int(number)][name] = value
+        at_weights, *perturbed = [metrics(one)["loss"] for one in by_draw]
+        if not all(map(math.isfinite, perturbed)):
+            raise ConfigError(f"flatness.std={wanted.std} makes the training loss overflow: choose a smaller one.")
+        return {"train_loss": at_weights, "perturbed_loss": fmean(perturbed)}
 
-    ``train_loss`` evaluates ``model`` with its current weights, which are restored bit for bit afterwards. Every
-    process of a distributed run draws the same noise. Raises ConfigError if the noise makes the loss overflow.
-    """
-    at_weights = train_loss()
-    perturbed = []
-    for draw in range(cfg.flatness.draws):
-        with noise_on_weights(model, cfg.flatness.std, derive_seed(cfg.seed, "flatness", draw)):
-            perturbed.append(train_loss())
-    if not all(map(math.isfinite, perturbed)):
-        raise ConfigError(f"flatness.std={cfg.flatness.std} makes the training loss overflow: choose a smaller one.")
-    return {"flatness/train_loss": at_weights, "flatness/perturbed_loss": fmean(perturbed)}
+    return {"flatness": Evaluator("end", sums, losses)}
 
 
 @contextmanager
 def noise_on_weights(model: nn.Module, std: float, seed: int) -> Iterator[None]:
-    """Add Gaussian noise, ``std`` times the root mean square of each tensor, and restore the weights at the end."""
+    """Add Gaussian noise, ``std`` times the root mean square of each tensor, and restore the weights bit for bit at the
+    end. Every process of a distributed run draws the same noise.
+    """
     weights = [model.get_parameter(name) for name in decay_groups(model)["decay"]]
     assert weights, "a model without matrices has nothing to perturb"
     originals = [weight.detach().clone() for weight in weights]

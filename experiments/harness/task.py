@@ -1,21 +1,49 @@
 """The interface of a task. A task package provides ``build(cfg, data) -> Task`` in its module ``task``."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from torch import Tensor, nn
 
+Sums = Callable[[nn.Module, int, int], dict[str, Tensor]]
+"""(model in eval mode, process, number of processes) to sums over this process's share of the samples, each a scalar or
+a vector. They are added up over processes, so that no metric depends on how a split is divided into batches."""
+Metrics = Callable[[dict[str, Any]], dict[str, float]]
+"""Sums over all processes, a float or a list each, to metrics by name ("loss", "top1", ...)"""
+
+
+@dataclass(frozen=True)
+class Evaluator:
+    """Something that is measured on the model while it is trained, or once it is."""
+
+    when: Literal["evaluate", "sample", "end"]
+    """every ``train.evaluate_every`` steps, every ``train.sample_every`` steps, or after the last one; the latter two
+    only with ``test``"""
+    sums: Sums
+    metrics: Metrics
+    example_losses: Callable[[dict[str, Any]], tuple[str, np.ndarray]] | None = None
+    """From the same sums as the metrics, the name of one of them and its value for each test example, float64
+    ``[examples]``, whose plain mean it is."""
+    write_files: Callable[[Path, int], None] | None = None
+    """Writes files about the latest evaluation, after this step, into the run's directory; called in the main
+    process."""
+
 
 class Task(Protocol):
-    """One task: its model, its batches, its loss and its evaluation."""
+    """One task: its model, its batches, its loss and its evaluators."""
 
     num_train: int
     """training samples in an epoch"""
     frozen_outputs: dict[str, str]
     """fingerprints of the outputs of frozen networks that are used to train or evaluate the model, by their folder in
-    the cache; complete once the task has evaluated all its splits
+    the cache; complete once every evaluator has run
     """
+    evaluators: dict[str, Evaluator]
+    """by split, the first part of their metrics' recorded names (``test/top1``). There must be "val" and "test", which
+    decide; "flatness" comes from flatness.py"""
 
     def model(self) -> nn.Module:
         """A newly initialized model, using PyTorch's global generator."""
@@ -25,23 +53,3 @@ class Task(Protocol):
 
     def loss(self, model: nn.Module, batch: dict[str, Any]) -> Tensor:
         """Mean loss of the batch, a scalar."""
-
-    def evaluate(self, model: nn.Module, split: str, process: int, num_processes: int) -> dict[str, Tensor]:
-        """Sums over this process's share of ``split``, including ``count``. They are added up over processes, so no
-        metric depends on how the split is divided into batches. A sum is a scalar or a vector. ``split`` is "val" or
-        "test"; if ``train.sample_every`` is set, also "samples"; if ``flatness.draws`` is above 0, also "train", which
-        means ``flatness.samples`` training samples without augmentation, the same for every seed.
-        """
-
-    def metrics(self, sums: dict[str, Any]) -> dict[str, float]:
-        """Metrics by name ("loss", "top1", ...) from the sums over the whole split."""
-
-    def example_losses(self, sums: dict[str, Any]) -> tuple[str, np.ndarray]:
-        """The name of a metric and its value for each test example, float64 ``[examples]``, whose plain mean is the
-        metric. ``sums`` are those over the whole test split.
-        """
-
-    def write_samples(self, directory: Path, step: int) -> None:
-        """Write some samples from the latest evaluation of "samples" into the run's directory. Called in the main
-        process if ``train.sample_every`` is set.
-        """

@@ -14,7 +14,7 @@ from experiments.harness.averages import evaluation_mode, update_average
 from experiments.harness.batches import micro_batch_loader
 from experiments.harness.config import Config
 from experiments.harness.divergence import Diverged, FiniteWatch
-from experiments.harness.evaluation import evaluate, evaluate_flatness
+from experiments.harness.evaluation import evaluate
 from experiments.harness.interrupt import EXIT_CODE, stop_requests
 from experiments.harness.optimizer import state_bytes
 from experiments.harness.process import Agreement, compile_and_warm_up, seed_generators
@@ -40,9 +40,9 @@ def train(cfg: Config, data: Any, directory: Path, digest: str, record: RunRecor
     resume(session, digest)
     take_steps(session)
     if cfg.test:
-        evaluate(session, "test")
-        if cfg.flatness.draws:
-            evaluate_flatness(session)
+        for name, evaluator in session.task.evaluators.items():
+            if evaluator.when == "end":
+                evaluate(session, name)
     if record:
         record.add_environment("arithmetic", frozen_outputs=session.task.frozen_outputs)
 
@@ -105,12 +105,9 @@ def take_steps(session: Session) -> None:
                 row |= {"train/lr": lr, **{f"optimizer/{name}": value for name, value in health.items()}}
                 row |= {"cost/state_bytes": state_bytes(optimizer), "cost/peak_bytes": memory.bytes}
                 session.write(row | {"time/train_s": state.clock.seconds, **step_timer.take_median_ms()})
-            if due.evaluate:
-                evaluate(session, "val")
-            if due.sample:
-                evaluate(session, "samples")
-                if session.record:
-                    session.task.write_samples(session.directory, state.step)
+            for name, evaluator in session.task.evaluators.items():
+                if evaluator.when in due.evaluators:
+                    evaluate(session, name)
             if due.save:
                 state.save(session.record, session.directory, cfg.run.keep_checkpoints)
             if due.leave:
@@ -143,8 +140,8 @@ class Due:
     """What follows a step."""
 
     log: bool
-    evaluate: bool
-    sample: bool
+    evaluators: frozenset[str]
+    """those with one of these values of Evaluator.when"""
     save: bool
     leave: bool
     """exit, once saved, because a signal asked for it"""
@@ -152,17 +149,16 @@ class Due:
     @property
     def any(self) -> bool:
         """Whether anything follows."""
-        return self.log or self.evaluate or self.sample or self.save
+        return self.log or bool(self.evaluators) or self.save
 
     @classmethod
     def after(cls, step: int, cfg: Config, asked_to_stop: bool) -> "Due":
         """What follows ``step``, counted from 1; the last step is followed by everything."""
-        every = cfg.train.sample_every if cfg.test else None
-        last = step == cfg.train.steps
+        train, last = cfg.train, step == cfg.train.steps
+        every = {"evaluate": train.evaluate_every, "sample": train.sample_every if cfg.test else None}
         return cls(
-            log=last or step % cfg.train.log_every == 0,
-            evaluate=last or step % cfg.train.evaluate_every == 0,
-            sample=every is not None and (last or step % every == 0),
+            log=last or step % train.log_every == 0,
+            evaluators=frozenset(when for when, steps in every.items() if steps and (last or step % steps == 0)),
             save=last or asked_to_stop or step % cfg.run.checkpoint_every == 0,
             leave=asked_to_stop and not last,
         )

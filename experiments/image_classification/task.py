@@ -16,9 +16,10 @@ from experiments.data.copies import warn_of_copies
 from experiments.data.labels import check_classes
 from experiments.harness.batches import ShieldedLoader
 from experiments.harness.errors import ConfigError, refused_as
-from experiments.harness.flatness import check_flatness
+from experiments.harness.flatness import flatness
 from experiments.harness.prepared_data import PreparedData
 from experiments.harness.seeds import derive_seed
+from experiments.harness.task import Evaluator
 from experiments.image_classification.augmentation import (
     evaluation_transform,
     mixup,
@@ -64,10 +65,14 @@ class ImageClassification:
         self._mixup = mixup(cfg) if cfg.augmentation.mixup_alpha else None
         self._crop = evaluation_transform(cfg)
         self._normalize = normalization(cfg)
+        self.evaluators = {
+            "val": Evaluator("evaluate", partial(self._sums, "val"), _metrics),
+            "test": Evaluator("end", self._test_sums, _metrics, _example_losses),
+            **flatness(cfg, self.num_train, partial(self._sums, "train"), _metrics),
+        }
 
     def _check(self) -> None:
         cfg = self._cfg
-        check_flatness(cfg, self.num_train)
         labels = {name: split.labels for name, split in self._splits.items() if name != "train"}
         labels["train"] = np.concatenate([labels.pop("fit"), labels["val"]])
         check_classes(labels, cfg.data.num_classes, cfg.data.name)
@@ -125,21 +130,20 @@ class ImageClassification:
         shares = labels if labels.is_floating_point() else F.one_hot(labels, logits.shape[1]).to(logits)
         return F.binary_cross_entropy_with_logits(logits, shares, reduction="none").sum(1).mean()
 
-    def evaluate(self, model: nn.Module, split: str, process: int, num_processes: int) -> dict[str, Tensor]:
-        """Sums over this process's share of the split: loss (softmax), top-1, top-5, count and damaged images; for val
-        and test also the sums for calibration, for test also per image; and for test real_top1, real_count, v2_top1 and
-        v2_count.
-        """
-        sums = self._sums(model, split, process, num_processes)
-        if split == "test":
-            sums["val_nats"] = self._sums(model, "val", process, num_processes)["nats"]
-        if split == "test" and "v2" in self._splits:
-            v2 = self._sums(model, "v2", process, num_processes)
+    def _test_sums(self, model: nn.Module, process: int, num_processes: int) -> dict[str, Tensor]:
+        """Those of ``_sums``, the calibration of val, and v2_top1 and v2_count if there is such a split."""
+        sums = self._sums("test", model, process, num_processes)
+        sums["val_nats"] = self._sums("val", model, process, num_processes)["nats"]
+        if "v2" in self._splits:
+            v2 = self._sums("v2", model, process, num_processes)
             sums |= {"v2_top1": v2["top1"], "v2_count": v2["count"]}
             sums["damaged"] += v2["damaged"]
         return sums
 
-    def _sums(self, model: nn.Module, split: str, process: int, num_processes: int) -> dict[str, Tensor]:
+    def _sums(self, split: str, model: nn.Module, process: int, num_processes: int) -> dict[str, Tensor]:
+        """Loss (softmax), top-1, top-5, count and damaged images; for val and test also the sums for calibration, for
+        test also per image, and real_top1 and real_count if there are reassessed labels.
+        """
         device = next(model.parameters()).device
         names = ["loss", "top1", "top5", "count", "damaged"]
         real_labels = self._real_labels if split == "test" else None
@@ -161,21 +165,23 @@ class ImageClassification:
             sums["damaged"] += batch["damaged"]
         return sums
 
-    def metrics(self, sums: dict[str, Any]) -> dict[str, float]:
-        """Loss in nats, top-1 and top-5 in percent; for val and test calibrated_loss (nats) and calibration_error
-        (percent), for test also real_top1 and v2_top1. If any images could not be decoded completely, damaged_images is
-        their number.
-        """
-        metrics = classification_metrics(sums)
-        if "nats" in sums:
-            metrics |= calibration_metrics(sums)
-        further = [name for name in ("real", "v2") if f"{name}_count" in sums]
-        metrics |= {f"{name}_top1": 100 * sums[f"{name}_top1"] / sums[f"{name}_count"] for name in further}
-        return metrics | ({"damaged_images": sums["damaged"]} if sums["damaged"] else {})
 
-    def example_losses(self, sums: dict[str, Any]) -> tuple[str, np.ndarray]:
-        """calibrated_loss of each test image."""
-        return "calibrated_loss", calibrated_losses(sums["nats_each"], sums["val_nats"])
+def _metrics(sums: dict[str, Any]) -> dict[str, float]:
+    """Loss in nats, top-1 and top-5 in percent; for val and test calibrated_loss (nats) and calibration_error
+    (percent), for test also real_top1 and v2_top1. If any images could not be decoded completely, damaged_images is
+    their number.
+    """
+    metrics = classification_metrics(sums)
+    if "nats" in sums:
+        metrics |= calibration_metrics(sums)
+    further = [name for name in ("real", "v2") if f"{name}_count" in sums]
+    metrics |= {f"{name}_top1": 100 * sums[f"{name}_top1"] / sums[f"{name}_count"] for name in further}
+    return metrics | ({"damaged_images": sums["damaged"]} if sums["damaged"] else {})
+
+
+def _example_losses(sums: dict[str, Any]) -> tuple[str, np.ndarray]:
+    """calibrated_loss of each test image."""
+    return "calibrated_loss", calibrated_losses(sums["nats_each"], sums["val_nats"])
 
 
 class _EvaluationBatches(Dataset[dict[str, Any]]):

@@ -1,6 +1,7 @@
 """The language modelling task, autoregressive or masked, on packed tokens."""
 
 from collections.abc import Sequence
+from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -9,6 +10,8 @@ from torch import Tensor, nn
 
 from experiments.data.splits import sample
 from experiments.harness.errors import ConfigError
+from experiments.harness.flatness import flatness
+from experiments.harness.task import Evaluator
 from experiments.language_modeling.config import LanguageModelingConfig
 from experiments.language_modeling.data import TokenSet, TokenSplit, chosen, redrawn
 from experiments.language_modeling.models import build_model
@@ -45,6 +48,12 @@ class LanguageModeling:
                     f"spaces: choose {named.partition('/')[0]}/log_perplexity or bits_per_byte."
                 )
 
+        self.evaluators = {
+            "val": Evaluator("evaluate", partial(self._sums, "val"), perplexity_metrics),
+            "test": Evaluator("end", partial(self._sums, "test"), perplexity_metrics, _example_losses),
+            **flatness(cfg, len(tokens.splits["train"].num_bytes), partial(self._sums, "train"), perplexity_metrics),
+        }
+
     def model(self) -> nn.Module:
         """A transformer initialized from PyTorch's global generator."""
         return build_model(self._cfg)
@@ -61,13 +70,12 @@ class LanguageModeling:
         loss: Tensor = self._objective.loss(model, batch)
         return loss
 
-    def evaluate(self, model: nn.Module, split: str, process: int, num_processes: int) -> dict[str, Tensor]:
-        """Sums over this process's share of all documents of the split; for "train", of flatness.samples randomly
-        chosen documents.
+    def _sums(self, split: str, model: nn.Module, process: int, num_processes: int) -> dict[str, Tensor]:
+        """Those of all documents of the split; for "train", of flatness.samples randomly chosen ones. Words only if
+        spaces separate them.
         """
         documents = self._tokens.splits[split]
         if split == "train":
-            # all of them if there are fewer
             documents = chosen(documents, sample(len(documents.num_bytes), self._cfg.flatness.samples))
         sums: dict[str, Tensor] = self._objective.sums(
             model, documents, self._cfg.context_length, self._cfg.data.vocab_size, process, num_processes
@@ -76,16 +84,13 @@ class LanguageModeling:
             sums.pop("words", None)
         return sums
 
-    def metrics(self, sums: dict[str, Any]) -> dict[str, float]:
-        """Perplexities; see experiments/metrics/perplexity.py. Per-word ones only if spaces separate words."""
-        return perplexity_metrics(sums)
 
-    def example_losses(self, sums: dict[str, Any]) -> tuple[str, np.ndarray]:
-        """The contribution of each test document (of each sequence for masked models) to log_perplexity, times their
-        number, so that documents are weighted by their tokens.
-        """
-        nats = np.array(sums["nats_each"])
-        return "log_perplexity", nats * len(nats) / sums["count"]
+def _example_losses(sums: dict[str, Any]) -> tuple[str, np.ndarray]:
+    """The contribution of each test document (of each sequence for masked models) to log_perplexity, times their
+    number, so that documents are weighted by their tokens.
+    """
+    nats = np.array(sums["nats_each"])
+    return "log_perplexity", nats * len(nats) / sums["count"]
 
 
 def spaces_part_words(splits: Sequence[TokenSplit]) -> bool:

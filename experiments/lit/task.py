@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,9 @@ from experiments.data.images import Images
 from experiments.data.splits import drawn_groups, sample
 from experiments.data.stored import StoredSet, check_splits
 from experiments.harness.errors import ConfigError, DataError, refused_as
-from experiments.harness.flatness import check_flatness
+from experiments.harness.flatness import flatness
 from experiments.harness.prepared_data import cached_arrays
+from experiments.harness.task import Evaluator
 from experiments.lit.class_names import class_names, prompt_numbers, templates
 from experiments.lit.config import LitConfig
 from experiments.lit.data import Pairs, Sets, labelled_splits, pair_splits, split_groups
@@ -62,7 +64,6 @@ class Lit:
         self._locked = {name: self._locked_part(name) for name in ("image", "text") if self._cached[name]}
         splits = pair_splits(sets.pairs)
         check_splits(splits, ("train", "val", "test"), cfg.data.name)
-        check_flatness(cfg, len(splits["train"].captions))
         self._train_images = splits["train"].images
         held_out = {name: pairs.images for name, pairs in splits.items() if name != "train"}
         for name, one in sets.zero_shot.items():
@@ -90,6 +91,11 @@ class Lit:
         if cfg.data.crop_area is not None:
             size, area = cfg.model.image_size, tuple(cfg.data.crop_area)
             self._crop = v2.RandomResizedCrop(size, area, interpolation=InterpolationMode.BICUBIC, antialias=True)
+        self.evaluators = {
+            "val": Evaluator("evaluate", partial(self._sums, "val"), self._metrics),
+            "test": Evaluator("end", self._test_sums, self._metrics, _example_losses),
+            **flatness(cfg, self.num_train, partial(self._sums, "train"), self._metrics),
+        }
 
     def model(self) -> TwoTowers:
         """The two towers, with trained parts initialized from PyTorch's global generator or from ``data.weights``."""
@@ -113,49 +119,41 @@ class Lit:
         """The contrastive loss, in nats."""
         return contrastive_loss(*model(batch["images"], batch["texts"]))
 
-    def evaluate(self, model: nn.Module, split: str, process: int, num_processes: int) -> dict[str, Tensor]:
-        """Sums over this process's share: of the split's pairs; and under ``<set>/...`` of the labelled sets and, for
-        test, of the additional retrieval sets.
-        """
+    def _test_sums(self, model: nn.Module, process: int, num_processes: int) -> dict[str, Tensor]:
+        """Those of ``_sums``, the calibration of val, and under ``<set>/...`` those of the other retrieval sets."""
         assert isinstance(model, TwoTowers)
         share = process, num_processes
-        sums: dict[str, Tensor] = {}
-        if split in self.pair_inputs:
-            inputs = self.pair_inputs[split]
-            if split == "train":
-                inputs = inputs.chosen(sample(self.num_train, self._cfg.flatness.samples))
-            sums |= pair_sums(model, inputs, *share, calibrates=split != "train")
-        named = {
-            name: zero_shot_sums(model, zero_shot[split], *share)
-            for name, zero_shot in self._zero_shot.items()
-            if split in zero_shot
-        }
-        if split == "test":
-            sums["val_nats"] = pair_sums(model, self.pair_inputs["val"], *share, calibrates=True)["nats"]
-            named |= {name: pair_sums(model, inputs, *share) for name, inputs in self._retrieval.items()}
-        return sums | {f"{name}/{key}": value for name, one in named.items() for key, value in one.items()}
+        sums = self._sums("test", model, *share)
+        sums["val_nats"] = pair_sums(model, self.pair_inputs["val"], *share, calibrates=True)["nats"]
+        return sums | _named({name: pair_sums(model, pairs, *share) for name, pairs in self._retrieval.items()})
 
-    def metrics(self, sums: dict[str, Any]) -> dict[str, float]:
+    def _sums(self, split: str, model: nn.Module, process: int, num_processes: int) -> dict[str, Tensor]:
+        """Those of the split's pairs, of train flatness.samples, and under ``<set>/...`` those of the labelled sets."""
+        assert isinstance(model, TwoTowers)
+        pairs, share = self.pair_inputs[split], (process, num_processes)
+        if split == "train":
+            pairs = pairs.chosen(sample(self.num_train, self._cfg.flatness.samples))
+        labelled = {name: splits[split] for name, splits in self._zero_shot.items() if split in splits}
+        named = _named({name: zero_shot_sums(model, inputs, *share) for name, inputs in labelled.items()})
+        return pair_sums(model, pairs, *share, calibrates=split != "train") | named
+
+    def _metrics(self, sums: dict[str, Any]) -> dict[str, float]:
         """For the pairs, loss and calibrated_loss (nats), logit_scale, recalls (percent) and their mean; for each
         labelled set ``<set>_top1`` and ``<set>_top5``, with their means over the sets zero_shot_top1 and
         zero_shot_top5; for each retrieval set ``<set>_i2t_recall1`` and so on.
         """
-
-        def of(name: str) -> dict[str, Any]:
-            return {key.partition("/")[2]: value for key, value in sums.items() if key.startswith(f"{name}/")}
-
-        metrics = pair_metrics(sums) if "count" in sums else {}
-        zero_shot = [zero_shot_metrics(of(name)) for name in self._zero_shot if of(name)]
+        by_set: dict[str, dict[str, Any]] = {}
+        for key, value in sums.items():
+            name, _, own = key.rpartition("/")
+            by_set.setdefault(name, {})[own] = value
+        metrics = pair_metrics(by_set.pop(""))
+        zero_shot = {name: zero_shot_metrics(one) for name, one in by_set.items() if name in self._zero_shot}
         for rank in ("top1", "top5") if zero_shot else ():
-            metrics[f"zero_shot_{rank}"] = sum(one[rank] for one in zero_shot) / len(zero_shot)
-        several = zip((name for name in self._zero_shot if of(name)), zero_shot, strict=True)
-        for name, one in [*several, *((name, pair_metrics(of(name))) for name in self._retrieval if of(name))]:
+            metrics[f"zero_shot_{rank}"] = sum(one[rank] for one in zero_shot.values()) / len(zero_shot)
+        retrieval = {name: pair_metrics(one) for name, one in by_set.items() if name in self._retrieval}
+        for name, one in (zero_shot | retrieval).items():
             metrics |= {f"{name}_{key}": value for key, value in one.items() if key not in ("loss", "logit_scale")}
         return metrics
-
-    def example_losses(self, sums: dict[str, Any]) -> tuple[str, np.ndarray]:
-        """calibrated_loss of each test image with its first caption."""
-        return "calibrated_loss", calibrated_losses(sums["nats_each"], sums["val_nats"])
 
     def _locked_part(self, name: str) -> LockedPart:
         cfg, tower = self._cfg.model, self._cfg.model.tower(name)
@@ -226,6 +224,15 @@ class Lit:
             )
             for split, labelled in labelled_splits(self._sets.zero_shot[name], val_size).items()
         }
+
+
+def _named(by_set: dict[str, dict[str, Tensor]]) -> dict[str, Tensor]:
+    return {f"{name}/{key}": value for name, sums in by_set.items() for key, value in sums.items()}
+
+
+def _example_losses(sums: dict[str, Any]) -> tuple[str, np.ndarray]:
+    """calibrated_loss of each test image with its first caption."""
+    return "calibrated_loss", calibrated_losses(sums["nats_each"], sums["val_nats"])
 
 
 def _check_size(pairs: Pairs, where: str) -> None:

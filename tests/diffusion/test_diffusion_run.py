@@ -11,7 +11,7 @@ from experiments.diffusion.feature_nets import FeatureNet
 from experiments.diffusion.sampler import start_noise
 from experiments.harness.entry import execute, locate
 from experiments.harness.errors import ConfigError, DataError
-from tests.conftest import MakeConfig, built, rows
+from tests.conftest import MakeConfig, built, measured, rows, sums_of
 
 DISTANCES = ("fd_efficientnet_lite0", "kid_efficientnet_lite0")
 
@@ -89,14 +89,11 @@ def test_sums_over_processes_are_the_sums_of_one(make_diffusion: MakeConfig) -> 
     cfg = make_diffusion()
     task = built(cfg)
     torch.manual_seed(0)
-    model = task.model().eval()
+    model = task.model()
     for split in ("val", "samples"):
-        with torch.no_grad():
-            whole = task.evaluate(model, split, 0, 1)
-            parts = [task.evaluate(model, split, process, 2) for process in range(2)]
-        assert all(len(part) == len(whole) for part in parts)
-        for name, value in whole.items():
-            torch.testing.assert_close(parts[0][name] + parts[1][name], value, rtol=1e-5, atol=1e-6)
+        shared = sums_of(task, split, model, processes=2)
+        for name, value in sums_of(task, split, model).items():
+            assert shared[name] == pytest.approx(value, rel=1e-5, abs=1e-6)
 
 
 def test_real_images_in_the_place_of_generated_ones_get_the_floor(
@@ -105,9 +102,7 @@ def test_real_images_in_the_place_of_generated_ones_get_the_floor(
     cfg = make_diffusion("sampling.batch_size=16")
     task = built(cfg)
     monkeypatch.setattr(task, "_generate", lambda model, numbers: task._pixels("test", np.array(numbers)))
-    with torch.no_grad():
-        sums = task.evaluate(task.model().eval(), "samples", 0, 1)
-    metrics = task.metrics({name: value.tolist() for name, value in sums.items()})
+    metrics = measured(task, "samples", task.model())
     for distance in DISTANCES:
         assert metrics[f"samples/{distance}".partition("/")[2]] == pytest.approx(metrics[f"{distance}_floor"], rel=1e-6)
 
@@ -185,4 +180,4 @@ def test_more_processes_than_batches_are_refused(make_diffusion: MakeConfig) -> 
     cfg = make_diffusion()
     task = built(cfg)
     with pytest.raises(ConfigError, match=r"makes 2 batches, too few for 3 processes"):
-        task.evaluate(task.model(), "samples", 0, 3)
+        sums_of(task, "samples", task.model(), processes=3)

@@ -19,7 +19,7 @@ from experiments.harness.config import typed
 from experiments.harness.entry import execute, locate
 from experiments.harness.errors import ConfigError
 from experiments.pretrained.locked import LockedPart, build_locked
-from tests.conftest import MakeConfig, built, rows
+from tests.conftest import MakeConfig, built, rows, sums_of
 
 KINDS = pytest.mark.parametrize("model", ["ft_t5_tiny", "ft_gpt2_tiny"])
 # A locked embedding and a trained layer above it; padding is 0 in and out.
@@ -98,19 +98,18 @@ def test_cutting_the_padding_off_changes_nothing(make_classification: MakeConfig
     model = task.model().eval()
     split = task.splits["test"]
     numbers = np.arange(len(split.labels))
+    sums = sums_of(task, "test", model)
     with torch.no_grad():
-        sums = task.evaluate(model, "test", 0, 1)
         logits = model(split._inputs(numbers))
     labels = torch.from_numpy(split.labels)
-    assert sums["loss"].item() == pytest.approx(F.cross_entropy(logits, labels, reduction="sum").item(), rel=1e-5)
-    assert sums["confusion"].diagonal().sum() == (logits.argmax(1) == labels).sum()
+    assert sums["loss"] == pytest.approx(F.cross_entropy(logits, labels, reduction="sum").item(), rel=1e-5)
+    assert np.trace(sums["confusion"]) == (logits.argmax(1) == labels).sum()
 
 
 def test_a_classifiers_train_split_is_evaluated_for_flatness(make_classification: MakeConfig) -> None:
     cfg = make_classification("flatness.draws=1", "flatness.std=0.1", "flatness.samples=20")
     task = built(cfg)
-    with torch.no_grad():
-        assert task.evaluate(task.model().eval(), "train", 0, 1)["count"] == 20
+    assert sums_of(task, "flatness", task.model())["0/count"] == 20
     with pytest.raises(ConfigError, match=r"flatness\.samples=1000, but there are \d+ to train on"):
         execute(make_classification("flatness.draws=1", "flatness.std=0.1", "flatness.samples=1000"))
 
@@ -155,15 +154,11 @@ def test_sums_over_processes_are_the_sums_of_one(make_glue: MakeConfig, model: s
     task = built(cfg)
     torch.manual_seed(0)
     network: Any = task.model().eval()
-    with torch.no_grad():
-        whole = task.evaluate(network, "test", 0, 1)
-        parts = [task.evaluate(network, "test", process, 3) for process in range(3)]
-    added = {name: torch.stack([part[name] for part in parts]).sum(0) for name in whole}
+    whole, shared = (sums_of(task, "test", network, processes) for processes in (1, 3))
     for name, value in whole.items():
-        torch.testing.assert_close(added[name], value, rtol=1e-5, atol=1e-5)
-    assert task.metrics({name: value.tolist() for name, value in added.items()})["average"] == pytest.approx(
-        task.metrics({name: value.tolist() for name, value in whole.items()})["average"]
-    )
+        assert shared[name] == pytest.approx(value, rel=1e-5, abs=1e-5)
+    averages = [task.evaluators["test"].metrics(sums)["average"] for sums in (whole, shared)]
+    assert averages[0] == pytest.approx(averages[1])
 
 
 def test_every_training_row_is_a_sample_of_its_own(make_glue: MakeConfig) -> None:
@@ -187,9 +182,8 @@ def test_prompts_that_are_too_long_are_counted_and_keep_their_end(make_glue: Mak
     assert batch["prompts"].shape == (8, 20)
     assert (batch["prompts"][:, -1] == 1).all()
     network: Any = task.model().eval()
-    with torch.no_grad():
-        sums = task.evaluate(network, "val", 0, 1)
-    assert task.metrics({name: value.tolist() for name, value in sums.items()})["cut_prompts"] == sums["count"]
+    sums = sums_of(task, "val", network)
+    assert task.evaluators["val"].metrics(sums)["cut_prompts"] == sums["count"]
 
 
 @pytest.mark.parametrize(

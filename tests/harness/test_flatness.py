@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from experiments.harness.config import typed
 from experiments.harness.entry import execute, locate
 from experiments.harness.errors import ConfigError
-from experiments.harness.flatness import measure_flatness, noise_on_weights
+from experiments.harness.flatness import flatness, noise_on_weights
 from experiments.harness.seeds import derive_seed
 from experiments.image_classification.task import build
 from tests.conftest import AVERAGED, MakeConfig, rows
@@ -22,15 +22,16 @@ from tests.study.test_study import run_study, studies
 
 
 def settings(std: float, draws: int = 3, seed: int = 0) -> Any:
-    return SimpleNamespace(seed=seed, flatness=SimpleNamespace(draws=draws, std=std))
+    return SimpleNamespace(seed=seed, flatness=SimpleNamespace(draws=draws, std=std, samples=1))
 
 
-def evaluated(loss: Callable[[], Tensor]) -> Callable[[], float]:
-    def value() -> float:
-        with torch.no_grad():
-            return loss().item()
-
-    return value
+@torch.no_grad()
+def around(model: nn.Module, loss: Callable[[], Tensor], cfg: Any) -> dict[str, float]:
+    """The metrics of flatness for a task whose loss on the training samples is ``loss``."""
+    evaluator = flatness(cfg, cfg.flatness.samples, lambda model, process, num_processes: {"loss": loss()}, dict)[
+        "flatness"
+    ]
+    return evaluator.metrics({name: value.item() for name, value in evaluator.sums(model, 0, 1).items()})
 
 
 def rms(weight: Tensor) -> float:
@@ -48,9 +49,12 @@ def test_a_quadratic_loss_rises_by_half_the_trace_of_its_hessian(linear: tuple[n
     model, inputs, errors = linear
     targets = model(inputs).detach() + 0.1 * errors
     draws, std = 200, 0.5
-    loss = evaluated(lambda: 0.5 * (model(inputs) - targets).square().sum(1).mean())
-    measured = measure_flatness(model, loss, settings(std, draws))
-    increase = measured["flatness/perturbed_loss"] - measured["flatness/train_loss"]
+
+    def loss() -> Tensor:
+        return 0.5 * (model(inputs) - targets).square().sum(1).mean()
+
+    measured = around(model, loss, settings(std, draws))
+    increase = measured["perturbed_loss"] - measured["train_loss"]
 
     # The Hessian in the weights is one copy of E[x x^T] for each of the 10 outputs; the bias has no noise.
     sigma = std * rms(model.weight)
@@ -59,7 +63,7 @@ def test_a_quadratic_loss_rises_by_half_the_trace_of_its_hessian(linear: tuple[n
     gradient = residuals.T @ inputs / len(inputs)
     curvature = inputs.T @ inputs / len(inputs)
     variance = sigma**2 * gradient.square().sum() + 0.5 * sigma**4 * 10 * curvature.square().sum()
-    assert measured["flatness/train_loss"] == pytest.approx(0.5 * residuals.square().sum(1).mean().item(), rel=1e-12)
+    assert measured["train_loss"] == pytest.approx(0.5 * residuals.square().sum(1).mean().item(), rel=1e-12)
     assert increase == pytest.approx(0.5 * sigma**2 * trace, abs=4 * math.sqrt(variance / draws))
     assert 4 * math.sqrt(variance / draws) < 0.03 * increase, "the check must be able to fail"
 
@@ -68,13 +72,16 @@ def test_behind_a_normalisation_the_size_of_the_weights_does_not_count(
     linear: tuple[nn.Linear, Tensor, Tensor],
 ) -> None:
     model, inputs, targets = linear
-    loss = evaluated(lambda: F.mse_loss(F.layer_norm(model(inputs), (10,), eps=0.0), targets))
-    before = measure_flatness(model, loss, settings(0.3))
+
+    def loss() -> Tensor:
+        return F.mse_loss(F.layer_norm(model(inputs), (10,), eps=0.0), targets)
+
+    before = around(model, loss, settings(0.3))
     with torch.no_grad():
         model.weight.mul_(100)
         assert model.bias is not None
         model.bias.mul_(100)
-    assert measure_flatness(model, loss, settings(0.3)) == pytest.approx(before, rel=1e-9)
+    assert around(model, loss, settings(0.3)) == pytest.approx(before, rel=1e-9)
 
 
 def network(seed: int, size: float) -> nn.Module:
@@ -91,11 +98,11 @@ def noises(model: nn.Module, seed: int, draws: int = 2) -> list[dict[str, Tensor
     before = {name: value.clone() for name, value in model.state_dict().items()}
     found: list[dict[str, Tensor]] = []
 
-    def loss() -> float:
+    def loss() -> Tensor:
         found.append({name: value - before[name] for name, value in model.state_dict().items()})
-        return 1.0
+        return torch.ones(())
 
-    measure_flatness(model, loss, settings(0.2, draws, seed))
+    around(model, loss, settings(0.2, draws, seed))
     return found[1:]
 
 
@@ -134,14 +141,14 @@ def test_weights_and_random_state_are_left_as_they_were(fails: bool) -> None:
     state = torch.get_rng_state()
     calls = iter([1.0, 2.0, math.nan])
 
-    def loss() -> float:
+    def loss() -> Tensor:
         value = next(calls)
         if fails and math.isnan(value):
             raise RuntimeError("the evaluation broke")
-        return value
+        return torch.tensor(value)
 
     with pytest.raises((RuntimeError, ConfigError), match="broke" if fails else r"flatness\.std=0\.2 makes"):
-        measure_flatness(model, loss, settings(0.2, draws=2))
+        around(model, loss, settings(0.2, draws=2))
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert torch.equal(torch.get_rng_state(), state)
 
@@ -151,9 +158,9 @@ def test_a_run_ends_with_the_loss_at_and_around_its_evaluated_weights(make_confi
     execute(cfg)
     run = locate(cfg)
     data, directory = run.data, run.directory
-    *_, test, flatness = rows(directory)
+    *_, test, last = rows(directory)
     assert "test/loss" in test
-    assert set(flatness) == {"step", "samples", "flatness/train_loss", "flatness/perturbed_loss"}
+    assert set(last) == {"step", "samples", "flatness/train_loss", "flatness/perturbed_loss"}
 
     # The averaged weights, on the first training images in their own order, by hand.
     saved = torch.load(max(directory.glob("step-*.pt")), weights_only=True)["ema"]
@@ -166,14 +173,18 @@ def test_a_run_ends_with_the_loss_at_and_around_its_evaluated_weights(make_confi
     pixels = torch.tensor(arrays["train_images"][: cfg.flatness.samples]).movedim(-1, 1).float() / 255
     images = (pixels - cfg.data.mean[0]) / cfg.data.std[0]
     labels = torch.tensor(arrays["train_labels"][: cfg.flatness.samples])
-    loss = evaluated(lambda: F.cross_entropy(model(images), labels))
-    assert flatness["flatness/train_loss"] == pytest.approx(loss(), rel=1e-5)
+
+    @torch.no_grad()
+    def loss() -> float:
+        return F.cross_entropy(model(images), labels).item()
+
+    assert last["flatness/train_loss"] == pytest.approx(loss(), rel=1e-5)
     perturbed = []
     for draw in range(3):
         with noise_on_weights(model, cfg.flatness.std, derive_seed(cfg.seed, "flatness", draw)):
             perturbed.append(loss())
-    assert flatness["flatness/perturbed_loss"] == pytest.approx(sum(perturbed) / 3, rel=1e-5)
-    assert flatness["flatness/perturbed_loss"] != flatness["flatness/train_loss"]
+    assert last["flatness/perturbed_loss"] == pytest.approx(sum(perturbed) / 3, rel=1e-5)
+    assert last["flatness/perturbed_loss"] != last["flatness/train_loss"]
 
 
 def test_it_is_measured_by_confirm_runs_only_and_only_where_asked_for(make_config: MakeConfig) -> None:

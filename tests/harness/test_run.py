@@ -15,7 +15,7 @@ from experiments.harness.entry import execute, locate
 from experiments.harness.record import read_status
 from experiments.harness.seeds import derive_seed
 from experiments.image_classification.task import ImageClassification, build
-from tests.conftest import AVERAGED, MakeConfig, rows
+from tests.conftest import AVERAGED, MakeConfig, rows, sums_of
 
 LINEAR = [
     "~model.widths",
@@ -105,11 +105,8 @@ def test_averaged_weights_are_the_exponential_moving_average_and_are_what_is_eva
     model.load_state_dict(
         {key.removeprefix("module."): value for key, value in weights[-1]["ema"].items() if key != "n_averaged"}
     )
-    model.eval()
-    with torch.no_grad():
-        sums = task.evaluate(model, "test", 0, 1)
     (reported,) = [row["test/loss"] for row in rows(directory) if "test/loss" in row]
-    assert reported == pytest.approx(sums["loss"].item() / 100, rel=1e-12)
+    assert reported == pytest.approx(sums_of(task, "test", model)["loss"] / 100, rel=1e-12)
 
 
 @pytest.mark.parametrize("optimizer", ["lion", "adamw"])

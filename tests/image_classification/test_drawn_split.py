@@ -11,7 +11,7 @@ from torch import nn
 from experiments.harness.entry import locate
 from experiments.image_classification.data import Labelled
 from experiments.image_classification.task import ImageClassification
-from tests.conftest import MakeConfig, built
+from tests.conftest import MakeConfig, built, measured
 
 
 def task_of(cfg: Any) -> ImageClassification:
@@ -50,11 +50,6 @@ def test_the_test_is_read_at_the_temperature_that_is_best_on_the_validation_spli
     nn.init.normal_(model.head.weight, std=3.0)  # type: ignore[union-attr, arg-type]
 
     @torch.no_grad()
-    def metrics(split: str, processes: int) -> dict[str, float]:
-        shares = [task.evaluate(model, split, process, processes) for process in range(processes)]
-        return task.metrics({name: sum(share[name] for share in shares).tolist() for name in shares[0]})  # type: ignore[union-attr]
-
-    @torch.no_grad()
     def loss(log_temperature: float, split: str) -> float:
         pictures = task._splits[split]
         images = torch.stack([pictures.images[n] for n in range(len(pictures.labels))])
@@ -63,6 +58,8 @@ def test_the_test_is_read_at_the_temperature_that_is_best_on_the_validation_spli
 
     best = optimize.minimize_scalar(loss, bounds=(-3, 3), args=("val",), method="bounded").x
     for processes in (1, 2):
-        assert metrics("test", processes)["calibrated_loss"] == pytest.approx(loss(best, "test"), rel=1e-3)
-        assert metrics("val", processes)["calibrated_loss"] == pytest.approx(loss(best, "val"), rel=1e-4)
-    assert metrics("test", 1)["loss"] == pytest.approx(loss(0.0, "test"), rel=1e-5)
+        assert measured(task, "test", model, processes)["calibrated_loss"] == pytest.approx(
+            loss(best, "test"), rel=1e-3
+        )
+        assert measured(task, "val", model, processes)["calibrated_loss"] == pytest.approx(loss(best, "val"), rel=1e-4)
+    assert measured(task, "test", model)["loss"] == pytest.approx(loss(0.0, "test"), rel=1e-5)

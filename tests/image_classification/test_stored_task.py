@@ -17,7 +17,7 @@ from experiments.harness.record import read_metrics, read_status
 from experiments.harness.seeds import derive_seed
 from experiments.image_classification.data import open_stored
 from experiments.image_classification.task import ImageClassification
-from tests.conftest import built
+from tests.conftest import built, measured, sums_of
 
 ComposeSmall = Callable[..., Any]
 Data = dict[str, Any]
@@ -116,10 +116,8 @@ def test_test_metrics_by_hand_however_the_images_are_shared_out(
 ) -> None:
     monkeypatch.setattr("experiments.image_classification.task.EVALUATION_BATCH_SIZE", 5)
     task = small_task(compose_small("vit_b16", f"run.num_workers={workers}"))
-    with torch.no_grad():
-        shares = [task.evaluate(LikesFirstClass(), "test", process, processes) for process in range(processes)]
-    sums: dict[str, Any] = {name: sum(share[name] for share in shares).tolist() for name in shares[0]}  # type: ignore[union-attr]
-    metrics = task.metrics(sums)
+    sums = sums_of(task, "test", LikesFirstClass(), processes)
+    metrics = task.evaluators["test"].metrics(sums)
     labels = task._splits["test"].labels
     assert metrics["top1"] == pytest.approx(100 * np.mean(labels == 0))
     assert metrics["top5"] == pytest.approx(100 * np.mean(labels < 5))
@@ -132,11 +130,8 @@ def test_test_metrics_by_hand_however_the_images_are_shared_out(
 
 def test_damaged_pictures_are_reported_with_the_metrics(compose_small: ComposeSmall) -> None:
     task = small_task(compose_small("vit_b16", "data.val_size=39"))
-    with torch.no_grad():
-        sums = {name: value.tolist() for name, value in task.evaluate(LikesFirstClass(), "val", 0, 1).items()}
-        clean = {name: value.tolist() for name, value in task.evaluate(LikesFirstClass(), "test", 0, 1).items()}
-    assert task.metrics(sums)["damaged_images"] == 2, "one is cut, one is no picture"
-    assert "damaged_images" not in task.metrics(clean)
+    assert measured(task, "val", LikesFirstClass())["damaged_images"] == 2, "one is cut, one is no picture"
+    assert "damaged_images" not in measured(task, "test", LikesFirstClass())
 
 
 def test_training_over_damaged_pictures_goes_on(compose_small: ComposeSmall) -> None:
@@ -177,9 +172,8 @@ def test_what_a_study_goes_by_must_be_measured(compose_small: ComposeSmall) -> N
 def test_imagenet_alone_needs_neither_real_labels_nor_v2(compose_small: ComposeSmall) -> None:
     cfg = compose_small("vit_b16", "data=imagenet_alone")
     cfg.data.update({"real_places": [], "v2_places": []})
-    metrics = small_task(cfg).evaluate(LikesFirstClass(), "test", 0, 1)
-    calibration = ["confidence", "confident_right", "nats", "nats_each", "val_nats"]
-    assert sorted(metrics) == sorted(["count", "damaged", "loss", "top1", "top5", *calibration])
+    metrics = measured(small_task(cfg), "test", LikesFirstClass())
+    assert set(metrics) == {"loss", "top1", "top5", "calibrated_loss", "calibration_error"}
 
 
 def test_what_stands_beside_the_set_enters_the_runs_name_and_where_it_lies_does_not(

@@ -10,7 +10,8 @@ import pytest
 from experiments.harness.entry import execute, locate
 from experiments.harness.errors import ConfigError
 from experiments.harness.record import read_status
-from experiments.language_modeling.task import LanguageModeling
+from experiments.language_modeling import task
+from experiments.metrics.perplexity import perplexity_metrics
 from tests.conftest import MakeConfig
 from tests.language_modeling.tables_on_disk import write_parquet
 
@@ -106,9 +107,8 @@ def test_a_study_by_words_is_refused_for_texts_without(make: Any) -> None:
 
 def test_a_perplexity_that_overflows_is_left_out_and_ends_nothing(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     cfg = make("en")
-    metrics = LanguageModeling.metrics
     monkeypatch.setattr(
-        LanguageModeling, "metrics", lambda self, sums: metrics(self, {**sums, "words": sums["nats"] / 800})
+        task, "perplexity_metrics", lambda sums: perplexity_metrics({**sums, "words": sums["nats"] / 800})
     )
     execute(cfg)
     directory = locate(cfg).directory
@@ -123,8 +123,7 @@ def test_a_perplexity_that_overflows_is_left_out_and_ends_nothing(make: Any, mon
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_what_decides_still_ends_a_run(make: Any, monkeypatch: pytest.MonkeyPatch, name: str, value: float) -> None:
     cfg = make("en")
-    metrics = LanguageModeling.metrics
-    monkeypatch.setattr(LanguageModeling, "metrics", lambda self, sums: {**metrics(self, sums), name: value})
+    monkeypatch.setattr(task, "perplexity_metrics", lambda sums: {**perplexity_metrics(sums), name: value})
     execute(cfg)
     status = read_status(locate(cfg).directory)
     assert status is not None

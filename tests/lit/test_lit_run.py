@@ -14,7 +14,7 @@ from experiments.lit.data import pair_splits
 from experiments.lit.models import build_locked_tower
 from experiments.lit.task import build
 from experiments.pretrained.locked import LockedPart
-from tests.conftest import MakeConfig, built, rows
+from tests.conftest import MakeConfig, built, rows, sums_of
 
 TINY_VIT = "{_target_: timm.create_model, model_name: test_vit, img_size: 32, patch_size: 8, num_classes: 0}"
 LOCK_IMAGE = ["model.image.trained=null", f"model.image.locked={TINY_VIT}"]
@@ -112,20 +112,15 @@ def test_chunks_of_a_tower_with_batch_norm_are_refused(make_lit: MakeConfig) -> 
 def test_the_train_split_is_evaluated_for_flatness(make_lit: MakeConfig) -> None:
     cfg = make_lit("flatness.draws=1", "flatness.std=0.1", "flatness.samples=20", *CACHED)
     task = built(cfg)
-    with torch.no_grad():
-        sums = task.evaluate(task.model().eval(), "train", 0, 1)
-    assert sums["count"] == 20
-    assert sums["captions"] == 40
+    sums = sums_of(task, "flatness", task.model())
+    assert (sums["0/count"], sums["0/captions"]) == (20, 40)
 
 
 def test_sums_over_processes_are_the_sums_of_one(make_lit: MakeConfig) -> None:
     cfg = make_lit()
     task = built(cfg)
     torch.manual_seed(0)
-    model = task.model().eval()
-    with torch.no_grad():
-        whole = task.evaluate(model, "test", 0, 1)
-        parts = [task.evaluate(model, "test", process, 3) for process in range(3)]
-    for name, value in whole.items():
-        together = torch.stack([part[name] for part in parts]).sum(0)
-        torch.testing.assert_close(together, value, rtol=1e-5, atol=1e-5)
+    model = task.model()
+    shared = sums_of(task, "test", model, processes=3)
+    for name, value in sums_of(task, "test", model).items():
+        assert np.array(shared[name]) == pytest.approx(np.array(value), rel=1e-5, abs=1e-5)

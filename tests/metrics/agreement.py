@@ -24,11 +24,10 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from experiments.diffusion.config import NoiseConfig
 from experiments.diffusion.forward_process import ForwardProcess
-from experiments.finetuning.classification import ClassifiedTexts, TextClassification
+from experiments.finetuning.classification import ClassifiedTexts, TextClassification, text_metrics
 from experiments.finetuning.glue import NO_ANSWER, TASKS
-from experiments.finetuning.text_to_text import TextToText
+from experiments.finetuning.text_to_text import answer_metrics
 from experiments.harness.config import FlatnessConfig
-from experiments.harness.flatness import measure_flatness
 from experiments.harness.metric import metrics_of
 from experiments.harness.provenance import ROOT
 from experiments.harness.seeds import derive_seed
@@ -56,6 +55,7 @@ from experiments.metrics.kernel_distance import cross_kernel, kernel_distance, o
 from experiments.metrics.perplexity import perplexity_metrics
 from experiments.report.tables import markdown_table
 from tests.diffusion.test_sampler import signal_of
+from tests.harness.test_flatness import around
 from tests.language_modeling.test_windows import packed, rolling_windows
 
 DRAWS = 20
@@ -158,7 +158,7 @@ def texts(rng: np.random.Generator) -> tuple[Values, Values]:
     split = ClassifiedTexts(lambda numbers: torch.from_numpy(logits[numbers]), np.full(200, 4), labels)
     task: Any = SimpleNamespace(splits={"test": split}, _num_classes=4)
     with torch.no_grad():
-        ours = TextClassification.metrics(task, _sums(TextClassification._sums(task, Said(), "test", 0, 1)))
+        ours = text_metrics(_sums(TextClassification._sums(task, "test", Said(), 0, 1)))
     guesses, f1 = np.array([row.index(max(row)) for row in logits.tolist()]), []
     for label in range(4):
         found, there = guesses == label, labels == label
@@ -196,8 +196,8 @@ def glue(rng: np.random.Generator) -> tuple[Values, Values]:
             theirs[part] = right
     theirs["average"] = float(np.mean(list(theirs.values())))
     theirs["invalid_answers"] = 100 * np.mean([value == -1 for part in parts for value in sums[f"{part}/meant"]])
-    data = SimpleNamespace(parts={"test": {part: SimpleNamespace(task=task) for part, task in parts.items()}})
-    return TextToText.metrics(SimpleNamespace(_data=data), sums), theirs  # type: ignore[arg-type]
+    rows: Any = {part: SimpleNamespace(task=task) for part, task in parts.items()}
+    return answer_metrics(rows, sums), theirs
 
 
 class Towers:
@@ -350,14 +350,14 @@ def flatness(rng: np.random.Generator) -> tuple[Values, Values]:
     model, inputs = nn.Linear(9, 5, bias=False), torch.from_numpy(rng.normal(size=(50, 9)).astype(np.float32))
     cfg: Any = SimpleNamespace(seed=3, flatness=FlatnessConfig(draws=4, std=0.3, samples=50))
     with torch.no_grad():
-        found = measure_flatness(model, lambda: model(inputs).square().mean().item(), cfg)
+        found = around(model, lambda: model(inputs).square().mean(), cfg)
     weight, x = model.weight.detach().double().numpy(), inputs.double().numpy()
     losses = []
     for draw in range(4):
         direction = torch.randn(5, 9, generator=torch.Generator().manual_seed(derive_seed(3, "flatness", draw))).numpy()
         losses.append(np.square(x @ (weight + 0.3 * np.sqrt(np.square(weight).mean()) * direction).T).mean())
     theirs = {"train_loss": float(np.square(x @ weight.T).mean()), "perturbed_loss": float(np.mean(losses))}
-    return {name.partition("/")[2]: value for name, value in found.items()}, theirs
+    return found, theirs
 
 
 ALL = ("diffusion", "finetuning", "image_classification", "language_modeling", "lit")
