@@ -84,12 +84,13 @@ bench: $(READY)  ## time each task's training step against bare and library loop
 bench-optimizer: $(READY)  ## time a step of Lion, other Lions and AdamW: 10 minutes, 18 GB, on an otherwise idle machine
 	$(BIN)/python -m benchmarks.optimizer_step
 
+# Without a GPU in sight, because after CUDA was used a forked process cannot train.
 test: lint  ## ruff, mypy, and the fast tests that need neither network nor GPU
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m 'not slow and not gpu and not network'
+	CUDA_VISIBLE_DEVICES= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m 'not slow and not gpu and not network'
 
 test-lowbit: $(READY)  ## install the extra lowbit, and test the optimizers with 8-bit and 4-bit state
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[lowbit]'
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not gpu' tests/harness/test_low_bit.py
+	CUDA_VISIBLE_DEVICES= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not gpu' tests/harness/test_low_bit.py
 
 golden: $(READY)  ## rewrite the rows under tests/golden, after a change that is meant to change them
 	REMAKE_GOLDEN=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/golden
