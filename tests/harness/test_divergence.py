@@ -12,6 +12,7 @@ from experiments.harness import session, train
 from experiments.harness.divergence import Diverged, FiniteWatch
 from experiments.harness.entry import execute, locate
 from experiments.harness.record import read_status
+from experiments.image_classification import task
 from experiments.image_classification.task import ImageClassification
 from lion import measure_step
 from tests.conftest import MakeConfig, rows
@@ -88,7 +89,7 @@ def test_a_non_finite_momentum_is_found_although_weights_and_loss_look_healthy(
 
 def test_a_metric_that_is_not_finite_is_a_divergence(make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     cfg = make_config(*DENSE)
-    monkeypatch.setattr(ImageClassification, "metrics", lambda self, sums: {"loss": math.nan, "top1": 0.0})
+    monkeypatch.setattr(task, "classification_metrics", lambda sums: {"loss": math.nan, "top1": 0.0})
     execute(cfg)
     status = read_status(locate(cfg).directory)
     assert status is not None

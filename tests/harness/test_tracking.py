@@ -18,7 +18,7 @@ from experiments.harness import checkpoint, tracking
 from experiments.harness.entry import execute, locate
 from experiments.harness.record import read_metrics, read_status
 from experiments.harness.tracking import Tracker, description_of
-from experiments.image_classification.task import ImageClassification
+from experiments.image_classification import task
 from tests.conftest import MakeConfig
 
 OFFLINE = "run.wandb=offline"
@@ -91,7 +91,7 @@ def test_a_tuning_run_has_the_job_type_search(make_config: MakeConfig) -> None:
 
 
 def test_a_diverged_run_ends_as_a_result(make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ImageClassification, "metrics", lambda self, sums: {"loss": math.nan, "top1": 0.0})
+    monkeypatch.setattr(task, "classification_metrics", lambda sums: {"loss": math.nan, "top1": 0.0})
     cfg = make_config(OFFLINE)
     execute(cfg)
     summary = json.loads(inspect(pieces(locate(cfg).directory)[0], "--summary"))
