@@ -113,8 +113,8 @@ def test_an_experiment(folder: Path, digits: list[str]) -> None:
     shown = forked.run([sys.executable, *shlex.split(command)[1:], "--cfg", "job"])
     assert shown.returncode == 0, shown.stderr
     config = yaml.safe_load(shown.stdout)
-    assert (config["scale"], config["train"]["steps"], config["run"]["gpus"]) == ("gpu", 17580, 0.25)
-    assert "small_resnet" in config["model"]["_target_"]
+    assert (config["scale"], config["train"]["steps"], config["run"]["gpus"]) == ("gpu", 2500, 0.125)
+    assert config["model"]["model_name"] == "vit_small_patch16_224"
 
     short = ["train.steps=4", "schedule.warmup_steps=1", "train.log_every=2", "train.evaluate_every=2"]
     small = ["data=mnist5k", "model=convnet_tiny", "train.batch_size=32", "train.micro_batch_size=16"]
