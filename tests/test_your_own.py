@@ -117,7 +117,13 @@ def test_an_experiment(folder: Path, digits: list[str]) -> None:
     assert config["model"]["model_name"] == "vit_small_patch16_224"
 
     short = ["train.steps=4", "schedule.warmup_steps=1", "train.log_every=2", "train.evaluate_every=2"]
-    small = ["data=mnist5k", "model=convnet_tiny", "train.batch_size=32", "train.micro_batch_size=16"]
+    small = [
+        "data=mnist5k",
+        "model=convnet_tiny",
+        "flatness.samples=100",
+        "train.batch_size=32",
+        "train.micro_batch_size=16",
+    ]
     run(command, folder, *digits[:-1], *short, *small)
     assert "test/top1" in finished(folder)
 

@@ -94,7 +94,15 @@ def test_the_unets_of_imagenet_have_adm_s_parameters(
 
 @pytest.mark.parametrize(
     ("name", "millions"),
-    [("imagen_base", 371.6), ("imagen_sr", 605.3), ("mini", 0.45), ("gpu", 4.1), ("gpu_ddpm", 35.7), ("gpu_text", 19.2), ("smoke", 0.049)],
+    [
+        ("imagen_base", 371.6),
+        ("imagen_sr", 605.3),
+        ("mini", 0.45),
+        ("gpu", 4.1),
+        ("gpu_ddpm", 35.7),
+        ("gpu_text", 19.2),
+        ("smoke", 0.049),
+    ],
 )
 def test_the_other_networks_have_the_sizes_that_their_configs_say(
     make_plain_diffusion: MakeConfig, name: str, millions: float
