@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from experiments.diffusion.t5 import T5XXL
 from experiments.harness.config import composed
 from tests.conftest import built
 from tests.conftest import digits as digits
@@ -68,6 +69,13 @@ def test_loss_and_gradients_read_nothing_back_from_the_device(
     batch = made.batch(torch.arange(size).numpy(), list(range(size)))
     with Census() as census:
         made.loss(model, batch).backward()
+    assert census.reads == {}
+
+
+def test_imagens_text_encoder_reads_nothing_back_from_the_device() -> None:
+    encoder = T5XXL({"vocab_size": 50, "d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 2, "num_heads": 2})
+    with Census() as census:
+        encoder(torch.tensor([[4, 5, 6], [7, 0, 0], [0, 0, 0]]))
     assert census.reads == {}
 
 
