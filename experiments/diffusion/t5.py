@@ -45,7 +45,8 @@ class T5XXL(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         """The hidden states of the last layer."""
         is_token = tokens != 0
-        states: Tensor = self.encoder(tokens, attention_mask=is_token).last_hidden_state
+        # In four dimensions, because transformers would read a mask of two back from the GPU, in every micro-batch.
+        states: Tensor = self.encoder(tokens, attention_mask=is_token[:, None, None]).last_hidden_state
         return states.float() * is_token[..., None]
 
 

@@ -141,20 +141,20 @@ class Diffusion:
         return model
 
     def batch(self, indices: np.ndarray, seeds: list[int]) -> dict[str, Tensor]:
-        """Training images float32 ``[N, 3, size, size]`` from -1 to 1, randomly flipped according to their seeds, and
-        their conditions, int64 ``[N, ...]``.
+        """Training images uint8 ``[N, 3, size, size]``, randomly flipped according to their seeds, and their
+        conditions, int64 ``[N, ...]``.
         """
         images = self._pixels("fit", indices)
         if self._cfg.data.flip:
             flipped = torch.tensor([seed % 2 == 1 for seed in seeds])
             images = torch.where(flipped[:, None, None, None], images.flip(3), images)
-        return {"images": from_bytes(images), "conditions": self._conditions_of("fit", indices)}
+        return {"images": images, "conditions": self._conditions_of("fit", indices)}
 
     def loss(self, model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
         """Mean squared error of the training target, in expectation over uniform timesteps; noise, timesteps and the
         hidden conditions come from the global generator.
         """
-        images, conditions = batch["images"], batch["conditions"]
+        images, conditions = from_bytes(batch["images"]), batch["conditions"]
         timesteps, weights = self._forward.draw_timesteps(len(images), images.device)
         noise = torch.randn_like(images)
         if self._cfg.noise.condition_dropout:

@@ -33,7 +33,7 @@ class EncoderDecoder(nn.Module):
         labels = answers.masked_fill(answers < 0, IGNORED)
         logits = self.network(
             input_ids=prompts.clamp(min=0),
-            attention_mask=(prompts >= 0).long(),
+            attention_mask=padding_mask(prompts),
             decoder_input_ids=self.network.prepare_decoder_input_ids_from_labels(labels),
             use_cache=False,
         ).logits
@@ -58,11 +58,11 @@ class CausalModel(nn.Module):
     def forward(self, prompts: Tensor, answers: Tensor) -> Tensor:
         """Negative log-likelihood of each answer, the sum over its tokens in nats, float32 ``[N]``."""
         tokens = torch.cat([padded_left(prompts), answers], 1)
-        is_token = (tokens >= 0).long()
+        places = torch.arange(tokens.shape[1], device=tokens.device)
         logits = self.network(
             input_ids=tokens.clamp(min=0),
-            attention_mask=is_token,
-            position_ids=(is_token.cumsum(1) - 1).clamp(min=0),
+            attention_mask=padding_mask(tokens) & (places <= places[:, None]),
+            position_ids=((tokens >= 0).long().cumsum(1) - 1).clamp(min=0),
             use_cache=False,
         ).logits[:, prompts.shape[1] - 1 : -1]  # logits at position t predict token t + 1
         return answer_loss(logits, answers.masked_fill(answers < 0, IGNORED))
@@ -108,6 +108,15 @@ def answer_loss(logits: Tensor, labels: Tensor) -> Tensor:
     # Flattened, because the two-dimensional loss has no deterministic implementation on a GPU.
     each = F.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORED, reduction="none")
     return each.view(labels.shape).sum(1)
+
+
+def padding_mask(tokens: Tensor) -> Tensor:
+    """Which tokens may be attended to, bool ``[N, 1, 1, T]``.
+
+    transformers uses a mask of four dimensions as it is. It would look into one of two dimensions, to leave it out if
+    nothing is padded, and so wait for the GPU in every forward pass.
+    """
+    return (tokens >= 0)[:, None, None]
 
 
 def padded_left(tokens: Tensor) -> Tensor:

@@ -47,7 +47,7 @@ def meta_model(cfg: FinetuningConfig) -> nn.Module:
 
 def meta_loss(model: nn.Module, cfg: FinetuningConfig, samples: int) -> Tensor:
     """The loss of this many texts of full context length, on the device of ``model``: an upper bound of the cost, not
-    its mean. The model may only be one that writes answers if the tensors are fake ones: it looks at its mask.
+    its mean.
     """
     with next(model.parameters()).device:
         tokens: Any = torch.ones(samples, cfg.model.context_length, dtype=torch.int64)

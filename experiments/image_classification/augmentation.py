@@ -1,9 +1,11 @@
 """From a stored image to the model's input tensor, in training and in evaluation."""
 
-from functools import partial
+from collections.abc import Callable
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
@@ -63,13 +65,35 @@ def centred(size: int, image: Any) -> Any:
     return functional.center_crop(functional.resize(image, [size], antialias=True), [size, size])
 
 
-def normalization(cfg: ImageClassificationConfig) -> v2.Compose:
-    """uint8 to float32, normalized by the data set's mean and standard deviation."""
-    return v2.Compose([v2.ToDtype(torch.float32, scale=True), v2.Normalize(list(cfg.data.mean), list(cfg.data.std))])
+def normalization(cfg: ImageClassificationConfig) -> Callable[[Tensor], Tensor]:
+    """uint8 ``[N, C, H, W]`` to float32, normalized by the data set's mean and standard deviation, on any device."""
+    return partial(_normalized, tuple(cfg.data.mean), tuple(cfg.data.std))
 
 
-def mixup(cfg: ImageClassificationConfig) -> v2.MixUp:
-    """Mix each image of a batch with the previous one (Zhang et al. 2018), with one mixing weight per batch; class
-    indices int64 ``[N]`` become class weights, float32 ``[N, num_classes]``. Uses PyTorch's global generator.
+def _normalized(mean: tuple[float, ...], std: tuple[float, ...], images: Tensor) -> Tensor:
+    scaled = images.float().mul_(1 / 255)
+    return scaled.sub_(_per_channel(mean, images.device)).div_(_per_channel(std, images.device))
+
+
+@lru_cache
+def _per_channel(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """float32 ``[C, 1, 1]``. Cached, because a copy to a GPU waits for it."""
+    return torch.tensor(values).view(-1, 1, 1).to(device)
+
+
+def mixup_weights(alpha: float) -> Tensor:
+    """How much of the previous sample and of the sample itself a mixed one has, float32 ``[2]``: one weight per batch
+    (Zhang et al. 2018), from PyTorch's global generator of the CPU.
     """
-    return v2.MixUp(alpha=cfg.augmentation.mixup_alpha, num_classes=cfg.data.num_classes)
+    own = torch.distributions.Beta(torch.tensor(alpha), torch.tensor(alpha)).sample().item()
+    return torch.tensor([1 - own, own])
+
+
+def mixed(values: Tensor, weights: Tensor) -> Tensor:
+    """Each entry of ``values``, float32 ``[N, ...]``, mixed with the previous one."""
+    return values.roll(1, 0).mul_(weights[0]).add_(values * weights[1])
+
+
+def mixed_labels(labels: Tensor, weights: Tensor, num_classes: int) -> Tensor:
+    """Class indices int64 ``[N]`` as class weights float32 ``[N, num_classes]``, mixed like the images."""
+    return mixed(F.one_hot(labels, num_classes).float(), weights)

@@ -22,7 +22,9 @@ from experiments.harness.seeds import derive_seed
 from experiments.harness.task import Evaluator
 from experiments.image_classification.augmentation import (
     evaluation_transform,
-    mixup,
+    mixed,
+    mixed_labels,
+    mixup_weights,
     normalization,
     training_transform,
 )
@@ -62,7 +64,6 @@ class ImageClassification:
         self.num_train = len(splits["fit"].labels)
         self._check()
         self._augment = training_transform(cfg)
-        self._mixup = mixup(cfg) if cfg.augmentation.mixup_alpha else None
         self._crop = evaluation_transform(cfg)
         self._normalize = normalization(cfg)
         self.evaluators = {
@@ -105,8 +106,8 @@ class ImageClassification:
         return model
 
     def batch(self, indices: np.ndarray, seeds: list[int]) -> dict[str, Tensor]:
-        """Augmented training images float32 ``[N, C, H, W]``, and labels: int64 ``[N]``, or with mixup class weights,
-        float32 ``[N, num_classes]``.
+        """``images``, augmented, uint8 ``[N, C, H, W]``, and ``labels``: int64 ``[N]``, or with mixup class weights,
+        float32 ``[N, num_classes]``, and ``mixup``, float32 ``[2]``, the weights by which ``loss`` mixes the images.
         """
         fit = self._splits["fit"]
         augmented = []
@@ -114,17 +115,19 @@ class ImageClassification:
             # torchvision draws from the CPU's global generator; torch.manual_seed (all devices) is 100 times slower.
             torch.default_generator.manual_seed(seed)
             augmented.append(self._augment(fit.images[index]))
-        images, labels = self._normalize(torch.stack(augmented)), torch.from_numpy(fit.labels[indices])
-        if self._mixup:
-            torch.default_generator.manual_seed(derive_seed(seeds[0], "mixup"))
-            images, labels = self._mixup(images, labels)
-        return {"images": images, "labels": labels}
+        images, labels = torch.stack(augmented), torch.from_numpy(fit.labels[indices])
+        if not self._cfg.augmentation.mixup_alpha:
+            return {"images": images, "labels": labels}
+        torch.default_generator.manual_seed(derive_seed(seeds[0], "mixup"))
+        weights = mixup_weights(self._cfg.augmentation.mixup_alpha)
+        return {"images": images, "labels": mixed_labels(labels, weights, self._cfg.data.num_classes), "mixup": weights}
 
     def loss(self, model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
-        """Mean over the images of the softmax cross-entropy with label smoothing, or of the sigmoid cross-entropy
-        summed over the classes.
+        """Mean over the images, normalized and mixed here, of the softmax cross-entropy with label smoothing, or of the
+        sigmoid cross-entropy summed over the classes.
         """
-        logits, labels = model(batch["images"]), batch["labels"]
+        images, labels = self._normalize(batch["images"]), batch["labels"]
+        logits = model(mixed(images, batch["mixup"]) if "mixup" in batch else images)
         if self._cfg.loss == "softmax":
             return F.cross_entropy(logits, labels, label_smoothing=self._cfg.label_smoothing)
         shares = labels if labels.is_floating_point() else F.one_hot(labels, logits.shape[1]).to(logits)

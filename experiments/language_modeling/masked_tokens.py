@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from experiments.harness.seeds import derive_seed
 from experiments.language_modeling.data import TokenSplit
-from experiments.language_modeling.likelihood import UNCOUNTED, Sequences, summed_nats, token_nats
+from experiments.language_modeling.likelihood import UNCOUNTED, Sequences, summed_nats
 
 EXTRA_TOKENS = 1
 """The mask token, which the tokenizer lacks; its index follows the tokenizer's last."""
@@ -44,9 +44,9 @@ def inputs_and_targets(tokens: Tensor, seeds: list[int], vocab_size: int, separa
     return inputs, targets
 
 
-def loss(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
-    """Mean negative log-likelihood of the hidden tokens, in nats per token."""
-    return token_nats(model, batch["inputs"], batch["targets"]).sum() / (batch["targets"] != UNCOUNTED).sum()
+def mean_loss(nats: Tensor, targets: Tensor) -> Tensor:
+    """Mean of the hidden tokens' negative log-likelihoods among ``nats`` ``[N * T]``."""
+    return nats.sum() / (targets != UNCOUNTED).sum()
 
 
 def sums(

@@ -12,7 +12,9 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, BertConfig, BertForMaskedLM, GPT2Config, GPT2LMHeadModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
+from experiments.language_modeling.chunked import ChunkedGPT2
 from experiments.language_modeling.config import LanguageModelingConfig
+from experiments.language_modeling.likelihood import token_nats
 
 INIT_STD = 0.02
 """Standard deviation of the initial weights in GPT-2 and BERT, at widths from 768 up"""
@@ -32,9 +34,11 @@ def causal(
     heads: int,
     init_std: float = INIT_STD,
     activation: str = "gelu_new",
+    loss_chunk: int | None = None,
 ) -> nn.Module:
     """Tokens int64 ``[N, T]`` to ``.logits``, float ``[N, T, vocab_size]``, for the token after each.
 
+    ``loss_chunk`` is the number of tokens whose logits exist at a time in training, None for all: see chunked.py.
     ``activation`` is a name in transformers. ``gelu_pytorch_tanh`` is the same function as ``gelu_new`` in one kernel,
     which only keeps its input for the backward pass: it needs less than half of the GPU memory, but rounds differently.
     """
@@ -54,7 +58,7 @@ def causal(
         eos_token_id=None,
         attn_implementation=ATTENTION,  # type: ignore[call-arg]  # handed on to the base class
     )
-    return GPT2LMHeadModel(config)
+    return GPT2LMHeadModel(config) if loss_chunk is None else ChunkedGPT2(config, loss_chunk)
 
 
 def bidirectional(
@@ -93,6 +97,16 @@ def build_model(cfg: LanguageModelingConfig) -> nn.Module:
     return model
 
 
+def training_loss(model: nn.Module, cfg: LanguageModelingConfig, inputs: Tensor, targets: Tensor) -> Tensor:
+    """The objective's loss for ``inputs`` and ``targets``, int64 ``[N, T]``, of the possibly wrapped model of ``cfg``,
+    in nats per token.
+    """
+    is_chunked = cfg.model.get("loss_chunk") is not None
+    nats = model(inputs, targets) if is_chunked else token_nats(model, inputs, targets)
+    loss: Tensor = import_module(cfg.objective).mean_loss(nats, targets)
+    return loss
+
+
 def meta_model(cfg: LanguageModelingConfig) -> nn.Module:
     """The model on the device ``meta``."""
     with torch.device("meta"):
@@ -102,8 +116,7 @@ def meta_model(cfg: LanguageModelingConfig) -> nn.Module:
 def meta_loss(model: nn.Module, cfg: LanguageModelingConfig, samples: int) -> Tensor:
     """The loss of this many sequences, on the device of ``model``."""
     tokens = torch.zeros(samples, cfg.context_length, dtype=torch.int64, device=next(model.parameters()).device)
-    loss: Tensor = import_module(cfg.objective).loss(model, {"inputs": tokens, "targets": tokens})
-    return loss
+    return training_loss(model, cfg, tokens, tokens)
 
 
 def samples_per_epoch(cfg: LanguageModelingConfig) -> None:

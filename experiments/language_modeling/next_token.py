@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from experiments.language_modeling.data import TokenSplit
-from experiments.language_modeling.likelihood import Sequences, summed_nats, token_nats, windows_of
+from experiments.language_modeling.likelihood import Sequences, summed_nats, windows_of
 
 EXTRA_TOKENS = 0
 """tokens that the model needs in addition to the tokenizer's"""
@@ -23,9 +23,9 @@ def inputs_and_targets(tokens: Tensor, seeds: list[int], vocab_size: int, separa
     return tokens[:, :-1], tokens[:, 1:]
 
 
-def loss(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
-    """Mean negative log-likelihood of the targets, in nats per token."""
-    return token_nats(model, batch["inputs"], batch["targets"]).mean()
+def mean_loss(nats: Tensor, targets: Tensor) -> Tensor:
+    """Mean of the targets' negative log-likelihoods ``[N * T]``."""
+    return nats.mean()
 
 
 def sums(

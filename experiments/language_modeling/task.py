@@ -14,7 +14,7 @@ from experiments.harness.flatness import flatness
 from experiments.harness.task import Evaluator
 from experiments.language_modeling.config import LanguageModelingConfig
 from experiments.language_modeling.data import TokenSet, TokenSplit, chosen, redrawn
-from experiments.language_modeling.models import build_model
+from experiments.language_modeling.models import build_model, training_loss
 from experiments.metrics.perplexity import perplexity_metrics
 
 MOST_BYTES_A_WORD = 35
@@ -67,8 +67,7 @@ class LanguageModeling:
 
     def loss(self, model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
         """Mean negative log-likelihood of the predicted tokens, in nats per token."""
-        loss: Tensor = self._objective.loss(model, batch)
-        return loss
+        return training_loss(model, self._cfg, batch["inputs"], batch["targets"])
 
     def _sums(self, split: str, model: nn.Module, process: int, num_processes: int) -> dict[str, Tensor]:
         """Those of all documents of the split; for "train", of flatness.samples randomly chosen ones. Words only if

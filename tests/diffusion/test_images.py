@@ -12,6 +12,7 @@ from PIL import Image
 from experiments.data.stored import open_stored
 from experiments.diffusion.conditions import ClassConditions
 from experiments.diffusion.data import captioned_splits, centre, labelled_splits
+from experiments.diffusion.sampler import from_bytes
 from experiments.harness.errors import DataError
 from experiments.harness.prepared_data import PreparedData
 from tests.conftest import MakeConfig, built
@@ -126,17 +127,18 @@ def test_no_text_and_padding_do_not_reach_the_network(make_text_to_image: MakeCo
     torch.manual_seed(0)
     model = task.model().eval()
     batch = task.batch(np.arange(2), [0, 0])
+    images = from_bytes(batch["images"])
     assert batch["conditions"].shape == (2, 8)
     arguments = task._conditions.arguments(batch["conditions"])
     times = torch.tensor([5, 900])
     with torch.no_grad():
-        plain = model(batch["images"], times, **arguments).sample
+        plain = model(images, times, **arguments).sample
         noise = torch.where(batch["conditions"][..., None] == 0, 100.0, 0.0)
         padded = model(
-            batch["images"], times, **{**arguments, "encoder_hidden_states": arguments["encoder_hidden_states"] + noise}
+            images, times, **{**arguments, "encoder_hidden_states": arguments["encoder_hidden_states"] + noise}
         ).sample
         hidden = task._conditions.arguments(task._conditions.hidden(batch["conditions"]))
-        without = model(batch["images"], times, **hidden).sample
+        without = model(images, times, **hidden).sample
     torch.testing.assert_close(plain, padded)
     assert not torch.allclose(plain, without, atol=1e-5)
     assert not any("encoder" in name and "hid_proj" not in name for name in model.state_dict() if "norm" not in name)

@@ -102,6 +102,32 @@ def test_the_causal_models_loss_is_that_of_the_answers_tokens() -> None:
 
 
 @KINDS
+@pytest.mark.parametrize("is_padded", [True, False])
+def test_loss_and_gradients_are_those_of_the_mask_that_transformers_would_make(
+    kind: type[Model], is_padded: bool
+) -> None:
+    made = model(kind)
+    prompts, answers = padded(PROMPTS if is_padded else PROMPTS[:1] * 3), padded(ANSWERS if is_padded else ANSWERS[1:2])
+
+    def results() -> list[Tensor]:
+        made.zero_grad()
+        nats = made(prompts, answers.expand(len(prompts), -1))
+        nats.sum().backward()
+        return [nats.detach(), *(weight.grad.clone() for weight in made.parameters() if weight.grad is not None)]
+
+    def by_transformers(network: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+        return args, {**kwargs, "attention_mask": kwargs["attention_mask"][:, 0, -1].long()}  # [N, T]
+
+    found = results()
+    made.network.register_forward_pre_hook(by_transformers, with_kwargs=True)
+    for mine, theirs in zip(found, results(), strict=True):
+        if is_padded or kind is EncoderDecoder:
+            assert torch.equal(mine, theirs)
+        else:  # a causal model without padding has no mask in transformers, and so another attention kernel
+            torch.testing.assert_close(mine, theirs)
+
+
+@KINDS
 def test_padding_gets_no_gradient_and_makes_none_that_is_not_finite(kind: type[Model]) -> None:
     made = model(kind)
     gradients = []

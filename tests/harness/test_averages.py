@@ -36,8 +36,13 @@ def newest_checkpoint(directory: Path) -> dict[str, Any]:
 def whole(data: Any, cfg: DictConfig, split: str) -> tuple[Tensor, Tensor]:
     """All images and labels of a split, in the network's input format."""
     arrays = data.load()
-    pixels = torch.tensor(arrays[f"{split}_images"]).movedim(-1, 1).float() / 255
-    return (pixels - cfg.data.mean[0]) / cfg.data.std[0], torch.tensor(arrays[f"{split}_labels"])
+    images = torch.tensor(arrays[f"{split}_images"]).movedim(-1, 1)
+    return normalized(cfg, images), torch.tensor(arrays[f"{split}_labels"])
+
+
+def normalized(cfg: DictConfig, images: Tensor) -> Tensor:
+    """Images uint8 of one channel in the network's input format."""
+    return (images / 255 - cfg.data.mean[0]) / cfg.data.std[0]
 
 
 def right(model: nn.Module, images: Tensor, labels: Tensor) -> float:
@@ -199,7 +204,7 @@ def test_what_is_evaluated_and_saved_is_the_average_of_a_schedule_free_optimizer
         indices = sample_indices(task.num_train, cfg.seed, step * 32, 32)
         batch = task.batch(indices, [derive_seed(cfg.seed, "sample", step, 0, place) for place in range(32)])
         gradients = torch.autograd.grad(
-            F.cross_entropy(model(batch["images"]), batch["labels"]), list(model.parameters())
+            F.cross_entropy(model(normalized(cfg, batch["images"])), batch["labels"]), list(model.parameters())
         )
         warmup, steps = cfg.schedule.warmup_steps, cfg.train.steps
         progress = torch.tensor(torch.pi * (step - warmup) / (steps - warmup))

@@ -8,10 +8,12 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from experiments.diffusion.t5 import T5XXL
 from experiments.harness.config import composed
 from tests.conftest import built
 from tests.conftest import digits as digits
 from tests.diffusion.conftest import clouds as clouds
+from tests.finetuning.conftest import glue_folder as glue_folder
 from tests.finetuning.conftest import sentences as sentences
 from tests.golden.test_golden import DATA
 from tests.language_modeling.conftest import books as books
@@ -41,11 +43,25 @@ def _is_mask(indices: Any) -> bool:
     )
 
 
-@pytest.mark.parametrize("task", DATA)
+@pytest.fixture
+def glue(glue_folder: Path) -> list[str]:
+    """Overrides that give the tiny T5 the generated GLUE, whose prompts and answers differ in length."""
+    return ["experiment=finetuning/glue_smoke", f"data.places=[{{kind: local, path: '{glue_folder}'}}]"]
+
+
+CASES = [
+    *((task, data, []) for task, data in DATA.items()),
+    ("finetuning", "glue", []),
+    ("finetuning", "glue", ["model=ft_gpt2_tiny"]),
+    ("language_modeling", "books", ["experiment=language_modeling/smoke_masked"]),
+]
+
+
+@pytest.mark.parametrize(("task", "data", "more"), CASES)
 def test_loss_and_gradients_read_nothing_back_from_the_device(
-    task: str, request: pytest.FixtureRequest, tmp_path: Path
+    task: str, data: str, more: list[str], request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
-    overrides = ["scale=smoke", "optimizer=lion", f"run.runs_dir={tmp_path}", *request.getfixturevalue(DATA[task])]
+    overrides = ["scale=smoke", "optimizer=lion", f"run.runs_dir={tmp_path}", *request.getfixturevalue(data), *more]
     cfg = composed(task, overrides)
     made = built(cfg)
     model = made.model().train()
@@ -53,6 +69,13 @@ def test_loss_and_gradients_read_nothing_back_from_the_device(
     batch = made.batch(torch.arange(size).numpy(), list(range(size)))
     with Census() as census:
         made.loss(model, batch).backward()
+    assert census.reads == {}
+
+
+def test_imagens_text_encoder_reads_nothing_back_from_the_device() -> None:
+    encoder = T5XXL({"vocab_size": 50, "d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 2, "num_heads": 2})
+    with Census() as census:
+        encoder(torch.tensor([[4, 5, 6], [7, 0, 0], [0, 0, 0]]))
     assert census.reads == {}
 
 

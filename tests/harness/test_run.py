@@ -45,7 +45,8 @@ def plain_training(cfg: DictConfig, task: ImageClassification) -> tuple[torch.nn
         size = cfg.train.batch_size
         indices = sample_indices(task.num_train, cfg.seed, step * size, size)
         batch = task.batch(indices, [derive_seed(cfg.seed, "sample", step, 0, place) for place in range(size)])
-        loss = F.cross_entropy(model(batch["images"]), batch["labels"])
+        images = (batch["images"] / 255 - cfg.data.mean[0]) / cfg.data.std[0]
+        loss = F.cross_entropy(model(images), batch["labels"])
         model.zero_grad()
         loss.backward()
         losses.append(loss.item())

@@ -11,7 +11,6 @@ from experiments.finetuning.data import GlueRows, GlueSet
 from experiments.finetuning.task import build
 from experiments.harness.config import composed, resolved, typed
 from experiments.harness.errors import ConfigError, refused_as
-from experiments.harness.memory import CountingMode, move_shapes
 from experiments.harness.provenance import ROOT
 
 BEGINNINGS = {"lit": "lit_", "diffusion": "diffusion_", "finetuning": "ft_", "language_modeling": "lm_"}
@@ -41,10 +40,7 @@ def built(task: str, cfg: Any) -> Any:
     """What the run itself checks first, without data: the output for two samples on the device ``meta``."""
     models = importlib.import_module(f"experiments.{task}.models")
     if task not in ("diffusion", "image_classification"):
-        model = models.meta_model(typed(cfg))
-        with CountingMode():  # models that write answers look at their mask
-            move_shapes(model, "meta")
-            return models.meta_loss(model, typed(cfg), 2)
+        return models.meta_loss(models.meta_model(typed(cfg)), typed(cfg), 2)
     with refused_as("The model cannot take the pictures"):  # as these tasks do, with their own message
         return models.meta_output(models.meta_model(typed(cfg)), typed(cfg), 2)
 

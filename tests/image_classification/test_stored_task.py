@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torchvision.transforms import v2
 
 from experiments.harness.batches import MicroBatches
 from experiments.harness.entry import execute, locate
@@ -79,21 +80,52 @@ def test_a_batch_is_a_function_of_seed_and_step(compose_small: ComposeSmall, cel
             torch.testing.assert_close(value, batches[key][name], rtol=0, atol=0)
     assert not torch.equal(batches[0, 0]["images"], batches[0, 1]["images"])
     assert batches[0, 0]["images"].shape == (4, 3, 32, 32)
-    assert batches[0, 0]["images"].abs().max() <= 1
+    assert batches[0, 0]["images"].dtype == torch.uint8
+
+
+class Answers(nn.Module):
+    """Gives the same logits for any images, and keeps the images."""
+
+    def __init__(self, logits: torch.Tensor) -> None:
+        super().__init__()
+        self.logits = logits
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        self.images = images
+        return self.logits
+
+
+def given_to_the_model(task: ImageClassification, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    model = Answers(torch.zeros(len(batch["images"]), 10))
+    task.loss(model, batch)
+    return model.images
+
+
+def test_the_model_gets_the_bits_of_torchvisions_normalization_and_mixup(compose_small: ComposeSmall) -> None:
+    plain = small_task(compose_small("vit_b16_aug", "augmentation.mixup_alpha=0"))
+    cfg = compose_small("vit_b16_aug")
+    seeds = [derive_seed(place) for place in range(4)]
+    one, two = (task.batch(np.arange(4), seeds) for task in (plain, small_task(cfg)))
+    normalize = v2.Compose([v2.ToDtype(torch.float32, scale=True), v2.Normalize(cfg.data.mean, cfg.data.std)])
+    torch.manual_seed(derive_seed(seeds[0], "mixup"))
+    expected = v2.MixUp(alpha=cfg.augmentation.mixup_alpha, num_classes=10)(normalize(one["images"]), one["labels"])
+    assert torch.equal(given_to_the_model(plain, one), normalize(one["images"]))
+    assert torch.equal(given_to_the_model(small_task(cfg), two), expected[0])
+    assert torch.equal(two["labels"], expected[1])
 
 
 def test_mixup_mixes_images_and_labels_by_one_share(compose_small: ComposeSmall) -> None:
-    plain = compose_small("vit_b16_aug", "augmentation.mixup_alpha=0")
-    mixed = compose_small("vit_b16_aug")
+    plain = small_task(compose_small("vit_b16_aug", "augmentation.mixup_alpha=0"))
+    mixing = small_task(compose_small("vit_b16_aug"))
     seeds = [derive_seed(place) for place in range(4)]
-    one = small_task(plain).batch(np.arange(4), seeds)
-    two = small_task(mixed).batch(np.arange(4), seeds)
+    one, two = (task.batch(np.arange(4), seeds) for task in (plain, mixing))
+    images, mixed = given_to_the_model(plain, one), given_to_the_model(mixing, two)
     hot = torch.eye(10)[one["labels"]]
-    share = ((two["images"] - one["images"].roll(1, 0)) / (one["images"] - one["images"].roll(1, 0))).nanmedian()
+    share = ((mixed - images.roll(1, 0)) / (images - images.roll(1, 0))).nanmedian()
     assert 0 < share < 1
-    torch.testing.assert_close(two["images"], share * one["images"] + (1 - share) * one["images"].roll(1, 0))
+    torch.testing.assert_close(mixed, share * images + (1 - share) * images.roll(1, 0))
     torch.testing.assert_close(two["labels"], share * hot + (1 - share) * hot.roll(1, 0))
-    other = small_task(mixed).batch(np.arange(4), [7, *seeds[1:]])
+    other = mixing.batch(np.arange(4), [7, *seeds[1:]])
     assert not torch.allclose(other["labels"], two["labels"]), "the first seed of the micro-batch decides the share"
 
 
@@ -101,10 +133,10 @@ def test_the_losses_are_those_of_the_formulas(compose_small: ComposeSmall) -> No
     logits, labels = torch.randn(3, 4, generator=torch.Generator().manual_seed(0)), torch.tensor([2, 0, 3])
     shares = 0.7 * torch.eye(4)[labels] + 0.3 * torch.eye(4)[labels.roll(1)]
     softmax, sigmoid = (small_task(compose_small("vit_b16", f"loss={name}")) for name in ("softmax", "sigmoid"))
-    model = nn.Identity()
+    model, images = Answers(logits), torch.zeros(3, 3, 1, 1, dtype=torch.uint8)
     p = logits.sigmoid()
     for target, given in ((torch.eye(4)[labels], labels), (shares, shares)):
-        batch = {"images": logits, "labels": given}
+        batch = {"images": images, "labels": given}
         expected = -(target * p.log() + (1 - target) * (1 - p).log()).sum(1).mean()
         torch.testing.assert_close(sigmoid.loss(model, batch), expected)
         torch.testing.assert_close(softmax.loss(model, batch), -(target * logits.log_softmax(1)).sum(1).mean())

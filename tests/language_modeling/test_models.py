@@ -4,13 +4,15 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
-from torch import nn
+from torch import Tensor, nn
 
 from experiments.harness.config import typed
+from experiments.harness.memory import CountingMode, move_shapes, pass_memory
 from experiments.harness.optimizer import decay_groups
 from experiments.harness.plan import plan
 from experiments.harness.provenance import ROOT
 from experiments.language_modeling import config as config  # registers the schema
+from experiments.language_modeling.likelihood import UNCOUNTED, token_nats
 from experiments.language_modeling.models import bidirectional, causal, meta_model
 
 EXPERIMENTS = sorted(path.stem for path in (ROOT / "conf/experiment/language_modeling").glob("*.yaml"))
@@ -75,6 +77,58 @@ def test_a_bidirectional_model_sees_both_sides() -> None:
             assert not torch.allclose(model(tokens).logits[:, 4], model(changed).logits[:, 4])
 
 
+def chunked_and_not(device: str = "cpu") -> list[nn.Module]:
+    """The same weights, and 5 tokens at a time or all at once."""
+    models = []
+    for chunk in (5, None):
+        torch.manual_seed(0)
+        with torch.device(device):
+            models.append(causal(vocab_size=500, context_length=8, layers=2, width=16, heads=2, loss_chunk=chunk))
+    return models
+
+
+def inputs_and_targets() -> tuple[Tensor, Tensor]:
+    tokens = torch.randint(0, 500, (2, 9), generator=torch.Generator().manual_seed(0))
+    targets = tokens[:, 1:].clone()
+    targets[1, 6:] = UNCOUNTED
+    return tokens[:, :-1], targets
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_a_loss_in_chunks_is_that_of_all_tokens_and_so_are_its_gradients(precision: torch.dtype) -> None:
+    inputs, targets = inputs_and_targets()
+    chunked, whole = chunked_and_not()
+    assert torch.equal(chunked(inputs).logits, whole(inputs).logits)
+    with torch.autocast("cpu", torch.bfloat16, enabled=precision == torch.bfloat16):
+        found, expected = chunked(inputs, targets), token_nats(whole, inputs, targets)
+    assert found.dtype == torch.float32
+    assert not found.view(2, 8)[1, 6:].any()
+    torch.testing.assert_close(found, expected)
+    found.mean().backward()
+    expected.mean().backward()
+    # Gradients that are added in bfloat16 are off by its rounding, 2^-9, a few times.
+    furthest = 0.02 if precision == torch.bfloat16 else 1e-5
+    for (name, mine), theirs in zip(chunked.named_parameters(), whole.parameters(), strict=True):
+        assert mine.grad is not None
+        assert theirs.grad is not None
+        assert (mine.grad - theirs.grad).norm() <= furthest * theirs.grad.norm(), name
+
+
+def test_a_loss_in_chunks_never_holds_the_logits_of_all_tokens() -> None:
+    all_logits = 4 * 16 * 500
+    peaks = []
+    for model, is_chunked in zip(chunked_and_not("meta"), (True, False), strict=True):
+
+        def loss(model: nn.Module = model, is_chunked: bool = is_chunked) -> Tensor:
+            inputs = torch.zeros(2, 8, dtype=torch.int64, device="cuda")
+            return (model(inputs, inputs) if is_chunked else token_nats(model, inputs, inputs)).mean()
+
+        with CountingMode() as mode:
+            move_shapes(model, "cuda")
+            peaks.append(pass_memory(mode, model, loss, bf16=True, gradients=False).peak)
+    assert peaks[0] < peaks[1] - 1.5 * all_logits
+
+
 @pytest.mark.parametrize("make", [causal, bidirectional])
 def test_tied_embeddings_positions_biases_and_norms_do_not_decay(make: type[nn.Module]) -> None:
     model = make(vocab_size=50, context_length=8, layers=2, width=16, heads=2)
@@ -90,7 +144,8 @@ def test_the_largest_models_operations_and_state_by_hand() -> None:
     layers, width, tokens, vocabulary = 32, 4096, 1024, 256_000
     # 12 width^2 multiplications per layer and token, the products of attention, the output; backward makes twice that
     forward = 2 * tokens * (layers * 12 * width**2 + vocabulary * width) + layers * 2 * 2 * tokens**2 * width
-    assert planned.flops_per_step == pytest.approx(3072 * 3 * forward, rel=0.01)
+    again = 2 * tokens * vocabulary * width  # the output's logits are computed twice
+    assert planned.flops_per_step == pytest.approx(3072 * (3 * forward + again), rel=0.01)
     assert planned.steps * planned.batch_size * tokens == pytest.approx(300e9, rel=1e-4)
     assert planned.state_bytes["lion"] == 4 * planned.parameters
     assert planned.state_bytes["adafactor"] < 0.6 * planned.state_bytes["lion"]

@@ -90,7 +90,7 @@ def test_no_metric_depends_on_batches_processes_or_the_order_of_documents(
 def test_training_predicts_each_next_token(model: nn.Module) -> None:
     rows = torch.tensor(random_documents([CONTEXT + 1, CONTEXT + 1]))
     inputs, targets = next_token.inputs_and_targets(rows, [0, 1], VOCABULARY, SEPARATOR)
-    loss = next_token.loss(model, {"inputs": inputs, "targets": targets})
+    loss = next_token.mean_loss(likelihood.token_nats(model, inputs, targets), targets)
     log_probabilities = model(rows[:, :-1]).logits.log_softmax(-1)
     by_hand = [-log_probabilities[row, place, rows[row, place + 1]] for row in range(2) for place in range(CONTEXT)]
     torch.testing.assert_close(loss, torch.stack(by_hand).mean())
