@@ -157,7 +157,7 @@ class ImageClassification:
             sums |= no_calibration_sums(device, len(self._splits[split].labels) if split == "test" else None)
         workers = self._cfg.run.num_workers
         for batch in evaluation_batches(self._splits[split], self._crop, process, num_processes, workers):
-            logits, labels = model(self._normalize(batch["images"]).to(device)), batch["labels"].to(device)
+            logits, labels = model(self._normalize(batch["images"].to(device))), batch["labels"].to(device)
             parts = classification_sums(logits, labels)
             if calibrates:
                 add_calibration(sums, logits, labels, batch["numbers"])
