@@ -176,7 +176,7 @@ def _handing_on(stop: threading.Event) -> Iterator[None]:
 
 
 def _first_error(failure: Any, rank: int, folder: str) -> tuple[int, Any]:
-    """The rank and the error of the process that failed first, from the files in which processes leave their errors. Its
+    """The rank and the error of the process that failed first, from the files in which processes leave errors. Its
     peers fail in turn, and PyTorch may report one of them instead.
     """
     files = sorted(Path(folder).rglob("error.json"), key=lambda file: file.stat().st_mtime_ns)
