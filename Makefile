@@ -3,7 +3,7 @@ TASKS := image-classification lit language-modeling finetuning diffusion
 PYTHON ?= python3
 TASK ?= image_classification
 CELL ?=
-# A cell has its own scale: a word in its name, or what its file says.
+# A cell determines its scale: a word in its name, else its file.
 SCALE ?= $(if $(CELL),$(filter smoke mini gpu,$(CELL)),mini)
 OPTIMIZERS ?= lion,adamw
 REPLICATES ?=
@@ -63,10 +63,10 @@ report: $(READY)  ## rebuild every table and figure under results/ from the comm
 verify: $(READY)  ## rerun N=2 committed runs, or RUN=<id>, and check that they match their records bit for bit
 	$(BIN)/python -m experiments.study.verify $(if $(RUN),--run $(RUN),--number $(or $(N),2)) $(if $(SEED),--seed $(SEED))
 
-dashboard: $(READY)  ## write pages on all studies, also running ones, to runs/dashboard; SERVE=1 serves them on 127.0.0.1
+dashboard: $(READY)  ## write pages on all studies, including running ones, to runs/dashboard; SERVE=1 serves them on 127.0.0.1
 	$(BIN)/python -m experiments.report.dashboard $(if $(SERVE),--serve) $(ARGS)
 
-wandb-sync: $(READY)  ## upload the runs that were logged to W&B offline and are not uploaded yet
+wandb-sync: $(READY)  ## upload the runs that were logged offline to W&B
 	$(BIN)/python -m experiments.report.wandb_sync
 
 wandb-workspaces: $(READY)  ## create a W&B workspace for each task's study at SCALE, or of CELL
@@ -84,7 +84,7 @@ bench: $(READY)  ## time each task's training step against bare and library loop
 bench-optimizer: $(READY)  ## time a step of Lion, other Lions and AdamW: 10 minutes, 18 GB, on an otherwise idle machine
 	$(BIN)/python -m benchmarks.optimizer_step
 
-# Without a GPU in sight, because after CUDA was used a forked process cannot train.
+# Hides the GPU: a process forked after CUDA was used cannot train.
 test: lint  ## ruff, mypy, and the fast tests that need neither network nor GPU
 	CUDA_VISIBLE_DEVICES= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m 'not slow and not gpu and not network'
 

@@ -1,4 +1,4 @@
-"""Compile fused_cpu.cpp: setup.py does it into a wheel, a process that finds no kernel into the user's cache.
+"""Compile fused_cpu.cpp: setup.py into a wheel, or a process that finds no kernel there into the user's cache.
 
 setup.py uses this module without PyTorch, so it imports nothing but the standard library.
 """
@@ -81,8 +81,8 @@ def _flags(capability: str) -> list[str]:
     return [
         *([f"-march={instructions}"] if instructions else []),
         *("-std=c++17", "-O3", "-fopenmp-simd", "-fPIC", "-shared"),
-        "-ffp-contract=off",  # fused multiply-adds would skip a rounding that the operators do
-        *("-fno-math-errno", "-fno-trapping-math"),  # else the loop is not vectorized; neither changes a result
+        "-ffp-contract=off",  # fused multiply-adds would skip a rounding that the operators perform
+        *("-fno-math-errno", "-fno-trapping-math"),  # otherwise the loop is not vectorized; neither changes a result
     ]
 
 

@@ -1,4 +1,4 @@
-"""Check an implementation of Lion on a CPU within a minute: ``python -m lion.doctor timm.optim:Lion``.
+"""Check an implementation of Lion on a CPU, in seconds: ``python -m lion.doctor timm.optim:Lion``.
 
 It checks any torch.optim.Optimizer that is constructed as ``Class(params, lr=..., betas=..., weight_decay=...)``: its
 steps against Lion's rule in float64 (`lion.doctor_rule`), and its features against its own plain steps. Each fault is

@@ -203,7 +203,7 @@ def check_loading(make: Make, allowed: float) -> Iterator[Finding]:
 
         try:
             plain = Trial(make, problem).run()
-        except Exception:  # a stranger's optimizer may raise anything
+        except Exception:  # unknown optimizers may raise anything
             continue  # check_low_precision has reported it
         reloaded = Trial(make, problem).run(between=reload)
         if [value.dtype for value in _tensors_of(plain)] != [value.dtype for value in _tensors_of(reloaded)]:
@@ -257,7 +257,7 @@ def check_back_ends(make: Make, allowed: float) -> Iterator[Finding]:
 
 
 def check_quantisation(make: Make, allowed: float) -> Iterator[Finding]:
-    """How many updates have a different sign because of 8-bit momentum."""
+    """How many updates have a different sign because the momentum has 8 bits."""
     if allowed == EXACT:
         return
     generator = torch.Generator().manual_seed(0)

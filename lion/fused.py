@@ -81,12 +81,12 @@ def _fused_lion(
         "grad_scale": grad_scale,
         "found_inf": found_inf,
     }
-    # Whatever intercepts operators would not see what a kernel does. In a compiled step Inductor fuses the operators.
+    # What intercepts operators would miss a kernel's work. In a compiled step Inductor fuses the operators.
     watched = torch.is_grad_enabled() or _operators_are_intercepted()
     if params and not watched and type(params[0]) not in PLAIN_TYPES:
         given = [tensor for column in (params, exp_avgs, compensations) for tensor in column if tensor is not None]
         params, grads, exp_avgs, compensations = own_shards([params, grads, exp_avgs, compensations])
-        torch.autograd.graph.increment_version(given)  # what is done to a shard does not count as done to the whole
+        torch.autograd.graph.increment_version(given)  # writing to a shard does not increment the version of the whole
     if params and not watched:
         columns: Columns = [params, grads, exp_avgs]
         if {*map(type, compensations)} != {NoneType}:
@@ -95,7 +95,7 @@ def _fused_lion(
         if kernel and _step_by(kernel, columns, scalars):
             return
 
-    # The tensors are of several kinds, or the kernel does not support some of them.
+    # The tensors differ in kind, or the kernel does not support some of them.
     check_rows(params, grads, exp_avgs, compensations)
     kinds: dict[tuple[Any, ...], list[Row]] = {}
     for row in zip(params, grads, exp_avgs, compensations, strict=True):

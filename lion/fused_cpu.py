@@ -96,13 +96,13 @@ def _functions() -> ctypes.Array[ctypes.c_void_p]:
 
 @cache
 def _libraries() -> tuple[ctypes.PyDLL, ctypes.CDLL]:
-    """The kernel from the wheel, else from the user's cache, to be called with Python's lock held and without it."""
+    """The kernel from the wheel, else from the user's cache, to be called with and without the GIL held."""
     capability = torch.backends.cpu.get_cpu_capability()
     built = built_kernel(capability)
     if built.exists():
         try:
             return ctypes.PyDLL(str(built)), ctypes.CDLL(str(built))
-        except OSError as error:  # built for another C library, say
+        except OSError as error:  # for example, built for another C library
             log.info("%s cannot be loaded, so the kernel is compiled again: %s", built.name, error)
     cached = str(cached_kernel(capability))
     return ctypes.PyDLL(cached), ctypes.CDLL(cached)

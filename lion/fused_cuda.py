@@ -116,7 +116,7 @@ def step(
             entries_at_once=_entries_at_once(columns),
             block=BLOCK,
             num_warps=WARPS,
-            enable_fp_fusion=False,  # fused multiply-adds would skip a rounding that the operators do
+            enable_fp_fusion=False,  # fused multiply-adds would skip a rounding that the operators perform
         )
     return True
 
@@ -207,7 +207,7 @@ def _update(  # type: ignore[no-untyped-def]
     `table` is `Table.on_device`, of `tensors` columns.
     """
     program = tl.program_id(0)
-    # The last tensor whose first program is this one or before. Of an empty one it is the next tensor's too.
+    # The last tensor whose first program is not after this one. An empty tensor shares its first program with the next.
     tensor = 0
     behind = tensors
     while tensor + 1 < behind:

@@ -28,8 +28,8 @@ def are_plain(columns: Columns) -> bool:
 
 
 def own_shards(columns: Columns) -> list[list[Any]]:
-    """The columns with this process's part of each row of sharded tensors (DTensor) that lie alike; of an update entry
-    by entry, that is all of it. Other rows stay as they are.
+    """The columns, with each row of equally laid out sharded tensors (DTensor) replaced by this process's shards, which
+    is enough because the update is elementwise. Other rows stay as they are.
     """
     rows = [list(row) for row in zip(*columns, strict=True)]
     for row in rows:

@@ -26,7 +26,7 @@ def momentum_dtype(param: Tensor, requested: str | None) -> torch.dtype:
 
 
 def match_compensation(param: Tensor, state: dict[str, Any], kahan_sum: bool) -> None:
-    """Create the compensation of a low-precision parameter; add it once to one that no longer has low precision."""
+    """Create the compensation of a low-precision parameter; once the parameter has been cast up, add it and drop it."""
     if param.dtype in LOW_PRECISION:
         if kahan_sum and "compensation" not in state:
             state["compensation"] = torch.zeros_like(param, memory_format=torch.preserve_format)

@@ -1,4 +1,4 @@
-"""The instruction set of a CPU run, pinned before PyTorch is loaded, and what the libraries actually use.
+"""Pin the instruction set of a CPU run before PyTorch is loaded, and report what the libraries actually use.
 
 Wider registers add the terms of a sum in a different order, so rows are bitwise identical only with the same
 instruction set. With AVX2 pinned, AMD processors with and without AVX-512 agree (docs/reproducing.md).

@@ -1,8 +1,8 @@
 """Averaged weights, and the batch norm statistics that fit them.
 
 The statistics that batch norm tracks during training belong to the weights of the last steps. They do not fit averaged
-weights, and neither does an average of the tracked statistics: it remembers their initial values (0 and 1) for as long
-as the averaged weights remember theirs. So they are re-estimated from training batches, as in Izmailov et al.
+weights. Neither does an average of the tracked statistics, which retains their initial values (0 and 1) for as long as
+the averaged weights retain theirs. So they are re-estimated from training batches, as in Izmailov et al.
 ("Averaging weights leads to wider optima and better generalization", 2018, section 3.2).
 """
 
@@ -73,7 +73,7 @@ def evaluation_mode(optimizer: Optimizer) -> Iterator[list[torch.Tensor]]:
     """Switch to the weights that the optimizer wants evaluated; yields copies of those it trains.
 
     Afterwards the weights are restored to the last bit, which ``train()`` alone does not guarantee: how often a run is
-    saved must not change it. For an optimizer without modes nothing happens, and the list is empty.
+    evaluated or saved must not change its result. For an optimizer without modes nothing happens; the list is empty.
     """
     if not has_modes(optimizer):
         yield []
@@ -110,7 +110,7 @@ def evaluated_weights(saved: Mapping[str, Any]) -> dict[str, torch.Tensor]:
 def update_average(average: AveragedModel, model: nn.Module, decay: float) -> None:
     """An exponential moving average of the parameters, and the newest buffers.
 
-    The same bits as ``average.update_parameters``, which sends its counter to the GPU in every step and waits for it.
+    Gives the same bits as ``average.update_parameters``, which waits for the GPU in every step.
     """
     ours: list[torch.Tensor] = list(average.module.parameters())
     theirs: list[torch.Tensor] = list(model.parameters())

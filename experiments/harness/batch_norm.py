@@ -24,7 +24,7 @@ class SharedStatistics:
             if norm.momentum is None:
                 raise ConfigError(f"{name} is a batch norm with momentum=None, which several processes cannot share.")
             momenta.append(torch.full((2 * norm.num_features,), norm.momentum, device=accelerator.device))
-            norm.momentum = 1.0  # its running statistics are then those of its latest micro-batch
+            norm.momentum = 1.0  # running statistics are then those of the latest micro-batch
         self._momenta = torch.cat(momenta) if momenta else torch.zeros(0)
 
     def begin_step(self) -> None:
@@ -50,7 +50,7 @@ class SharedStatistics:
             buffer.copy_(value)
         for norm in self._norms:
             assert norm.num_batches_tracked is not None
-            norm.num_batches_tracked += (len(seen) - 1) * len(self._seen)  # it has counted its own
+            norm.num_batches_tracked += (len(seen) - 1) * len(self._seen)  # it has counted its own micro-batches
 
     def _current(self) -> Tensor:
         return torch.cat(self._buffers())

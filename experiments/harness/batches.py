@@ -48,7 +48,7 @@ def sample_indices(num_samples: int, seed: int, first: int, count: int) -> np.nd
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Loader workers have one thread each, and a mean over a large image rounds differently on two."""
+    """Use one thread, as loader workers do: on two, a mean over a large image rounds differently."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -75,7 +75,7 @@ class MicroBatches(Dataset[dict[str, Any]]):
 
 
 class MicroBatchKeys(Sampler[tuple[int, int]]):
-    """The keys of one process, in order, generated lazily."""
+    """The micro-batch keys of one process, in order, generated lazily."""
 
     def __init__(self, steps: range, micro_batches: range) -> None:
         self._steps, self._micro_batches = steps, micro_batches
@@ -120,9 +120,7 @@ class ShieldedLoader(DataLoader[dict[str, Any]]):
 
 
 def _end_with_the_queue(worker: int) -> None:
-    """Make this worker die if its queue thread fails. By default Python drops the batch and goes on, and the run would
-    wait for it forever.
-    """
+    """Make this worker exit if its queue thread fails. By default Python drops the batch, and the run waits forever."""
 
     def end(error: Exception, batch: Any) -> None:
         print(f"A data worker cannot deliver a batch: {error}", file=sys.stderr, flush=True)

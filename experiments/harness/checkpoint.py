@@ -54,7 +54,7 @@ def save_checkpoint(directory: Path, step: int, state: dict[str, Any], keep: int
         for old in checkpoints(directory)[:-keep]:
             remove(old)
     if sharded:
-        # Hashing on the main process may take long, and the group of all processes waits longer than one replica's.
+        # Hashing in the main process may take long, and the group of all processes has a longer timeout.
         dist.barrier()
 
 
@@ -126,7 +126,7 @@ def _first_line(error: Exception) -> str:
 
 @dataclass
 class TrainingState:
-    """Everything a run carries from one step to the next; that does not include randomness (see batches.py)."""
+    """Everything a run carries from one step to the next. Random numbers depend only on seed and step (batches.py)."""
 
     model: nn.Module
     optimizer: Optimizer
@@ -163,7 +163,7 @@ class TrainingState:
             save_checkpoint(directory, self.step, saved, keep, sharded)
 
     def load(self, directory: Path, sources_digest: str, accelerator: Accelerator) -> dict[str, Any] | None:
-        """The newest checkpoint's content, for ``restore``, or None; the main process chooses it for all processes."""
+        """The newest checkpoint's content, for ``restore``, or None. The main process chooses it for all."""
         newest = newest_checkpoint(directory, sources_digest) if accelerator.is_main_process else None
         (newest,) = broadcast_object_list([newest])
         if newest is None:

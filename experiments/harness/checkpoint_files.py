@@ -41,7 +41,7 @@ def _sha256(path: Path) -> str:
 
 
 def remove(path: Path) -> None:
-    """Delete a file or folder. A folder is renamed first, so that RunRecord clears it away if it is half deleted."""
+    """Delete a file or folder. A folder is renamed first, so that RunRecord removes it if it is half deleted."""
     if not path.is_dir():
         path.unlink()
         return

@@ -1,4 +1,4 @@
-"""Detect divergence, which is a result: ``sign(nan)`` is 0, so Lion's weights alone would hide a NaN."""
+"""Detect divergence from loss and gradients: ``sign(nan)`` is 0, so Lion's weights alone would hide a NaN."""
 
 import math
 

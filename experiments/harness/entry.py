@@ -52,7 +52,7 @@ class Run:
 
 def main(task: str) -> None:
     """Parse the command line with Hydra and execute it: a run, a sweep or a study of ``task``."""
-    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # makes Hydra raise errors instead of printing; see one_sentence
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # makes Hydra raise errors, not print them; see one_sentence
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # otherwise every attempt to reach the hub is reported twice
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_DEDUP_LOGS", "0")  # equal lines from two runs are not duplicates
@@ -129,7 +129,7 @@ def execute(cfg: DictConfig) -> float | None:
 
 
 def locate(cfg: DictConfig) -> Run:
-    """The run of a composed config. Opens its data; raises ConfigError or DataError."""
+    """Find the run of a composed config. Opens its data; raises ConfigError or DataError."""
     plain = resolved(cfg)
     check_whole(plain)
     data = opened(plain)
@@ -143,7 +143,7 @@ def check_whole(plain: Mapping[str, Any]) -> None:
 
 
 def opened(plain: Mapping[str, Any]) -> Any:
-    """What ``data.access`` gives for a resolved config, once the instruction set is pinned: it may load PyTorch."""
+    """What ``data.access`` returns for a resolved config. Pins the instruction set first, since it may load PyTorch."""
     pin_instruction_set(plain["train"]["instruction_set"])
     access = get_method(plain["data"]["access"])
     try:
@@ -154,7 +154,7 @@ def opened(plain: Mapping[str, Any]) -> Any:
 
 
 def directory_of(plain: dict[str, Any], fingerprint: str) -> Path:
-    """The run's directory."""
+    """The directory of the run with this config."""
     return ROOT / plain["run"]["runs_dir"] / plain["task"] / run_id(plain, fingerprint)
 
 
@@ -219,7 +219,7 @@ def summary_line(name: str, status: dict[str, Any]) -> str:
 
 @contextmanager
 def words_of_its_own(directory: Path) -> Iterator[None]:
-    """Send a study's run's output, tracebacks included, to log.txt in its folder: parallel runs would mix theirs."""
+    """Send the output of a study's run, tracebacks included, to log.txt in its folder; parallel runs are not mixed."""
     directory.mkdir(parents=True, exist_ok=True)  # this may not be the process that writes the record
     with (directory / "log.txt").open("a", encoding="utf-8", buffering=1) as file, ExitStack() as stack:
         stack.enter_context(redirect_stdout(file))
@@ -229,13 +229,13 @@ def words_of_its_own(directory: Path) -> Iterator[None]:
                 stack.callback(handler.setStream, before)
         try:
             yield
-        except Exception:  # whatever a run raises is written to its log, then raised on
+        except Exception:  # whatever a run raises goes to its log too
             traceback.print_exc()
             raise
 
 
 def _train_in_processes(cfg: DictConfig, run: Run) -> None:
-    """``_train_and_record`` in several processes; the failure of any of them is recorded too."""
+    """``_train_and_record`` in several processes; if any of them fails, that is recorded too."""
     try:
         stopped = run_processes(_take_part, cfg)
     except SuiteError as error:

@@ -1,4 +1,4 @@
-"""Errors that one clear sentence explains; they are shown without a traceback, with a non-zero exit code."""
+"""Errors that are shown as one sentence, without a traceback, and end with a non-zero exit code."""
 
 import errno
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ class RunError(SuiteError):
 
 
 def first_cause(error: BaseException) -> BaseException:
-    """The exception that an exception was raised from, and so on to the first: what went wrong, not where it showed."""
+    """The start of a chain of ``raise ... from``: what went wrong, not where it surfaced."""
     while error.__cause__ is not None:
         error = error.__cause__
     return error

@@ -24,7 +24,7 @@ from experiments.harness.task import Evaluator
 
 
 def evaluate(session: Session, split: str) -> None:
-    """Write the metrics of the evaluator of this name, its files, and the loss of each example if it has them.
+    """Run the evaluator of ``split`` and write its metrics, its files, and the loss of each example if it has them.
 
     Raises Diverged if a metric that decides about the run is not finite, and ConfigError if there is no validation
     metric of the name that the study asks for.
@@ -64,7 +64,7 @@ def evaluated_model(session: Session) -> nn.Module:
 def _sums(session: Session, model: nn.Module, evaluator: Evaluator) -> dict[str, Any]:
     """The evaluator's sums over all processes."""
     accelerator = session.accelerator
-    if accelerator.num_processes > 1:  # which a model of one's own may have updated from its own micro-batches
+    if accelerator.num_processes > 1:  # a user's model may have updated them from its own micro-batches
         for buffer in model.buffers():
             broadcast(buffer)
     training = model.training

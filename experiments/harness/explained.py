@@ -60,7 +60,7 @@ def nearest(name: str, names: Sequence[str], folder: str = "") -> str:
 
 
 def _missing_choice(path: str, options: Sequence[str]) -> str:
-    """``path`` is that of the missing file under conf/: a choice in a config group."""
+    """The sentence for a choice in a config group whose file, ``path`` under conf/, does not exist."""
     folder, _, name = path.rpartition("/")
     files = sorted((ROOT / "conf" / folder).glob("*.yaml"))
     group, _, task = folder.partition("/")
@@ -78,7 +78,7 @@ def _missing_choice(path: str, options: Sequence[str]) -> str:
 
 
 def cells(files: Sequence[Path]) -> list[Path]:
-    """Of files of experiments, those of the paper's cells."""
+    """Those of the experiments' ``files`` that are the paper's cells."""
     return [file for file in files if scale_of(f"{file.parent.name}/{file.stem}") == "paper"]
 
 

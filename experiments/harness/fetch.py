@@ -61,8 +61,8 @@ def fetch(cfg: DictConfig) -> Fetched:
 
 
 def compute_features(cfg: DictConfig) -> bool:
-    """Have the task compute and cache what its runs share, if this machine has the device that they will use: features
-    computed on another device differ in their bits and have another name. Returns whether it did.
+    """Have the task compute and cache the features that its runs share. Returns whether it did: not on another device
+    than that of the runs, because the bits would differ, and so would the name in the cache.
     """
     run = locate(cfg)
     import torch

@@ -1,6 +1,4 @@
-"""Load the data and weights of a finished run, after checking that the config is the run's own, to draw figures from
-it.
-"""
+"""Load the data and weights of a finished run to draw figures, after checking that the config is the run's own."""
 
 import sys
 from collections.abc import Callable, Iterable

@@ -23,7 +23,7 @@ anyway."""
 
 def leave_when_asked() -> None:
     """From now on a signal ends this process with EXIT_CODE, through SystemExit. Further signals are ignored, because
-    they would abort Ray half way, except that a second Ctrl-C ends the process at once; Ray then follows by itself.
+    they would interrupt Ray's shutdown, except that a second Ctrl-C ends the process at once; Ray then exits too.
     """
     impatience = _Impatience()
 

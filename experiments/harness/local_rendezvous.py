@@ -19,7 +19,7 @@ HOST = "127.0.0.1"
 
 
 class LocalRendezvous(RendezvousHandler):
-    """The only node's rendezvous. Its store also serves the processes, so that they start none of their own."""
+    """The rendezvous of a single node. The processes use its store instead of starting one of their own."""
 
     def __init__(self, run_id: str) -> None:
         self._run_id = run_id
@@ -69,5 +69,5 @@ def _create(parameters: RendezvousParameters) -> RendezvousHandler:
 
 
 def register() -> None:
-    """Let PyTorch's launcher find it by the name BACKEND."""
+    """Register it with PyTorch's launcher under the name BACKEND."""
     rendezvous_handler_registry.register(BACKEND, _create)

@@ -71,7 +71,7 @@ def prepare_low_bit(
     if package == "bitsandbytes":
         if optimizer.is_paged and device.type == "cpu":  # type: ignore[attr-defined]
             raise ConfigError(f"optimizer={name} is bitsandbytes.optim.{type(optimizer).__name__}, {NO_PAGES}")
-        for parameter in parameters:  # as its first step does; a resumed run must not begin with another layout
+        for parameter in parameters:  # as its first step does, so that a resumed run starts with the same layout
             parameter.data = parameter.data.contiguous()
 
     with refused_as(f"optimizer={name} cannot take a step on this {device.type} with torch {torch.__version__}"):
@@ -85,8 +85,8 @@ def prepare_low_bit(
 
 
 def _stand_ins(parameters: Sequence["Tensor"], every_shape: bool) -> list["Tensor"]:
-    """New tensors with a gradient of zeros: one, or one of every layout and dtype, for which code is compiled
-    rather than on the training clock.
+    """New tensors with a gradient of zeros: one, or one of every layout and dtype, so that code is compiled for all of
+    them before the training clock starts.
     """
     import torch
 

@@ -69,8 +69,8 @@ class CountingMode(FakeTensorMode):
 
 
 def move_shapes(model: nn.Module, device: str) -> None:
-    """Replace the tensors of a model on the device ``meta`` by new ones on another device, which under a CountingMode
-    need not be there; ``Module.to_empty`` cannot do that.
+    """Replace the tensors of a model on the device ``meta`` by new ones on another ``device``, which the machine need
+    not have under a CountingMode; ``Module.to_empty`` cannot do that.
     """
     made: dict[Tensor, Tensor] = {}
     for module in model.modules():
@@ -104,12 +104,12 @@ def training_memory(
 ) -> TrainingMemory:
     """The memory of training ``model``, which is on the device ``meta`` and is moved from there.
 
-    ``loss(model, cfg, samples)`` is that of as many samples, on the device of the model; ``states`` are the bytes of
+    ``loss(model, cfg, samples)`` is the loss of that many samples, on the model's device; ``states`` are the bytes of
     each optimizer's state.
     """
     train, shards = cfg.train, cfg.run.shards
     processes = max(shards, processes_on_node(cfg.run.gpus) * cfg.run.nodes)
-    # Otherwise the gradients arrive while the activations go.
+    # Otherwise gradients are allocated while activations are freed.
     there_before = shards > 1 or train.batch_size // train.micro_batch_size > processes
     trained = _bytes(parameter for parameter in model.parameters() if parameter.requires_grad)
     weights = _bytes([*model.parameters(), *model.buffers()])
@@ -163,9 +163,8 @@ def pass_memory(
 ) -> PassMemory:
     """The memory of one forward and backward pass of ``model``, whose tensors are fake ones of the current ``mode``.
 
-    With ``bf16`` the forward pass is under autocast and its outputs are converted to float32, as accelerate does.
-    ``gradients`` tells whether the passes' gradients of the weights are counted, because none were there before; they
-    are then left in ``grad``.
+    With ``bf16`` the forward pass is under autocast and its outputs are converted to float32, as accelerate does. With
+    ``gradients``, the weights have none yet: they are counted, and left in ``grad``.
     """
     with _as_on_device(model, bf16):
         weights = mode.peak = mode.live
@@ -178,7 +177,7 @@ def pass_memory(
 
 @contextmanager
 def _as_on_device(model: nn.Module, bf16: bool) -> Iterator[None]:
-    """Make ``model`` compute as it would on its device, which need not be there."""
+    """Make ``model`` compute as it would on its device, which this machine need not have."""
     device = next(model.parameters()).device.type
     forward = model.forward
 
@@ -212,7 +211,7 @@ def _attention(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Tensor:
-    """``scaled_dot_product_attention`` by the kernel that it has on a GPU, with cuDNN's turned off (process.py):
+    """``scaled_dot_product_attention`` by the kernel that it uses on a GPU, with cuDNN's turned off (process.py):
     FlashAttention for 16 bits without a mask, else the memory-efficient one.
     """
     assert not enable_gqa, "the kernels expect as many heads of keys as of queries"

@@ -62,8 +62,8 @@ def build_optimizer(model: nn.Module, config: Mapping[str, Any]) -> Optimizer:
 
 
 def _rates_as_tensors(optimizer: Optimizer, *_: Any) -> None:
-    """Before each step of an optimizer that keeps its learning rate in a tensor, as torchao's do so as not to compile
-    again for every rate: the training loop sets a float.
+    """Before a step, put the float that the training loop has set into a tensor, where torchao's optimizers keep their
+    learning rate so as not to compile again for every value.
     """
     for group in optimizer.param_groups:
         group["lr"] = torch.as_tensor(group["lr"], dtype=torch.float32)

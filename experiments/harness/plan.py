@@ -3,7 +3,7 @@
     python -m experiments.harness.plan image_classification experiment=image_classification/vit_b16_aug scale=paper
 
 The estimate covers model, parameters, samples, floating point operations, and memory. With
-``experiment=image_classification/paper``, which is not an experiment, it is a table of all of the paper's cells. A task
+``experiment=image_classification/paper``, the name of a scale, it is a table of all of the paper's cells. A task
 supports this through its module ``models``: ``meta_model(cfg)`` returns its model on the meta device,
 ``meta_loss(model, cfg, samples)`` the loss of that many samples on the model's device, and ``samples_per_epoch(cfg)``
 is None if the config does not say.
@@ -79,7 +79,7 @@ class Plan:
 
 
 def plan(task: str, overrides: list[str]) -> Plan:
-    """The cost of the experiment that ``overrides`` describe, as on the command line of a run without ``optimizer``."""
+    """The cost of the experiment that ``overrides`` describe: those of a run's command line, without ``optimizer``."""
     cfg = composed(task, overrides)
     meta = _meta(task)
     contestants = {name: composed(task, [*overrides, f"optimizer={name}"]) for name in ("lion", cfg.study.reference)}
@@ -247,7 +247,7 @@ def show_cells(task: str, overrides: list[str]) -> Table:
 def main(task: str, overrides: list[str]) -> None:
     """Print the plan of one experiment, or of all of the paper's cells if ``overrides`` name no existing experiment.
 
-    Raises ConfigError if there is no such task, or if it has no module ``meta``.
+    Raises ConfigError if there is no such task, or if its module ``models`` lacks what a plan needs.
     """
     configs_of(task)
     given = [override for override in overrides if override.startswith("experiment=")]

@@ -285,7 +285,7 @@ def _write(arrays: Mapping[str, np.ndarray], declared: str | None, source: str, 
 
 
 def write_manifest(arrays: Mapping[str, tuple[np.ndarray, str]], source: str, directory: Path) -> None:
-    """Say in ``directory`` what its arrays are, each given with the SHA-256 of its bytes in C order."""
+    """Write manifest.json: what the ``arrays`` are, each given with the SHA-256 of its bytes in C order."""
     summaries = _summaries(arrays)
     manifest = {"fingerprint": fingerprint_of(summaries), "source": source, "arrays": summaries}
     (directory / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")

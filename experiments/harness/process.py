@@ -81,7 +81,7 @@ def make_accelerator(cfg: Config) -> Accelerator:
 
 
 def _set_up_process(train: TrainConfig) -> None:
-    """Reset what earlier runs in this process may have changed, and the thread count, which accelerate changes."""
+    """Undo what earlier runs in this process may have changed, and set the thread count, which accelerate changes."""
     torch.set_num_threads(train.threads)
     threadpool_limits(train.threads, user_api="blas")  # for NumPy: the eigenvalues of a Frechet distance
     torch.set_default_dtype(torch.float32)
@@ -143,7 +143,7 @@ def compile_and_warm_up(model: nn.Module, task: Task, accelerator: Accelerator, 
 class Agreement:
     """Tells all processes of a run whether any of them says yes, so that they act together.
 
-    The processes ask each other on the CPU, so a GPU does not have to finish its work before.
+    They communicate through the CPU, so none waits for its GPU.
     """
 
     def __init__(self, accelerator: Accelerator) -> None:

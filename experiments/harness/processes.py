@@ -1,6 +1,6 @@
 """A run with several GPUs (``run.gpus``): one process per GPU, started by the library behind torch.distributed.run.
 
-The process that Hydra or a launcher has started, here called the parent, does not train: it waits, and hands signals
+The process that Hydra or a launcher has started, here called the parent, does not train: it waits, and passes signals
 on. On several nodes (``run.nodes``) SLURM starts one parent per node.
 """
 
@@ -40,7 +40,7 @@ PORTS = (20000, 60000)
 
 
 def is_launched() -> bool:
-    """Whether this process is one of those of a run: ours, or those of accelerate launch or torchrun."""
+    """Whether this is one of several processes of a run, started by us, accelerate launch or torchrun."""
     return "RANK" in os.environ
 
 
@@ -66,8 +66,8 @@ def check_launcher(nodes: int, launcher: str) -> None:
 
 
 def check_swept_scale(scale: str, launchers: str) -> None:
-    """Raise ConfigError if a swept run has another ``scale`` than the one for which the sweep's launcher asks for cores
-    and GPUs: it is set up before the swept values are known.
+    """Raise ConfigError if a swept run has another ``scale`` than its launcher, which is configured before the swept
+    values are known and asks for that scale's cores and GPUs.
     """
     if scale != launchers:
         raise ConfigError(
@@ -176,8 +176,8 @@ def _handing_on(stop: threading.Event) -> Iterator[None]:
 
 
 def _first_error(failure: Any, rank: int, folder: str) -> tuple[int, Any]:
-    """The rank and the content of the first of the files in which failing processes leave their errors: a process that
-    fails takes its peers with it, and one of them may end, and be reported by PyTorch, before it.
+    """The rank and the error of the process that failed first, from the files in which processes leave errors. Its
+    peers fail in turn, and PyTorch may report one of them instead.
     """
     files = sorted(Path(folder).rglob("error.json"), key=lambda file: file.stat().st_mtime_ns)
     if failure.exitcode < 0 or not files:  # ended by a signal, which leaves no file
@@ -204,7 +204,7 @@ def _take_part(work: Callable[[DictConfig], None], cfg: DictConfig, given: list[
 
     _end_with_parent()
     leave_when_asked()
-    if cfg.run.nodes == 1 and sys.platform == "linux":  # otherwise they talk through the machine's network address
+    if cfg.run.nodes == 1 and sys.platform == "linux":  # otherwise they would communicate through the network interface
         for library in ("GLOO", "NCCL"):
             os.environ.setdefault(f"{library}_SOCKET_IFNAME", LOOPBACK)
     HydraConfig.instance().cfg = OmegaConf.create({"hydra": {"overrides": {"task": given}}})  # type: ignore[assignment]
@@ -223,9 +223,9 @@ def _take_part(work: Callable[[DictConfig], None], cfg: DictConfig, given: list[
 
 
 def _end_with_parent() -> None:
-    """Have this process killed when its parent dies, even by SIGKILL."""
+    """Have the kernel kill this process when its parent dies, even by SIGKILL."""
     parent = multiprocessing.parent_process()
     if parent and sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent.pid:  # it has died before
+        if os.getppid() != parent.pid:  # it had already died
             os._exit(1)

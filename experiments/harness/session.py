@@ -1,4 +1,4 @@
-"""What one process of a run works with: set up before its first step, or brought back from a checkpoint."""
+"""The objects that one process of a run works with: built before its first step, or restored from a checkpoint."""
 
 import importlib
 import math
@@ -56,7 +56,7 @@ class Session:
     def write(self, values: dict[str, float]) -> None:
         """Append a row of metrics to the run's record, and to W&B."""
         if self.record:
-            # Metrics that decide about divergence were checked before; another value that overflows is left out.
+            # Metrics that decide about divergence have been checked; other values that overflow are left out.
             finite = {name: value for name, value in values.items() if math.isfinite(value)}
             step = self.state.step
             row = {"step": step, "samples": step * self.cfg.train.batch_size, **finite}
@@ -69,7 +69,7 @@ class Session:
 
 
 def set_up(cfg: Config, data: Any, directory: Path, record: RunRecord | None, tracker: Tracker) -> Session:
-    """Select the device and build everything that a run needs, as it is before the first step."""
+    """Select the device and build everything that a run needs before its first step."""
     accelerator = make_accelerator(cfg)
     device, processes = accelerator.device, accelerator.num_processes
     micro_batches = cfg.train.batch_size // cfg.train.micro_batch_size

@@ -115,7 +115,7 @@ def read_sharded(checkpoint: Path, model: nn.Module, optimizer: Optimizer) -> di
     def share(name: str, whole: Tensor) -> Tensor:
         if lies := layout(name, whole.shape):
             whole = distribute_tensor(whole, *lies, src_data_rank=None)  # all processes have read the same file
-        return whole.clone()  # so that other processes' parts of the file need not stay in memory
+        return whole.clone()  # frees the other processes' parts
 
     if checkpoint.is_dir():
         return read_shards(checkpoint, make)

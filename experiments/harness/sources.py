@@ -1,8 +1,8 @@
 """Find the source files that decide what a run computes, without importing them, and compute their digest.
 
 Import statements are followed from the modules that every run of a task starts with, and from those named in its config
-(``_target_`` and the like), such as a user's own optimizer. The digest covers the parsed program: comments, docstrings
-and formatting do not affect it.
+(``_target_`` and the like), such as a user's own optimizer. The digest covers the parsed program: comments, formatting,
+and the docstrings of modules, classes and functions do not affect it (those of fields and constants do).
 """
 
 import ast
@@ -47,7 +47,7 @@ def our_tasks() -> list[str]:
 
 
 def task_name(spelt: str) -> str:
-    """The task as its modules are called, however it was ``spelt``: ``language-modeling``, as in make's targets."""
+    """The name of the task's package, however it was ``spelt``, such as ``language-modeling`` in make's targets."""
     return spelt if "." in spelt else spelt.replace("-", "_")
 
 
@@ -157,7 +157,7 @@ def _files(name: str) -> dict[Path, str]:
 def _program(path: Path, package: str) -> tuple[str, list[str]]:
     """The program of a file in ``package`` without its docstrings, and the dotted names that it imports."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of a package's own strings, such as torchao's
+        warnings.simplefilter("ignore")  # about escapes in a package's strings, such as torchao's
         tree = ast.parse(path.read_bytes())
     imported: list[str] = []
     for node in ast.walk(tree):

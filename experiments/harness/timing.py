@@ -1,4 +1,4 @@
-"""Clocks and a memory meter that measure training alone."""
+"""Clocks and a memory meter for training, which exclude evaluation and checkpoints."""
 
 import resource
 import statistics

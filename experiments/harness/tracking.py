@@ -120,7 +120,7 @@ class Tracker:
                 x_disable_machine_info=True,
             ),
         )
-        # These hooks report later imports to W&B's service, and would make the imports fail once it is dead.
+        # These hooks report imports to W&B's service; once it is dead, they would make imports fail.
         unregister_all_post_import_hooks()
         run.define_metric(STEP, hidden=True)
         run.define_metric("*", step_metric=STEP)

@@ -48,7 +48,7 @@ def train(cfg: Config, data: Any, directory: Path, digest: str, record: RunRecor
 
 
 def take_steps(session: Session) -> None:
-    """The steps that are left, each followed by what is due."""
+    """Take the remaining steps, each followed by what is due after it."""
     cfg, state, optimizer, accelerator = session.cfg, session.state, session.optimizer, session.accelerator
     device, mine = accelerator.device, session.micro_batches
     batches = iter(
@@ -98,7 +98,7 @@ def take_steps(session: Session) -> None:
             if not due.any:
                 continue
 
-            # The training clock does not run below.
+            # The training clock is stopped below.
             state.clock.stop()
             if due.log:
                 row = {"train/loss": accelerator.reduce(loss, "mean").item(), "train/grad_norm": grad_norm.item()}
@@ -137,7 +137,7 @@ def accumulate_gradients(session: Session, model: nn.Module, batches: Iterator[d
 
 @dataclass(frozen=True)
 class Due:
-    """What follows a step."""
+    """What is due after a step."""
 
     log: bool
     evaluators: frozenset[str]
@@ -148,12 +148,12 @@ class Due:
 
     @property
     def any(self) -> bool:
-        """Whether anything follows."""
+        """Whether anything is due."""
         return self.log or bool(self.evaluators) or self.save
 
     @classmethod
     def after(cls, step: int, cfg: Config, asked_to_stop: bool) -> "Due":
-        """What follows ``step``, counted from 1; the last step is followed by everything."""
+        """What is due after ``step``, counted from 1; after the last step, everything."""
         train, last = cfg.train, step == cfg.train.steps
         every = {"evaluate": train.evaluate_every, "sample": train.sample_every if cfg.test else None}
         return cls(

@@ -1,7 +1,7 @@
-"""The interval of a difference over replicates *and* test examples: what another test set of the same size could show.
+"""The interval of a difference over replicates *and* test examples, as if another test set of the same size were drawn.
 
 The interval behind the verdict holds for this particular test set. Here the test examples are a random sample as well,
-crossed with the replicates: every replicate sees the same ones.
+crossed with the replicates, which all share them.
 """
 
 import math
@@ -40,7 +40,7 @@ def interval_by_example(replicates: Sequence[Replicate], a: str, b: str, metric:
 
 
 def _losses(replicate: Replicate, optimizer: str, metric: str) -> np.ndarray | None:
-    """Float64 ``[examples]``, the mean over the confirm runs; None if one of them has none."""
+    """Float64 ``[examples]``, the mean over the confirm runs; None if one of them lacks the metric per example."""
     confirmed = replicate.of(optimizer, "confirm")
     if not confirmed or any(run.diverged or run.example_metric != metric for run in confirmed):
         return None

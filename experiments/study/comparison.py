@@ -36,7 +36,7 @@ def compare(
     metric: str,
     better: Better,
 ) -> dict[str, Any]:
-    """An entry of ``comparisons`` in summary.json. ``replicates`` count; ``reproductions`` are compared with them."""
+    """An entry of ``comparisons`` in summary.json. ``replicates`` decide; ``reproductions`` are compared with them."""
     study = described["study"]
     b, primary = study["reference"], metric == study["primary_metric"]
     values = {name: [replicate_value(study, each, name, metric) for each in replicates] for name in (a, b)}
@@ -128,7 +128,7 @@ def _reproduction(
     metric: str,
     prediction: tuple[float, float] | None,
 ) -> dict[str, Any]:
-    """A reproduction, and whether its difference lies within the prediction interval."""
+    """A reproduction's difference, and whether it lies within the prediction interval."""
     x, y = (replicate_value(study, replicate, name, metric) for name in (a, b))
     difference = None if x is None or y is None else x - y
     known = difference is not None and prediction is not None
@@ -156,7 +156,7 @@ def _unsettled(study: Mapping[str, Any], replicates: Sequence[Replicate], a: str
 def _speedup(
     study: Mapping[str, Any], replicates: Sequence[Replicate], a: str, b: str, metric: str, better: Better
 ) -> dict[str, Any] | None:
-    """From the curve of a metric during training; None if there is none."""
+    """The speed-up, from the curves of a metric during training; None if there are none."""
     split, _, name = metric.partition("/")
     if split not in ("test", "samples"):
         return None
@@ -168,7 +168,7 @@ def _speedup(
             drawn = [run.curve(curve) for run in (x, y)]
             if not (x.diverged or y.diverged) and all(len(points) > 1 for points in drawn):
                 pairs.append(drawn)
-                # Replicates differ in more than their seeds, unless nothing is redrawn for them.
+                # If anything is redrawn, replicates differ in more than their seeds.
                 groups.append(replicate.number if study["nuisance"] else 0)
     if not pairs:
         return None

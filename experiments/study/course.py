@@ -1,4 +1,4 @@
-"""The execution of one replicate of a study: what is drawn for it, which runs come next, and their results."""
+"""One replicate of a study: what is drawn for it, which runs come next, and their results."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -37,7 +37,7 @@ class Run:
     unit: tuple[float, ...] = ()
 
     def status(self) -> dict[str, Any]:
-        """Its status.json; ``{"status": "missing"}`` before it has started."""
+        """The content of status.json; ``{"status": "missing"}`` before it has started."""
         return read_status(self.directory) or {"status": "missing"}
 
     def is_finished(self) -> bool:
@@ -159,7 +159,7 @@ class Course:
         unit: tuple[float, ...] = (),
     ) -> Run:
         test = str(phase != "search").lower()
-        overridden = {argument.partition("=")[0] for argument in arguments}  # giving a key twice is an error
+        overridden = {argument.partition("=")[0] for argument in arguments}  # Hydra refuses a key given twice
         shared, drawn = (
             [override for override in given if override.partition("=")[0] not in overridden]
             for given in (self._overrides, self._drawn)

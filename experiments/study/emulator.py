@@ -37,7 +37,7 @@ class Trials:
 
 
 def all_trials(study: Mapping[str, object], replicates: Sequence[Replicate], optimizer: str) -> Trials:
-    """Raises SuiteError if no trial of the optimizer has ended with a value of the validation metric."""
+    """All trials of an ``optimizer``. Raises SuiteError if none has ended with a value of the validation metric."""
     metric, sign = str(study["validation_metric"]), sign_of(str(study["validation_better"]))
     units, losses, places = [], [], []
     for place, replicate in enumerate(replicates):
@@ -57,8 +57,8 @@ def all_trials(study: Mapping[str, object], replicates: Sequence[Replicate], opt
 
 
 class Emulator:
-    """One optimizer's loss anywhere in its space, in any of the replicates. Losses are relative to the level of the
-    replicate, which all optimizers of a study share.
+    """One optimizer's loss anywhere in its space, in any replicate. Losses are relative to the replicate's level, which
+    all optimizers of a study share.
     """
 
     def __init__(self, trials: Trials, levels: Array, rng: np.random.Generator) -> None:
@@ -99,8 +99,6 @@ class Emulator:
 
 
 def levels_of(trials: Sequence[Trials], replicates: int) -> Array:
-    """How far each replicate lies above the mean of all, shared by all optimizers: from the mean of their best
-    losses.
-    """
+    """How far each replicate lies above the mean of all replicates: from the mean of all optimizers' best losses."""
     best = np.array([[each.best(place) or 0.0 for place in range(replicates)] for each in trials])
     return np.asarray(best.mean(axis=0) - best.mean())

@@ -1,7 +1,7 @@
 """The identity of a study, and the name of its folder.
 
-Studies that differ in anything but rounding have different identities; a published study can be replaced only by the
-same study.
+Studies that differ in more than rounding have different identities. A published study can only be replaced by one with
+its identity.
 """
 
 import hashlib
@@ -90,7 +90,7 @@ def check_folder(directory: Path, identity: Mapping[str, Any]) -> None:
     """Raise ConfigError if ``directory`` holds a published study with a different identity."""
     existing = next(folder for folder in (directory, *directory.parents) if folder.exists())
     try:
-        tempfile.TemporaryFile(dir=existing).close()  # os.access is wrong about /proc and full disks
+        tempfile.TemporaryFile(dir=existing).close()  # os.access gets /proc and full disks wrong
     except OSError as error:
         raise ConfigError(
             f"{existing} cannot be written ({error.strerror}), so no study could be published: set run.results_dir."
@@ -132,7 +132,7 @@ def check_sources(directory: Path, published: Sequence[int], configs: Mapping[st
 
 
 def _differences(theirs: Any, ours: Any, where: str = "") -> Any:
-    """``key: published value, here value`` for each shared key whose values differ; the contestants must match."""
+    """``key: published value, here value`` for each shared key whose values differ; contestants may not differ."""
     if not (isinstance(theirs, Mapping) and isinstance(ours, Mapping)):
         if theirs is not None and json.dumps(theirs) != json.dumps(ours):
             yield f"{where}: published {json.dumps(theirs)}, here {json.dumps(ours)}"

@@ -26,8 +26,8 @@ class Steps:
 def log_slope(points: Sequence[tuple[float, float]]) -> float | None:
     """Slope of the metric against ln(steps), from (steps, value); None with fewer than 2 lengths.
 
-    It is the median of the slopes between every two runs of different length (Theil-Sen): one run that blew up, and
-    ended finite all the same, does not decide it.
+    It is the median of the slopes between every two runs of different length (Theil-Sen), so a single run that blew up
+    without becoming infinite does not decide it.
     """
     if len({steps for steps, _ in points}) < 2:
         return None
@@ -70,7 +70,7 @@ def fewer_steps(differences: Sequence[float], slopes: Sequence[float], better: B
 
 
 def percent_fewer(ratio: float) -> float:
-    """``ratio`` is a difference divided by the slope against ln(steps). At least LEAST_PERCENT."""
+    """The percentage of steps saved; ``ratio`` is a difference / slope against ln(steps). At least LEAST_PERCENT."""
     return max(LEAST_PERCENT, -100 * math.expm1(min(-ratio, math.log(MOST_TIMES))))
 
 

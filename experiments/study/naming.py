@@ -22,7 +22,7 @@ VALUE = re.compile(r"(seed|test|[A-Za-z_]\w*(\.\w+)+)=(?!\s*\{)")
 
 
 class Naming:
-    """Gives what ``locate`` in experiments/harness/entry.py would for each run, in a twentieth of the time.
+    """Does the work of ``locate`` in experiments/harness/entry.py for many runs, in a twentieth of the time.
 
     Hydra composes a config (0.1 s) only once for all runs whose overrides differ only in their trailing values. Each
     run then sets the values in it that differ from the previous run's.

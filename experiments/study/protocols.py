@@ -1,4 +1,4 @@
-"""Tuning protocols, run on emulated optimizers: which optimizer would each have called the better one?"""
+"""Tuning protocols, run on emulated optimizers: which optimizer would each protocol call better?"""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -41,7 +41,7 @@ class Searches(NamedTuple):
 
 
 def by_margin(a: float, b: float, margin: float) -> str:
-    """The conclusion from two plain numbers."""
+    """The conclusion from two numbers without intervals."""
     return "tie" if abs(a - b) <= margin else "a" if a < b else "b"
 
 

@@ -54,7 +54,7 @@ def publishing(study: Study, command: str) -> Iterator[Path]:
 
 @contextmanager
 def _held(folder: Path) -> Iterator[None]:
-    """Lock: only one study of a task is published at a time. The system releases the lock when its holder dies."""
+    """A lock, so that studies of a task are published one at a time; the system releases it when its holder dies."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -79,8 +79,8 @@ def _write_records(study: Study, command: str, directory: Path) -> None:
 
 
 def published_summary(study: Study, command: str) -> dict[str, Any] | None:
-    """The summary that a study has been published with, if publishing it now would add nothing: it ran nothing, and its
-    folder says of it what would be said. None otherwise, and where the folder is damaged.
+    """The published summary of a study, if publishing it again would change nothing: no run was made, and its folder
+    describes it as it is now. None otherwise, and if the folder is damaged.
     """
     if study.courses:
         return None
@@ -191,7 +191,7 @@ def _swap_in(aside: Path, target: Path, old: Path) -> None:
         code = ctypes.get_errno()
         if code not in (errno.EINVAL, errno.ENOSYS):
             raise OSError(code, os.strerror(code), str(target))
-        # The file system cannot exchange folders (NFS): for a moment the old folder has another name.
+        # The file system cannot exchange folders (NFS): for a moment, the old folder has another name.
         shutil.rmtree(old, ignore_errors=True)
         target.rename(old)
         aside.rename(target)

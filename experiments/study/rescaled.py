@@ -1,4 +1,4 @@
-"""An optimizer against a copy of itself in other units: any difference found between the two is an artefact."""
+"""Compare an optimizer with a copy of itself in other units: any difference found is an artefact."""
 
 import math
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""How far a study's budget, search spaces and betas could change before its verdict on the validation metric does."""
+"""How far a study's budget, search spaces and betas can change before its verdict on the validation metric changes."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -83,7 +83,7 @@ def by_box(
 def cost_of_betas(
     emulator: Emulator, trials: Trials, fixed: Mapping[int, float], rng: np.random.Generator, candidates: int = 4000
 ) -> float:
-    """How much worse the best expected loss is with the ``fixed`` dimensions at the given positions."""
+    """The increase of the best expected loss when the ``fixed`` dimensions are at the given positions."""
     best = trials.units[np.argsort(trials.losses)[: candidates // 8]]
     around = best[rng.integers(len(best), size=candidates // 2)]
     near = np.clip(around + 0.1 * rng.standard_normal(around.shape), 0, 1)

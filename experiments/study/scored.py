@@ -1,4 +1,4 @@
-"""Score protocols on a study: its trials, an emulator of each optimizer, and the protocols that are run on them."""
+"""Score protocols on a study: its trials, emulators of its optimizers, and the protocols to run on them."""
 
 import math
 from collections import Counter
@@ -40,7 +40,7 @@ Protocol = Callable[[Side, Side], str | None]
 
 
 class Scored:
-    """One study: its emulated optimizers, and what is needed to run protocols on them."""
+    """One study with its emulated optimizers, on which protocols can be run."""
 
     def __init__(self, directory: Path) -> None:
         self.described = read_study(directory)
@@ -142,7 +142,7 @@ def default_position(
 
 
 def protocols_of(scored: Scored, rng: np.random.Generator) -> dict[str, Protocol]:
-    """All but the suite's own, by their names in the table."""
+    """All protocols but the suite's own, by their names in the table."""
     count, margin = len(scored.replicates), scored.margin
 
     def in_one(protocol: Callable[..., str | None], a: Side, b: Side) -> str | None:

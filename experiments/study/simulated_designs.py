@@ -59,7 +59,7 @@ class Cell:
 
 
 class Simulated:
-    """The searches of one design, and the studies composed of them."""
+    """The simulated searches of one design, and the studies composed of them."""
 
     def __init__(self, effort: Effort, design: Design, rivals: Sequence[Contestant], replicates: int) -> None:
         self.effort, self.design, self.rivals = effort, design, rivals

@@ -266,8 +266,8 @@ def studied(
 
 
 def verdicts(studies: Studies, margin: float, *, withhold: bool) -> NDArray[np.str_]:
-    """``first``, ``rival``, ``tie``, ``undecided`` or ``withheld`` for each study, by the rules of statistics.verdict
-    with lower being better.
+    """``first``, ``rival``, ``tie``, ``undecided`` or ``withheld`` for each study, by the rules of statistics.verdict;
+    lower is better.
     """
     wide, narrow, _ = t_intervals(studies.differences)
     mean = studies.differences.mean(axis=1)

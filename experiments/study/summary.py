@@ -47,8 +47,8 @@ def write_summary(directory: Path) -> None:
 def summarize(described: Mapping[str, Any], replicates: Sequence[Replicate]) -> dict[str, Any]:
     """The summary of a study, which study.json describes.
 
-    Replicates numbered below the declared number count; the others are reproductions. If none is numbered below it, as
-    in a user's own study, all count. Raises SuiteError without a replicate, if the data differ between runs, if a
+    Replicates numbered below the declared count decide; the others are reproductions. If none is numbered below it, as
+    in a user's own study, all decide. Raises SuiteError without a replicate, if the data differ between runs, if a
     replicate mixes digests of the sources, or if no run measures the deciding metric.
     """
     study, where = described["study"], "/".join(described[key] for key in ("task", "scale", "experiment"))

@@ -100,7 +100,7 @@ def drawn_in(above: Array) -> Array:
 
 
 def _tamed(values: Array) -> Array:
-    """Standardize the values after compressing the upper tail, such as diverged trials."""
+    """Compress the upper tail of the values, such as diverged trials, then standardize them."""
     best = values.min(axis=1, keepdims=True)
     unit = SPREAD_BELOW * (np.median(values, axis=1, keepdims=True) - best)
     # Half of the values, or even all of them, may equal the best one.

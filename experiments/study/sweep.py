@@ -1,4 +1,4 @@
-"""Run studies: all replicates, in parallel, search stage by stage and then confirm their winners.
+"""Run studies: search in all replicates at once, stage by stage, then run the winners on fresh seeds.
 
 The sweeper decides *what* runs; any Hydra launcher decides *where*. Results are read from the runs' records, never from
 the launcher, so a study that is restarted after a failure finds everything that is already finished.
@@ -65,7 +65,7 @@ class Study:
         self.name = study_name(cfg, compose(chosen), overrides, optimizers)
         self.identity = study_identity(configs, fingerprint)
         check_folder(self.results, self.identity)
-        # Not part of a run's identity: W&B's group, and the folder, which a worker elsewhere must not derive itself.
+        # Not part of a run's identity: W&B's group, and the folder, which a worker on another machine must not derive.
         told = [f"run.study='{self.name}'", f"run.runs_dir={quoted(ROOT / self.config['run']['runs_dir'])}"]
         self.courses = [
             Course(number, naming, [*overrides, *told], self.spaces, self.settings) for number in self._numbers(configs)
@@ -75,7 +75,7 @@ class Study:
         """The replicates to run: those requested and not yet published, or with ``run.fresh`` all those requested."""
         asked, declared = self.settings["numbers"], self.settings["replicates"]
         published = [number for number in range(declared) if replicate_path(self.results, number).exists()]
-        # The replicate after the declared ones is a reproduction; if there is nothing to reproduce, start with 0.
+        # The replicate after the declared ones is a reproduction; with nothing to reproduce, start at 0.
         following = declared if len(published) > 1 else 0
         try:
             numbers = [following] if asked == "next" else list(numbers_of(asked))
@@ -149,7 +149,7 @@ def run_studies(studies: list[Study], launcher: Launcher) -> None:
 
 
 def announcement(study: Study) -> str:
-    """What a study is going to do, printed before it begins."""
+    """What a study will do, printed before it begins."""
     settings, courses = study.settings, study.courses
     is_plain = study.config["experiment"].endswith(f"/{study.name}")  # times are only known for unmodified experiments
     minutes = study.config["run"]["minutes"] if is_plain else None

@@ -1,4 +1,4 @@
-"""Results of a study's searches: the best value so far, the gains of the last stage, where the winners lie."""
+"""Results of a study's searches: best value so far, gains of the last stage, position of the winners."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -32,7 +32,7 @@ def best(trials: Iterable[Trial], value: Callable[[Trial], float | None], better
 def winner_of(
     study: Mapping[str, Any], replicate: Replicate, optimizer: str, by: Literal["validation", "headline"] = "validation"
 ) -> ReplicateRun | None:
-    """The trial with the best final value of a metric of the validation split; None without a search."""
+    """The trial with the best final value of the metric by which it is ``chosen_by``; None without a search."""
     metric = chosen_by(study, by)
     return best(trials_of(replicate, optimizer), lambda run: run.last(metric), study[f"{by}_better"])
 

@@ -1,6 +1,6 @@
 """Check that committed runs reproduce here: rerun them from their records and compare row by row.
 
-    make verify N=2                          # that many, drawn from all studies; SEED=1 makes the draw repeatable
+    make verify N=2                          # two runs, drawn from all studies; SEED=1 makes the draw repeatable
     make verify RUN=lion-s0-9c381d2182
 
 A run is repeated from its recorded config and data in a separate folder; runs/ and results/ are not touched. If the
@@ -160,7 +160,7 @@ def all_differ(theirs: Sequence[Mapping[str, Any]], ours: Sequence[Mapping[str, 
 def check_as_chaos_allows(
     recorded: ReplicateRun, made: Sequence[Mapping[str, Any]], confirmed: Sequence[ReplicateRun]
 ) -> None:
-    """Raise Different if different arithmetic alone does not explain how the rows ``made`` differ."""
+    """Raise Different if the rows ``made`` differ by more than different arithmetic explains."""
     for key in ("train/loss", "train/grad_norm"):
         (_, expected), found = recorded.curve(key)[0], next(row[key] for row in made if key in row)
         if abs(found - expected) > FIRST_ROW_TOLERANCE * abs(expected):
