@@ -8,7 +8,7 @@ import gzip
 import json
 import struct
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -16,14 +16,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
 from torch import nn
 
-from experiments.harness.entry import locate
-from experiments.harness.provenance import ROOT
-from experiments.image_classification import config as config  # registers the schema
+from experiments.harness.config import composed
+from experiments.harness.entry import execute, locate
+from experiments.harness.record import read_status
 
 # Starts autograd while no device is known. If its first use came after fake CUDA tensors, it would start threads for
 # their device, and then no fork of this process could train.
@@ -74,17 +72,20 @@ def overrides(digits: list[str], tmp_path: Path) -> list[str]:
 
 
 @pytest.fixture
-def make_config(overrides: list[str]) -> Iterator[MakeConfig]:
+def make_config(overrides: list[str]) -> MakeConfig:
     """``make_config("seed=1", ...)``: the composed config of such a run."""
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        yield lambda *more: compose("image_classification", overrides=[*overrides, *more])
+    return configs("image_classification", overrides)
 
 
 @pytest.fixture
 def command_line(overrides: list[str]) -> list[str]:
     """The command of such a run, for a separate process."""
     return [sys.executable, "-m", "experiments.image_classification", *overrides]
+
+
+def configs(task: str, overrides: Sequence[str] = ()) -> MakeConfig:
+    """``configs("lit", ["scale=smoke"])("seed=1", ...)``: a task's config with both."""
+    return lambda *more: composed(task, [*overrides, *more])
 
 
 def built(cfg: DictConfig) -> Any:
@@ -107,8 +108,31 @@ def measured(task: Any, split: str, model: nn.Module, processes: int = 1) -> dic
     return metrics
 
 
+def executed(cfg: DictConfig) -> Path:
+    """The folder of a run, after its end."""
+    execute(cfg)
+    return locate(cfg).directory
+
+
+def status_of(directory: Path) -> dict[str, Any]:
+    """A run's status, which must be there."""
+    status = read_status(directory)
+    assert status is not None
+    return status
+
+
 def rows(directory: Path) -> list[dict[str, Any]]:
     """The rows of a run's metrics.jsonl without what may differ between bit-identical runs: times and memory."""
     lines = (directory / "metrics.jsonl").read_text().splitlines()
     untimed = ("time/", "cost/peak_bytes")
     return [{key: value for key, value in json.loads(line).items() if not key.startswith(untimed)} for line in lines]
+
+
+def values_of(directory: Path, name: str) -> list[float]:
+    """All values of a metric of a run."""
+    return [row[name] for row in rows(directory) if name in row]
+
+
+def last_values(directory: Path) -> dict[str, Any]:
+    """The last value of every metric of a run."""
+    return {key: value for row in rows(directory) for key, value in row.items()}

@@ -7,8 +7,6 @@ import sys
 import tempfile
 import traceback
 
-from hydra.core.global_hydra import GlobalHydra
-
 
 class Started:
     """A command in a session of its own, as the child process ``pid``."""
@@ -49,7 +47,6 @@ def run(command: list[str]) -> subprocess.CompletedProcess[str]:
 
 def _main(module: str, arguments: list[str]) -> int:
     """Run a module as the interpreter would, in the child process; returns the exit code."""
-    GlobalHydra.instance().clear()
     sys.argv = [module, *arguments]
     code: object = 0
     try:

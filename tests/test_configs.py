@@ -8,15 +8,16 @@ from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 from hydra.utils import get_method
 from omegaconf import OmegaConf
 
+from experiments.data import stored_places
 from experiments.harness.config import check, composed, resolved, result_config, scale_of
 from experiments.harness.errors import ConfigError
 from experiments.harness.limits import check_limits
 from experiments.harness.places import check_place
 from experiments.harness.sources import ROOT, our_tasks
+from experiments.study.directions import with_directions
 from tests import forked
 
 CONF = ROOT / "conf"
@@ -31,13 +32,8 @@ PARTS = ("minilm", "efficientnet_lite0", "lit_coco", "lit_flickr30k", "lit_image
 """Weights, and sets that are only evaluated: part of another data set's config"""
 
 
-@pytest.fixture(autouse=True)
-def no_hydra() -> None:
-    GlobalHydra.instance().clear()
-
-
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
-def test_one_word_chooses_an_experiment_with_its_scale(experiment: str) -> None:
+def test_one_word_chooses_an_experiment_with_its_scale_and_a_study_by_declared_metrics(experiment: str) -> None:
     task, _, name = experiment.partition("/")
     cfg = composed(task, [f"scale={name}"] if experiment in DEFAULTS else [f"experiment={experiment}"])
     plain = resolved(cfg)
@@ -46,6 +42,10 @@ def test_one_word_chooses_an_experiment_with_its_scale(experiment: str) -> None:
     assert plain["experiment"] == experiment
     assert plain["scale"] == scale_of(experiment)
     assert "places" not in str(result_config(plain, "0" * 64))
+    study = with_directions(plain)
+    assert study["better"] in ("higher", "lower")
+    assert study["margin_reason"]
+    assert study["primary_reason"]
 
 
 @pytest.mark.parametrize(
@@ -145,6 +145,7 @@ def test_every_source_can_be_tried_and_is_pinned(name: str) -> None:
     assert data.get("fingerprint") is None or re.fullmatch("[0-9a-f]{64}", data["fingerprint"])
     if "access" in data:
         assert callable(get_method(data["access"]))
+    assert bool(data.get("v2_places")) == bool(data.get("real_places")) == (name == "imagenet")
     if "mean" in data:
         assert len(data["mean"]) == len(data["std"]) == data["channels"]
     found = list(sources(data))
@@ -159,5 +160,4 @@ def test_every_source_can_be_tried_and_is_pinned(name: str) -> None:
             check_place(source)
             assert callable(get_method(source["decode"]))
         elif source["kind"] in ("local", "hub") and name != "ft_glue":  # rows that stay encoded
-            assert {"splits", "image"} <= set(source)
-            assert ("caption" in source) != ("label" in source)
+            stored_places.check_place(name, source)

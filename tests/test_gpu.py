@@ -12,9 +12,8 @@ from omegaconf import DictConfig
 
 from experiments.harness import record, train
 from experiments.harness.entry import execute, locate
-from experiments.harness.record import read_status
 from experiments.harness.schedule import lr_factor
-from tests.conftest import AVERAGED, MakeConfig, rows
+from tests.conftest import AVERAGED, MakeConfig, executed, rows, status_of
 from tests.diffusion.conftest import clouds as clouds
 from tests.diffusion.conftest import diffusion_overrides as diffusion_overrides
 from tests.diffusion.conftest import make_diffusion as make_diffusion
@@ -51,10 +50,8 @@ def make(request: pytest.FixtureRequest) -> MakeConfig:
 
 def finished(cfg: DictConfig) -> tuple[Path, list[dict[str, Any]]]:
     """Execute a run; its directory and its rows."""
-    execute(cfg)
-    directory = locate(cfg).directory
-    status = read_status(directory)
-    assert status
+    directory = executed(cfg)
+    status = status_of(directory)
     assert status["status"] == "complete", status
     return directory, rows(directory)
 

@@ -23,9 +23,9 @@ from experiments.finetuning.decode import labelled_tables
 from experiments.harness.errors import DataError
 from experiments.harness.prepared_data import prepare
 from experiments.harness.provenance import ROOT
-from experiments.harness.record import read_status
 from experiments.image_classification.data import open_stored
 from tests import forked
+from tests.conftest import status_of
 from tests.image_classification.small_imagenet import encoded, photo
 
 PAGE = (ROOT / "docs" / "your-own.md").read_text()
@@ -76,8 +76,7 @@ def command_with(*words: str) -> str:
 def finished(folder: Path) -> dict[str, float]:
     """The metrics of the only run."""
     (path,) = folder.glob("runs/*/*/status.json")
-    status = read_status(path.parent)
-    assert status is not None
+    status = status_of(path.parent)
     assert status["status"] == "complete"
     metrics: dict[str, float] = status["metrics"]
     return metrics

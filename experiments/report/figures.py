@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from experiments.report.labels import Summary, metric_of, optimizer_name
+from experiments.report.labels import Summary, deciding, differences, metric_of, optimizer_name
 from experiments.report.samples import sample_distances, sample_sheets, sampled_steps
 from experiments.report.search_figures import ease_of_tuning, settings_scatter
 from experiments.report.style import figure_style, save, subject, titled
@@ -27,8 +27,8 @@ def draw(directory: Path, summary: Summary, replicates: Sequence[Replicate]) -> 
     colors = optimizer_colors(summary["optimizers"])
     with figure_style():
         figures = {}
-        for row in summary["comparisons"]:
-            if row["primary"] and row["difference"]:
+        for row in deciding(summary):
+            if row["difference"]:
                 figures[f"paired-differences-{row['a']}-{row['b']}.svg"] = paired_differences(summary, row, colors)
         if summary["stages"]:
             figures["ease-of-tuning.svg"] = ease_of_tuning(summary, colors)
@@ -52,9 +52,7 @@ def paired_differences(summary: Summary, comparison: dict[str, Any], colors: dic
     of the mean, not about single replicates.
     """
     a, b, difference = comparison["a"], comparison["b"], comparison["difference"]
-    values = zip(summary["replicates"], *(comparison["per_replicate"][side] for side in (a, b)), strict=True)
-    points = {number: x - y for number, x, y in values if x is not None and y is not None}
-    new = {row["replicate"]: row["difference"] for row in comparison["reproductions"] if row["difference"] is not None}
+    points, new = differences(summary, comparison)
     mean, (low, high) = difference["mean"], difference["ci95"]
     figure = Figure(figsize=(7, 3.6))
     axes = figure.subplots()

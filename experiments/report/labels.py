@@ -84,19 +84,6 @@ def interval(ends: tuple[float, float] | None, decimals: int) -> str:
     return MISSING if ends is None else f"{number(ends[0], decimals)} to {number(ends[1], decimals)}"
 
 
-def scientific(value: float | None) -> str:
-    """``0.00178`` -> ``1.78e-3``: learning rates, to three digits."""
-    if value is None:
-        return MISSING
-    mantissa, exponent = f"{value:.2e}".split("e")
-    return f"{float(mantissa):g}e{int(exponent)}"
-
-
-def three_digits(value: float | None) -> str:
-    """``0.31623`` -> ``0.316``: weight decays."""
-    return MISSING if value is None else f"{value:.3g}"
-
-
 def significant(value: float, digits: int = 2) -> str:
     """``0.0312`` -> ``0.031``, ``41.7`` -> ``42``: settings and memories."""
     written = f"{value:.{digits}g}"
@@ -149,3 +136,23 @@ def mean_difference(comparison: dict[str, Any]) -> float | None:
     """Mean of a - b over the pairs (one is enough); None if no pair is left."""
     mean_a, mean_b = means(comparison)
     return None if mean_a is None or mean_b is None else mean_a - mean_b
+
+
+def result_cells(comparison: dict[str, Any]) -> tuple[str, str, str, str]:
+    """The means of a and b, their difference and its 95 % interval."""
+    decimals, difference = metric_of(comparison["metric"]).decimals, comparison["difference"]
+    mean_a, mean_b = (number(mean, decimals) for mean in means(comparison))
+    within = interval(difference and difference["ci95"], decimals)
+    return mean_a, mean_b, number(mean_difference(comparison), decimals, "+"), within
+
+
+def deciding(summary: Summary) -> list[dict[str, Any]]:
+    """The comparison by the deciding metric of each optimizer with the reference."""
+    return [row for row in summary["comparisons"] if row["primary"]]
+
+
+def differences(summary: Summary, comparison: dict[str, Any]) -> tuple[dict[int, float], dict[int, float]]:
+    """The difference a - b of each replicate that has one: those that count, and reproductions."""
+    values = zip(summary["replicates"], *(comparison["per_replicate"][comparison[side]] for side in "ab"), strict=True)
+    new = {row["replicate"]: row["difference"] for row in comparison["reproductions"] if row["difference"] is not None}
+    return {n: x - y for n, x, y in values if x is not None and y is not None}, new

@@ -8,15 +8,14 @@ from experiments.harness.sources import our_tasks
 from experiments.report.labels import (
     MISSING,
     Summary,
-    interval,
-    mean_difference,
-    means,
+    deciding,
     metric_of,
     metric_title,
     number,
     optimizer_name,
     probability,
     replicates,
+    result_cells,
     steps_words,
     task_name,
     verdict_name,
@@ -85,11 +84,7 @@ def front_page(studies: Mapping[str, Summary]) -> str:
     sections.append(_short_table(shown, "results/"))
     sections += [
         f"[{task_name(summary['task'])}](results/{quote(folder)}/README.md). Regime: {summary['regime']}. "
-        + " ".join(
-            f"**{verdict_sentence(summary, row)}** {steps_sentence(summary, row)}"
-            for row in summary["comparisons"]
-            if row["primary"]
-        )
+        + " ".join(f"**{verdict_sentence(summary, row)}** {steps_sentence(summary, row)}" for row in deciding(summary))
         for folder, summary in shown.items()
     ]
     return "\n\n".join(sections)
@@ -97,10 +92,10 @@ def front_page(studies: Mapping[str, Summary]) -> str:
 
 def _tally(studies: Mapping[str, Summary]) -> str:
     """How many comparisons have which verdict, exploratory ones in a sentence of their own."""
-    rows = [(summary, row) for summary in studies.values() for row in summary["comparisons"] if row["primary"]]
+    rows = [row for summary in studies.values() for row in deciding(summary)]
     sentences = []
     for of_declared in (True, False):
-        verdicts = [row["verdict"] for _, row in rows if row["exploratory"] != of_declared]
+        verdicts = [row["verdict"] for row in rows if row["exploratory"] != of_declared]
         counts = {verdict: verdicts.count(verdict) for verdict in dict.fromkeys(verdicts)}
         counted = ", ".join(f"{_told(verdict)} in {count}" for verdict, count in counts.items())
         if counted and of_declared:
@@ -127,20 +122,14 @@ def _short_table(studies: Mapping[str, Summary], prefix: str, adjusted: Mapping[
     """One row per deciding comparison; with Holm's p values, by ``_key``, if given."""
     rows = []
     for folder, summary in studies.items():
-        for row in summary["comparisons"]:
-            if not row["primary"]:
-                continue
-            decimals, difference, steps = metric_of(row["metric"]).decimals, row["difference"], row["steps_percent"]
-            within = interval(difference and difference["ci95"], decimals)
+        for row in deciding(summary):
+            steps, (mean_a, mean_b, difference, within) = row["steps_percent"], result_cells(row)
             cells = [
                 f"[{task_name(summary['task'])}, {summary['data']['name']}]({prefix}{quote(folder)}/README.md)",
                 folder.partition("/")[2],
                 f"{metric_title(row['metric'])} ({row['better']} is better)",
-                ", ".join(
-                    f"{optimizer_name(row[side])} {number(mean, decimals)}"
-                    for side, mean in zip("ab", means(row), strict=True)
-                ),
-                f"{number(mean_difference(row), decimals, '+')} ({within})",
+                f"{optimizer_name(row['a'])} {mean_a}, {optimizer_name(row['b'])} {mean_b}",
+                f"{difference} ({within})",
                 steps_words(steps["mean"]) if steps else MISSING,
                 str(sum(summary["stages"])) if summary["stages"] else "none",
                 replicates(summary, row),
@@ -148,10 +137,8 @@ def _short_table(studies: Mapping[str, Summary], prefix: str, adjusted: Mapping[
                 f"**{verdict_name(summary, row)}**",
             ]
             if adjusted is not None:
-                cells += [
-                    probability(difference and difference["p"]),
-                    probability(adjusted.get(_key(folder, row))),
-                ]
+                own_p = row["difference"] and row["difference"]["p"]
+                cells += [probability(own_p), probability(adjusted.get(_key(folder, row)))]
             rows.append(cells)
     head = ["task", "study", "metric", "means", "difference (95 % interval)", "steps"]
     head += ["trials each, per replicate", "replicates", "paper", "verdict"]
@@ -178,8 +165,7 @@ def _scale_sections(scale: str, studies: Mapping[str, Summary]) -> list[str]:
     sentences = [
         f"- [{folder}]({quote(folder)}/README.md). Regime: {summary['regime']}. **{verdict_sentence(summary, row)}**"
         for folder, summary in studies.items()
-        for row in summary["comparisons"]
-        if row["primary"]
+        for row in deciding(summary)
     ]
     # The family for Holm's correction: each task's default study at this scale, which is named after the scale.
     # Ablations and single cells only have their own p.
@@ -187,8 +173,8 @@ def _scale_sections(scale: str, studies: Mapping[str, Summary]) -> list[str]:
         {
             _key(folder, row): _p(row)
             for folder, summary in studies.items()
-            for row in summary["comparisons"]
-            if row["primary"] and summary["declared"] and _is_default(folder, scale)
+            for row in deciding(summary)
+            if summary["declared"] and _is_default(folder, scale)
         }
     )
     return [title, "\n".join(sentences), _short_table(studies, "", adjusted), *_holm_note(scale, adjusted)]

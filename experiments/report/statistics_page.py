@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from statistics import fmean
 
+import numpy as np
 import yaml
 
 from experiments.harness.provenance import ROOT
@@ -152,7 +153,11 @@ def chosen_section(cells: Sequence[Cell]) -> list[str]:
     ]
     sound = [cell for cell in cells if cell.wrong_told <= WRONG]
     inside = [cell for cell in cells if cell.holds_tuned >= COVERED]
-    missed = [f"{cell.surface.name}, {cell.rival.name} ({percent(cell.wrong_told)} %)" for cell in missed_of(cells)]
+    missed = [
+        f"{cell.surface.name}, {cell.rival.name} ({percent(cell.wrong_told)} %)"
+        for cell in cells
+        if cell.wrong_told > WRONG
+    ]
     return [
         "## What does the suite's design guarantee?",
         f"**It names a wrong winner in at most {percent(WRONG)} % of the studies for {len(sound)} of {len(cells)} "
@@ -183,14 +188,30 @@ def chosen_section(cells: Sequence[Cell]) -> list[str]:
     ]
 
 
-def missed_of(cells: Sequence[Cell]) -> list[Cell]:
-    """Cells with more wrong winners than WRONG."""
-    return [cell for cell in cells if cell.wrong_told > WRONG]
+def judged(
+    simulated: Simulated, rival: Contestant, rival_better_by: float, *, last: int | None = None, withhold: bool = True
+) -> list[np.ndarray]:
+    """The verdicts of studies against a rival, an array for each surface; ``last`` as for ``studied``."""
+    return [
+        verdicts(
+            studied(
+                surface,
+                simulated.design,
+                *simulated.pair(surface, rival),
+                studies=simulated.effort.studies,
+                rival_better_by=rival_better_by,
+                last=last,
+            ),
+            MARGIN,
+            withhold=withhold,
+        )
+        for surface in simulated.effort.surfaces
+    ]
 
 
 def withholding_section(simulated: Simulated) -> list[str]:
     """How withholding by the last gains affects wrong winners and right ones."""
-    design, effort = simulated.design, simulated.effort
+    design = simulated.design
     spans = (design.stages[-1], design.trials // 4, design.trials - design.stages[0])
     cases = ((0.0, ("first", "rival")), (MARGIN, ("tie",)), (2 * MARGIN, ("rival",)))
     rows, shares_by_search = [], {}
@@ -199,18 +220,8 @@ def withholding_section(simulated: Simulated) -> list[str]:
         for rival in RIVALS:
             shares = []
             for better, names in cases:
-                made = [
-                    studied(
-                        surface,
-                        design,
-                        *simulated.pair(surface, rival),
-                        studies=effort.studies,
-                        rival_better_by=better,
-                        last=last,
-                    )
-                    for surface in effort.surfaces
-                ]
-                shares.append(fmean(share(verdicts(each, MARGIN, withhold=last is not None), *names) for each in made))
+                made = judged(simulated, rival, better, last=last, withhold=last is not None)
+                shares.append(fmean(share(each, *names) for each in made))
             shares_by_search[last, rival.name] = shares
             row.append(" / ".join(map(percent, shares)))
         rows.append(row)
@@ -237,20 +248,7 @@ def power_section(simulated: Simulated) -> list[str]:
         for sign, better in ((1, rival.name), (-1, "the first")) if rival is not RIVALS[0] else ((1, "either"),):
             cells = []
             for effect in EFFECTS:
-                named = [
-                    verdicts(
-                        studied(
-                            surface,
-                            simulated.design,
-                            *simulated.pair(surface, rival),
-                            studies=simulated.effort.studies,
-                            rival_better_by=sign * effect,
-                        ),
-                        MARGIN,
-                        withhold=True,
-                    )
-                    for surface in simulated.effort.surfaces
-                ]
+                named = judged(simulated, rival, sign * effect)
                 right, wrong = ("rival", "first") if sign == 1 else ("first", "rival")
                 cells.append([fmean(share(each, name) for each in named) for name in (right, wrong, "tie")])
             if rival is RIVALS[0]:

@@ -10,8 +10,6 @@ from experiments.report.labels import (
     amount,
     dimension_label,
     interval,
-    mean_difference,
-    means,
     megabytes,
     metric_of,
     metric_title,
@@ -20,6 +18,7 @@ from experiments.report.labels import (
     probability,
     ranges,
     replicates,
+    result_cells,
     significant,
     steps_words,
     verdict_name,
@@ -44,14 +43,12 @@ def result_table(summary: Summary, rows: Sequence[dict[str, Any]]) -> str:
     headline, own = summary["headline_metric"], "; with its own winners"
     cells = []
     for row in rows:
-        decimals, difference, steps = metric_of(row["metric"]).decimals, row["difference"], row["steps_percent"]
+        steps = row["steps_percent"]
         cells.append(
             [
                 f"{metric_title(row['metric'])} ({row['better']} is better{own if row['metric'] == headline else ''})",
                 f"**{verdict_name(summary, row)}**" if row["primary"] else "",
-                *(number(mean, decimals) for mean in means(row)),
-                number(mean_difference(row), decimals, "+"),
-                interval(difference and difference["ci95"], decimals),
+                *result_cells(row),
                 *([steps_words(steps["mean"]) if steps else MISSING] if summary["declared"] else []),
                 replicates(summary, row),
             ]
@@ -72,15 +69,14 @@ def claims_table(rows: Sequence[dict[str, Any]]) -> str:
     cells = []
     for row in rows:
         if paper := row["paper"]:
-            decimals, difference = metric_of(row["metric"]).decimals, row["difference"]
-            within = interval(difference and difference["ci95"], decimals)
+            decimals, (*_, difference, within) = metric_of(row["metric"]).decimals, result_cells(row)
             claim = f"{optimizer_name(paper['by'])} is better" if paper["by"] else "tie"
             cells.append(
                 [
                     metric_title(row["metric"]),
                     f"{' / '.join(number(paper[row[side]], decimals) for side in 'ab')} ({paper_source(paper)})",
                     claim,
-                    f"{number(mean_difference(row), decimals, '+')} ({within})",
+                    f"{difference} ({within})",
                     f"**{paper['outcome']}**" if paper["outcome"] else MISSING,
                     str(paper["pairs_needed"]) if paper["pairs_needed"] else MISSING,
                 ]
@@ -167,15 +163,16 @@ def replicates_table(summary: Summary, comparison: dict[str, Any]) -> str:
     a, b = comparison["a"], comparison["b"]
     decimals = metric_of(comparison["metric"]).decimals
     counted = zip(summary["replicates"], *(comparison["per_replicate"][side] for side in (a, b)), strict=True)
-    rows = [[str(n), *_pair(x, y, decimals), "counted"] for n, x, y in counted]
+    rows = [[str(n), *pair_cells(x, y, decimals), "counted"] for n, x, y in counted]
     for row in comparison["reproductions"]:
         inside = {True: "inside", False: "**outside**", None: MISSING}[row["inside"]]
-        rows.append([str(row["replicate"]), *_pair(row[a], row[b], decimals), f"reproduction: {inside}"])
+        rows.append([str(row["replicate"]), *pair_cells(row[a], row[b], decimals), f"reproduction: {inside}"])
     head = ["replicate", optimizer_name(a), optimizer_name(b), f"{optimizer_name(a)} - {optimizer_name(b)}", ""]
     return markdown_table(head, rows)
 
 
-def _pair(x: float | None, y: float | None, decimals: int) -> list[str]:
+def pair_cells(x: float | None, y: float | None, decimals: int) -> list[str]:
+    """The values of a and b in one replicate, and their difference."""
     difference = None if x is None or y is None else x - y
     return [
         *("diverged" if value is None else number(value, decimals) for value in (x, y)),

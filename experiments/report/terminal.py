@@ -7,16 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments.harness.sources import ROOT
-from experiments.report.labels import (
-    Summary,
-    interval,
-    mean_difference,
-    means,
-    metric_of,
-    metric_title,
-    number,
-    optimizer_name,
-)
+from experiments.report.labels import Summary, metric_title, optimizer_name, result_cells
 from experiments.report.sentences import next_step, reproduction_sentences, steps_sentence, verdict_sentence
 from experiments.report.tables import comparisons_of
 
@@ -31,13 +22,7 @@ def print_verdict(summary: Summary, directory: Path, runs: Path, console: Consol
         for column in (*map(optimizer_name, (a, summary["reference"])), "difference", "95 % interval"):
             table.add_column(column, justify="right", no_wrap=True)
         for row in rows:
-            decimals, difference = metric_of(row["metric"]).decimals, row["difference"]
-            table.add_row(
-                metric_title(row["metric"]),
-                *(number(mean, decimals) for mean in means(row)),
-                number(mean_difference(row), decimals, "+"),
-                interval(difference and difference["ci95"], decimals),
-            )
+            table.add_row(metric_title(row["metric"]), *result_cells(row))
         console.print(table)
     _say(console, f"Regime: {summary['regime']}.")
     for rows in comparisons_of(summary).values():

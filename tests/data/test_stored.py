@@ -2,21 +2,15 @@
 
 import io
 import logging
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 from PIL import Image
 
 from experiments.data.stored import StoredSplit, open_splits
-from experiments.data.stored_places import check_place
-from experiments.harness.config import resolved
 from experiments.harness.errors import DataError
-from experiments.harness.provenance import ROOT
 from tests.image_classification.conftest import V2_KEYS
 from tests.image_classification.small_imagenet import (
     CLASSES,
@@ -204,18 +198,3 @@ def test_a_misspelt_place_is_refused_before_anything_is_fetched(change: dict[str
     where = {**place("local", Path("/nowhere")), **change}
     with pytest.raises(DataError, match=message):
         open_one({key: value for key, value in where.items() if value is not None})
-
-
-@pytest.mark.parametrize("name", ["imagenet", "imagenet_alone", "imagenet21k"])
-def test_every_place_of_the_data_configs_can_be_tried(name: str) -> None:
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        data = resolved(compose("image_classification", ["experiment=image_classification/mini", f"data={name}"]))[
-            "data"
-        ]
-    module, function = data["access"].rsplit(".", 1)
-    assert callable(getattr(import_module(module), function))
-    assert data["name"] == name.removesuffix("_alone")
-    assert bool(data["v2_places"]) == bool(data["real_places"]) == (name == "imagenet")
-    for where in [*data["places"], *data["v2_places"]]:
-        check_place(name, where)

@@ -1,18 +1,12 @@
 """A few generated images with classes or captions, a random feature network, and diffusion smoke runs on them."""
 
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 
-from experiments.diffusion import config as config  # registers the schema
-from experiments.harness.provenance import ROOT
-from tests.conftest import MakeConfig
+from tests.conftest import MakeConfig, configs
 
 PLACE = "[{{kind: local, path: '{}', decode: tests.diffusion.conftest.{}}}]"
 COLOURS = np.array([(200, 30, 30), (30, 160, 40), (30, 60, 200), (120, 120, 120)])
@@ -80,30 +74,14 @@ def diffusion_overrides(clouds: list[str], tmp_path: Path) -> list[str]:
 
 
 @pytest.fixture
-def make_diffusion(diffusion_overrides: list[str]) -> Iterator[MakeConfig]:
+def make_diffusion(diffusion_overrides: list[str]) -> MakeConfig:
     """``make_diffusion("seed=1", ...)``: the composed config of such a run."""
-    yield from _composer(diffusion_overrides)
+    return configs("diffusion", diffusion_overrides)
 
 
 @pytest.fixture
-def make_text_to_image(clouds: list[str], tmp_path: Path) -> Iterator[MakeConfig]:
+def make_text_to_image(clouds: list[str], tmp_path: Path) -> MakeConfig:
     """The same for text-to-image."""
     captioned = f"data.images.places={PLACE.format(tmp_path, 'decode_captioned')}"
     experiment = ["scale=smoke", "experiment=diffusion/smoke_text"]
-    yield from _composer([*experiment, *clouds, captioned, f"run.runs_dir={tmp_path}/runs"])
-
-
-@pytest.fixture
-def make_plain_diffusion() -> Iterator[MakeConfig]:
-    """The same with the unchanged config."""
-    yield from _composer([])
-
-
-def _composer(overrides: list[str]) -> Iterator[MakeConfig]:
-    GlobalHydra.instance().clear()
-
-    def make(*more: str) -> Any:
-        return compose("diffusion", overrides=[*overrides, *more])
-
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        yield make
+    return configs("diffusion", [*experiment, *clouds, captioned, f"run.runs_dir={tmp_path}/runs"])

@@ -11,7 +11,9 @@ from experiments.harness.config import scale_of, typed
 from experiments.harness.errors import ConfigError, SuiteError
 from experiments.harness.provenance import ROOT
 from experiments.study.paper import paper_cell
-from tests.conftest import MakeConfig, built
+from tests.conftest import MakeConfig, built, configs
+
+make_plain = configs("diffusion")
 
 EXPERIMENTS = sorted(path.stem for path in (ROOT / "conf/experiment/diffusion").glob("*.yaml"))
 PAPER = ["imagenet64", "imagenet128", "imagenet256", "imagen_base", "imagen_sr"]
@@ -26,8 +28,8 @@ def parameters(model: torch.nn.Module) -> int:
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
-def test_every_experiment_s_network_gives_an_image(make_plain_diffusion: MakeConfig, name: str) -> None:
-    cfg = make_plain_diffusion(*at_its_scale(name))
+def test_every_experiment_s_network_gives_an_image(name: str) -> None:
+    cfg = make_plain(*at_its_scale(name))
     assert cfg.train.sample_every
     size = cfg.data.image_size
     assert meta_output(meta_model(typed(cfg)), typed(cfg), 2).shape == (2, 3, size, size)
@@ -82,9 +84,9 @@ def adm_parameters(channels: int, multipliers: list[int], layers: int, image_siz
     [(64, 192, [1, 2, 3, 4], 3, 296), (128, 256, [1, 1, 2, 3, 4], 2, 422), (256, 256, [1, 1, 2, 2, 4, 4], 2, 554)],
 )
 def test_the_unets_of_imagenet_have_adm_s_parameters(
-    make_plain_diffusion: MakeConfig, size: int, channels: int, multipliers: list[int], layers: int, published: int
+    size: int, channels: int, multipliers: list[int], layers: int, published: int
 ) -> None:
-    cfg = make_plain_diffusion("scale=paper", f"experiment=diffusion/imagenet{size}")
+    cfg = make_plain("scale=paper", f"experiment=diffusion/imagenet{size}")
     ours = parameters(meta_model(typed(cfg)))
     assert round(ours / 1e6) == published
     cfg.model.out_channels = 6
@@ -104,16 +106,14 @@ def test_the_unets_of_imagenet_have_adm_s_parameters(
         ("smoke", 0.049),
     ],
 )
-def test_the_other_networks_have_the_sizes_that_their_configs_say(
-    make_plain_diffusion: MakeConfig, name: str, millions: float
-) -> None:
-    cfg = make_plain_diffusion(*at_its_scale(name))
+def test_the_other_networks_have_the_sizes_that_their_configs_say(name: str, millions: float) -> None:
+    cfg = make_plain(*at_its_scale(name))
     assert parameters(meta_model(typed(cfg))) / 1e6 == pytest.approx(millions, abs=0.06)
 
 
 @pytest.mark.parametrize("name", PAPER)
-def test_a_paper_cell_stands_beside_its_published_number(make_plain_diffusion: MakeConfig, name: str) -> None:
-    cfg = make_plain_diffusion("scale=paper", f"experiment=diffusion/{name}")
+def test_a_paper_cell_stands_beside_its_published_number(name: str) -> None:
+    cfg = make_plain("scale=paper", f"experiment=diffusion/{name}")
     cell = paper_cell(ROOT / "results/paper.yaml", cfg.study.paper, cfg.study.primary_metric)
     assert cell is not None
     assert cfg.study.margin == pytest.approx(0.05 * cell.values["adamw"], rel=0.03)
@@ -123,7 +123,7 @@ def test_a_paper_cell_stands_beside_its_published_number(make_plain_diffusion: M
     published: Any = OmegaConf.load(ROOT / "results/paper.yaml")
     settings = published.cells.diffusion[name].settings
     for optimizer in ("lion", "adamw"):
-        ours = make_plain_diffusion("scale=paper", f"experiment=diffusion/{name}", f"optimizer={optimizer}").optimizer
+        ours = make_plain("scale=paper", f"experiment=diffusion/{name}", f"optimizer={optimizer}").optimizer
         assert ours.lr == settings[optimizer].lr
         assert ours.weight_decay == (settings[optimizer].weight_decay or 0)
         assert list(ours.betas) == list(settings[optimizer].betas)

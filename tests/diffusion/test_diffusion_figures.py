@@ -13,7 +13,7 @@ from experiments.harness.entry import execute, locate
 from experiments.harness.errors import RunError
 from experiments.harness.record import read_metrics
 from experiments.report.samples import main, sample_distances, sample_sheets, sampled_steps
-from tests.conftest import MakeConfig
+from tests.conftest import MakeConfig, executed
 
 
 def test_rows_of_a_sheet_are_written_one_by_one_and_again(tmp_path: Path) -> None:
@@ -54,8 +54,7 @@ def test_runs_stand_side_by_side_and_the_strip_ends_with_the_samples(
     runs = []
     for optimizer in ("lion", "adamw"):
         cfg = make_diffusion(f"optimizer={optimizer}")
-        execute(cfg)
-        runs.append(locate(cfg).directory)
+        runs.append(executed(cfg))
     rows = read_metrics(runs[0])
     assert sampled_steps(rows) == [3, 6]
     figure = sample_sheets({run.name: run / "samples.png" for run in runs}, [3, 6])

@@ -11,7 +11,7 @@ from experiments.diffusion.feature_nets import FeatureNet
 from experiments.diffusion.sampler import start_noise
 from experiments.harness.entry import execute, locate
 from experiments.harness.errors import ConfigError, DataError
-from tests.conftest import MakeConfig, built, measured, rows, sums_of
+from tests.conftest import MakeConfig, built, executed, last_values, measured, rows, sums_of, values_of
 
 DISTANCES = ("fd_efficientnet_lite0", "kid_efficientnet_lite0")
 
@@ -21,7 +21,7 @@ def test_a_run_ends_with_every_metric(make_diffusion: MakeConfig, optimizer: str
     cfg = make_diffusion(f"optimizer={optimizer}")
     value = execute(cfg)
     directory = locate(cfg).directory
-    last = {key: value for row in rows(directory) for key, value in row.items()}
+    last = last_values(directory)
     assert value == last["val/loss"]
     assert math.isfinite(last["test/loss"])
     assert last["samples/num_samples"] == cfg.sampling.num_samples
@@ -38,23 +38,20 @@ def test_a_run_ends_with_every_metric(make_diffusion: MakeConfig, optimizer: str
 def test_text_to_image_and_super_resolution_end_with_every_metric(make_text_to_image: MakeConfig) -> None:
     for experiment in ("smoke_text", "smoke_sr"):
         cfg = make_text_to_image(f"experiment=diffusion/{experiment}")
-        execute(cfg)
-        last = {key: value for row in rows(locate(cfg).directory) for key, value in row.items()}
+        last = last_values(executed(cfg))
         assert all(math.isfinite(last[f"samples/{distance}"]) for distance in DISTANCES)
         assert math.isfinite(last["test/loss"])
 
 
 def test_tuning_trials_generate_nothing(make_diffusion: MakeConfig) -> None:
     cfg = make_diffusion("test=false")
-    execute(cfg)
-    assert not any(key.startswith("samples/") for row in rows(locate(cfg).directory) for key in row)
+    assert not any(key.startswith("samples/") for row in rows(executed(cfg)) for key in row)
     assert not (locate(cfg).directory / "samples.png").exists()
 
 
 def test_training_finds_some_of_the_noise(make_diffusion: MakeConfig) -> None:
     cfg = make_diffusion("optimizer=adamw", "test=false", "train.steps=60", "train.evaluate_every=30")
-    execute(cfg)
-    losses = [row["val/loss"] for row in rows(locate(cfg).directory) if "val/loss" in row]
+    losses = values_of(executed(cfg), "val/loss")
     assert losses[1] < losses[0] < 1
     assert losses[1] < 0.25
 
@@ -63,8 +60,7 @@ def test_all_optimizers_see_the_same_noise(make_diffusion: MakeConfig) -> None:
     first = []
     for optimizer in ("lion", "adamw"):
         cfg = make_diffusion(f"optimizer={optimizer}", "test=false", "train.log_every=1")
-        execute(cfg)
-        first.append(next(row for row in rows(locate(cfg).directory) if "train/loss" in row))
+        first.append(next(row for row in rows(executed(cfg)) if "train/loss" in row))
     # the first loss and gradient come before the update
     assert first[0]["train/loss"] == first[1]["train/loss"]
     assert first[0]["train/grad_norm"] == first[1]["train/grad_norm"]
@@ -109,8 +105,7 @@ def test_real_images_in_the_place_of_generated_ones_get_the_floor(
 
 def test_the_train_split_is_evaluated_for_flatness(make_diffusion: MakeConfig) -> None:
     cfg = make_diffusion("flatness.draws=1", "flatness.std=0.1", "flatness.samples=20")
-    execute(cfg)
-    assert "flatness/perturbed_loss" in rows(locate(cfg).directory)[-1]
+    assert "flatness/perturbed_loss" in rows(executed(cfg))[-1]
 
 
 def test_reference_features_are_computed_once(make_diffusion: MakeConfig, monkeypatch: pytest.MonkeyPatch) -> None:

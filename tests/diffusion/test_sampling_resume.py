@@ -15,7 +15,7 @@ from torch import nn
 
 from experiments.diffusion.sample_metrics import GeneratedImages, SampleCache
 from experiments.harness.entry import execute, locate
-from tests.conftest import MakeConfig, rows
+from tests.conftest import MakeConfig, executed, rows
 
 BATCHES = ["sampling.num_samples=32", "sampling.batch_size=4"]
 
@@ -50,8 +50,7 @@ def test_only_the_batch_that_was_due_is_generated_again(
     with suppress(Killed):
         execute(cfg)
     assert len(numbers) == killed_at
-    execute(cfg)
-    ours, theirs = locate(cfg).directory, locate(whole).directory
+    ours, theirs = executed(cfg), locate(whole).directory
     assert rows(ours) == rows(theirs)
     assert (ours / "samples.png").read_bytes() == (theirs / "samples.png").read_bytes()
     assert numbers.count((killed_at - 1) % 8) == 3
@@ -76,8 +75,7 @@ def test_a_run_killed_with_signal_9_while_it_generates_ends_in_the_same_bits(
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert list(cache.glob("diffusion-samples-*/batch-000002.npz")), "killed after the evaluation instead of within"
-    execute(cfg)
-    ours, theirs = locate(cfg).directory, locate(undisturbed).directory
+    ours, theirs = executed(cfg), locate(undisturbed).directory
     assert rows(ours) == rows(theirs)
     assert (ours / "samples.png").read_bytes() == (theirs / "samples.png").read_bytes()
 

@@ -9,13 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 
-from experiments.finetuning import config as config  # registers the schema
 from experiments.finetuning.glue import TASKS
-from experiments.harness.provenance import ROOT
-from tests.conftest import MakeConfig
+from tests.conftest import MakeConfig, configs
 
 WORDS = {"fresh": ["great", "moving", "funny", "superb"], "rotten": ["dull", "awful", "clumsy", "boring"]}
 ROWS = {"train": 60, "validation": 20, "validation_matched": 20, "validation_mismatched": 20}
@@ -97,33 +93,17 @@ def glue_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def make_plain() -> Iterator[MakeConfig]:
-    """``make_plain("seed=1", ...)``: the unchanged composed config."""
-    yield from _composer([])
-
-
-@pytest.fixture
-def make_classification(sentences: list[str], tmp_path: Path) -> Iterator[MakeConfig]:
+def make_classification(sentences: list[str], tmp_path: Path) -> MakeConfig:
     """A smoke run of the classifier on the generated sentences that writes below ``tmp_path``."""
-    yield from _composer([*_smoke(tmp_path), *sentences])
+    return configs("finetuning", [*_smoke(tmp_path), *sentences])
 
 
 @pytest.fixture
-def make_glue(glue_folder: Path, tmp_path: Path) -> Iterator[MakeConfig]:
+def make_glue(glue_folder: Path, tmp_path: Path) -> MakeConfig:
     """A smoke run of the tiny T5 on the generated GLUE that writes below ``tmp_path``."""
     place = f"data.places=[{{kind: local, path: '{glue_folder}'}}]"
-    yield from _composer([*_smoke(tmp_path), "experiment=finetuning/glue_smoke", place, "run.device=cpu"])
+    return configs("finetuning", [*_smoke(tmp_path), "experiment=finetuning/glue_smoke", place, "run.device=cpu"])
 
 
 def _smoke(tmp_path: Path) -> list[str]:
     return ["scale=smoke", f"run.runs_dir={tmp_path}/runs", f"run.results_dir={tmp_path}/results"]
-
-
-def _composer(overrides: list[str]) -> Iterator[MakeConfig]:
-    GlobalHydra.instance().clear()
-
-    def make(*more: str) -> Any:
-        return compose("finetuning", overrides=[*overrides, *more])
-
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        yield make

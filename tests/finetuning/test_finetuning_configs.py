@@ -18,7 +18,9 @@ from experiments.harness.prepared_data import prepare
 from experiments.harness.provenance import ROOT
 from experiments.pretrained.locked import build_locked
 from experiments.study.paper import paper_cell
-from tests.conftest import MakeConfig
+from tests.conftest import MakeConfig, configs
+
+make_plain = configs("finetuning")
 
 EXPERIMENTS = sorted(path.stem for path in (ROOT / "conf/experiment/finetuning").glob("*.yaml"))
 CLASSIFIERS = ["gpu", "mini", "smoke"]
@@ -30,7 +32,7 @@ def composed(make: MakeConfig, name: str, *more: str) -> Any:
 
 
 @pytest.mark.parametrize("name", CLASSIFIERS)
-def test_every_classifier_classifies(make_plain: MakeConfig, name: str) -> None:
+def test_every_classifier_classifies(name: str) -> None:
     cfg = composed(make_plain, name)
     assert callable(get_method(cfg.model.tokenizer))
     tokens = torch.ones(2, cfg.model.context_length, dtype=torch.int64)
@@ -49,7 +51,7 @@ def test_every_classifier_classifies(make_plain: MakeConfig, name: str) -> None:
         ("glue_t5_base", ["model=ft_gpt2"], 124.44),
     ],
 )
-def test_the_papers_models_have_their_sizes(make_plain: MakeConfig, name: str, more: list[str], million: float) -> None:
+def test_the_papers_models_have_their_sizes(name: str, more: list[str], million: float) -> None:
     cfg = composed(make_plain, name, *more)
     cfg.model.trained.weights = None
     with torch.device("meta"):
@@ -58,7 +60,7 @@ def test_the_papers_models_have_their_sizes(make_plain: MakeConfig, name: str, m
 
 
 @pytest.mark.parametrize("name", PAPER)
-def test_t5s_parameters_are_those_counted_by_hand(make_plain: MakeConfig, name: str) -> None:
+def test_t5s_parameters_are_those_counted_by_hand(name: str) -> None:
     cfg = composed(make_plain, name)
     cfg.model.trained.weights = None
     with torch.device("meta"):
@@ -75,7 +77,7 @@ def test_t5s_parameters_are_those_counted_by_hand(make_plain: MakeConfig, name: 
 
 
 @pytest.mark.parametrize("name", PAPER)
-def test_a_paper_cell_reports_every_score_under_the_papers_name(make_plain: MakeConfig, name: str) -> None:
+def test_a_paper_cell_reports_every_score_under_the_papers_name(name: str) -> None:
     cfg = composed(make_plain, name)
     metrics = [cfg.study.primary_metric, *cfg.study.secondary_metrics]
     published = {metric for metric in metrics if paper_cell(ROOT / "results/paper.yaml", cfg.study.paper, metric)}
@@ -97,7 +99,7 @@ def test_a_paper_cell_reports_every_score_under_the_papers_name(make_plain: Make
 
 
 @pytest.mark.parametrize(("name", "more"), [*((name, []) for name in PAPER), ("glue_t5_base", ["model=ft_gpt2"])])
-def test_models_and_tokenizers_are_pinned(make_plain: MakeConfig, name: str, more: list[str]) -> None:
+def test_models_and_tokenizers_are_pinned(name: str, more: list[str]) -> None:
     model = resolved(composed(make_plain, name, *more))["model"]
     pinned = [part for part in (model["trained"].get("weights"), model["tokenizer"]) if part]
     for part in pinned:
@@ -117,9 +119,7 @@ def test_pinned_download_is_the_declared_data_set(name: str, texts: int, tmp_pat
 
 
 @pytest.mark.parametrize(("name", "model"), [(name, None) for name in EXPERIMENTS] + [("glue_t5_base", "ft_gpt2")])
-def test_what_every_model_gives_can_be_told_without_memory(
-    make_plain: MakeConfig, name: str, model: str | None
-) -> None:
+def test_what_every_model_gives_can_be_told_without_memory(name: str, model: str | None) -> None:
     cfg = composed(make_plain, name, *([f"model={model}"] if model else []))
     loss = meta_loss(meta_model(typed(cfg)), typed(cfg), 2)
     assert loss.device.type == "meta"

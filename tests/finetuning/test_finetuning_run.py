@@ -19,7 +19,7 @@ from experiments.harness.config import typed
 from experiments.harness.entry import execute, locate
 from experiments.harness.errors import ConfigError
 from experiments.pretrained.locked import LockedPart, build_locked
-from tests.conftest import MakeConfig, built, rows, sums_of
+from tests.conftest import MakeConfig, built, configs, executed, last_values, rows, sums_of
 
 KINDS = pytest.mark.parametrize("model", ["ft_t5_tiny", "ft_gpt2_tiny"])
 # A locked embedding and a trained layer above it; padding is 0 in and out.
@@ -44,10 +44,6 @@ class Mean(torch.nn.Module):
         return features
 
 
-def last_values(directory: Path) -> dict[str, Any]:
-    return {key: value for row in rows(directory) for key, value in row.items()}
-
-
 @pytest.mark.parametrize("optimizer", ["lion", "adamw"])
 @pytest.mark.parametrize("locked", [[], LOCKED])
 def test_a_classifiers_run_ends_with_every_metric(
@@ -65,8 +61,7 @@ def test_a_classifier_learns_which_words_decide(make_classification: MakeConfig)
     cfg = make_classification(
         "optimizer=adamw", "train.steps=80", "train.evaluate_every=80", "optimizer.lr=0.003", "data.num_classes=2"
     )
-    execute(cfg)
-    assert last_values(locate(cfg).directory)["test/accuracy"] > 90
+    assert last_values(executed(cfg))["test/accuracy"] > 90
 
 
 def test_locked_outputs_are_computed_once_and_are_those_of_the_locked_part(
@@ -142,8 +137,7 @@ def test_a_model_learns_to_answer(make_glue: MakeConfig, model: str) -> None:
         "train.log_every=100",
         "run.checkpoint_every=100",
     )
-    execute(cfg)
-    last = last_values(locate(cfg).directory)
+    last = last_values(executed(cfg))
     assert last["test/invalid_answers"] < 10
     assert last["test/rte"] > 80
 
@@ -236,15 +230,16 @@ def test_a_resumed_run_has_the_bits_of_one_that_was_not_stopped(
                 patch.setattr(checkpoint.TrainingState, "save", dying)
                 with pytest.raises(Killed):
                     execute(cfg)
-        execute(cfg)
-        directory = locate(cfg).directory
+        directory = executed(cfg)
         saved = torch.load(max(directory.glob("step-*.pt")), weights_only=True)
         ends.append((rows(directory), saved["model"]))
     assert ends[0][0] == ends[1][0]
     assert all(torch.equal(value, ends[1][1][name]) for name, value in ends[0][1].items())
 
 
-def test_dropout_is_on_while_training(make_glue: MakeConfig, make_plain: MakeConfig) -> None:
+def test_dropout_is_on_while_training(
+    make_glue: MakeConfig,
+) -> None:
     for model in ("ft_t5_tiny", "ft_gpt2_tiny"):
         cfg = make_glue(f"model={model}")
         task = built(cfg)
@@ -255,4 +250,4 @@ def test_dropout_is_on_while_training(make_glue: MakeConfig, make_plain: MakeCon
             torch.manual_seed(seed)
             losses.append(task.loss(network, batch).item())
         assert losses[0] == losses[2] != losses[1]
-    assert set(TASKS) == set(make_plain("experiment=finetuning/glue_smoke", "scale=smoke").data.tasks)
+    assert set(TASKS) == set(configs("finetuning")("experiment=finetuning/glue_smoke", "scale=smoke").data.tasks)

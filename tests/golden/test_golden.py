@@ -12,12 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 
-from experiments.harness.entry import execute, locate
-from experiments.harness.provenance import ROOT
-from tests.conftest import rows
+from experiments.harness.config import composed
+from tests.conftest import executed, rows
 from tests.diffusion.conftest import PLACE
 
 FOLDER = Path(__file__).parent
@@ -59,10 +56,6 @@ def smoke_run(task: str, optimizer: str, data: list[str], folder: Path) -> list[
     if task == "diffusion":
         labelled = PLACE.format(folder, "decode_labelled")
         overrides += [f"data.images.places={labelled}", "data.images.val_size=40"]
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        cfg = compose(task, overrides=overrides)
-    execute(cfg)
-    directory = locate(cfg).directory
+    directory = executed(composed(task, overrides))
     environment = json.loads((directory / "environment.json").read_text())
     return [{"packages": environment["packages"], "arithmetic": environment["arithmetic"]}, *rows(directory)]

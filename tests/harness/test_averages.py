@@ -24,7 +24,7 @@ from experiments.harness.config import typed
 from experiments.harness.entry import execute, locate
 from experiments.harness.seeds import derive_seed
 from experiments.image_classification.task import build
-from tests.conftest import MakeConfig, rows
+from tests.conftest import MakeConfig, executed, rows
 
 PLAIN = ["data.crop_padding=0", "train.steps=60", "train.evaluate_every=60", "flatness.draws=0"]
 
@@ -228,8 +228,7 @@ def test_neither_checkpoints_nor_a_crash_change_a_run_with_modes(
     make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     seldom = free(make_config, name, f"run.runs_dir={tmp_path}/seldom", "run.checkpoint_every=100")
-    execute(seldom)
-    expected = rows(locate(seldom).directory)
+    expected = rows(executed(seldom))
 
     cfg = free(make_config, name)
     original, calls = record.RunRecord.append, iter(range(100))
@@ -243,8 +242,7 @@ def test_neither_checkpoints_nor_a_crash_change_a_run_with_modes(
         patch.setattr(record.RunRecord, "append", crashing)
         with pytest.raises(KeyboardInterrupt):
             execute(cfg)
-    execute(cfg)
-    assert rows(locate(cfg).directory) == expected
+    assert rows(executed(cfg)) == expected
 
 
 def test_batch_norm_of_an_optimizer_with_modes_has_the_statistics_of_its_average(make_config: MakeConfig) -> None:

@@ -9,9 +9,9 @@ import torch
 
 from experiments.harness.checkpoint import load_checkpoint, save_checkpoint
 from experiments.harness.checkpoint_files import digest_of
-from experiments.harness.entry import execute, locate
+from experiments.harness.entry import execute
 from experiments.harness.errors import ConfigError, RunError
-from tests.conftest import MakeConfig, rows
+from tests.conftest import MakeConfig, executed, rows
 
 
 def state(step: int) -> dict:
@@ -73,8 +73,7 @@ def test_a_checkpoint_of_other_sources_is_not_used(tmp_path: Path, capsys: pytes
 
 def test_what_was_passed_over_does_not_push_out_what_is_new(make_config: MakeConfig) -> None:
     cfg = make_config("run.checkpoint_every=2", "run.keep_checkpoints=1")
-    execute(cfg)
-    directory = locate(cfg).directory
+    directory = executed(cfg)
     before = rows(directory)
     (newest,) = directory.glob("step-*.pt")
     newest.rename(directory / "step-99999999-0123456789abcdef.pt")
@@ -92,8 +91,7 @@ def test_a_state_that_a_checkpoint_cannot_hold_is_one_sentence(tmp_path: Path) -
 
 def test_a_run_whose_checkpoints_are_all_corrupt_starts_anew_and_ends_the_same(make_config: MakeConfig) -> None:
     cfg = make_config()
-    execute(cfg)
-    directory = locate(cfg).directory
+    directory = executed(cfg)
     before = rows(directory)
     for path in directory.glob("step-*.pt"):
         path.write_bytes(b"")

@@ -4,13 +4,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 from hydra.errors import ConfigCompositionException
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from experiments.harness import entry
-from experiments.harness.config import resolved, run_id
+from experiments.harness.config import composed, resolved, run_id
 from experiments.harness.entry import execute, locate
 from experiments.harness.errors import ConfigError, RunError
 from experiments.harness.provenance import ROOT
@@ -147,8 +146,7 @@ def test_help_explains_the_keys_that_matter() -> None:
     assert result.returncode == 0, result.stderr
     named = set(re.findall(r"^  .*?((?:train|optimizer|schedule|study|run)\.[a-z_]+)=", result.stdout, re.MULTILINE))
     assert {"train.steps", "optimizer.lr", "study.numbers", "run.runs_dir"} <= named
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        cfg = compose("image_classification")
+    cfg = composed("image_classification", [])
     for key in named:
         assert OmegaConf.select(cfg, key, default="absent") != "absent", key
 
@@ -172,19 +170,13 @@ def test_help_explains_the_keys_that_matter() -> None:
         ("study.margin=nan", r"study\.margin must be at least 0, or null"),
         ("+study.nuisance.seed=3", r"study\.nuisance\.seed needs choices, or low and high"),
         ("+study.nuisance.seed={low:0,high:1,log:true}", r"study\.nuisance\.seed is log-uniform"),
-        ("train.clip_norm=-1", r"train\.clip_norm must be above 0, or null"),
         ("train.clip_norm=nan", r"train\.clip_norm must be above 0, or null"),
-        ("train.ema_decay=2", r"train\.ema_decay must be from 0 to below 1"),
-        ("train.sample_every=0", r"train\.sample_every must be at least 1"),
         ("train.threads=0", r"train\.threads must be at least 1"),
-        ("schedule.warmup_steps=-1", r"schedule\.warmup_steps must be at least 0"),
-        ("schedule.end_factor=-0.1", r"schedule\.end_factor must be at least 0"),
         ("optimizer.lr=-0.1", r"optimizer\.lr must be at least 0"),
         ("optimizer.lr=nan", r"optimizer\.lr must be at least 0"),
         ("optimizer.lr=abc", r"optimizer\.lr must be at least 0, but it is 'abc'"),
         ("optimizer.weight_decay=[1]", r"optimizer\.weight_decay must be at least 0, but it is \[1\]"),
         ("optimizer.lr=null", r"optimizer lacks lr"),
-        ("run.checkpoint_every=0", r"run\.checkpoint_every must be at least 1"),
         ("run.keep_checkpoints=-1", r"run\.keep_checkpoints must be at least 1"),
         ("run.num_workers=-1", r"run\.num_workers must be at least 0"),
         ("run.gpus=-1", r"run\.gpus must be at least 0"),

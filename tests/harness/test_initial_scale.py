@@ -4,10 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from experiments.harness.entry import execute, locate
 from experiments.harness.errors import ConfigError
 from experiments.harness.initial_scale import mark_pretrained, scale_initial_weights
-from tests.conftest import MakeConfig, rows
+from tests.conftest import MakeConfig, executed, rows
 from tests.harness.test_optimizer import Tied
 
 
@@ -56,6 +55,5 @@ def test_a_run_starts_from_the_scaled_weights(make_config: MakeConfig) -> None:
     first_losses = []
     for scale in (1, 4):
         cfg = make_config(f"train.init_scale={scale}", "train.log_every=1")
-        execute(cfg)
-        first_losses.append(rows(locate(cfg).directory)[0]["train/loss"])
+        first_losses.append(rows(executed(cfg))[0]["train/loss"])
     assert first_losses[0] != first_losses[1]

@@ -15,11 +15,10 @@ from experiments.harness.config import resolved
 from experiments.harness.entry import check_whole, execute, locate
 from experiments.harness.errors import ConfigError
 from experiments.harness.optimizer import build_optimizer, state_bytes
-from experiments.harness.record import read_status
 from lion import Lion, measure_step
-from tests.conftest import MakeConfig, rows
+from tests.conftest import MakeConfig, executed, rows, status_of
 from tests.harness.test_divergence import DENSE, poison
-from tests.harness.test_more_optimizers import unless_missing
+from tests.harness.test_more_optimizers import train, unless_missing
 
 ON_CPU = {"lion_8bit": "lion", "adamw_8bit": "adamw", "adamw_ao_8bit": "adamw", "adamw_ao_4bit": "adamw"}
 PAGED = {"lion_paged_8bit": "lion", "adamw_paged_8bit": "adamw"}
@@ -43,14 +42,6 @@ class Model(nn.Module):
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         outputs: torch.Tensor = self.second(self.first(inputs))
         return outputs
-
-
-def take_steps(net: nn.Module, optimizer: torch.optim.Optimizer, seeds: range) -> None:
-    for seed in seeds:
-        inputs = torch.randn(16, 64, generator=torch.Generator().manual_seed(seed))
-        optimizer.zero_grad()
-        net(inputs).square().mean().backward()
-        optimizer.step()
 
 
 @pytest.mark.parametrize(("name", "precise"), [*ON_CPU.items(), *PAGED.items()])
@@ -77,7 +68,7 @@ def test_state_bytes_are_those_of_the_quantized_state(make_config: MakeConfig, n
     net = Model()
     config = make_config(f"optimizer={name}").optimizer
     optimizer, resumed = build_optimizer(net, config), build_optimizer(net, config)
-    take_steps(net, optimizer, range(2))
+    train(net, optimizer, range(2))
     assert state_bytes(optimizer) == BYTES[name]
     low_bit.load_saved_state(resumed, low_bit.saved_state(optimizer))
     assert state_bytes(resumed) == BYTES[name]
@@ -92,7 +83,7 @@ def test_the_rule_is_that_of_the_precise_optimizer(make_config: MakeConfig, name
     settings = {key: config[key] for key in ("lr", "weight_decay", "betas", "eps") if key in config}
     optimizers = build_optimizer(ours, config), precise([theirs.first.weight, theirs.second.weight], **settings)
     for net, optimizer in zip((ours, theirs), optimizers, strict=True):
-        take_steps(net, optimizer, range(1))
+        train(net, optimizer, range(1))
     # torchao takes 1 - 0.999 in float32, of which the root in the update has a relative error of up to 2**-25 / 0.001.
     tolerance = config.lr * 3e-5 if "ao" in name else 1e-8
     torch.testing.assert_close(ours.first.weight, theirs.first.weight, rtol=1e-6, atol=tolerance)
@@ -114,10 +105,8 @@ class Killed(BaseException):
 
 
 def end_of(cfg: Any) -> tuple[list[dict[str, Any]], Path]:
-    execute(cfg)
-    directory = locate(cfg).directory
-    status = read_status(directory)
-    assert status is not None
+    directory = executed(cfg)
+    status = status_of(directory)
     assert status["status"] == "complete", status
     return rows(directory), max(directory.glob("step-*.pt"))
 
@@ -185,7 +174,7 @@ def test_a_resumed_state_lies_in_pages_again(monkeypatch: pytest.MonkeyPatch, tm
     monkeypatch.setattr(kind, "prefetch_state", lambda self, param: None)
     net = Model()
     optimizer, resumed = kind(net.parameters()), kind(net.parameters())
-    take_steps(net, optimizer, range(2))
+    train(net, optimizer, range(2))
     torch.save(low_bit.saved_state(optimizer), tmp_path / "state.pt")
     low_bit.load_saved_state(resumed, torch.load(tmp_path / "state.pt", weights_only=True))
     for parameter, state in resumed.state.items():
@@ -199,9 +188,7 @@ def test_a_resumed_state_lies_in_pages_again(monkeypatch: pytest.MonkeyPatch, tm
 def test_a_nan_is_found_at_its_step(make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     cfg = make_config(*DENSE, "model.widths=[8,64,64]", f"optimizer={name}")
     poison(monkeypatch, step=5, value=math.nan)
-    execute(cfg)
-    status = read_status(locate(cfg).directory)
-    assert status is not None
+    status = status_of(executed(cfg))
     assert (status["status"], status["step"]) == ("diverged", 5)
 
 
@@ -215,7 +202,7 @@ def test_a_nan_in_quantized_state_shows_in_the_scales_of_torchao_alone(
     pytest.importorskip("torchao" if "ao" in name else "bitsandbytes")
     net = Model()
     optimizer = build_optimizer(net, make_config(f"optimizer={name}").optimizer)
-    take_steps(net, optimizer, range(2))
+    train(net, optimizer, range(2))
     assert measure_step(optimizer)["nonfinite_state"] == 0
     assert net.first.weight.grad is not None
     net.first.weight.grad[3, 5] = math.nan

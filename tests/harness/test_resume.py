@@ -15,9 +15,8 @@ from omegaconf import DictConfig
 from experiments.harness import checkpoint, checkpoint_files, record
 from experiments.harness.entry import execute, locate
 from experiments.harness.interrupt import EXIT_CODE
-from experiments.harness.record import read_status
 from tests import forked
-from tests.conftest import AVERAGED, MakeConfig, rows
+from tests.conftest import AVERAGED, MakeConfig, executed, rows, status_of
 
 LONGER = ["train.steps=24", "train.log_every=1", "run.checkpoint_every=5", "train.evaluate_every=8", AVERAGED]
 WAIT_S = 300.0
@@ -31,8 +30,7 @@ class Killed(BaseException):
 
 
 def end_of(cfg: DictConfig) -> End:
-    execute(cfg)
-    directory = locate(cfg).directory
+    directory = executed(cfg)
     return rows(directory), torch.load(max(directory.glob("step-*.pt")), weights_only=True)
 
 
@@ -128,8 +126,7 @@ def test_kill_9_and_sigterm_change_no_bit(make_config: MakeConfig, uninterrupted
         process.send_signal(kill)
         _, errors = process.communicate(timeout=WAIT_S)
         assert process.returncode == code, errors
-        status = read_status(directory)
-        assert status is not None
+        status = status_of(directory)
         assert status["status"] == "running"
     assert b"the same command continues it" in errors
     assert_same_end(end_of(cfg), uninterrupted)
@@ -143,8 +140,7 @@ def test_a_run_that_failed_continues_once_its_fault_is_gone(
         patch.setattr(checkpoint.TrainingState, "evaluated_model", lambda self: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             execute(cfg)
-    status = read_status(locate(cfg).directory)
-    assert status is not None
+    status = status_of(locate(cfg).directory)
     assert (status["status"], status["reason"]) == ("failed", "ZeroDivisionError: division by zero")
     assert_same_end(end_of(cfg), uninterrupted)
 

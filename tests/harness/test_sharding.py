@@ -27,9 +27,8 @@ from experiments.harness.damage import find_damage
 from experiments.harness.entry import execute, locate
 from experiments.harness.errors import ConfigError, RunError
 from experiments.harness.process import make_accelerator
-from experiments.harness.record import read_status
 from experiments.harness.sharding import prepare
-from tests.conftest import MakeConfig, rows
+from tests.conftest import MakeConfig, executed, rows, status_of
 from tests.harness.several import in_processes
 
 
@@ -72,8 +71,7 @@ OPTIMIZERS = {
 
 
 def run_alone(cfg: DictConfig) -> list[dict[str, Any]]:
-    execute(cfg)
-    return rows(locate(cfg).directory)
+    return rows(executed(cfg))
 
 
 def assert_same_numbers(ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> None:
@@ -176,8 +174,7 @@ def test_a_finished_sharded_run_reads_like_any_other_and_damage_to_it_is_found(
     torch.testing.assert_close(ours["optimizer"]["state"], theirs["optimizer"]["state"])
 
     directory = locate(cfg).directory
-    status = read_status(directory)
-    assert status is not None
+    status = status_of(directory)
     assert find_damage(directory, status) is None
     newest = checkpoints(directory)[-1]
     (shard,) = newest.glob("shard-00002-*")

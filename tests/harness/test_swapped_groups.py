@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hydra.core.global_hydra import GlobalHydra
 
 from experiments.finetuning.data import GlueRows, GlueSet
 from experiments.finetuning.task import build
@@ -48,7 +47,6 @@ def built(task: str, cfg: Any) -> Any:
 @pytest.mark.parametrize("experiment", ["smoke", "mini"])
 @pytest.mark.parametrize(("task", "model"), models())
 def test_a_model_goes_with_the_small_experiments_of_its_task(task: str, model: str, experiment: str) -> None:
-    GlobalHydra.instance().clear()
     cfg = composed(task, [f"experiment={task}/{experiment}", f"scale={experiment}", f"model={model}"])
     resolved(cfg)
     if said := REFUSED.get(model):
@@ -68,14 +66,12 @@ def test_a_model_goes_with_the_small_experiments_of_its_task(task: str, model: s
     ],
 )  # fmt: skip
 def test_a_model_that_halves_the_images_too_often_is_refused(task: str, overrides: list[str]) -> None:
-    GlobalHydra.instance().clear()
     cfg = composed(task, ["scale=smoke", *overrides])
     with pytest.raises(ConfigError, match="The model cannot take the pictures: "):
         built(task, cfg)
 
 
 def test_glue_is_refused_to_a_classifier(tmp_path: Path) -> None:
-    GlobalHydra.instance().clear()
     cfg: Any = composed("finetuning", ["experiment=finetuning/glue_smoke", "scale=smoke", "model=ft_tiny"])
     rows: list[GlueRows] = []
     with pytest.raises(ConfigError, match=r"models that write answers, but this one has no model\.answer_length"):

@@ -16,10 +16,10 @@ import wandb
 
 from experiments.harness import checkpoint, tracking
 from experiments.harness.entry import execute, locate
-from experiments.harness.record import read_metrics, read_status
+from experiments.harness.record import read_metrics
 from experiments.harness.tracking import Tracker, description_of
 from experiments.image_classification import task
-from tests.conftest import MakeConfig
+from tests.conftest import MakeConfig, executed, status_of
 
 OFFLINE = "run.wandb=offline"
 
@@ -54,8 +54,7 @@ def sent_rows(directory: Path) -> list[dict[str, Any]]:
 
 def test_a_complete_run_read_back(make_config: MakeConfig) -> None:
     cfg = make_config(OFFLINE)
-    execute(cfg)
-    directory = locate(cfg).directory
+    directory = executed(cfg)
     (folder,) = pieces(directory)
     (run,) = records(folder, "run")
     config = run["config"]["update"]
@@ -78,23 +77,20 @@ def test_a_complete_run_read_back(make_config: MakeConfig) -> None:
     summary = json.loads(inspect(folder, "--summary"))
     assert (summary["state"], summary["exit_code"]) == ("finished", 0)
     assert summary["summary"]["status"] == "complete"
-    status = read_status(directory)
-    assert status is not None
+    status = status_of(directory)
     assert summary["summary"]["test/top1"] == status["metrics"]["test/top1"]
 
 
 def test_a_tuning_run_has_the_job_type_search(make_config: MakeConfig) -> None:
     cfg = make_config(OFFLINE, "test=false")
-    execute(cfg)
-    (run,) = records(pieces(locate(cfg).directory)[0], "run")
+    (run,) = records(pieces(executed(cfg))[0], "run")
     assert run["job_type"] == "search"
 
 
 def test_a_diverged_run_ends_as_a_result(make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(task, "classification_metrics", lambda sums: {"loss": math.nan, "top1": 0.0})
     cfg = make_config(OFFLINE)
-    execute(cfg)
-    summary = json.loads(inspect(pieces(locate(cfg).directory)[0], "--summary"))
+    summary = json.loads(inspect(pieces(executed(cfg))[0], "--summary"))
     assert (summary["exit_code"], summary["summary"]["status"]) == (0, "diverged")
 
 
@@ -139,9 +135,7 @@ def test_no_fault_of_wandb_stops_a_run(
 
     monkeypatch.setattr(wandb, "init", broken)
     cfg = make_config("run.wandb=online")
-    execute(cfg)
-    status = read_status(locate(cfg).directory)
-    assert status is not None
+    status = status_of(executed(cfg))
     assert status["status"] == "complete"
     assert "W&B could not start (the service is down); the run continues without it." in capsys.readouterr().out
 
@@ -187,9 +181,7 @@ def test_a_service_that_is_lost_before_the_first_row_costs_the_rows_of_the_view_
     monkeypatch.setattr(Tracker, "_start", start)
     monkeypatch.setattr(tracking, "LONGEST_CALL_S", {"start": 60.0, "log a row": 2.0, "finish": 2.0})
     cfg = make_config(OFFLINE)
-    execute(cfg)
-    status = read_status(locate(cfg).directory)
-    assert status is not None
+    status = status_of(executed(cfg))
     assert status["status"] == "complete"
     assert "W&B could not" in capsys.readouterr().out
     assert services() == []
@@ -216,8 +208,7 @@ def test_where_the_server_cannot_be_used_rows_are_kept_offline_whatever_variable
 
     monkeypatch.setattr(wandb, "init", refusing)
     cfg = make_config("run.wandb=online")
-    execute(cfg)
-    directory = locate(cfg).directory
+    directory = executed(cfg)
     assert sent_rows(directory) == read_metrics(directory)
     (run,) = records(pieces(directory)[0], "run")
     assert run["run_id"] == directory.name

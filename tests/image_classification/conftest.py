@@ -1,15 +1,13 @@
 """A small ImageNet on disk, with the additional files that its config needs."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import datasets  # type: ignore[import-untyped]
 import pytest
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 
-from experiments.harness.provenance import ROOT
+from experiments.harness.config import composed
 from tests.image_classification.small_imagenet import CLASSES, place, write_imagenet, write_real, write_v2
 
 V2_KEYS: dict[str, Any] = {
@@ -42,21 +40,16 @@ def imagenet(tmp_path: Path) -> dict[str, Any]:
     }
 
 
-@pytest.fixture
-def compose_cell() -> Iterator[Callable[..., Any]]:
-    """``compose_cell("vit_b16", "seed=1", ...)``: the config of an experiment at the scale ``paper``."""
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        yield lambda cell, *more: compose(
-            "image_classification", [f"experiment=image_classification/{cell}", "scale=paper", *more]
-        )
+def compose_cell(cell: str, *more: str) -> Any:
+    """The config of an experiment at the scale ``paper``."""
+    return composed("image_classification", [f"experiment=image_classification/{cell}", "scale=paper", *more])
 
 
 @pytest.fixture
-def compose_small(compose_cell: Callable[..., Any], imagenet: dict[str, Any], tmp_path: Path) -> Callable[..., Any]:
+def compose_small(imagenet: dict[str, Any], tmp_path: Path) -> Callable[..., Any]:
     """``compose_small("vit_b16", ...)``: a cell of the paper on the small ImageNet, its ViT tiny, three steps."""
 
-    def composed(cell: str, *more: str) -> Any:
+    def small(cell: str, *more: str) -> Any:
         cfg = compose_cell(
             cell, "run.device=cpu", "run.num_workers=0", "run.wandb=disabled", "run.checkpoint_every=2",
             "train.threads=1", "train.precision=fp32", "train.steps=3", "schedule.warmup_steps=1", "train.batch_size=8",
@@ -68,4 +61,4 @@ def compose_small(compose_cell: Callable[..., Any], imagenet: dict[str, Any], tm
             cfg.model = {**cfg.model, "embed_dim": 24, "depth": 2, "num_heads": 2}
         return cfg
 
-    return composed
+    return small

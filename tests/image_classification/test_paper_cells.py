@@ -1,6 +1,5 @@
 """The paper's cells: each file compared with the published numbers and with the paper's set-up and settings."""
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import pytest
@@ -13,10 +12,10 @@ from torch import nn
 from experiments.harness.config import check, resolved
 from experiments.harness.optimizer import decay_groups
 from experiments.harness.provenance import ROOT
+from tests.image_classification.conftest import compose_cell
 
 PAPER: dict[str, Any] = yaml.safe_load((ROOT / "results/paper.yaml").read_text())["cells"]["image_classification"]
 IMAGENET_IMAGES, IMAGENET_21K_IMAGES = 1281167, 14197122
-ComposeCell = Callable[..., Any]
 
 
 class Cell(NamedTuple):
@@ -65,7 +64,7 @@ def test_every_cell_of_table_2_has_its_file() -> None:
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_every_cell_is_the_papers_protocol(compose_cell: ComposeCell, name: str) -> None:
+def test_every_cell_is_the_papers_protocol(name: str) -> None:
     cfg = compose_cell(name)
     check(cfg)
     assert resolved(cfg)["experiment"] == f"image_classification/{name}"
@@ -80,9 +79,7 @@ def test_every_cell_is_the_papers_protocol(compose_cell: ComposeCell, name: str)
 
 
 @pytest.mark.parametrize(("name", "cell"), [*SCRATCH.items(), *PRETRAINING.items()])
-def test_steps_are_the_papers_epochs_and_the_regularisation_is_the_papers(
-    compose_cell: ComposeCell, name: str, cell: Cell
-) -> None:
+def test_steps_are_the_papers_epochs_and_the_regularisation_is_the_papers(name: str, cell: Cell) -> None:
     cfg = compose_cell(name)
     images = IMAGENET_21K_IMAGES if name in PRETRAINING else IMAGENET_IMAGES
     assert cfg.train.batch_size == cell.batch_size
@@ -100,7 +97,7 @@ def test_steps_are_the_papers_epochs_and_the_regularisation_is_the_papers(
 
 @pytest.mark.parametrize("name", [name for name in ALL if name not in FINE_TUNING])
 @pytest.mark.parametrize("optimizer", ["lion", "adamw"])
-def test_settings_are_the_published_ones(compose_cell: ComposeCell, name: str, optimizer: str) -> None:
+def test_settings_are_the_published_ones(name: str, optimizer: str) -> None:
     published = PAPER.get(name, {}).get("settings")
     if name.startswith("vit_b16_aug_batch"):
         published = PAPER["vit_b16_aug"]["settings"]
@@ -113,7 +110,7 @@ def test_settings_are_the_published_ones(compose_cell: ComposeCell, name: str, o
 
 
 @pytest.mark.parametrize("name", [name for name in ALL if name not in PRETRAINING])
-def test_models_have_the_papers_parameters_to_the_printed_digits(compose_cell: ComposeCell, name: str) -> None:
+def test_models_have_the_papers_parameters_to_the_printed_digits(name: str) -> None:
     model = build(compose_cell(name), "meta")
     parameters = sum(parameter.numel() for parameter in model.parameters())
     base = "vit_b16_aug" if name.startswith("vit_b16_aug_batch") else name
@@ -121,9 +118,7 @@ def test_models_have_the_papers_parameters_to_the_printed_digits(compose_cell: C
 
 
 @pytest.mark.parametrize("name", FINE_TUNING)
-def test_fine_tuning_is_at_384_pixels_from_the_same_optimizers_run_with_the_same_seed(
-    compose_cell: ComposeCell, name: str
-) -> None:
+def test_fine_tuning_is_at_384_pixels_from_the_same_optimizers_run_with_the_same_seed(name: str) -> None:
     cfg = compose_cell(name, "optimizer=adamw", "seed=2")
     assert (cfg.data.image_size, cfg.data.name) == (384, "imagenet")
     before = name.removesuffix("_384")
@@ -136,7 +131,7 @@ def test_fine_tuning_is_at_384_pixels_from_the_same_optimizers_run_with_the_same
 
 
 @pytest.mark.parametrize("name", ["resnet50", "mixer_b16", "vit_b16", "coatnet1_aug"])
-def test_kernels_decay_and_biases_norms_and_embeddings_do_not(compose_cell: ComposeCell, name: str) -> None:
+def test_kernels_decay_and_biases_norms_and_embeddings_do_not(name: str) -> None:
     model = build(compose_cell(name), "meta")
     groups = decay_groups(model)
     parameters = dict(model.named_parameters())
@@ -147,7 +142,7 @@ def test_kernels_decay_and_biases_norms_and_embeddings_do_not(compose_cell: Comp
     assert kernels == set(groups["decay"])
 
 
-def test_the_classifier_starts_at_zero_as_in_the_original_vit(compose_cell: ComposeCell) -> None:
+def test_the_classifier_starts_at_zero_as_in_the_original_vit() -> None:
     cfg = compose_cell("vit_s16", "data.num_classes=7")
     cfg.model = {**cfg.model, "depth": 1}
     model: Any = build(cfg, "cpu")
@@ -162,7 +157,7 @@ def test_the_classifier_starts_at_zero_as_in_the_original_vit(compose_cell: Comp
     "name",
     ["resnet50", "mixer_s16", "mixer_b16", "vit_s16", "vit_b16_aug", "coatnet1_aug", "coatnet3_aug", *FINE_TUNING],
 )
-def test_one_training_step_at_full_resolution(compose_cell: ComposeCell, name: str) -> None:
+def test_one_training_step_at_full_resolution(name: str) -> None:
     cfg = compose_cell(name)
     model = build(cfg, "cpu")
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)

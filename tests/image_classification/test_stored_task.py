@@ -14,11 +14,11 @@ from torchvision.transforms import v2
 from experiments.harness.batches import MicroBatches
 from experiments.harness.entry import execute, locate
 from experiments.harness.errors import ConfigError, DataError, RunError
-from experiments.harness.record import read_metrics, read_status
+from experiments.harness.record import read_metrics
 from experiments.harness.seeds import derive_seed
 from experiments.image_classification.data import open_stored
 from experiments.image_classification.task import ImageClassification
-from tests.conftest import built, measured, sums_of
+from tests.conftest import built, executed, measured, status_of, sums_of
 
 ComposeSmall = Callable[..., Any]
 Data = dict[str, Any]
@@ -41,9 +41,7 @@ class LikesFirstClass(nn.Module):
 
 def test_a_run_reports_top1_real_labels_v2_and_damage(compose_small: ComposeSmall) -> None:
     cfg = compose_small("vit_b16_aug")
-    execute(cfg)
-    status = read_status(locate(cfg).directory)
-    assert status is not None
+    status = status_of(executed(cfg))
     assert status["status"] == "complete"
     assert {"test/top1", "test/top5", "test/loss", "test/real_top1", "test/v2_top1", "val/top1"} <= set(
         status["metrics"]
@@ -168,8 +166,7 @@ def test_damaged_pictures_are_reported_with_the_metrics(compose_small: ComposeSm
 
 def test_training_over_damaged_pictures_goes_on(compose_small: ComposeSmall) -> None:
     cfg = compose_small("vit_b16", "train.steps=12")  # 96 samples: every one of the 34 at least twice
-    execute(cfg)
-    rows = read_metrics(locate(cfg).directory)
+    rows = read_metrics(executed(cfg))
     assert [row["step"] for row in rows if "train/loss" in row][-1] == 12
 
 
@@ -224,8 +221,7 @@ def pretrained(compose_small: ComposeSmall, *more: str) -> Path:
     """The folder of a finished run at 32 pixels on a stand-in for ImageNet-21K."""
     cfg = compose_small("vit_b16", *more)
     cfg.data.name = "imagenet21k"
-    execute(cfg)
-    return locate(cfg).directory
+    return executed(cfg)
 
 
 @pytest.mark.parametrize("ema", ["null", "0.5"])

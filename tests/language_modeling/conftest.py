@@ -1,17 +1,12 @@
 """A few generated books, in the layout of PG-19, and runs of language modelling on them."""
 
 import random
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 
-from experiments.harness.provenance import ROOT
-from experiments.language_modeling import config as config  # registers the schema
-from tests.conftest import MakeConfig
+from tests.conftest import MakeConfig, configs
 
 SENTENCE = "the ship sails over a grey sea while old captains tell of storms, whales and naïve sailors — in 1851!"
 BOOKS = {"train": 12, "validation": 3, "test": 3}
@@ -71,22 +66,6 @@ def lm_overrides(books: list[str], tmp_path: Path) -> list[str]:
 
 
 @pytest.fixture
-def make_lm(lm_overrides: list[str]) -> Iterator[MakeConfig]:
+def make_lm(lm_overrides: list[str]) -> MakeConfig:
     """``make_lm("seed=1", ...)``: the composed config of such a run."""
-    yield from _composer(lm_overrides)
-
-
-@pytest.fixture
-def make_plain_lm() -> Iterator[MakeConfig]:
-    """The same with the unchanged config."""
-    yield from _composer([])
-
-
-def _composer(overrides: list[str]) -> Iterator[MakeConfig]:
-    GlobalHydra.instance().clear()
-
-    def make(*more: str) -> Any:
-        return compose("language_modeling", overrides=[*overrides, *more])
-
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        yield make
+    return configs("language_modeling", lm_overrides)

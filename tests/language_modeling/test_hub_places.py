@@ -13,10 +13,11 @@ from experiments.harness.config import resolved
 from experiments.harness.provenance import ROOT
 from experiments.language_modeling.data import open_tokens
 from experiments.language_modeling.documents import PUBLISHED_SPLITS
-from tests.conftest import MakeConfig
+from tests.conftest import configs
 from tests.language_modeling.hub_server import hub_server
 from tests.language_modeling.tables_on_disk import write_json_lines, write_parquet
 
+make_plain = configs("language_modeling")
 OPEN = """
 import json, sys
 from pathlib import Path
@@ -41,13 +42,13 @@ def write_c4(folder: Path) -> None:
 
 @pytest.mark.parametrize(("name", "write"), [("lm_wiki40b", write_wiki40b), ("lm_c4", write_c4)])
 def test_the_hub_s_files_are_streamed_and_packed_as_the_local_ones(
-    make_plain_lm: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, write: Any
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, write: Any
 ) -> None:
     folder = tmp_path / name.removeprefix("lm_")
     write(folder)
     monkeypatch.setenv("LION_DATA", str(tmp_path))
     language = ["data.language=de"] if name == "lm_wiki40b" else []
-    data = resolved(make_plain_lm(f"data={name}", *language))["data"]
+    data = resolved(make_plain(f"data={name}", *language))["data"]
     (place,) = [place for place in data["places"] if place["kind"] == "hub"]
     with hub_server(folder, place["repo"], place["revision"]) as (address, requests):
         settings = {"HF_ENDPOINT": address, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_DISABLE_TELEMETRY": "1"}

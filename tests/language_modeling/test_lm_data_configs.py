@@ -7,8 +7,10 @@ import pytest
 
 from experiments.harness.config import resolved, run_id
 from experiments.language_modeling.data import open_tokens
-from tests.conftest import MakeConfig
+from tests.conftest import MakeConfig, configs
 from tests.language_modeling.tables_on_disk import write_json_lines, write_parquet
+
+make_plain = configs("language_modeling")
 
 
 def data_of(make: MakeConfig, *overrides: str) -> dict[str, Any]:
@@ -18,7 +20,7 @@ def data_of(make: MakeConfig, *overrides: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("shards", [1, 2])
 def test_wiki40b_in_any_language_from_the_hub_s_files(
-    make_plain_lm: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shards: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shards: int
 ) -> None:
     monkeypatch.setenv("LION_DATA", str(tmp_path))
     for split, count in (("train", 6), ("validation", 2), ("test", 2)):
@@ -30,19 +32,19 @@ def test_wiki40b_in_any_language_from_the_hub_s_files(
                 "version_id": ["1"] * count,
             }
             write_parquet(tmp_path / "wiki40b" / "sk" / f"{split}-{shard:05d}-of-{shards:05d}.parquet", rows)
-    tokens = open_tokens(data_of(make_plain_lm, "data=lm_wiki40b", "data.language=sk"), tmp_path / "cache")
+    tokens = open_tokens(data_of(make_plain, "data=lm_wiki40b", "data.language=sk"), tmp_path / "cache")
     decoded = tokens.tokenizer().decode(tokens.splits["val"].tokens.tolist()).split("<|endoftext|>")
     assert decoded == ["", *(f"Článek validation {shard} {n}" for shard in range(shards) for n in range(2))]
     assert len(tokens.splits["train"].num_words) == 6 * shards
 
 
 def test_wiki40b_training_files_alone_set_articles_aside(
-    make_plain_lm: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("LION_DATA", str(tmp_path))
     rows = {"text": [f"_START_ARTICLE_\nArtikel {number}" for number in range(200)]}
     write_parquet(tmp_path / "wiki40b" / "de" / "train-00003-of-00010.parquet", rows)
-    data = data_of(make_plain_lm, "data=lm_wiki40b", "data.language=de")
+    data = data_of(make_plain, "data=lm_wiki40b", "data.language=de")
     tokens = open_tokens({**data, "places": data["places"][::2]}, tmp_path / "cache")
     sizes = {name: len(split.num_words) for name, split in tokens.splits.items()}
     assert sum(sizes.values()) == 200
@@ -51,19 +53,19 @@ def test_wiki40b_training_files_alone_set_articles_aside(
     assert "training articles will be held out instead" in caplog.text
 
 
-def test_c4_in_the_hub_s_files(make_plain_lm: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_c4_in_the_hub_s_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LION_DATA", str(tmp_path))
     for split, count, of in (("train", 3, 1024), ("validation", 8, 8)):
         for shard in range(count):
             path = tmp_path / "c4" / "en" / f"c4-{split}.{shard:05d}-of-{of:05d}.json.gz"
             write_json_lines(path, [f"page {number} of {split} {shard}" for number in range(2)])
     write_json_lines(tmp_path / "c4" / "en" / "c4-train.00200-of-01024.json.gz", ["a page too many"])
-    tokens = open_tokens(data_of(make_plain_lm, "data=lm_c4"), tmp_path / "cache")
+    tokens = open_tokens(data_of(make_plain, "data=lm_c4"), tmp_path / "cache")
     assert {name: len(split.num_words) for name, split in tokens.splits.items()} == {"train": 6, "val": 8, "test": 8}
 
 
-def test_a_language_is_another_run(make_plain_lm: MakeConfig) -> None:
-    plain = [resolved(make_plain_lm("data=lm_wiki40b", f"data.language={name}")) for name in ("de", "fr")]
+def test_a_language_is_another_run() -> None:
+    plain = [resolved(make_plain("data=lm_wiki40b", f"data.language={name}")) for name in ("de", "fr")]
     assert run_id(plain[0], "f" * 64) != run_id(plain[1], "f" * 64)
 
 
@@ -71,10 +73,8 @@ def test_a_language_is_another_run(make_plain_lm: MakeConfig) -> None:
 @pytest.mark.parametrize(
     ("name", "vocab_size"), [("lm_articles", 2048), ("lm_articles_512", 512), ("lm_speeches", 2048)]
 )
-def test_pinned_download_is_the_declared_set(
-    make_plain_lm: MakeConfig, name: str, vocab_size: int, tmp_path: Path
-) -> None:
-    data = data_of(make_plain_lm, f"data={name}")
+def test_pinned_download_is_the_declared_set(name: str, vocab_size: int, tmp_path: Path) -> None:
+    data = data_of(make_plain, f"data={name}")
     tokens = open_tokens(data, tmp_path)
     assert tokens.fingerprint == data["fingerprint"]
     assert 45_000 < len(tokens.splits["val"].tokens) < 130_000

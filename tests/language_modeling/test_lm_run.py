@@ -12,17 +12,13 @@ from experiments.harness.config import typed
 from experiments.harness.entry import execute, locate
 from experiments.harness.errors import DataError
 from experiments.language_modeling.task import LanguageModeling, build
-from tests.conftest import MakeConfig, rows, sums_of
+from tests.conftest import MakeConfig, executed, last_values, sums_of
 from tests.harness.test_resume import Killed, assert_same_end, end_of
 from tests.language_modeling.test_windows import rolling_windows
 
 MASKED = "experiment=language_modeling/smoke_masked"
 TOKEN_METRICS = {"loss", "log_perplexity", "perplexity"}
 TEXT_METRICS = {"bits_per_byte", "word_log_perplexity", "word_perplexity"}
-
-
-def last_values(cfg: object) -> dict[str, float]:
-    return {key: value for row in rows(locate(cfg).directory) for key, value in row.items()}  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("optimizer", ["lion", "adamw"])
@@ -32,7 +28,7 @@ def test_a_run_ends_with_every_metric_of_its_objective(
 ) -> None:
     cfg = make_lm(f"optimizer={optimizer}", *objective)
     value = execute(cfg)
-    last = last_values(cfg)
+    last = last_values(locate(cfg).directory)
     assert value == last["val/log_perplexity"]
     for split in ("val", "test"):
         assert {key.partition("/")[2] for key in last if key.startswith(f"{split}/")} == names
@@ -42,15 +38,13 @@ def test_a_run_ends_with_every_metric_of_its_objective(
 
 def test_a_new_model_is_about_as_perplexed_as_a_uniform_one(make_lm: MakeConfig) -> None:
     cfg = make_lm("optimizer.lr=0", "optimizer.weight_decay=0", "train.ema_decay=null")
-    execute(cfg)
-    assert last_values(cfg)["test/log_perplexity"] == pytest.approx(math.log(300), rel=0.02)
+    assert last_values(executed(cfg))["test/log_perplexity"] == pytest.approx(math.log(300), rel=0.02)
 
 
 def test_training_learns_the_text(make_lm: MakeConfig) -> None:
     cfg = make_lm("optimizer=adamw", "optimizer.lr=0.02", "train.steps=150", "train.evaluate_every=150")
-    execute(cfg)
     # Words drawn from twenty, so that within a word the letters are predictable.
-    assert last_values(cfg)["test/log_perplexity"] < 0.7 * math.log(300)
+    assert last_values(executed(cfg))["test/log_perplexity"] < 0.7 * math.log(300)
 
 
 @pytest.mark.parametrize("objective", [(), (MASKED,)])
@@ -78,8 +72,7 @@ def test_a_killed_run_ends_in_the_same_bits(
 
 def test_embeddings_and_norms_are_recorded_as_not_decaying(make_lm: MakeConfig) -> None:
     cfg = make_lm()
-    execute(cfg)
-    groups = json.loads((locate(cfg).directory / "parameter_groups.json").read_text())
+    groups = json.loads((executed(cfg) / "parameter_groups.json").read_text())
     assert "transformer.wte.weight" in groups["no_decay"]
     assert "transformer.h.0.attn.c_attn.weight" in groups["decay"]
 

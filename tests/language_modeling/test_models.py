@@ -2,16 +2,13 @@
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 from torch import Tensor, nn
 
-from experiments.harness.config import typed
+from experiments.harness.config import composed, typed
 from experiments.harness.memory import CountingMode, move_shapes, pass_memory
 from experiments.harness.optimizer import decay_groups
 from experiments.harness.plan import plan
 from experiments.harness.provenance import ROOT
-from experiments.language_modeling import config as config  # registers the schema
 from experiments.language_modeling.likelihood import UNCOUNTED, token_nats
 from experiments.language_modeling.models import bidirectional, causal, meta_model
 
@@ -29,15 +26,9 @@ MILLION_PARAMETERS = {
 """Chen et al. 2023, section 4.4 and Table 5"""
 
 
-@pytest.fixture(autouse=True)
-def no_hydra() -> None:
-    GlobalHydra.instance().clear()
-
-
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_every_experiment_s_model_can_be_built(experiment: str) -> None:
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        cfg = compose("language_modeling", [f"experiment=language_modeling/{experiment}"])
+    cfg = composed("language_modeling", [f"experiment=language_modeling/{experiment}"])
     model = meta_model(typed(cfg))
     parameters = sum(parameter.numel() for parameter in model.parameters())
     if experiment in MILLION_PARAMETERS:
@@ -48,8 +39,7 @@ def test_every_experiment_s_model_can_be_built(experiment: str) -> None:
 
 @pytest.mark.parametrize("size", ["small", "medium", "large"])
 def test_masked_models_are_as_large_as_the_autoregressive_ones(size: str) -> None:
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        cfg = compose("language_modeling", [f"experiment=language_modeling/c4_mlm_{size}"])
+    cfg = composed("language_modeling", [f"experiment=language_modeling/c4_mlm_{size}"])
     parameters = sum(parameter.numel() for parameter in meta_model(typed(cfg)).parameters())
     assert parameters / 1e6 == pytest.approx({"small": 110, "medium": 336, "large": 731}[size], rel=0.01)
 

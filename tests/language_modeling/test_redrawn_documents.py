@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments.harness.entry import execute, locate
+from experiments.harness.entry import locate
 from experiments.language_modeling.data import TokenSet, TokenSplit, redrawn
-from tests.conftest import MakeConfig, rows
+from tests.conftest import MakeConfig, executed, rows
 from tests.language_modeling.test_windows import packed
 
 Numbered = dict[str, list[tuple[list[int], int, int]]]
@@ -78,9 +78,6 @@ def test_the_split_changes_what_a_run_measures_and_its_name(make_lm: MakeConfig)
     last = {}
     for seed in ("null", "1"):
         cfg = make_lm(f"data.split_seed={seed}")
-        execute(cfg)
-        last[locate(cfg).directory.name] = {
-            key: value for row in rows(locate(cfg).directory) for key, value in row.items()
-        }
+        last[executed(cfg).name] = {key: value for row in rows(locate(cfg).directory) for key, value in row.items()}
     one, other = last.values()
     assert one["val/loss"] != other["val/loss"]

@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 
-from experiments.harness.entry import execute, locate
+from experiments.harness.entry import execute
 from experiments.harness.errors import ConfigError
-from experiments.harness.record import read_status
 from experiments.language_modeling import task
 from experiments.metrics.perplexity import perplexity_metrics
-from tests.conftest import MakeConfig
+from tests.conftest import MakeConfig, configs, executed, status_of
 from tests.language_modeling.tables_on_disk import write_parquet
+
+make_plain = configs("language_modeling")
 
 ALPHABETS = {
     "zh-cn": "的一是不了人我在有他这为之大来以个中上们到说国和地也子时道出而要于就下得可你年生自会那后能对着事",
@@ -62,7 +63,7 @@ def write_own(folder: Path, language: str) -> Path:
 
 
 @pytest.fixture
-def make(make_plain_lm: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setenv("LION_DATA", str(tmp_path / "data"))
 
     def config(language: str, *more: str, own: bool = False) -> Any:
@@ -77,7 +78,7 @@ def make(make_plain_lm: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPa
             f"run.runs_dir={tmp_path}/runs",
             f"run.results_dir={tmp_path}/results",
         ]
-        return make_plain_lm("scale=smoke", "optimizer=adamw", *data, *common, *more)
+        return make_plain("scale=smoke", "optimizer=adamw", *data, *common, *more)
 
     return config
 
@@ -86,10 +87,8 @@ def make(make_plain_lm: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize("language", [*ALPHABETS, *SPACED])
 def test_words_are_reported_where_spaces_part_them_and_nowhere_else(make: Any, language: str, own: bool) -> None:
     cfg = make(language, own=own)
-    execute(cfg)
-    directory = locate(cfg).directory
-    status = read_status(directory)
-    assert status is not None
+    directory = executed(cfg)
+    status = status_of(directory)
     assert status["status"] == "complete"
     for split in ("val", "test"):
         by_words = {name for name in status["metrics"] if name.startswith(f"{split}/word_")}
@@ -110,10 +109,8 @@ def test_a_perplexity_that_overflows_is_left_out_and_ends_nothing(make: Any, mon
     monkeypatch.setattr(
         task, "perplexity_metrics", lambda sums: perplexity_metrics({**sums, "words": sums["nats"] / 800})
     )
-    execute(cfg)
-    directory = locate(cfg).directory
-    status = read_status(directory)
-    assert status is not None
+    directory = executed(cfg)
+    status = status_of(directory)
     assert status["status"] == "complete"
     assert "test/word_perplexity" not in status["metrics"]
     assert status["metrics"]["test/word_log_perplexity"] == pytest.approx(800)
@@ -124,9 +121,7 @@ def test_a_perplexity_that_overflows_is_left_out_and_ends_nothing(make: Any, mon
 def test_what_decides_still_ends_a_run(make: Any, monkeypatch: pytest.MonkeyPatch, name: str, value: float) -> None:
     cfg = make("en")
     monkeypatch.setattr(task, "perplexity_metrics", lambda sums: {**perplexity_metrics(sums), name: value})
-    execute(cfg)
-    status = read_status(locate(cfg).directory)
-    assert status is not None
+    status = status_of(executed(cfg))
     assert (status["status"], status["reason"]) == ("diverged", f"val/{name} is not finite at step 3")
 
 
@@ -135,9 +130,7 @@ def test_weights_that_overflow_are_a_divergence_and_no_traceback(make_config: Ma
     cfg = make_config(
         "optimizer=sgd", "optimizer.lr=1e38", "schedule.warmup_steps=0", "train.clip_norm=null", "train.log_every=1",
     )  # fmt: skip
-    execute(cfg)
-    status = read_status(locate(cfg).directory)
-    assert status is not None
+    status = status_of(executed(cfg))
     assert status["status"] == "diverged"
 
 

@@ -1,17 +1,11 @@
 """A few generated drawings with names, a labelled set, and smoke runs of LiT on them."""
 
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 
-from experiments.harness.provenance import ROOT
-from experiments.lit import config as config  # registers the schema
-from tests.conftest import MakeConfig
+from tests.conftest import MakeConfig, configs
 
 COLOURS = {"red": (200, 30, 30), "green": (30, 160, 40), "blue": (30, 60, 200), "grey": (120, 120, 120)}
 PAIR_PLACE = "{{kind: local, path: '{}', decode: tests.lit.conftest.decode_shapes}}"
@@ -67,22 +61,6 @@ def lit_overrides(shapes: list[str], tmp_path: Path) -> list[str]:
 
 
 @pytest.fixture
-def make_lit(lit_overrides: list[str]) -> Iterator[MakeConfig]:
+def make_lit(lit_overrides: list[str]) -> MakeConfig:
     """``make_lit("seed=1", ...)``: the composed config of such a run."""
-    yield from _composer(lit_overrides)
-
-
-@pytest.fixture
-def make_plain_lit() -> Iterator[MakeConfig]:
-    """The same with the unchanged config."""
-    yield from _composer([])
-
-
-def _composer(overrides: list[str]) -> Iterator[MakeConfig]:
-    GlobalHydra.instance().clear()
-
-    def make(*more: str) -> Any:
-        return compose("lit", overrides=[*overrides, *more])
-
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        yield make
+    return configs("lit", lit_overrides)

@@ -7,21 +7,23 @@ import torch
 from hydra.utils import get_method
 from omegaconf import OmegaConf
 
-from experiments.harness.config import resolved, result_config, scale_of, typed
+from experiments.harness.config import scale_of, typed
 from experiments.harness.provenance import ROOT
 from experiments.lit.class_names import class_names, templates
 from experiments.lit.models import build_locked_tower, build_two_towers
 from experiments.metrics.zero_shot import prompts
 from experiments.study.paper import paper_cell
-from tests.conftest import MakeConfig
+from tests.conftest import configs
+
+make_plain = configs("lit")
 
 EXPERIMENTS = sorted(path.stem for path in (ROOT / "conf/experiment/lit").glob("*.yaml"))
 PAPER = ["b32_b", "b16_b", "g14_288_l"]
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
-def test_every_experiment_s_towers_can_be_built(make_plain_lit: MakeConfig, name: str) -> None:
-    cfg = make_plain_lit(f"scale={scale_of(f'lit/{name}')}", f"experiment=lit/{name}")
+def test_every_experiment_s_towers_can_be_built(name: str) -> None:
+    cfg = make_plain(f"scale={scale_of(f'lit/{name}')}", f"experiment=lit/{name}")
     assert callable(get_method(cfg.model.tokenizer))
     if name in PAPER:
         cfg.model.image.locked.pretrained = False
@@ -38,8 +40,8 @@ def test_every_experiment_s_towers_can_be_built(make_plain_lit: MakeConfig, name
     # ViT-B/32, B/16 and g/14 (Zhai et al. 2022: 1 011 M); a text tower is 12 width^2 a layer, its tokens and positions.
     [("b32_b", 87.5, 123.6), ("b16_b", 85.8, 123.6), ("g14_288_l", 1011.4, 354.4)],
 )
-def test_the_papers_towers_have_their_sizes(make_plain_lit: MakeConfig, name: str, image: float, text: float) -> None:
-    cfg = make_plain_lit("scale=paper", f"experiment=lit/{name}")
+def test_the_papers_towers_have_their_sizes(name: str, image: float, text: float) -> None:
+    cfg = make_plain("scale=paper", f"experiment=lit/{name}")
     cfg.model.image.locked.pretrained = False
     with torch.device("meta"):
         model = build_two_towers(typed(cfg).model, {}, {"image": False, "text": False})
@@ -52,8 +54,8 @@ def test_the_papers_towers_have_their_sizes(make_plain_lit: MakeConfig, name: st
 
 
 @pytest.mark.parametrize("name", PAPER)
-def test_a_paper_cell_reports_every_metric_under_the_papers_name(make_plain_lit: MakeConfig, name: str) -> None:
-    cfg = make_plain_lit("scale=paper", f"experiment=lit/{name}")
+def test_a_paper_cell_reports_every_metric_under_the_papers_name(name: str) -> None:
+    cfg = make_plain("scale=paper", f"experiment=lit/{name}")
     metrics = [cfg.study.primary_metric, *cfg.study.secondary_metrics]
     published = [metric for metric in metrics if paper_cell(ROOT / "results/paper.yaml", cfg.study.paper, metric)]
     cells: Any = OmegaConf.load(ROOT / "results/paper.yaml")
@@ -63,12 +65,6 @@ def test_a_paper_cell_reports_every_metric_under_the_papers_name(make_plain_lit:
     assert cfg.settings.adamw.betas == [0.9, 0.999]
 
 
-def test_places_do_not_enter_a_run_s_name_or_record(make_plain_lit: MakeConfig) -> None:
-    plain = resolved(make_plain_lit())
-    assert "places" in plain["data"]["zero_shot"]["cifar10"]
-    assert "places" not in str(result_config(plain, "0" * 64))
-
-
 def test_class_names_and_templates_have_their_numbers() -> None:
     assert [len(class_names(name)) for name in ("imagenet", "cifar10", "cifar100", "pets")] == [1000, 10, 100, 37]
     assert class_names("cifar100")[8] == "bicycle"
@@ -76,8 +72,8 @@ def test_class_names_and_templates_have_their_numbers() -> None:
     assert prompts(["cat"], templates("imagenet"))[0] == "a bad photo of a cat."
 
 
-def test_the_locked_part_is_the_same_for_every_seed(make_plain_lit: MakeConfig) -> None:
-    cfg = make_plain_lit("scale=smoke")
+def test_the_locked_part_is_the_same_for_every_seed() -> None:
+    cfg = make_plain("scale=smoke")
     cfg.model.image.locked = cfg.model.image.trained
     first, second = (build_locked_tower(typed(cfg).model, "image", {}).state_dict() for _ in range(2))
     assert all(torch.equal(first[name], second[name]) for name in first)

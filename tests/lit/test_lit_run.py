@@ -14,7 +14,7 @@ from experiments.lit.data import pair_splits
 from experiments.lit.models import build_locked_tower
 from experiments.lit.task import build
 from experiments.pretrained.locked import LockedPart
-from tests.conftest import MakeConfig, built, rows, sums_of
+from tests.conftest import MakeConfig, built, executed, last_values, rows, sums_of, values_of
 
 TINY_VIT = "{_target_: timm.create_model, model_name: test_vit, img_size: 32, patch_size: 8, num_classes: 0}"
 LOCK_IMAGE = ["model.image.trained=null", f"model.image.locked={TINY_VIT}"]
@@ -26,7 +26,7 @@ def test_a_run_ends_with_every_metric(make_lit: MakeConfig, optimizer: str) -> N
     cfg = make_lit(f"optimizer={optimizer}")
     value = execute(cfg)
     directory = locate(cfg).directory
-    last = {key: value for row in rows(directory) for key, value in row.items()}
+    last = last_values(directory)
     assert value == last["val/mean_recall"]
     for split in ("val", "test"):
         for name in ("loss", "logit_scale", "zero_shot_top1", "zero_shot_top5", "i2t_recall1", "t2i_recall10"):
@@ -36,8 +36,7 @@ def test_a_run_ends_with_every_metric(make_lit: MakeConfig, optimizer: str) -> N
 
 def test_the_temperature_is_logged_at_every_evaluation_and_does_not_decay(make_lit: MakeConfig) -> None:
     cfg = make_lit("model.logit_scale_init=30")
-    execute(cfg)
-    directory = locate(cfg).directory
+    directory = executed(cfg)
     scales = [row["val/logit_scale"] for row in rows(directory) if "val/loss" in row]
     assert len(scales) == cfg.train.steps // cfg.train.evaluate_every
     assert scales[0] == pytest.approx(30, rel=0.02)
@@ -50,8 +49,7 @@ def test_the_temperature_is_logged_at_every_evaluation_and_does_not_decay(make_l
 def test_training_on_pairs_finds_the_pairs(make_lit: MakeConfig) -> None:
     # Captions and images share one of four colours, so at best 4 times chance can be learnt: 3 of 12 images.
     cfg = make_lit("optimizer=adamw", "train.steps=60", "train.evaluate_every=60", "train.log_every=60", *CACHED)
-    execute(cfg)
-    last = {key: value for row in rows(locate(cfg).directory) for key, value in row.items()}
+    last = last_values(executed(cfg))
     assert last["val/t2i_recall1"] > 2 * 100 / 12
     assert last["val/t2i_recall5"] > 2 * 500 / 12 * 0.9
 
@@ -60,8 +58,7 @@ def test_cached_features_train_what_the_locked_tower_in_the_model_trains(make_li
     losses = []
     for crop in ("data.crop_area=null", "data.crop_area=[1.0,1.0]"):  # a crop of everything: the same image
         cfg = make_lit(*LOCK_IMAGE, crop, "train.log_every=1", "model.chunk_size=null")
-        execute(cfg)
-        losses.append([row["train/loss"] for row in rows(locate(cfg).directory) if "train/loss" in row])
+        losses.append(values_of(executed(cfg), "train/loss"))
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 

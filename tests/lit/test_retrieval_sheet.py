@@ -5,13 +5,12 @@ import pytest
 from experiments.harness.entry import execute, locate
 from experiments.harness.errors import RunError
 from experiments.lit.retrieval_sheet import write_sheet
-from tests.conftest import MakeConfig
+from tests.conftest import MakeConfig, executed
 
 
 def test_the_sheet_shows_queries_and_the_five_nearest(make_lit: MakeConfig) -> None:
     cfg = make_lit()
-    execute(cfg)
-    page = write_sheet(locate(cfg).directory, cfg).read_text(encoding="utf-8")
+    page = write_sheet(executed(cfg), cfg).read_text(encoding="utf-8")
     assert page.count("<tr>") == 2 * 12  # each of the 12 test images is a query
     assert page.count("class='right'") + page.count("class='wrong'") == 2 * 12 * 5
     assert page.count("data:image/png") == 12 + 12 * 5
@@ -32,8 +31,7 @@ def test_a_run_of_another_model_is_refused(make_lit: MakeConfig) -> None:
 
 def test_a_run_without_a_checkpoint_is_refused(make_lit: MakeConfig) -> None:
     cfg = make_lit()
-    execute(cfg)
-    directory: Path = locate(cfg).directory
+    directory = executed(cfg)
     for path in directory.glob("step-*.pt"):
         path.unlink()
     with pytest.raises(RunError, match="no checkpoint"):

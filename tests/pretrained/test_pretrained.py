@@ -18,7 +18,7 @@ from experiments.harness.prepared_data import cached_arrays, prepare
 from experiments.pretrained.minilm import LowerLayers, UpperLayers
 from experiments.pretrained.tokenizers import clip, word_piece
 from experiments.pretrained.weights import efficientnet_lite0, load_weights
-from tests.harness.small_cifar import npm_place, npm_registry, write_npm_package
+from tests.harness.small_cifar import npm_place, npm_registry
 from tests.lit.test_lit_configs import ROOT
 
 
@@ -102,13 +102,10 @@ def decode_two(folders: dict[str, Path]) -> dict[str, np.ndarray]:
 
 
 def test_several_archives_are_one_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    archive = write_npm_package(tmp_path / "npm")
-    one = {key: value for key, value in npm_place(archive).items() if key != "decode"}
-    place = {"kind": "archives", "archives": {"left": one, "right": one}, "decode": f"{__name__}.decode_two"}
-    data = {"name": "two", "fingerprint": None, "places": [place]}
-    with npm_registry(archive) as (registry, _):
-        for name, value in registry.items():
-            monkeypatch.setenv(name, value)
+    with npm_registry(tmp_path / "npm", monkeypatch) as (archive, _):
+        one = {key: value for key, value in npm_place(archive).items() if key != "decode"}
+        place = {"kind": "archives", "archives": {"left": one, "right": one}, "decode": f"{__name__}.decode_two"}
+        data = {"name": "two", "fingerprint": None, "places": [place]}
         arrays = prepare(data, tmp_path / "cache").load()
     assert sorted(arrays) == ["left", "right"]
     np.testing.assert_array_equal(arrays["left"], arrays["right"])

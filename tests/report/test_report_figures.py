@@ -1,6 +1,5 @@
 """The figures of a synthetic study: their content, and that equal data give identical bytes."""
 
-import json
 import re
 import statistics
 from pathlib import Path
@@ -16,6 +15,7 @@ from matplotlib.lines import Line2D
 from PIL import Image
 
 from experiments.report.figures import draw, learning_curves, optimizer_colors, paired_differences
+from experiments.report.rebuild import read_summary
 from experiments.report.search_figures import ease_of_tuning, position_ticks, settings_scatter
 from experiments.report.style import MOST_BYTES, save
 from experiments.study.replicates import Replicate, read_replicates
@@ -27,7 +27,7 @@ COLORS = optimizer_colors(("lion", "adamw"))
 
 
 def read(directory: Path) -> tuple[dict[str, Any], list[Replicate]]:
-    return json.loads((directory / "summary.json").read_text()), read_replicates(directory)
+    return read_summary(directory), read_replicates(directory)
 
 
 def drawn(directory: Path) -> list[str]:

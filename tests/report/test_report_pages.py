@@ -1,7 +1,6 @@
 """The page of a study, its tables, the terminal, and the pages over all studies."""
 
 import io
-import json
 import re
 import subprocess
 import sys
@@ -28,11 +27,6 @@ PAPER = {"stages": (), "lengths": (), "confirm": 1, "declared": 3, "numbers": ra
 }
 
 
-def read(directory: Path) -> dict[str, Any]:
-    summary: dict[str, Any] = json.loads((directory / "summary.json").read_text())
-    return summary
-
-
 def headings(page: str) -> list[str]:
     return re.findall(r"^#+ (.*)$", page, flags=re.MULTILINE)
 
@@ -43,7 +37,7 @@ def broken_links(page: Path) -> list[str]:
 
 
 def by_folder(*directories: Path) -> dict[str, dict[str, Any]]:
-    return {"/".join(directory.parts[-3:]): read(directory) for directory in directories}
+    return {"/".join(directory.parts[-3:]): read_summary(directory) for directory in directories}
 
 
 def test_the_regime_stands_above_the_verdict_and_everything_else_follows(write_study: WriteStudy) -> None:
@@ -119,7 +113,7 @@ def test_the_terminal_says_the_regime_the_verdict_and_whether_it_was_reproduced(
         output = io.StringIO()
         directory = write_study(**arguments)
         runs = directory.parents[2] / "my runs"
-        print_verdict(read(directory), directory, runs, Console(file=output, width=100))
+        print_verdict(read_summary(directory), directory, runs, Console(file=output, width=100))
         return output.getvalue()
 
     lines = shown(gain=0.1, numbers=range(7)).splitlines()
@@ -164,7 +158,9 @@ def test_holm_is_over_the_tasks_default_studies_of_a_scale(write_study: WriteStu
         write_study("image_classification", "gpu", "gpu", gain=0.01),
     ]
     page = overview_page(by_folder(*directories))
-    p = {directory.parts[-3:]: read(directory)["comparisons"][0]["difference"]["p"] for directory in directories}
+    p = {
+        directory.parts[-3:]: read_summary(directory)["comparisons"][0]["difference"]["p"] for directory in directories
+    }
     large, small = p["diffusion", "mini", "mini"], p["lit", "mini", "mini"]
     assert small < large
     expected = {
@@ -182,7 +178,7 @@ def test_holm_is_over_the_tasks_default_studies_of_a_scale(write_study: WriteStu
 
 def test_a_diverged_or_missing_comparison_counts_in_holm_as_p_1(write_study: WriteStudy) -> None:
     alone = write_study("lit", gain=0.015)
-    p = read(alone)["comparisons"][0]["difference"]["p"]
+    p = read_summary(alone)["comparisons"][0]["difference"]["p"]
     others = [write_study("diffusion", diverged=[(0, "lion")]), write_study("finetuning", numbers=[0])]
     page = overview_page(by_folder(alone, *others))
     row = next(line for line in page.splitlines() if line.startswith("| [LiT"))
@@ -276,7 +272,7 @@ def test_the_front_pages_table_is_replaced_and_the_rest_of_the_page_stays(
     page.write_text("before\n<!-- results: made by `make report` -->\nold\n<!-- end of results -->\nafter\n")
     folder = "image_classification/mini/mini"
     for _ in range(2):
-        write_between_marks(page, front_page({folder: read(write_study())}))
+        write_between_marks(page, front_page({folder: read_summary(write_study())}))
     text = page.read_text()
     assert text.startswith("before\n<!-- results")
     assert text.endswith("<!-- end of results -->\nafter\n")
@@ -285,6 +281,6 @@ def test_the_front_pages_table_is_replaced_and_the_rest_of_the_page_stays(
 
 
 def test_names_with_markup_stay_text_on_the_page(write_study: WriteStudy) -> None:
-    summary = read(write_study(numbers=range(2)))
+    summary = read_summary(write_study(numbers=range(2)))
     summary["data"]["name"] = summary["regime"] = summary["margin_reason"] = "<script>x</script>"
     assert "<script>" not in study_page(summary, [])

@@ -1,5 +1,6 @@
 """The tables of a synthetic study, cell by cell."""
 
+from experiments.report.rebuild import read_summary
 from experiments.report.tables import (
     claims_table,
     cost_table,
@@ -13,7 +14,7 @@ from experiments.report.tables import (
     speedup_table,
 )
 from tests.report.conftest import WriteStudy
-from tests.report.test_report_pages import PAPER, read
+from tests.report.test_report_pages import PAPER
 
 
 def cells(table: str) -> list[list[str]]:
@@ -24,7 +25,7 @@ def cells(table: str) -> list[list[str]]:
 
 
 def test_the_result_table_has_every_metric_and_the_verdict_beside_the_one_that_decides(write_study: WriteStudy) -> None:
-    summary = read(write_study(gain=0.1))
+    summary = read_summary(write_study(gain=0.1))
     row = summary["comparisons"][0]
     head, loss, top1 = cells(result_table(summary, summary["comparisons"]))
     assert head[:5] == ["metric", "verdict", "Lion", "AdamW", "Lion - AdamW"]
@@ -43,7 +44,7 @@ def test_the_result_table_has_every_metric_and_the_verdict_beside_the_one_that_d
 
 
 def test_a_study_without_a_verdict_has_no_differences_in_steps(write_study: WriteStudy) -> None:
-    summary = read(write_study("lit", "smoke", "smoke", gain=0.1, declared=0))
+    summary = read_summary(write_study("lit", "smoke", "smoke", gain=0.1, declared=0))
     assert summary["comparisons"][0]["steps_percent"], "the records would give some"
     table = result_table(summary, summary["comparisons"])
     assert len(cells(table)[0]) == 7
@@ -51,7 +52,7 @@ def test_a_study_without_a_verdict_has_no_differences_in_steps(write_study: Writ
 
 
 def test_an_interval_that_the_test_examples_do_not_widen_says_so(write_study: WriteStudy) -> None:
-    summary = read(write_study())
+    summary = read_summary(write_study())
     row = summary["comparisons"][0]
     (low, high), words = row["difference"]["ci95"], "the choice of test examples adds nothing to it"
     row["by_example"] = {"ci95": [low, high], "replicates": 6, "examples": 1066}
@@ -63,16 +64,16 @@ def test_an_interval_that_the_test_examples_do_not_widen_says_so(write_study: Wr
 
 
 def test_the_papers_claims_stand_only_beside_the_papers_own_settings(write_study: WriteStudy) -> None:
-    rows = read(write_study(scale="paper", **PAPER))["comparisons"]
+    rows = read_summary(write_study(scale="paper", **PAPER))["comparisons"]
     head, top1 = cells(claims_table(rows))
     assert head[-2:] == ["outcome", "pairs needed"]
     assert top1[1:3] == ["77.44 / 75.48 (image_classification.vit_b16, Table 2, exact)", "Lion is better"]
     assert top1[4] == "**confirmed**"
-    assert claims_table(read(write_study(gain=0.1))["comparisons"]) == ""
+    assert claims_table(read_summary(write_study(gain=0.1))["comparisons"]) == ""
 
 
 def test_the_spaces_table_says_where_the_winners_lie_and_which_box_was_too_small(write_study: WriteStudy) -> None:
-    summary = read(write_study(best={"lion": (0.5, 3.0, 0.5, 0.5)}, stages=(20, 9, 9)))
+    summary = read_summary(write_study(best={"lion": (0.5, 3.0, 0.5, 0.5)}, stages=(20, 9, 9)))
     rows = cells(spaces_table(summary))[1:]
     assert [row[:3] for row in rows[:4]] == [
         ["Lion", "peak learning rate", "1e-05 to 0.01"],
@@ -85,7 +86,9 @@ def test_the_spaces_table_says_where_the_winners_lie_and_which_box_was_too_small
 
 def test_the_tables_tell_what_was_drawn_what_diverged_and_which_machines_there_were(write_study: WriteStudy) -> None:
     arguments = {"gain": 0.1, "numbers": range(7), "diverged": [(2, "lion")], "hardware": {3: "another processor"}}
-    summary = read(write_study(nuisance={"train.clip_norm": {"low": 0.5, "high": 2.0, "log": True}}, **arguments))
+    summary = read_summary(
+        write_study(nuisance={"train.clip_norm": {"low": 0.5, "high": 2.0, "log": True}}, **arguments)
+    )
     (drawn,) = cells(nuisance_table(summary))[1:]
     assert drawn == ["`train.clip_norm`", "0.5 to 2, log-uniform", "0.5, 0.6, 0.7, 0.8, 0.9, 1, 1.1"]
     rows = cells(replicates_table(summary, summary["comparisons"][0]))[1:]
@@ -98,7 +101,7 @@ def test_the_tables_tell_what_was_drawn_what_diverged_and_which_machines_there_w
 
 
 def test_the_speedup_stands_beside_what_noise_makes_of_it(write_study: WriteStudy) -> None:
-    rows = read(write_study(gain=0.1, confirm=3))["comparisons"]
+    rows = read_summary(write_study(gain=0.1, confirm=3))["comparisons"]
     head, loss, top1 = cells(speedup_table(rows))
     assert head == ["metric", "Lion reaches AdamW's end", "AdamW reaches Lion's end", "AdamW reaches AdamW's end (A/A)"]
     assert (loss[0], top1[0]) == ("validation loss", "validation top-1 accuracy, %")

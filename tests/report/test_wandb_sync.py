@@ -17,7 +17,7 @@ from experiments.harness.errors import SuiteError
 from experiments.harness.record import read_metrics, take_lock
 from experiments.harness.tracking import Tracker
 from experiments.report.wandb_sync import sync
-from tests.conftest import MakeConfig
+from tests.conftest import MakeConfig, executed
 from tests.report.wandb_server import Server, serving
 
 ONLINE, OFFLINE = "run.wandb=online", "run.wandb=offline"
@@ -85,8 +85,7 @@ def test_a_session_of_before_with_another_server_keeps_no_run_from_its_own(
         patch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
         wandb.setup()
     cfg = make_config(ONLINE)
-    execute(cfg)
-    run = locate(cfg).directory
+    run = executed(cfg)
     assert held(server, run) == recorded(run)
 
 
@@ -158,8 +157,7 @@ def test_runs_that_are_being_written_or_damaged_keep_no_other_from_its_upload(
     runs = []
     for seed in range(3):
         cfg = make_config(OFFLINE, f"seed={seed}")
-        execute(cfg)
-        runs.append(locate(cfg).directory)
+        runs.append(executed(cfg))
     (runs[1] / "metrics.jsonl").write_text("[]\n")
     with take_lock(runs[0]):
         assert not sync(runs[0].parents[1])
@@ -188,8 +186,7 @@ def test_a_damaged_description_is_said(
     make_config: MakeConfig, server: Server, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cfg = make_config(OFFLINE)
-    execute(cfg)
-    run = locate(cfg).directory
+    run = executed(cfg)
     (run / "wandb_run.json").write_text("{")
     assert not sync(run.parents[1])
     said = capsys.readouterr().out

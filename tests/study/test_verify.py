@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hydra.core.global_hydra import GlobalHydra
 
 from experiments.harness.entry import execute
 from experiments.study import verify as module
@@ -38,7 +37,6 @@ def published(make_config: MakeConfig, runs_dir: str, monkeypatch: pytest.Monkey
             execute(make_config(*run.overrides))
     with publishing(study, "command"):
         pass
-    GlobalHydra.instance().clear()  # a separate command composes the config again
     monkeypatch.setenv("LION_CACHE", study.config["run"]["cache_dir"])
     found = {key: study.config["data"][key] for key in ("access", "places")}
     monkeypatch.setattr(module, "with_places", lambda recorded: {**found, **recorded})

@@ -11,7 +11,7 @@ from statistics import median
 from typing import Any
 
 from experiments.report.figures import optimizer_colors
-from experiments.report.labels import Summary, dimension_label, metric_of, optimizer_name
+from experiments.report.labels import Summary, differences, dimension_label, metric_of, optimizer_name
 from experiments.report.search_figures import position_ticks, shown_ends
 from experiments.study.trials import value_at
 
@@ -21,16 +21,14 @@ SYMBOLS = {"lion": "circle", "adamw": "square"}
 OTHER_SYMBOL = "diamond"
 
 
-def paired_differences(summary: Summary, comparison: Mapping[str, Any], places: Mapping[int, str]) -> Chart:
+def paired_differences(summary: Summary, comparison: dict[str, Any], places: Mapping[int, str]) -> Chart:
     """The difference a - b of every replicate in which both completed, and the mean with its 95 % interval. The margin
     is drawn behind the mean only: a tie is about the mean, not about single replicates.
 
     ``places`` has an element id for every replicate, including reproductions.
     """
     a, b, difference = comparison["a"], comparison["b"], comparison["difference"]
-    values = zip(summary["replicates"], *(comparison["per_replicate"][side] for side in (a, b)), strict=True)
-    points = {n: x - y for n, x, y in values if x is not None and y is not None}
-    new = {row["replicate"]: row["difference"] for row in comparison["reproductions"] if row["difference"] is not None}
+    points, new = differences(summary, comparison)
     low, high = difference["ci95"]
     color, better = (
         optimizer_colors(summary["optimizers"])[a],

@@ -13,6 +13,7 @@ from experiments.report.figures import optimizer_colors
 from experiments.report.labels import (
     Summary,
     amount,
+    deciding,
     interval,
     metric_label,
     metric_of,
@@ -33,7 +34,7 @@ def forest(studies: Sequence[PublishedStudy]) -> dict[str, Any]:
     """A row for each optimizer that a study compares with its reference, by the deciding metric. A comparison that
     cannot be placed on the axis says why instead.
     """
-    found = [(study, row) for study in studies for row in study.summary["comparisons"] if row["primary"]]
+    found = [(study, row) for study in studies for row in deciding(study.summary)]
     placed = [ends for _, row in found if isinstance(ends := _in_margins(row), tuple)]
     reach = min(FARTHEST, max([2.5, *(abs(end) for ends in placed for end in ends)]))
     sides = [dict.fromkeys(optimizer_name(row[side]) for _, row in found) for side in "ab"]

@@ -11,7 +11,7 @@ from experiments.report.dashboard.records import OpenStudy, PublishedStudy
 from experiments.report.dashboard.run_sections import open_curves, progress, runs_table, study_curves
 from experiments.report.dashboard.study_sections import pair_sections, result_tables, run_places, search_charts
 from experiments.report.figures import ON_DARK
-from experiments.report.labels import Summary, optimizer_name, task_name
+from experiments.report.labels import Summary, deciding, optimizer_name, task_name
 from experiments.report.overview import SCALES
 from experiments.report.sentences import ease_sentence, reproduction_sentences, steps_sentence, verdict_sentence
 
@@ -61,7 +61,7 @@ def index_page(published: Sequence[PublishedStudy], open_studies: Sequence[OpenS
 
 
 def _verdicts(summary: Summary) -> list[str]:
-    return [verdict_sentence(summary, row) for row in summary["comparisons"] if row["primary"]]
+    return [verdict_sentence(summary, row) for row in deciding(summary)]
 
 
 def _details(summary: Summary) -> list[str]:
@@ -69,10 +69,9 @@ def _details(summary: Summary) -> list[str]:
     if not summary["declared"]:
         return []
     sentences = []
-    for row in summary["comparisons"]:
-        if row["primary"]:
-            sentences += [steps_sentence(summary, row), *reproduction_sentences(summary, row)]
-            sentences.append(ease_sentence(summary, row["a"]))
+    for row in deciding(summary):
+        sentences += [steps_sentence(summary, row), *reproduction_sentences(summary, row)]
+        sentences.append(ease_sentence(summary, row["a"]))
     return [sentence for sentence in sentences if sentence]
 
 

@@ -18,7 +18,7 @@ from experiments.report.labels import (
     number,
     optimizer_name,
 )
-from experiments.report.tables import claims_table, comparisons_of, result_table
+from experiments.report.tables import claims_table, comparisons_of, pair_cells, result_table
 from experiments.study.replicates import Replicate
 from experiments.study.trials import chosen, trials_of
 
@@ -81,8 +81,7 @@ def _replicates_table(
             "place": places[replicate],
             "cells": [
                 f"{replicate}" if replicate in summary["replicates"] else f"{replicate} (reproduction)",
-                *("diverged" if value is None else number(value, decimals) for value in (x, y)),
-                number(None if x is None or y is None else x - y, decimals, "+"),
+                *pair_cells(x, y, decimals),
                 *(written(settings[replicate][side].get(key)) for side in sides for key in keys[side]),
             ],
         }
