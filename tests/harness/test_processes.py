@@ -258,12 +258,12 @@ def launcher_settings(*overrides: str) -> Any:
 
 
 def test_launchers_ask_for_what_all_processes_of_a_run_need_on_a_node() -> None:
-    asked = ["scale=gpu", "run.gpus=8", "run.nodes=4"]
+    asked = ["scale=gpu", "run.gpus=8", "run.nodes=4", "run.cpus=3"]
     slurm = launcher_settings(*asked, "hydra/launcher=slurm")
     wanted = {"nodes": 4, "tasks_per_node": 1, "gpus_per_node": 8, "cpus_per_task": 24}
     assert {key: slurm[key] for key in wanted} == wanted
     for launcher in ("ray_local", "ray_cluster"):
-        given = [*asked[:2], f"hydra/launcher={launcher}"]
+        given = [*asked[:2], "run.cpus=3", f"hydra/launcher={launcher}"]
         assert launcher_settings(*given).ray.remote == {"num_cpus": 24, "num_gpus": 8}
         assert launcher_settings(*given, "run.device=cpu").ray.remote == {"num_cpus": 24, "num_gpus": 0}
     assert launcher_settings(*asked, "run.device=cpu", "hydra/launcher=slurm").gpus_per_node == 0

@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments.harness.entry import locate
 from experiments.language_modeling.data import TokenSet, TokenSplit, redrawn
 from tests.conftest import MakeConfig, executed, rows
 from tests.language_modeling.test_windows import packed
@@ -77,7 +76,7 @@ def test_a_text_that_is_held_out_is_not_trained_on_elsewhere(tokens: TokenSet) -
 def test_the_split_changes_what_a_run_measures_and_its_name(make_lm: MakeConfig) -> None:
     last = {}
     for seed in ("null", "1"):
-        cfg = make_lm(f"data.split_seed={seed}")
-        last[executed(cfg).name] = {key: value for row in rows(locate(cfg).directory) for key, value in row.items()}
+        directory = executed(make_lm(f"data.split_seed={seed}"))
+        last[directory.name] = {key: value for row in rows(directory) for key, value in row.items()}
     one, other = last.values()
     assert one["val/loss"] != other["val/loss"]

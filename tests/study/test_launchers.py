@@ -344,7 +344,7 @@ def test_every_launcher_composes_at_every_scale_and_gives_a_run_what_the_scale_s
         names.add(locate(cfg).directory.name)
         settings = OmegaConf.to_container(cfg.hydra.launcher, resolve=launcher != "submitit_local")
         assert isinstance(settings, dict)
-        cpus, gpus = (3, 0.25) if scale == "gpu" else (1, 0)
+        cpus, gpus = (1, 0.125) if scale == "gpu" else (1, 0)
         if launcher.startswith("ray"):
             assert settings["ray"]["remote"] == {"num_cpus": cpus, "num_gpus": gpus}
         if launcher == "slurm":
