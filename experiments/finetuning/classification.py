@@ -21,7 +21,7 @@ from experiments.harness.prepared_data import cached_arrays
 from experiments.harness.task import Evaluator
 from experiments.metrics.calibration import (
     add_calibration,
-    calibrated_losses,
+    calibrated_example_losses,
     calibration_metrics,
     no_calibration_sums,
 )
@@ -79,7 +79,7 @@ class TextClassification:
         self.num_train = len(self.splits["train"].labels)
         self.evaluators = {
             "val": Evaluator("evaluate", partial(self._sums, "val"), text_metrics),
-            "test": Evaluator("end", self._test_sums, text_metrics, _example_losses),
+            "test": Evaluator("end", self._test_sums, text_metrics, calibrated_example_losses),
             **flatness(cfg, self.num_train, partial(self._sums, "train"), text_metrics),
         }
 
@@ -163,8 +163,3 @@ def text_metrics(sums: dict[str, Any]) -> dict[str, float]:
     matrix = np.array(sums["confusion"])
     metrics = {"loss": sums["loss"] / sums["count"], "accuracy": accuracy(matrix), "f1": macro_f1(matrix)}
     return metrics | (calibration_metrics(sums) if "nats" in sums else {})
-
-
-def _example_losses(sums: dict[str, Any]) -> tuple[str, np.ndarray]:
-    """calibrated_loss of each test text."""
-    return "calibrated_loss", calibrated_losses(sums["nats_each"], sums["val_nats"])

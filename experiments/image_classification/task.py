@@ -34,7 +34,7 @@ from experiments.image_classification.models import load_initial_weights, meta_m
 from experiments.image_classification.real_labels import real_sums
 from experiments.metrics.calibration import (
     add_calibration,
-    calibrated_losses,
+    calibrated_example_losses,
     calibration_metrics,
     no_calibration_sums,
 )
@@ -68,7 +68,7 @@ class ImageClassification:
         self._normalize = normalization(cfg)
         self.evaluators = {
             "val": Evaluator("evaluate", partial(self._sums, "val"), _metrics),
-            "test": Evaluator("end", self._test_sums, _metrics, _example_losses),
+            "test": Evaluator("end", self._test_sums, _metrics, calibrated_example_losses),
             **flatness(cfg, self.num_train, partial(self._sums, "train"), _metrics),
         }
 
@@ -180,11 +180,6 @@ def _metrics(sums: dict[str, Any]) -> dict[str, float]:
     further = [name for name in ("real", "v2") if f"{name}_count" in sums]
     metrics |= {f"{name}_top1": 100 * sums[f"{name}_top1"] / sums[f"{name}_count"] for name in further}
     return metrics | ({"damaged_images": sums["damaged"]} if sums["damaged"] else {})
-
-
-def _example_losses(sums: dict[str, Any]) -> tuple[str, np.ndarray]:
-    """calibrated_loss of each test image."""
-    return "calibrated_loss", calibrated_losses(sums["nats_each"], sums["val_nats"])
 
 
 class _EvaluationBatches(Dataset[dict[str, Any]]):

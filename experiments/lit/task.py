@@ -39,7 +39,7 @@ from experiments.lit.models import (
     computed_once,
     contrastive_loss,
 )
-from experiments.metrics.calibration import calibrated_losses
+from experiments.metrics.calibration import calibrated_example_losses
 from experiments.metrics.retrieval import RANKS
 from experiments.metrics.zero_shot import prompts
 from experiments.pretrained.locked import Inputs, LockedPart, Rows
@@ -93,7 +93,7 @@ class Lit:
             self._crop = v2.RandomResizedCrop(size, area, interpolation=InterpolationMode.BICUBIC, antialias=True)
         self.evaluators = {
             "val": Evaluator("evaluate", partial(self._sums, "val"), self._metrics),
-            "test": Evaluator("end", self._test_sums, self._metrics, _example_losses),
+            "test": Evaluator("end", self._test_sums, self._metrics, calibrated_example_losses),
             **flatness(cfg, self.num_train, partial(self._sums, "train"), self._metrics),
         }
 
@@ -228,11 +228,6 @@ class Lit:
 
 def _named(by_set: dict[str, dict[str, Tensor]]) -> dict[str, Tensor]:
     return {f"{name}/{key}": value for name, sums in by_set.items() for key, value in sums.items()}
-
-
-def _example_losses(sums: dict[str, Any]) -> tuple[str, np.ndarray]:
-    """calibrated_loss of each test image with its first caption."""
-    return "calibrated_loss", calibrated_losses(sums["nats_each"], sums["val_nats"])
 
 
 def _check_size(pairs: Pairs, where: str) -> None:

@@ -90,3 +90,8 @@ def calibration_metrics(sums: Mapping[str, Any]) -> dict[str, float]:
         "calibrated_loss": float(calibrated_losses(sums["nats"], sums.get("val_nats", sums["nats"]))) / count,
         "calibration_error": calibration_error(sums["confidence"], sums["confident_right"], count),
     }
+
+
+def calibrated_example_losses(sums: Mapping[str, Any]) -> tuple[str, np.ndarray]:
+    """The name calibrated_loss, and its value for each sample, float64 [samples], from the sums ``nats_each``."""
+    return "calibrated_loss", calibrated_losses(sums["nats_each"], sums["val_nats"])
