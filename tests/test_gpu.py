@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from experiments.harness import record, train
 from experiments.harness.entry import execute, locate
@@ -17,7 +17,9 @@ from tests.conftest import AVERAGED, MakeConfig, executed, rows, status_of
 from tests.diffusion.conftest import clouds as clouds
 from tests.diffusion.conftest import diffusion_overrides as diffusion_overrides
 from tests.diffusion.conftest import make_diffusion as make_diffusion
+from tests.finetuning.conftest import glue_folder as glue_folder
 from tests.finetuning.conftest import make_classification as make_classification
+from tests.finetuning.conftest import make_glue as make_glue
 from tests.finetuning.conftest import sentences as sentences
 from tests.language_modeling.conftest import books as books
 from tests.language_modeling.conftest import lm_overrides as lm_overrides
@@ -36,6 +38,7 @@ MAKERS = {
     "lit": "make_lit",
     "language_modeling": "make_lm",
     "finetuning": "make_classification",
+    "glue": "make_glue",
     "diffusion": "make_diffusion",
 }
 DEVICE = "run.device=cuda"
@@ -43,7 +46,9 @@ DEVICE = "run.device=cuda"
 
 @pytest.fixture(params=MAKERS)
 def make(request: pytest.FixtureRequest) -> MakeConfig:
-    """``make("seed=1", ...)``: the config of a smoke run on generated data, for each task in turn."""
+    """``make("seed=1", ...)``: the config of a smoke run on generated data, for each entry of MAKERS in turn."""
+    if request.param == "glue":
+        pytest.importorskip("datasets")
     made: MakeConfig = request.getfixturevalue(MAKERS[request.param])
     return partial(made, AVERAGED) if request.param == "image_classification" else made
 
@@ -73,7 +78,9 @@ def test_a_run_has_the_same_bits_each_time(make: MakeConfig, optimizer: str, tmp
 @pytest.mark.parametrize("setting", ["train.precision=fp32", "train.precision=bf16", "train.compile=true"])
 def test_a_run_begins_where_the_cpus_does(make: MakeConfig, setting: str, tmp_path: Path) -> None:
     # A GPU and compiled code draw different dropout, and in diffusion different noise and timesteps.
-    more = ["train.log_every=1"] + ["model.head_dropout=0"] * (make().task == "finetuning")
+    model = make().model
+    dropouts = [key for key in ("head_dropout", "trained.config.dropout_rate") if OmegaConf.select(model, key)]
+    more = ["train.log_every=1", *(f"model.{key}=0" for key in dropouts)]
     ours = first_loss(finished(make(DEVICE, setting, *more))[1])
     cpu = make("run.device=cpu", f"run.runs_dir={tmp_path}/cpu", *more)
     theirs = first_loss(finished(cpu)[1])
