@@ -97,23 +97,9 @@ def _fused_lion(
 
     # The tensors differ in kind, or the kernel does not support some of them.
     check_rows(params, grads, exp_avgs, compensations)
-    kinds: dict[tuple[Any, ...], list[Row]] = {}
-    for row in zip(params, grads, exp_avgs, compensations, strict=True):
-        kinds.setdefault(_kind(row), []).append(row)
-    others: list[Row] = []
-    for kind, rows in kinds.items():
-        kernel = None if watched else _kernel(bool(fused), *kind)
-        if kernel is None:
-            others += rows
-            continue
-        fusible: list[Row] = []
-        refused: list[Row] = []
-        for row in rows:
-            operands = [[tensor] for tensor in row if tensor is not None]
-            (fusible if are_fusible(operands, kernel.ALIGNMENT_BYTES) else refused).append(row)
-        columns = [list(column) for column in zip(*fusible, strict=True) if column[0] is not None]
-        others += refused if columns and _step_by(kernel, columns, scalars) else rows
-
+    others = [*zip(params, grads, exp_avgs, compensations, strict=True)]
+    if not watched:
+        others = _step_kind_by_kind(others, bool(fused), scalars)
     if not others or (found_inf is not None and found_inf.item()):
         return
     other_params, other_grads, other_exp_avgs, other_compensations = map(list, zip(*others, strict=True))
@@ -133,6 +119,27 @@ def _fused_lion(
         cautious=False,
         maximize=maximize,
     )
+
+
+def _step_kind_by_kind(rows: Sequence[Row], asked_for: bool, scalars: dict[str, Any]) -> list[Row]:
+    """Step over the rows of each device and dtypes that have a kernel; the rows left to the operators."""
+    kinds: dict[tuple[Any, ...], list[Row]] = {}
+    for row in rows:
+        kinds.setdefault(_kind(row), []).append(row)
+    others: list[Row] = []
+    for kind, alike in kinds.items():
+        kernel = _kernel(asked_for, *kind)
+        if kernel is None:
+            others += alike
+            continue
+        fusible: list[Row] = []
+        refused: list[Row] = []
+        for row in alike:
+            operands = [[tensor] for tensor in row if tensor is not None]
+            (fusible if are_fusible(operands, kernel.ALIGNMENT_BYTES) else refused).append(row)
+        columns = [list(column) for column in zip(*fusible, strict=True) if column[0] is not None]
+        others += refused if columns and _step_by(kernel, columns, scalars) else alike
+    return others
 
 
 def _operators_are_intercepted() -> bool:
