@@ -12,7 +12,7 @@ from hydra.utils import get_method
 from omegaconf import OmegaConf
 
 from experiments.data import stored_places
-from experiments.harness.config import check, composed, resolved, result_config, scale_of
+from experiments.harness.config import check, composed, processes_on_node, resolved, result_config, scale_of
 from experiments.harness.errors import ConfigError
 from experiments.harness.limits import check_limits
 from experiments.harness.places import check_place
@@ -39,6 +39,8 @@ def test_one_word_chooses_an_experiment_with_its_scale_and_a_study_by_declared_m
     plain = resolved(cfg)
     check_limits(plain)
     check(plain)
+    run = plain["run"]
+    assert run["gpus"] == 0 or processes_on_node(run["gpus"]) * run["nodes"] % run["shards"] == 0
     assert plain["experiment"] == experiment
     assert plain["scale"] == scale_of(experiment)
     assert "places" not in str(result_config(plain, "0" * 64))

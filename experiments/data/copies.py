@@ -15,12 +15,13 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 from torchvision.transforms.v2.functional import to_pil_image
 
 from experiments.data.images import Images
 from experiments.data.pixels import UNREADABLE
 from experiments.data.text import folded
+from experiments.harness.batches import ShieldedLoader
 from experiments.harness.errors import DataError
 from experiments.harness.prepared_data import cached_arrays
 
@@ -141,24 +142,21 @@ def _image(image: Any) -> Any:
 
 
 @dataclass(frozen=True)
-class _Blocks(Dataset[torch.Tensor]):
+class _Blocks(Dataset[dict[str, torch.Tensor]]):
     images: Images
 
-    def __getitem__(self, start: int) -> torch.Tensor:
+    def __getitem__(self, start: int) -> dict[str, torch.Tensor]:
         numbers = range(start, min(start + BLOCK, len(self.images)))
         rows = []
         for number in numbers:
             image = _image(self.images[number]).convert("RGB")
             thumbnail = np.asarray(image.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX)).ravel()
             rows.append(np.concatenate([thumbnail, np.frombuffer(_digest(np.asarray(image)), np.uint8)]))
-        return torch.from_numpy(np.stack(rows))
+        return {"rows": torch.from_numpy(np.stack(rows))}
 
 
 def _looks(images: Images, num_workers: int) -> _Looks:
     starts = range(0, len(images), BLOCK)
-    # With its own generator: by default a loader draws from the global one, which also initializes a run's weights.
-    blocks = DataLoader(
-        _Blocks(images), batch_size=None, sampler=starts, num_workers=num_workers, generator=torch.Generator()
-    )
+    blocks = [block["rows"] for block in ShieldedLoader(_Blocks(images), starts, num_workers, pin=False)]
     rows = torch.cat([torch.zeros(0, 3 * THUMBNAIL**2 + DIGEST_BYTES, dtype=torch.uint8), *blocks])
     return _Looks(rows[:, :-DIGEST_BYTES], [row.tobytes() for row in rows[:, -DIGEST_BYTES:].numpy()])

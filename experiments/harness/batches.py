@@ -100,6 +100,8 @@ class ShieldedLoader(DataLoader[dict[str, Any]]):
         super().__init__(
             dataset, batch_size=None, sampler=sampler, num_workers=num_workers, pin_memory=pin, timeout=timeout,
             worker_init_fn=_end_with_the_queue, multiprocessing_context=context,
+            # By default a loader draws from the global generator, which also initializes a run's weights.
+            generator=torch.Generator(),
         )  # fmt: skip
 
     def __iter__(self) -> Any:

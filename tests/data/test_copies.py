@@ -2,6 +2,10 @@
 
 import io
 import logging
+import multiprocessing
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -98,3 +102,34 @@ def test_all_copies_are_found_where_many_pictures_look_the_same_from_afar(tmp_pa
         dots.append(Image.fromarray(pixels))
     with pytest.raises(DataError, match="40 of the 300 images in test are also in the training set"):
         look(dots[:150], [*dots[110:150], *dots[150:], *[noise(seed, 64) for seed in range(110)]], tmp_path)
+
+
+@dataclass(frozen=True)
+class Computed:
+    """Images made by a function that cannot be pickled."""
+
+    make: Callable[[int], Image.Image]
+    count: int
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> Image.Image:
+        return self.make(index)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere, workers start as Python starts them")
+def test_workers_find_the_copies_also_where_python_does_not_fork_by_default(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    train = Computed(lambda index: noise(index, 16), 300)  # two blocks
+    test = Computed(lambda index: noise(290 if index == 3 else 1000 + index, 16), 40)
+    method = multiprocessing.get_start_method(allow_none=True)
+    multiprocessing.set_start_method("forkserver", force=True)  # the default from Python 3.14 on
+    try:
+        warn_of_copies("set", train, {"test": test}, "identity", tmp_path, num_workers=2)
+    finally:
+        multiprocessing.set_start_method(method, force=True)
+    assert (
+        "1 of the 40 images in test are also in the training set, such as number 3, which is number 290" in caplog.text
+    )
