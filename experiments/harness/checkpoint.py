@@ -79,7 +79,7 @@ def newest_checkpoint(directory: Path, sources_digest: str | None = None) -> Pat
             reason = "is corrupt"
         else:
             try:
-                state = read_outline(path)["state"] if path.is_dir() else _read(path, mmap=True)
+                state = read_outline(path)["state"] if path.is_dir() else _read(path)
             except pickle.UnpicklingError as error:
                 raise RunError(
                     f"The checkpoint {path} holds objects that only unsafe unpickling would load, which this suite "
@@ -108,8 +108,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return _read(path)
 
 
-def _read(path: Path, mmap: bool = False) -> dict[str, Any]:
-    state: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu", mmap=mmap)
+def _read(path: Path) -> dict[str, Any]:
+    # Mapped, so that the processes of a run share one copy in memory; the mapping is private, so writing is safe.
+    state: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu", mmap=True)
     return state
 
 

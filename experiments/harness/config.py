@@ -134,6 +134,10 @@ class RunConfig:
     results_dir: str = MISSING
     cache_dir: str = MISSING
     checkpoint_every: int = MISSING
+    """steps from one checkpoint to the next"""
+    checkpoint_minutes: float | None = None
+    """if so many minutes have passed since the last checkpoint, the next step is followed by one; null: only every
+    checkpoint_every steps"""
     keep_checkpoints: int = 2
     num_workers: int = 0
     cpus: int = 1

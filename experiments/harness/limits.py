@@ -15,7 +15,7 @@ AT_LEAST = {
     **dict.fromkeys(("schedule.warmup_steps", "schedule.init_factor", "schedule.end_factor"), 0),
     **dict.fromkeys(("optimizer.lr", "optimizer.weight_decay", "flatness.draws", "study.replicates"), 0),
     **dict.fromkeys(("run.checkpoint_every", "run.keep_checkpoints", "run.cpus", "run.nodes", "run.shards"), 1),
-    **dict.fromkeys(("run.num_workers", "run.gpus"), 0),
+    **dict.fromkeys(("run.num_workers", "run.gpus", "run.checkpoint_minutes"), 0),
 }
 """By key; null values, and keys that a task does not have, are not checked."""
 CHOICES = {

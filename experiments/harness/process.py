@@ -141,7 +141,7 @@ def compile_and_warm_up(model: nn.Module, task: Task, accelerator: Accelerator, 
 
 
 class Agreement:
-    """Tells all processes of a run whether any of them says yes, so that they act together.
+    """Tells all processes of a run what any of them says, so that they act together.
 
     They communicate through the CPU, so none waits for its GPU.
     """
@@ -151,10 +151,10 @@ class Agreement:
             dist.new_group(backend="gloo", timeout=LONGEST_WAIT) if accelerator.num_processes > 1 else None
         )
 
-    def __call__(self, said: bool) -> bool:
-        """Call it in every process; each gets the same answer."""
+    def __call__(self, *said: bool) -> tuple[bool, ...]:
+        """Whether any process says yes to each question; call it in every process, and each gets the same answers."""
         if self._group is None:
             return said
-        answer = torch.tensor(int(said))
-        dist.all_reduce(answer, dist.ReduceOp.MAX, self._group)
-        return bool(answer)
+        answers = torch.tensor(said, dtype=torch.int8)
+        dist.all_reduce(answers, dist.ReduceOp.MAX, self._group)
+        return tuple(map(bool, answers))

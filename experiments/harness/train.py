@@ -1,6 +1,7 @@
 """The training loop: every run of every task is one call of ``train``."""
 
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -61,6 +62,7 @@ def take_steps(session: Session) -> None:
         model = compile_and_warm_up(model, session.task, accelerator, cfg)
     in_any_process = Agreement(accelerator)
     watch, step_timer, memory = FiniteWatch(accelerator), StepTimer(device), PeakMemory(device)
+    minutes, saved_at = cfg.run.checkpoint_minutes, time.monotonic()
 
     with progress_bar(cfg.train.batch_size, accelerator.is_main_process) as progress, stop_requests() as stop:
         bar = progress.add_task(session.directory.name, total=cfg.train.steps, completed=state.step)
@@ -75,7 +77,8 @@ def take_steps(session: Session) -> None:
             grad_norm = clip_gradients(model, cfg.train.clip_norm, accelerator)
 
             # A loss or gradient that is not finite is never logged, evaluated or saved, and on a CPU never applied.
-            due = Due.after(state.step + 1, cfg, asked_to_stop=in_any_process(stop.is_set()))
+            overdue = minutes is not None and time.monotonic() - saved_at > 60 * minutes
+            due = Due.after(state.step + 1, cfg, *in_any_process(stop.is_set(), overdue))
             watch.observe(state.step + 1, loss, grad_norm)
             if device.type == "cpu" or due.any:
                 watch.check()
@@ -110,6 +113,7 @@ def take_steps(session: Session) -> None:
                     evaluate(session, name)
             if due.save:
                 state.save(session.record, session.directory, cfg.run.keep_checkpoints)
+                saved_at = time.monotonic()
             if due.leave:
                 said = f"asked to stop, saved at step {state.step} of {cfg.train.steps}"
                 print(f"{session.directory.name}: {said}", flush=True)
@@ -152,13 +156,15 @@ class Due:
         return self.log or bool(self.evaluators) or self.save
 
     @classmethod
-    def after(cls, step: int, cfg: Config, asked_to_stop: bool) -> "Due":
-        """What is due after ``step``, counted from 1; after the last step, everything."""
+    def after(cls, step: int, cfg: Config, asked_to_stop: bool, overdue: bool) -> "Due":
+        """What is due after ``step``, counted from 1; after the last step, everything. ``overdue``: the newest
+        checkpoint is older than ``run.checkpoint_minutes``.
+        """
         train, last = cfg.train, step == cfg.train.steps
         every = {"evaluate": train.evaluate_every, "sample": train.sample_every if cfg.test else None}
         return cls(
             log=last or step % train.log_every == 0,
             evaluators=frozenset(when for when, steps in every.items() if steps and (last or step % steps == 0)),
-            save=last or asked_to_stop or step % cfg.run.checkpoint_every == 0,
+            save=last or asked_to_stop or overdue or step % cfg.run.checkpoint_every == 0,
             leave=asked_to_stop and not last,
         )

@@ -10,7 +10,9 @@ from torch import Tensor
 
 from experiments.harness.checkpoint import newest_checkpoint
 from experiments.harness.entry import execute, locate
+from experiments.harness.process import Agreement, make_accelerator
 from tests.conftest import MakeConfig, rows
+from tests.harness.several import in_processes
 
 
 def test_two_processes_train_what_one_process_trains(
@@ -43,3 +45,16 @@ def saved_model(cfg: DictConfig) -> dict[str, Tensor]:
     assert path
     model: dict[str, Tensor] = torch.load(path, weights_only=True)["model"]
     return model
+
+
+def test_all_processes_hear_what_one_of_them_says(make_config: MakeConfig) -> None:
+    cfg = make_config("run.device=cpu")
+
+    def ask() -> None:
+        accelerator = make_accelerator(cfg)
+        in_any_process, main = Agreement(accelerator), accelerator.is_main_process
+        assert in_any_process(False, False) == (False, False)
+        assert in_any_process(main, False) == (True, False)
+        assert in_any_process(main, not main) == (True, True)
+
+    assert in_processes(2, ask) == [0, 0]

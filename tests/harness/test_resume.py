@@ -56,6 +56,15 @@ def uninterrupted(make_config: MakeConfig, tmp_path: Path, ends: list[End]) -> E
     return ends[0]
 
 
+def test_a_run_that_also_saves_by_the_clock_has_a_checkpoint_of_each_late_step_and_the_same_end(
+    make_config: MakeConfig, uninterrupted: End
+) -> None:
+    cfg = make_config(*LONGER, "run.checkpoint_minutes=0", "run.keep_checkpoints=100")
+    assert_same_end(end_of(cfg), uninterrupted)
+    steps = [int(path.name.split("-")[1]) for path in checkpoint_files.checkpoints(locate(cfg).directory)]
+    assert steps == [*range(1, 25)]
+
+
 @pytest.mark.parametrize("where", ["append", "metrics_bytes", "cut_back", "set_status"])
 @pytest.mark.parametrize("call", [1, 2, 9])
 def test_a_crash_at_any_write_of_the_record_leaves_no_trace(
