@@ -16,9 +16,7 @@ from experiments.diffusion.config import DiffusionConfig
 from experiments.diffusion.data import ConditionedImages, Sets
 from experiments.harness.stored_rows import stored_rows
 from experiments.pretrained.locked import Locked, build_locked
-
-TEXTS_AT_ONCE = 16_384
-"""A tokenizer needs 17 KB of memory per text until the tokens are in arrays."""
+from experiments.pretrained.tokenizers import TEXTS_AT_ONCE
 
 
 class Conditions(Protocol):

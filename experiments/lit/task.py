@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -17,7 +18,7 @@ from experiments.data.splits import drawn_groups, sample
 from experiments.data.stored import StoredSet, check_splits
 from experiments.harness.errors import ConfigError, DataError, refused_as
 from experiments.harness.flatness import flatness
-from experiments.harness.prepared_data import cached_arrays
+from experiments.harness.stored_rows import stored_rows
 from experiments.harness.task import Evaluator
 from experiments.lit.class_names import class_names, prompt_numbers, templates
 from experiments.lit.config import LitConfig
@@ -43,6 +44,7 @@ from experiments.metrics.calibration import calibrated_example_losses
 from experiments.metrics.retrieval import RANKS
 from experiments.metrics.zero_shot import prompts
 from experiments.pretrained.locked import Inputs, LockedPart, Rows
+from experiments.pretrained.tokenizers import TEXTS_AT_ONCE
 
 
 class Lit:
@@ -184,12 +186,13 @@ class Lit:
         fingerprint = hashlib.sha256("\n".join(texts).encode()).hexdigest()
         identity = json.dumps([cfg.tokenizer, cfg.context_length, opened and opened.fingerprint, fingerprint])
         tokenize = get_method(cfg.tokenizer)
-        tokens = cached_arrays(
-            "lit-tokens",
-            identity,
-            self._sets.cache_dir,
-            lambda: {"tokens": tokenize(texts, cfg.context_length, self._weights.get("text", {}))},
-        )
+
+        def chunks(first: int) -> Iterator[np.ndarray]:
+            for start in range(first, len(texts), TEXTS_AT_ONCE):
+                some = texts[start : start + TEXTS_AT_ONCE]
+                yield tokenize(some, cfg.context_length, self._weights.get("text", {}))
+
+        tokens = stored_rows("lit-tokens", identity, self._sets.cache_dir, "tokens", len(texts), chunks)
         inputs: Inputs = Rows(tokens.load()["tokens"])
         return self._locked["text"].outputs(inputs, len(texts), identity) if self._cached["text"] else inputs
 

@@ -4,6 +4,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+TEXTS_AT_ONCE = 16_384
+"""A tokenizer needs 17 KB of memory per text until the tokens are in an array."""
+
 
 def clip(texts: Sequence[str], context_length: int, weights: Mapping[str, np.ndarray]) -> np.ndarray:
     """CLIP's byte-pair encoding with 49 408 entries, from open_clip."""
