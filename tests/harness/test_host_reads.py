@@ -58,7 +58,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("task", "data", "more"), CASES)
-def test_loss_and_gradients_read_nothing_back_from_the_device(
+def test_loss_and_gradients_do_not_synchronize_with_the_device(
     task: str, data: str, more: list[str], request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
     overrides = ["scale=smoke", "optimizer=lion", f"run.runs_dir={tmp_path}", *request.getfixturevalue(data), *more]
@@ -72,14 +72,14 @@ def test_loss_and_gradients_read_nothing_back_from_the_device(
     assert census.reads == {}
 
 
-def test_imagens_text_encoder_reads_nothing_back_from_the_device() -> None:
+def test_imagens_text_encoder_does_not_synchronize_with_the_device() -> None:
     encoder = T5XXL({"vocab_size": 50, "d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 2, "num_heads": 2})
     with Census() as census:
         encoder(torch.tensor([[4, 5, 6], [7, 0, 0], [0, 0, 0]]))
     assert census.reads == {}
 
 
-def test_the_census_sees_what_waits() -> None:
+def test_the_census_counts_synchronizing_operators() -> None:
     values = torch.arange(4.0)
     with Census() as census:
         values.sum().item()

@@ -46,7 +46,9 @@ def built(task: str, cfg: Any) -> Any:
 
 @pytest.mark.parametrize("experiment", ["smoke", "mini"])
 @pytest.mark.parametrize(("task", "model"), models())
-def test_a_model_goes_with_the_small_experiments_of_its_task(task: str, model: str, experiment: str) -> None:
+def test_every_model_works_with_its_tasks_small_experiments_or_is_refused(
+    task: str, model: str, experiment: str
+) -> None:
     cfg = composed(task, [f"experiment={task}/{experiment}", f"scale={experiment}", f"model={model}"])
     resolved(cfg)
     if said := REFUSED.get(model):
@@ -65,13 +67,13 @@ def test_a_model_goes_with_the_small_experiments_of_its_task(task: str, model: s
         ("image_classification", ["model=timm", "model.model_name=coatnet_1_224", "+model.img_size=28"]),
     ],
 )  # fmt: skip
-def test_a_model_that_halves_the_images_too_often_is_refused(task: str, overrides: list[str]) -> None:
+def test_a_model_that_downsamples_too_often_is_refused(task: str, overrides: list[str]) -> None:
     cfg = composed(task, ["scale=smoke", *overrides])
     with pytest.raises(ConfigError, match="The model cannot take the pictures: "):
         built(task, cfg)
 
 
-def test_glue_is_refused_to_a_classifier(tmp_path: Path) -> None:
+def test_a_classifier_is_refused_for_glue(tmp_path: Path) -> None:
     cfg: Any = composed("finetuning", ["experiment=finetuning/glue_smoke", "scale=smoke", "model=ft_tiny"])
     rows: list[GlueRows] = []
     with pytest.raises(ConfigError, match=r"models that write answers, but this one has no model\.answer_length"):

@@ -48,7 +48,7 @@ def test_training_learns_the_text(make_lm: MakeConfig) -> None:
 
 
 @pytest.mark.parametrize("objective", [(), (MASKED,)])
-def test_a_killed_run_ends_in_the_same_bits(
+def test_a_killed_and_resumed_run_is_bit_identical(
     make_lm: MakeConfig, monkeypatch: pytest.MonkeyPatch, tmp_path: object, objective: tuple[str, ...]
 ) -> None:
     settings = [*objective, "train.ema_decay=0.9", "train.log_every=1", "run.checkpoint_every=2"]

@@ -22,7 +22,7 @@ CACHED = [*LOCK_IMAGE, "data.crop_area=null"]
 
 
 @pytest.mark.parametrize("optimizer", ["lion", "adamw"])
-def test_a_run_ends_with_every_metric(make_lit: MakeConfig, optimizer: str) -> None:
+def test_a_run_reports_every_metric(make_lit: MakeConfig, optimizer: str) -> None:
     cfg = make_lit(f"optimizer={optimizer}")
     value = execute(cfg)
     directory = locate(cfg).directory
@@ -106,14 +106,14 @@ def test_chunks_of_a_tower_with_batch_norm_are_refused(make_lit: MakeConfig) -> 
         execute(make_lit(*resnet, "~model.image.trained.patch_size"))
 
 
-def test_the_train_split_is_evaluated_for_flatness(make_lit: MakeConfig) -> None:
+def test_flatness_is_measured_on_training_samples(make_lit: MakeConfig) -> None:
     cfg = make_lit("flatness.draws=1", "flatness.std=0.1", "flatness.samples=20", *CACHED)
     task = built(cfg)
     sums = sums_of(task, "flatness", task.model())
     assert (sums["0/count"], sums["0/captions"]) == (20, 40)
 
 
-def test_sums_over_processes_are_the_sums_of_one(make_lit: MakeConfig) -> None:
+def test_evaluation_sums_do_not_depend_on_the_number_of_processes(make_lit: MakeConfig) -> None:
     cfg = make_lit()
     task = built(cfg)
     torch.manual_seed(0)

@@ -20,7 +20,7 @@ def matrix_of(labels: np.ndarray, predictions: np.ndarray, classes: int) -> np.n
 
 
 @pytest.mark.parametrize("classes", [2, 5])
-def test_scores_are_what_counting_samples_gives(classes: int) -> None:
+def test_f1_and_accuracy_match_counting_samples(classes: int) -> None:
     labels, predictions = samples(classes)
     matrix = matrix_of(labels, predictions, classes)
     scores = []
@@ -33,24 +33,24 @@ def test_scores_are_what_counting_samples_gives(classes: int) -> None:
     assert accuracy(matrix) == pytest.approx(100 * (labels == predictions).mean())
 
 
-def test_matthews_is_the_correlation_of_two_binary_series() -> None:
+def test_matthews_equals_the_pearson_correlation_of_two_classes() -> None:
     labels, predictions = samples(2)
     assert matthews(matrix_of(labels, predictions, 2)) == pytest.approx(100 * np.corrcoef(labels, predictions)[0, 1])
 
 
-def test_matthews_by_hand() -> None:
+def test_matthews_matches_a_hand_calculation() -> None:
     # 6 true and 3 false of one class, 1 and 2 of the other: (2 6 - 3 1) / sqrt(9 3 7 5).
     assert matthews(np.array([[6.0, 3.0], [1.0, 2.0]])) == pytest.approx(100 * 9 / math.sqrt(945))
 
 
-def test_a_class_that_nothing_has_or_gets_scores_nothing() -> None:
+def test_scores_are_zero_for_an_absent_or_never_predicted_class() -> None:
     constant = np.array([[7.0, 0.0], [3.0, 0.0]])
     assert matthews(constant) == 0
     assert f1(constant, 1) == 0
     assert f1(np.array([[7.0, 0.0], [0.0, 0.0]]), 1) == 0
 
 
-def test_matrices_add_up() -> None:
+def test_confusion_matrices_of_batches_add_up() -> None:
     labels, predictions = samples(3)
     parts = [matrix_of(labels[start::4], predictions[start::4], 3) for start in range(4)]
     np.testing.assert_array_equal(sum(parts), matrix_of(labels, predictions, 3))

@@ -114,7 +114,7 @@ def test_several_archives_are_one_place(tmp_path: Path, monkeypatch: pytest.Monk
 
 @pytest.mark.network
 @pytest.mark.parametrize("name", ["lit_emoji", "lit_drawings", "efficientnet_lite0", "minilm"])
-def test_pinned_download_is_the_declared_data_set(name: str, tmp_path: Path) -> None:
+def test_pinned_downloads_match_the_declared_data_set(name: str, tmp_path: Path) -> None:
     from omegaconf import OmegaConf
 
     data = OmegaConf.to_container(OmegaConf.load(ROOT / "conf/data" / f"{name}.yaml"), resolve=True)
