@@ -18,7 +18,7 @@ from experiments.harness.optimizer import build_optimizer, state_bytes
 from lion import Lion, measure_step
 from tests.conftest import MakeConfig, executed, rows, status_of
 from tests.harness.test_divergence import DENSE, poison
-from tests.harness.test_more_optimizers import train, unless_missing
+from tests.harness.test_optimizer_configs import train, unless_missing
 
 ON_CPU = {"lion_8bit": "lion", "adamw_8bit": "adamw", "adamw_ao_8bit": "adamw", "adamw_ao_4bit": "adamw"}
 PAGED = {"lion_paged_8bit": "lion", "adamw_paged_8bit": "adamw"}

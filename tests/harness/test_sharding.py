@@ -29,7 +29,7 @@ from experiments.harness.errors import ConfigError, RunError
 from experiments.harness.process import make_accelerator
 from experiments.harness.sharding import prepare
 from tests.conftest import MakeConfig, executed, rows, status_of
-from tests.harness.several import in_processes
+from tests.harness.process_group import in_processes
 
 
 class Layered(nn.Module):

@@ -152,7 +152,7 @@ def check_checkpoint(mesh: Any, folder: Path) -> None:
 
 
 @pytest.mark.skipif(not dist.is_available(), reason="this torch is built without torch.distributed")
-def test_two_processes_step_like_one(tmp_path: Path) -> None:
+def test_sharded_steps_in_two_processes_match_one_process(tmp_path: Path) -> None:
     torch.multiprocessing.start_processes(  # forks have imported torch
         check_on_one_process, args=(str(tmp_path / "store"),), nprocs=PROCESSES, start_method="fork"
     )

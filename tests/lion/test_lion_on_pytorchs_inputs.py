@@ -93,7 +93,9 @@ def train(optimizer: Any, problem: tuple[Parameter, Parameter, Tensor], steps: i
 
 @ALL_INPUTS
 @pytest.mark.parametrize("scheduled", [False, True])
-def test_it_goes_the_right_way(optimizer_class: Any, kwargs: dict[str, Any], scheduled: bool) -> None:
+def test_the_loss_decreases_on_pytorchs_optimizer_inputs(
+    optimizer_class: Any, kwargs: dict[str, Any], scheduled: bool
+) -> None:
     problem = make_problem()
     optimizer = optimizer_class(problem[:2], **kwargs)
     if scheduled:
@@ -108,7 +110,7 @@ def test_it_goes_the_right_way(optimizer_class: Any, kwargs: dict[str, Any], sch
 
 
 @ALL_INPUTS
-def test_every_back_end_steps_as_the_loop(optimizer_class: Any, kwargs: dict[str, Any]) -> None:
+def test_every_back_end_matches_the_single_tensor_loop(optimizer_class: Any, kwargs: dict[str, Any]) -> None:
     results = []
     loop = {"foreach": False, "fused": False}
     for settings in (kwargs, kwargs | loop):
@@ -128,7 +130,7 @@ COPIES = {
 
 @ALL_INPUTS
 @pytest.mark.parametrize("copier", COPIES)
-def test_a_copy_goes_on_the_same(copier: str, optimizer_class: Any, kwargs: dict[str, Any]) -> None:
+def test_training_continues_identically_from_a_copy(copier: str, optimizer_class: Any, kwargs: dict[str, Any]) -> None:
     problem = make_problem()
     optimizer = optimizer_class(problem[:2], **kwargs)
     train(optimizer, problem, 3)
@@ -137,7 +139,7 @@ def test_a_copy_goes_on_the_same(copier: str, optimizer_class: Any, kwargs: dict
 
 
 @ALL_INPUTS
-def test_a_saved_state_goes_on_the_same(optimizer_class: Any, kwargs: dict[str, Any]) -> None:
+def test_training_continues_identically_from_a_saved_state(optimizer_class: Any, kwargs: dict[str, Any]) -> None:
     problem = make_problem()
     optimizer = optimizer_class(problem[:2], **kwargs)
     train(optimizer, problem, 3)
@@ -164,9 +166,7 @@ def test_older_state_dicts_load(optimizer_class: Any, kwargs: dict[str, Any]) ->
 
 
 @ALL_INPUTS
-def test_parameters_without_a_gradient_and_groups_without_a_rate_stay(
-    optimizer_class: Any, kwargs: dict[str, Any]
-) -> None:
+def test_parameters_without_gradient_or_with_lr_0_do_not_change(optimizer_class: Any, kwargs: dict[str, Any]) -> None:
     weight, bias, given = make_problem()
     idle = Parameter(torch.ones(3))
     groups = [{"params": [weight]}, {"params": [bias, idle], "lr": 0.0}]
@@ -179,7 +179,7 @@ def test_parameters_without_a_gradient_and_groups_without_a_rate_stay(
 
 
 @ALL_INPUTS
-def test_hooks_run_around_the_step(optimizer_class: Any, kwargs: dict[str, Any]) -> None:
+def test_step_and_state_dict_hooks_run_in_order(optimizer_class: Any, kwargs: dict[str, Any]) -> None:
     problem = make_problem()
     optimizer = optimizer_class(problem[:2], **kwargs)
     calls: list[str] = []
@@ -193,7 +193,7 @@ def test_hooks_run_around_the_step(optimizer_class: Any, kwargs: dict[str, Any])
 
 
 @ALL_INPUTS
-def test_a_complex_parameter_steps_as_its_parts(optimizer_class: Any, kwargs: dict[str, Any]) -> None:
+def test_a_complex_parameter_steps_like_its_real_view(optimizer_class: Any, kwargs: dict[str, Any]) -> None:
     if kwargs.get("momentum_dtype") or kwargs.get("cautious") or (kwargs.get("fused") and optimizer_class is not Lion):
         pytest.skip("refused, or of the whole tensor, or not for complex parameters in PyTorch")
     torch.manual_seed(0)
@@ -211,7 +211,7 @@ def test_a_complex_parameter_steps_as_its_parts(optimizer_class: Any, kwargs: di
 @pytest.mark.parametrize(
     "given", optim_error_inputs_func_adamw("cpu", torch.float32), ids=lambda given: given.optimizer_error_input.desc
 )
-def test_what_adamw_refuses_is_refused(given: ErrorOptimizerInput) -> None:
+def test_lion_refuses_what_adamw_refuses(given: ErrorOptimizerInput) -> None:
     error_input = given.optimizer_error_input
     assert given.error_on == OptimizerErrorEnum.CONSTRUCTION_ERROR
     params = error_input.params if error_input.params is not None else [Parameter(torch.zeros(1))]

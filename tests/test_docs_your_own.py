@@ -250,7 +250,7 @@ TABLES: dict[str, Callable[[Path, str, dict[str, list[str]]], None]] = {
 }
 
 
-def test_labelled_texts(folder: Path) -> None:
+def test_the_labelled_text_listing_trains(folder: Path) -> None:
     for split, columns in reviews(["0", "1"]).items():
         TABLES["csv"](folder / "data/reviews", split, columns)
     run(command_with("data=my_reviews"), folder)

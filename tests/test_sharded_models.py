@@ -12,7 +12,7 @@ from tests.diffusion.conftest import diffusion_overrides as diffusion_overrides
 from tests.diffusion.conftest import make_diffusion as make_diffusion
 from tests.finetuning.conftest import make_classification as make_classification
 from tests.finetuning.conftest import sentences as sentences
-from tests.harness.several import in_processes
+from tests.harness.process_group import in_processes
 from tests.language_modeling.conftest import books as books
 from tests.language_modeling.conftest import lm_overrides as lm_overrides
 from tests.language_modeling.conftest import make_lm as make_lm
