@@ -33,7 +33,7 @@ LISTINGS = re.findall(r"```(?:python|yaml)\n# (\S+)\n(.*?)```", PAGE, flags=re.D
 COMMANDS = [line for block in re.findall(r"```sh\n(.*?)```", PAGE, flags=re.DOTALL) for line in block.splitlines()]
 LONGEST = 20
 NO_AVERAGE = "train.ema_decay=null"
-"""As tests/conftest.py has it, which says why."""
+"""Averages are switched off as in tests/conftest.py, which explains why."""
 needs_optuna = pytest.mark.skipif(
     find_spec("hydra_plugins.hydra_optuna_sweeper") is None, reason="hydra-optuna-sweeper is not installed"
 )
@@ -67,7 +67,7 @@ def run(command: str, folder: Path, *more: str) -> str:
 
 
 def command_with(*words: str) -> str:
-    """The only command of the page with all these words in it, and no more."""
+    """The only command of the page that contains all these words, and no other sweeper."""
     swept = [word for word in ("-m hydra/sweeper=study", "-m hydra/sweeper=optuna") if word not in words]
     (found,) = [line for line in COMMANDS if all(word in line for word in words) and not any(s in line for s in swept)]
     return found
@@ -128,7 +128,7 @@ def test_the_experiment_listing_trains(folder: Path, digits: list[str]) -> None:
 
 
 def pictures() -> dict[str, list[tuple[str, bytes, str]]]:
-    """Class and picture of each row, in several sizes, by split."""
+    """File name, image bytes and class of each row, in several sizes, by split."""
     rng = np.random.default_rng(0)
     sizes = rng.integers(20, 60, (180, 2)).tolist()
     rows = [

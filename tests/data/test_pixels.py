@@ -1,4 +1,4 @@
-"""Decoding, compared with the images that were encoded."""
+"""Decoded images, compared with the images before encoding."""
 
 import io
 import struct

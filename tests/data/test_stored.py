@@ -1,4 +1,4 @@
-"""Access to stored images by row number, with the real ``datasets`` library and files in the hub's layouts."""
+"""Access to stored images by row index, with the real ``datasets`` library and files in the hub's layouts."""
 
 import io
 import logging

@@ -38,7 +38,7 @@ def enlarged(images: np.ndarray) -> np.ndarray:
 
 
 def cells_of(path: Path, size: int) -> np.ndarray:
-    """The images of a sheet, uint8 ``[rows, columns, size, size, 3]``, after a look at the white between them."""
+    """The images of a sheet, uint8 ``[rows, columns, size, size, 3]``, after checking that the gaps are white."""
     with Image.open(path) as image:
         sheet = np.asarray(image)
     step = size + 4

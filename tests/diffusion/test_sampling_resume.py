@@ -21,12 +21,12 @@ BATCHES = ["sampling.num_samples=32", "sampling.batch_size=4"]
 
 
 class Killed(BaseException):
-    """Simulates SIGKILL within a process: only code that has to catches it."""
+    """Simulates SIGKILL within a process: `except Exception` does not catch it."""
 
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Takes the run that nothing disturbs, which the first test that asks for it carries out."""
+    """The runs folder of the undisturbed run, which the first test that needs it executes."""
     return f"run.runs_dir={tmp_path_factory.mktemp('undisturbed')}"
 
 

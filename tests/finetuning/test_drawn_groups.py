@@ -1,4 +1,4 @@
-"""Validation on other films; the locked network's output for each sentence stays with the sentence."""
+"""Redrawn splits keep films whole, and each sentence keeps its locked output, length and label."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""Encoder-decoders and causal models: the loss covers only the answer, and does not depend on the rest of the batch."""
+"""Encoder-decoders and causal models: the loss covers only the answer and does not depend on the rest of the batch."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""Averaged weights are evaluated with their own batch-norm statistics, and averaging optimizers in evaluation mode."""
+"""Averaged weights are evaluated with their own batch-norm statistics, schedule-free optimizers in evaluation mode."""
 
 import copy
 from pathlib import Path

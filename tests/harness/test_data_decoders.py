@@ -1,4 +1,4 @@
-"""Decoders: the same samples give the same arrays, in whatever format and order they are stored."""
+"""Decoders: the same samples give the same arrays for every storage format and order."""
 
 import gzip
 import json

@@ -1,4 +1,4 @@
-"""What a training step reads back from the device: on a GPU each read waits for all that was queued before it."""
+"""What a training step reads back from the device: on a GPU, each read waits for all work queued before it."""
 
 from collections import Counter
 from pathlib import Path
@@ -20,7 +20,7 @@ from tests.language_modeling.conftest import books as books
 from tests.lit.conftest import shapes as shapes
 
 READS = ("aten._local_scalar_dense", "aten.nonzero", "aten.masked_select", "aten.is_nonzero", "aten.equal")
-"""Operators whose result, or its shape, the host needs before it can go on."""
+"""Operators whose result, or the shape of it, the host must wait for."""
 
 
 class Census(TorchDispatchMode):

@@ -1,4 +1,4 @@
-"""What a run imports: it waits for every library before its first step and keeps it in memory until the end."""
+"""What a run imports: every library delays its first step and stays in memory until the end."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""Optimizers with 8-bit and 4-bit state, of bitsandbytes and torchao: what they cost, resume and refuse."""
+"""Optimizers with 8-bit and 4-bit state from bitsandbytes and torchao: memory, resuming, and what they refuse."""
 
 import math
 import re

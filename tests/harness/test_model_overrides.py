@@ -1,4 +1,4 @@
-"""Every model of a task works with its smoke and mini experiments, or is refused in one sentence."""
+"""model=<name> on the command line: every model works with its task's smoke and mini experiments or is refused."""
 
 import importlib
 from pathlib import Path
@@ -14,7 +14,7 @@ from experiments.harness.provenance import ROOT
 
 BEGINNINGS = {"lit": "lit_", "diffusion": "diffusion_", "finetuning": "ft_", "language_modeling": "lm_"}
 LARGE = ("11b", "imagen")
-"""Of these, which take up to half a minute to build without weights, the settings are composed alone."""
+"""Models that take up to half a minute to build even without weights; only their configs are composed."""
 REFUSED = {
     **dict.fromkeys(
         ("ft_gpt2", "ft_gpt2_tiny", "ft_t5_tiny", "ft_t5_base", "ft_t5_11b"),
@@ -24,7 +24,7 @@ REFUSED = {
         ("diffusion_text_tiny", "diffusion_text_gpu"), "The model cannot take the pictures: .*encoder_hidden_states"
     ),
 }
-"""What a small run says, by model: writers for classes, models of text without text."""
+"""The expected error by model: text generators in a classification task, text-conditional models without captions."""
 
 
 def models() -> list[tuple[str, str]]:
@@ -36,7 +36,7 @@ def models() -> list[tuple[str, str]]:
 
 
 def built(task: str, cfg: Any) -> Any:
-    """What the run itself checks first, without data: the output for two samples on the device ``meta``."""
+    """The first check of a run, which needs no data: the output for two samples on the ``meta`` device."""
     models = importlib.import_module(f"experiments.{task}.models")
     if task not in ("diffusion", "image_classification"):
         return models.meta_loss(models.meta_model(typed(cfg)), typed(cfg), 2)

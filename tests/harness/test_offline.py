@@ -1,6 +1,4 @@
-"""From fetching to running on a machine without a network: one archive carries everything, or one sentence says what is
-missing.
-"""
+"""Fetching, packing and running without a network: one archive carries everything, and errors say what is missing."""
 
 import hashlib
 import io

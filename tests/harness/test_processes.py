@@ -38,7 +38,7 @@ WAIT_S = 300.0
 """Far above what anything here takes on a busy machine."""
 eventually = partial(test_launchers.eventually, within_s=WAIT_S)
 SMALL = [*LINEAR, "train.log_every=1"]
-"""A linear model, which takes a step at once."""
+"""A linear model, whose steps take almost no time."""
 ENDLESS = [*LINEAR, "train.steps=100000", "train.evaluate_every=100000", "train.log_every=100000"]
 ENDLESS += ["run.checkpoint_every=2", "run.gpus=2"]
 

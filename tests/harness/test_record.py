@@ -213,7 +213,7 @@ def last_weights(directory: Path) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def undamaged(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Takes the run that is damaged, which the first test that asks for it carries out; only to be copied."""
+    """The runs folder of an undamaged run, which the first test that needs it executes; copy it, do not change it."""
     return f"run.runs_dir={tmp_path_factory.mktemp('undamaged')}"
 
 

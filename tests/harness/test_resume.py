@@ -26,7 +26,7 @@ End = tuple[list[dict[str, Any]], dict[str, Any]]
 
 
 class Killed(BaseException):
-    """Simulates SIGKILL within a process: only code that has to catches it."""
+    """Simulates SIGKILL within a process: `except Exception` does not catch it."""
 
 
 def end_of(cfg: DictConfig) -> End:
@@ -45,7 +45,7 @@ def assert_same_end(ours: End, theirs: End) -> None:
 
 @pytest.fixture(scope="module")
 def ends() -> list[End]:
-    """Takes that of the run that nothing interrupts, which the first test that asks for it carries out."""
+    """Holds the end of the uninterrupted run, which the first test that needs it executes."""
     return []
 
 

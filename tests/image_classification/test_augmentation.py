@@ -1,4 +1,4 @@
-"""Transforms, tested by properties that a wrong one would not have."""
+"""Augmentation, tested by statistical properties of the transformed images."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Splits drawn by a seed, and the loss on one split at the temperature fitted on the other."""
+"""Validation splits drawn by data.split_seed, and the test loss at the temperature fitted on validation."""
 
 from typing import Any
 

@@ -29,7 +29,7 @@ def small_task(cfg: Any) -> ImageClassification:
 
 
 class LikesFirstClass(nn.Module):
-    """Ranks the classes 0, 1, 2, ... for every image."""
+    """Ranks the classes 0, 1, 2, ... in this order for every image."""
 
     def __init__(self) -> None:
         super().__init__()

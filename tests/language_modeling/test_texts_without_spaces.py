@@ -1,4 +1,4 @@
-"""Languages without spaces: a run uses tokens and bytes, and a metric that is only displayed never stops it."""
+"""Texts without spaces between words: runs report no word metrics. Metrics that are only displayed never stop a run."""
 
 import math
 import random

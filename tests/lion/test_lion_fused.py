@@ -1,4 +1,4 @@
-"""The fused back end gives the same bits as the loop for tensors of every kind, and changes nothing else."""
+"""The fused back end matches the loop bit for bit on tensors of every kind and has no other effect."""
 
 import copy
 import io

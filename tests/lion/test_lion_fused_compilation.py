@@ -1,4 +1,4 @@
-"""The CPU kernel is compiled once, by the constructor; a kill or a broken compiler does no harm.
+"""The CPU kernel is compiled once, by the constructor; it survives kills, damage and broken compilers.
 
 Most processes are forks of this one, which spares them the import of torch.
 """

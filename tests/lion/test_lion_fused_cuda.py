@@ -232,7 +232,7 @@ def test_kahan_compensation_keeps_what_rounding_loses(interpreted: ModuleType) -
 
 
 class Compiled(list[Any]):
-    """The kernels; what GPU they are for can be set."""
+    """The compiled kernels, and the compute capability to compile for."""
 
     capability = 90
 

@@ -13,7 +13,7 @@ import pytest
 
 from experiments.harness.provenance import ROOT
 
-# Steps by the kernel alone, and says where it is imported from.
+# Steps with the kernel only, and prints where lion is imported from.
 PROGRAM = """
 import sys
 import torch

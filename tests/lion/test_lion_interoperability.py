@@ -1,4 +1,4 @@
-"""Everything that calls an optimizer without being a training loop: simulations, transforms, wrappers, checkpoints."""
+"""Lion called by more than a training loop: fake tensors, function transforms, grad scalers, checkpoints, wrappers."""
 
 import copy
 import itertools
@@ -46,7 +46,7 @@ def test_fake_tensors_are_stepped_without_compiling_the_kernel(
         optimizer.step()
     assert [state["exp_avg"].shape for state in optimizer.state.values()] == [(2, 3), (2,)]
     assert _kernel.cache_info().currsize == 0
-    for param in model.parameters():  # still simulated, although nothing indicates it
+    for param in model.parameters():  # still fake tensors, although the mode has ended
         assert param.grad is not None
     optimizer.step()
 
@@ -213,7 +213,7 @@ def test_betas_are_stored_as_tuples() -> None:
     assert [type(group["betas"]) for group in settings] == [tuple] * 3
 
 
-# torch.amp.GradScaler, and Lightning which asks the same question
+# torch.amp.GradScaler, and Lightning, which reads the same attribute
 
 
 def test_amp_scaling_is_supported_only_with_fused_true() -> None:
@@ -279,7 +279,7 @@ def test_a_checkpoint_with_a_torch_dtype_as_momentum_dtype_loads() -> None:
     loaded.step()
 
 
-# What others keep in a Lion
+# State and settings that other code keeps in a Lion
 
 
 def note(optimizer: Lion) -> None:

@@ -105,7 +105,7 @@ ALL_BACK_ENDS: list[dict[str, Any]] = [{}, {"foreach": False}, {"foreach": True}
 
 
 def after_small_steps(settings: dict[str, Any], steps: int = 10) -> tuple[nn.Linear, Lion]:
-    """Ones of bfloat16 that lost 10 / 2**12, of which the weights alone show nothing or 2**-8."""
+    """bfloat16 ones after a decrease of 10 / 2**12, of which the rounded weights show either nothing or 2**-8."""
     model = nn.Linear(3, 2).bfloat16()
     nn.init.ones_(model.weight)
     optimizer = Lion([model.weight], lr=2**-12, kahan_sum=True, **settings)

@@ -103,7 +103,7 @@ def test_low_precision_parameters_warn_once(dtype: torch.dtype) -> None:
     with pytest.warns(UserWarning, match="Keep the parameters in float32") as caught:
         optimizer = Lion([{"params": [torch.zeros(1)]}, {"params": [torch.zeros(1, dtype=dtype)]}])
     assert len(caught) == 1
-    assert caught[0].filename == __file__  # where the optimizer was built
+    assert caught[0].filename == __file__  # the line that built the optimizer
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         optimizer.add_param_group({"params": [torch.zeros(1, dtype=dtype)]})

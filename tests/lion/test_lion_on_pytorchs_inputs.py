@@ -1,4 +1,4 @@
-"""Lion and AdamW on the inputs of PyTorch's own optimizer tests, which are shipped with it."""
+"""Lion and AdamW on the inputs of PyTorch's own optimizer tests, which are part of its package."""
 
 import copy
 import io
@@ -23,7 +23,7 @@ from torch.testing._internal.common_optimizers import (
 
 from lion import Lion
 
-# That import lets nobody set a flag of a back end any more, which all runs of other tests in this process do.
+# That import freezes the flags of PyTorch's back ends, but runs in other tests of this process must set them.
 torch.backends.flags_frozen.__globals__["__allow_nonbracketed_mutation_flag"] = True
 
 CPU = torch.device("cpu")
@@ -35,7 +35,7 @@ OWN_SETTINGS: list[dict[str, Any]] = [
 
 
 def lion_inputs(device: str) -> list[OptimizerInput]:
-    """AdamW's settings that Lion has too, and Lion's own."""
+    """The settings that Lion shares with AdamW, and its own."""
     shared = [given for given in optim_inputs_func_adamw(device) if "amsgrad" not in given.kwargs]
     return shared + [OptimizerInput(params=cast(Any, None), kwargs=kwargs, desc=str(kwargs)) for kwargs in OWN_SETTINGS]
 
@@ -195,7 +195,7 @@ def test_step_and_state_dict_hooks_run_in_order(optimizer_class: Any, kwargs: di
 @ALL_INPUTS
 def test_a_complex_parameter_steps_like_its_real_view(optimizer_class: Any, kwargs: dict[str, Any]) -> None:
     if kwargs.get("momentum_dtype") or kwargs.get("cautious") or (kwargs.get("fused") and optimizer_class is not Lion):
-        pytest.skip("refused, or of the whole tensor, or not for complex parameters in PyTorch")
+        pytest.skip("momentum_dtype is refused, cautious scales whole tensors, fused AdamW refuses complex ones")
     torch.manual_seed(0)
     whole = Parameter(torch.randn(7, dtype=torch.complex64))
     parts = Parameter(torch.view_as_real(whole.detach()).clone())

@@ -34,7 +34,7 @@ LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-# What may happen to a parameter between two steps: each takes the optimizer and the parameter.
+# Changes to a parameter between two steps; each function takes the optimizer and the parameter.
 
 
 def change_dtype(dtype: torch.dtype) -> Callable[[Lion, Parameter], None]:

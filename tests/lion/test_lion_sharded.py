@@ -69,7 +69,7 @@ def check_sharded_tensor(mesh: Any, settings: dict[str, Any]) -> None:
 
 
 def check_kernel(mesh: Any) -> None:
-    """Of shards that lie alike the kernel takes each process's own; a gradient that lies otherwise is for operators."""
+    """The kernel steps each process's own shards if all are placed alike; otherwise PyTorch's operators do."""
     torch.manual_seed(0)
     starts, gradients = [[torch.randn(5, 4), torch.randn(3)] for _ in range(2)]
     for placement in (Shard(0), Replicate()):

@@ -240,7 +240,7 @@ def test_a_pickle_without_newer_settings_steps_and_accepts_groups() -> None:
 
 
 def test_loading_hooks_see_the_raw_dict_and_the_final_momentum() -> None:
-    """A pre-hook may rewrite the state dict, a post-hook reads the final momentum; both as torch.optim promises."""
+    """As documented by torch.optim, a pre-hook can rewrite the state dict, and a post-hook sees the final momentum."""
     model, optimizer = make_trained()
     seen: list[Tensor] = []
 

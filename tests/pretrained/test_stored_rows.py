@@ -1,4 +1,4 @@
-"""Features and tokens that are computed once: in chunks, resumed after a kill, with workers, in half precision."""
+"""Cached features and tokens: computed in chunks, resumed after a kill, with workers, in half precision."""
 
 import errno
 import os

@@ -1,4 +1,4 @@
-"""The verdict in words, compared with sentences and numbers written by hand."""
+"""Sentences about verdicts, compared with sentences written by hand."""
 
 from typing import Any
 

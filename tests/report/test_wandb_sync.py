@@ -1,4 +1,4 @@
-"""What W&B's server has in the end, whatever happened to the run's connection."""
+"""W&B's server ends up with every row exactly once, whatever happened to the run's connection."""
 
 import os
 import signal

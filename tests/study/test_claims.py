@@ -19,7 +19,7 @@ TABLE_2 = {
     if "top1" in cell["metrics"] and cell["metrics"]["top1"]["source"] == "Table 2"
 }
 SEED_SD = 0.15
-"""of one ImageNet run's top-1, points: an honest noise to feed the rule with"""
+"""of one ImageNet run's top-1, in points: a realistic noise level"""
 
 
 def gain(better: str = "higher", a: float = 77.44, b: float = 75.48, **more: Any) -> PaperCell:

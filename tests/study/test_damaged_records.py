@@ -1,4 +1,4 @@
-"""Damaged runs are named or rerun, and never published; other studies' damage stops nobody."""
+"""Damaged runs are rerun and never published, and damage in one study does not stop another."""
 
 import shlex
 from pathlib import Path

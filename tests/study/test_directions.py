@@ -17,7 +17,7 @@ from tests.harness.test_run import LINEAR
 from tests.study.test_study import run_study, studies
 
 TASKS = our_tasks()
-# By hand, from what each number is: an error or a distance is better when low, a share of what is right when high.
+# By hand, from what each metric measures: errors and distances are better when low, shares that are right when high.
 LOW = {
     "loss", "log_perplexity", "perplexity", "word_log_perplexity", "word_perplexity", "bits_per_byte", "fid", "kid",
     "calibrated_loss", "calibration_error", "fd_efficientnet_lite0", "kid_efficientnet_lite0", "perturbed_loss",

@@ -26,7 +26,7 @@ def test_a_blown_up_run_does_not_change_the_margin() -> None:
 @pytest.mark.parametrize("better", ["lower", "higher"])
 @pytest.mark.parametrize("fewer", [20.0, 0.0, -25.0])
 def test_fewer_steps_for_an_equal_loss_are_recovered(better: str, fewer: float) -> None:
-    # b's curve is s * ln(steps); a has after 200 steps what b has after 200 / (1 - fewer).
+    # b's curve is s * ln(steps); after 200 steps, a is where b is after 200 / (1 - fewer).
     slope = -0.2 if better == "lower" else 3.0
     difference = slope * (math.log(200 / (1 - fewer / 100)) - math.log(200))
     found = fewer_steps([difference] * 5, [slope] * 5, better)  # type: ignore[arg-type]

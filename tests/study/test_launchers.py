@@ -1,4 +1,4 @@
-"""Whatever dies, with any launcher, the study ends with the results of an undisturbed one."""
+"""With every launcher, a study whose processes are killed or signalled ends like an undisturbed one."""
 
 import math
 import os
@@ -114,7 +114,7 @@ def is_alive(pid: int) -> bool:
 
 
 def session_processes(leader: int) -> dict[str, str]:
-    """The living processes of the session that ``leader`` leads, itself among them: names by process id."""
+    """Names by process id of the living processes in the session that ``leader`` leads, including itself."""
     lines = subprocess.run(["ps", "-eo", "sid=,pid=,stat=,comm="], capture_output=True, text=True, check=True).stdout
     fields = [line.split(maxsplit=3) for line in lines.splitlines()]
     return {pid: name for session, pid, state, name in fields if int(session) == leader and not state.startswith("Z")}

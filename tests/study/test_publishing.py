@@ -30,7 +30,7 @@ def make_study(make_config: MakeConfig, *overrides: str, optimizers: tuple[str, 
 
 @pytest.fixture(scope="module")
 def runs_dir(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Takes the runs of ``finished``, which the first test that asks for them carries out."""
+    """The runs folder of ``finished``, which the first test that needs it fills."""
     return f"run.runs_dir={tmp_path_factory.mktemp('runs')}"
 
 

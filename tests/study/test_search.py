@@ -113,4 +113,4 @@ def test_redrawn_settings_follow_their_distribution_and_yield_to_overrides() -> 
         ("+train.init_scale=1", {"schedule.shape", "schedule.warmup_steps"}),
     ):
         kept = draw(ranges, [given], 7)
-        assert kept == {key: drawn[7][key] for key in left}  # the others are the same
+        assert kept == {key: drawn[7][key] for key in left}  # the remaining values do not change

@@ -23,7 +23,7 @@ from tests.conftest import MakeConfig
 
 def study_command(command_line: list[str], *overrides: str) -> list[str]:
     python, module, task, *common = command_line
-    once = {override.partition("=")[0]: override for override in (*common, *overrides)}  # a key's last value counts
+    once = {override.partition("=")[0]: override for override in (*common, *overrides)}  # the last value of a key wins
     return [python, module, task, "--multirun", "hydra/sweeper=study", *once.values()]
 
 
@@ -40,7 +40,7 @@ def studies(results: Path) -> list[dict[str, Any]]:
 
 
 def replicates(results: Path) -> list[Replicate]:
-    """The summaries of the only study published below ``results``."""
+    """The replicates of the only study published below ``results``."""
     (path,) = results.rglob("study.json")
     return read_replicates(path.parent)
 

@@ -23,13 +23,13 @@ Row = dict[str, Any]
 
 @pytest.fixture(scope="module")
 def runs_dir(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Takes the runs of ``published``, which the first test that asks for them carries out."""
+    """The runs folder of ``published``, which the first test that needs it fills."""
     return f"run.runs_dir={tmp_path_factory.mktemp('runs')}"
 
 
 @pytest.fixture
 def published(make_config: MakeConfig, runs_dir: str, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The first of two published replicates without a search; the data are still where the study found them."""
+    """The first of two published replicates without a search; the data are found where the study found them."""
     overrides = ["study=fixed", "study.numbers=0-1", "study.confirm=2", runs_dir]
     study = Study(lambda more: make_config(*more), overrides, ["lion", "adamw"])
     for run in [run for course in study.courses for run in course.confirm()]:
@@ -49,7 +49,7 @@ def run_of(path: Path) -> str:
 
 
 def rewrite(path: Path, **changes: Callable[[Any], Any]) -> None:
-    """Change fields of Lion's first run, which hold JSON or text, in its published replicate."""
+    """Change text fields of Lion's first run in its published replicate."""
     replicate = read_replicate(path)
 
     def changed(run: ReplicateRun) -> ReplicateRun:
