@@ -26,18 +26,6 @@ def test_tied_scores_get_their_expected_recall(keys: list[tuple[int, bool]], sur
         assert sums[f"recall{rank}"].item() == pytest.approx(by_all_orders(scores, relevant, rank))
 
 
-def test_recall_without_ties_counts_queries_with_a_hit() -> None:
-    generator = torch.Generator().manual_seed(0)
-    scores = torch.randn(200, 60, generator=generator)
-    relevant = torch.rand(200, 60, generator=generator) < 0.05
-    relevant[:, 0] = True
-    sums = recall_sums(scores, relevant)
-    order = scores.argsort(1, descending=True)
-    for rank in RANKS:
-        hits = sum(bool(relevant[query, order[query, :rank]].any()) for query in range(200))
-        assert sums[f"recall{rank}"].item() == pytest.approx(hits)
-
-
 def unit_vectors(count: int, seed: int) -> Tensor:
     return torch.nn.functional.normalize(torch.randn(count, 32, generator=torch.Generator().manual_seed(seed)), dim=1)
 
