@@ -332,14 +332,3 @@ def test_custom_group_settings_are_kept() -> None:
     loaded = Lion([param])
     loaded.load_state_dict(optimizer.state_dict())
     assert loaded.param_groups[0]["eps"] == 1e-8
-
-
-@pytest.mark.parametrize("name", ["exp_avg_sq", "momentum_buffer"])
-def test_state_of_another_optimizer_is_refused_even_with_lions_group_settings(name: str) -> None:
-    param = param_with_gradient()
-    optimizer = Lion([param])
-    optimizer.step()
-    state_dict = optimizer.state_dict()
-    state_dict["state"][0][name] = torch.zeros(ENTRIES)
-    with pytest.raises(ValueError, match="This is not the state dict of a Lion"):
-        optimizer.load_state_dict(state_dict)

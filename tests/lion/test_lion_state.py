@@ -175,11 +175,13 @@ def test_state_dict_of_another_optimizer_is_refused(make_other: Any, steps: int)
     train(model, optimizer, steps=1)
 
 
-def test_the_refusal_names_foreign_state() -> None:
+@pytest.mark.parametrize("name", ["exp_avg_sq", "momentum_buffer"])
+def test_the_refusal_names_foreign_state(name: str) -> None:
     _, optimizer = make_trained()
     state_dict = optimizer.state_dict()
-    state_dict["state"][1] = {"exp_avg": torch.zeros(3), "exp_avg_sq": torch.zeros(3)}
-    with pytest.raises(ValueError, match=r"the state of parameter 1 has \['exp_avg_sq'\]"):
+    state_dict["state"][1] = {"exp_avg": torch.zeros(3), name: torch.zeros(3)}
+    refusal = rf"This is not the state dict of a Lion: the state of parameter 1 has \['{name}'\]"
+    with pytest.raises(ValueError, match=refusal):
         optimizer.load_state_dict(state_dict)
 
 
