@@ -84,7 +84,7 @@ def command_line(overrides: list[str]) -> list[str]:
 
 
 def configs(task: str, overrides: Sequence[str] = ()) -> MakeConfig:
-    """``configs("lit", ["scale=smoke"])("seed=1", ...)``: a task's config with both."""
+    """``configs("lit", ["scale=smoke"])("seed=1", ...)``: a task's config with all these overrides."""
     return lambda *more: composed(task, [*overrides, *more])
 
 
@@ -96,20 +96,20 @@ def built(cfg: DictConfig) -> Any:
 
 @torch.no_grad()
 def sums_of(task: Any, split: str, model: nn.Module, processes: int = 1) -> dict[str, Any]:
-    """The sums of an evaluator over the shares of so many processes, as a run adds them up and hands them on."""
+    """An evaluator's sums over the shares of all processes, added up as in a run."""
     shares = [task.evaluators[split].sums(model.eval(), process, processes) for process in range(processes)]
     assert all(share.keys() == shares[0].keys() for share in shares)
     return {name: torch.stack([share[name] for share in shares]).sum(0).tolist() for name in shares[0]}
 
 
 def measured(task: Any, split: str, model: nn.Module, processes: int = 1) -> dict[str, float]:
-    """The metrics of an evaluator, from those sums."""
+    """An evaluator's metrics, computed from ``sums_of``."""
     metrics: dict[str, float] = task.evaluators[split].metrics(sums_of(task, split, model, processes))
     return metrics
 
 
 def executed(cfg: DictConfig) -> Path:
-    """The folder of a run, after its end."""
+    """Execute a run and return its folder."""
     execute(cfg)
     return locate(cfg).directory
 

@@ -11,12 +11,12 @@ import numpy as np
 from experiments.study.replicates import Replicate, ReplicateRun, replicate_path, write_replicate
 
 SHRINK = 0.4
-"""Each stage draws from a box so much narrower around the best so far; any search that gets better would do."""
+"""Each stage draws from a box narrower by this factor around the best so far; any search that improves would do."""
 STEPS, BATCH_SIZE, PARAMETERS = 200, 128, 240_000
 SLOPE = -0.2
 """of the loss against ln(steps)"""
 BEST = {"lion": (0.4, 0.5, 0.6, 0.5), "adamw": (0.6, 0.3, 0.7, 0.5)}
-"""where the loss of an optimizer is lowest in its space; the middle for any other"""
+"""where an optimizer's loss is lowest in its space; for others, in the middle"""
 SPACE = [
     {"name": "lr", "argument": "lr", "kind": "rate", "low": 1e-5, "high": 1e-2, "zero": 0.0, "copies": 1},
     {"name": "betas 1", "argument": "betas", "kind": "memory", "low": 2.0, "high": math.inf, "zero": 0.0, "copies": 1},

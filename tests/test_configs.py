@@ -33,7 +33,7 @@ PARTS = ("minilm", "efficientnet_lite0", "lit_coco", "lit_flickr30k", "lit_image
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
-def test_one_word_chooses_an_experiment_with_its_scale_and_a_study_by_declared_metrics(experiment: str) -> None:
+def test_every_experiment_composes_with_its_scale_and_declared_metrics(experiment: str) -> None:
     task, _, name = experiment.partition("/")
     cfg = composed(task, [f"scale={name}"] if experiment in DEFAULTS else [f"experiment={experiment}"])
     plain = resolved(cfg)
@@ -58,13 +58,13 @@ def test_one_word_chooses_an_experiment_with_its_scale_and_a_study_by_declared_m
         (["experiment=lit/gpu"], "gpu"),
     ],
 )
-def test_an_experiment_of_another_scale_is_refused(overrides: list[str], needed: str) -> None:
+def test_an_experiment_at_the_wrong_scale_is_refused(overrides: list[str], needed: str) -> None:
     with pytest.raises(ConfigError, match=f"is for scale={needed}, not for scale=.*: pass scale={needed} "):
         check(resolved(composed("lit", overrides)))
 
 
 @pytest.mark.parametrize("flags", [[], ["-m", "hydra/sweeper=study"]])
-def test_a_contradiction_on_the_command_line_is_one_sentence(flags: list[str]) -> None:
+def test_contradictory_scales_on_the_command_line_end_in_one_sentence(flags: list[str]) -> None:
     command = [sys.executable, "-m", "experiments.image_classification", *flags]
     result = forked.run([*command, "experiment=image_classification/mini", "scale=gpu"])
     assert result.returncode == 2
@@ -76,7 +76,7 @@ def test_a_contradiction_on_the_command_line_is_one_sentence(flags: list[str]) -
 
 
 @pytest.mark.parametrize("flags", [["-m"], ["-m", "hydra/sweeper=study"]])
-def test_swept_experiments_need_the_scale_that_their_launcher_asks_resources_for(flags: list[str]) -> None:
+def test_sweeping_experiments_at_another_scale_than_the_launchers_is_refused(flags: list[str]) -> None:
     command = [sys.executable, "-m", "experiments.image_classification", *flags, "data=mnist5k", "run.device=cpu"]
     cells = "experiment=image_classification/vit_b16,image_classification/vit_s16"
     result = forked.run([*command, cells, "hydra/launcher=basic"])
@@ -97,7 +97,7 @@ def test_swept_experiments_need_the_scale_that_their_launcher_asks_resources_for
         (["CELL=b16_b", "SCALE=mini"], "lit/b16_b scale=mini"),  # which is then refused
     ],
 )
-def test_make_takes_one_word_too(variables: list[str], chosen: str) -> None:
+def test_make_turns_scale_and_cell_into_an_experiment(variables: list[str], chosen: str) -> None:
     made = subprocess.run(
         ["make", "-n", "reproduce-lit", "plan", "TASK=lit", *variables],
         cwd=ROOT, capture_output=True, text=True, check=True,
@@ -111,7 +111,7 @@ def test_make_takes_one_word_too(variables: list[str], chosen: str) -> None:
 
 @pytest.mark.parametrize("task", our_tasks())
 @pytest.mark.parametrize("study", sorted(path.stem for path in (CONF / "study").glob("*.yaml")))
-def test_every_study_goes_with_every_task(task: str, study: str) -> None:
+def test_every_study_config_is_valid_for_every_task(task: str, study: str) -> None:
     check_limits(resolved(composed(task, [f"study={study}"])))
 
 
@@ -138,7 +138,7 @@ def sources(data: Any) -> Iterator[Mapping[str, Any]]:
 
 
 @pytest.mark.parametrize("name", DATA)
-def test_every_source_can_be_tried_and_is_pinned(name: str) -> None:
+def test_every_data_source_is_valid_and_pinned_by_hash_or_revision(name: str) -> None:
     with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = compose(f"data/{name}").data
     data: Any = OmegaConf.to_container(OmegaConf.create({"data": cfg, "model": {"image_size": 96}}), resolve=True)

@@ -67,7 +67,7 @@ def first_loss(made: list[dict[str, Any]]) -> float:
 
 
 @pytest.mark.parametrize("optimizer", ["lion", "adamw"])
-def test_a_run_has_the_same_bits_each_time(make: MakeConfig, optimizer: str, tmp_path: Path) -> None:
+def test_repeated_runs_are_bit_identical(make: MakeConfig, optimizer: str, tmp_path: Path) -> None:
     once, again = (
         finished(make(DEVICE, f"optimizer={optimizer}", f"run.runs_dir={tmp_path}/{name}"))
         for name in ("once", "again")
@@ -76,7 +76,7 @@ def test_a_run_has_the_same_bits_each_time(make: MakeConfig, optimizer: str, tmp
 
 
 @pytest.mark.parametrize("setting", ["train.precision=fp32", "train.precision=bf16", "train.compile=true"])
-def test_a_run_begins_where_the_cpus_does(make: MakeConfig, setting: str, tmp_path: Path) -> None:
+def test_the_first_loss_on_a_gpu_matches_the_cpus(make: MakeConfig, setting: str, tmp_path: Path) -> None:
     # A GPU and compiled code draw different dropout, and in diffusion different noise and timesteps.
     model = make().model
     dropouts = [key for key in ("head_dropout", "trained.config.dropout_rate") if OmegaConf.select(model, key)]
@@ -92,7 +92,9 @@ class Killed(BaseException):
     """Simulates SIGKILL."""
 
 
-def test_a_killed_run_ends_in_the_same_bits(make: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_and_resumed_run_is_bit_identical(
+    make: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     whole = finished(make(DEVICE, "train.log_every=1", f"run.runs_dir={tmp_path}/whole"))
     append = record.RunRecord.append
 
@@ -114,7 +116,7 @@ def test_a_killed_run_ends_in_the_same_bits(make: MakeConfig, tmp_path: Path, mo
 
 
 @pytest.mark.parametrize("optimizer", ["lion", "adamw"])
-def test_a_step_off_the_log_steps_never_waits_for_the_gpu(
+def test_steps_between_log_steps_never_synchronize_with_the_gpu(
     make: MakeConfig, optimizer: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     steps, unwatched = 8, (0, 7)  # the first step fills caches, the last one logs
@@ -132,12 +134,12 @@ def test_a_step_off_the_log_steps_never_waits_for_the_gpu(
         torch.cuda.set_sync_debug_mode("default")
 
 
-def test_lions_fused_kernel_gives_the_rows_of_foreach(make: MakeConfig) -> None:
+def test_fused_and_foreach_lion_give_identical_rows(make: MakeConfig) -> None:
     fused, foreach = (finished(make(DEVICE, f"+optimizer.{back_end}=true"))[1] for back_end in ("fused", "foreach"))
     assert fused == foreach
 
 
-def test_the_gpus_memory_and_name_are_recorded(make: MakeConfig) -> None:
+def test_gpu_name_and_peak_memory_are_recorded(make: MakeConfig) -> None:
     directory, _ = finished(make(DEVICE))
     lines = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
     peaks = [line["cost/peak_bytes"] for line in lines if "cost/peak_bytes" in line]

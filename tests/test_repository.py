@@ -15,14 +15,14 @@ def test_the_version_is_the_same_everywhere() -> None:
     assert citation["license"] == project["license"]
 
 
-def test_the_paper_that_is_cited_is_the_one_that_is_reproduced() -> None:
+def test_the_citation_and_the_readme_name_the_same_paper() -> None:
     (paper,) = yaml.safe_load((ROOT / "CITATION.cff").read_text())["references"]
     number = paper["url"].rpartition("/")[2]
     assert f"arxiv.org/abs/{number}" in (ROOT / "README.md").read_text()
     assert f"arXiv:{number}" == paper["identifiers"][0]["value"]
 
 
-def test_the_workflow_runs_what_continuous_integration_runs_anywhere() -> None:
+def test_the_github_workflow_runs_the_ci_script() -> None:
     workflow = yaml.safe_load((ROOT / ".github/workflows/test.yml").read_text())
     steps = [step for job in workflow["jobs"].values() for step in job["steps"]]
     assert ".ci/run" in [step.get("run") for step in steps]

@@ -24,7 +24,7 @@ BOXES = {
     "11 x (12+10+8 + 2), boxes 0.25": Design(11, (12, 10, 8), 2, 0.25),
     "11 x (12+10+8 + 2), boxes 0.4": Design(11, (12, 10, 8), 2, 0.4),
     "11 x (12+10+8 + 2), boxes 0.6": Design(11, (12, 10, 8), 2, 0.6),
-    "the same at 0.4, a fresh seed each trial": Design(11, (12, 10, 8), 2, 0.4, fresh_seeds=True),
+    "11 x (12+10+8 + 2), boxes 0.4, a new seed for each trial": Design(11, (12, 10, 8), 2, 0.4, fresh_seeds=True),
     "11 x (30 + 2), one stage": Design(11, (30,), 2, 1.0),
     "11 x (15+15 + 2), boxes 0.4": Design(11, (15, 15), 2, 0.4),
     "11 x (6+6+6+6+6 + 2), boxes 0.6": Design(11, (6, 6, 6, 6, 6), 2, 0.6),
@@ -32,11 +32,11 @@ BOXES = {
     "8 x (16+14+12 + 2), boxes 0.4": Design(8, (16, 14, 12), 2, 0.4),
 }
 PROCESS = {
-    "8 x (8 + 34, process, + 2), one seed": replace(CHOSEN, fresh_seeds=False),
-    "11 x (8 + 22, process, + 2), one seed": Design(11, (8, 12, 10), 2),
-    "11 x (8 + 22, process, + 2)": Design(11, (8, 12, 10), 2, fresh_seeds=True),
-    "16 x (8 + 12, process, + 2)": Design(16, (8, 6, 6), 2, fresh_seeds=True),
-    "6 x (8 + 48, process, + 2)": Design(6, (8, 30, 18), 2, fresh_seeds=True),
+    "8 x (8 + 34 GP + 2), one seed": replace(CHOSEN, fresh_seeds=False),
+    "11 x (8 + 22 GP + 2), one seed": Design(11, (8, 12, 10), 2),
+    "11 x (8 + 22 GP + 2)": Design(11, (8, 12, 10), 2, fresh_seeds=True),
+    "16 x (8 + 12 GP + 2)": Design(16, (8, 6, 6), 2, fresh_seeds=True),
+    "6 x (8 + 48 GP + 2)": Design(6, (8, 30, 18), 2, fresh_seeds=True),
 }
 SOME = (RIVALS[1], RIVALS[2], RIVALS[-1])
 """the rivals in the simulations of the slower alternatives"""
@@ -59,26 +59,29 @@ def surfaces_section(effort: Effort) -> list[str]:
             f"{each.noise:g}",
             f"{(each.noise / each.curvature) ** 0.5:.2f}",
             f"{each.height:g}",
-            "none" if each.cliff is None else f"{each.cliff:g} beyond the optimum",
+            "none" if each.cliff is None else f"{each.cliff:g} above the best learning rate",
         ]
         for each in effort.surfaces
     ]
     return [
-        "## On which loss surfaces?",
-        "The loss over the unit cube of hyperparameters is `q / (1 + q / height)` for a quadratic form q. Its "
-        "curvature along the learning rate was fitted to our first committed trials; along the two memories, the decay "
-        f"and a fifth dimension it is {', '.join(f'{x:g}' for x in SHARES[1:])} of that, with a diagonal valley "
-        "between learning rate and first memory. The optimum shifts from replicate to replicate, partly by the same "
-        "amount for both optimizers, and with the seed of the search; noise grows with the loss; the true difference "
-        f"varies between replicates with a standard deviation of {RANDOM_EFFECT:g} SD of a run.",
+        "## Which loss surfaces are simulated?",
+        "The loss over the unit cube of hyperparameters is `q / (1 + q / height)`, where q is a quadratic form. Its "
+        "curvature along the learning rate was fitted to the first trials committed to this repository; along the two "
+        f"memories, the decay and a fifth dimension, it is {', '.join(f'{x:g}' for x in SHARES[1:])} times as large, "
+        "in this order. A diagonal valley couples the learning rate and the first memory. The optimum moves from "
+        "replicate to replicate, partly by the same amount for both optimizers; it also moves with the seed of the "
+        "search. Noise grows with the loss. The true difference between two optimizers varies between replicates with "
+        f"a standard deviation of {RANDOM_EFFECT:g} SD of a run.",
         markdown_table(
-            ["surface", "curvature", "SD of a run", "1 SD as a shift in learning rate", "height", "runs diverge"], rows
+            ["surface", "curvature", "SD of a run", "learning-rate shift that costs 1 SD", "height", "runs diverge"],
+            rows,
         ),
-        "The first contestant meets five rivals with *equal optima*: one just like it; two whose basins are 2 and 3 "
-        "times narrower in every dimension (those of Lion and AdamW differ by a factor of 1.1 to 2.5 along the "
-        "learning rate); one whose optimum lies elsewhere; and one that combines these: 2 times narrower, elsewhere, "
-        "with a fifth dimension, a cliff just above its best learning rate and a heavy upper tail. All numbers below "
-        "are in standard deviations of a run (SD).",
+        "The first contestant meets five rivals, all with *equal optima*: at its own optimum, each is exactly as good "
+        "as the first. One is just like it (*equal*). Two have basins that are 2 and 3 times narrower in every "
+        "dimension (those of Lion and AdamW differ by a factor of 1.1 to 2.5 along the learning rate). One has its "
+        "optimum at a different point (*elsewhere*). One combines these (*all at once*): its basin is 2 times narrower "
+        "and elsewhere, with a fifth dimension, a cliff just above its best learning rate, where runs diverge, and a "
+        "heavy upper tail of the noise. All losses below are in standard deviations of a run (SD).",
     ]
 
 
@@ -106,31 +109,33 @@ def designs_section(tables: Mapping[str, tuple[Design, Sequence[Cell]]]) -> list
     three_times = of_rival(chosen, SOME[1], lambda cell: cell.wrong) or 0.0
     narrow = [percent(of_rival(cells, SOME[0], lambda cell: cell.wrong) or 0.0) for cells in (chosen, boxes)]
     return [
-        "## Which search procedure?",
-        f"**With equal optima and one basin 2 times narrower, a search in which a Gaussian process chooses the trials "
-        f"one by one names a wrong winner in {narrow[0]} % of the studies; random search in boxes that narrow in "
-        f"stages does so in {narrow[1]} %, at the same {CHOSEN.runs} runs per optimizer.**",
+        "## How do search procedures compare?",
+        f"**With equal optima and one basin 2 times narrower, {narrow[0]} % of the studies name a wrong winner if a "
+        f"Gaussian process (GP) chooses the trials one by one, and {narrow[1]} % if they are drawn at random in boxes "
+        f"that shrink in stages, at the same {CHOSEN.runs} runs per optimizer.**",
         markdown_table(
             [
                 "replicates x (trials + confirm seeds)",
-                "runs",
-                "regret, first / 2x narrower",
+                "runs per optimizer",
+                "regret: first / 2 times narrower",
                 *(f"wrong: {rival.name}, %" for rival in RIVALS),
-                "95 % interval contains the estimand, mean / least, %",
-                "half-width",
+                "95 % interval contains the estimand: mean / least, %",
+                "half-width: 2 times narrower",
             ],
             rows,
         ),
-        "Means over the surfaces; runs are per optimizer. Box searches use one seed for all their trials, searches by "
-        "the Gaussian process (*process*) a new seed for each trial, unless stated otherwise. *Wrong*: a winner is "
-        f"named between optimizers that are equally good at their optima, with a margin of {MARGIN:g} SD and nothing "
-        "withheld. *Least*: coverage for the worst pair of surface and rival, where a few searches leave many times "
-        "the regret of the others, which an interval from few replicates cannot reflect. A narrower basin costs every "
-        "search more than a wide one, so more replicates of a poor search only make it more confident in the wrong "
-        "answer. A search on one seed overfits to that seed: at the same cost it names "
-        f"{percent(others['8 x (8 + 34, process, + 2), one seed'])} % wrong winners against the basin 3 times "
-        f"narrower, compared with {percent(three_times)} % with a new seed for each trial. Fewer and longer searches "
-        "do even better, but then a replicate of your own would take longer than a quarter of an hour.",
+        "All entries are means over the surfaces. Trials such as `12+10+8` are those of successive stages; with `boxes "
+        "0.4`, each stage searches a box 0.4 times as wide as the one before. With `8 + 34 GP`, the GP chooses 34 "
+        "trials after 8 initial ones. Unless stated otherwise, box searches use one seed for all their trials, and GP "
+        "searches use a new seed for each trial. *Wrong*: the study names a winner although both optimizers are "
+        f"equally good at their optima; the margin is {MARGIN:g} SD, and no verdict is withheld. *Least*: coverage for "
+        "the worst pair of surface and rival, where a few searches leave many times the regret of the others, which an "
+        "interval from few replicates cannot reflect. Every search does worse in a narrow basin than in a wide one, so "
+        "more replicates of a poor search only make a study more confident in the wrong answer. A search on one seed "
+        "overfits to that seed: at the same cost, "
+        f"{percent(others['8 x (8 + 34 GP + 2), one seed'])} % of its studies name a wrong winner against the basin 3 "
+        f"times narrower, compared with {percent(three_times)} % with a new seed for each trial. Fewer and longer "
+        "searches do even better, but then a replicate of your own would take more than a quarter of an hour.",
     ]
 
 
@@ -159,32 +164,35 @@ def chosen_section(cells: Sequence[Cell]) -> list[str]:
         if cell.wrong_told > WRONG
     ]
     return [
-        "## What does the suite's design guarantee?",
-        f"**It names a wrong winner in at most {percent(WRONG)} % of the studies for {len(sound)} of {len(cells)} "
-        f"pairs of surface and rival, and its interval contains the estimand in at least {percent(COVERED)} % of the "
-        f"studies for {len(inside)} of them.**",
+        "## How reliable is the suite's own design?",
+        f"**For {len(sound)} of {len(cells)} pairs of surface and rival, at most {percent(WRONG)} % of the studies "
+        f"name a wrong winner once unsettled verdicts are withheld; for {len(inside)}, the interval contains "
+        f"the estimand in at least {percent(COVERED)} % of the studies.**",
         markdown_table(
             [
                 "surface: rival",
-                "regret, first / rival",
+                "regret: first / rival",
                 "estimand",
                 "half-width",
-                "interval contains it, %",
-                "contains 0, %",
-                "wrong, %",
+                "interval contains the estimand, %",
+                "interval contains 0, %",
+                "wrong, nothing withheld, %",
                 "wrong, unsettled withheld, %",
                 "withheld, %",
                 "tie, %",
             ],
             rows,
         ),
-        "The optima are equal, so the true difference between the optimizers at their optima is 0 and every winner is "
+        "The optima are equal, so the true difference between the optimizers at their optima is 0, and every winner is "
         f"wrong. The *estimand* differs from 0 where {CHOSEN.trials} trials leave more regret in one basin than in the "
         "other. "
-        + (f"Above the limit for wrong winners: {'; '.join(missed)}." if missed else "No pair is above the limit.")
-        + " There, the interval is right about what searches of this length find, but misleads a reader who takes it "
-        "to be about the optimizers at their optima: read the verdict together with the figure of the best value so "
-        "far.",
+        + (
+            f"These pairs exceed the limit for wrong winners: {'; '.join(missed)}. For them, the interval is right "
+            "about what searches of this length find, but misleads readers who take it to be about the optimizers at "
+            "their optima: read the verdict together with the figure of the best value so far."
+            if missed
+            else "No pair exceeds the limit for wrong winners."
+        ),
     ]
 
 
@@ -216,7 +224,7 @@ def withholding_section(simulated: Simulated) -> list[str]:
     cases = ((0.0, ("first", "rival")), (MARGIN, ("tie",)), (2 * MARGIN, ("rival",)))
     rows, shares_by_search = [], {}
     for last in (None, *spans):
-        row = ["nothing is withheld" if last is None else f"gains of the last {last} trials"]
+        row = ["nothing is withheld" if last is None else f"gains in the last {last} trials"]
         for rival in RIVALS:
             shares = []
             for better, names in cases:
@@ -229,15 +237,15 @@ def withholding_section(simulated: Simulated) -> list[str]:
     before, after = shares_by_search[None, narrow], shares_by_search[spans[0], narrow]
     return [
         "## What does withholding do?",
-        "**A winner is withheld if it leads by less than the difference between the two optimizers' gains in the last "
-        f"{spans[0]} trials. Against a basin 2 times narrower, this reduces wrong winners from {percent(before[0])} to "
-        f"{percent(after[0])} %, and right ones, if the narrower one is truly {2 * MARGIN:g} SD better, from "
-        f"{percent(before[2])} to {percent(after[2])} %.**",
-        markdown_table(["rule", *(rival.name for rival in RIVALS)], rows),
-        "Each cell: wrong winner although the optima are equal / false tie although the rival is better by exactly the "
-        f"margin / rival rightly named when it is better by {2 * MARGIN:g} SD; in % of the studies, averaged over the "
-        "surfaces. The gain is how much the best validation value still improved. A longer span withholds more of both "
-        "right and wrong winners.",
+        "**A verdict is unsettled, and its winner withheld, if the winner leads by less than the difference between "
+        f"the two optimizers' gains in the last {spans[0]} trials. Against a basin 2 times narrower, this reduces "
+        f"wrong winners from {percent(before[0])} to {percent(after[0])} % of the studies, and right winners, if the "
+        f"narrower one is truly {2 * MARGIN:g} SD better, from {percent(before[2])} to {percent(after[2])} %.**",
+        markdown_table(["withheld by", *(rival.name for rival in RIVALS)], rows),
+        "Each cell: a wrong winner is named when the optima are equal / a tie is found when the rival is better by "
+        f"exactly the margin / the rival is named when it is better by {2 * MARGIN:g} SD; in % of the studies, "
+        "averaged over the surfaces. A gain is the improvement of the best validation value. A longer span withholds "
+        "more winners, both right and wrong.",
     ]
 
 
@@ -245,7 +253,7 @@ def power_section(simulated: Simulated) -> list[str]:
     """How large a difference must be to be detected."""
     rows, against_equal = [], {}
     for rival in RIVALS:
-        for sign, better in ((1, rival.name), (-1, "the first")) if rival is not RIVALS[0] else ((1, "either"),):
+        for sign, better in ((1, "the rival"), (-1, "the first")) if rival is not RIVALS[0] else ((1, "either"),):
             cells = []
             for effect in EFFECTS:
                 named = judged(simulated, rival, sign * effect)
@@ -257,13 +265,14 @@ def power_section(simulated: Simulated) -> list[str]:
                 [f"{rival.name}; better: {better}", *(" / ".join(percent(value) for value in cell) for cell in cells)]
             )
     return [
-        "## How large a difference is detected?",
-        f"**Between optimizers that are equally easy to tune, the better one is named in "
-        f"{percent(against_equal[EFFECTS[2]][0])} % of the studies if the true difference is {EFFECTS[2]:g} SD of a "
-        f"run, and in {percent(against_equal[EFFECTS[3]][0])} % if it is {EFFECTS[3]:g} SD.**",
+        "## How small a difference can be detected?",
+        "**Between optimizers that are equally easy to tune, "
+        f"{percent(against_equal[EFFECTS[2]][0])} % of the studies name the better one if the true difference is "
+        f"{EFFECTS[2]:g} SD of a run, and {percent(against_equal[EFFECTS[3]][0])} % if it is {EFFECTS[3]:g} SD.**",
         markdown_table(["rival", *(f"{effect:g} SD" for effect in EFFECTS)], rows),
-        f"Each cell: better one named / worse one named / tie; in % of the studies, averaged over the surfaces, with a "
-        f"margin of {MARGIN:g} SD and unsettled verdicts withheld. At 0 SD neither is better.",
+        "Each cell: the better one is named / the worse one is named / a tie is found; in % of the studies, averaged "
+        f"over the surfaces, with a margin of {MARGIN:g} SD and unsettled verdicts withheld. At 0 SD, neither is "
+        "better.",
     ]
 
 
@@ -273,10 +282,10 @@ def copy_section(replicates: int) -> list[str]:
     thousand, seven = ([abs(d) for d in copy_differences(space, scale, replicates, CHOSEN)] for scale in (1000.0, 7.0))
     return [
         "## Does an optimizer differ from its own copy?",
-        f"**No: AdamW and a copy whose learning rate is expressed in thousandths, with a search space of its own, "
+        "**No: AdamW and a copy of it whose learning rate is given in thousandths, in a search space of its own, "
         f"differ by at most {max(thousand):.1g} SD in {replicates} replicates.**",
-        "Points are drawn in the unit cube, so units cancel; both use the same seeds. With units 7 times smaller, "
-        f"rounding hyperparameters to {DIGITS} digits makes the difference {max(seven):.1g} SD.",
+        "Points are drawn in the unit cube, so units cancel out; both use the same seeds. With units 7 times smaller, "
+        f"rounding hyperparameters to {DIGITS} digits causes a difference of up to {max(seven):.1g} SD.",
     ]
 
 
@@ -290,7 +299,7 @@ AXES = yaml.safe_load(
       weight_decay: {kind: decay, low: 0.01, high: 10.0}
     """
 )
-CHOSEN_NAME = "8 x (8 + 34, process, + 2): the suite's"
+CHOSEN_NAME = "8 x (8 + 34 GP + 2): the suite's own"
 WRONG, COVERED = 0.05, 0.94
 """the guarantee: the largest share of wrong winners and the smallest coverage"""
 
@@ -305,26 +314,26 @@ def statistics_page(effort: Effort) -> str:
     tables[CHOSEN_NAME] = CHOSEN, cells
     for confirm in (1, 4):
         design = replace(CHOSEN, confirm=confirm)
-        tables[f"8 x (8 + 34, process, + {confirm})"] = design, chosen.cells(confirm)
+        tables[f"8 x (8 + 34 GP + {confirm})"] = design, chosen.cells(confirm)
     for name, design in PROCESS.items():
         tables[name] = design, Simulated(effort, design, SOME, effort.alternative_replicates).cells()
     sections = [
         "# Can the verdicts be trusted?",
         "Everything on this page is computed by `make statistics`. It simulates whole studies on loss surfaces whose "
-        "true optimum is known, and searches, confirms and judges them with the suite's own code "
-        "(experiments/study/surrogate.py and statistics.py). The simulation is seeded, so the same sources give the "
-        f"same bytes. The suite's search has {effort.replicates} simulated replicates on every surface (box searches "
-        f"have {effort.box_replicates}, the other alternatives {effort.alternative_replicates}), from which "
-        f"{effort.studies} studies are drawn for each cell.",
+        "true optimum is known, and searches, confirms and judges with the suite's own code "
+        "(experiments/study/surrogate.py and statistics.py). The simulation is seeded, so the same sources reproduce "
+        f"the page byte for byte. On every surface, the suite's own search is simulated in {effort.replicates} "
+        f"replicates, box searches in {effort.box_replicates} and the other alternatives in "
+        f"{effort.alternative_replicates}; from these replicates, {effort.studies} studies are drawn for each cell.",
         "## What is estimated?",
-        "**The estimand is the mean, over replicates, of the loss of the first optimizer's winner minus that of the "
-        "second's, each in expectation over fresh seeds, where a winner is what a search of "
-        f"{CHOSEN.trials} trials finds.** It is about optimizers *tuned with this much search*; its true value is "
-        "the mean over all simulated replicates. It differs from the difference between the two optimizers at their "
-        "optima, which an endless search would find and which readers may take a verdict to mean. Here that difference "
-        f"is known, because losses are measured from each optimizer's optimum: a search of {LONG.trials} trials "
-        f"without noise ends within {left_by_a_long_search(effort, RIVALS):.1g} SD of it. The two differ by the regret "
-        "that searches leave.",
+        "**The estimand is the mean, over replicates, of the expected loss of the first optimizer's winner on fresh "
+        f"seeds minus that of the second's, where a winner is what a search of {CHOSEN.trials} trials finds.** It is "
+        "about optimizers *tuned with this much search*; its true value is the mean over all simulated replicates. It "
+        "is not the difference between the two optimizers at their optima, which an endless search would find and "
+        "which readers may take a verdict to mean. In the simulation, that difference is known, because losses are "
+        f"measured from each optimizer's optimum: a search of {LONG.trials} trials without noise ends within "
+        f"{left_by_a_long_search(effort, RIVALS):.1g} SD of it. The two differ by what searches leave above the "
+        "optima, their regret.",
         *surfaces_section(effort),
         *designs_section(tables),
         *chosen_section(cells),

@@ -31,12 +31,12 @@ def weights_after(name: str, steps: int = 3) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("name", [name for name in contestants(CPU) if "AdamW" not in name and "bf16" not in name])
-def test_every_lion_does_the_same_work(name: str) -> None:
+def test_every_lion_implementation_takes_identical_steps(name: str) -> None:
     assert torch.equal(weights_after(name), weights_after("Lion, loop"))
 
 
 @pytest.mark.parametrize(("model", "millions"), list(zip(MODELS, [25.6, 86.6, 110.4, 336.1, 730.9], strict=True)))
-def test_the_shapes_are_those_of_models_of_the_published_sizes(model: str, millions: float) -> None:
+def test_benchmark_shapes_add_up_to_the_published_model_sizes(model: str, millions: float) -> None:
     assert sum(shape.numel() for shape in parameter_shapes(model)) / 1e6 == pytest.approx(millions, abs=0.6)
 
 
@@ -53,7 +53,7 @@ print(json.dumps([extra_bytes(contestants(cpu)[name], params, cpu) for name in (
 """
 
 
-def test_a_fused_step_takes_no_memory_and_a_list_of_temporaries_does() -> None:
+def test_a_fused_step_allocates_no_memory_but_a_foreach_step_does() -> None:
     variables = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"}
     command = [sys.executable, "-c", EXTRA_BYTES]
     done = subprocess.run(command, env=variables, cwd=ROOT, stdout=subprocess.PIPE, check=True)
@@ -63,7 +63,7 @@ def test_a_fused_step_takes_no_memory_and_a_list_of_temporaries_does() -> None:
     assert foreach_bytes > 0.9 * parameter_bytes
 
 
-def test_each_step_is_timed_and_the_first_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_step_but_the_first_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(optimizer_step, "SECONDS_PER_ROUND", {"cpu": 0.0})
     param = Parameter(torch.zeros(1))
     param.grad = torch.ones(1)
@@ -73,7 +73,7 @@ def test_each_step_is_timed_and_the_first_is_not(monkeypatch: pytest.MonkeyPatch
     assert param.item() == pytest.approx(-1e-4 * (1 + len(times_ms)), rel=1e-2)
 
 
-def test_quick_steps_are_repeated_until_they_have_taken_their_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_short_steps_repeat_until_the_round_is_long_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(optimizer_step, "SECONDS_PER_ROUND", {"cpu": 0.05})
     param = Parameter(torch.zeros(1))
     param.grad = torch.ones(1)
@@ -81,7 +81,7 @@ def test_quick_steps_are_repeated_until_they_have_taken_their_time(monkeypatch: 
     assert sum(times_ms[:-1]) < 50 <= sum(times_ms)
 
 
-def test_a_kernel_that_was_compiled_is_found_by_the_next_process() -> None:
+def test_the_next_process_reuses_the_compiled_kernel() -> None:
     first_s, again_s = compile_s(CPU)
     assert first_s > 2 * again_s
 
@@ -102,7 +102,7 @@ def small_results() -> dict[str, Any]:
     }
 
 
-def test_tables_say_what_was_measured() -> None:
+def test_times_ratios_and_bandwidths_match_a_hand_calculation() -> None:
     results = small_results()
     assert "| Lion, fused | 10.0 (9.0 to 11.0) |" in times_table(results)
     assert "| Lion, fused | 0.50 | 1.0 % |" in ratios_table(results)
@@ -110,5 +110,5 @@ def test_tables_say_what_was_measured() -> None:
 
 
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*/results.json")), ids=lambda path: path.parent.name)
-def test_committed_pages_are_made_from_their_results(path: Any) -> None:
+def test_committed_pages_match_their_results(path: Any) -> None:
     assert (path.parent / "README.md").read_text() == page(json.loads(path.read_text()))

@@ -13,7 +13,7 @@ MS = {"this suite": [10.0, 20.0, 40.0], "bare loop": [9.0, 19.0, 42.0], "timm": 
 RESULTS = {"tasks": {"image_classification": {"batch_size": 64, "steps": 40, "ms": MS}}}
 
 
-def test_a_step_takes_what_the_steps_behind_the_warm_up_took(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_step_time_is_the_mean_of_the_steps_after_the_warm_up(monkeypatch: pytest.MonkeyPatch) -> None:
     ends = iter([100.0, 107.0, 109.0, 113.0, 999.0])  # two that warm up, then 2 s and 4 s
     monkeypatch.setattr(training_loops.time, "perf_counter", lambda: next(ends))
     watch = Stopwatch(torch.device("cpu"), warm_up=2, steps=2)
@@ -25,7 +25,7 @@ def test_a_step_takes_what_the_steps_behind_the_warm_up_took(monkeypatch: pytest
     assert (taken, watch.step_ms) == (4, 3000.0)
 
 
-def test_the_tables_have_the_median_of_the_rounds_and_of_their_ratios() -> None:
+def test_tables_show_medians_of_rounds_and_of_their_ratios() -> None:
     times = times_table(RESULTS)
     assert "| 20.0 (10.0 to 40.0) | 19.0 (9.0 to 42.0) | timm: 30.0 (20.0 to 44.0) |" in times
     # 9/10, 19/20, 42/40; 2, 1.5, 1.1

@@ -45,7 +45,7 @@ CLASSES_LIKE_SPLITS += ["bullet train|bus", "train|validation"]
 
 
 @pytest.mark.parametrize("names", [tuple(names.split("|")) for names in CLASSES_LIKE_SPLITS])
-def test_a_class_may_be_called_like_a_split(tmp_path: Path, names: tuple[str, ...]) -> None:
+def test_a_class_folder_can_have_the_name_of_a_split(tmp_path: Path, names: tuple[str, ...]) -> None:
     shade = 0
     expected: dict[str, dict[int, int]] = {"train": {}, "test": {}}
     for ours, theirs, count in (("train", "train", 8), ("test", "val", 3)):
@@ -59,13 +59,13 @@ def test_a_class_may_be_called_like_a_split(tmp_path: Path, names: tuple[str, ..
 
 
 @pytest.mark.parametrize("names", [("bus", "car", "train"), ("0", "1", "test"), ("valid",)])
-def test_class_folders_without_splits_are_one_split(tmp_path: Path, names: tuple[str, ...]) -> None:
+def test_class_folders_without_split_folders_form_one_split(tmp_path: Path, names: tuple[str, ...]) -> None:
     for label, name in enumerate(names):
         write(tmp_path / name / "a.png", label)
     assert found_rows(opened(tmp_path, {"test": "train"})["test"]) == {label: label for label in range(len(names))}
 
 
-def test_a_split_that_is_not_there_is_named_with_what_is(tmp_path: Path) -> None:
+def test_the_error_for_a_missing_or_ambiguous_split_lists_the_folders(tmp_path: Path) -> None:
     write(tmp_path / "train" / "a" / "a.png", 0)
     with pytest.raises(
         DataError, match=r"it has no split validation, neither a folder nor a table .*; it contains train\."
@@ -83,7 +83,9 @@ def test_a_split_that_is_not_there_is_named_with_what_is(tmp_path: Path) -> None
     test=st.lists(NAMES, min_size=1, max_size=3, unique=True),
     same=st.booleans(),
 )
-def test_any_class_names_give_the_rows_of_a_loop_or_a_data_error(train: list[str], test: list[str], same: bool) -> None:
+def test_arbitrary_class_names_are_read_like_a_plain_loop_or_refused(
+    train: list[str], test: list[str], same: bool
+) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         root = Path(temporary)
         files = {"train": [(name, shade) for shade, name in enumerate(train)]}
@@ -115,7 +117,7 @@ def test_any_class_names_give_the_rows_of_a_loop_or_a_data_error(train: list[str
             assert found_rows(splits[ours]) == expected
 
 
-def test_a_class_of_the_test_alone_is_refused(tmp_path: Path) -> None:
+def test_a_class_missing_from_training_is_refused(tmp_path: Path) -> None:
     for path in ("train/a/0.png", "train/c/1.png", "val/a/2.png", "val/b/3.png"):
         write(tmp_path / path, int(Path(path).stem))
     with pytest.raises(DataError, match="split validation has the class 'b', which is not among a, c"):
@@ -123,7 +125,7 @@ def test_a_class_of_the_test_alone_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", ["train/group/a/9.png", "train/9.png", "train/a/more/9.png"])
-def test_pictures_that_lie_elsewhere_than_in_a_class_folder_are_named(tmp_path: Path, path: str) -> None:
+def test_an_image_outside_the_class_folders_is_refused_by_name(tmp_path: Path, path: str) -> None:
     for number, split in enumerate(("train", "val")):
         write(tmp_path / split / "a" / f"{number}.png", number)
     write(tmp_path / path, 9)
@@ -131,7 +133,9 @@ def test_pictures_that_lie_elsewhere_than_in_a_class_folder_are_named(tmp_path: 
         opened(tmp_path)
 
 
-def test_what_is_left_out_is_counted_and_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_ignored_files_are_counted_and_empty_class_folders_refused(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     for number, name in enumerate(("0.png", "1.Png", "2.PNG", "3.JpG", "4.jpeg.png")):
         write(tmp_path / "train" / "a" / name, number)
     write(tmp_path / "val" / "a" / "a.png", 0)
@@ -151,7 +155,7 @@ def test_what_is_left_out_is_counted_and_named(tmp_path: Path, caplog: pytest.Lo
 
 
 @pytest.mark.parametrize("suffix", ["avif", "AVIF", "webp", "bmp", "tif", "TIFF", "gif", "jp2", "ppm", "jfif", "tga"])
-def test_every_format_of_pillow_is_found(tmp_path: Path, suffix: str) -> None:
+def test_image_files_of_every_pillow_format_are_found(tmp_path: Path, suffix: str) -> None:
     image = Image.new("RGB", (16, 16), (200, 40, 40))
     formats = {"tif": "TIFF", "jp2": "JPEG2000", "jfif": "JPEG"}
     for split in ("train", "val"):
@@ -161,7 +165,7 @@ def test_every_format_of_pillow_is_found(tmp_path: Path, suffix: str) -> None:
     assert abs(int(np.asarray(picture)[8, 8, 0]) - 200) < 8
 
 
-def test_links_are_followed_but_not_in_circles(tmp_path: Path) -> None:
+def test_symlinks_are_followed_but_cycles_and_broken_links_refused(tmp_path: Path) -> None:
     write(tmp_path / "set" / "train" / "a" / "0.png", 0)
     write(tmp_path / "elsewhere" / "1.png", 1)
     (tmp_path / "set" / "train" / "b").symlink_to(tmp_path / "elsewhere")
@@ -177,7 +181,7 @@ def test_links_are_followed_but_not_in_circles(tmp_path: Path) -> None:
         opened(tmp_path / "set")
 
 
-def test_patterns_choose_the_files_of_a_split(tmp_path: Path) -> None:
+def test_glob_patterns_select_the_files_of_a_split(tmp_path: Path) -> None:
     for number, path in enumerate(("one/a/0.png", "one/b/1.png", "two/a/2.png", "three/a/3.png")):
         write(tmp_path / path, number)
     files = {"train": "one/**", "validation": ["two/*/*.png"]}
@@ -189,7 +193,7 @@ def test_patterns_choose_the_files_of_a_split(tmp_path: Path) -> None:
         opened(tmp_path, files="one/**")
 
 
-def test_a_picture_of_numbers_that_are_no_colours_is_named(tmp_path: Path) -> None:
+def test_an_image_of_floats_is_refused_by_row_and_file(tmp_path: Path) -> None:
     for split in ("train", "val"):
         write(tmp_path / split / "a" / "0.png", 0)
     buffer = io.BytesIO()
@@ -199,7 +203,7 @@ def test_a_picture_of_numbers_that_are_no_colours_is_named(tmp_path: Path) -> No
         opened(tmp_path)["train"].image(1)
 
 
-def test_class_folders_of_a_hub_s_repository_are_not_guessed_at(tmp_path: Path) -> None:
+def test_ambiguous_class_folders_in_a_hub_repository_are_refused(tmp_path: Path) -> None:
     for split in ("train", "val"):
         for name in ("lorry", "train"):
             write(tmp_path / split / name / "0.png", 0)

@@ -42,7 +42,7 @@ MAKERS = {
 
 
 @pytest.mark.parametrize("kind", MAKERS)
-def test_other_pictures_of_the_same_kind_are_no_copies(
+def test_different_images_of_the_same_kind_are_not_reported_as_copies(
     kind: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     look([MAKERS[kind](seed) for seed in range(100)], [MAKERS[kind](seed) for seed in range(100, 130)], tmp_path)
@@ -53,7 +53,7 @@ def test_other_pictures_of_the_same_kind_are_no_copies(
 @pytest.mark.parametrize(
     ("file_format", "options"), [("PNG", {}), ("JPEG", {"quality": 90}), ("WEBP", {"quality": 90})]
 )
-def test_a_copy_that_was_encoded_again_is_found_and_named(
+def test_a_reencoded_copy_is_reported_by_row(
     kind: str, file_format: str, options: dict[str, int], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     train = [MAKERS[kind](seed) for seed in range(40)]
@@ -65,27 +65,25 @@ def test_a_copy_that_was_encoded_again_is_found_and_named(
     )
 
 
-def test_a_test_of_copies_is_refused_every_time(tmp_path: Path) -> None:
+def test_a_test_split_copied_from_training_is_refused_also_from_the_cache(tmp_path: Path) -> None:
     train = [noise(seed, 16) for seed in range(40)]
     for _ in range(2):  # the second time from the cache
         with pytest.raises(DataError, match="30 of the 30 images in test are also in the training set"):
             look(train, train[5:35], tmp_path)
 
 
-def test_pictures_that_cannot_be_read_are_no_copies_of_each_other(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_unreadable_images_are_not_copies_of_each_other(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     look([UNREADABLE] * 3, [UNREADABLE] * 3, tmp_path)
     assert "also in the training set" not in caplog.text
 
 
-def test_looking_draws_nothing_from_the_global_generator(tmp_path: Path) -> None:
+def test_the_search_for_copies_leaves_the_global_random_state_alone(tmp_path: Path) -> None:
     state = torch.random.get_rng_state()
     look([noise(seed, 16) for seed in range(4)], [noise(9, 16)], tmp_path)
     assert torch.equal(torch.random.get_rng_state(), state)
 
 
-def test_texts_that_are_in_training_too(caplog: pytest.LogCaptureFixture) -> None:
+def test_test_texts_that_also_occur_in_training_are_reported_or_refused(caplog: pytest.LogCaptureFixture) -> None:
     train = [f"text {number}" for number in range(20)]
     with caplog.at_level(logging.WARNING):
         warn_of_same_texts("set", train, {"test": [*(f"other {number}" for number in range(19)), " TEXT\u200b  3"]})
@@ -94,7 +92,7 @@ def test_texts_that_are_in_training_too(caplog: pytest.LogCaptureFixture) -> Non
         warn_of_same_texts("set", train, {"val": train})
 
 
-def test_all_copies_are_found_where_many_pictures_look_the_same_from_afar(tmp_path: Path) -> None:
+def test_all_copies_are_found_among_many_near_identical_images(tmp_path: Path) -> None:
     dots = []
     for place in np.random.default_rng(0).permutation(64 * 64)[:300]:
         pixels = np.zeros((64, 64, 3), np.uint8)

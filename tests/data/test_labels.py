@@ -47,7 +47,9 @@ def opened(folder: Path, num_classes: int | None = None, **splits: str) -> dict[
         ([True, False, True], [1, 0, 1]),
     ],
 )
-def test_labels_mean_what_they_say(tmp_path: Path, labels: Any, expected: list[int]) -> None:
+def test_label_columns_of_any_type_give_the_expected_class_indices(
+    tmp_path: Path, labels: Any, expected: list[int]
+) -> None:
     write_table(tmp_path / "train.parquet", labels)
     assert opened(tmp_path, train="train")["train"].labels.tolist() == expected
 
@@ -67,13 +69,13 @@ def test_labels_mean_what_they_say(tmp_path: Path, labels: Any, expected: list[i
         ([], "table cannot be opened"),
     ],
 )
-def test_what_is_no_label_is_refused_with_its_row(tmp_path: Path, labels: list[Any], message: str) -> None:
+def test_an_invalid_label_is_refused_by_row(tmp_path: Path, labels: list[Any], message: str) -> None:
     write_table(tmp_path / "train.parquet", labels)
     with pytest.raises(DataError, match=message):
         opened(tmp_path, 3, train="train")
 
 
-def test_splits_that_number_their_classes_differently_are_brought_together_by_name(tmp_path: Path) -> None:
+def test_splits_with_different_class_orders_are_matched_by_class_name(tmp_path: Path) -> None:
     write_table(tmp_path / "train.parquet", [0, 1, 2], ["cat", "dog", "emu"])
     write_table(tmp_path / "test.parquet", [0, 1, 2], ["emu", "cat", "dog"])
     splits = opened(tmp_path, train="train", test="test")
@@ -87,20 +89,20 @@ def test_splits_that_number_their_classes_differently_are_brought_together_by_na
         opened(tmp_path, train="train", test="test")
 
 
-def test_files_of_a_split_that_number_their_classes_differently_are_refused(tmp_path: Path) -> None:
+def test_files_of_one_split_with_different_class_orders_are_refused(tmp_path: Path) -> None:
     write_table(tmp_path / "train-0.parquet", [0, 1], ["cat", "dog"])
     write_table(tmp_path / "train-1.parquet", [0, 1], ["dog", "cat"])
     with pytest.raises(DataError, match=r"train-1\.parquet numbers its classes differently from train-0\.parquet"):
         opened(tmp_path, train="train")
 
 
-def test_words_are_numbered_as_in_training(tmp_path: Path) -> None:
+def test_class_names_of_the_test_split_get_the_indices_of_training(tmp_path: Path) -> None:
     write_table(tmp_path / "train.parquet", ["b", "a", "c"])
     write_table(tmp_path / "test.parquet", ["c", "b"])
     assert opened(tmp_path, train="train", test="test")["test"].labels.tolist() == [2, 1]
 
 
-def test_a_slice_of_rows_that_are_sorted_by_class_is_refused(tmp_path: Path) -> None:
+def test_a_slice_of_class_sorted_rows_is_refused(tmp_path: Path) -> None:
     write_table(tmp_path / "train.parquet", [0, 0, 0, 1, 1, 1])
     with pytest.raises(DataError, match=r"split train\[:3\] lacks 1 of the 2 classes of train, such as number 1"):
         opened(tmp_path, val="train[:3]", train="train[3:]")
@@ -109,7 +111,7 @@ def test_a_slice_of_rows_that_are_sorted_by_class_is_refused(tmp_path: Path) -> 
     assert [splits[name].rows.tolist() for name in ("val", "train", "half")] == [[0, 1], [2, 3, 4, 5], [3, 4, 5]]
 
 
-def test_a_picture_that_is_null_is_named(tmp_path: Path) -> None:
+def test_a_null_image_is_refused_by_row(tmp_path: Path) -> None:
     picture = {"bytes": encoded(photo(0)), "path": None}
     pq.write_table(pa.table({"image": [picture, None, picture], "label": [0, 1, 0]}), tmp_path / "train.parquet")
     with pytest.raises(DataError, match="table/train has no image in row 1"):
@@ -119,7 +121,7 @@ def test_a_picture_that_is_null_is_named(tmp_path: Path) -> None:
         opened(tmp_path, train="train")
 
 
-def test_training_has_every_class(tmp_path: Path) -> None:
+def test_a_class_without_training_samples_is_refused(tmp_path: Path) -> None:
     check_classes({"train": np.array([0, 1, 2]), "test": np.array([1])}, 3, "set")
     with pytest.raises(DataError, match=r"2 of the num_classes=5 classes have no training sample, such as number 3"):
         check_classes({"train": np.array([0, 1, 2])}, 5, "set")
@@ -131,7 +133,7 @@ CELLS = st.one_of(st.none(), st.integers(-3, 9), st.floats(), st.booleans(), st.
 
 
 @given(st.lists(CELLS, min_size=1, max_size=8))
-def test_any_column_is_read_as_a_loop_reads_it_or_refused_with_a_row_that_is_wrong(cells: list[Any]) -> None:
+def test_arbitrary_label_columns_are_read_like_a_plain_loop_or_refused_by_the_offending_row(cells: list[Any]) -> None:
     try:
         labels = column_labels(cells, None, "t")
     except DataError as error:

@@ -1,4 +1,4 @@
-"""Decoding, compared with the images that were encoded."""
+"""Decoded images, compared with the images before encoding."""
 
 import io
 import struct
@@ -25,9 +25,7 @@ def assert_near(image: Image.Image, expected: Image.Image, mean_difference: floa
     ("name", "expected"),
     [("cmyk", photo(1)), ("grey", photo(2).convert("L").convert("RGB")), ("png_alpha", photo(3)), ("exif", photo(7))],
 )
-def test_every_colour_model_becomes_rgb_without_transparency_and_without_turning(
-    name: str, expected: Image.Image
-) -> None:
+def test_every_colour_model_becomes_rgb_without_alpha_or_exif_rotation(name: str, expected: Image.Image) -> None:
     image, whole = decode_rgb(ODD[name])
     assert whole
     assert_near(image, expected, mean_difference=3)
@@ -39,7 +37,7 @@ def test_a_palette_with_a_transparent_entry_keeps_its_colours() -> None:
     assert_near(image, photo(6).quantize(16).convert("RGB"), mean_difference=0.01)
 
 
-def test_a_picture_that_is_cut_is_decoded_as_far_as_it_goes() -> None:
+def test_a_truncated_image_is_decoded_up_to_the_cut() -> None:
     image, whole = decode_rgb(ODD["truncated"])
     assert not whole
     expected = np.asarray(Image.open(io.BytesIO(encoded(photo(5, (400, 300))))))
@@ -49,19 +47,19 @@ def test_a_picture_that_is_cut_is_decoded_as_far_as_it_goes() -> None:
     assert len(np.unique(found[-20:])) == 1, "the rest is grey"
 
 
-def test_what_is_no_picture_is_grey() -> None:
+def test_undecodable_bytes_become_a_grey_image() -> None:
     image, whole = decode_rgb(ODD["no_picture"])
     assert not whole
     assert np.unique(np.asarray(image)).tolist() == [128]
 
 
 @pytest.mark.parametrize("content", [b"", encoded(photo(1))[:30], encoded(photo(1), "PNG")[:60], b"GIF89a"])
-def test_nothing_that_is_stored_as_a_picture_raises(content: bytes) -> None:
+def test_damaged_image_bytes_never_raise(content: bytes) -> None:
     image, whole = decode_rgb(content)
     assert (image.mode, whole) == ("RGB", False)
 
 
-def test_other_code_still_sees_that_a_picture_is_cut() -> None:
+def test_decoding_leaves_pillows_truncation_setting_unchanged() -> None:
     decode_rgb(ODD["truncated"])
     assert not ImageFile.LOAD_TRUNCATED_IMAGES
 
@@ -87,12 +85,12 @@ def tiff(pixels: np.ndarray, byte_order: str, bits: int, sample_format: int = 1,
 
 
 @pytest.mark.parametrize("file_format", ["PNG", "TIFF", "PPM", "JPEG2000"])
-def test_16_bits_are_the_picture_of_8_that_they_are_of(file_format: str) -> None:
+def test_16_bit_grey_decodes_to_the_8_bit_original(file_format: str) -> None:
     content = encoded(Image.fromarray(GREY.astype(np.uint16) * 257), file_format)
     np.testing.assert_array_equal(found(content), np.stack([GREY] * 3, 2))
 
 
-def test_grey_of_16_bits_is_brought_to_8_as_pillow_itself_brings_colours() -> None:
+def test_16_bit_grey_is_reduced_like_pillow_reduces_16_bit_colour() -> None:
     pixels = np.random.default_rng(0).integers(0, 2**16, (5, 7))
     grey = found(encoded(Image.fromarray(pixels.astype(np.uint16)), "PNG"))
     colours = Image.open(io.BytesIO(b"P6 7 5 65535\n" + np.stack([pixels] * 3, 2).astype(">u2").tobytes()))
@@ -101,7 +99,7 @@ def test_grey_of_16_bits_is_brought_to_8_as_pillow_itself_brings_colours() -> No
 
 
 @pytest.mark.parametrize("byte_order", ["<", ">"])
-def test_a_tiff_says_its_byte_order_and_what_white_is(byte_order: str) -> None:
+def test_tiff_byte_order_and_photometric_interpretation_are_honoured(byte_order: str) -> None:
     pixels = (GREY.astype(np.uint16) * 257).astype(f"{byte_order}u2")
     np.testing.assert_array_equal(found(tiff(pixels, byte_order, 16))[..., 1], GREY)
     if byte_order == "<":  # the only kind with 0 as white that Pillow reads
@@ -119,13 +117,13 @@ def test_a_tiff_says_its_byte_order_and_what_white_is(byte_order: str) -> None:
         tiff(GREY.astype("i1"), "<", 8, sample_format=2),
     ],
 )
-def test_numbers_without_a_fixed_white_are_refused(content: bytes) -> None:
+def test_pixel_types_without_a_defined_white_are_refused(content: bytes) -> None:
     with pytest.raises(DataError, match="save the image with 8 or 16 unsigned bits per channel"):
         decode_rgb(content)
 
 
 @pytest.mark.parametrize("byte_order", ["<", ">"])
-def test_colours_of_16_bits_that_lie_one_behind_the_other_are_refused(byte_order: str) -> None:
+def test_planar_16_bit_colour_is_refused(byte_order: str) -> None:
     shades = np.repeat(np.array([30000, 10000, 60000]), 16).astype(f"{byte_order}u2")  # 4 x 4 of red, then of green
     tags = [(256, 4, [4]), (257, 4, [4]), (258, 3, [16] * 3), (259, 3, [1]), (262, 3, [2]), (273, 4, [300, 332, 364])]
     tags += [(277, 3, [3]), (278, 4, [4]), (279, 4, [32] * 3), (284, 3, [2])]
@@ -148,7 +146,7 @@ MODES = ["1", "L", "P", "LA", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbC
 
 @pytest.mark.parametrize("mode", [*MODES, "La", "I;16", "I;16B", "I;16L", "I", "F", "made up"])
 @pytest.mark.parametrize("target", ["RGB", "RGBA"])
-def test_every_mode_of_pillow_is_near_its_colours_or_refused(mode: str, target: str) -> None:
+def test_every_pillow_mode_converts_close_to_its_colour_or_is_refused(mode: str, target: str) -> None:
     colour = np.array([204, 51, 102])
     if mode in ("1", "L", "LA", "La", "I", "F", "made up") or mode.startswith("I;16"):
         colour = np.array([255] * 3) if mode == "1" else np.array([90] * 3)
@@ -171,7 +169,7 @@ def test_every_mode_of_pillow_is_near_its_colours_or_refused(mode: str, target: 
     assert np.abs(pixels[..., :3].astype(int) - colour).max() <= 3
 
 
-def test_transparency_is_dropped_and_of_a_moving_picture_the_first_frame_is_kept() -> None:
+def test_alpha_is_dropped_and_animations_give_their_first_frame() -> None:
     shades = [Image.new("RGBA", (6, 6), (shade, 0, 0, 0)) for shade in (10, 200)]
     assert found(encoded(shades[0], "PNG"))[0, 0].tolist() == [10, 0, 0]
     for file_format in ("GIF", "PNG", "WEBP"):

@@ -1,4 +1,4 @@
-"""Access to stored images by row number, with the real ``datasets`` library and files in the hub's layouts."""
+"""Access to stored images by row index, with the real ``datasets`` library and files in the hub's layouts."""
 
 import io
 import logging
@@ -31,7 +31,7 @@ def open_one(where: dict[str, Any]) -> dict[str, StoredSplit]:
     return open_splits("small", [where], CLASSES)
 
 
-def test_rows_of_all_shards_are_in_reach_by_number(tmp_path: Path) -> None:
+def test_rows_of_all_shards_are_accessible_by_index(tmp_path: Path) -> None:
     splits = open_one(place("hub", write_imagenet(tmp_path / "repo")))
     stored = rows(40, 1, TRAIN_NAME)
     assert sorted(splits) == ["test", "train"]
@@ -43,7 +43,7 @@ def test_rows_of_all_shards_are_in_reach_by_number(tmp_path: Path) -> None:
         assert splits["train"].lengths[row] == len(stored[row][1])
 
 
-def test_the_number_of_shards_does_not_enter_the_fingerprint_and_every_row_does(tmp_path: Path) -> None:
+def test_the_fingerprint_depends_on_every_row_but_not_on_the_sharding(tmp_path: Path) -> None:
     made = rows(12, 5, TRAIN_NAME)
     swapped = [made[1], made[0], *made[2:]]
     relabelled = [(made[0][0], made[0][1], (made[0][2] + 1) % CLASSES), *made[1:]]
@@ -59,7 +59,7 @@ def test_the_number_of_shards_does_not_enter_the_fingerprint_and_every_row_does(
     assert len(set(fingerprints.values())) == 5
 
 
-def test_a_folder_of_class_folders_is_read_in_the_order_of_their_names(tmp_path: Path) -> None:
+def test_class_folders_are_labelled_in_alphabetical_order(tmp_path: Path) -> None:
     for split, name in (("train", TRAIN_NAME), ("val", TEST_NAME)):
         for file_name, content, label in [
             (name.format(number=n, label=n % 3), encoded(photo(n)), n % 3) for n in range(9)
@@ -76,7 +76,7 @@ def test_a_folder_of_class_folders_is_read_in_the_order_of_their_names(tmp_path:
     assert splits["train"].image(4).size == (60, 44)
 
 
-def test_folders_named_by_numbers_mean_these_numbers(tmp_path: Path) -> None:
+def test_numeric_folder_names_are_the_class_indices(tmp_path: Path) -> None:
     for label in (0, 1, 2, 9, 10):  # in alphabetical order 10 comes before 2
         (tmp_path / f"{label}").mkdir()
         (tmp_path / f"{label}" / f"{label}.jpeg").write_bytes(encoded(photo(label)))
@@ -85,13 +85,13 @@ def test_folders_named_by_numbers_mean_these_numbers(tmp_path: Path) -> None:
     assert sorted(split.labels) == [0, 1, 2, 9, 10]
 
 
-def test_class_numbers_are_read_from_the_keys_of_a_tar(tmp_path: Path) -> None:
+def test_class_indices_are_read_from_the_keys_of_a_tar(tmp_path: Path) -> None:
     split = open_one(place("hub", write_v2(tmp_path / "v2"), **V2_KEYS))["test"]
     assert split.labels.tolist() == [7, 0, 9, 3]
     assert split.image(3).size == (60, 44)
 
 
-def test_webdataset_tars_with_a_class_file_beside_each_picture(tmp_path: Path) -> None:
+def test_class_indices_are_read_from_cls_files_of_webdataset_tars(tmp_path: Path) -> None:
     for split, count in (("train", 5), ("validation", 2)):
         members = []
         for number in range(count):
@@ -102,7 +102,7 @@ def test_webdataset_tars_with_a_class_file_beside_each_picture(tmp_path: Path) -
     assert len(splits["test"]) == 2
 
 
-def test_damaged_pictures_are_counted_and_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_damaged_images_are_counted_and_reported_by_row(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     split = open_one(place("hub", write_imagenet(tmp_path / "repo")))["train"]
     with caplog.at_level(logging.WARNING):
         for row in range(len(split)):
@@ -114,9 +114,7 @@ def test_damaged_pictures_are_counted_and_named(tmp_path: Path, caplog: pytest.L
     ]
 
 
-def test_a_damaged_picture_is_named_once_however_often_it_is_decoded(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_damaged_image_is_reported_only_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     half = encoded(photo(0))[: len(encoded(photo(0))) // 2]
     write_parquet(tmp_path, "train", [[("half.jpg", half, 0), ("whole.jpg", encoded(photo(1)), 0)]])
     split = open_one(place("hub", tmp_path, splits={"train": "train"}))["train"]
@@ -127,7 +125,7 @@ def test_a_damaged_picture_is_named_once_however_often_it_is_decoded(
 
 
 @pytest.mark.parametrize("content", [b"", b"a text that somebody has called bad.png\n"])
-def test_a_file_that_is_no_picture_is_refused_when_the_data_are_opened(tmp_path: Path, content: bytes) -> None:
+def test_a_non_image_file_is_refused_when_the_set_is_fingerprinted(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "train/0").mkdir(parents=True)
     (tmp_path / "train/0/good.png").write_bytes(encoded(photo(0), "PNG"))
     (tmp_path / "train/0/cut.jpg").write_bytes(encoded(photo(0))[:400])
@@ -139,14 +137,14 @@ def test_a_file_that_is_no_picture_is_refused_when_the_data_are_opened(tmp_path:
         split.fingerprint()
 
 
-def test_a_set_of_damaged_pictures_is_refused(tmp_path: Path) -> None:
+def test_a_set_whose_first_ten_images_are_damaged_is_refused(tmp_path: Path) -> None:
     write_parquet(tmp_path, "train", [[(f"{number}.JPEG", b"nothing", 0) for number in range(101)]])
     split = open_one(place("hub", tmp_path, splits={"train": "train"}))["train"]
     with pytest.raises(DataError, match="10 of 10 images are damaged, the last being row 9 of small/train"):
         [split.image(row) for row in range(101)]
 
 
-def test_of_a_large_set_a_hundredth_may_be_damaged(tmp_path: Path) -> None:
+def test_a_large_set_with_a_third_of_its_images_damaged_is_refused(tmp_path: Path) -> None:
     whole, damaged = encoded(photo(0), "PNG"), b"nothing"
     rows = [(f"{number}.JPEG", damaged if number % 3 == 2 else whole, 0) for number in range(300)]
     write_parquet(tmp_path, "train", [rows])
@@ -155,7 +153,7 @@ def test_of_a_large_set_a_hundredth_may_be_damaged(tmp_path: Path) -> None:
         [split.image(row) for row in range(300)]
 
 
-def test_the_next_place_is_tried_and_all_reasons_are_given(tmp_path: Path) -> None:
+def test_sources_are_tried_in_order_and_the_error_gives_every_reason(tmp_path: Path) -> None:
     missing, there = place("local", tmp_path / "missing"), place("hub", write_imagenet(tmp_path / "repo"))
     assert len(open_splits("small", [missing, there], CLASSES)["train"]) == 40
     with pytest.raises(DataError) as caught:
@@ -173,7 +171,7 @@ def test_the_unlabelled_test_split_is_refused(tmp_path: Path) -> None:
         open_one(where)
 
 
-def test_a_gated_set_without_a_token_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_for_a_gated_set_says_how_to_get_access(monkeypatch: pytest.MonkeyPatch) -> None:
     import datasets  # type: ignore[import-untyped]
 
     def refuse(**_: Any) -> None:
@@ -194,7 +192,7 @@ def test_a_gated_set_without_a_token_says_what_to_do(monkeypatch: pytest.MonkeyP
         ({"label": None}, "lacks the key label"),
     ],
 )
-def test_a_misspelt_place_is_refused_before_anything_is_fetched(change: dict[str, Any], message: str) -> None:
+def test_a_misspelt_source_key_is_refused_before_anything_is_fetched(change: dict[str, Any], message: str) -> None:
     where = {**place("local", Path("/nowhere")), **change}
     with pytest.raises(DataError, match=message):
         open_one({key: value for key, value in where.items() if value is not None})

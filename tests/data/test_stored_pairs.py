@@ -45,7 +45,7 @@ def config(path: Path, **more: Any) -> dict[str, Any]:
     return {"name": "small", "fingerprint": None, "places": [place]}
 
 
-def test_conceptual_captions_layout(tmp_path: Path) -> None:
+def test_conceptual_captions_tars_give_image_caption_pairs(tmp_path: Path) -> None:
     write_webdataset(tmp_path / "cc" / "cc12m-train-0000.tar", [f"caption {number}" for number in range(12)])
     splits = pair_splits(open_stored(config(tmp_path / "cc"), tmp_path))
     assert {name: len(split.captions) for name, split in splits.items()} == {"train": 8, "val": 2, "test": 2}
@@ -54,7 +54,7 @@ def test_conceptual_captions_layout(tmp_path: Path) -> None:
     assert abs(int(splits["val"].images[0][0, 5, 5]) - 8) <= 2
 
 
-def test_what_is_held_out_shares_no_caption_with_training_and_how_much_is_left_is_said(
+def test_held_out_pairs_with_a_training_caption_are_dropped_and_counted(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     captions = [f"caption {number}" for number in range(10)] + ["Caption  3", "cap\u200btion 4\ufeff", "café 11", "12"]
@@ -66,14 +66,14 @@ def test_what_is_held_out_shares_no_caption_with_training_and_how_much_is_left_i
     assert "2 of 6 pairs in small/test have a caption of the training split and are left out" in caplog.text
 
 
-def test_a_split_that_the_filter_nearly_empties_is_refused(tmp_path: Path) -> None:
+def test_a_held_out_split_nearly_emptied_by_the_caption_filter_is_refused(tmp_path: Path) -> None:
     captions = [f"caption {number % 4}" for number in range(20)] + ["another"]
     write_webdataset(tmp_path / "cc" / "cc-train-0000.tar", captions)
     with pytest.raises(DataError, match="3 of 4 pairs in small/test have a caption of the training split, such as row"):
         open_stored(config(tmp_path / "cc", splits={"train": "train[:-4]", "test": "train[-4:]"}), tmp_path)
 
 
-def test_retrieval_layout_with_several_captions_a_picture(tmp_path: Path) -> None:
+def test_retrieval_tars_give_several_captions_per_image(tmp_path: Path) -> None:
     for split, count in (("train", 5), ("test", 3)):
         write_webdataset(tmp_path / "coco" / split / "0.tar", [f"a {number}\nb {number}" for number in range(count)])
     files = {"test": "test/*.tar"}
@@ -83,7 +83,7 @@ def test_retrieval_layout_with_several_captions_a_picture(tmp_path: Path) -> Non
     assert splits["test"].starts().tolist() == [0, 2, 4, 6]
 
 
-def test_labelled_parquet_layout(tmp_path: Path) -> None:
+def test_labelled_parquet_gives_images_with_class_indices(tmp_path: Path) -> None:
     features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["a", "b"])})
     rows = {"image": [{"bytes": jpeg(n), "path": None} for n in range(4)], "label": [0, 1, 1, 0]}
     (tmp_path / "pets" / "data").mkdir(parents=True)
@@ -95,7 +95,7 @@ def test_labelled_parquet_layout(tmp_path: Path) -> None:
     assert split.images[2].shape == (3, 30, 22)
 
 
-def test_the_fingerprint_tells_other_captions_apart(tmp_path: Path) -> None:
+def test_the_fingerprint_depends_on_the_captions(tmp_path: Path) -> None:
     found = []
     for name in ("a", "b"):
         write_webdataset(tmp_path / name / "cc-train-0000.tar", [f"{name} {number}" for number in range(12)])
@@ -105,13 +105,13 @@ def test_the_fingerprint_tells_other_captions_apart(tmp_path: Path) -> None:
         open_stored({**config(tmp_path / "a"), "fingerprint": found[1]}, tmp_path)
 
 
-def test_when_no_place_has_it_each_is_named(tmp_path: Path) -> None:
+def test_the_error_names_every_source_that_was_tried(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="data=small cannot be opened") as caught:
         open_stored(config(tmp_path / "nowhere"), tmp_path)
     assert "nowhere" in str(caught.value)
 
 
-def test_odd_rows_are_left_out_or_read_as_far_as_they_go_and_are_named(
+def test_rows_without_caption_are_dropped_and_damaged_images_reported(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     animated = io.BytesIO()
@@ -145,7 +145,7 @@ def write_table(path: Path, captions: Any) -> None:
 
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.text(max_size=12), min_size=1, max_size=5))
-def test_any_captions_are_the_lines_of_their_rows_or_a_row_is_named(texts: list[str]) -> None:
+def test_arbitrary_captions_are_split_at_newlines_or_refused_by_row(texts: list[str]) -> None:
     """Lines end only at newlines, not at U+2028, form feeds or NEL, where str.splitlines would split."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
@@ -168,7 +168,7 @@ def test_any_captions_are_the_lines_of_their_rows_or_a_row_is_named(texts: list[
         assert found == expected
 
 
-def test_captions_that_are_no_texts_are_refused_with_their_row(tmp_path: Path) -> None:
+def test_non_text_captions_are_refused_by_row_and_null_ones_dropped(tmp_path: Path) -> None:
     write_table(tmp_path / "numbers" / "train.parquet", [1, 2])
     with pytest.raises(DataError, match="row 0 of small/train has the caption 1, which is not a text"):
         open_stored(config(tmp_path / "numbers", splits={"train": "train"}), tmp_path)
@@ -180,7 +180,7 @@ def test_captions_that_are_no_texts_are_refused_with_their_row(tmp_path: Path) -
     assert splits["train"].captions == [["a", "b c"]]
 
 
-def test_pictures_with_a_table_of_captions_beside_them(tmp_path: Path) -> None:
+def test_captions_are_read_from_a_metadata_table_beside_the_images(tmp_path: Path) -> None:
     for split in ("train", "test"):
         for number in range(3):
             path = tmp_path / "set" / split / "validation of test" / f"{number}.jpg"
@@ -194,9 +194,7 @@ def test_pictures_with_a_table_of_captions_beside_them(tmp_path: Path) -> None:
             assert found.captions[row] == [f"{name} {found.image(row).width - 20}"]
 
 
-def test_pictures_that_the_table_beside_them_does_not_list_are_named(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_images_missing_from_the_metadata_table_are_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "set" / "train").mkdir(parents=True)
     for number in range(3):
         (tmp_path / "set" / "train" / f"{number}.jpg").write_bytes(jpeg(number))
@@ -211,14 +209,14 @@ def test_pictures_that_the_table_beside_them_does_not_list_are_named(
         open_stored(data, tmp_path)
 
 
-def test_a_slice_beyond_the_rows_is_refused(tmp_path: Path) -> None:
+def test_an_empty_slice_of_rows_is_refused(tmp_path: Path) -> None:
     write_table(tmp_path / "train.parquet", ["a", "b"])
     for bounds in ("[5:]", "[:0]", "[-1:-2]"):
         with pytest.raises(DataError, match=r"its split train\[.*\] has no rows: train has 2"):
             open_stored(config(tmp_path, splits={"train": f"train{bounds}"}), tmp_path)
 
 
-def test_the_fingerprint_tells_other_pictures_with_the_same_captions_apart(tmp_path: Path) -> None:
+def test_the_fingerprint_depends_on_the_images(tmp_path: Path) -> None:
     found = []
     for number in range(2):
         image = Image.new("RGB", (8, 8), (number, 0, 0))

@@ -28,7 +28,7 @@ def parameters(model: torch.nn.Module) -> int:
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
-def test_every_experiment_s_network_gives_an_image(name: str) -> None:
+def test_every_experiments_network_outputs_an_image(name: str) -> None:
     cfg = make_plain(*at_its_scale(name))
     assert cfg.train.sample_every
     size = cfg.data.image_size
@@ -83,7 +83,7 @@ def adm_parameters(channels: int, multipliers: list[int], layers: int, image_siz
     # Dhariwal and Nichol 2021, Tables 4 and 13
     [(64, 192, [1, 2, 3, 4], 3, 296), (128, 256, [1, 1, 2, 3, 4], 2, 422), (256, 256, [1, 1, 2, 2, 4, 4], 2, 554)],
 )
-def test_the_unets_of_imagenet_have_adm_s_parameters(
+def test_imagenet_unets_have_adms_parameter_counts(
     size: int, channels: int, multipliers: list[int], layers: int, published: int
 ) -> None:
     cfg = make_plain("scale=paper", f"experiment=diffusion/imagenet{size}")
@@ -106,13 +106,13 @@ def test_the_unets_of_imagenet_have_adm_s_parameters(
         ("smoke", 0.049),
     ],
 )
-def test_the_other_networks_have_the_sizes_that_their_configs_say(name: str, millions: float) -> None:
+def test_other_networks_have_the_documented_parameter_counts(name: str, millions: float) -> None:
     cfg = make_plain(*at_its_scale(name))
     assert parameters(meta_model(typed(cfg))) / 1e6 == pytest.approx(millions, abs=0.06)
 
 
 @pytest.mark.parametrize("name", PAPER)
-def test_a_paper_cell_stands_beside_its_published_number(name: str) -> None:
+def test_paper_cells_use_the_published_settings_and_metric(name: str) -> None:
     cfg = make_plain("scale=paper", f"experiment=diffusion/{name}")
     cell = paper_cell(ROOT / "results/paper.yaml", cfg.study.paper, cfg.study.primary_metric)
     assert cell is not None
@@ -145,7 +145,7 @@ def test_a_paper_cell_stands_beside_its_published_number(name: str) -> None:
         (["data.images.num_classes=9"], "split train has labels from 0 to 9, but there are 9 classes"),
     ],
 )
-def test_settings_that_cannot_work_are_refused_at_once(
+def test_invalid_settings_are_refused_when_the_task_is_built(
     make_diffusion: MakeConfig, overrides: list[str], message: str
 ) -> None:
     cfg = make_diffusion(*overrides)
@@ -154,7 +154,7 @@ def test_settings_that_cannot_work_are_refused_at_once(
 
 
 @pytest.mark.parametrize("size", [12, 16, 20, 0, -4, 5])
-def test_a_small_image_that_would_show_the_target_is_refused(make_text_to_image: MakeConfig, size: int) -> None:
+def test_low_resolution_must_divide_the_image_size_and_be_smaller(make_text_to_image: MakeConfig, size: int) -> None:
     cfg = make_text_to_image("experiment=diffusion/smoke_sr", f"data.low_resolution={size}")
     with pytest.raises(ConfigError, match=f"data.low_resolution={size} must divide data.image_size=16 and be smaller"):
         built(cfg)

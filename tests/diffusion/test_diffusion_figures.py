@@ -16,7 +16,7 @@ from experiments.report.samples import main, sample_distances, sample_sheets, sa
 from tests.conftest import MakeConfig, executed
 
 
-def test_rows_of_a_sheet_are_written_one_by_one_and_again(tmp_path: Path) -> None:
+def test_sample_sheet_rows_can_be_written_in_any_order_and_rewritten(tmp_path: Path) -> None:
     images = np.random.default_rng(0).integers(0, 256, (4, 2, 20, 20, 3)).astype(np.uint8)
     for row in (0, 2, 1, 2):  # a resumed run writes a row again
         write_row(tmp_path / "samples.png", images[row], row, rows=3, real=images[3])
@@ -26,7 +26,7 @@ def test_rows_of_a_sheet_are_written_one_by_one_and_again(tmp_path: Path) -> Non
     assert [path.name for path in tmp_path.iterdir()] == ["samples.png"]
 
 
-def test_large_images_stay_as_they_are(tmp_path: Path) -> None:
+def test_large_images_are_not_enlarged(tmp_path: Path) -> None:
     images = np.random.default_rng(0).integers(0, 256, (1, 3, 48, 48, 3)).astype(np.uint8)
     write_row(tmp_path / "samples.png", images[0], 0, rows=1, real=images[0])
     assert np.array_equal(cells_of(tmp_path / "samples.png", 48)[0], images[0])
@@ -38,7 +38,7 @@ def enlarged(images: np.ndarray) -> np.ndarray:
 
 
 def cells_of(path: Path, size: int) -> np.ndarray:
-    """The images of a sheet, uint8 ``[rows, columns, size, size, 3]``, after a look at the white between them."""
+    """The images of a sheet, uint8 ``[rows, columns, size, size, 3]``, after checking that the gaps are white."""
     with Image.open(path) as image:
         sheet = np.asarray(image)
     step = size + 4
@@ -48,7 +48,7 @@ def cells_of(path: Path, size: int) -> np.ndarray:
     return cells[:, :, :size, :size]
 
 
-def test_runs_stand_side_by_side_and_the_strip_ends_with_the_samples(
+def test_sheets_distances_and_denoising_strips_show_the_generated_samples(
     make_diffusion: MakeConfig, tmp_path: Path
 ) -> None:
     runs = []
@@ -78,13 +78,13 @@ def test_runs_stand_side_by_side_and_the_strip_ends_with_the_samples(
     assert np.abs(ends.astype(int) - samples.astype(int)).max() <= 1
 
 
-def test_a_strip_of_another_model_is_refused(make_diffusion: MakeConfig) -> None:
+def test_a_denoising_strip_of_a_different_model_is_refused(make_diffusion: MakeConfig) -> None:
     cfg = make_diffusion("test=false")
     execute(cfg)
     with pytest.raises(RunError, match="has a different model than experiment=diffusion/smoke"):
         write_strip(locate(cfg).directory, make_diffusion("model.layers_per_block=2"))
 
 
-def test_a_run_without_images_is_refused(tmp_path: Path) -> None:
+def test_a_run_without_a_sample_sheet_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match=r"has no samples\.png"):
         main([f"run={tmp_path}", f"out={tmp_path}/out.png"])

@@ -17,7 +17,7 @@ DISTANCES = ("fd_efficientnet_lite0", "kid_efficientnet_lite0")
 
 
 @pytest.mark.parametrize("optimizer", ["lion", "adamw"])
-def test_a_run_ends_with_every_metric(make_diffusion: MakeConfig, optimizer: str) -> None:
+def test_a_run_reports_every_metric(make_diffusion: MakeConfig, optimizer: str) -> None:
     cfg = make_diffusion(f"optimizer={optimizer}")
     value = execute(cfg)
     directory = locate(cfg).directory
@@ -35,7 +35,7 @@ def test_a_run_ends_with_every_metric(make_diffusion: MakeConfig, optimizer: str
     assert len({band.tobytes() for band in bands}) == 3
 
 
-def test_text_to_image_and_super_resolution_end_with_every_metric(make_text_to_image: MakeConfig) -> None:
+def test_text_to_image_and_super_resolution_report_every_metric(make_text_to_image: MakeConfig) -> None:
     for experiment in ("smoke_text", "smoke_sr"):
         cfg = make_text_to_image(f"experiment=diffusion/{experiment}")
         last = last_values(executed(cfg))
@@ -43,13 +43,13 @@ def test_text_to_image_and_super_resolution_end_with_every_metric(make_text_to_i
         assert math.isfinite(last["test/loss"])
 
 
-def test_tuning_trials_generate_nothing(make_diffusion: MakeConfig) -> None:
+def test_search_trials_generate_no_samples(make_diffusion: MakeConfig) -> None:
     cfg = make_diffusion("test=false")
     assert not any(key.startswith("samples/") for row in rows(executed(cfg)) for key in row)
     assert not (locate(cfg).directory / "samples.png").exists()
 
 
-def test_training_finds_some_of_the_noise(make_diffusion: MakeConfig) -> None:
+def test_training_reduces_the_validation_loss(make_diffusion: MakeConfig) -> None:
     cfg = make_diffusion("optimizer=adamw", "test=false", "train.steps=60", "train.evaluate_every=30")
     losses = values_of(executed(cfg), "val/loss")
     assert losses[1] < losses[0] < 1
@@ -66,7 +66,7 @@ def test_all_optimizers_see_the_same_noise(make_diffusion: MakeConfig) -> None:
     assert first[0]["train/grad_norm"] == first[1]["train/grad_norm"]
 
 
-def test_a_sample_depends_on_its_number_alone(make_diffusion: MakeConfig) -> None:
+def test_a_generated_sample_depends_only_on_its_index(make_diffusion: MakeConfig) -> None:
     cfg = make_diffusion("sampling.sampler=ddpm")
     task = built(cfg)
     torch.manual_seed(0)
@@ -81,7 +81,7 @@ def test_a_sample_depends_on_its_number_alone(make_diffusion: MakeConfig) -> Non
     assert torch.equal(start_noise([3, 5], 16, cpu)[1], start_noise([5], 16, cpu)[0])
 
 
-def test_sums_over_processes_are_the_sums_of_one(make_diffusion: MakeConfig) -> None:
+def test_evaluation_sums_do_not_depend_on_the_number_of_processes(make_diffusion: MakeConfig) -> None:
     cfg = make_diffusion()
     task = built(cfg)
     torch.manual_seed(0)
@@ -92,7 +92,7 @@ def test_sums_over_processes_are_the_sums_of_one(make_diffusion: MakeConfig) -> 
             assert shared[name] == pytest.approx(value, rel=1e-5, abs=1e-6)
 
 
-def test_real_images_in_the_place_of_generated_ones_get_the_floor(
+def test_distances_of_real_images_equal_the_reported_floor(
     make_diffusion: MakeConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cfg = make_diffusion("sampling.batch_size=16")
@@ -103,12 +103,12 @@ def test_real_images_in_the_place_of_generated_ones_get_the_floor(
         assert metrics[f"samples/{distance}".partition("/")[2]] == pytest.approx(metrics[f"{distance}_floor"], rel=1e-6)
 
 
-def test_the_train_split_is_evaluated_for_flatness(make_diffusion: MakeConfig) -> None:
+def test_flatness_is_measured_on_training_samples(make_diffusion: MakeConfig) -> None:
     cfg = make_diffusion("flatness.draws=1", "flatness.std=0.1", "flatness.samples=20")
     assert "flatness/perturbed_loss" in rows(executed(cfg))[-1]
 
 
-def test_reference_features_are_computed_once(make_diffusion: MakeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reference_features_are_cached(make_diffusion: MakeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     def distances(*overrides: str) -> None:
         cfg = make_diffusion(*overrides)
         built(cfg)._generated(torch.device("cpu"))
@@ -143,7 +143,7 @@ def test_reference_features_are_computed_once(make_diffusion: MakeConfig, monkey
         (["study.primary_metric=samples/fid"], r"Inception weights are not at .*weights-inception-2015-12-05-6726825d"),
     ],
 )
-def test_what_cannot_work_is_refused_before_training(
+def test_invalid_settings_are_refused_before_training(
     make_diffusion: MakeConfig, overrides: list[str], sentence: str
 ) -> None:
     cfg = make_diffusion(*overrides)
@@ -151,7 +151,7 @@ def test_what_cannot_work_is_refused_before_training(
         execute(cfg)
 
 
-def test_without_inception_a_sentence_says_so_and_the_other_distances_are_reported(
+def test_without_inception_weights_fid_is_skipped_with_a_message(
     make_diffusion: MakeConfig, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cfg = make_diffusion("data.inception_places=[/nowhere/inception.pth]")
@@ -164,14 +164,14 @@ def test_without_inception_a_sentence_says_so_and_the_other_distances_are_report
     assert math.isfinite(last["samples/fd_efficientnet_lite0"])
 
 
-def test_other_weights_under_the_name_of_inception_are_refused(make_diffusion: MakeConfig, tmp_path: object) -> None:
+def test_inception_weights_with_the_wrong_hash_are_refused(make_diffusion: MakeConfig, tmp_path: object) -> None:
     path = f"{tmp_path}/inception.pth"
     torch.save({"weight": torch.zeros(1)}, path)
     with pytest.raises(DataError, match=r"inception\.pth has the SHA-256 .* begins with 6726825d"):
         execute(make_diffusion(f"data.inception_places=[{path}]"))
 
 
-def test_more_processes_than_batches_are_refused(make_diffusion: MakeConfig) -> None:
+def test_more_processes_than_sampling_batches_are_refused(make_diffusion: MakeConfig) -> None:
     cfg = make_diffusion()
     task = built(cfg)
     with pytest.raises(ConfigError, match=r"makes 2 batches, too few for 3 processes"):

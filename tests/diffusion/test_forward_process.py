@@ -17,7 +17,7 @@ from tests.conftest import MakeConfig, built
 
 @pytest.mark.parametrize("schedule", ["linear", "squaredcos_cap_v2"])
 @pytest.mark.parametrize("target", ["epsilon", "v_prediction"])
-def test_the_right_answer_to_either_target_gives_the_noise(schedule: str, target: str) -> None:
+def test_the_noise_is_recovered_from_either_prediction_target(schedule: str, target: str) -> None:
     forward = ForwardProcess(NoiseConfig(schedule=schedule, target=target))
     torch.manual_seed(0)
     images, noise, timesteps = torch.randn(50, 3, 4, 4), torch.randn(50, 3, 4, 4), torch.arange(0, 1000, 20)
@@ -26,7 +26,7 @@ def test_the_right_answer_to_either_target_gives_the_noise(schedule: str, target
     torch.testing.assert_close(forward.epsilon(answer, noisy, timesteps), noise, rtol=1e-4, atol=1e-4)
 
 
-def test_the_cosine_schedule_is_the_published_one() -> None:
+def test_the_cosine_schedule_matches_its_published_formula() -> None:
     # Nichol and Dhariwal 2021, equation 17, except at the end, where its steps are capped
     signal = ForwardProcess(NoiseConfig(schedule="squaredcos_cap_v2")).scheduler.alphas_cumprod
     for step in (0, 100, 500, 900):
@@ -37,7 +37,7 @@ def test_the_cosine_schedule_is_the_published_one() -> None:
 
 
 @pytest.mark.parametrize("target", ["epsilon", "v_prediction"])
-def test_importance_sampling_has_the_mean_of_uniform_timesteps(target: str) -> None:
+def test_importance_weights_give_an_unbiased_mean_over_timesteps(target: str) -> None:
     forward = ForwardProcess(NoiseConfig(schedule="linear", target=target, timesteps="importance"))
     torch.manual_seed(0)
     timesteps, weights = forward.draw_timesteps(200_000, torch.device("cpu"))
@@ -59,7 +59,7 @@ def test_uniform_timesteps_are_uniform() -> None:
     assert counts.min() > 9500
 
 
-def test_evaluated_timesteps_are_evenly_spread_and_the_same_for_every_run(make_diffusion: MakeConfig) -> None:
+def test_evaluation_timesteps_are_evenly_spread_and_independent_of_the_seed(make_diffusion: MakeConfig) -> None:
     found = []
     for seed in (0, 1):
         cfg = make_diffusion(f"seed={seed}")
@@ -70,7 +70,7 @@ def test_evaluated_timesteps_are_evenly_spread_and_the_same_for_every_run(make_d
     assert not np.array_equal(found[0], np.sort(found[0]))
 
 
-def test_flips_come_from_the_seed_and_pixels_are_area_averages(make_diffusion: MakeConfig) -> None:
+def test_flips_depend_on_the_sample_seed_and_downsampling_averages_areas(make_diffusion: MakeConfig) -> None:
     cfg = make_diffusion()
     data = locate(cfg).data
     task = build(typed(cfg), data)
@@ -84,7 +84,7 @@ def test_flips_come_from_the_seed_and_pixels_are_area_averages(make_diffusion: M
     torch.testing.assert_close(from_bytes(plain), averages, rtol=0, atol=1.01 / 127.5)
 
 
-def test_the_small_image_of_super_resolution_has_the_averages_of_the_large_one() -> None:
+def test_the_low_resolution_image_averages_blocks_of_the_large_one() -> None:
     images = torch.arange(64.0).view(1, 1, 8, 8).expand(2, 3, 8, 8)
     small = low_resolution(images, 2)
     assert small.shape == images.shape

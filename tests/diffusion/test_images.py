@@ -32,7 +32,7 @@ def stored(folder: Path, fingerprint: str | None = None) -> dict[str, object]:
     return stored_place(folder, fingerprint)
 
 
-def test_twice_the_size_is_averaged_and_the_middle_is_kept() -> None:
+def test_images_are_downsampled_by_averaging_and_centre_cropped() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (32, 64, 3)).astype(np.uint8)
     found = centre(Image.fromarray(pixels), 16)
     # Pillow, also used by ADM, averages along rows, then along columns, rounding half up each time
@@ -41,12 +41,12 @@ def test_twice_the_size_is_averaged_and_the_middle_is_kept() -> None:
     assert np.array_equal(found, expected)
 
 
-def test_what_is_not_a_power_of_two_larger_is_resized_to_its_shorter_side() -> None:
+def test_images_of_any_size_become_squares_of_the_requested_size() -> None:
     for size in ((50, 23), (23, 50), (16, 16), (7, 9), (500, 333)):
         assert centre(photo(0, size), 16).shape == (16, 16, 3)
 
 
-def test_stored_files_are_split_like_arrays(tmp_path: Path) -> None:
+def test_stored_images_are_split_and_keep_their_labels(tmp_path: Path) -> None:
     opened = open_stored(stored(tmp_path), tmp_path)
     splits = labelled_splits(opened, 5)
     assert {name: len(split) for name, split in splits.items()} == {"fit": 15, "val": 5, "test": 10}
@@ -59,12 +59,12 @@ def test_stored_files_are_split_like_arrays(tmp_path: Path) -> None:
         assert np.array_equal(pixels[place], expected), "a picture keeps its label"
 
 
-def test_another_version_of_stored_files_is_refused(tmp_path: Path) -> None:
+def test_stored_images_with_another_fingerprint_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"data=small has the fingerprint [0-9a-f]{64} here"):
         open_stored(stored(tmp_path, "0" * 64), tmp_path)
 
 
-def test_pairs_of_the_hub_s_layout_give_pictures_with_their_first_caption(tmp_path: Path) -> None:
+def test_image_caption_tars_give_each_image_its_first_caption(tmp_path: Path) -> None:
     (tmp_path / "set").mkdir()
     with tarfile.open(tmp_path / "set/000.tar", "w") as tar:
         for number in range(10):
@@ -82,7 +82,7 @@ def test_pairs_of_the_hub_s_layout_give_pictures_with_their_first_caption(tmp_pa
     assert found["test"].pixels(np.array([1]), 16).shape == (1, 3, 16, 16)
 
 
-def test_the_first_pictures_of_a_set_that_is_sorted_by_class_are_a_sample(tmp_path: Path) -> None:
+def test_class_sorted_folders_are_shuffled(tmp_path: Path) -> None:
     for split, count in (("train", 12), ("val", 10)):
         for number in range(10 * count):
             path = tmp_path / split / f"class {number // count}" / f"{number:03d}.png"
@@ -95,7 +95,7 @@ def test_the_first_pictures_of_a_set_that_is_sorted_by_class_are_a_sample(tmp_pa
         assert len(set(first.tolist())) >= 7, "20 of 10 classes are 8.8 of them in the mean"
 
 
-def test_arrays_that_are_sorted_by_class_are_refused() -> None:
+def test_class_sorted_arrays_are_refused() -> None:
     class Sorted(PreparedData):
         def load(self, mmap: bool = True) -> dict[str, np.ndarray]:
             images = np.zeros((20, 4, 4, 3), np.uint8)
@@ -108,7 +108,7 @@ def test_arrays_that_are_sorted_by_class_are_refused() -> None:
 @pytest.mark.parametrize(
     ("classes", "count", "batch_size"), [(1000, 64, 32), (1000, 5000, 250), (10, 512, 128), (7, 9, 3)]
 )
-def test_samples_are_of_classes_that_stand_for_all(classes: int, count: int, batch_size: int) -> None:
+def test_generated_samples_cover_the_classes_evenly(classes: int, count: int, batch_size: int) -> None:
     made = ClassConditions(classes, batch_size).of_samples(None, count)  # type: ignore[arg-type]
     numbers = np.bincount(made, minlength=classes)
     assert numbers.max() - numbers.min() <= 1
@@ -121,7 +121,7 @@ def test_samples_are_of_classes_that_stand_for_all(classes: int, count: int, bat
         assert made.tolist() == [number % classes for number in range(count)]
 
 
-def test_no_text_and_padding_do_not_reach_the_network(make_text_to_image: MakeConfig) -> None:
+def test_caption_padding_is_masked_and_the_text_encoder_is_not_in_the_model(make_text_to_image: MakeConfig) -> None:
     cfg = make_text_to_image("data.image_size=16")
     task = built(cfg)
     torch.manual_seed(0)
@@ -144,7 +144,7 @@ def test_no_text_and_padding_do_not_reach_the_network(make_text_to_image: MakeCo
     assert not any("encoder" in name and "hid_proj" not in name for name in model.state_dict() if "norm" not in name)
 
 
-def test_the_text_encoder_is_the_same_for_every_seed_and_is_not_trained(make_text_to_image: MakeConfig) -> None:
+def test_the_text_encoder_is_frozen_and_independent_of_the_seed(make_text_to_image: MakeConfig) -> None:
     states = []
     for seed in (0, 1):
         cfg = make_text_to_image(f"seed={seed}")
@@ -164,7 +164,7 @@ class Numbered(PreparedData):
         return {"train_images": images, "train_labels": labels, "test_images": images[:5], "test_labels": labels[:5]}
 
 
-def test_a_seed_draws_other_held_out_pictures_each_with_its_class(tmp_path: Path) -> None:
+def test_the_split_seed_draws_the_held_out_images_with_their_labels(tmp_path: Path) -> None:
     opened = Numbered(tmp_path, "0", {})
     drawn = {seed: labelled_splits(opened, 6, seed=seed) for seed in (None, 1, 2)}
     held_out = {seed: tuple(np.asarray(splits["val"].conditions).tolist()) for seed, splits in drawn.items()}

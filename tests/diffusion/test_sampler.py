@@ -88,7 +88,7 @@ SIZES = [
 @pytest.mark.parametrize(("noise_steps", "steps"), SIZES)
 @pytest.mark.parametrize("sampler", ["ddim", "ddpm"])
 @pytest.mark.parametrize("schedule", ["linear", "squaredcos_cap_v2"])
-def test_the_pixels_that_were_learnt_come_back(
+def test_samples_of_a_perfect_network_have_the_expected_mean_and_spread(
     schedule: str, sampler: str, noise_steps: int, steps: int, target: str
 ) -> None:
     cfg = config(schedule, sampler, noise_steps, steps, target)
@@ -101,7 +101,7 @@ def test_the_pixels_that_were_learnt_come_back(
 
 @pytest.mark.parametrize("schedule", ["linear", "squaredcos_cap_v2"])
 @pytest.mark.parametrize("steps", [25, 40, 100, 250, 999, 1000, 4000])
-def test_training_noise_reaches_the_end_whatever_the_number_of_steps(schedule: str, steps: int) -> None:
+def test_noise_schedules_end_in_pure_noise_for_any_number_of_steps(schedule: str, steps: int) -> None:
     process = ForwardProcess(NoiseConfig(schedule=schedule, steps=steps))
     np.testing.assert_allclose(process.scheduler.alphas_cumprod, signal_of(schedule, steps), rtol=1e-3, atol=1e-7)
     assert process.scheduler.alphas_cumprod[-1] < 1e-4
@@ -112,14 +112,14 @@ def test_training_noise_reaches_the_end_whatever_the_number_of_steps(schedule: s
 @pytest.mark.parametrize(
     ("noise_steps", "steps"), [(1000, steps) for steps in (501, 600, 998, 999, 3, 7)] + [(100, 30)]
 )
-def test_steps_that_do_not_divide_are_refused(schedule: str, sampler: str, noise_steps: int, steps: int) -> None:
+def test_sampling_steps_must_divide_the_noise_steps(schedule: str, sampler: str, noise_steps: int, steps: int) -> None:
     cfg = config(schedule, sampler, noise_steps, steps, "epsilon")
     with pytest.raises(ConfigError, match=rf"sampling\.steps={steps} must divide noise\.steps={noise_steps}"):
         check_sampling(cfg.sampling, cfg.noise)
 
 
 @pytest.mark.parametrize(("schedule", "steps"), [("linear", 1), ("squaredcos_cap_v2", 1), ("squaredcos_cap_v2", 2)])
-def test_so_few_steps_that_they_start_at_an_image_are_refused(schedule: str, steps: int) -> None:
+def test_too_few_sampling_steps_to_start_from_pure_noise_are_refused(schedule: str, steps: int) -> None:
     cfg = config(schedule, "ddim", 1000, steps, "epsilon")
     with pytest.raises(ConfigError, match=r"pure noise at a timestep where .* still has \d+ % of the signal"):
         check_sampling(cfg.sampling, cfg.noise)
@@ -129,6 +129,6 @@ def test_so_few_steps_that_they_start_at_an_image_are_refused(schedule: str, ste
     ("change", "message"),
     [({"schedule": "cosine"}, r"noise\.schedule must be linear or squaredcos"), ({"steps": 20}, r"noise\.steps must")],
 )
-def test_a_schedule_that_there_is_not_is_refused(change: dict[str, Any], message: str) -> None:
+def test_an_unknown_noise_schedule_is_refused(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         ForwardProcess(NoiseConfig(**{"schedule": "linear", **change}))

@@ -21,17 +21,17 @@ BATCHES = ["sampling.num_samples=32", "sampling.batch_size=4"]
 
 
 class Killed(BaseException):
-    """Simulates SIGKILL within a process: only code that has to catches it."""
+    """Simulates SIGKILL within a process: `except Exception` does not catch it."""
 
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Takes the run that nothing disturbs, which the first test that asks for it carries out."""
+    """The runs folder of the undisturbed run, which the first test that needs it executes."""
     return f"run.runs_dir={tmp_path_factory.mktemp('undisturbed')}"
 
 
 @pytest.mark.parametrize("killed_at", [1, 4, 12])  # the second evaluation begins with the ninth batch
-def test_only_the_batch_that_was_due_is_generated_again(
+def test_resumed_sampling_regenerates_only_the_interrupted_batch(
     make_diffusion: MakeConfig, undisturbed: str, monkeypatch: pytest.MonkeyPatch, killed_at: int
 ) -> None:
     whole = make_diffusion(*BATCHES, undisturbed)
@@ -58,7 +58,7 @@ def test_only_the_batch_that_was_due_is_generated_again(
     assert not list(Path(cfg.run.cache_dir).glob("diffusion-samples-*"))
 
 
-def test_a_run_killed_with_signal_9_while_it_generates_ends_in_the_same_bits(
+def test_a_run_killed_by_sigkill_while_sampling_resumes_bit_identically(
     make_diffusion: MakeConfig, diffusion_overrides: list[str], tmp_path: Path
 ) -> None:
     slow = ["sampling.num_samples=12", "sampling.batch_size=2", "sampling.shown=2", "sampling.steps=25"]
@@ -80,7 +80,7 @@ def test_a_run_killed_with_signal_9_while_it_generates_ends_in_the_same_bits(
     assert (ours / "samples.png").read_bytes() == (theirs / "samples.png").read_bytes()
 
 
-def test_a_file_that_a_crash_of_the_machine_has_cut_is_no_finished_batch(tmp_path: Path) -> None:
+def test_a_truncated_sample_batch_is_not_loaded(tmp_path: Path) -> None:
     finished = SampleCache(tmp_path / "batches")
     arrays: dict[str, Any] = {"features": np.arange(12.0).reshape(3, 4), "shown": np.zeros((1, 2, 2, 3), np.uint8)}
     finished.save(5, arrays)

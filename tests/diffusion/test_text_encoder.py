@@ -33,7 +33,7 @@ def captions() -> np.ndarray:
     return tokens
 
 
-def test_captions_are_encoded_as_when_they_are_padded_to_the_full_context(conditions: Any) -> None:
+def test_trimmed_captions_are_encoded_like_fully_padded_ones(conditions: Any) -> None:
     tokens = captions()
     trimmed = conditions.on_host(tokens)
     assert trimmed.shape == (len(LENGTHS), max(LENGTHS))
@@ -49,13 +49,13 @@ def test_captions_are_encoded_as_when_they_are_padded_to_the_full_context(condit
     assert (states[~mask] == 0).all()
 
 
-def test_a_captions_states_do_not_depend_on_the_length_of_the_others(conditions: Any) -> None:
+def test_a_captions_encoding_does_not_depend_on_the_rest_of_the_batch(conditions: Any) -> None:
     alone = conditions.arguments(conditions.on_host(captions()[:1]))["encoder_hidden_states"]
     together = conditions.arguments(conditions.on_host(captions()))["encoder_hidden_states"]
     torch.testing.assert_close(alone, together[:1])
 
 
-def test_no_text_keeps_one_token_to_encode(conditions: Any) -> None:
+def test_empty_captions_keep_one_masked_token(conditions: Any) -> None:
     nothing = conditions.on_host(np.zeros((2, CONTEXT), np.int32))
     assert nothing.shape == (2, 1)
     given = conditions.arguments(nothing)
@@ -63,7 +63,7 @@ def test_no_text_keeps_one_token_to_encode(conditions: Any) -> None:
     assert not given["encoder_attention_mask"].any()
 
 
-def test_the_published_weights_have_as_many_parameters_as_the_encoder_of_t5_xxl() -> None:
+def test_the_t5_xxl_encoder_has_the_hand_counted_number_of_parameters() -> None:
     from experiments.diffusion.t5 import SIZES
 
     with torch.device("meta"):

@@ -1,4 +1,4 @@
-"""Validation on other films; the locked network's output for each sentence stays with the sentence."""
+"""Redrawn splits keep films whole, and each sentence keeps its locked output, length and label."""
 
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ def numbered(first: int, count: int) -> ClassifiedTexts:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_groups_stay_whole_and_every_text_keeps_its_inputs_length_and_label(seed: int) -> None:
+def test_a_drawn_split_keeps_groups_whole_and_texts_with_their_labels(seed: int) -> None:
     groups = np.repeat(np.arange(10), 6), np.repeat(np.arange(10, 13), 4)
     both = numbered(0, 60).and_then(numbered(60, 12))
     after = {name: both.chosen(rows) for name, rows in zip(("train", "val"), drawn_groups(*groups, seed), strict=True)}
@@ -38,7 +38,7 @@ def test_groups_stay_whole_and_every_text_keeps_its_inputs_length_and_label(seed
         assert split.lengths.tolist() == (split.labels % 7 + 1).tolist()
 
 
-def test_texts_of_a_film_have_its_number(tmp_path: Path) -> None:
+def test_texts_of_one_film_share_one_group_index(tmp_path: Path) -> None:
     rows = reviews()
     (tmp_path / "rotten_tomatoes_corpus_full.csv.bz2").write_bytes(review_file(rows))
     film_of = {row["text"]: row["movie_name"] for row in rows}
@@ -56,7 +56,7 @@ def task_of(cfg: Any) -> TextClassification:
     return task
 
 
-def test_a_drawn_split_computes_no_locked_output_again(make_classification: MakeConfig) -> None:
+def test_a_drawn_split_reuses_the_cached_locked_outputs(make_classification: MakeConfig) -> None:
     own = task_of(make_classification())
     folder = own._data.cache_dir
     before = {path.name for path in folder.iterdir()}
@@ -68,7 +68,7 @@ def test_a_drawn_split_computes_no_locked_output_again(make_classification: Make
     assert {path.name for path in folder.iterdir()} == before
 
 
-def test_only_the_classifier_is_scaled_where_the_encoder_comes_with_weights(make_classification: MakeConfig) -> None:
+def test_initial_scaling_skips_a_pretrained_encoder(make_classification: MakeConfig) -> None:
     from experiments.finetuning.models import Classifier
     from experiments.harness.initial_scale import scale_initial_weights
     from experiments.pretrained.weights import load_weights

@@ -32,7 +32,7 @@ def composed(make: MakeConfig, name: str, *more: str) -> Any:
 
 
 @pytest.mark.parametrize("name", CLASSIFIERS)
-def test_every_classifier_classifies(name: str) -> None:
+def test_every_classifier_config_outputs_one_logit_per_class(name: str) -> None:
     cfg = composed(make_plain, name)
     assert callable(get_method(cfg.model.tokenizer))
     tokens = torch.ones(2, cfg.model.context_length, dtype=torch.int64)
@@ -51,7 +51,7 @@ def test_every_classifier_classifies(name: str) -> None:
         ("glue_t5_base", ["model=ft_gpt2"], 124.44),
     ],
 )
-def test_the_papers_models_have_their_sizes(name: str, more: list[str], million: float) -> None:
+def test_the_papers_models_have_the_published_parameter_counts(name: str, more: list[str], million: float) -> None:
     cfg = composed(make_plain, name, *more)
     cfg.model.trained.weights = None
     with torch.device("meta"):
@@ -60,7 +60,7 @@ def test_the_papers_models_have_their_sizes(name: str, more: list[str], million:
 
 
 @pytest.mark.parametrize("name", PAPER)
-def test_t5s_parameters_are_those_counted_by_hand(name: str) -> None:
+def test_t5_parameter_counts_match_a_hand_calculation(name: str) -> None:
     cfg = composed(make_plain, name)
     cfg.model.trained.weights = None
     with torch.device("meta"):
@@ -77,7 +77,7 @@ def test_t5s_parameters_are_those_counted_by_hand(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", PAPER)
-def test_a_paper_cell_reports_every_score_under_the_papers_name(name: str) -> None:
+def test_paper_cells_report_every_glue_score_of_the_paper(name: str) -> None:
     cfg = composed(make_plain, name)
     metrics = [cfg.study.primary_metric, *cfg.study.secondary_metrics]
     published = {metric for metric in metrics if paper_cell(ROOT / "results/paper.yaml", cfg.study.paper, metric)}
@@ -111,7 +111,7 @@ def test_models_and_tokenizers_are_pinned(name: str, more: list[str]) -> None:
 
 @pytest.mark.network
 @pytest.mark.parametrize(("name", "texts"), [("ft_rotten_tomatoes", 12751), ("ft_bbc_news", 2124)])
-def test_pinned_download_is_the_declared_data_set(name: str, texts: int, tmp_path: Path) -> None:
+def test_pinned_downloads_match_the_declared_data_set(name: str, texts: int, tmp_path: Path) -> None:
     data: Any = OmegaConf.to_container(OmegaConf.load(ROOT / f"conf/data/{name}.yaml"), resolve=True)
     arrays = prepare(data, tmp_path).load()
     assert len(arrays["labels"]) == len(arrays["splits"]) == texts
@@ -119,7 +119,7 @@ def test_pinned_download_is_the_declared_data_set(name: str, texts: int, tmp_pat
 
 
 @pytest.mark.parametrize(("name", "model"), [(name, None) for name in EXPERIMENTS] + [("glue_t5_base", "ft_gpt2")])
-def test_what_every_model_gives_can_be_told_without_memory(name: str, model: str | None) -> None:
+def test_every_models_loss_can_be_computed_on_the_meta_device(name: str, model: str | None) -> None:
     cfg = composed(make_plain, name, *([f"model={model}"] if model else []))
     loss = meta_loss(meta_model(typed(cfg)), typed(cfg), 2)
     assert loss.device.type == "meta"

@@ -46,7 +46,7 @@ class Mean(torch.nn.Module):
 
 @pytest.mark.parametrize("optimizer", ["lion", "adamw"])
 @pytest.mark.parametrize("locked", [[], LOCKED])
-def test_a_classifiers_run_ends_with_every_metric(
+def test_a_classifiers_run_reports_every_metric(
     make_classification: MakeConfig, optimizer: str, locked: list[str]
 ) -> None:
     cfg = make_classification(f"optimizer={optimizer}", *locked)
@@ -57,14 +57,14 @@ def test_a_classifiers_run_ends_with_every_metric(
         assert math.isfinite(last[f"test/{name}"])
 
 
-def test_a_classifier_learns_which_words_decide(make_classification: MakeConfig) -> None:
+def test_a_classifier_learns_the_decisive_words(make_classification: MakeConfig) -> None:
     cfg = make_classification(
         "optimizer=adamw", "train.steps=80", "train.evaluate_every=80", "optimizer.lr=0.003", "data.num_classes=2"
     )
     assert last_values(executed(cfg))["test/accuracy"] > 90
 
 
-def test_locked_outputs_are_computed_once_and_are_those_of_the_locked_part(
+def test_locked_outputs_are_cached_and_match_the_locked_part(
     make_classification: MakeConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cfg = make_classification(*LOCKED)
@@ -86,7 +86,7 @@ def test_locked_outputs_are_computed_once_and_are_those_of_the_locked_part(
         build(typed(make_classification(*LOCKED, "model.context_length=12")), data)
 
 
-def test_cutting_the_padding_off_changes_nothing(make_classification: MakeConfig) -> None:
+def test_trimming_the_padding_does_not_change_the_metrics(make_classification: MakeConfig) -> None:
     cfg = make_classification(*LOCKED)
     task = built(cfg)
     assert isinstance(task, TextClassification)
@@ -101,7 +101,7 @@ def test_cutting_the_padding_off_changes_nothing(make_classification: MakeConfig
     assert np.trace(sums["confusion"]) == (logits.argmax(1) == labels).sum()
 
 
-def test_a_classifiers_train_split_is_evaluated_for_flatness(make_classification: MakeConfig) -> None:
+def test_a_classifiers_flatness_is_measured_on_training_samples(make_classification: MakeConfig) -> None:
     cfg = make_classification("flatness.draws=1", "flatness.std=0.1", "flatness.samples=20")
     task = built(cfg)
     assert sums_of(task, "flatness", task.model())["0/count"] == 20
@@ -111,7 +111,7 @@ def test_a_classifiers_train_split_is_evaluated_for_flatness(make_classification
 
 @KINDS
 @pytest.mark.parametrize("optimizer", ["lion", "adamw"])
-def test_a_run_on_glue_ends_with_every_score(make_glue: MakeConfig, model: str, optimizer: str) -> None:
+def test_a_run_on_glue_reports_every_score(make_glue: MakeConfig, model: str, optimizer: str) -> None:
     cfg = make_glue(f"model={model}", f"optimizer={optimizer}")
     value = execute(cfg)
     last = last_values(locate(cfg).directory)
@@ -125,7 +125,7 @@ def test_a_run_on_glue_ends_with_every_score(make_glue: MakeConfig, model: str, 
 
 
 @KINDS
-def test_a_model_learns_to_answer(make_glue: MakeConfig, model: str) -> None:
+def test_a_model_learns_to_answer_glue_prompts(make_glue: MakeConfig, model: str) -> None:
     # Prompts of the generated tasks begin with letters that determine the label.
     cfg = make_glue(
         f"model={model}",
@@ -143,7 +143,7 @@ def test_a_model_learns_to_answer(make_glue: MakeConfig, model: str) -> None:
 
 
 @KINDS
-def test_sums_over_processes_are_the_sums_of_one(make_glue: MakeConfig, model: str) -> None:
+def test_evaluation_sums_do_not_depend_on_the_number_of_processes(make_glue: MakeConfig, model: str) -> None:
     cfg = make_glue(f"model={model}")
     task = built(cfg)
     torch.manual_seed(0)
@@ -155,7 +155,7 @@ def test_sums_over_processes_are_the_sums_of_one(make_glue: MakeConfig, model: s
     assert averages[0] == pytest.approx(averages[1])
 
 
-def test_every_training_row_is_a_sample_of_its_own(make_glue: MakeConfig) -> None:
+def test_every_training_row_becomes_one_prompt_and_answer(make_glue: MakeConfig) -> None:
     cfg = make_glue()
     data = locate(cfg).data
     task = build(typed(cfg), data)
@@ -169,7 +169,7 @@ def test_every_training_row_is_a_sample_of_its_own(make_glue: MakeConfig) -> Non
     assert all(1 in row for row in batch["answers"].tolist())
 
 
-def test_prompts_that_are_too_long_are_counted_and_keep_their_end(make_glue: MakeConfig) -> None:
+def test_overlong_prompts_are_counted_and_keep_their_end_token(make_glue: MakeConfig) -> None:
     cfg = make_glue("model.context_length=20")
     task = built(cfg)
     batch = task.batch(np.arange(8), [0] * 8)
@@ -188,12 +188,12 @@ def test_prompts_that_are_too_long_are_counted_and_keep_their_end(make_glue: Mak
         ("data.tasks=[]", r"data\.tasks=\[\], but it must be one or more of cola"),
     ],
 )
-def test_settings_that_cannot_work_are_refused(make_glue: MakeConfig, override: str, message: str) -> None:
+def test_invalid_settings_are_refused(make_glue: MakeConfig, override: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         execute(make_glue(override))
 
 
-def test_a_context_beyond_a_models_positions_is_refused(make_glue: MakeConfig) -> None:
+def test_a_context_longer_than_the_models_positions_is_refused(make_glue: MakeConfig) -> None:
     with pytest.raises(ConfigError, match=r"context_length \+ model\.answer_length = 216, but the model has 128"):
         execute(make_glue("model=ft_gpt2_tiny", "model.context_length=200"))
 
@@ -203,7 +203,7 @@ class Killed(BaseException):
 
 
 @pytest.mark.parametrize("kind", ["classifier", "ft_t5_tiny", "ft_gpt2_tiny"])
-def test_a_resumed_run_has_the_bits_of_one_that_was_not_stopped(
+def test_a_resumed_run_is_bit_identical_to_an_uninterrupted_one(
     make_classification: MakeConfig, glue_folder: Path, kind: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     place = f"data.places=[{{kind: local, path: '{glue_folder}'}}]"
@@ -237,7 +237,7 @@ def test_a_resumed_run_has_the_bits_of_one_that_was_not_stopped(
     assert all(torch.equal(value, ends[1][1][name]) for name, value in ends[0][1].items())
 
 
-def test_dropout_is_on_while_training(
+def test_dropout_is_active_during_training(
     make_glue: MakeConfig,
 ) -> None:
     for model in ("ft_t5_tiny", "ft_gpt2_tiny"):

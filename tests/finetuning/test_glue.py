@@ -35,12 +35,14 @@ EXAMPLES: list[tuple[str, list[str], float, str, str]] = [
 
 
 @pytest.mark.parametrize(("task", "texts", "label", "read", "written"), EXAMPLES, ids=[one[0] for one in EXAMPLES])
-def test_prompts_and_answers_are_t5s(task: str, texts: list[str], label: float, read: str, written: str) -> None:
+def test_prompts_and_answers_match_the_t5_paper(
+    task: str, texts: list[str], label: float, read: str, written: str
+) -> None:
     assert prompt(task, texts) == read
     assert answer(task, label) == written
 
 
-def test_similarities_are_rounded_in_32_bits_as_in_t5s_preparation() -> None:
+def test_similarities_are_rounded_in_float32_like_t5s_preprocessing() -> None:
     """T5 has tf.as_string(tf.round(x * 5) / 5, precision=1) of float32, and tf.round goes to the even number."""
     for label in np.arange(0, 5.0001, 0.001):
         stored = np.float64(np.float32(label))  # the hub's column has 32 bits
@@ -53,12 +55,12 @@ def test_similarities_are_rounded_in_32_bits_as_in_t5s_preparation() -> None:
 @pytest.mark.parametrize(
     ("names", "expected"), [(["unacceptable", "acceptable"], [0, 1]), (["acceptable", "unacceptable"], [1, 0])]
 )
-def test_labels_are_joined_to_answers_by_name(tmp_path: Path, names: list[str], expected: list[int]) -> None:
+def test_labels_are_mapped_to_answers_by_class_name(tmp_path: Path, names: list[str], expected: list[int]) -> None:
     write_named(tmp_path, names)
     assert open_glue(data(tmp_path, tasks=["cola"]), tmp_path).parts["test"]["cola"].labels[:2].tolist() == expected
 
 
-def test_labels_that_are_no_numbers_of_answers_are_refused(tmp_path: Path) -> None:
+def test_labels_that_match_no_answer_are_refused(tmp_path: Path) -> None:
     write_named(tmp_path / "names", ["bad", "good"])
     with pytest.raises(DataError, match="has the classes bad, good, but its answers are unacceptable, acceptable"):
         open_glue(data(tmp_path / "names", tasks=["cola"]), tmp_path)
@@ -67,7 +69,7 @@ def test_labels_that_are_no_numbers_of_answers_are_refused(tmp_path: Path) -> No
             open_glue(changed(tmp_path / folder, {"sentence": ["a", "b"] * 20, "label": values}), tmp_path)
 
 
-def test_a_task_of_which_nothing_can_be_held_out_is_refused(tmp_path: Path) -> None:
+def test_a_task_too_small_to_hold_out_rows_is_refused(tmp_path: Path) -> None:
     few = changed(tmp_path, {"sentence": [f"s {number}" for number in range(19)], "label": [0] * 19})
     with pytest.raises(DataError, match=r"19 training rows of cola at most 5% can be held .*, which leaves none"):
         open_glue(few, tmp_path)
@@ -82,33 +84,33 @@ def write_named(folder: Path, names: list[str]) -> None:
         rows.to_parquet(folder / "cola" / f"{split}-00000-of-00001.parquet")
 
 
-def test_every_task_has_an_example() -> None:
+def test_every_glue_task_has_a_published_example() -> None:
     assert {one[0] for one in EXAMPLES} == set(TASKS)
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_every_answer_is_read_back_as_what_it_was_written_for(task: str) -> None:
+def test_every_answer_is_parsed_back_to_its_label(task: str) -> None:
     labels = range(len(TASKS[task].answers)) if TASKS[task].answers else np.arange(26) / 5
     assert [read_answer(task, answer(task, label)) for label in labels] == list(labels)
     assert {answer(task, label) for label in labels} == set(possible_answers(task))
 
 
 @pytest.mark.parametrize("text", ["", "entail", "Entailment", "neutral", "3.0"])
-def test_what_is_no_label_is_no_answer(text: str) -> None:
+def test_text_that_is_not_a_label_is_an_invalid_answer(text: str) -> None:
     assert read_answer("rte", text) == NO_ANSWER
 
 
 @pytest.mark.parametrize("text", ["", "nan", "inf", "5.2", "6", "-1", "1e3", "positive", "٣"])
-def test_what_is_no_similarity_is_no_answer(text: str) -> None:
+def test_text_that_is_not_a_similarity_is_an_invalid_answer(text: str) -> None:
     assert read_answer("stsb", text) == NO_ANSWER
 
 
-def test_similarities_need_not_be_fifths() -> None:
+def test_answered_similarities_need_not_be_multiples_of_a_fifth() -> None:
     assert read_answer("stsb", " 3.33") == 3.33
     assert read_answer("stsb", "5.000") == 5
 
 
-def test_scores_are_the_papers() -> None:
+def test_glue_scores_match_a_hand_calculation() -> None:
     right = {name: task.scores(*2 * [np.array([0.0, 1.0, 1.0, 0.0])]) for name, task in TASKS.items()}
     assert right["mrpc"] == {"_f1": 100, "_accuracy": 100}
     labels, meant = np.array([1.0, 1, 1, 0, 0]), np.array([1.0, 1, 0, 1, 0])
@@ -117,7 +119,7 @@ def test_scores_are_the_papers() -> None:
     assert TASKS["mnli"].scores(np.array([0.0, 1, 2, 2]), np.array([0.0, 2, 2, 2])) == {"": 75}
 
 
-def test_no_answer_is_a_wrong_one() -> None:
+def test_an_invalid_answer_counts_as_wrong() -> None:
     labels, meant = np.array([1.0, 1, 0, 0]), np.array([1.0, NO_ANSWER, NO_ANSWER, 0])
     assert TASKS["sst2"].scores(labels, meant) == {"": 50}
     assert TASKS["mrpc"].scores(labels, meant) == {"_f1": 50, "_accuracy": 50}
@@ -133,7 +135,7 @@ def data(folder: Path, **changes: Any) -> dict[str, Any]:
     return {"name": "glue", "fingerprint": None, "tasks": list(TASKS), "val_rows": 500, "places": places, **changes}
 
 
-def test_held_out_rows_are_out_of_training_and_every_row_is_somewhere(glue_folder: Path, tmp_path: Path) -> None:
+def test_held_out_and_training_rows_partition_the_training_set(glue_folder: Path, tmp_path: Path) -> None:
     opened = open_glue(data(glue_folder), tmp_path)
     assert list(opened.parts["test"]) == [
         *("cola", "sst2", "mrpc", "stsb", "qqp", "mnli_matched", "mnli_mismatched", "qnli", "rte")
@@ -146,7 +148,7 @@ def test_held_out_rows_are_out_of_training_and_every_row_is_somewhere(glue_folde
         assert sorted(rows.texts[0] + held_out.texts[0]) == sorted(glue_rows(rows.task, "train")[column])
 
 
-def test_one_task_alone_holds_out_as_many_rows_as_asked(glue_folder: Path, tmp_path: Path) -> None:
+def test_a_single_task_holds_out_the_requested_number_of_rows(glue_folder: Path, tmp_path: Path) -> None:
     opened = open_glue(data(glue_folder, tasks=["rte"], val_rows=2), tmp_path)
     assert [len(rows) for rows in opened.train] == [58]
     assert {name: len(rows) for name, rows in opened.parts["test"].items()} == {"rte": 20}
@@ -158,7 +160,7 @@ def changed(folder: Path, columns: dict[str, Any]) -> dict[str, Any]:
     return data(folder, tasks=["cola"])
 
 
-def test_an_empty_text_is_a_text(tmp_path: Path) -> None:
+def test_empty_texts_are_kept(tmp_path: Path) -> None:
     opened = open_glue(changed(tmp_path, {"sentence": ["", "b"] * 20, "label": [1, 0] * 20}), tmp_path)
     assert "cola sentence: " in {opened.train[0].prompt(row) for row in range(len(opened.train[0]))}
 
@@ -181,12 +183,12 @@ def test_an_empty_text_is_a_text(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_rows_that_are_not_whole_are_refused_by_name(columns: dict[str, Any], message: str, tmp_path: Path) -> None:
+def test_malformed_rows_are_refused_by_column_and_row(columns: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=message):
         open_glue(changed(tmp_path, columns), tmp_path)
 
 
-def test_a_task_that_is_none_and_a_place_without_files_are_refused(glue_folder: Path, tmp_path: Path) -> None:
+def test_unknown_tasks_missing_files_and_wrong_fingerprints_are_refused(glue_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"data\.tasks=\['rte', 'wnli'\], but it must be one or more of cola,"):
         open_glue(data(glue_folder, tasks=["rte", "wnli"]), tmp_path)
     with pytest.raises(DataError, match=r"there is no folder .*/cola"):
@@ -195,7 +197,7 @@ def test_a_task_that_is_none_and_a_place_without_files_are_refused(glue_folder: 
         open_glue(data(glue_folder, fingerprint="0"), tmp_path)
 
 
-def test_the_fingerprint_tells_contents(glue_folder: Path, tmp_path: Path) -> None:
+def test_the_fingerprint_depends_only_on_the_content(glue_folder: Path, tmp_path: Path) -> None:
     first = open_glue(data(glue_folder, tasks=["cola"]), tmp_path).fingerprint
     rows = glue_rows("cola", "train")
     assert open_glue(changed(tmp_path / "same", rows), tmp_path).fingerprint == first

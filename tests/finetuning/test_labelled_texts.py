@@ -21,7 +21,7 @@ def decoded(folder: Path, content: bytes) -> dict[str, np.ndarray]:
     return rotten_tomatoes(folder)
 
 
-def test_no_film_is_in_two_splits_and_no_plot_in_any(tmp_path: Path) -> None:
+def test_no_film_is_in_two_splits_and_plot_summaries_are_dropped(tmp_path: Path) -> None:
     rows = reviews()
     splits = labelled_splits(decoded(tmp_path, review_file(rows)))
     film_of = {row["text"]: row["movie_name"] for row in rows}
@@ -42,21 +42,21 @@ def test_the_split_does_not_depend_on_the_order_of_the_films(tmp_path: Path) -> 
     }
 
 
-def test_a_repeated_text_stays_once() -> None:
+def test_duplicate_texts_are_kept_once() -> None:
     groups = [f"film {number}" for number in range(40)]
     texts = ["The  same\n words." if number % 2 else "the same words." for number in range(40)]
     splits = labelled_splits(text_arrays([*texts, "Others."], [1] * 41, [*groups, "film 40"]))
     assert sorted(text for split in splits.values() for text in split.texts) == ["Others.", "the same words."]
 
 
-def test_texts_come_back_as_they_were_but_for_spaces() -> None:
+def test_only_white_space_of_a_text_is_changed() -> None:
     texts = ["one\ttwo\nthree", "é ü 日本", '"quoted", and so on']
     splits = labelled_splits(text_arrays(texts, [0, 1, 2], ["a", "b", "c"]))
     assert sorted(text for name in SPLITS for text in splits[name].texts) == sorted(["one two three", *texts[1:]])
 
 
 @pytest.mark.parametrize("text", ["", "  \n ", "\u2003"])
-def test_an_empty_text_is_refused_by_its_number_and_group(tmp_path: Path, text: str) -> None:
+def test_an_empty_text_is_refused_by_index_and_group(tmp_path: Path, text: str) -> None:
     rows = [*reviews(), {"category": "fresh", "text": text, "movie_name": "blank"}]
     with pytest.raises(ValueError, match=r"text 240 \(of the group 'blank'\) is empty"):
         decoded(tmp_path, review_file(rows))
@@ -71,7 +71,7 @@ def test_an_empty_text_is_refused_by_its_number_and_group(tmp_path: Path, text: 
         (lambda table: table + b"fresh\r\n", r"text 240 \(of the group ''\) is empty"),
     ],
 )
-def test_a_file_that_is_not_whole_is_refused(
+def test_a_malformed_review_file_is_refused(
     tmp_path: Path, change: Callable[[bytes], bytes], message: str, caplog: Any
 ) -> None:
     import bz2
@@ -82,7 +82,7 @@ def test_a_file_that_is_not_whole_is_refused(
         prepare({"name": "reviews", "fingerprint": None, "places": [place]}, tmp_path / "cache")
 
 
-def test_articles_keep_every_byte_and_get_their_folders_number(tmp_path: Path) -> None:
+def test_articles_in_utf_8_and_latin_1_get_their_folders_class(tmp_path: Path) -> None:
     for name in ("tech", "business"):
         (tmp_path / name).mkdir()
     (tmp_path / "tech/001.txt").write_bytes("Headline\n\nCafé".encode())
@@ -92,7 +92,7 @@ def test_articles_keep_every_byte_and_get_their_folders_number(tmp_path: Path) -
     assert found == {"A £15.8m sign": 0, "Headline Café": 1}
 
 
-def test_twins_are_one_text_and_what_cannot_be_seen_is_no_text() -> None:
+def test_texts_that_look_alike_are_duplicates_and_invisible_ones_are_empty() -> None:
     texts = ["A café.", "\ufeffA cafe\u0301.", "a ca\u200bFÉ.", "another"]
     splits = labelled_splits(text_arrays(texts, [0] * 4, ["a", "b", "c", "d"]))
     assert sorted(text for split in splits.values() for text in split.texts) == ["A café.", "another"]
@@ -100,7 +100,7 @@ def test_twins_are_one_text_and_what_cannot_be_seen_is_no_text() -> None:
         text_arrays(["a", "\u200b\ufeff"], [0, 0], ["a", "b"])
 
 
-def test_hidden_files_and_folders_are_no_articles(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_hidden_files_are_ignored_and_utf_16_is_refused(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     for name in (
         "tech/1.txt",
         "tech/._1.txt",

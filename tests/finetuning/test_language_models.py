@@ -1,4 +1,4 @@
-"""Encoder-decoders and causal models: the loss covers only the answer, and does not depend on the rest of the batch."""
+"""Encoder-decoders and causal models: the loss covers only the answer and does not depend on the rest of the batch."""
 
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,7 @@ KINDS = pytest.mark.parametrize("kind", [EncoderDecoder, CausalModel])
 
 
 @KINDS
-def test_an_answers_loss_is_that_of_it_alone(kind: type[Model]) -> None:
+def test_an_answers_loss_does_not_depend_on_the_batch(kind: type[Model]) -> None:
     made = model(kind)
     with torch.no_grad():
         together = made(padded(PROMPTS), padded(ANSWERS))
@@ -54,7 +54,7 @@ def test_an_answers_loss_is_that_of_it_alone(kind: type[Model]) -> None:
 
 
 @KINDS
-def test_what_is_written_is_that_of_a_prompt_alone(kind: type[Model]) -> None:
+def test_a_generated_answer_does_not_depend_on_the_batch(kind: type[Model]) -> None:
     made = model(kind)
     together = made.write(padded(PROMPTS), END, 8).tolist()
     alone = [made.write(torch.tensor([prompt]), END, 8)[0].tolist() for prompt in PROMPTS]
@@ -67,7 +67,7 @@ def until_end(tokens: list[int]) -> list[int]:
 
 
 @KINDS
-def test_what_is_written_is_the_likeliest_token_at_every_place(kind: type[Model]) -> None:
+def test_decoding_is_greedy(kind: type[Model]) -> None:
     made = model(kind)
     for prompt in PROMPTS:
         written: list[int] = []
@@ -81,7 +81,7 @@ def test_what_is_written_is_the_likeliest_token_at_every_place(kind: type[Model]
         assert made.write(torch.tensor([prompt]), END, 6)[0].tolist() == written
 
 
-def test_the_encoder_decoders_loss_is_its_own() -> None:
+def test_the_encoder_decoder_loss_matches_transformers() -> None:
     made = model(EncoderDecoder)
     network: T5ForConditionalGeneration = made.network
     with torch.no_grad():
@@ -90,7 +90,7 @@ def test_the_encoder_decoders_loss_is_its_own() -> None:
     torch.testing.assert_close(found, expected[None] * len(ANSWERS[1]))
 
 
-def test_the_causal_models_loss_is_that_of_the_answers_tokens() -> None:
+def test_the_causal_loss_covers_only_the_answer_tokens() -> None:
     made = model(CausalModel)
     network: GPT2LMHeadModel = made.network
     row = torch.tensor([PROMPTS[0] + ANSWERS[1]])
@@ -103,9 +103,7 @@ def test_the_causal_models_loss_is_that_of_the_answers_tokens() -> None:
 
 @KINDS
 @pytest.mark.parametrize("is_padded", [True, False])
-def test_loss_and_gradients_are_those_of_the_mask_that_transformers_would_make(
-    kind: type[Model], is_padded: bool
-) -> None:
+def test_loss_and_gradients_match_those_with_transformers_own_mask(kind: type[Model], is_padded: bool) -> None:
     made = model(kind)
     prompts, answers = padded(PROMPTS if is_padded else PROMPTS[:1] * 3), padded(ANSWERS if is_padded else ANSWERS[1:2])
 
@@ -128,7 +126,7 @@ def test_loss_and_gradients_are_those_of_the_mask_that_transformers_would_make(
 
 
 @KINDS
-def test_padding_gets_no_gradient_and_makes_none_that_is_not_finite(kind: type[Model]) -> None:
+def test_gradients_are_finite_and_independent_of_padding(kind: type[Model]) -> None:
     made = model(kind)
     gradients = []
     for width in (0, 5):
@@ -141,12 +139,12 @@ def test_padding_gets_no_gradient_and_makes_none_that_is_not_finite(kind: type[M
         torch.testing.assert_close(first, second, rtol=1e-3, atol=1e-4)
 
 
-def test_padding_moves_to_the_left_and_the_order_stays() -> None:
+def test_padding_is_moved_to_the_left_in_order() -> None:
     assert padded_left(torch.tensor([[3, 2, -1, -1], [5, 4, 6, -1]])).tolist() == [[-1, -1, 3, 2], [-1, 5, 4, 6]]
 
 
 @KINDS
-def test_saved_weights_are_loaded_whole_and_ready_to_train(kind: type[Model], tmp_path: Path) -> None:
+def test_saved_weights_load_completely_and_in_training_mode(kind: type[Model], tmp_path: Path) -> None:
     saved = model(kind)
     saved.network.save_pretrained(tmp_path)
     config = t5() if kind is EncoderDecoder else gpt2()
@@ -158,7 +156,7 @@ def test_saved_weights_are_loaded_whole_and_ready_to_train(kind: type[Model], tm
         kind(deeper, {"path": str(tmp_path)})
 
 
-def test_pickled_weights_are_not_read(tmp_path: Path) -> None:
+def test_pickled_weights_are_refused(tmp_path: Path) -> None:
     config = t5()
     config.save_pretrained(tmp_path)
     torch.save(model(EncoderDecoder).network.state_dict(), tmp_path / "pytorch_model.bin")

@@ -33,7 +33,7 @@ DATA = {
 
 @pytest.mark.parametrize("optimizer", ["lion", "adamw"])
 @pytest.mark.parametrize("task", DATA)
-def test_rows_of_a_smoke_run_are_the_committed_ones(
+def test_smoke_runs_reproduce_the_committed_rows(
     task: str, optimizer: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     made = smoke_run(task, optimizer, request.getfixturevalue(DATA[task]), tmp_path)

@@ -26,7 +26,7 @@ def write_tar(path: Path, *members: tuple[str, bytes, int, str]) -> Path:
 FILE, HARD_LINK, SYMBOLIC_LINK = ord(tarfile.REGTYPE), ord(tarfile.LNKTYPE), ord(tarfile.SYMTYPE)
 
 
-def test_tar_with_files_and_an_inner_link_arrives(tmp_path: Path) -> None:
+def test_a_tar_with_files_and_an_inner_link_is_unpacked(tmp_path: Path) -> None:
     archive = write_tar(
         tmp_path / "a.tgz", ("package/x", b"content", FILE, ""), ("package/sub/y", b"", SYMBOLIC_LINK, "../x")
     )
@@ -48,7 +48,7 @@ def test_tar_with_files_and_an_inner_link_arrives(tmp_path: Path) -> None:
         [("device", b"", ord(tarfile.CHRTYPE), "")],
     ],
 )
-def test_tar_that_reaches_outside_is_refused(tmp_path: Path, members: list[tuple[str, bytes, int, str]]) -> None:
+def test_a_tar_that_escapes_its_folder_is_refused(tmp_path: Path, members: list[tuple[str, bytes, int, str]]) -> None:
     (tmp_path / "secret").write_text("secret")
     filled = [(name.format(tmp=tmp_path), data, kind, to.format(tmp=tmp_path)) for name, data, kind, to in members]
     archive = write_tar(tmp_path / "a.tgz", *filled)
@@ -59,7 +59,7 @@ def test_tar_that_reaches_outside_is_refused(tmp_path: Path, members: list[tuple
 
 
 @pytest.mark.parametrize("name", ["../escaped", "{tmp}/escaped", "a/../../escaped", "..\\escaped"])
-def test_zip_that_reaches_outside_is_refused(tmp_path: Path, name: str) -> None:
+def test_a_zip_that_escapes_its_folder_is_refused(tmp_path: Path, name: str) -> None:
     archive = tmp_path / "a.whl"
     with zipfile.ZipFile(archive, "w") as file:
         file.writestr(name.format(tmp=tmp_path), "bad")
@@ -69,7 +69,7 @@ def test_zip_that_reaches_outside_is_refused(tmp_path: Path, name: str) -> None:
     assert not list(tmp_path.glob("out/**/*"))
 
 
-def test_link_in_a_zip_is_refused(tmp_path: Path) -> None:
+def test_a_link_in_a_zip_is_refused(tmp_path: Path) -> None:
     link = zipfile.ZipInfo("link")
     link.external_attr = (stat.S_IFLNK | 0o777) << 16
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as file:
@@ -79,7 +79,7 @@ def test_link_in_a_zip_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["zip", "tgz"])
-def test_archive_that_unpacks_to_too_much_is_refused(
+def test_an_archive_that_unpacks_to_too_many_bytes_is_refused(
     tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if kind == "zip":
@@ -95,7 +95,7 @@ def test_archive_that_unpacks_to_too_much_is_refused(
 
 
 @pytest.mark.parametrize("name", ["a.tgz", "a.whl", "a.deb"])
-def test_what_is_no_archive_is_one_sentence(tmp_path: Path, name: str) -> None:
+def test_a_file_that_is_not_an_archive_is_refused_by_name(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b"<html>Not Found</html>")
     with pytest.raises(DataError, match=f"{name} cannot be unpacked"):
         unpack(tmp_path / name, tmp_path / "out")

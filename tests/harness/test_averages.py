@@ -1,4 +1,4 @@
-"""Averaged weights are evaluated with their own batch-norm statistics, and averaging optimizers in evaluation mode."""
+"""Averaged weights are evaluated with their own batch-norm statistics, schedule-free optimizers in evaluation mode."""
 
 import copy
 from pathlib import Path
@@ -53,7 +53,7 @@ def right(model: nn.Module, images: Tensor, labels: Tensor) -> float:
 
 
 @pytest.mark.parametrize("decay", [0.9, 0.995])
-def test_averaged_weights_are_right_as_often_as_with_statistics_of_the_whole_training_set(
+def test_estimated_batch_norm_statistics_give_averaged_weights_full_accuracy(
     make_config: MakeConfig, decay: float
 ) -> None:
     steps = ["train.steps=240", "train.evaluate_every=240"]
@@ -76,7 +76,7 @@ def test_averaged_weights_are_right_as_often_as_with_statistics_of_the_whole_tra
 
 
 @pytest.mark.parametrize("momentum", [0.1, None])
-def test_the_mean_over_the_batches_is_what_is_estimated(momentum: float | None) -> None:
+def test_batch_norm_statistics_are_means_over_the_batches(momentum: float | None) -> None:
     each: Any = nn.InstanceNorm2d(3, track_running_stats=True)
     model: Any = nn.Sequential(nn.BatchNorm2d(3, momentum=momentum), nn.Dropout(0.5), each)
     model[0].running_mean += 3
@@ -93,7 +93,7 @@ def test_the_mean_over_the_batches_is_what_is_estimated(momentum: float | None) 
     assert model[0].momentum == momentum
 
 
-def test_a_locked_layer_keeps_its_statistics() -> None:
+def test_a_locked_batch_norm_keeps_its_statistics() -> None:
     model: Any = nn.Sequential(nn.BatchNorm1d(2), nn.BatchNorm1d(2), nn.BatchNorm1d(2, track_running_stats=False))
     model[0].eval()
     assert tracked_layers(model) == ["1"]
@@ -183,7 +183,7 @@ LINEAR = [
 
 @pytest.mark.parametrize("name", MODES)
 @pytest.mark.parametrize("ema_decay", [None, 0.8])
-def test_what_is_evaluated_and_saved_is_the_average_of_a_schedule_free_optimizer(
+def test_a_schedule_free_optimizers_average_is_evaluated_and_saved(
     make_config: MakeConfig, name: str, ema_decay: float | None
 ) -> None:
     cfg = free(make_config, name, *LINEAR, "train.micro_batch_size=32", f"train.ema_decay={ema_decay or 'null'}")
@@ -224,7 +224,7 @@ def test_what_is_evaluated_and_saved_is_the_average_of_a_schedule_free_optimizer
 
 
 @pytest.mark.parametrize("name", MODES)
-def test_neither_checkpoints_nor_a_crash_change_a_run_with_modes(
+def test_checkpoints_and_crashes_do_not_change_a_schedule_free_run(
     make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     seldom = free(make_config, name, f"run.runs_dir={tmp_path}/seldom", "run.checkpoint_every=100")
@@ -245,7 +245,7 @@ def test_neither_checkpoints_nor_a_crash_change_a_run_with_modes(
     assert rows(executed(cfg)) == expected
 
 
-def test_batch_norm_of_an_optimizer_with_modes_has_the_statistics_of_its_average(make_config: MakeConfig) -> None:
+def test_a_schedule_free_optimizers_average_has_its_own_batch_norm_statistics(make_config: MakeConfig) -> None:
     cfg = free(make_config, "ScheduleFree", "train.steps=80")
     execute(cfg)
     run = locate(cfg)
@@ -257,7 +257,7 @@ def test_batch_norm_of_an_optimizer_with_modes_has_the_statistics_of_its_average
 
 
 @pytest.mark.parametrize("name", MODES)
-def test_evaluation_mode_gives_the_weights_back_to_the_last_bit(name: str) -> None:
+def test_evaluation_mode_restores_the_training_weights_bit_for_bit(name: str) -> None:
     torch.manual_seed(0)
     model = nn.Linear(50, 50)
     optimizer = globals()[name](model.parameters(), lr=0.1, weight_decay=0.0)

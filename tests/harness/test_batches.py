@@ -20,19 +20,19 @@ from tests.conftest import MakeConfig
 TRAIN = TrainConfig(steps=9, batch_size=32, micro_batch_size=16)
 
 
-def test_every_epoch_holds_each_sample_once_in_a_new_order() -> None:
+def test_every_epoch_visits_each_sample_once_in_a_new_order() -> None:
     epochs = sample_indices(10, seed=3, first=0, count=40).reshape(4, 10)
     assert (np.sort(epochs) == np.arange(10)).all()
     assert len({tuple(epoch) for epoch in epochs}) == 4
 
 
 @pytest.mark.parametrize(("first", "count"), [(0, 3), (7, 6), (25, 31), (99, 1)])
-def test_a_slice_of_the_order_does_not_depend_on_where_it_starts(first: int, count: int) -> None:
+def test_the_sample_order_does_not_depend_on_where_reading_starts(first: int, count: int) -> None:
     whole = sample_indices(10, seed=3, first=0, count=100)
     assert (sample_indices(10, seed=3, first=first, count=count) == whole[first : first + count]).all()
 
 
-def test_another_seed_gives_another_order() -> None:
+def test_different_seeds_give_different_sample_orders() -> None:
     assert (sample_indices(100, 0, 0, 100) != sample_indices(100, 1, 0, 100)).any()
 
 
@@ -63,7 +63,7 @@ def test_batches_do_not_depend_on_the_number_of_workers(dataset: MicroBatches, w
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere, workers start as Python starts them")
-def test_workers_take_what_cannot_be_pickled_also_where_python_does_not_fork_by_default() -> None:
+def test_data_workers_accept_unpicklable_tasks_where_python_does_not_fork() -> None:
     method = multiprocessing.get_start_method(allow_none=True)
     multiprocessing.set_start_method("forkserver", force=True)  # the default from Python 3.14 on
     try:
@@ -75,7 +75,7 @@ def test_workers_take_what_cannot_be_pickled_also_where_python_does_not_fork_by_
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_batch_does_not_depend_on_the_threads_of_the_process_that_makes_it(workers: int) -> None:
+def test_a_batch_does_not_depend_on_the_number_of_threads(workers: int) -> None:
     """The contrast of a large image depends on a mean, whose last bits depend on the number of threads."""
 
     def mean(indices: np.ndarray, seeds: list[int]) -> dict[str, Any]:
@@ -95,12 +95,12 @@ def test_a_batch_does_not_depend_on_the_threads_of_the_process_that_makes_it(wor
 
 
 @pytest.mark.parametrize("workers", [0, 3])
-def test_a_resumed_run_sees_the_batches_that_it_would_have_seen(dataset: MicroBatches, workers: int) -> None:
+def test_a_resumed_run_sees_the_same_remaining_batches(dataset: MicroBatches, workers: int) -> None:
     torch.rand(17)  # earlier draws do not matter
     assert_same(batches(dataset, first_step=4, workers=workers), batches(dataset)[8:])
 
 
-def test_processes_share_the_batch_of_one_process(dataset: MicroBatches) -> None:
+def test_processes_split_the_micro_batches_of_a_single_process(dataset: MicroBatches) -> None:
     alone = batches(dataset)
     assert_same(batches(dataset, process=0, processes=2), alone[0::2])
     assert_same(batches(dataset, process=1, processes=2), alone[1::2])
@@ -112,7 +112,7 @@ def test_augmentation_differs_between_visits_of_a_sample(dataset: MicroBatches) 
     assert not torch.equal(first, second)
 
 
-def test_keys_are_counted_and_not_listed() -> None:
+def test_micro_batch_keys_are_lazy() -> None:
     keys = MicroBatchKeys(range(3, 10**9), range(1, 8, 4))
     assert len(keys) == 2 * (10**9 - 3)
     assert list(itertools.islice(keys, 3)) == [(3, 1), (3, 5), (4, 1)]
@@ -131,13 +131,13 @@ class OneBatch(Dataset[dict[str, Any]]):
         return self.batch
 
 
-def test_a_worker_that_cannot_hand_over_a_batch_ends_the_run_instead_of_keeping_it_waiting() -> None:
+def test_a_worker_that_cannot_send_a_batch_ends_the_run_instead_of_hanging() -> None:
     loader = ShieldedLoader(OneBatch({"images": Unsendable()}), range(4), num_workers=1, pin=False)
     with pytest.raises(RuntimeError, match="exited unexpectedly"):
         next(iter(loader))
 
 
-def test_batches_that_would_not_fit_into_shared_memory_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_batches_too_large_for_shared_memory_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     loader = ShieldedLoader(OneBatch({"images": torch.zeros(1_500_000)}), range(4), num_workers=2, pin=False)
     assert next(iter(loader))["images"].shape == (1_500_000,)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=8_000_000))

@@ -27,7 +27,7 @@ def steps(directory: Path) -> list[int]:
     return [int(path.name.split("-")[1]) for path in sorted(directory.glob("step-*.pt"))]
 
 
-def test_the_last_k_are_kept(tmp_path: Path) -> None:
+def test_only_the_last_k_checkpoints_are_kept(tmp_path: Path) -> None:
     for step in (5, 10, 15, 20):
         save_checkpoint(tmp_path, step, state(step), keep=2)
     assert steps(tmp_path) == [15, 20]
@@ -37,7 +37,7 @@ def test_the_last_k_are_kept(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "empty"])
-def test_a_corrupt_checkpoint_falls_back_to_the_one_before_and_says_so(
+def test_a_corrupt_checkpoint_falls_back_to_the_previous_one_with_a_message(
     tmp_path: Path, damage: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for step in (5, 10):
@@ -53,7 +53,7 @@ def test_a_corrupt_checkpoint_falls_back_to_the_one_before_and_says_so(
 
 
 @pytest.mark.parametrize("metrics", [b'{"step": 1}\n{"ste', b'{"step": 2}\n{"step": 3}\n', b""])
-def test_a_checkpoint_of_other_metrics_is_not_used(tmp_path: Path, metrics: bytes) -> None:
+def test_a_checkpoint_that_does_not_match_the_metrics_file_is_skipped(tmp_path: Path, metrics: bytes) -> None:
     save_checkpoint(tmp_path, 5, state(5), keep=2)
     save_checkpoint(tmp_path, 10, {**state(10), **remembering(b'{"step": 1}\n{"step": 3}\n')}, keep=2)
     (tmp_path / "metrics.jsonl").write_bytes(metrics)
@@ -62,7 +62,7 @@ def test_a_checkpoint_of_other_metrics_is_not_used(tmp_path: Path, metrics: byte
     assert loaded["step"] == 5
 
 
-def test_a_checkpoint_of_other_sources_is_not_used(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_checkpoint_made_by_other_sources_is_skipped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     save_checkpoint(tmp_path, 5, state(5), keep=2)
     save_checkpoint(tmp_path, 10, {**state(10), **remembering(b"", "theirs")}, keep=2)
     loaded = load_checkpoint(tmp_path, "ours")
@@ -71,7 +71,7 @@ def test_a_checkpoint_of_other_sources_is_not_used(tmp_path: Path, capsys: pytes
     assert "was made by different source code: falling back" in capsys.readouterr().out
 
 
-def test_what_was_passed_over_does_not_push_out_what_is_new(make_config: MakeConfig) -> None:
+def test_a_skipped_checkpoint_does_not_displace_new_ones(make_config: MakeConfig) -> None:
     cfg = make_config("run.checkpoint_every=2", "run.keep_checkpoints=1")
     directory = executed(cfg)
     before = rows(directory)
@@ -83,13 +83,13 @@ def test_what_was_passed_over_does_not_push_out_what_is_new(make_config: MakeCon
     assert steps(directory) == [cfg.train.steps]
 
 
-def test_a_state_that_a_checkpoint_cannot_hold_is_one_sentence(tmp_path: Path) -> None:
+def test_optimizer_state_that_cannot_be_saved_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="state holds more than tensors and plain data"):
         save_checkpoint(tmp_path, 5, {**state(5), "optimizer": {"state": {0: {"gain": np.float64(1)}}}}, keep=2)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_run_whose_checkpoints_are_all_corrupt_starts_anew_and_ends_the_same(make_config: MakeConfig) -> None:
+def test_a_run_with_only_corrupt_checkpoints_restarts_and_ends_the_same(make_config: MakeConfig) -> None:
     cfg = make_config()
     directory = executed(cfg)
     before = rows(directory)
@@ -100,7 +100,7 @@ def test_a_run_whose_checkpoints_are_all_corrupt_starts_anew_and_ends_the_same(m
     assert rows(directory) == before
 
 
-def test_a_full_disk_is_one_sentence_and_loses_nothing(tmp_path: Path) -> None:
+def test_a_full_disk_is_reported_and_the_previous_checkpoint_survives(tmp_path: Path) -> None:
     save_checkpoint(tmp_path, 5, state(5), keep=2)
     child = os.fork()
     if child == 0:  # a limit on file sizes can only be lowered, so this is done in a separate process
@@ -115,7 +115,7 @@ def test_a_full_disk_is_one_sentence_and_loses_nothing(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == [path.name for path in tmp_path.glob("step-00000005-*.pt")]
 
 
-def test_no_pickle_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_checkpoint_that_needs_unsafe_unpickling_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Payload:
         def __reduce__(self) -> tuple:
             return (os.mkdir, (str(tmp_path / "owned"),))

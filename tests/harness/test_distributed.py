@@ -15,7 +15,7 @@ from tests.conftest import MakeConfig, rows
 from tests.harness.several import in_processes
 
 
-def test_two_processes_train_what_one_process_trains(
+def test_training_in_two_processes_matches_one(
     make_config: MakeConfig, command_line: list[str], tmp_path: Path
 ) -> None:
     # Four micro-batches per step: one process accumulates them, two processes take two each and average. The model has

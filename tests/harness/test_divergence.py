@@ -44,7 +44,7 @@ def assert_nothing_after(directory: Path, step: int) -> None:
 
 @pytest.mark.parametrize("optimizer", ["lion", "adamw"])
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_one_bad_loss_is_found_at_its_step(
+def test_a_non_finite_loss_is_detected_at_its_step(
     make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, optimizer: str, value: float
 ) -> None:
     cfg = make_config(*DENSE, f"optimizer={optimizer}")
@@ -57,7 +57,7 @@ def test_one_bad_loss_is_found_at_its_step(
     assert_nothing_after(directory, 5)
 
 
-def test_a_diverged_run_is_a_result_and_is_not_run_again(
+def test_a_diverged_run_is_not_run_again(
     make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cfg = make_config(*DENSE)
@@ -69,7 +69,7 @@ def test_a_diverged_run_is_a_result_and_is_not_run_again(
     assert "diverged, the loss or its gradient is not finite at step 5" in capsys.readouterr().out
 
 
-def test_a_non_finite_momentum_is_found_although_weights_and_loss_look_healthy(
+def test_non_finite_momentum_is_detected_while_weights_and_loss_are_finite(
     make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cfg = make_config(*DENSE, "optimizer=lion")
@@ -87,7 +87,7 @@ def test_a_non_finite_momentum_is_found_although_weights_and_loss_look_healthy(
     assert (status["status"], status["reason"]) == ("diverged", "the optimizer's state is not finite at step 2")
 
 
-def test_a_metric_that_is_not_finite_is_a_divergence(make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_non_finite_metric_counts_as_divergence(make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     cfg = make_config(*DENSE)
     monkeypatch.setattr(task, "classification_metrics", lambda sums: {"loss": math.nan, "top1": 0.0})
     execute(cfg)
@@ -96,7 +96,7 @@ def test_a_metric_that_is_not_finite_is_a_divergence(make_config: MakeConfig, mo
     assert (status["status"], status["reason"]) == ("diverged", "val/loss is not finite at step 2")
 
 
-def test_the_watch_reports_the_first_bad_step_however_late_it_is_read() -> None:
+def test_the_first_non_finite_step_is_reported_however_late_it_is_read() -> None:
     watch = FiniteWatch(Accelerator(cpu=True))
     fine, bad = torch.tensor(1.0), torch.tensor(math.inf)
     for step, (loss, grad_norm) in enumerate([(fine, fine), (fine, bad), (fine, fine), (bad, fine)], start=1):

@@ -45,7 +45,9 @@ def linear() -> tuple[nn.Linear, Tensor, Tensor]:
     return nn.Linear(40, 10).double(), torch.randn(50, 40).double(), torch.randn(50, 10).double()
 
 
-def test_a_quadratic_loss_rises_by_half_the_trace_of_its_hessian(linear: tuple[nn.Linear, Tensor, Tensor]) -> None:
+def test_noise_raises_a_quadratic_loss_by_half_the_trace_of_its_hessian(
+    linear: tuple[nn.Linear, Tensor, Tensor],
+) -> None:
     model, inputs, errors = linear
     targets = model(inputs).detach() + 0.1 * errors
     draws, std = 200, 0.5
@@ -68,7 +70,7 @@ def test_a_quadratic_loss_rises_by_half_the_trace_of_its_hessian(linear: tuple[n
     assert 4 * math.sqrt(variance / draws) < 0.03 * increase, "the check must be able to fail"
 
 
-def test_behind_a_normalisation_the_size_of_the_weights_does_not_count(
+def test_flatness_of_a_normalized_layer_is_scale_invariant(
     linear: tuple[nn.Linear, Tensor, Tensor],
 ) -> None:
     model, inputs, targets = linear
@@ -106,7 +108,7 @@ def noises(model: nn.Module, seed: int, draws: int = 2) -> list[dict[str, Tensor
     return found[1:]
 
 
-def test_only_matrices_and_kernels_get_noise_of_the_size_that_was_asked_for() -> None:
+def test_only_matrices_and_kernels_are_perturbed_by_the_requested_noise() -> None:
     model = network(0, 0.1)
     (noise,) = noises(model, seed=0, draws=1)
     perturbed = {name: rms(value) for name, value in noise.items() if value.is_floating_point() and value.any()}
@@ -118,7 +120,7 @@ def test_only_matrices_and_kernels_get_noise_of_the_size_that_was_asked_for() ->
     assert rms(added - big.weight) == pytest.approx(0.2 * size, rel=0.01)
 
 
-def test_every_optimizer_of_a_seed_gets_the_same_noise() -> None:
+def test_optimizers_with_the_same_seed_get_the_same_perturbations() -> None:
     """Two models of one shape with different weights, as if trained by two optimizers from one initialization."""
     ours, theirs = network(1, 0.1), network(2, 3.0)
     standard = [
@@ -135,7 +137,7 @@ def test_every_optimizer_of_a_seed_gets_the_same_noise() -> None:
 
 
 @pytest.mark.parametrize("fails", [False, True])
-def test_weights_and_random_state_are_left_as_they_were(fails: bool) -> None:
+def test_measuring_flatness_restores_weights_and_random_state(fails: bool) -> None:
     model = network(0, 0.1)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     state = torch.get_rng_state()
@@ -153,7 +155,7 @@ def test_weights_and_random_state_are_left_as_they_were(fails: bool) -> None:
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_a_run_ends_with_the_loss_at_and_around_its_evaluated_weights(make_config: MakeConfig) -> None:
+def test_a_run_reports_the_loss_at_and_around_its_evaluated_weights(make_config: MakeConfig) -> None:
     cfg = make_config("flatness.draws=3", AVERAGED)
     execute(cfg)
     run = locate(cfg)
@@ -187,14 +189,14 @@ def test_a_run_ends_with_the_loss_at_and_around_its_evaluated_weights(make_confi
     assert last["flatness/perturbed_loss"] != last["flatness/train_loss"]
 
 
-def test_it_is_measured_by_confirm_runs_only_and_only_where_asked_for(make_config: MakeConfig) -> None:
+def test_flatness_is_measured_only_by_confirm_runs_and_on_request(make_config: MakeConfig) -> None:
     for override in ("test=false", "flatness.draws=0"):
         cfg = make_config(override)
         execute(cfg)
         assert not [key for row in rows(locate(cfg).directory) for key in row if key.startswith("flatness/")]
 
 
-def test_it_changes_nothing_of_the_training(make_config: MakeConfig) -> None:
+def test_measuring_flatness_does_not_change_training(make_config: MakeConfig) -> None:
     ends = []
     for draws in (1, 2):
         cfg = make_config(f"flatness.draws={draws}")
@@ -203,7 +205,7 @@ def test_it_changes_nothing_of_the_training(make_config: MakeConfig) -> None:
     assert ends[0] == ends[1]
 
 
-def test_a_study_compares_what_the_noise_adds_between_optimizers(command_line: list[str], tmp_path: Path) -> None:
+def test_a_study_compares_the_flatness_increase_of_the_optimizers(command_line: list[str], tmp_path: Path) -> None:
     result = run_study(command_line, "optimizer=lion,adamw", "study=fixed")
     assert result.returncode == 0, result.stderr
     (summary,) = studies(tmp_path)
@@ -228,6 +230,6 @@ def test_a_study_compares_what_the_noise_adds_between_optimizers(command_line: l
         ),
     ],
 )
-def test_settings_that_cannot_work_are_refused(make_config: MakeConfig, override: str, message: str) -> None:
+def test_invalid_settings_are_refused(make_config: MakeConfig, override: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         execute(make_config(override))

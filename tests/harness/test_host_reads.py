@@ -1,4 +1,4 @@
-"""What a training step reads back from the device: on a GPU each read waits for all that was queued before it."""
+"""What a training step reads back from the device: on a GPU, each read waits for all work queued before it."""
 
 from collections import Counter
 from pathlib import Path
@@ -20,7 +20,7 @@ from tests.language_modeling.conftest import books as books
 from tests.lit.conftest import shapes as shapes
 
 READS = ("aten._local_scalar_dense", "aten.nonzero", "aten.masked_select", "aten.is_nonzero", "aten.equal")
-"""Operators whose result, or its shape, the host needs before it can go on."""
+"""Operators whose result, or the shape of it, the host must wait for."""
 
 
 class Census(TorchDispatchMode):
@@ -58,7 +58,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("task", "data", "more"), CASES)
-def test_loss_and_gradients_read_nothing_back_from_the_device(
+def test_loss_and_gradients_do_not_synchronize_with_the_device(
     task: str, data: str, more: list[str], request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
     overrides = ["scale=smoke", "optimizer=lion", f"run.runs_dir={tmp_path}", *request.getfixturevalue(data), *more]
@@ -72,14 +72,14 @@ def test_loss_and_gradients_read_nothing_back_from_the_device(
     assert census.reads == {}
 
 
-def test_imagens_text_encoder_reads_nothing_back_from_the_device() -> None:
+def test_imagens_text_encoder_does_not_synchronize_with_the_device() -> None:
     encoder = T5XXL({"vocab_size": 50, "d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 2, "num_heads": 2})
     with Census() as census:
         encoder(torch.tensor([[4, 5, 6], [7, 0, 0], [0, 0, 0]]))
     assert census.reads == {}
 
 
-def test_the_census_sees_what_waits() -> None:
+def test_the_census_counts_synchronizing_operators() -> None:
     values = torch.arange(4.0)
     with Census() as census:
         values.sum().item()

@@ -21,7 +21,7 @@ def scaled(model: nn.Module, scale: float) -> dict[str, float]:
     }
 
 
-def test_matrices_that_decay_are_scaled_and_nothing_else() -> None:
+def test_initial_scaling_applies_only_to_decayed_matrices() -> None:
     grown = scaled(Tied(), 3.0)
     assert {name for name, factor in grown.items() if factor != 1} == {
         "attention.in_proj_weight",
@@ -30,7 +30,7 @@ def test_matrices_that_decay_are_scaled_and_nothing_else() -> None:
     assert grown["attention.in_proj_weight"] == pytest.approx(3)
 
 
-def test_pretrained_weights_are_not() -> None:
+def test_initial_scaling_skips_pretrained_weights() -> None:
     model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
     mark_pretrained(model[0])
     grown = scaled(model, 0.5)
@@ -38,7 +38,7 @@ def test_pretrained_weights_are_not() -> None:
     assert grown["1.weight"] == pytest.approx(0.5)
 
 
-def test_a_scale_of_one_leaves_every_bit() -> None:
+def test_an_initial_scale_of_one_changes_no_bit() -> None:
     model = nn.Linear(30, 30)
     before = model.weight.detach().clone()
     scale_initial_weights(model, 1.0)
@@ -46,12 +46,12 @@ def test_a_scale_of_one_leaves_every_bit() -> None:
 
 
 @pytest.mark.parametrize("scale", [0.0, -1.0, float("nan"), float("inf")])
-def test_a_scale_that_is_no_positive_number_is_refused(scale: float) -> None:
+def test_a_non_positive_or_non_finite_initial_scale_is_refused(scale: float) -> None:
     with pytest.raises(ConfigError, match="init_scale"):
         scale_initial_weights(nn.Linear(2, 2), scale)
 
 
-def test_a_run_starts_from_the_scaled_weights(make_config: MakeConfig) -> None:
+def test_a_run_starts_from_scaled_weights(make_config: MakeConfig) -> None:
     first_losses = []
     for scale in (1, 4):
         cfg = make_config(f"train.init_scale={scale}", "train.log_every=1")

@@ -1,4 +1,4 @@
-"""Optimizers with 8-bit and 4-bit state, of bitsandbytes and torchao: what they cost, resume and refuse."""
+"""Optimizers with 8-bit and 4-bit state from bitsandbytes and torchao: memory, resuming, and what they refuse."""
 
 import math
 import re
@@ -18,7 +18,7 @@ from experiments.harness.optimizer import build_optimizer, state_bytes
 from lion import Lion, measure_step
 from tests.conftest import MakeConfig, executed, rows, status_of
 from tests.harness.test_divergence import DENSE, poison
-from tests.harness.test_more_optimizers import train, unless_missing
+from tests.harness.test_optimizer_configs import train, unless_missing
 
 ON_CPU = {"lion_8bit": "lion", "adamw_8bit": "adamw", "adamw_ao_8bit": "adamw", "adamw_ao_4bit": "adamw"}
 PAGED = {"lion_paged_8bit": "lion", "adamw_paged_8bit": "adamw"}
@@ -45,7 +45,7 @@ class Model(nn.Module):
 
 
 @pytest.mark.parametrize(("name", "precise"), [*ON_CPU.items(), *PAGED.items()])
-def test_only_the_precision_differs_from_the_optimizer_that_it_stands_for(
+def test_low_bit_configs_differ_from_the_precise_ones_only_in_precision(
     make_config: MakeConfig, name: str, precise: str
 ) -> None:
     ours, theirs = (resolved(make_config(f"optimizer={each}"))["optimizer"] for each in (name, precise))
@@ -64,7 +64,7 @@ BYTES = {
 
 
 @each_on_cpu
-def test_state_bytes_are_those_of_the_quantized_state(make_config: MakeConfig, name: str) -> None:
+def test_quantized_state_bytes_match_a_hand_count(make_config: MakeConfig, name: str) -> None:
     net = Model()
     config = make_config(f"optimizer={name}").optimizer
     optimizer, resumed = build_optimizer(net, config), build_optimizer(net, config)
@@ -75,7 +75,7 @@ def test_state_bytes_are_those_of_the_quantized_state(make_config: MakeConfig, n
 
 
 @each_on_cpu
-def test_the_rule_is_that_of_the_precise_optimizer(make_config: MakeConfig, name: str) -> None:
+def test_the_first_low_bit_step_matches_the_precise_optimizer(make_config: MakeConfig, name: str) -> None:
     """The first step, from a state of zeros, is the same; the state after it is the gradient's within a rounding."""
     config = make_config(f"optimizer={name}").optimizer
     ours, theirs = Model(), Model()
@@ -137,7 +137,7 @@ def assert_resumes_to_the_bit(make: MakeConfig, tmp_path: Path, monkeypatch: pyt
 
 
 @each_on_cpu
-def test_a_killed_run_ends_in_the_same_bits(
+def test_a_killed_and_resumed_run_is_bit_identical(
     make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     checkpoint = assert_resumes_to_the_bit(make_config, tmp_path, monkeypatch, f"optimizer={name}")
@@ -157,7 +157,7 @@ def tensors_in(value: Any) -> list[torch.Tensor]:
     return [value] if isinstance(value, torch.Tensor) else []
 
 
-def test_a_resumed_state_lies_in_pages_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_resumed_state_is_moved_back_to_paged_memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A loaded tensor says that it is paged, because torch saves attributes, but its memory is not CUDA's: bitsandbytes
     would hand CUDA an address that it does not know. Pages are simulated here.
     """
@@ -185,7 +185,9 @@ def test_a_resumed_state_lies_in_pages_again(monkeypatch: pytest.MonkeyPatch, tm
 
 
 @each_on_cpu
-def test_a_nan_is_found_at_its_step(make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_a_nan_loss_with_low_bit_state_is_detected_at_its_step(
+    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
     cfg = make_config(*DENSE, "model.widths=[8,64,64]", f"optimizer={name}")
     poison(monkeypatch, step=5, value=math.nan)
     status = status_of(executed(cfg))
@@ -195,7 +197,7 @@ def test_a_nan_is_found_at_its_step(make_config: MakeConfig, monkeypatch: pytest
 @pytest.mark.parametrize(
     ("name", "shows"), [("adamw_ao_8bit", True), ("adamw_ao_4bit", True), ("lion_8bit", False), ("adamw_8bit", False)]
 )
-def test_a_nan_in_quantized_state_shows_in_the_scales_of_torchao_alone(
+def test_a_nan_in_quantized_state_is_visible_in_torchao_but_not_in_bitsandbytes(
     make_config: MakeConfig, name: str, shows: bool
 ) -> None:
     """So for bitsandbytes, only the check of loss and gradients finds it, as measure_step says."""
@@ -209,7 +211,7 @@ def test_a_nan_in_quantized_state_shows_in_the_scales_of_torchao_alone(
     assert (measure_step(optimizer)["nonfinite_state"] > 0) == shows
 
 
-def test_state_in_lists_is_counted_and_checked() -> None:
+def test_optimizer_state_nested_in_lists_is_counted_and_checked() -> None:
     net = nn.Linear(3, 2)
     optimizer = torch.optim.SGD(net.parameters())
     shared = torch.full((5,), math.nan)
@@ -222,7 +224,7 @@ def test_state_in_lists_is_counted_and_checked() -> None:
 
 # --------------------------------------------------------------------------------------------------------- refusals
 @pytest.mark.parametrize("name", [*ON_CPU, *PAGED])
-def test_a_missing_package_is_one_sentence_that_installs_it(
+def test_the_error_for_a_missing_package_says_how_to_install_it(
     make_config: MakeConfig, name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(low_bit, "find_spec", lambda package: None)
@@ -232,13 +234,13 @@ def test_a_missing_package_is_one_sentence_that_installs_it(
 
 
 @pytest.mark.parametrize("name", [unless_missing("lion_8bit"), unless_missing("adamw_ao_8bit")])
-def test_shards_are_refused(make_config: MakeConfig, name: str) -> None:
+def test_low_bit_optimizers_refuse_sharding(make_config: MakeConfig, name: str) -> None:
     with pytest.raises(ConfigError, match=rf"optimizer={name} .* set run\.shards to 1"):
         check_whole(resolved(make_config(f"optimizer={name}", "run.shards=2")))
 
 
 @each_paged
-def test_pages_are_refused_on_a_cpu_before_and_after_the_device_is_known(make_config: MakeConfig, name: str) -> None:
+def test_paged_optimizers_are_refused_on_a_cpu(make_config: MakeConfig, name: str) -> None:
     cfg = make_config(f"optimizer={name}", "run.device=cpu")
     with pytest.raises(ConfigError, match=rf"optimizer={name} .* set run\.device to cuda"):
         check_whole(resolved(cfg))
@@ -248,7 +250,7 @@ def test_pages_are_refused_on_a_cpu_before_and_after_the_device_is_known(make_co
 
 
 @each_on_cpu
-def test_an_optimizer_that_cannot_take_a_step_here_is_refused_when_it_is_built(
+def test_an_optimizer_whose_step_fails_is_refused_when_it_is_built(
     make_config: MakeConfig, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = make_config(f"optimizer={name}").optimizer
@@ -265,7 +267,7 @@ def test_an_optimizer_that_cannot_take_a_step_here_is_refused_when_it_is_built(
         build_optimizer(Model(), config)
 
 
-def test_stand_ins_compile_all_code_that_torchaos_steps_need() -> None:
+def test_the_warm_up_compiles_all_code_of_torchaos_steps() -> None:
     """As before training on a GPU; here without generating code, which would take a minute."""
     torchao = pytest.importorskip("torchao.optim")
     net = nn.Sequential(
@@ -297,7 +299,7 @@ def test_stand_ins_compile_all_code_that_torchaos_steps_need() -> None:
 @pytest.mark.gpu
 @gpu
 @each_on_gpu
-def test_on_a_gpu_a_killed_run_ends_in_the_same_bits(
+def test_a_killed_and_resumed_gpu_run_is_bit_identical(
     make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     assert_resumes_to_the_bit(make_config, tmp_path, monkeypatch, f"optimizer={name}", "run.device=cuda")
@@ -306,7 +308,7 @@ def test_on_a_gpu_a_killed_run_ends_in_the_same_bits(
 @pytest.mark.gpu
 @gpu
 @each_on_gpu
-def test_on_a_gpu_state_has_the_same_memory_after_a_resume(make_config: MakeConfig, name: str) -> None:
+def test_resumed_gpu_state_uses_the_same_kind_of_memory(make_config: MakeConfig, name: str) -> None:
     config = make_config(f"optimizer={name}").optimizer
     net = nn.Linear(512, 512, device="cuda")  # 262 144 entries: paged if the optimizer is
     optimizer, resumed = build_optimizer(net, config), build_optimizer(net, config)

@@ -40,7 +40,7 @@ def no_hydra() -> None:
 @pytest.mark.parametrize(
     "experiment", [pytest.param(name, marks=[] if name in FAST else pytest.mark.slow) for name in EXPERIMENTS]
 )
-def test_the_runs_of_an_experiment_fit_on_the_gpus_that_it_claims(experiment: str) -> None:
+def test_the_runs_of_every_experiment_fit_on_the_requested_gpus(experiment: str) -> None:
     task, name = experiment.split("/")
     overrides = [f"experiment={experiment}", f"scale={'gpu' if name.startswith('gpu') else 'paper'}"]
     planned = plan(task, overrides)
@@ -59,7 +59,7 @@ def counted(
         return pass_memory(mode, model, lambda: loss(model), bf16=bf16, gradients=gradients)
 
 
-def test_a_linear_classifiers_memory_by_hand() -> None:
+def test_a_linear_classifiers_memory_matches_a_hand_calculation() -> None:
     rows, width, classes = 1000, 64, 500
     with torch.device("meta"):
         model = nn.Linear(width, classes, bias=False)
@@ -109,7 +109,7 @@ def gradient_shapes(model: nn.Module) -> dict[str, torch.Size]:
 
 
 @pytest.mark.parametrize("recomputes", [False, True])
-def test_the_peak_is_that_of_pytorchs_engine(recomputes: bool) -> None:
+def test_the_estimated_peak_matches_pytorchs_autograd_engine(recomputes: bool) -> None:
     with torch.device("meta"):
         model = Residual(recomputes)
     with CountingMode() as mode:  # on a CPU, PyTorch's engine takes fake tensors
@@ -125,7 +125,7 @@ def test_the_peak_is_that_of_pytorchs_engine(recomputes: bool) -> None:
     assert set(shapes) == {name for name, _ in again.named_parameters()}
 
 
-def test_recomputing_on_a_gpu_keeps_less_and_still_fits_autocast() -> None:
+def test_activation_checkpointing_lowers_the_estimate_under_autocast() -> None:
     with torch.device("meta"):
         kept, recomputed = Residual(recomputes=False), Residual(recomputes=True)
     all_kept, some_kept = (counted(model, residual_loss, "cuda", bf16=True) for model in (kept, recomputed))
@@ -133,7 +133,7 @@ def test_recomputing_on_a_gpu_keeps_less_and_still_fits_autocast() -> None:
     assert some_kept.peak < all_kept.peak
 
 
-def test_what_is_counted_does_not_depend_on_what_was_counted_before() -> None:
+def test_memory_estimates_do_not_depend_on_earlier_estimates() -> None:
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     def fresh() -> PassMemory:
@@ -144,7 +144,7 @@ def test_what_is_counted_does_not_depend_on_what_was_counted_before() -> None:
     assert fresh() == fresh()
 
 
-def test_the_estimate_is_what_a_gpu_measured() -> None:
+def test_the_memory_estimate_matches_committed_gpu_measurements() -> None:
     """The committed runs on an H200. Runs in one worker leave some of their weights to later ones, so the least."""
     overrides = ["experiment=language_modeling/gpu", "scale=gpu"]
     planned = plan("language_modeling", overrides)

@@ -1,6 +1,4 @@
-"""From fetching to running on a machine without a network: one archive carries everything, or one sentence says what is
-missing.
-"""
+"""Fetching, packing and running without a network: one archive carries everything, and errors say what is missing."""
 
 import hashlib
 import io
@@ -78,7 +76,7 @@ def own_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("own_environment")
-def test_a_cell_is_fetched_packed_and_run_on_an_empty_machine_without_network(
+def test_a_fetched_and_packed_experiment_runs_without_network_on_an_empty_machine(
     make_config: MakeConfig, tmp_path: Path
 ) -> None:
     folder, rng = tmp_path / "from", np.random.default_rng(0)
@@ -134,7 +132,7 @@ with without_network({"task": "t", "scale": "s", "experiment": "t/c"}, Path(sys.
 """
 
 
-def test_hub_tables_are_the_same_without_network(tmp_path: Path) -> None:
+def test_packed_hub_tables_load_identically_without_network(tmp_path: Path) -> None:
     repo, revision = "nyu-mll/glue", "bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c"
     for split, count in (("train", 50), ("validation", 10)):
         texts = {name: [f"{name} {row}" for row in range(count)] for name in ("sentence1", "sentence2")}
@@ -165,7 +163,7 @@ def test_hub_tables_are_the_same_without_network(tmp_path: Path) -> None:
     assert found.stdout == fetched.stdout
 
 
-def test_no_registry_is_contacted_without_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_offline_preparation_contacts_no_registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LION_OFFLINE", "1")
     monkeypatch.setattr(places, "_run", lambda *_: pytest.fail("a registry was contacted"))
     with pytest.raises(NotFetched, match="data=set"):
@@ -173,7 +171,7 @@ def test_no_registry_is_contacted_without_network(tmp_path: Path, monkeypatch: p
 
 
 @pytest.mark.usefixtures("own_environment")
-def test_a_missing_model_is_reported_in_one_sentence(
+def test_the_offline_error_for_a_missing_model_says_how_to_fetch_it(
     make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from huggingface_hub.errors import LocalEntryNotFoundError
@@ -192,17 +190,17 @@ def test_a_missing_model_is_reported_in_one_sentence(
         raise ValueError("a bug")
 
 
-def test_the_command_that_fetches_names_the_cell(make_config: MakeConfig) -> None:
+def test_the_suggested_fetch_command_names_the_cell(make_config: MakeConfig) -> None:
     assert fetching(resolved(make_config())) == "make fetch TASK=image_classification SCALE=smoke CELL=smoke"
 
 
-def test_nothing_is_fetched_without_network(make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fetching_is_refused_offline(make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LION_OFFLINE", "1")
     with pytest.raises(DataError, match="unset it"):
         fetch.fetch(make_config())
 
 
-def test_rows_stay_on_this_machine_without_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wandb_stays_offline_without_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LION_OFFLINE", "1")
     modes = []
     monkeypatch.setattr(Tracker, "_start", lambda self, directory, mode, description: modes.append(mode))
@@ -223,7 +221,7 @@ def cache_with_a_model(cache: Path) -> list[Path]:
     return [Path("set-0123"), repository]
 
 
-def test_unpacking_brings_files_and_links_and_leaves_existing_folders_alone(tmp_path: Path) -> None:
+def test_unpacking_adds_files_and_links_but_keeps_existing_folders(tmp_path: Path) -> None:
     folders = cache_with_a_model(tmp_path / "cache")
     (tmp_path / "cache/other").mkdir()
     (tmp_path / "there/set-0123").mkdir(parents=True)
@@ -235,7 +233,7 @@ def test_unpacking_brings_files_and_links_and_leaves_existing_folders_alone(tmp_
     assert not list((there / "set-0123").iterdir()), "an existing folder was overwritten"
 
 
-def test_the_same_content_gives_the_same_pack(tmp_path: Path) -> None:
+def test_packing_is_reproducible_byte_for_byte(tmp_path: Path) -> None:
     digests = []
     for name in ("one", "two"):
         folders = cache_with_a_model(tmp_path / name)

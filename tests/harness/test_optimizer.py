@@ -24,7 +24,7 @@ class Tied(nn.Module):
         self.temperature = nn.Parameter(torch.tensor(1.0))
 
 
-def test_matrices_decay_and_biases_norms_embeddings_and_scalars_do_not() -> None:
+def test_only_matrices_decay_and_not_biases_norms_embeddings_or_scalars() -> None:
     assert decay_groups(Tied()) == {
         "decay": ["attention.in_proj_weight", "attention.out_proj.weight"],
         "no_decay": [
@@ -34,7 +34,7 @@ def test_matrices_decay_and_biases_norms_embeddings_and_scalars_do_not() -> None
     }  # fmt: skip
 
 
-def test_a_vision_transformers_kernels_decay_and_its_tokens_and_positions_do_not() -> None:
+def test_a_vision_transformers_kernels_decay_but_not_its_tokens_and_positions() -> None:
     groups = decay_groups(timm.create_model("vit_tiny_patch16_224"))
     assert "patch_embed.proj.weight" in groups["decay"]
     assert {"cls_token", "pos_embed"} <= set(groups["no_decay"])
@@ -42,7 +42,7 @@ def test_a_vision_transformers_kernels_decay_and_its_tokens_and_positions_do_not
     assert len(groups["decay"]) == kernels
 
 
-def test_decay_moves_exactly_the_decayed_group() -> None:
+def test_weight_decay_changes_only_the_decayed_group() -> None:
     model = Tied()
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     for p in model.parameters():
@@ -53,7 +53,7 @@ def test_decay_moves_exactly_the_decayed_group() -> None:
     torch.testing.assert_close(model.attention.in_proj_weight, before["attention.in_proj_weight"] * (1 - 1e-3 * 0.3))
 
 
-def test_state_bytes_are_two_moments_for_adamw_and_one_for_lion(make_config: MakeConfig) -> None:
+def test_state_bytes_count_two_moments_for_adamw_and_one_for_lion(make_config: MakeConfig) -> None:
     for name, moments, extra in (("lion", 1, 0), ("adamw", 2, 4)):
         model = nn.Linear(10, 10)
         optimizer = build_optimizer(model, make_config(f"optimizer={name}").optimizer)

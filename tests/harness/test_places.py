@@ -39,19 +39,19 @@ def place(kind: str, **keys: Any) -> dict[str, Any]:
         ({"kind": "local", "path": "x"}, "lacks the key decode"),
     ],
 )
-def test_place_with_wrong_keys_is_named(bad: dict[str, Any], message: str) -> None:
+def test_a_source_with_wrong_keys_is_refused_by_key(bad: dict[str, Any], message: str) -> None:
     with pytest.raises(DataError, match=message):
         check_place(bad)
 
 
-def test_local_folder_is_taken_as_it_is_and_named_when_missing(tmp_path: Path, work_dir: Path) -> None:
+def test_a_local_folder_is_used_in_place_and_named_when_missing(tmp_path: Path, work_dir: Path) -> None:
     assert fetch(place("local", path=str(tmp_path)), work_dir) == tmp_path
     with pytest.raises(DataError, match=f"no folder {tmp_path}/missing"):
         fetch(place("local", path=str(tmp_path / "missing")), work_dir)
 
 
 @pytest.mark.parametrize("environment", [{}, WITHOUT_PROGRAMS], ids=["npm of the machine", "npm of the wheel"])
-def test_npm_package_arrives_and_none_of_its_scripts_runs(
+def test_an_npm_package_is_fetched_without_running_its_scripts(
     tmp_path: Path, work_dir: Path, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in environment.items():
@@ -63,7 +63,7 @@ def test_npm_package_arrives_and_none_of_its_scripts_runs(
     assert requests.count(f"/{archive.name}") == 1
 
 
-def test_npm_package_that_does_not_exist_is_one_sentence(
+def test_the_error_for_a_missing_npm_package_is_one_line(
     tmp_path: Path, work_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with (
@@ -73,7 +73,7 @@ def test_npm_package_that_does_not_exist_is_one_sentence(
         fetch({**npm_place(archive), "package": "no-such-package"}, work_dir)
 
 
-def test_archive_with_another_sha256_is_not_unpacked(
+def test_an_archive_with_the_wrong_sha256_is_not_unpacked(
     tmp_path: Path, work_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with (
@@ -100,7 +100,7 @@ def pip_place(archive: Path, sha256: str | None = None) -> dict[str, Any]:
     return place("pip", package="digits", version="1.0", sha256=sha256 or found, subfolder="digits/data")
 
 
-def test_wheel_arrives_without_its_dependencies(wheels: Path, work_dir: Path) -> None:
+def test_a_wheel_is_fetched_without_its_dependencies(wheels: Path, work_dir: Path) -> None:
     archive = wheels / "digits-1.0-py3-none-any.whl"
     metadata = "Metadata-Version: 2.1\nName: digits\nVersion: 1.0\nRequires-Dist: missing-package\n"
     with zipfile.ZipFile(archive, "w") as file:
@@ -111,7 +111,7 @@ def test_wheel_arrives_without_its_dependencies(wheels: Path, work_dir: Path) ->
     assert (fetch(pip_place(archive), work_dir) / "digits.csv").read_text() == "1,2,3"
 
 
-def test_source_archive_with_another_hash_never_runs_its_build_script(
+def test_a_source_archive_with_the_wrong_hash_never_runs_its_build_script(
     tmp_path: Path, wheels: Path, work_dir: Path
 ) -> None:
     (tmp_path / "setup.py").write_text(f"open({str(tmp_path / 'script-has-run')!r}, 'w')")
@@ -123,7 +123,9 @@ def test_source_archive_with_another_hash_never_runs_its_build_script(
 
 
 @pytest.mark.skipif(shutil.which("dpkg-deb") is None, reason="Debian's tools are not here")
-def test_debian_package_arrives(tmp_path: Path, work_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_debian_package_is_fetched_and_unpacked(
+    tmp_path: Path, work_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     tree = tmp_path / "tree"
     (tree / "usr/share/digits").mkdir(parents=True)
     (tree / "usr/share/digits/digits.csv").write_text("1,2,3")
@@ -142,7 +144,7 @@ def test_debian_package_arrives(tmp_path: Path, work_dir: Path, monkeypatch: pyt
     assert (folder / "digits.csv").read_text() == "1,2,3"
 
 
-def test_machine_without_apt_is_one_sentence(work_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_apt_sources_are_refused_without_apt_get(work_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", WITHOUT_PROGRAMS["PATH"])
     with pytest.raises(DataError, match="no apt-get on this machine"):
         fetch(place("apt", package="digits", version="1.0", sha256="0" * 64), work_dir)
@@ -162,7 +164,7 @@ def test_machine_without_apt_is_one_sentence(work_dir: Path, monkeypatch: pytest
         ("exit 0", "apt-get left 0 files"),
     ],
 )
-def test_download_that_fails_is_one_sentence(
+def test_a_failed_download_is_reported_by_its_most_telling_line(
     tmp_path: Path, work_dir: Path, script: str, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "apt-get").write_text(f"#!/bin/sh\n{script}\n")
@@ -172,7 +174,7 @@ def test_download_that_fails_is_one_sentence(
         fetch(place("apt", package="digits", version="1.0", sha256="0" * 64), work_dir)
 
 
-def test_hub_repository_that_cannot_be_loaded_is_one_line(
+def test_the_error_for_an_unreadable_hub_repository_is_one_line(
     tmp_path: Path, work_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     datasets = pytest.importorskip("datasets")

@@ -27,7 +27,7 @@ def vit_flops_per_image(width: int, depth: int, tokens: int, patch_values: int, 
     return 3 * (depth * block + 2 * width * classes) + 2 * patches
 
 
-def test_a_vision_transformers_operations_and_memory_by_hand() -> None:
+def test_a_vision_transformers_flops_and_state_match_a_hand_calculation() -> None:
     planned = plan("image_classification", ["experiment=image_classification/vit_b16_aug", "scale=paper"])
     assert planned.parameters == 86567656
     by_hand = 4096 * vit_flops_per_image(768, 12, 197, 3 * 16 * 16, 1000)
@@ -39,12 +39,12 @@ def test_a_vision_transformers_operations_and_memory_by_hand() -> None:
     assert planned.state_bytes["adamw"] == pytest.approx(8 * planned.parameters, rel=1e-4)
 
 
-def test_the_runs_of_a_study_are_those_of_its_searches_and_confirmations() -> None:
+def test_the_planned_runs_are_the_search_confirm_and_length_runs() -> None:
     planned = plan("language_modeling", ["experiment=language_modeling/mini", "scale=mini"])
     assert planned.runs == 8 * (2 * 42 + 2 * (2 + 2))
 
 
-def test_the_papers_claim_is_told_with_the_pairs_that_it_takes() -> None:
+def test_the_plan_states_the_papers_claim_and_the_pairs_needed() -> None:
     claim = plan("image_classification", ["experiment=image_classification/vit_b16_aug", "scale=paper"]).claim
     # 80.77 vs 80.12. By tables of the power of the paired t test (80 %, two-sided 5 %): 34 pairs for an effect of
     # half a standard deviation, 10 for a whole one.
@@ -53,12 +53,12 @@ def test_the_papers_claim_is_told_with_the_pairs_that_it_takes() -> None:
     assert plan("language_modeling", ["experiment=language_modeling/mini"]).claim == ""
 
 
-def test_equal_numbers_of_the_paper_are_a_tie_that_no_number_of_pairs_shows() -> None:
+def test_equal_published_numbers_are_planned_as_a_tie() -> None:
     cfg = composed("diffusion", ["experiment=diffusion/imagen_sr", "scale=paper"])  # 39 against 39
     assert claim_words(cfg) == "+0 in samples/fid (Fig. 6), no more than its precision or noise: a tie"
 
 
-def test_a_plan_on_a_cpu_says_minutes_and_none_that_other_settings_would_change() -> None:
+def test_a_cpu_plan_states_minutes_only_for_measured_settings() -> None:
     def shown(*overrides: str) -> str:
         output = io.StringIO()
         overrides = ("experiment=image_classification/mini", "scale=mini", *overrides)
@@ -75,7 +75,7 @@ def test_a_plan_on_a_cpu_says_minutes_and_none_that_other_settings_would_change(
     assert "minutes" not in shown("train.steps=1000")
 
 
-def test_a_plan_says_what_a_sharded_model_takes_on_each_gpu() -> None:
+def test_a_plan_states_the_memory_of_a_sharded_model_per_gpu() -> None:
     asked = ["scale=gpu", "run.gpus=4", "run.nodes=2", "run.shards=2"]
     planned = plan("language_modeling", asked)
     output = io.StringIO()
@@ -98,7 +98,7 @@ def test_a_plan_says_what_a_sharded_model_takes_on_each_gpu() -> None:
         ),
     ],
 )
-def test_a_task_without_a_plan_is_refused(
+def test_a_task_that_cannot_be_planned_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, task: str, models: str | None, said: str
 ) -> None:
     package = tmp_path / ("my_other/ranks" if models else "my_package/ranks")
@@ -124,30 +124,30 @@ def test_make_accepts_both_spellings_of_a_task() -> None:
 
 
 @pytest.mark.slow
-def test_without_a_cell_all_of_the_papers_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_plan_without_a_cell_lists_all_paper_cells(capsys: pytest.CaptureFixture[str]) -> None:
     main("lit", ["experiment=lit/paper", "scale=paper"])
     cells = capsys.readouterr().out.splitlines()[2:]
     assert [cell.split()[0] for cell in cells] == ["b16_b", "b32_b", "g14_288_l"]
 
 
-def test_a_convolution_networks_operations_are_the_published_ones() -> None:
+def test_resnet50_flops_match_the_published_number() -> None:
     planned = plan("image_classification", ["experiment=image_classification/resnet50", "scale=paper"])
     # 4.09 G multiplications per forward pass (torchvision's model card); the first layer has no gradient to its input.
     assert planned.flops_per_step / 1024 == pytest.approx(3 * 2 * 4.09e9, rel=0.015)
 
 
-def test_the_number_of_epochs_is_left_out_where_the_images_are_not_counted() -> None:
+def test_epochs_are_omitted_where_the_number_of_images_is_unknown() -> None:
     assert plan("image_classification", ["experiment=image_classification/i21k_vit_b16", "scale=paper"]).epochs is None
 
 
-def test_settings_that_cannot_work_are_refused() -> None:
+def test_invalid_settings_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"train\.batch_size=4096 is not a multiple"):
         plan("image_classification", ["experiment=image_classification/vit_b16_aug", "train.micro_batch_size=100"])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("cell", "code"), [("vit_s16", 0), ("vit_s17", 2)])
-def test_the_command_needs_no_data(cell: str, code: int) -> None:
+def test_the_plan_command_needs_no_data(cell: str, code: int) -> None:
     command = [sys.executable, "-m", "experiments.harness.plan", "image_classification"]
     result = subprocess.run(
         [*command, f"experiment=image_classification/{cell}"], capture_output=True, text=True, check=False
@@ -160,13 +160,13 @@ def test_the_command_needs_no_data(cell: str, code: int) -> None:
 @pytest.mark.parametrize(
     ("cell", "millions"), [("smoke", 1.88), ("mini", 2.20), ("gpu", 11.07), ("b16_b", 123.60), ("g14_288_l", 354.36)]
 )
-def test_two_towers_have_a_plan_of_what_is_trained(cell: str, millions: float) -> None:
+def test_a_two_tower_plan_counts_trained_parameters(cell: str, millions: float) -> None:
     planned = plan("lit", [f"experiment=lit/{cell}", f"scale={scale_of(f'lit/{cell}')}"])
     assert planned.parameters / 1e6 == pytest.approx(millions, abs=0.01)
     assert planned.flops_per_step > 0
 
 
-def test_a_cached_towers_operations_are_no_part_of_the_plan() -> None:
+def test_a_plan_excludes_the_flops_of_a_cached_tower() -> None:
     planned = plan("lit", ["experiment=lit/mini"])
     # Forward and backward: a layer of 384 on 12 tokens, and maps from 1 280 (without its gradient) and 384 to 256.
     layer = 2 * 12 * 12 * 384**2 + 2 * 2 * 12**2 * 384

@@ -42,7 +42,7 @@ def small(tmp_path: Path, cache: Path) -> PreparedData:
 
 
 @pytest.mark.parametrize("mmap", [True, False])
-def test_arrays_hold_the_samples_of_the_place(small: PreparedData, mmap: bool) -> None:
+def test_prepared_arrays_hold_the_samples_of_the_source(small: PreparedData, mmap: bool) -> None:
     arrays = small.load(mmap)
     assert sorted(arrays) == ["test_images", "test_labels", "train_images", "train_labels"]
     assert all(isinstance(array, np.memmap) == mmap for array in arrays.values())
@@ -56,12 +56,12 @@ def test_arrays_hold_the_samples_of_the_place(small: PreparedData, mmap: bool) -
         }
 
 
-def test_mapped_arrays_cannot_be_written(small: PreparedData) -> None:
+def test_memory_mapped_arrays_are_read_only(small: PreparedData) -> None:
     with pytest.raises(ValueError, match="read-only"):
         small.load()["train_images"][0] = 0
 
 
-def test_fingerprint_is_the_sha256_of_names_types_shapes_and_bytes(small: PreparedData) -> None:
+def test_the_fingerprint_is_the_sha256_of_names_types_shapes_and_bytes(small: PreparedData) -> None:
     table = ",".join(
         f'"{name}":{{"dtype":"{array.dtype.str}","sha256":"{hashlib.sha256(array.tobytes()).hexdigest()}",'
         f'"shape":[{",".join(map(str, array.shape))}]}}'
@@ -70,13 +70,13 @@ def test_fingerprint_is_the_sha256_of_names_types_shapes_and_bytes(small: Prepar
     assert small.fingerprint == hashlib.sha256(f"{{{table}}}".encode()).hexdigest()
 
 
-def test_second_time_comes_from_the_cache(tmp_path: Path, cache: Path, small: PreparedData) -> None:
+def test_data_prepared_before_come_from_the_cache(tmp_path: Path, cache: Path, small: PreparedData) -> None:
     (tmp_path / "files").rename(tmp_path / "gone")
     again = prepare(config(local_place(tmp_path / "files")), cache)
     assert again == small
 
 
-def test_local_files_that_have_changed_are_read_again(tmp_path: Path, cache: Path, small: PreparedData) -> None:
+def test_changed_local_files_are_read_again(tmp_path: Path, cache: Path, small: PreparedData) -> None:
     place = local_place(tmp_path / "files")
     path = tmp_path / "files" / "test_batch.bin"
     content = bytearray(path.read_bytes())
@@ -89,7 +89,7 @@ def test_local_files_that_have_changed_are_read_again(tmp_path: Path, cache: Pat
     assert prepare(config(place), cache) == changed
 
 
-def test_declared_fingerprint_finds_the_same_content_wherever_it_lies(
+def test_a_declared_fingerprint_finds_cached_content_of_any_source(
     tmp_path: Path, cache: Path, small: PreparedData
 ) -> None:
     elsewhere = config(local_place(write_binary(tmp_path / "elsewhere")), fingerprint=small.fingerprint)
@@ -98,7 +98,7 @@ def test_declared_fingerprint_finds_the_same_content_wherever_it_lies(
     assert prepare(config(local_place(tmp_path / "nowhere"), fingerprint=small.fingerprint), cache) == first
 
 
-def test_place_that_fails_gives_way_to_the_next(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failing_source_falls_back_to_the_next(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     good = local_place(write_binary(tmp_path / "files"))
     cut = write_binary(tmp_path / "cut")
     (cut / "test_batch.bin").write_bytes((cut / "test_batch.bin").read_bytes()[:-1])
@@ -111,7 +111,7 @@ def test_place_that_fails_gives_way_to_the_next(tmp_path: Path, cache: Path, mon
     assert {path.name for path in cache.iterdir()} == {name, f"{name}.lock", f"{name}.files"}
 
 
-def test_when_all_places_fail_one_message_names_each_and_the_way_out(
+def test_when_all_sources_fail_the_error_gives_each_reason_and_the_remedy(
     tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
@@ -135,14 +135,16 @@ def test_when_all_places_fail_one_message_names_each_and_the_way_out(
     assert not [path for path in cache.iterdir() if path.is_dir()]
 
 
-def test_other_content_than_declared_names_both_fingerprints(tmp_path: Path, cache: Path, small: PreparedData) -> None:
+def test_the_error_for_unexpected_content_names_both_fingerprints(
+    tmp_path: Path, cache: Path, small: PreparedData
+) -> None:
     other = local_place(write_binary(tmp_path / "other", random_split(20, seed=3)))
     found = prepare(config(other), cache).fingerprint
     with pytest.raises(DataError, match=f"{found}, but the config declares {small.fingerprint}.* needs its own config"):
         prepare(config(other, fingerprint=small.fingerprint), tmp_path / "other cache")
 
 
-def test_a_process_hashes_a_file_once(small: PreparedData, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_hashes_each_file_only_once(small: PreparedData, monkeypatch: pytest.MonkeyPatch) -> None:
     first = small.load()
     monkeypatch.setattr(hashlib, "sha256", None)
     for name, array in small.load().items():
@@ -151,7 +153,7 @@ def test_a_process_hashes_a_file_once(small: PreparedData, monkeypatch: pytest.M
 
 @pytest.mark.parametrize("mmap", [True, False])
 @pytest.mark.parametrize("damage", ["changed", "cut", "removed", "replaced"])
-def test_damaged_cache_file_is_named(small: PreparedData, damage: str, mmap: bool) -> None:
+def test_a_damaged_cache_file_is_refused_by_name(small: PreparedData, damage: str, mmap: bool) -> None:
     path = small.directory / "test_images.npy"
     content = path.read_bytes()
     small.load(mmap)  # an earlier check in this process does not cover a file that has changed since
@@ -168,13 +170,15 @@ def test_damaged_cache_file_is_named(small: PreparedData, damage: str, mmap: boo
 
 
 @pytest.mark.parametrize("content", ["", "{}", '{"fingerprint": "0", "arrays": {}}'])
-def test_damaged_manifest_is_named(tmp_path: Path, cache: Path, small: PreparedData, content: str) -> None:
+def test_a_damaged_cache_manifest_is_refused_by_name(
+    tmp_path: Path, cache: Path, small: PreparedData, content: str
+) -> None:
     (small.directory / "manifest.json").write_text(content)
     with pytest.raises(DataError, match=rf"manifest\.json .*Delete the folder {small.directory}"):
         prepare(config(local_place(tmp_path / "files")), cache)
 
 
-def test_what_a_killed_process_left_does_not_disturb(tmp_path: Path, cache: Path, small: PreparedData) -> None:
+def test_leftovers_of_a_killed_preparation_are_cleaned_up(tmp_path: Path, cache: Path, small: PreparedData) -> None:
     partial = small.directory.with_name(small.directory.name + ".partial")
     small.directory.rename(partial)
     (partial / "download").mkdir()
@@ -184,7 +188,7 @@ def test_what_a_killed_process_left_does_not_disturb(tmp_path: Path, cache: Path
     assert not partial.exists()
 
 
-def test_two_processes_download_once(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_processes_share_one_download(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     script = (
         "import sys, json, pathlib; from experiments.harness.prepared_data import prepare;"
         "print(prepare(json.loads(sys.argv[1]), pathlib.Path(sys.argv[2])).fingerprint)"
@@ -201,26 +205,26 @@ def test_two_processes_download_once(tmp_path: Path, cache: Path, monkeypatch: p
     assert requests.count(f"/{archive.name}") == 1
 
 
-def test_misspelt_key_of_a_place_is_an_error_before_anything_is_fetched(tmp_path: Path, cache: Path) -> None:
+def test_a_misspelt_source_key_is_refused_before_preparing_anything(tmp_path: Path, cache: Path) -> None:
     place = {**local_place(write_binary(tmp_path / "files")), "pth": "x"}
     with pytest.raises(DataError, match="In the config of data=small, a source of kind local has no key pth"):
         prepare(config(place), cache)
     assert not cache.exists()
 
 
-def test_cache_that_cannot_be_written_names_the_setting(tmp_path: Path) -> None:
+def test_the_error_for_an_unwritable_cache_names_the_setting(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match=r"run\.cache_dir"):
         prepare(config(local_place(tmp_path)), tmp_path / "file" / "cache")
 
 
-def test_home_in_the_cache_directory_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tilde_in_the_cache_directory_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     prepared = prepare(config(local_place(write_binary(tmp_path / "files"))), Path("~/cache"))
     assert prepared.directory.parent == tmp_path / "home" / "cache"
 
 
-def test_preparing_from_files_imports_no_heavy_library(tmp_path: Path, cache: Path) -> None:
+def test_preparing_local_files_imports_no_heavy_library(tmp_path: Path, cache: Path) -> None:
     script = (
         "import sys, json, pathlib; from experiments.harness.prepared_data import prepare;"
         "prepare(json.loads(sys.argv[1]), pathlib.Path(sys.argv[2])).load();"
@@ -236,7 +240,7 @@ def resident_mib() -> int:
     return next(int(line.split()[1]) // 1024 for line in status.splitlines() if line.startswith("RssFile:"))
 
 
-def test_checking_mapped_arrays_keeps_none_of_their_bytes_in_memory(tmp_path: Path) -> None:
+def test_verifying_memory_mapped_arrays_does_not_keep_them_in_memory(tmp_path: Path) -> None:
     arrays: dict[str, np.ndarray] = {
         "large": np.arange(2**23).reshape(2**10, 2**13),
         "empty": np.zeros((0, 3), np.float32),

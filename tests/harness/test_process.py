@@ -73,7 +73,7 @@ def in_a_fresh_process(
         ("ACCELERATE_DOWNCAST_BF16", "true"),
     ],
 )
-def test_accelerates_environment_changes_no_number(
+def test_accelerates_environment_variables_do_not_change_results(
     make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str
 ) -> None:
     expected = metrics(make_config, tmp_path / "without")
@@ -81,7 +81,7 @@ def test_accelerates_environment_changes_no_number(
     assert metrics(make_config, tmp_path / "with") == expected
 
 
-def test_the_flags_of_accelerate_launch_change_no_number(
+def test_flags_of_accelerate_launch_do_not_change_results(
     make_config: MakeConfig, command_line: list[str], tmp_path: Path
 ) -> None:
     launcher = ("-m", "accelerate.commands.launch", "--num_processes", "1", "--cpu", *LAUNCH)
@@ -100,7 +100,7 @@ def test_the_flags_of_accelerate_launch_change_no_number(
         ("ACCELERATE_FP8_BACKEND", "msamp"),
     ],
 )
-def test_another_way_to_compute_a_step_is_refused(
+def test_accelerates_other_training_back_ends_are_refused(
     make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, name: str, value: str
 ) -> None:
     monkeypatch.setenv(name, value)
@@ -134,21 +134,21 @@ def used_process() -> Iterator[None]:
 
 @pytest.mark.parametrize("model", [[AVERAGED], DRAWING])
 @pytest.mark.usefixtures("used_process")
-def test_a_run_in_a_used_process_is_the_run_in_a_fresh_one(
+def test_global_state_of_the_process_does_not_change_a_run(
     make_config: MakeConfig, command_line: list[str], tmp_path: Path, model: list[str]
 ) -> None:
     expected = in_a_fresh_process(command_line, tmp_path / "fresh", *model)
     assert metrics(make_config, tmp_path / "used", *model) == expected
 
 
-def test_numpy_too_computes_on_as_many_threads_as_the_config_says(make_config: MakeConfig) -> None:
+def test_numpy_and_torch_use_the_configured_number_of_threads(make_config: MakeConfig) -> None:
     for threads in (2, 1):
         make_accelerator(make_config(f"train.threads={threads}"))
         assert torch.get_num_threads() == threads
         assert {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"} == {threads}
 
 
-def test_a_run_after_many_compiled_shapes_is_compiled_all_the_same(
+def test_a_run_is_compiled_even_after_many_shapes_in_the_process(
     make_config: MakeConfig, command_line: list[str], tmp_path: Path
 ) -> None:
     compiled = "train.compile=true"
@@ -164,7 +164,7 @@ def test_a_run_after_many_compiled_shapes_is_compiled_all_the_same(
     ], "else the test would not see it"
 
 
-def test_every_shape_of_one_run_is_compiled(make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_batch_shape_of_a_run_is_compiled(make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     """Sentences are padded only to the longest of their batch, so a run has many shapes."""
     cfg = make_config("train.compile=true")
     graphs = []
@@ -191,7 +191,7 @@ def test_every_shape_of_one_run_is_compiled(make_config: MakeConfig, monkeypatch
     assert len(graphs) == 21
 
 
-def test_an_environment_that_keeps_pytorch_from_compiling_is_refused(make_config: MakeConfig) -> None:
+def test_compiling_is_refused_where_torchdynamo_is_disabled(make_config: MakeConfig) -> None:
     with torch._dynamo.config.patch(disable=True), pytest.raises(ConfigError, match="TORCHDYNAMO_DISABLE"):
         execute(make_config("train.compile=true"))
 
@@ -202,7 +202,7 @@ def test_more_gpus_than_processes_are_refused(make_config: MakeConfig) -> None:
     execute(make_config("run.gpus=0.25"))
 
 
-def test_attention_of_cudnn_is_off(make_config: MakeConfig) -> None:
+def test_cudnn_attention_is_disabled(make_config: MakeConfig) -> None:
     torch.backends.cuda.enable_cudnn_sdp(True)
     execute(make_config())
     assert not torch.backends.cuda.cudnn_sdp_enabled()
@@ -213,7 +213,7 @@ def test_smoke_and_mini_stay_on_the_cpu(make_config: MakeConfig) -> None:
     assert make_config("scale=gpu", "hydra/launcher=basic").run.device == "auto"
 
 
-def test_an_average_has_the_bits_of_pytorchs() -> None:
+def test_weight_averages_match_pytorchs_bit_for_bit() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(5, 7), nn.BatchNorm1d(7))
     ours, theirs = AveragedModel(model), AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.9))
@@ -228,7 +228,7 @@ def test_an_average_has_the_bits_of_pytorchs() -> None:
         assert torch.equal(ours.state_dict()[name], value), name
 
 
-def test_a_run_in_bf16_begins_without_the_model_of_the_run_before(make_config: MakeConfig) -> None:
+def test_the_previous_runs_model_is_freed_before_a_bf16_run(make_config: MakeConfig) -> None:
     cfg = typed(make_config("train.precision=bf16"))
     gc.disable()
     try:

@@ -38,7 +38,7 @@ WAIT_S = 300.0
 """Far above what anything here takes on a busy machine."""
 eventually = partial(test_launchers.eventually, within_s=WAIT_S)
 SMALL = [*LINEAR, "train.log_every=1"]
-"""A linear model, which takes a step at once."""
+"""A linear model, whose steps take almost no time."""
 ENDLESS = [*LINEAR, "train.steps=100000", "train.evaluate_every=100000", "train.log_every=100000"]
 ENDLESS += ["run.checkpoint_every=2", "run.gpus=2"]
 
@@ -62,7 +62,7 @@ def assert_gone(killed: list[psutil.Process], within_s: float = 10) -> None:
     assert psutil.wait_procs(killed, within_s)[1] == []
 
 
-def test_a_run_with_two_gpus_trains_in_two_processes_what_one_trains_and_then_answers_at_once(
+def test_a_run_with_gpus_2_trains_in_two_processes_with_the_results_of_one(
     make_config: MakeConfig, command_line: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = run_alone(make_config(*SMALL, f"run.runs_dir={tmp_path}/alone"))
@@ -89,7 +89,7 @@ def start_on_two_nodes(command: list[str], monkeypatch: pytest.MonkeyPatch) -> l
     return nodes
 
 
-def test_two_nodes_of_slurm_train_what_one_process_trains(
+def test_training_on_two_slurm_nodes_matches_one_process(
     make_config: MakeConfig, command_line: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = [*SMALL, "train.micro_batch_size=8"]  # four micro-batches a step, one for each process
@@ -102,7 +102,7 @@ def test_two_nodes_of_slurm_train_what_one_process_trains(
     assert_same_numbers(rows(directory), expected)
 
 
-def test_a_process_that_dies_on_one_node_ends_the_run_on_both(
+def test_a_process_dying_on_one_node_ends_the_run_on_both(
     make_config: MakeConfig, command_line: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     nodes = start_on_two_nodes([*command_line, *ENDLESS[:-1]], monkeypatch)  # a process on each
@@ -117,7 +117,7 @@ def test_a_process_that_dies_on_one_node_ends_the_run_on_both(
     assert status["status"] == "failed"
 
 
-def test_a_signal_makes_all_processes_save_and_the_same_command_continues_until_one_is_killed(
+def test_a_signal_makes_all_processes_save_and_a_killed_one_fails_the_run(
     make_config: MakeConfig, command_line: list[str]
 ) -> None:
     directory, command = locate(make_config(*ENDLESS)).directory, [*command_line, *ENDLESS]
@@ -147,7 +147,7 @@ def test_a_signal_makes_all_processes_save_and_the_same_command_continues_until_
     assert status["reason"].startswith("Process ")
 
 
-def test_no_process_listens_to_others_and_one_asked_to_stop_stops_the_run(
+def test_processes_listen_only_on_localhost_and_a_signal_to_one_stops_the_run(
     make_config: MakeConfig, command_line: list[str]
 ) -> None:
     # SLURM sends its signal to every process.
@@ -163,7 +163,9 @@ def test_no_process_listens_to_others_and_one_asked_to_stop_stops_the_run(
 
 
 @pytest.mark.parametrize("ends", ["killed", "a second Ctrl-C"])
-def test_no_process_survives_its_parent(make_config: MakeConfig, command_line: list[str], ends: str) -> None:
+def test_training_processes_do_not_outlive_their_parent(
+    make_config: MakeConfig, command_line: list[str], ends: str
+) -> None:
     run = forked.Started([*command_line, *ENDLESS])
     children = training(run.pid, locate(make_config(*ENDLESS)).directory)
     for child in children:
@@ -193,7 +195,7 @@ class Faulty(torch.nn.Linear):
         return super().forward(images.flatten(1))
 
 
-def test_what_went_wrong_in_a_process_is_reported_by_its_parent(
+def test_an_exception_in_one_process_is_reported_by_its_parent(
     make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cfg = make_config(*LINEAR, f"model._target_={__name__}.Faulty", "run.gpus=2")
@@ -212,7 +214,7 @@ def test_what_went_wrong_in_a_process_is_reported_by_its_parent(
         execute(make_config(*LINEAR, "run.gpus=2", "seed=1"))
 
 
-def test_a_process_knows_the_command_that_its_messages_repeat(
+def test_errors_of_a_child_process_quote_the_original_command(
     command_line: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def train(cfg: Config, *inputs: object) -> None:
@@ -225,9 +227,7 @@ def test_a_process_knows_the_command_that_its_messages_repeat(
     assert LINEAR[-1] in result.stderr
 
 
-def test_settings_that_several_processes_cannot_have_are_refused(
-    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_invalid_multi_process_settings_are_refused(make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match=r"run\.gpus must be a whole number above 1, but it is 1\.5"):
         locate(make_config("run.gpus=1.5"))
     with pytest.raises(ConfigError, match=r"run\.shards=3 does not divide the 4 processes of run\.gpus=2 and .*=2"):
@@ -241,7 +241,7 @@ def test_settings_that_several_processes_cannot_have_are_refused(
 
 @pytest.mark.parametrize("sweeper", ["plain", "study"])
 @pytest.mark.parametrize(("launcher", "name"), [("basic", "BasicLauncher"), ("ray_local", "SuiteRayLauncher")])
-def test_several_nodes_are_refused_by_launchers_that_have_one(
+def test_single_node_launchers_refuse_several_nodes(
     command_line: list[str], tmp_path: Path, sweeper: str, launcher: str, name: str
 ) -> None:
     settings = ["optimizer=lion,adamw", f"hydra/sweeper={sweeper}", f"hydra/launcher={launcher}", "run.nodes=2"]
@@ -257,7 +257,7 @@ def launcher_settings(*overrides: str) -> Any:
     return with_launcher("image_classification", *overrides).hydra.launcher
 
 
-def test_launchers_ask_for_what_all_processes_of_a_run_need_on_a_node() -> None:
+def test_launchers_request_resources_for_all_processes_of_a_run() -> None:
     asked = ["scale=gpu", "run.gpus=8", "run.nodes=4", "run.cpus=3"]
     slurm = launcher_settings(*asked, "hydra/launcher=slurm")
     wanted = {"nodes": 4, "tasks_per_node": 1, "gpus_per_node": 8, "cpus_per_task": 24}
@@ -306,7 +306,7 @@ def test_every_launcher_of_a_study_starts_all_processes_of_its_runs(
 
 
 @pytest.mark.slow
-def test_submitit_requeues_a_run_of_several_processes_that_has_saved(command_line: list[str], tmp_path: Path) -> None:
+def test_submitit_requeues_a_saved_multi_process_run(command_line: list[str], tmp_path: Path) -> None:
     steps = ["train.steps=300", "train.evaluate_every=300", "run.checkpoint_every=5"]
     settings = [*LINEAR, *steps, "run.gpus=2", "study=fixed", "optimizer=lion,adamw"]
     settings.append("hydra/launcher=submitit_local")
@@ -327,7 +327,7 @@ def test_submitit_requeues_a_run_of_several_processes_that_has_saved(command_lin
 
 
 @pytest.mark.slow
-def test_runs_of_several_processes_on_ray_save_before_a_study_that_is_asked_to_leave_ends(
+def test_multi_process_runs_on_ray_save_before_an_interrupted_study_ends(
     command_line: list[str], tmp_path: Path
 ) -> None:
     settings = [*ENDLESS, "study=fixed", "optimizer=lion,adamw", "hydra/launcher=ray_local"]

@@ -28,7 +28,7 @@ def hold(
         release.wait(60)
 
 
-def test_a_directory_held_by_another_process_is_refused_with_its_pid(
+def test_a_run_directory_locked_by_another_process_is_refused_with_its_pid(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(record, "LOCK_WAIT_S", 0.2)
@@ -49,11 +49,11 @@ def test_a_directory_held_by_another_process_is_refused_with_its_pid(
         pass  # it is free again afterwards
 
 
-def test_a_run_that_never_started_is_not_held(tmp_path: Path) -> None:
+def test_a_run_that_never_started_is_not_locked(tmp_path: Path) -> None:
     assert not is_held(tmp_path)
 
 
-def test_hardware_is_added_to_what_is_known(tmp_path: Path) -> None:
+def test_added_hardware_is_merged_into_the_environment_file(tmp_path: Path) -> None:
     with RunRecord(tmp_path, "digest", {}) as run:
         before = json.loads((tmp_path / "environment.json").read_text())
         run.add_environment("hardware", gpu="NVIDIA H100", gpu_count=2)
@@ -62,7 +62,7 @@ def test_hardware_is_added_to_what_is_known(tmp_path: Path) -> None:
     assert after == before
 
 
-def test_a_torn_last_line_is_not_read(tmp_path: Path) -> None:
+def test_a_truncated_last_metrics_line_is_ignored(tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n{"step": 2}\n{"st')
     assert read_metrics(tmp_path) == [{"step": 1}, {"step": 2}]
 
@@ -73,7 +73,7 @@ def test_a_non_finite_value_is_never_written(tmp_path: Path) -> None:
     assert (tmp_path / "metrics.jsonl").read_text() == ""
 
 
-def test_a_run_made_by_different_sources_is_refused_by_name_and_fresh_sets_it_aside(
+def test_a_run_made_by_other_sources_is_refused_and_set_aside_by_fresh(
     make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cfg = make_config()
@@ -124,7 +124,7 @@ def test_the_environment_contains_no_host_user_or_path() -> None:
     assert str(Path.home()) not in text
 
 
-def test_a_held_run_directory_is_reported_in_one_sentence_on_the_command_line(
+def test_a_locked_run_directory_ends_the_command_with_one_sentence(
     make_config: MakeConfig, command_line: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(record, "LOCK_WAIT_S", 0.2)
@@ -136,9 +136,7 @@ def test_a_held_run_directory_is_reported_in_one_sentence_on_the_command_line(
     assert result.stderr.strip().splitlines()[-1].startswith(f"error: The run {directory} is held by another process")
 
 
-def test_fresh_does_not_take_the_folder_from_a_live_run(
-    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_fresh_does_not_replace_a_live_run(make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(record, "LOCK_WAIT_S", 0.2)
     cfg = make_config("run.fresh=true")
     directory = locate(cfg).directory
@@ -149,7 +147,7 @@ def test_fresh_does_not_take_the_folder_from_a_live_run(
     assert len(list((directory.parent / ".superseded").iterdir())) == 1
 
 
-def test_a_process_waiting_for_a_folder_that_is_set_aside_gets_the_new_one(tmp_path: Path) -> None:
+def test_a_process_waiting_for_a_run_that_is_set_aside_locks_the_new_folder(tmp_path: Path) -> None:
     directory = tmp_path / "run"
     holder = take_lock(directory)
 
@@ -164,7 +162,7 @@ def test_a_process_waiting_for_a_folder_that_is_set_aside_gets_the_new_one(tmp_p
         assert not is_held(tmp_path / "aside")
 
 
-def test_a_run_that_another_process_has_finished_in_the_meantime_is_left_untouched(make_config: MakeConfig) -> None:
+def test_a_run_finished_by_another_process_in_the_meantime_is_left_untouched(make_config: MakeConfig) -> None:
     cfg = make_config()
     execute(cfg)
     run = locate(cfg)
@@ -215,7 +213,7 @@ def last_weights(directory: Path) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def undamaged(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Takes the run that is damaged, which the first test that asks for it carries out; only to be copied."""
+    """The runs folder of an undamaged run, which the first test that needs it executes; copy it, do not change it."""
     return f"run.runs_dir={tmp_path_factory.mktemp('undamaged')}"
 
 

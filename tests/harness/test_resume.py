@@ -26,7 +26,7 @@ End = tuple[list[dict[str, Any]], dict[str, Any]]
 
 
 class Killed(BaseException):
-    """Simulates SIGKILL within a process: only code that has to catches it."""
+    """Simulates SIGKILL within a process: `except Exception` does not catch it."""
 
 
 def end_of(cfg: DictConfig) -> End:
@@ -45,7 +45,7 @@ def assert_same_end(ours: End, theirs: End) -> None:
 
 @pytest.fixture(scope="module")
 def ends() -> list[End]:
-    """Takes that of the run that nothing interrupts, which the first test that asks for it carries out."""
+    """Holds the end of the uninterrupted run, which the first test that needs it executes."""
     return []
 
 
@@ -67,7 +67,7 @@ def test_a_run_that_also_saves_by_the_clock_has_a_checkpoint_of_each_late_step_a
 
 @pytest.mark.parametrize("where", ["append", "metrics_bytes", "cut_back", "set_status"])
 @pytest.mark.parametrize("call", [1, 2, 9])
-def test_a_crash_at_any_write_of_the_record_leaves_no_trace(
+def test_a_crash_at_any_write_of_the_record_does_not_change_the_resumed_run(
     make_config: MakeConfig,
     uninterrupted: End,
     monkeypatch: pytest.MonkeyPatch,
@@ -94,7 +94,7 @@ def test_a_crash_at_any_write_of_the_record_leaves_no_trace(
     assert_same_end(end_of(cfg), uninterrupted)
 
 
-def test_a_crash_between_writing_and_renaming_a_checkpoint_leaves_no_trace(
+def test_a_crash_before_renaming_a_checkpoint_does_not_change_the_resumed_run(
     make_config: MakeConfig,
     uninterrupted: End,
     monkeypatch: pytest.MonkeyPatch,
@@ -125,7 +125,9 @@ def wait_for_row(directory: Path, count: int, process: subprocess.Popen[bytes] |
     raise AssertionError(f"the run ended with exit code {process.poll()} before it had {count} rows")
 
 
-def test_kill_9_and_sigterm_change_no_bit(make_config: MakeConfig, uninterrupted: End, command_line: list[str]) -> None:
+def test_a_run_resumed_after_sigkill_and_sigterm_is_bit_identical(
+    make_config: MakeConfig, uninterrupted: End, command_line: list[str]
+) -> None:
     cfg = make_config(*LONGER)
     directory = locate(cfg).directory
     # Started, killed after 3 rows, continued, asked to stop after 15, continued to the end.
@@ -141,7 +143,7 @@ def test_kill_9_and_sigterm_change_no_bit(make_config: MakeConfig, uninterrupted
     assert_same_end(end_of(cfg), uninterrupted)
 
 
-def test_a_run_that_failed_continues_once_its_fault_is_gone(
+def test_a_failed_run_resumes_once_its_fault_is_fixed(
     make_config: MakeConfig, uninterrupted: End, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cfg = make_config(*LONGER)
@@ -155,7 +157,7 @@ def test_a_run_that_failed_continues_once_its_fault_is_gone(
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR2])
-def test_a_signal_to_the_process_group_finds_the_data_workers_still_serving(
+def test_a_signal_to_the_process_group_lets_the_run_save_before_its_data_workers_end(
     make_config: MakeConfig, command_line: list[str], number: signal.Signals
 ) -> None:
     longer = ["train.steps=4000", "train.log_every=1", "run.checkpoint_every=4000", "run.num_workers=2"]
@@ -170,9 +172,7 @@ def test_a_signal_to_the_process_group_finds_the_data_workers_still_serving(
         os.killpg(process.pid, 0)  # no worker remains
 
 
-def test_a_terminal_that_closes_does_not_stop_what_was_started_to_outlive_it(
-    make_config: MakeConfig, command_line: list[str]
-) -> None:
+def test_a_run_started_with_nohup_survives_sighup(make_config: MakeConfig, command_line: list[str]) -> None:
     directory = locate(make_config(*LONGER)).directory
     handler = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:

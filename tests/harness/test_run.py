@@ -63,7 +63,7 @@ def plain_training(cfg: DictConfig, task: ImageClassification) -> tuple[torch.nn
     return model, losses
 
 
-def test_a_run_is_the_training_loop_that_one_would_write_by_hand(make_config: MakeConfig) -> None:
+def test_a_run_matches_a_hand_written_training_loop(make_config: MakeConfig) -> None:
     cfg = make_config(
         "optimizer=adamw", "train.micro_batch_size=32", "train.clip_norm=null", "train.ema_decay=null",
         "schedule.warmup_steps=0", "train.log_every=1",
@@ -77,7 +77,7 @@ def test_a_run_is_the_training_loop_that_one_would_write_by_hand(make_config: Ma
         torch.testing.assert_close(value, model.state_dict()[name], rtol=1e-4, atol=1e-6)
 
 
-def test_accumulated_micro_batches_give_the_gradient_of_the_batch(make_config: MakeConfig) -> None:
+def test_gradient_accumulation_matches_the_whole_batch(make_config: MakeConfig) -> None:
     """The forward pass of a batch-norm network depends on the micro-batch, so a linear layer is used instead."""
     losses = {}
     for size in (8, 32):
@@ -89,7 +89,7 @@ def test_accumulated_micro_batches_give_the_gradient_of_the_batch(make_config: M
     assert losses[8] == pytest.approx(losses[32], rel=1e-5)
 
 
-def test_averaged_weights_are_the_exponential_moving_average_and_are_what_is_evaluated(make_config: MakeConfig) -> None:
+def test_the_exponential_moving_average_of_the_weights_is_evaluated(make_config: MakeConfig) -> None:
     saved = ["run.checkpoint_every=1", "run.keep_checkpoints=3"]
     cfg = make_config(AVERAGED, "train.steps=3", "train.evaluate_every=3", *saved)
     execute(cfg)
@@ -111,7 +111,7 @@ def test_averaged_weights_are_the_exponential_moving_average_and_are_what_is_eva
 
 
 @pytest.mark.parametrize("optimizer", ["lion", "adamw"])
-def test_the_run_learns(make_config: MakeConfig, optimizer: str) -> None:
+def test_a_short_run_learns_blurred_patterns(make_config: MakeConfig, optimizer: str) -> None:
     cfg = make_config(
         *LINEAR, f"optimizer={optimizer}", "data.crop_padding=0", "train.steps=60", "train.evaluate_every=20"
     )
@@ -130,7 +130,7 @@ def test_a_complete_run_is_not_run_again(make_config: MakeConfig, capsys: pytest
     assert "complete" in capsys.readouterr().out
 
 
-def test_a_tuning_run_never_sees_the_test_split(make_config: MakeConfig) -> None:
+def test_a_search_run_never_evaluates_the_test_split(make_config: MakeConfig) -> None:
     cfg = make_config("test=false")
     execute(cfg)
     directory = locate(cfg).directory
@@ -138,7 +138,7 @@ def test_a_tuning_run_never_sees_the_test_split(make_config: MakeConfig) -> None
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_compiled_training_agrees_with_eager(make_config: MakeConfig, precision: str) -> None:
+def test_compiled_training_matches_eager_training(make_config: MakeConfig, precision: str) -> None:
     losses = []
     for compiled in (False, True):
         cfg = make_config(
@@ -149,7 +149,7 @@ def test_compiled_training_agrees_with_eager(make_config: MakeConfig, precision:
     assert losses[0] == pytest.approx(losses[1], rel=1e-4 if precision == "fp32" else 3e-2)
 
 
-def test_status_holds_the_last_value_of_every_metric(make_config: MakeConfig) -> None:
+def test_the_status_file_holds_the_last_value_of_every_metric(make_config: MakeConfig) -> None:
     cfg = make_config()
     execute(cfg)
     directory = locate(cfg).directory

@@ -24,11 +24,11 @@ def factors(steps: int, **settings: Any) -> list[float]:
         ({"shape": "constant", "warmup_steps": 2, "init_factor": 0.2}, [0.6, 1, 1, 1]),
     ],
 )
-def test_values_by_hand(settings: dict[str, Any], expected: list[float]) -> None:
+def test_learning_rate_factors_match_a_hand_calculation(settings: dict[str, Any], expected: list[float]) -> None:
     assert factors(4, **settings) == pytest.approx(expected, abs=1e-15)
 
 
-def test_warmup_and_cosine_match_torchs_schedulers() -> None:
+def test_warm_up_and_cosine_match_torchs_schedulers() -> None:
     parameter = torch.nn.Parameter(torch.zeros(()))
     optimizer = torch.optim.SGD([parameter], lr=1.0)
     warmup = LinearLR(optimizer, start_factor=1 / 5, total_iters=4)
@@ -42,6 +42,6 @@ def test_warmup_and_cosine_match_torchs_schedulers() -> None:
     assert factors(20, shape="cosine", warmup_steps=5) == pytest.approx(theirs, rel=1e-12)
 
 
-def test_no_update_is_made_at_a_learning_rate_of_zero() -> None:
+def test_the_learning_rate_is_never_zero() -> None:
     for shape in ("constant", "linear", "cosine", "rsqrt"):
         assert min(factors(50, shape=shape, warmup_steps=10)) > 0

@@ -29,7 +29,7 @@ from experiments.harness.errors import ConfigError, RunError
 from experiments.harness.process import make_accelerator
 from experiments.harness.sharding import prepare
 from tests.conftest import MakeConfig, executed, rows, status_of
-from tests.harness.several import in_processes
+from tests.harness.process_group import in_processes
 
 
 class Layered(nn.Module):
@@ -81,7 +81,7 @@ def assert_same_numbers(ours: list[dict[str, Any]], theirs: list[dict[str, Any]]
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_a_model_sharded_over_two_processes_trains_as_in_one(
+def test_a_model_sharded_over_two_processes_trains_like_one_process(
     make_config: MakeConfig, tmp_path: Path, optimizer: str
 ) -> None:
     """Covers clipping, measure_step and evaluation; 60 and 100 samples in batches of 250 leave process 1 with none."""
@@ -92,7 +92,7 @@ def test_a_model_sharded_over_two_processes_trains_as_in_one(
     assert_same_numbers(rows(locate(cfg).directory), expected)
 
 
-def test_a_run_of_two_processes_resumes_in_one_and_then_in_four(
+def test_a_sharded_run_resumes_with_another_number_of_processes(
     make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """SIGKILL ends the first two one step after a checkpoint; the four processes are two replicas of two shards."""
@@ -112,7 +112,7 @@ def test_a_run_of_two_processes_resumes_in_one_and_then_in_four(
     assert_same_numbers(rows(directory), expected)
 
 
-def test_a_process_killed_while_all_save_leaves_the_previous_checkpoint(
+def test_a_process_killed_during_a_sharded_save_leaves_the_previous_checkpoint(
     make_config: MakeConfig, tmp_path: Path
 ) -> None:
     settings = [*SETTINGS, "optimizer=adamw"]
@@ -139,7 +139,7 @@ def test_a_process_killed_while_all_save_leaves_the_previous_checkpoint(
     assert not list(directory.glob(".checkpoint.*"))
 
 
-def test_a_full_disk_in_one_process_is_reported_in_one_sentence_by_all_and_loses_nothing(tmp_path: Path) -> None:
+def test_a_full_disk_in_one_process_is_reported_by_all_and_loses_nothing(tmp_path: Path) -> None:
     def save_twice() -> None:
         dist.init_process_group("gloo")
         mesh = init_device_mesh("cpu", (2,))
@@ -158,7 +158,7 @@ def test_a_full_disk_in_one_process_is_reported_in_one_sentence_by_all_and_loses
     assert torch.equal(weights, torch.arange(2000.0))
 
 
-def test_a_finished_sharded_run_reads_like_any_other_and_damage_to_it_is_found(
+def test_a_finished_sharded_run_loads_like_any_other_and_damage_is_detected(
     make_config: MakeConfig, tmp_path: Path
 ) -> None:
     settings = [*SETTINGS, "optimizer=lion", "train.steps=6"]
@@ -184,18 +184,18 @@ def test_a_finished_sharded_run_reads_like_any_other_and_damage_to_it_is_found(
 
 
 @pytest.mark.parametrize("setting", ["train.ema_decay=0.9", "train.compile=true", "flatness.draws=2"])
-def test_settings_that_need_all_weights_in_one_place_are_refused_at_once(make_config: MakeConfig, setting: str) -> None:
+def test_settings_that_need_unsharded_weights_are_refused(make_config: MakeConfig, setting: str) -> None:
     key = setting.partition("=")[0]
     with pytest.raises(ConfigError, match=f"run.shards=2 shards the weights of a model, but {key}="):
         locate(make_config(*SETTINGS, "run.shards=2", setting))
 
 
-def test_a_number_of_processes_that_is_not_a_multiple_of_shards_is_refused(make_config: MakeConfig) -> None:
+def test_the_number_of_processes_must_be_a_multiple_of_the_shards(make_config: MakeConfig) -> None:
     with pytest.raises(ConfigError, match=r"run.shards=3 shards a model over 3 processes, but this run has 1"):
         make_accelerator(make_config(*SETTINGS, "run.shards=3"))
 
 
-def test_a_model_with_a_scalar_parameter_is_refused() -> None:
+def test_sharding_a_model_with_a_scalar_parameter_is_refused() -> None:
     model = nn.Linear(2, 2)
     model.register_parameter("logit_scale", nn.Parameter(torch.tensor(2.66)))
     with pytest.raises(ConfigError, match="takes no scalar parameters, and logit_scale is one"):

@@ -73,9 +73,7 @@ def edit(path: Path, change: Callable[[str], str]) -> tuple[str, str]:
         "experiments/harness/entry.py",
     ],
 )
-def test_a_changed_program_that_every_run_of_the_task_imports_changes_the_suites_part(
-    checkout: Path, name: str
-) -> None:
+def test_a_change_to_imported_suite_code_changes_the_suites_digest(checkout: Path, name: str) -> None:
     before, after = edit(checkout / "suite" / name, lambda text: text.replace("1", "2").replace("3", "4") + "\nX = 5\n")
     assert before.partition("-")[0] != after.partition("-")[0]
 
@@ -83,7 +81,7 @@ def test_a_changed_program_that_every_run_of_the_task_imports_changes_the_suites
 @pytest.mark.parametrize(
     "name", ["suite/experiments/toy/decode.py", *(f"elsewhere/somebodys_own/{n}.py" for n in ("__init__", "rates"))]
 )
-def test_a_changed_module_that_the_config_names_changes_the_other_part_alone(checkout: Path, name: str) -> None:
+def test_a_change_to_a_module_named_in_the_config_changes_only_the_runs_own_digest(checkout: Path, name: str) -> None:
     before, after = edit(checkout / name, lambda text: text.replace("1", "2"))
     assert before.partition("-")[0] == after.partition("-")[0]
     assert before.partition("-")[2] != after.partition("-")[2]
@@ -97,13 +95,13 @@ def test_a_changed_module_that_the_config_names_changes_the_other_part_alone(che
         "elsewhere/somebodys_own/unused.py",
     ],
 )
-def test_a_module_that_the_run_does_not_import_changes_nothing(checkout: Path, name: str) -> None:
+def test_a_change_to_a_module_that_is_not_imported_leaves_the_digest(checkout: Path, name: str) -> None:
     before, after = edit(checkout / name, lambda text: text + "\nX = 5\n")
     assert before == after
 
 
 @pytest.mark.parametrize("name", ["__init__", "rates"])
-def test_a_package_without_an_init_file_is_followed_like_another(checkout: Path, name: str) -> None:
+def test_imports_through_a_namespace_package_are_followed(checkout: Path, name: str) -> None:
     own = checkout / "elsewhere" / "somebodys_own"
     (own / "inner").mkdir()
     for path in own.glob("*.py"):
@@ -118,7 +116,7 @@ def test_a_package_without_an_init_file_is_followed_like_another(checkout: Path,
 
 
 @pytest.mark.parametrize("name", ["task", "rates"])
-def test_a_task_from_outside_the_checkout_is_part_of_the_suite(checkout: Path, name: str) -> None:
+def test_an_external_tasks_code_is_part_of_the_suites_digest(checkout: Path, name: str) -> None:
     own = checkout / "elsewhere" / "somebodys_own"
     (own / "task.py").write_text("from somebodys_own import rates\nSIZE = 1\n")
     (own / "nested").mkdir()
@@ -139,18 +137,20 @@ def test_a_task_from_outside_the_checkout_is_part_of_the_suite(checkout: Path, n
         lambda text: text.replace("width = 3", "width = (3)"),
     ],
 )
-def test_comments_docstrings_and_layout_change_nothing(checkout: Path, change: Callable[[str], str]) -> None:
+def test_comments_docstrings_and_formatting_do_not_change_the_digest(
+    checkout: Path, change: Callable[[str], str]
+) -> None:
     before, after = edit(checkout / "suite/experiments/toy/model.py", change)
     assert before == after
 
 
-def test_the_version_of_a_package_changes_the_suites_part(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_package_version_changes_the_suites_digest(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = digest()
     monkeypatch.setattr(sources, "version", lambda name: "0.0.1")
     assert before.partition("-")[0] != digest().partition("-")[0]
 
 
-def test_the_suites_own_digest_reaches_the_kernels_of_lion_and_no_study() -> None:
+def test_the_suites_digest_covers_lions_kernels_but_no_study_code() -> None:
     files = sources.programs(
         ["experiments.image_classification.task", "experiments.harness.entry"], {"experiments", "lion"}
     )

@@ -7,7 +7,7 @@ from experiments.harness.timing import PeakMemory
 MIB = 2**20
 
 
-def test_the_peak_is_that_of_the_segments_and_not_of_what_is_between() -> None:
+def test_peak_memory_covers_only_the_timed_segments() -> None:
     memory = PeakMemory(torch.device("cpu"))
     peaks = []
     for size_mib in (64, 256, 8):

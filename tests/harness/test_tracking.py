@@ -52,7 +52,7 @@ def sent_rows(directory: Path) -> list[dict[str, Any]]:
     ]
 
 
-def test_a_complete_run_read_back(make_config: MakeConfig) -> None:
+def test_wandb_has_the_config_rows_and_summary_of_a_complete_run(make_config: MakeConfig) -> None:
     cfg = make_config(OFFLINE)
     directory = executed(cfg)
     (folder,) = pieces(directory)
@@ -81,20 +81,22 @@ def test_a_complete_run_read_back(make_config: MakeConfig) -> None:
     assert summary["summary"]["test/top1"] == status["metrics"]["test/top1"]
 
 
-def test_a_tuning_run_has_the_job_type_search(make_config: MakeConfig) -> None:
+def test_a_search_run_has_the_wandb_job_type_search(make_config: MakeConfig) -> None:
     cfg = make_config(OFFLINE, "test=false")
     (run,) = records(pieces(executed(cfg))[0], "run")
     assert run["job_type"] == "search"
 
 
-def test_a_diverged_run_ends_as_a_result(make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_diverged_run_finishes_in_wandb_without_failure(
+    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(task, "classification_metrics", lambda sums: {"loss": math.nan, "top1": 0.0})
     cfg = make_config(OFFLINE)
     summary = json.loads(inspect(pieces(executed(cfg))[0], "--summary"))
     assert (summary["exit_code"], summary["summary"]["status"]) == (0, "diverged")
 
 
-def test_a_failed_run_ends_as_a_failure_and_its_rows_are_sent_once(
+def test_a_failed_run_fails_in_wandb_and_its_rows_are_sent_once(
     make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cfg = make_config(OFFLINE)
@@ -127,7 +129,7 @@ def test_a_failed_run_ends_as_a_failure_and_its_rows_are_sent_once(
     assert sent == kept
 
 
-def test_no_fault_of_wandb_stops_a_run(
+def test_a_run_continues_when_wandb_cannot_start(
     make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def broken(*arguments: Any, **settings: Any) -> None:
@@ -141,7 +143,7 @@ def test_no_fault_of_wandb_stops_a_run(
 
 
 @pytest.mark.parametrize(("key", "mode"), [("", "offline"), ("x" * 40, "online")])
-def test_auto_is_online_with_a_key_and_offline_without(
+def test_wandb_is_online_with_a_key_and_offline_without(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, key: str, mode: str
 ) -> None:
     seen = {}
@@ -168,7 +170,7 @@ def services() -> list[psutil.Process]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP], ids=["dies", "hangs"])
-def test_a_service_that_is_lost_before_the_first_row_costs_the_rows_of_the_view_alone(
+def test_a_run_completes_when_wandbs_service_dies_or_hangs(
     make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], number: signal.Signals
 ) -> None:
     original = Tracker._start
@@ -187,13 +189,13 @@ def test_a_service_that_is_lost_before_the_first_row_costs_the_rows_of_the_view_
     assert services() == []
 
 
-def test_a_count_that_a_crash_has_left_empty_doubles_no_row(tmp_path: Path) -> None:
+def test_an_empty_count_of_sent_rows_resends_no_row(tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n{"step": 2}\n')
     (tmp_path / "wandb_rows_sent").touch()
     assert tracking._rows_sent(tmp_path / "wandb_rows_sent") == 2
 
 
-def test_where_the_server_cannot_be_used_rows_are_kept_offline_whatever_variables_are_left_over(
+def test_rows_are_kept_offline_when_the_wandb_server_refuses_the_key(
     make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     original = wandb.init

@@ -1,4 +1,4 @@
-"""Transforms, tested by properties that a wrong one would not have."""
+"""Augmentation, tested by statistical properties of the transformed images."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ def ramp(width: int, height: int) -> Image.Image:
     return Image.fromarray(np.stack([red, green, np.zeros_like(red)], 2).astype(np.uint8))
 
 
-def test_random_crops_take_from_a_twentieth_to_the_whole_of_the_picture() -> None:
+def test_random_crops_cover_5_to_100_percent_of_the_area() -> None:
     transform = training_transform(compose_cell("vit_b16"))
     picture, areas, flips = ramp(300, 300), [], 0
     for seed in range(150):
@@ -33,7 +33,7 @@ def test_random_crops_take_from_a_twentieth_to_the_whole_of_the_picture() -> Non
     assert 45 < flips < 105, "half of 150, within 4.9 standard deviations"
 
 
-def test_strong_augmentation_changes_colours_and_plain_does_not() -> None:
+def test_randaugment_changes_colours_and_plain_augmentation_does_not() -> None:
     picture = ramp(300, 300)  # no blue in it
     blue: dict[str, list[float]] = {}
     for cell in ("vit_b16", "vit_b16_aug"):
@@ -47,7 +47,7 @@ def test_strong_augmentation_changes_colours_and_plain_does_not() -> None:
 
 
 @pytest.mark.parametrize(("cell", "shorter"), [("vit_b16", 256), ("i21k_vit_b16_384", 439)])
-def test_evaluation_takes_the_centre_of_the_picture(cell: str, shorter: int) -> None:
+def test_evaluation_uses_the_centre_crop(cell: str, shorter: int) -> None:
     cfg = compose_cell(cell)
     size = cfg.data.image_size
     image = evaluation_transform(cfg)(ramp(2 * shorter, shorter)).float()
@@ -57,12 +57,12 @@ def test_evaluation_takes_the_centre_of_the_picture(cell: str, shorter: int) -> 
     assert image[0].max() - image[0].min() == pytest.approx(255 * size / (2 * shorter), abs=2)
 
 
-def test_pixels_run_from_minus_one_to_one() -> None:
+def test_pixels_are_normalized_to_minus_one_to_one() -> None:
     images = torch.tensor([0, 255], dtype=torch.uint8).reshape(2, 1, 1, 1).expand(2, 3, 1, 1)
     assert normalization(compose_cell("vit_b16"))(images)[:, 0, 0, 0].tolist() == [-1, 1]
 
 
-def test_a_magnitude_off_the_scale_is_refused() -> None:
+def test_a_randaugment_magnitude_out_of_range_is_refused() -> None:
     cfg = compose_cell("vit_b16_aug", "augmentation.randaugment_magnitude=31")
     with pytest.raises(ConfigError, match=r"randaugment_magnitude must be in 0\.\.30, but it is 31"):
         training_transform(cfg)

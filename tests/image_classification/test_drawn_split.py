@@ -1,4 +1,4 @@
-"""Splits drawn by a seed, and the loss on one split at the temperature fitted on the other."""
+"""Validation splits drawn by data.split_seed, and the test loss at the temperature fitted on validation."""
 
 from typing import Any
 
@@ -22,7 +22,7 @@ def contents(split: Labelled) -> list[tuple[bytes, int]]:
     return [(split.images[n].numpy().tobytes(), int(label)) for n, label in enumerate(split.labels)]
 
 
-def test_a_drawn_split_holds_out_other_images_of_the_same_set(make_config: MakeConfig) -> None:
+def test_the_split_seed_draws_other_validation_images_of_the_same_set(make_config: MakeConfig) -> None:
     own, one, again, other = (task_of(make_config(f"data.split_seed={seed}"))._splits for seed in ("null", 1, 1, 2))
     for splits in (one, other):
         assert contents(splits["test"]) == contents(own["test"])
@@ -35,7 +35,7 @@ def test_a_drawn_split_holds_out_other_images_of_the_same_set(make_config: MakeC
     assert len({*held_out}) == 3
 
 
-def test_copies_are_looked_for_once_whatever_is_drawn(make_config: MakeConfig, tmp_path: Any) -> None:
+def test_the_search_for_copies_is_cached_across_split_seeds(make_config: MakeConfig, tmp_path: Any) -> None:
     cfgs = [make_config(f"data.split_seed={seed}") for seed in ("null", 1, 2)]
     for cfg in cfgs:
         task_of(cfg)
@@ -43,7 +43,7 @@ def test_copies_are_looked_for_once_whatever_is_drawn(make_config: MakeConfig, t
     assert len(cached) == 1
 
 
-def test_the_test_is_read_at_the_temperature_that_is_best_on_the_validation_split(make_config: MakeConfig) -> None:
+def test_calibrated_test_loss_uses_the_temperature_fitted_on_validation(make_config: MakeConfig) -> None:
     task = task_of(make_config())
     torch.manual_seed(0)
     model = task.model().eval()

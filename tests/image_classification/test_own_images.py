@@ -57,7 +57,7 @@ def smoke(no_library_cache: None) -> None:
     """Leave no table in the library's cache."""
 
 
-def test_pictures_of_the_right_size_have_the_bits_that_they_had(make_config: MakeConfig) -> None:
+def test_images_of_the_right_size_are_passed_through_bit_for_bit(make_config: MakeConfig) -> None:
     cfg = make_config()
     image = torch.randint(0, 256, (1, 28, 28), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     before = v2.Compose([v2.RandomCrop(28, padding=2), v2.ToImage()])
@@ -73,7 +73,9 @@ def test_pictures_of_the_right_size_have_the_bits_that_they_had(make_config: Mak
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_another_size_becomes_the_square_in_the_middle(make_config: MakeConfig, size: tuple[int, int]) -> None:
+def test_images_of_another_size_become_the_resized_centre_square(
+    make_config: MakeConfig, size: tuple[int, int]
+) -> None:
     cfg = make_config("data.image_size=28")
     given = ramp(*size)
     for form in (given, v2.functional.pil_to_tensor(given)):
@@ -86,14 +88,14 @@ def test_another_size_becomes_the_square_in_the_middle(make_config: MakeConfig, 
         assert training_transform(cfg)(form).shape == (3, 28, 28)
 
 
-def test_a_folder_of_every_size_and_kind_trains_and_is_evaluated_whole(make_config: MakeConfig, tmp_path: Path) -> None:
+def test_a_folder_of_images_of_mixed_sizes_and_modes_trains(make_config: MakeConfig, tmp_path: Path) -> None:
     cfg = make_config(*own(write_folder(tmp_path / "own")), "study.secondary_metrics=[]")
     assert execute(cfg) is not None
     task = built(cfg)
     assert shapes(task) == {(3, 32, 32)}
 
 
-def test_grey_pictures_for_a_grey_model_keep_their_grey(make_config: MakeConfig, tmp_path: Path) -> None:
+def test_grey_images_are_unchanged_for_a_one_channel_model(make_config: MakeConfig, tmp_path: Path) -> None:
     cfg = make_config(*own(write_folder(tmp_path / "own"), channels=1))
     task = built(cfg)
     assert shapes(task) == {(1, 32, 32)}
@@ -113,14 +115,14 @@ def shapes(task: ImageClassification) -> set[tuple[int, ...]]:
     return evaluated | {tuple(task.batch(np.arange(task.num_train), [0] * task.num_train)["images"].shape[1:])}
 
 
-def test_a_picture_that_has_no_colours_is_named(make_config: MakeConfig, tmp_path: Path) -> None:
+def test_an_image_of_floats_is_refused_by_file(make_config: MakeConfig, tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "own")
     Image.fromarray(np.ones((32, 32), np.float32)).save(folder / "test/a/depth.tif")
     with pytest.raises(DataError, match=r"depth\.tif\) cannot be used: its pixels are signed numbers or floats"):
         execute(make_config(*own(folder), "study.secondary_metrics=[]"))
 
 
-def test_decoded_pictures_of_another_size_are_resized_and_of_other_colours_refused(make_config: MakeConfig) -> None:
+def test_decoded_images_are_resized_but_must_have_the_configured_channels(make_config: MakeConfig) -> None:
     cfg = make_config("data.image_size=32")
     assert shapes(built(cfg)) == {(1, 32, 32)}
     cfg = make_config("data.channels=3", "data.mean=[0.5,0.5,0.5]", "data.std=[0.5,0.5,0.5]")
@@ -129,7 +131,7 @@ def test_decoded_pictures_of_another_size_are_resized_and_of_other_colours_refus
 
 
 @pytest.mark.parametrize("other", [photo(2, (20, 33)), photo(2, (60, 44)).convert("L")])
-def test_a_hubs_pictures_of_several_sizes_are_named_by_row(other: Image.Image) -> None:
+def test_hub_images_of_different_shapes_are_refused_by_row(other: Image.Image) -> None:
     split = {"image": [photo(1), photo(3), other], "label": [0, 1, 0]}
     with pytest.raises(ValueError, match=r"\(44, 60, 3\) in row 0 and \(.*\) in row 2: read them with access: .*"):
         hub_images({"train": split, "test": split}, image="image", label="label")

@@ -57,14 +57,14 @@ def build(cfg: Any, device: str) -> nn.Module:
     return model
 
 
-def test_every_cell_of_table_2_has_its_file() -> None:
+def test_every_cell_of_table_2_has_an_experiment() -> None:
     table_2 = [name for name, cell in PAPER.items() if cell["metrics"].get("top1", {}).get("source") == "Table 2"]
     assert set(table_2) <= set(ALL)
     assert len(table_2) == 11
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_every_cell_is_the_papers_protocol(name: str) -> None:
+def test_every_cell_follows_the_papers_protocol(name: str) -> None:
     cfg = compose_cell(name)
     check(cfg)
     assert resolved(cfg)["experiment"] == f"image_classification/{name}"
@@ -79,7 +79,7 @@ def test_every_cell_is_the_papers_protocol(name: str) -> None:
 
 
 @pytest.mark.parametrize(("name", "cell"), [*SCRATCH.items(), *PRETRAINING.items()])
-def test_steps_are_the_papers_epochs_and_the_regularisation_is_the_papers(name: str, cell: Cell) -> None:
+def test_steps_and_regularization_match_the_paper(name: str, cell: Cell) -> None:
     cfg = compose_cell(name)
     images = IMAGENET_21K_IMAGES if name in PRETRAINING else IMAGENET_IMAGES
     assert cfg.train.batch_size == cell.batch_size
@@ -97,7 +97,7 @@ def test_steps_are_the_papers_epochs_and_the_regularisation_is_the_papers(name: 
 
 @pytest.mark.parametrize("name", [name for name in ALL if name not in FINE_TUNING])
 @pytest.mark.parametrize("optimizer", ["lion", "adamw"])
-def test_settings_are_the_published_ones(name: str, optimizer: str) -> None:
+def test_optimizer_settings_match_the_paper(name: str, optimizer: str) -> None:
     published = PAPER.get(name, {}).get("settings")
     if name.startswith("vit_b16_aug_batch"):
         published = PAPER["vit_b16_aug"]["settings"]
@@ -110,7 +110,7 @@ def test_settings_are_the_published_ones(name: str, optimizer: str) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in ALL if name not in PRETRAINING])
-def test_models_have_the_papers_parameters_to_the_printed_digits(name: str) -> None:
+def test_parameter_counts_match_the_papers_printed_digits(name: str) -> None:
     model = build(compose_cell(name), "meta")
     parameters = sum(parameter.numel() for parameter in model.parameters())
     base = "vit_b16_aug" if name.startswith("vit_b16_aug_batch") else name
@@ -118,7 +118,7 @@ def test_models_have_the_papers_parameters_to_the_printed_digits(name: str) -> N
 
 
 @pytest.mark.parametrize("name", FINE_TUNING)
-def test_fine_tuning_is_at_384_pixels_from_the_same_optimizers_run_with_the_same_seed(name: str) -> None:
+def test_fine_tuning_at_384_pixels_starts_from_the_same_optimizers_pretraining(name: str) -> None:
     cfg = compose_cell(name, "optimizer=adamw", "seed=2")
     assert (cfg.data.image_size, cfg.data.name) == (384, "imagenet")
     before = name.removesuffix("_384")
@@ -131,7 +131,7 @@ def test_fine_tuning_is_at_384_pixels_from_the_same_optimizers_run_with_the_same
 
 
 @pytest.mark.parametrize("name", ["resnet50", "mixer_b16", "vit_b16", "coatnet1_aug"])
-def test_kernels_decay_and_biases_norms_and_embeddings_do_not(name: str) -> None:
+def test_only_kernels_decay_and_not_biases_norms_or_embeddings(name: str) -> None:
     model = build(compose_cell(name), "meta")
     groups = decay_groups(model)
     parameters = dict(model.named_parameters())
@@ -157,7 +157,7 @@ def test_the_classifier_starts_at_zero_as_in_the_original_vit() -> None:
     "name",
     ["resnet50", "mixer_s16", "mixer_b16", "vit_s16", "vit_b16_aug", "coatnet1_aug", "coatnet3_aug", *FINE_TUNING],
 )
-def test_one_training_step_at_full_resolution(name: str) -> None:
+def test_every_model_trains_a_step_at_full_resolution(name: str) -> None:
     cfg = compose_cell(name)
     model = build(cfg, "cpu")
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)

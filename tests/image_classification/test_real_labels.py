@@ -18,7 +18,7 @@ def real_json(tmp_path: Path) -> Path:
     return path
 
 
-def test_labels_go_with_the_number_of_the_file_whatever_the_order(real_json: Path) -> None:
+def test_real_labels_are_matched_by_the_number_in_the_file_name(real_json: Path) -> None:
     names = [
         f"ILSVRC2012_val_{number:08d}{rest}.JPEG" for number, rest in [(3, ""), (1, "_n01440764"), (2, ""), (3, "")]
     ]
@@ -27,7 +27,7 @@ def test_labels_go_with_the_number_of_the_file_whatever_the_order(real_json: Pat
     assert found.dtype == np.int64
 
 
-def test_accuracy_is_over_images_with_labels_and_any_of_them_is_right(real_json: Path) -> None:
+def test_real_accuracy_accepts_any_label_and_skips_unlabelled_images(real_json: Path) -> None:
     entries = json.loads(real_json.read_text())
     labels = read_real_labels(real_json, [f"ILSVRC2012_val_{number:08d}.JPEG" for number in (1, 2, 3, 4)])
     rng = np.random.default_rng(0)
@@ -41,12 +41,12 @@ def test_accuracy_is_over_images_with_labels_and_any_of_them_is_right(real_json:
 @pytest.mark.parametrize(
     "name", ["", "n01440764_1.JPEG", "ILSVRC2012_val_00000000.JPEG", "ILSVRC2012_val_00000005.JPEG"]
 )
-def test_an_image_without_an_entry_is_named(real_json: Path, name: str) -> None:
+def test_an_image_without_a_real_labels_entry_is_refused_by_name(real_json: Path, name: str) -> None:
     with pytest.raises(DataError, match=f"The test image '{name}' has no entry .* from 00000001 to 00000004"):
         read_real_labels(real_json, ["ILSVRC2012_val_00000001.JPEG", name])
 
 
-def test_a_file_without_any_label_is_refused(real_json: Path) -> None:
+def test_a_real_labels_file_without_any_label_is_refused(real_json: Path) -> None:
     with pytest.raises(DataError, match="has no label for any test image"):
         read_real_labels(real_json, ["ILSVRC2012_val_00000002.JPEG"])
 
@@ -55,7 +55,7 @@ def test_a_file_without_any_label_is_refused(real_json: Path) -> None:
     ("content", "message"),
     [("[[1], 2]", "entry 2 is 2, but"), ('[["a"]]', "entry 1 is"), ("[[-1]]", "entry 1 is"), ("{", "not valid JSON")],
 )
-def test_a_file_that_is_no_list_of_labels_is_refused(tmp_path: Path, content: str, message: str) -> None:
+def test_a_malformed_real_labels_file_is_refused(tmp_path: Path, content: str, message: str) -> None:
     (tmp_path / "real.json").write_text(content)
     with pytest.raises(DataError, match=message):
         read_real_labels(tmp_path / "real.json", ["ILSVRC2012_val_00000001.JPEG"])

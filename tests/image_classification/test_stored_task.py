@@ -29,7 +29,7 @@ def small_task(cfg: Any) -> ImageClassification:
 
 
 class LikesFirstClass(nn.Module):
-    """Ranks the classes 0, 1, 2, ... for every image."""
+    """Ranks the classes 0, 1, 2, ... in this order for every image."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -39,7 +39,7 @@ class LikesFirstClass(nn.Module):
         return self.scores.expand(len(images), -1)
 
 
-def test_a_run_reports_top1_real_labels_v2_and_damage(compose_small: ComposeSmall) -> None:
+def test_a_run_reports_top1_real_and_v2_accuracy(compose_small: ComposeSmall) -> None:
     cfg = compose_small("vit_b16_aug")
     status = status_of(executed(cfg))
     assert status["status"] == "complete"
@@ -48,7 +48,7 @@ def test_a_run_reports_top1_real_labels_v2_and_damage(compose_small: ComposeSmal
     )
 
 
-def test_the_validation_split_is_left_out_of_training_and_together_they_are_the_set(
+def test_training_and_validation_splits_partition_the_stored_set(
     compose_small: ComposeSmall, imagenet: Data, tmp_path: Path
 ) -> None:
     task = small_task(compose_small("vit_b16"))
@@ -66,7 +66,7 @@ def test_the_validation_split_is_left_out_of_training_and_together_they_are_the_
 
 
 @pytest.mark.parametrize("cell", ["vit_b16", "vit_b16_aug"])
-def test_a_batch_is_a_function_of_seed_and_step(compose_small: ComposeSmall, cell: str) -> None:
+def test_a_batch_depends_only_on_seed_and_step(compose_small: ComposeSmall, cell: str) -> None:
     cfg = compose_small(cell)
     first, again = (
         MicroBatches(task.batch, task.num_train, 5, cfg.train) for task in (small_task(cfg), small_task(cfg))
@@ -99,7 +99,7 @@ def given_to_the_model(task: ImageClassification, batch: dict[str, torch.Tensor]
     return model.images
 
 
-def test_the_model_gets_the_bits_of_torchvisions_normalization_and_mixup(compose_small: ComposeSmall) -> None:
+def test_normalization_and_mixup_match_torchvision_bit_for_bit(compose_small: ComposeSmall) -> None:
     plain = small_task(compose_small("vit_b16_aug", "augmentation.mixup_alpha=0"))
     cfg = compose_small("vit_b16_aug")
     seeds = [derive_seed(place) for place in range(4)]
@@ -112,7 +112,7 @@ def test_the_model_gets_the_bits_of_torchvisions_normalization_and_mixup(compose
     assert torch.equal(two["labels"], expected[1])
 
 
-def test_mixup_mixes_images_and_labels_by_one_share(compose_small: ComposeSmall) -> None:
+def test_mixup_mixes_images_and_labels_with_one_coefficient(compose_small: ComposeSmall) -> None:
     plain = small_task(compose_small("vit_b16_aug", "augmentation.mixup_alpha=0"))
     mixing = small_task(compose_small("vit_b16_aug"))
     seeds = [derive_seed(place) for place in range(4)]
@@ -127,7 +127,7 @@ def test_mixup_mixes_images_and_labels_by_one_share(compose_small: ComposeSmall)
     assert not torch.allclose(other["labels"], two["labels"]), "the first seed of the micro-batch decides the share"
 
 
-def test_the_losses_are_those_of_the_formulas(compose_small: ComposeSmall) -> None:
+def test_softmax_and_sigmoid_losses_match_their_formulas(compose_small: ComposeSmall) -> None:
     logits, labels = torch.randn(3, 4, generator=torch.Generator().manual_seed(0)), torch.tensor([2, 0, 3])
     shares = 0.7 * torch.eye(4)[labels] + 0.3 * torch.eye(4)[labels.roll(1)]
     softmax, sigmoid = (small_task(compose_small("vit_b16", f"loss={name}")) for name in ("softmax", "sigmoid"))
@@ -141,7 +141,7 @@ def test_the_losses_are_those_of_the_formulas(compose_small: ComposeSmall) -> No
 
 
 @pytest.mark.parametrize(("processes", "workers"), [(1, 0), (1, 2), (2, 0), (3, 0)])
-def test_test_metrics_by_hand_however_the_images_are_shared_out(
+def test_test_metrics_match_a_hand_calculation_for_any_processes_and_workers(
     compose_small: ComposeSmall, imagenet: Data, monkeypatch: pytest.MonkeyPatch, processes: int, workers: int
 ) -> None:
     monkeypatch.setattr("experiments.image_classification.task.EVALUATION_BATCH_SIZE", 5)
@@ -158,13 +158,13 @@ def test_test_metrics_by_hand_however_the_images_are_shared_out(
     assert (metrics["real_top1"], sums["real_count"]) == (100, 9)
 
 
-def test_damaged_pictures_are_reported_with_the_metrics(compose_small: ComposeSmall) -> None:
+def test_damaged_images_are_counted_in_the_metrics(compose_small: ComposeSmall) -> None:
     task = small_task(compose_small("vit_b16", "data.val_size=39"))
     assert measured(task, "val", LikesFirstClass())["damaged_images"] == 2, "one is cut, one is no picture"
     assert "damaged_images" not in measured(task, "test", LikesFirstClass())
 
 
-def test_training_over_damaged_pictures_goes_on(compose_small: ComposeSmall) -> None:
+def test_training_continues_over_damaged_images(compose_small: ComposeSmall) -> None:
     cfg = compose_small("vit_b16", "train.steps=12")  # 96 samples: every one of the 34 at least twice
     rows = read_metrics(executed(cfg))
     assert [row["step"] for row in rows if "train/loss" in row][-1] == 12
@@ -182,7 +182,7 @@ def test_training_over_damaged_pictures_goes_on(compose_small: ComposeSmall) -> 
         ({"val_size": 40}, ConfigError, r"data\.val_size=40 must be above 0 and leave some of the 40 training images"),
     ],
 )
-def test_a_set_that_is_not_what_the_config_says_is_refused_at_once(
+def test_a_set_that_does_not_match_its_config_is_refused(
     compose_small: ComposeSmall, change: Data, error: type[Exception], message: str
 ) -> None:
     cfg = compose_small("vit_b16")
@@ -191,7 +191,7 @@ def test_a_set_that_is_not_what_the_config_says_is_refused_at_once(
         small_task(cfg)
 
 
-def test_what_a_study_goes_by_must_be_measured(compose_small: ComposeSmall) -> None:
+def test_a_primary_metric_without_its_data_is_refused(compose_small: ComposeSmall) -> None:
     cfg = compose_small("vit_b16", "data=imagenet_alone", "study.primary_metric=test/v2_top1")
     cfg.data.update({"real_places": [], "v2_places": []})
     with pytest.raises(ConfigError, match=r"study names test/v2_top1, but data\.v2_places is empty"):
@@ -205,7 +205,7 @@ def test_imagenet_alone_needs_neither_real_labels_nor_v2(compose_small: ComposeS
     assert set(metrics) == {"loss", "top1", "top5", "calibrated_loss", "calibration_error"}
 
 
-def test_what_stands_beside_the_set_enters_the_runs_name_and_where_it_lies_does_not(
+def test_the_run_name_depends_on_real_labels_content_but_not_their_path(
     compose_small: ComposeSmall, imagenet: Data, tmp_path: Path
 ) -> None:
     cfg = compose_small("vit_b16")
@@ -245,7 +245,7 @@ def test_fine_tuning_starts_from_the_final_weights_of_the_same_optimizer_and_see
         locate(compose_small("i21k_vit_b16_384", "data.image_size=64", "seed=1"))
 
 
-def test_it_starts_from_no_earlier_weights_where_the_last_ones_are_damaged(compose_small: ComposeSmall) -> None:
+def test_fine_tuning_from_a_damaged_last_checkpoint_is_refused(compose_small: ComposeSmall) -> None:
     last = max(pretrained(compose_small).glob("step-*.pt"))
     task = small_task(compose_small("i21k_vit_b16_384"))
     task.model()
@@ -254,7 +254,7 @@ def test_it_starts_from_no_earlier_weights_where_the_last_ones_are_damaged(compo
         task.model()
 
 
-def test_weights_of_another_model_are_refused(compose_small: ComposeSmall, tmp_path: Path) -> None:
+def test_fine_tuning_from_a_different_models_weights_is_refused(compose_small: ComposeSmall, tmp_path: Path) -> None:
     pretrained(compose_small)
     cfg = compose_small("i21k_vit_b16_384")
     cfg.model = {**cfg.model, "depth": 3}

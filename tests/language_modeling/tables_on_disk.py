@@ -1,4 +1,4 @@
-"""Small files in the formats of the hub."""
+"""Writes small tables in the formats of the hub."""
 
 import gzip
 import json

@@ -36,7 +36,7 @@ def texts(source: Source, skip: int = 0) -> list[str]:
     return ["".join(document.pieces()) for document in source(skip)]
 
 
-def test_a_text_file_comes_in_pieces_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_text_file_is_read_in_pieces_unchanged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = "\ufeffline\r\nnaïve 😀 中文\n\n" * 5
     (tmp_path / "a.txt").write_bytes(text.encode())
     for read_bytes in range(1, 8):  # every character is split at some cut
@@ -48,7 +48,7 @@ def test_a_text_file_comes_in_pieces_as_it_stands(tmp_path: Path, monkeypatch: p
 
 @pytest.mark.parametrize("read_bytes", [1, 3, 4, 1 << 20])
 @pytest.mark.parametrize(("content", "offset"), [(b"abc\xff", 3), ("é😀".encode() + b"\xe4\xb8", 6), (b"\xf0\x9fx", 0)])
-def test_what_is_not_utf_8_is_named_with_its_byte(
+def test_invalid_utf_8_is_refused_with_its_byte_offset(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, offset: int, read_bytes: int
 ) -> None:
     monkeypatch.setattr(documents, "READ_BYTES", read_bytes)
@@ -60,7 +60,7 @@ def test_what_is_not_utf_8_is_named_with_its_byte(
         list(file_document(tmp_path / "bad.txt").pieces())
 
 
-def test_books_are_found_in_both_layouts(tmp_path: Path) -> None:
+def test_pg19_is_read_from_text_files_and_from_tables(tmp_path: Path) -> None:
     as_files = pg19(str(write_books(tmp_path / "files")))
     for name, split in (("train", "train"), ("validation", "val"), ("test", "test")):
         rows = {"short_book_title": ["x"] * len(texts(as_files[split])), "text": texts(as_files[split])}
@@ -71,7 +71,7 @@ def test_books_are_found_in_both_layouts(tmp_path: Path) -> None:
         assert texts(as_tables[split], 2) == texts(as_files[split], 2) == texts(as_files[split])[2:]
 
 
-def test_files_of_a_table_follow_each_other_by_name(tmp_path: Path) -> None:
+def test_table_shards_are_read_in_the_order_of_their_names(tmp_path: Path) -> None:
     for shard in (2, 0, 1):
         rows = {"text": [f"{shard}.{row}" for row in range(4)]}
         write_parquet(tmp_path / f"train-{shard:05d}-of-00003.parquet", rows)
@@ -97,14 +97,14 @@ def test_compressed_json_lines_are_read(tmp_path: Path) -> None:
         ({"text": [b"a", b"b", b"\xff"]}, r"row 2 of .*/t-\*\.parquet cannot be decoded \(UnicodeDecodeError: .*0xff"),
     ],
 )
-def test_a_row_without_text_is_named(tmp_path: Path, columns: dict[str, Any], message: str) -> None:
+def test_a_row_without_text_is_refused_by_index(tmp_path: Path, columns: dict[str, Any], message: str) -> None:
     write_parquet(tmp_path / "t-0.parquet", columns)
     source = table_sources(str(tmp_path), {"train": "t-*.parquet"})["train"]
     with pytest.raises(DataError, match=message):
         texts(source)
 
 
-def test_a_text_column_that_is_not_utf_8_is_named(tmp_path: Path) -> None:
+def test_a_text_column_with_invalid_utf_8_is_refused_by_row(tmp_path: Path) -> None:
     values = pa.Array.from_buffers(pa.string(), 2, pa.array([b"good", b"b\xff"], pa.binary()).buffers())
     write_parquet(tmp_path / "t-0.parquet", {"text": values})
     source = table_sources(str(tmp_path), {"train": "t-*.parquet"})["train"]
@@ -112,14 +112,14 @@ def test_a_text_column_that_is_not_utf_8_is_named(tmp_path: Path) -> None:
         texts(source)
 
 
-def test_a_file_that_is_no_table_is_named(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_table_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "t-0.parquet").write_bytes(b"<html>not found</html>")
     source = table_sources(str(tmp_path), {"train": "t-*.parquet"})["train"]
     with pytest.raises(DataError, match=r"t-\*\.parquet cannot be read at row 0"):
         texts(source)
 
 
-def test_news_articles_are_titled_and_told_once(tmp_path: Path) -> None:
+def test_news_articles_get_titles_and_lose_near_duplicates(tmp_path: Path) -> None:
     story = "the minister said on Monday that the bridge over the river will be closed until next spring"
     rows = [
         ("1", "Bridge", story),
@@ -141,7 +141,7 @@ def test_news_articles_are_titled_and_told_once(tmp_path: Path) -> None:
     assert texts(source, 1) == texts(source)[1:]
 
 
-def test_keys_see_neither_white_space_nor_case_nor_pieces() -> None:
+def test_document_keys_ignore_white_space_case_and_pieces() -> None:
     key = folded_key(text_document("", "The Große\n Straße"))
     assert len(key) == 16
     assert key == folded_key(Document("", lambda: ("the gro", "SSE\t\u00a0stra", "", "sse ")))
@@ -157,7 +157,7 @@ def test_keys_see_neither_white_space_nor_case_nor_pieces() -> None:
         "CAFÉ\r\nÅNGSTRÖM\u2028\u3000fine",
     ],
 )
-def test_texts_that_look_the_same_are_the_same(twin: str) -> None:
+def test_texts_that_look_the_same_have_the_same_key(twin: str) -> None:
     key = folded_key(text_document("", "Café Ångström fine"))
     assert folded_key(text_document("", twin)) == key
     assert folded_key(Document("", lambda: list(twin))) == key
@@ -165,7 +165,7 @@ def test_texts_that_look_the_same_are_the_same(twin: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["İ\u0323", "İ\u200b\u0323a", "ẛ\ufe0f\u0323"])
-def test_accents_have_one_order_also_where_a_letter_brings_one(text: str) -> None:
+def test_document_keys_order_combining_accents_canonically(text: str) -> None:
     key = folded_key(text_document("", text))
     assert folded_key(Document("", lambda: list(text))) == key
     assert folded_key(text_document("", unicodedata.normalize("NFC", text))) == key
@@ -173,7 +173,7 @@ def test_accents_have_one_order_also_where_a_letter_brings_one(text: str) -> Non
 
 
 @given(st.text(st.sampled_from("aeiİß\u017f ﬁ\u0301\u0327\u0323\u200b\ufeff가ㄱ\n")), st.data())
-def test_a_key_depends_neither_on_pieces_nor_on_the_form_of_unicode(text: str, data: st.DataObject) -> None:
+def test_document_keys_do_not_depend_on_pieces_or_unicode_normalization(text: str, data: st.DataObject) -> None:
     cuts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=4)))
     pieces = [text[start:end] for start, end in zip([0, *cuts], [*cuts, len(text)], strict=True)]
     key = folded_key(text_document("", text))
@@ -182,7 +182,7 @@ def test_a_key_depends_neither_on_pieces_nor_on_the_form_of_unicode(text: str, d
         assert folded_key(text_document("", unicodedata.normalize(form, text))) == key
 
 
-def test_files_that_are_no_texts_are_left_out_and_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_files_other_than_txt_are_skipped_and_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     for name, content in (("b.txt", b"b"), ("A.TXT", b"a"), ("._b.txt", b"\0\5\x16\7"), (".DS_Store", b"x")):
         (tmp_path / name).write_bytes(content)
     (tmp_path / "more").mkdir()
@@ -200,13 +200,13 @@ def test_files_that_are_no_texts_are_left_out_and_named(tmp_path: Path, caplog: 
 
 @pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32-le", "utf-16"])
 @pytest.mark.parametrize("text", ["A plain English text, long enough.", "Простой русский текст."])
-def test_other_encodings_are_refused(tmp_path: Path, encoding: str, text: str) -> None:
+def test_utf_16_and_utf_32_files_are_refused(tmp_path: Path, encoding: str, text: str) -> None:
     (tmp_path / "a.txt").write_bytes(text.encode(encoding))
     with pytest.raises(DataError, match=r"a\.txt is n"):
         list(file_document(tmp_path / "a.txt").pieces())
 
 
-def test_a_bad_row_is_named_with_its_file(tmp_path: Path) -> None:
+def test_a_malformed_json_row_is_refused_with_its_file(tmp_path: Path) -> None:
     for shard in range(2):
         write_json_lines(tmp_path / f"c4.{shard}.json.gz", [f"page {shard} {row}" for row in range(30)])
     for line in (b'{"text": "cut', b"[1]", b'{"text": null}', b'{"text": 5}', b'{"txt": "a"}', b'{"text": "\xff"}'):
@@ -220,7 +220,7 @@ def test_a_bad_row_is_named_with_its_file(tmp_path: Path) -> None:
         assert len(read) == 7, "all rows before it"
 
 
-def test_a_file_that_is_cut_is_named_with_its_row(tmp_path: Path) -> None:
+def test_a_truncated_file_is_refused_with_its_row(tmp_path: Path) -> None:
     write_json_lines(tmp_path / "c4.0.json.gz", [f"{row} {zlib.crc32(b'%d' % row)}" for row in range(5000)])
     content = (tmp_path / "c4.0.json.gz").read_bytes()
     (tmp_path / "c4.0.json.gz").write_bytes(content[: len(content) // 2])
@@ -228,7 +228,7 @@ def test_a_file_that_is_cut_is_named_with_its_row(tmp_path: Path) -> None:
         texts(table_sources(str(tmp_path), {"train": "c4.*.json.gz"})["train"])
 
 
-def test_a_document_s_split_depends_on_its_text_alone() -> None:
+def test_a_documents_split_depends_only_on_its_text() -> None:
     documents = [text_document("", f"text {number}") for number in range(4000)]
 
     def split(ordered: list[Document]) -> dict[str, list[str]]:

@@ -19,7 +19,7 @@ def data_of(make: MakeConfig, *overrides: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("shards", [1, 2])
-def test_wiki40b_in_any_language_from_the_hub_s_files(
+def test_wiki40b_of_any_language_is_read_from_hub_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shards: int
 ) -> None:
     monkeypatch.setenv("LION_DATA", str(tmp_path))
@@ -38,7 +38,7 @@ def test_wiki40b_in_any_language_from_the_hub_s_files(
     assert len(tokens.splits["train"].num_words) == 6 * shards
 
 
-def test_wiki40b_training_files_alone_set_articles_aside(
+def test_wiki40b_without_held_out_files_holds_out_training_articles(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("LION_DATA", str(tmp_path))
@@ -53,7 +53,7 @@ def test_wiki40b_training_files_alone_set_articles_aside(
     assert "training articles will be held out instead" in caplog.text
 
 
-def test_c4_in_the_hub_s_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_c4_is_read_from_hub_files_up_to_the_configured_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LION_DATA", str(tmp_path))
     for split, count, of in (("train", 3, 1024), ("validation", 8, 8)):
         for shard in range(count):
@@ -64,7 +64,7 @@ def test_c4_in_the_hub_s_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert {name: len(split.num_words) for name, split in tokens.splits.items()} == {"train": 6, "val": 8, "test": 8}
 
 
-def test_a_language_is_another_run() -> None:
+def test_different_languages_are_different_runs() -> None:
     plain = [resolved(make_plain("data=lm_wiki40b", f"data.language={name}")) for name in ("de", "fr")]
     assert run_id(plain[0], "f" * 64) != run_id(plain[1], "f" * 64)
 
@@ -73,7 +73,7 @@ def test_a_language_is_another_run() -> None:
 @pytest.mark.parametrize(
     ("name", "vocab_size"), [("lm_articles", 2048), ("lm_articles_512", 512), ("lm_speeches", 2048)]
 )
-def test_pinned_download_is_the_declared_set(name: str, vocab_size: int, tmp_path: Path) -> None:
+def test_pinned_downloads_match_the_declared_text_sets(name: str, vocab_size: int, tmp_path: Path) -> None:
     data = data_of(make_plain, f"data={name}")
     tokens = open_tokens(data, tmp_path)
     assert tokens.fingerprint == data["fingerprint"]

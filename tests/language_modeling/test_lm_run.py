@@ -23,7 +23,7 @@ TEXT_METRICS = {"bits_per_byte", "word_log_perplexity", "word_perplexity"}
 
 @pytest.mark.parametrize("optimizer", ["lion", "adamw"])
 @pytest.mark.parametrize(("objective", "names"), [((), TOKEN_METRICS | TEXT_METRICS), ((MASKED,), TOKEN_METRICS)])
-def test_a_run_ends_with_every_metric_of_its_objective(
+def test_a_run_reports_every_metric_of_its_objective(
     make_lm: MakeConfig, optimizer: str, objective: tuple[str, ...], names: set[str]
 ) -> None:
     cfg = make_lm(f"optimizer={optimizer}", *objective)
@@ -36,19 +36,19 @@ def test_a_run_ends_with_every_metric_of_its_objective(
     assert ("flatness/perturbed_loss" in last) == (not objective)
 
 
-def test_a_new_model_is_about_as_perplexed_as_a_uniform_one(make_lm: MakeConfig) -> None:
+def test_an_untrained_model_is_about_as_perplexed_as_a_uniform_one(make_lm: MakeConfig) -> None:
     cfg = make_lm("optimizer.lr=0", "optimizer.weight_decay=0", "train.ema_decay=null")
     assert last_values(executed(cfg))["test/log_perplexity"] == pytest.approx(math.log(300), rel=0.02)
 
 
-def test_training_learns_the_text(make_lm: MakeConfig) -> None:
+def test_training_lowers_the_test_perplexity(make_lm: MakeConfig) -> None:
     cfg = make_lm("optimizer=adamw", "optimizer.lr=0.02", "train.steps=150", "train.evaluate_every=150")
     # Words drawn from twenty, so that within a word the letters are predictable.
     assert last_values(executed(cfg))["test/log_perplexity"] < 0.7 * math.log(300)
 
 
 @pytest.mark.parametrize("objective", [(), (MASKED,)])
-def test_a_killed_run_ends_in_the_same_bits(
+def test_a_killed_and_resumed_run_is_bit_identical(
     make_lm: MakeConfig, monkeypatch: pytest.MonkeyPatch, tmp_path: object, objective: tuple[str, ...]
 ) -> None:
     settings = [*objective, "train.ema_decay=0.9", "train.log_every=1", "run.checkpoint_every=2"]
@@ -70,26 +70,26 @@ def test_a_killed_run_ends_in_the_same_bits(
     assert_same_end(end_of(cfg), uninterrupted)
 
 
-def test_embeddings_and_norms_are_recorded_as_not_decaying(make_lm: MakeConfig) -> None:
+def test_parameter_groups_record_embeddings_as_not_decaying(make_lm: MakeConfig) -> None:
     cfg = make_lm()
     groups = json.loads((executed(cfg) / "parameter_groups.json").read_text())
     assert "transformer.wte.weight" in groups["no_decay"]
     assert "transformer.h.0.attn.c_attn.weight" in groups["decay"]
 
 
-def test_a_context_longer_than_the_text_is_an_error(make_lm: MakeConfig) -> None:
+def test_a_context_longer_than_the_text_is_refused(make_lm: MakeConfig) -> None:
     with pytest.raises(DataError, match=r"one sequence needs 1000001: choose a shorter context_length"):
         execute(make_lm("context_length=1000000"))
 
 
-def test_loader_workers_change_nothing(make_lm: MakeConfig, tmp_path: object) -> None:
+def test_data_workers_do_not_change_a_run(make_lm: MakeConfig, tmp_path: object) -> None:
     results = [
         end_of(make_lm(f"run.num_workers={workers}", f"run.runs_dir={tmp_path}/{workers}")) for workers in (0, 2)
     ]
     assert_same_end(results[0], results[1])
 
 
-def test_metrics_are_those_of_the_raw_texts(make_lm: MakeConfig) -> None:
+def test_metrics_match_a_float64_evaluation_of_the_raw_texts(make_lm: MakeConfig) -> None:
     """From the files on disk, by another tokenizer library, one window at a time, in float64."""
     cfg = make_lm("context_length=24", "model.layers=2")
     tokens = locate(cfg).data

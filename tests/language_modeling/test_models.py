@@ -27,7 +27,7 @@ MILLION_PARAMETERS = {
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
-def test_every_experiment_s_model_can_be_built(experiment: str) -> None:
+def test_every_experiments_model_has_the_published_parameter_count(experiment: str) -> None:
     cfg = composed("language_modeling", [f"experiment=language_modeling/{experiment}"])
     model = meta_model(typed(cfg))
     parameters = sum(parameter.numel() for parameter in model.parameters())
@@ -38,13 +38,13 @@ def test_every_experiment_s_model_can_be_built(experiment: str) -> None:
 
 
 @pytest.mark.parametrize("size", ["small", "medium", "large"])
-def test_masked_models_are_as_large_as_the_autoregressive_ones(size: str) -> None:
+def test_masked_models_have_the_parameter_counts_of_autoregressive_ones(size: str) -> None:
     cfg = composed("language_modeling", [f"experiment=language_modeling/c4_mlm_{size}"])
     parameters = sum(parameter.numel() for parameter in meta_model(typed(cfg)).parameters())
     assert parameters / 1e6 == pytest.approx({"small": 110, "medium": 336, "large": 731}[size], rel=0.01)
 
 
-def test_a_causal_model_does_not_see_what_comes() -> None:
+def test_a_causal_model_does_not_see_later_tokens() -> None:
     torch.manual_seed(0)
     model = causal(vocab_size=50, context_length=8, layers=2, width=16, heads=2).eval()
     tokens = torch.randint(0, 50, (1, 8))
@@ -85,7 +85,7 @@ def inputs_and_targets() -> tuple[Tensor, Tensor]:
 
 
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
-def test_a_loss_in_chunks_is_that_of_all_tokens_and_so_are_its_gradients(precision: torch.dtype) -> None:
+def test_a_chunked_loss_and_its_gradients_match_the_unchunked_ones(precision: torch.dtype) -> None:
     inputs, targets = inputs_and_targets()
     chunked, whole = chunked_and_not()
     assert torch.equal(chunked(inputs).logits, whole(inputs).logits)
@@ -104,7 +104,7 @@ def test_a_loss_in_chunks_is_that_of_all_tokens_and_so_are_its_gradients(precisi
         assert (mine.grad - theirs.grad).norm() <= furthest * theirs.grad.norm(), name
 
 
-def test_a_loss_in_chunks_never_holds_the_logits_of_all_tokens() -> None:
+def test_a_chunked_loss_never_holds_all_logits_in_memory() -> None:
     all_logits = 4 * 16 * 500
     peaks = []
     for model, is_chunked in zip(chunked_and_not("meta"), (True, False), strict=True):
@@ -129,7 +129,7 @@ def test_tied_embeddings_positions_biases_and_norms_do_not_decay(make: type[nn.M
     assert not any("wpe" in name or "position" in name or "norm" in name.lower() for name in decayed)
 
 
-def test_the_largest_models_operations_and_state_by_hand() -> None:
+def test_the_largest_models_flops_and_state_match_a_hand_calculation() -> None:
     planned = plan("language_modeling", ["experiment=language_modeling/oneshot_7b5", "scale=paper"])
     layers, width, tokens, vocabulary = 32, 4096, 1024, 256_000
     # 12 width^2 multiplications per layer and token, the products of attention, the output; backward makes twice that

@@ -57,7 +57,7 @@ def scalars(sums: dict[str, torch.Tensor]) -> dict[str, float]:
     return {name: value.item() for name, value in sums.items() if name != "nats_each"}
 
 
-def test_perplexity_is_the_rolling_log_likelihood_of_each_document(model: nn.Module) -> None:
+def test_perplexity_matches_the_rolling_log_likelihood_per_document(model: nn.Module) -> None:
     documents = random_documents([3, 8, 9, 16, 30, 1])
     nats, words = 0.0, 0
     for document in documents:
@@ -75,7 +75,7 @@ def test_perplexity_is_the_rolling_log_likelihood_of_each_document(model: nn.Mod
     assert metrics["word_log_perplexity"] == pytest.approx(nats / words, rel=1e-5)
 
 
-def test_no_metric_depends_on_batches_processes_or_the_order_of_documents(
+def test_metrics_do_not_depend_on_batches_processes_or_document_order(
     model: nn.Module, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     documents = random_documents([3, 8, 9, 16, 30, 1, 5])
@@ -87,7 +87,7 @@ def test_no_metric_depends_on_batches_processes_or_the_order_of_documents(
     assert {name: sum(part[name] for part in parts) for name in whole} == pytest.approx(whole, rel=1e-6)
 
 
-def test_training_predicts_each_next_token(model: nn.Module) -> None:
+def test_the_training_loss_predicts_each_next_token(model: nn.Module) -> None:
     rows = torch.tensor(random_documents([CONTEXT + 1, CONTEXT + 1]))
     inputs, targets = next_token.inputs_and_targets(rows, [0, 1], VOCABULARY, SEPARATOR)
     loss = next_token.mean_loss(likelihood.token_nats(model, inputs, targets), targets)
@@ -100,7 +100,7 @@ def hide(rows: Tensor, seeds: list[int]) -> tuple[Tensor, Tensor]:
     return masked_tokens.inputs_and_targets(rows, seeds, VOCABULARY, SEPARATOR)
 
 
-def test_hidden_tokens_are_berts() -> None:
+def test_masking_follows_bert() -> None:
     rows = torch.from_numpy(np.random.default_rng(0).integers(1, VOCABULARY, (400, 200)))
     rows[:, ::10] = SEPARATOR
     inputs, targets = hide(rows, list(range(400)))
@@ -117,7 +117,7 @@ def test_hidden_tokens_are_berts() -> None:
     assert inputs.max() == VOCABULARY
 
 
-def test_a_seed_decides_what_is_hidden_whatever_else_is_in_the_batch() -> None:
+def test_masked_positions_depend_only_on_the_sequences_own_seed() -> None:
     rows = torch.from_numpy(np.random.default_rng(0).integers(1, VOCABULARY, (3, 20)))
     together = hide(rows, [5, 6, 7])
     alone = hide(rows[1:2], [6])
@@ -126,12 +126,12 @@ def test_a_seed_decides_what_is_hidden_whatever_else_is_in_the_batch() -> None:
     assert not torch.equal(hide(rows[1:2], [8])[1], alone[1])
 
 
-def test_a_sequence_of_separators_hides_nothing() -> None:
+def test_separators_are_never_masked() -> None:
     _, targets = hide(torch.full((1, 8), SEPARATOR), [0])
     assert (targets == likelihood.UNCOUNTED).all()
 
 
-def test_masked_evaluation_hides_the_same_every_time_and_adds_up_over_processes() -> None:
+def test_masked_evaluation_is_deterministic_and_adds_up_over_processes() -> None:
     torch.manual_seed(0)
     model = bidirectional(VOCABULARY + 1, CONTEXT, layers=1, width=16, heads=2).eval()
     split = split_of(random_documents([40, 50, 3]))
@@ -148,7 +148,7 @@ def test_masked_evaluation_hides_the_same_every_time_and_adds_up_over_processes(
     assert set(perplexity_metrics(whole)) == {"loss", "log_perplexity", "perplexity"}
 
 
-def test_a_model_without_a_preference_has_the_vocabulary_as_masked_perplexity() -> None:
+def test_a_uniform_models_masked_perplexity_is_the_vocabulary_size() -> None:
     class Uniform(nn.Module):
         def __init__(self) -> None:
             super().__init__()

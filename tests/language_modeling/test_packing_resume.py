@@ -58,7 +58,7 @@ def files(tokens: TokenSet) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("documents", range(0, BOOKS["train"], 2))
-def test_an_interrupted_packing_continues_where_it_was(
+def test_interrupted_packing_resumes_where_it_stopped(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, documents: int
 ) -> None:
     data = data_config(books_place(folder), tokenizer_bytes=1)
@@ -103,7 +103,7 @@ def test_an_interrupted_packing_continues_where_it_was(
 
 
 @pytest.mark.parametrize("documents", [2, 14])
-def test_a_killed_packing_continues_to_the_same_bytes(folder: Path, tmp_path: Path, documents: int) -> None:
+def test_killed_packing_resumes_to_the_same_bytes(folder: Path, tmp_path: Path, documents: int) -> None:
     data = data_config(books_place(folder))
     command = [sys.executable, "-c", KILLED, json.dumps(data), str(tmp_path / "cut"), str(documents)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
@@ -114,7 +114,7 @@ def test_a_killed_packing_continues_to_the_same_bytes(folder: Path, tmp_path: Pa
     assert files(again) == files(open_tokens(data, tmp_path / "whole"))
 
 
-def test_a_part_from_another_place_is_not_continued(folder: Path, tmp_path: Path) -> None:
+def test_packing_started_from_another_source_is_not_resumed(folder: Path, tmp_path: Path) -> None:
     data = data_config(books_place(folder))
     command = [sys.executable, "-c", KILLED, json.dumps(data), str(tmp_path / "cut"), "14"]
     subprocess.run(command, cwd=ROOT, capture_output=True)
@@ -125,7 +125,7 @@ def test_a_part_from_another_place_is_not_continued(folder: Path, tmp_path: Path
     assert files(open_tokens(data, tmp_path / "cut")) == files(open_tokens(data, tmp_path / "whole"))
 
 
-def test_two_processes_make_a_set_once(folder: Path, tmp_path: Path) -> None:
+def test_two_processes_pack_a_set_only_once(folder: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-c", WAITING, json.dumps(data_config(books_place(folder))), str(tmp_path / "cache")]
     processes = [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     fingerprints = {process.communicate(timeout=60)[0] for process in processes}

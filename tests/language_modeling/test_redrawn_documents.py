@@ -45,14 +45,14 @@ def tokens() -> TokenSet:
     )
 
 
-def test_every_document_keeps_its_text_and_sizes_and_is_in_one_split(tokens: TokenSet) -> None:
+def test_redrawing_moves_whole_documents_between_training_and_validation(tokens: TokenSet) -> None:
     before, after = read(tokens), read(redrawn(tokens, 3))
     assert after["test"] == before["test"]
     assert len(after["val"]) == len(before["val"])
     assert sorted(after["train"] + after["val"]) == sorted(before["train"] + before["val"])
 
 
-def test_seeds_hold_out_other_documents_and_each_always_the_same(tokens: TokenSet) -> None:
+def test_the_split_seed_draws_validation_documents_uniformly_and_reproducibly(tokens: TokenSet) -> None:
     drawn = [read(redrawn(tokens, seed))["val"] for seed in range(200)]
     assert drawn[7] == read(redrawn(tokens, 7))["val"]
     counts: dict[int, int] = {}
@@ -65,7 +65,7 @@ def test_seeds_hold_out_other_documents_and_each_always_the_same(tokens: TokenSe
     assert max(counts.values()) < 55
 
 
-def test_a_text_that_is_held_out_is_not_trained_on_elsewhere(tokens: TokenSet) -> None:
+def test_duplicates_of_a_held_out_document_are_not_trained_on(tokens: TokenSet) -> None:
     twice = token_set({"train": [[n] for n in range(1, 30)] * 2, "val": [[40], [41], [42]], "test": [[50]]})
     for seed in range(20):
         after = read(redrawn(twice, seed))
@@ -73,7 +73,7 @@ def test_a_text_that_is_held_out_is_not_trained_on_elsewhere(tokens: TokenSet) -
         assert not [text for text, *_ in after["train"] if text in held_out]
 
 
-def test_the_split_changes_what_a_run_measures_and_its_name(make_lm: MakeConfig) -> None:
+def test_the_split_seed_changes_the_run_name_and_its_metrics(make_lm: MakeConfig) -> None:
     last = {}
     for seed in ("null", "1"):
         directory = executed(make_lm(f"data.split_seed={seed}"))

@@ -51,7 +51,7 @@ def check_against_each_document_alone(tokens: TokenSet, split: str, texts: list[
 
 
 @pytest.mark.usefixtures("small_batches")
-def test_files_hold_each_document_behind_a_separator(folder: Path, tmp_path: Path) -> None:
+def test_token_files_hold_each_document_after_a_separator(folder: Path, tmp_path: Path) -> None:
     odd = "<|endoftext|> in a text,\r\n" + "x" * 1000 + " \x00 😀\n"
     (folder / "train" / "00003.txt").write_text(odd, newline="")
     tokens = open_tokens(data_config(books_place(folder)), tmp_path / "cache")
@@ -71,7 +71,7 @@ def test_files_hold_each_document_behind_a_separator(folder: Path, tmp_path: Pat
 
 
 @pytest.mark.parametrize(("vocab_size", "dtype"), [(300, np.uint16), (2**16, np.uint16), (2**16 + 1, np.uint32)])
-def test_token_type_holds_the_vocabulary(folder: Path, tmp_path: Path, vocab_size: int, dtype: type) -> None:
+def test_the_token_dtype_fits_the_vocabulary(folder: Path, tmp_path: Path, vocab_size: int, dtype: type) -> None:
     tokens = open_tokens(data_config(books_place(folder), vocab_size=vocab_size), tmp_path / "cache")
     check_against_each_document_alone(tokens, "train", [book(f"train {number}") for number in range(BOOKS["train"])])
     assert tokens.splits["val"].tokens.dtype == dtype
@@ -80,7 +80,7 @@ def test_token_type_holds_the_vocabulary(folder: Path, tmp_path: Path, vocab_siz
         tokens.splits["val"].tokens[0] = 1
 
 
-def test_tokenizer_sees_the_first_bytes_of_the_training_split(folder: Path, tmp_path: Path) -> None:
+def test_the_tokenizer_is_trained_on_the_first_bytes_of_the_training_split(folder: Path, tmp_path: Path) -> None:
     data = data_config(books_place(folder), vocab_size=2000)
     whole = open_tokens(data, tmp_path / "cache")
     first = open_tokens({**data, "tokenizer_bytes": 100}, tmp_path / "cache")
@@ -89,7 +89,7 @@ def test_tokenizer_sees_the_first_bytes_of_the_training_split(folder: Path, tmp_
     assert whole.tokenizer().get_vocab_size() > expected.get_vocab_size()
 
 
-def test_the_same_text_has_the_same_fingerprint_wherever_it_is(folder: Path, tmp_path: Path) -> None:
+def test_the_fingerprint_does_not_depend_on_where_the_texts_are_stored(folder: Path, tmp_path: Path) -> None:
     first = open_tokens(data_config(books_place(folder)), tmp_path / "cache")
     for split, name in FOLDERS.items():
         texts = [file.read_text() for file in sorted((folder / name).glob("*.txt"))]
@@ -106,7 +106,7 @@ def test_the_same_text_has_the_same_fingerprint_wherever_it_is(folder: Path, tmp
         open_tokens(data_config(books_place(folder), fingerprint="0" * 64), tmp_path / "cache")
 
 
-def test_training_documents_that_are_held_out_too_are_left_out_and_counted(folder: Path, tmp_path: Path) -> None:
+def test_training_documents_that_are_also_held_out_are_dropped_and_counted(folder: Path, tmp_path: Path) -> None:
     duplicate = (folder / "validation" / "00001.txt").read_text()
     (folder / "train" / "00002.txt").write_text(duplicate.upper().replace("\n", "  \n\t"))
     (folder / "train" / "00004.txt").write_text(" \n\t ")
@@ -135,7 +135,7 @@ def unsplit_books(root: str) -> Corpus:
     return {"train": pg19(root)["train"]}
 
 
-def test_a_set_without_held_out_splits_gets_them_by_hash(folder: Path, tmp_path: Path) -> None:
+def test_a_set_without_held_out_splits_is_split_by_hash(folder: Path, tmp_path: Path) -> None:
     place = {**books_place(folder), "decode": f"{__name__}.unsplit_books"}
     tokens = open_tokens(data_config(place, held_out_share=0.3), tmp_path / "cache")
     for split, source in hold_out(pg19(str(folder))["train"], 0.3).items():
@@ -147,7 +147,7 @@ def test_a_set_without_held_out_splits_gets_them_by_hash(folder: Path, tmp_path:
 
 @pytest.mark.parametrize("file", ["train_tokens.bin", "val_starts.bin", "test_num_words.bin", "tokenizer.json"])
 @pytest.mark.parametrize("damage", ["changed", "cut", "removed"])
-def test_damage_is_noticed_and_named(folder: Path, tmp_path: Path, file: str, damage: str) -> None:
+def test_a_damaged_token_file_is_refused_by_name(folder: Path, tmp_path: Path, file: str, damage: str) -> None:
     data = data_config(books_place(folder))
     path = open_tokens(data, tmp_path / "cache").directory / file
     content = path.read_bytes()
@@ -162,7 +162,7 @@ def test_damage_is_noticed_and_named(folder: Path, tmp_path: Path, file: str, da
 
 
 @pytest.mark.parametrize("content", ["", "{}", '{"fingerprint": "0", "vocab_size": 300, "files": {}}'])
-def test_a_damaged_manifest_is_named(folder: Path, tmp_path: Path, content: str) -> None:
+def test_a_damaged_manifest_of_a_token_set_is_refused_by_name(folder: Path, tmp_path: Path, content: str) -> None:
     data = data_config(books_place(folder))
     directory = open_tokens(data, tmp_path / "cache").directory
     (directory / "manifest.json").write_text(content)
@@ -170,7 +170,7 @@ def test_a_damaged_manifest_is_named(folder: Path, tmp_path: Path, content: str)
         open_tokens(data, tmp_path / "cache")
 
 
-def test_a_place_that_fails_gives_way_and_all_that_fail_are_named(folder: Path, tmp_path: Path) -> None:
+def test_a_failing_text_source_falls_back_to_the_next_and_all_failures_are_named(folder: Path, tmp_path: Path) -> None:
     bad = write_books(tmp_path / "bad")
     (bad / "train" / "00005.txt").write_bytes(b"abc\xff")
     empty = write_books(tmp_path / "empty")
@@ -189,18 +189,18 @@ def test_a_place_that_fails_gives_way_and_all_that_fail_are_named(folder: Path, 
     assert f"local {empty}: its split test has no documents (3 were left out)" in message
 
 
-def test_a_misspelt_place_is_an_error_before_anything_is_read(tmp_path: Path) -> None:
+def test_a_misspelt_source_key_is_refused_before_packing(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="In the config of data=small, a source of kind local has no key pth"):
         open_tokens(data_config({**books_place(tmp_path), "pth": "x"}), tmp_path / "cache")
     assert not (tmp_path / "cache").exists()
 
 
-def test_a_vocabulary_without_room_for_all_bytes_is_an_error(tmp_path: Path) -> None:
+def test_a_vocabulary_smaller_than_257_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"data\.vocab_size=256, but the separator and 256 bytes already make 257"):
         open_tokens(data_config(books_place(tmp_path), vocab_size=256), tmp_path / "cache")
 
 
-def test_a_hub_place_is_read_by_its_address(tmp_path: Path) -> None:
+def test_a_hub_source_is_addressed_by_repository_and_revision(tmp_path: Path) -> None:
     place = {"kind": "hub", "repo": "emozilla/pg19", "revision": "abc", "decode": f"{__name__}.tell_root"}
     with pytest.raises(DataError, match="the root is hf://datasets/emozilla/pg19@abc"):
         open_tokens(data_config(place), tmp_path / "cache")

@@ -39,12 +39,12 @@ def trained() -> Tokenizer:
 @example(ODD_TEXTS[0])
 @example(ODD_TEXTS[1])
 @example(ODD_TEXTS[2])
-def test_every_text_comes_back(text: str) -> None:
+def test_tokenization_round_trips_any_text(text: str) -> None:
     tokenizer = train_tokenizer(TEXTS[:2], 300)
     assert tokenizer.decode(tokenizer.encode(text).ids, skip_special_tokens=False) == text
 
 
-def test_the_separator_has_a_token_that_no_text_has(trained: Tokenizer) -> None:
+def test_no_text_is_tokenized_to_the_separator(trained: Tokenizer) -> None:
     assert trained.token_to_id(SEPARATOR) == SEPARATOR_ID
     for text in ODD_TEXTS:
         assert SEPARATOR_ID not in trained.encode(text).ids
@@ -53,7 +53,7 @@ def test_the_separator_has_a_token_that_no_text_has(trained: Tokenizer) -> None:
     assert SEPARATOR_ID not in with_it.encode(SEPARATOR).ids
 
 
-def test_vocabulary_is_the_separator_the_bytes_and_merges(trained: Tokenizer) -> None:
+def test_the_vocabulary_is_the_separator_all_bytes_and_the_merges(trained: Tokenizer) -> None:
     assert trained.get_vocab_size() == 330
     assert sorted(trained.get_vocab().values()) == list(range(330))
     assert len(json.loads(trained.to_str())["model"]["merges"]) == 330 - 257
@@ -61,14 +61,14 @@ def test_vocabulary_is_the_separator_the_bytes_and_merges(trained: Tokenizer) ->
     assert short.get_vocab_size() == 257, "no pair occurs twice"
 
 
-def test_transformers_reads_the_saved_file_alike(trained: Tokenizer, tmp_path: Path) -> None:
+def test_transformers_tokenizes_identically_from_the_saved_file(trained: Tokenizer, tmp_path: Path) -> None:
     trained.save(str(tmp_path / "tokenizer.json"))
     theirs = PreTrainedTokenizerFast(tokenizer_file=str(tmp_path / "tokenizer.json"))
     for text in [*ODD_TEXTS, *TEXTS]:
         assert theirs(text)["input_ids"] == trained.encode(text).ids
 
 
-def test_threads_hash_seed_and_pieces_do_not_change_what_is_trained() -> None:
+def test_threads_hash_seed_and_pieces_do_not_change_the_trained_tokenizer() -> None:
     script = (
         "from tests.language_modeling.test_tokenizer import TEXTS, train_tokenizer\n"
         "print(train_tokenizer(TEXTS, 330).to_str())"
@@ -101,7 +101,7 @@ ODD_PARTS = train_tokenizer(["it's\u00a0é?!\x1c?!\t12\r\n  word?!\x1c \n" * 9, 
     ),
     st.integers(0, 50),
 )
-def test_pieces_have_the_tokens_of_the_whole(parts: list[str], where: int) -> None:
+def test_tokenizing_in_pieces_matches_tokenizing_the_whole(parts: list[str], where: int) -> None:
     text = "".join(parts)
     pieces = _cut_small([text[:where], text[where:]], 12)
     assert "".join(pieces) == text
@@ -121,7 +121,7 @@ def _uncuttable_runs(text: str) -> list[str]:
     return runs
 
 
-def test_a_text_without_white_space_is_cut_and_loses_nothing() -> None:
+def test_a_text_without_white_space_is_cut_without_loss() -> None:
     text = "天" * 100_000
     pieces = list(cut([text[:30_001], text[30_001:]]))
     assert "".join(pieces) == text

@@ -18,12 +18,12 @@ MARKED = (
 PLAIN = "Šumava\n\nA range of mountains.\n\nNature\nIt is old.\nIt has “moors”.\n\nSights\n\nEast\nLakes"
 
 
-def test_markers_become_lines() -> None:
+def test_wiki40b_markers_become_line_breaks() -> None:
     assert plain_text(MARKED) == PLAIN
 
 
 @pytest.mark.parametrize("text", [MARKED, MARKED + " it's", MARKED + ' "x"', MARKED + ' it\'s "x" \\n \\'])
-def test_bytes_as_python_prints_them_are_read(text: str) -> None:
+def test_printed_python_bytes_are_decoded(text: str) -> None:
     assert plain_text(repr(text.encode())) == plain_text(text)
 
 
@@ -38,28 +38,28 @@ def test_bytes_as_python_prints_them_are_read(text: str) -> None:
         "b'_START_ARTICLE_' and more'",
     ],
 )
-def test_text_without_markers_stays_as_it_is(text: str) -> None:
+def test_text_without_markers_is_unchanged(text: str) -> None:
     assert plain_text(text) == text
 
 
-def test_marker_words_within_a_line_of_an_article_stay() -> None:
+def test_marker_words_within_a_line_are_kept() -> None:
     assert plain_text("_START_ARTICLE_\nThe _START_SECTION_ word\n_START_PARAGRAPH_\nX_START_PARAGRAPH_\ny") == (
         "The _START_SECTION_ word\n\nX_START_PARAGRAPH_\ny"
     )
 
 
 @given(st.text())
-def test_any_text_without_a_marker_stays_as_it_is(text: str) -> None:
+def test_arbitrary_text_without_a_marker_is_unchanged(text: str) -> None:
     assert plain_text(text) == text
     assert plain_text(f"_START_ARTICLE_\nT\n_START_PARAGRAPH_\nx{text}x") == f"T\n\nx{text}x"
 
 
-def test_printed_bytes_that_are_not_utf_8_are_a_value_error() -> None:
+def test_printed_bytes_that_are_not_utf_8_are_refused() -> None:
     with pytest.raises(ValueError, match="0xff"):
         plain_text(r"b'\n_START_ARTICLE_\n\xff'")
 
 
-def test_a_language_is_a_folder(tmp_path: Path) -> None:
+def test_each_wiki40b_language_is_read_from_its_own_folder(tmp_path: Path) -> None:
     for language, mark in (("de", "ü"), ("zh-cn", "中")):
         for name in PUBLISHED_SPLITS.values():
             rows = {"wikidata_id": ["Q1"], "text": [f"_START_ARTICLE_\n{mark} {name}"], "version_id": ["1"]}

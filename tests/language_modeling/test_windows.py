@@ -31,7 +31,7 @@ def packed(documents: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
 
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.integers(0, 40), min_size=1, max_size=8), st.integers(1, 9))
-def test_windows_are_the_rolling_windows_of_each_document(sizes: list[int], context: int) -> None:
+def test_windows_match_lm_evaluation_harness_per_document(sizes: list[int], context: int) -> None:
     documents = [[100 * number + place + 1 for place in range(size)] for number, size in enumerate(sizes)]
     tokens, starts = packed(documents)
     windows = windows_of(starts, context)
@@ -46,7 +46,7 @@ def test_windows_are_the_rolling_windows_of_each_document(sizes: list[int], cont
     assert windows.counted.sum() == sum(sizes)
 
 
-def test_windows_read_together_are_filled_up_on_the_right() -> None:
+def test_windows_of_a_batch_are_padded_on_the_right() -> None:
     tokens, starts = packed([[1, 2, 3, 4, 5], [6, 7]])
     windows = windows_of(starts, 3)
     inputs, targets = windows.read(tokens, np.arange(3))
@@ -57,7 +57,7 @@ def test_windows_read_together_are_filled_up_on_the_right() -> None:
 
 @settings(max_examples=200, deadline=None)
 @given(st.integers(5, 60), st.integers(2, 5))
-def test_sequences_leave_no_token_out_and_add_none(num_tokens: int, context: int) -> None:
+def test_sequences_cover_every_token(num_tokens: int, context: int) -> None:
     tokens = np.arange(num_tokens, dtype=np.uint16)
     sequences = Sequences(tokens, context + 1, context) if num_tokens > context else None
     if sequences is None:
@@ -71,7 +71,7 @@ def test_sequences_leave_no_token_out_and_add_none(num_tokens: int, context: int
     assert sequences[np.array([len(sequences) - 1])][0, -1] == num_tokens - 1
 
 
-def test_too_few_tokens_for_a_sequence_are_an_error() -> None:
+def test_too_few_tokens_for_a_sequence_are_refused() -> None:
     from experiments.harness.errors import DataError
 
     with pytest.raises(DataError, match="There are 4 tokens, but one sequence needs 5"):

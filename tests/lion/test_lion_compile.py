@@ -27,7 +27,7 @@ def fresh_dynamo() -> Iterator[None]:
         {"momentum_dtype": torch.bfloat16},
     ],
 )
-def test_step_with_a_changing_tensor_lr_compiles_to_at_most_two_graphs(settings: dict[str, Any]) -> None:
+def test_a_changing_tensor_lr_compiles_to_at_most_two_graphs(settings: dict[str, Any]) -> None:
     torch.manual_seed(0)
     starts = [torch.randn(4, 3), torch.randn(5), torch.randn(2, dtype=torch.float64)]
     compiled_params, eager_params = ([Parameter(start.clone()) for start in starts] for _ in range(2))
@@ -77,14 +77,14 @@ def test_capture_of_the_first_step_is_refused(monkeypatch: pytest.MonkeyPatch) -
         capture(Lion([one_param()], capturable=True), monkeypatch)
 
 
-def test_capture_of_an_lr_that_could_not_change_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_capture_with_a_cpu_tensor_lr_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     optimizer = Lion([one_param()], lr=torch.tensor(0.1), capturable=True)
     optimizer.step()
     with pytest.raises(RuntimeError, match="lr as a CPU tensor"):
         capture(optimizer, monkeypatch)
 
 
-def test_capturable_step_is_let_through(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_capturable_step_can_be_captured(monkeypatch: pytest.MonkeyPatch) -> None:
     param = one_param()
     optimizer = Lion([param], lr=0.25, capturable=True)
     optimizer.step()

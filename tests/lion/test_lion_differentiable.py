@@ -34,7 +34,7 @@ def test_derivatives_match_finite_differences(settings: dict[str, Any]) -> None:
     assert torch.autograd.gradcheck(function, (random(6), random(6), random(6), lr))
 
 
-def test_derivatives_by_the_formula() -> None:
+def test_derivatives_match_the_formula() -> None:
     """dw'/dw = 1 - lr * decay; dw'/dlr = -decay * w - sign; dm'/dg = 1 - beta2; the sign itself has derivative 0."""
     param, grad, exp_avg = random(4), random(4), random(4)
     lr = torch.tensor(0.5, dtype=torch.float64, requires_grad=True)

@@ -279,14 +279,14 @@ PLANTED = {
 
 
 @pytest.mark.parametrize(("planted", "words"), PLANTED.items(), ids=lambda given: getattr(given, "__name__", ""))
-def test_a_planted_mistake_is_found_by_name(planted: Any, words: str) -> None:
+def test_the_doctor_names_each_planted_mistake(planted: Any, words: str) -> None:
     faults = [finding.sentence for finding in examine(planted) if finding.is_fault]
     assert any(alternative in " ".join(faults) for alternative in words.split("|")), faults
     assert len(faults) <= 4
 
 
 @pytest.mark.parametrize("right", [Plain, Lion])
-def test_a_lion_that_is_right_has_no_fault(right: Any) -> None:
+def test_the_doctor_finds_no_fault_in_a_correct_lion(right: Any) -> None:
     assert [finding.sentence for finding in examine(right) if finding.is_fault] == []
 
 
@@ -300,7 +300,7 @@ LOST_BY_COPIES = [
 
 
 @pytest.mark.parametrize("name", RIGHT + LOST_BY_COPIES)
-def test_of_the_public_lions_it_says_what_is_known_of_them(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_doctor_reports_the_known_faults_of_public_lions(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Some keep settings as attributes of the optimizer, which a deep copy loses, so that its next step fails."""
     exit_code = main([name])
     faults = [line for line in capsys.readouterr().out.splitlines() if line.startswith("fault")]
@@ -317,12 +317,14 @@ def test_of_the_public_lions_it_says_what_is_known_of_them(name: str, capsys: py
         ("timm.optim", "usage: python -m lion.doctor module:Class"),
     ],
 )
-def test_a_class_that_cannot_be_checked_is_named(argument: str, words: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_doctor_explains_why_a_class_cannot_be_checked(
+    argument: str, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main([argument]) == 2
     assert words in capsys.readouterr().err
 
 
-def test_the_command_line_checks_a_class() -> None:
+def test_the_doctors_command_line_reports_a_fault() -> None:
     finished = subprocess.run(
         [sys.executable, "-m", "lion.doctor", "tests.lion.test_lion_doctor:DecayAfterwards"],
         capture_output=True,

@@ -1,4 +1,4 @@
-"""The fused back end gives the same bits as the loop for tensors of every kind, and changes nothing else."""
+"""The fused back end matches the loop bit for bit on tensors of every kind and has no other effect."""
 
 import copy
 import io
@@ -67,7 +67,7 @@ def assert_same_bits(starts: list[Tensor], gradients: list[list[Tensor]], **sett
     maximize=st.booleans(),
     kahan_sum=st.booleans(),
 )
-def test_bits_are_the_loops(
+def test_the_fused_step_matches_the_loop_bit_for_bit(
     seed: int,
     shapes: list[tuple[int, ...]],
     dtype: torch.dtype,
@@ -94,7 +94,7 @@ def test_bits_are_the_loops(
 
 @pytest.mark.parametrize("of_param", [name for name in LAYOUTS if name != "expanded"])
 @pytest.mark.parametrize("of_gradient", LAYOUTS)
-def test_any_layout_of_parameter_and_gradient(of_param: str, of_gradient: str) -> None:
+def test_the_fused_step_matches_the_loop_for_any_memory_layout(of_param: str, of_gradient: str) -> None:
     generator = torch.Generator().manual_seed(0)
     start, *gradients = (torch.randn(12, 12, 6, 8, generator=generator) for _ in range(4))
     assert_same_bits(
@@ -106,7 +106,7 @@ def test_any_layout_of_parameter_and_gradient(of_param: str, of_gradient: str) -
 
 
 @pytest.mark.parametrize("momentum_dtype", DTYPES)
-def test_special_values_are_the_loops(momentum_dtype: torch.dtype) -> None:
+def test_the_fused_step_handles_special_values_like_the_loop(momentum_dtype: torch.dtype) -> None:
     start = torch.ones(ENTRIES)
     gradient = torch.zeros(ENTRIES)
     gradient[:4] = torch.tensor([float("nan"), float("inf"), -float("inf"), -0.0])
@@ -115,7 +115,7 @@ def test_special_values_are_the_loops(momentum_dtype: torch.dtype) -> None:
     assert_same_bits([start], [[gradient], [torch.zeros_like(gradient)]], **settings)
 
 
-def test_a_zero_keeps_its_sign() -> None:
+def test_the_fused_step_keeps_the_sign_of_zero() -> None:
     start = torch.zeros(ENTRIES)
     start[::2] = -0.0
     params, _ = stepped([start], [[torch.zeros(ENTRIES)]], lr=0.01, weight_decay=0.1, fused=True)
@@ -123,7 +123,7 @@ def test_a_zero_keeps_its_sign() -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_every_bfloat16_number_is_read_and_rounded_as_the_loop_does(dtype: torch.dtype) -> None:
+def test_every_bfloat16_value_is_rounded_like_the_loop(dtype: torch.dtype) -> None:
     every = torch.arange(-(2**15), 2**15, dtype=torch.int16).view(torch.bfloat16)
     start = every[torch.isfinite(every)]
     gradient = start.flip(0)
@@ -133,7 +133,7 @@ def test_every_bfloat16_number_is_read_and_rounded_as_the_loop_does(dtype: torch
 
 
 @pytest.mark.parametrize("threads", [1, 2, 5])
-def test_any_number_of_threads_shares_the_entries_of_all_tensors(threads: int) -> None:
+def test_the_fused_step_covers_all_entries_with_any_number_of_threads(threads: int) -> None:
     starts = [torch.zeros(entries) for entries in (1, 2 * CHUNK + 1, 0, 0, CHUNK, 7, 0)]
     gradients = [torch.ones_like(start) for start in starts]
     before = torch.get_num_threads()
@@ -145,7 +145,7 @@ def test_any_number_of_threads_shares_the_entries_of_all_tensors(threads: int) -
     assert torch.cat([param.detach() for param in params]).unique().tolist() == [-0.5]
 
 
-def test_the_kernel_takes_dense_tensors_of_its_dtypes_and_the_loop_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tensors_the_kernel_does_not_support_are_left_to_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     loops: list[int] = []
     monkeypatch.setattr("lion.fused._single_tensor_lion", lambda params, *_, **__: loops.append(len(params)))
     starts = [torch.zeros(3), torch.zeros(2, dtype=torch.bfloat16), torch.zeros(4, dtype=torch.float64)]
@@ -155,21 +155,21 @@ def test_the_kernel_takes_dense_tensors_of_its_dtypes_and_the_loop_the_others(mo
     assert loops == [1]
 
 
-def test_a_gradient_that_is_a_lazy_negation_is_negated() -> None:
+def test_a_lazily_negated_gradient_is_resolved() -> None:
     gradient = torch.tensor(1 + 1j).conj().imag
     assert gradient.is_neg()
     params, _ = stepped([torch.zeros(())], [[gradient]], lr=0.5, fused=True)
     assert params[0].item() == 0.5
 
 
-def test_gradients_are_not_written() -> None:
+def test_the_fused_step_does_not_write_to_gradients() -> None:
     gradient = torch.randn(ENTRIES)
     before = gradient.clone()
     stepped([torch.zeros(ENTRIES)], [[gradient]], fused=True)
     assert torch.equal(gradient, before)
 
 
-def test_autograd_sees_that_parameters_were_changed() -> None:
+def test_autograd_notices_the_in_place_fused_step() -> None:
     param = Parameter(torch.ones(ENTRIES))
     loss = param.square().sum()
     param.grad = torch.ones(ENTRIES)
@@ -178,7 +178,7 @@ def test_autograd_sees_that_parameters_were_changed() -> None:
         loss.backward()
 
 
-def test_a_scaler_leaves_unscaling_and_skipping_to_the_step() -> None:
+def test_the_fused_step_unscales_gradients_and_skips_infinite_ones() -> None:
     start, gradient = torch.randn(ENTRIES), torch.randn(ENTRIES)
     expected, _ = stepped([start], [[gradient]], lr=0.01, betas=(0.9, 0.5), fused=True)
     param = Parameter(start.clone())
@@ -198,7 +198,7 @@ def test_a_scaler_leaves_unscaling_and_skipping_to_the_step() -> None:
 
 
 @pytest.mark.parametrize(("saved", "loaded"), [(True, False), (False, True)])
-def test_a_state_dict_continues_in_the_other_back_end(saved: bool, loaded: bool) -> None:
+def test_a_state_dict_moves_between_fused_and_loop(saved: bool, loaded: bool) -> None:
     start = torch.randn(ENTRIES)
     gradients = [[torch.randn(ENTRIES)] for _ in range(4)]
     expected, _ = stepped([start], gradients, lr=0.01, fused=False)
@@ -216,13 +216,13 @@ def test_a_state_dict_continues_in_the_other_back_end(saved: bool, loaded: bool)
     assert torch.equal(params[0], expected[0])
 
 
-def test_a_copy_of_the_optimizer_is_fused_too() -> None:
+def test_a_deep_copy_of_a_fused_lion_is_fused() -> None:
     optimizer = copy.deepcopy(Lion([Parameter(torch.zeros(2))], fused=True))
     assert optimizer.param_groups[0]["fused"]
     assert optimizer._step_supports_amp_scaling
 
 
 @pytest.mark.parametrize("name", ["foreach", "differentiable", "cautious"])
-def test_what_the_kernel_cannot_do_is_refused(name: str) -> None:
+def test_options_the_fused_kernel_lacks_are_refused(name: str) -> None:
     with pytest.raises(ValueError, match=f"{name}=True is not supported with fused=True"):
         Lion([Parameter(torch.zeros(2))], fused=True, **{name: True})  # type: ignore[arg-type]

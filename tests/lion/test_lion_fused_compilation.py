@@ -1,4 +1,4 @@
-"""The CPU kernel is compiled once, by the constructor; a kill or a broken compiler does no harm.
+"""The CPU kernel is compiled once, by the constructor; it survives kills, damage and broken compilers.
 
 Most processes are forks of this one, which spares them the import of torch.
 """
@@ -48,7 +48,7 @@ def kernels(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return cache
 
 
-def test_the_constructor_compiles_and_no_model_compiles_anything_more() -> None:
+def test_the_kernel_is_compiled_once_by_the_constructor() -> None:
     _kernel.cache_clear()
     _compiled.cache_clear()
     _libraries.cache_clear()
@@ -61,7 +61,7 @@ def test_the_constructor_compiles_and_no_model_compiles_anything_more() -> None:
     assert _libraries.cache_info().misses == 1
 
 
-def test_processes_that_start_together_share_one_kernel_with_those_that_follow(tmp_path: Path) -> None:
+def test_concurrent_and_later_processes_share_one_compiled_kernel(tmp_path: Path) -> None:
     together = [started(tmp_path) for _ in range(2)]
     for process in together:
         assert finished(process)[0] == WORKS
@@ -74,21 +74,21 @@ def test_processes_that_start_together_share_one_kernel_with_those_that_follow(t
 
 
 @pytest.mark.parametrize("compiler", ["/no/compiler", "false", "true"])
-def test_without_a_compiler_that_works_it_says_so_once_and_steps_by_the_loop(compiler: str, tmp_path: Path) -> None:
+def test_fused_true_without_a_working_compiler_warns_once_and_uses_the_loop(compiler: str, tmp_path: Path) -> None:
     stdout, stderr = finished(started(tmp_path, "asked for", CXX=compiler))
     assert stdout == WORKS
     assert stderr.count("UserWarning: Lion's fused kernel cannot be compiled here, so it steps by PyTorch's ope") == 1
     assert not list(tmp_path.glob("lion-optimizer/*"))
 
 
-def test_without_a_compiler_the_default_is_the_loop_without_a_warning(tmp_path: Path) -> None:
+def test_without_a_compiler_the_default_uses_the_loop_without_warning(tmp_path: Path) -> None:
     stdout, stderr = finished(started(tmp_path, CXX="/no/compiler"))
     assert stdout == WORKS
     assert "UserWarning" not in stderr
     assert stderr.count("INFO:lion.fused:Lion's fused kernel cannot be compiled here") == 1
 
 
-def test_a_killed_compilation_is_begun_anew(tmp_path: Path) -> None:
+def test_a_killed_compilation_is_restarted(tmp_path: Path) -> None:
     compiler = tmp_path / "compiler"
     compiler.write_text(
         """#!/bin/sh
@@ -119,7 +119,7 @@ def flipped(kernel: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("damage", [truncated, flipped, lambda kernel: b""])
-def test_a_damaged_kernel_is_compiled_anew(damage: Callable[[bytes], bytes], kernels: Path, tmp_path: Path) -> None:
+def test_a_damaged_kernel_is_recompiled(damage: Callable[[bytes], bytes], kernels: Path, tmp_path: Path) -> None:
     copytree(kernels, tmp_path, dirs_exist_ok=True)
     (compiled,) = tmp_path.glob("lion-optimizer/*")
     whole = compiled.read_bytes()
@@ -129,7 +129,7 @@ def test_a_damaged_kernel_is_compiled_anew(damage: Callable[[bytes], bytes], ker
     assert compiled.read_bytes() == whole
 
 
-def test_the_folder_is_the_users_alone(kernels: Path, tmp_path: Path) -> None:
+def test_the_kernel_folder_is_made_private_to_the_user(kernels: Path, tmp_path: Path) -> None:
     copytree(kernels, tmp_path, dirs_exist_ok=True)
     (tmp_path / "lion-optimizer").chmod(0o777)
     assert finished(started(tmp_path))[0] == WORKS
@@ -137,7 +137,7 @@ def test_the_folder_is_the_users_alone(kernels: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="needs another user's folder")
-def test_a_kernel_in_the_folder_of_another_user_is_not_run(tmp_path: Path) -> None:
+def test_a_kernel_folder_owned_by_another_user_is_not_used(tmp_path: Path) -> None:
     (tmp_path / "lion-optimizer").mkdir()
     os.chown(tmp_path / "lion-optimizer", 12345, 12345)
     stdout, stderr = finished(started(tmp_path))
@@ -147,7 +147,7 @@ def test_a_kernel_in_the_folder_of_another_user_is_not_run(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("capability", ["avx2", "default"])
-def test_the_instructions_are_those_that_pytorch_is_held_to(capability: str, tmp_path: Path) -> None:
+def test_the_kernel_is_compiled_for_pytorchs_instruction_set(capability: str, tmp_path: Path) -> None:
     compiler = tmp_path / "compiler"
     compiler.write_text(f'#!/bin/sh\necho "$@" >>{tmp_path}/commands\nexec c++ "$@"\n')
     compiler.chmod(0o755)
@@ -163,7 +163,7 @@ class PTXASError(Exception):
     """Like Triton's, which derives directly from Exception."""
 
 
-def test_a_kernel_that_triton_cannot_compile_is_left_to_the_operators(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kernel_triton_cannot_compile_falls_back_to_pytorchs_operators(monkeypatch: pytest.MonkeyPatch) -> None:
     def step(*_: object, **__: object) -> bool:
         raise PTXASError("ptxas fatal: value sm_999 is not defined for option gpu-name")
 

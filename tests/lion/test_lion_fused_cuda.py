@@ -46,7 +46,7 @@ def columns(rows: list[list[Tensor]]) -> list[list[Tensor]]:
     return [list(column) for column in zip(*rows, strict=True)]
 
 
-def assert_bits_are_the_loops(
+def assert_matches_the_loop(
     step: Callable[..., bool],
     rows: list[list[Tensor]],
     lr: float | Tensor = 0.01,
@@ -88,10 +88,10 @@ def assert_bits_are_the_loops(
     maximize=st.booleans(),
     scaled=st.booleans(),
 )
-def test_bits_are_the_loops(
+def test_the_cuda_kernel_matches_the_loop_bit_for_bit(
     interpreted: ModuleType, seed: int, sizes: list[int], lr: float, tensor_lr: bool, scaled: bool, **more: Any
 ) -> None:
-    assert_bits_are_the_loops(
+    assert_matches_the_loop(
         interpreted.step,
         random_rows(seed, sizes),
         lr=torch.tensor(lr) if tensor_lr else lr,
@@ -100,7 +100,7 @@ def test_bits_are_the_loops(
     )
 
 
-def test_the_optimizer_leaves_what_the_kernel_cannot_take_to_the_operators(
+def test_tensors_the_cuda_kernel_does_not_support_are_left_to_the_operators(
     interpreted: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("lion.fused._kernel", lambda *kind: interpreted)
@@ -124,34 +124,34 @@ def test_the_optimizer_leaves_what_the_kernel_cannot_take_to_the_operators(
 
 
 @pytest.mark.parametrize("tensors", [1, 2, 3, 31, 70])
-def test_any_number_of_tensors_is_stepped(interpreted: ModuleType, tensors: int) -> None:
-    assert_bits_are_the_loops(interpreted.step, random_rows(0, [400 * (index % 4) for index in range(tensors)]))
+def test_the_cuda_kernel_steps_any_number_of_tensors(interpreted: ModuleType, tensors: int) -> None:
+    assert_matches_the_loop(interpreted.step, random_rows(0, [400 * (index % 4) for index in range(tensors)]))
 
 
-def test_tensors_that_moved_since_the_last_step_are_found(interpreted: ModuleType) -> None:
+def test_tensors_moved_since_the_last_step_are_found(interpreted: ModuleType) -> None:
     rows = random_rows(0, [1, BLOCK + 1, 0, 5])
-    assert_bits_are_the_loops(interpreted.step, rows)
-    assert_bits_are_the_loops(interpreted.step, rows)
+    assert_matches_the_loop(interpreted.step, rows)
+    assert_matches_the_loop(interpreted.step, rows)
     for column in (1, 2, 0):
         for row in rows:
             row[column] = torch.randn_like(row[column])
-        assert_bits_are_the_loops(interpreted.step, rows)
+        assert_matches_the_loop(interpreted.step, rows)
 
 
-def test_two_optimizers_that_step_in_turn_have_a_table_each_until_there_are_too_many(
+def test_address_tables_are_kept_per_model_up_to_a_limit(
     interpreted: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(interpreted, "TABLES", 2)
     interpreted._tables.clear()
     models = [random_rows(seed, [5, 6]) for seed in range(3)]
     for model in models[:2]:
-        assert_bits_are_the_loops(interpreted.step, model)
+        assert_matches_the_loop(interpreted.step, model)
     tables = [*interpreted._tables.values()]
     for model in models[:2]:
-        assert_bits_are_the_loops(interpreted.step, model)
+        assert_matches_the_loop(interpreted.step, model)
     assert [*map(id, interpreted._tables.values())] == [*map(id, tables)]
     for model in models[::-1]:
-        assert_bits_are_the_loops(interpreted.step, model)
+        assert_matches_the_loop(interpreted.step, model)
         assert len(interpreted._tables) == 2
 
 
@@ -166,7 +166,7 @@ def test_two_optimizers_that_step_in_turn_have_a_table_each_until_there_are_too_
     ],
     ids=["strides", "size", "dtype", "negation", "alignment"],
 )
-def test_what_changed_in_place_since_the_last_step_is_seen(
+def test_tensors_changed_in_place_since_the_last_step_are_noticed(
     interpreted: ModuleType, change: Callable[[Tensor], Any]
 ) -> None:
     columns = [[torch.ones(4, 4), torch.ones(4, 4)] for _ in range(3)]
@@ -175,32 +175,32 @@ def test_what_changed_in_place_since_the_last_step_is_seen(
     assert not interpreted.step(columns, **SCALARS)
 
 
-def test_tensors_that_came_to_share_memory_since_the_last_step_are_seen(interpreted: ModuleType) -> None:
+def test_tensors_sharing_memory_since_the_last_step_are_noticed(interpreted: ModuleType) -> None:
     columns = [[torch.ones(16), torch.ones(16)] for _ in range(3)]
     assert interpreted.step(columns, **SCALARS)
     columns[0][1].data = columns[0][0].data
     assert not interpreted.step(columns, **SCALARS)
 
 
-def test_special_values_are_the_loops(interpreted: ModuleType) -> None:
+def test_the_cuda_kernel_handles_special_values_like_the_loop(interpreted: ModuleType) -> None:
     (row,) = random_rows(0, [BLOCK])
     row[1][:6] = torch.tensor([float("nan"), float("inf"), -float("inf"), -0.0, 0.0, 0.0])
     row[2][3:6] = 0.0
     row[0][3:6] = torch.tensor([0.0, -0.0, 1.0])
-    assert_bits_are_the_loops(interpreted.step, [row])
+    assert_matches_the_loop(interpreted.step, [row])
     assert torch.signbit(row[0][3:5]).tolist() == [False, True]
 
 
-def test_no_entry_beyond_a_tensor_is_touched(interpreted: ModuleType) -> None:
+def test_the_cuda_kernel_writes_nothing_beyond_a_tensor(interpreted: ModuleType) -> None:
     memory = [torch.full((3 * BLOCK,), 7.0) for _ in range(3)]
     rows = [[tensor[start : start + size] for tensor in memory] for start, size in ((0, 1001), (2 * BLOCK, 3))]
-    assert_bits_are_the_loops(interpreted.step, rows)
+    assert_matches_the_loop(interpreted.step, rows)
     for tensor in memory:
         assert (tensor[1001 : 2 * BLOCK] == 7).all()
         assert (tensor[2 * BLOCK + 3 :] == 7).all()
 
 
-def test_nothing_changes_where_gradients_are_not_finite(interpreted: ModuleType) -> None:
+def test_the_cuda_step_is_skipped_when_found_inf_is_set(interpreted: ModuleType) -> None:
     rows = random_rows(0, [BLOCK + 3])
     before = [tensor.clone() for tensor in rows[0]]
     interpreted.step(columns(rows), **SCALARS, found_inf=torch.tensor(1.0))
@@ -213,17 +213,17 @@ def test_nothing_changes_where_gradients_are_not_finite(interpreted: ModuleType)
     ("param_dtype", "momentum_dtype"),
     [(torch.float32, torch.bfloat16), (torch.bfloat16, torch.float32), (torch.bfloat16, torch.bfloat16)],
 )
-def test_bfloat16_is_read_and_written(
+def test_the_cuda_kernel_reads_and_writes_bfloat16(
     interpreted: ModuleType, param_dtype: torch.dtype, momentum_dtype: torch.dtype
 ) -> None:
     # Only numbers that need no rounding: the interpreter truncates to bfloat16, a GPU rounds to nearest.
     param = torch.arange(-64, 64).to(param_dtype)
     grad = torch.arange(64, -64, -1).to(param_dtype)
     exp_avg = torch.arange(0, 256, 2).sub(128).to(momentum_dtype)
-    assert_bits_are_the_loops(interpreted.step, [[param, grad, exp_avg]], lr=1.0, weight_decay=0.0, betas=(0.5, 0.5))
+    assert_matches_the_loop(interpreted.step, [[param, grad, exp_avg]], lr=1.0, weight_decay=0.0, betas=(0.5, 0.5))
 
 
-def test_a_compensation_keeps_what_rounding_takes(interpreted: ModuleType) -> None:
+def test_kahan_compensation_keeps_what_rounding_loses(interpreted: ModuleType) -> None:
     param, grad = torch.full((BLOCK + 1,), 256.0).bfloat16(), torch.ones(BLOCK + 1).bfloat16()
     row = [param, grad, torch.zeros(BLOCK + 1), torch.zeros_like(param)]
     for steps in range(1, 20):
@@ -232,7 +232,7 @@ def test_a_compensation_keeps_what_rounding_takes(interpreted: ModuleType) -> No
 
 
 class Compiled(list[Any]):
-    """The kernels; what GPU they are for can be set."""
+    """The compiled kernels, and the compute capability to compile for."""
 
     capability = 90
 
@@ -257,14 +257,14 @@ def compiled(monkeypatch: pytest.MonkeyPatch) -> Compiled:
     return kernels
 
 
-def test_one_compiled_kernel_serves_every_model(compiled: Compiled) -> None:
+def test_one_compiled_cuda_kernel_serves_every_model(compiled: Compiled) -> None:
     for seed, sizes in enumerate([[1], [16, 17], [2**20], [5] * 16, [5] * 70]):
         fused_cuda.step(columns(random_rows(seed, sizes)), **{**SCALARS, "lr": seed or 0.5, "beta1": 0.0})
     assert len(compiled) == 5
     assert len({id(kernel) for kernel in compiled}) == 1
 
 
-def test_a_kernel_is_compiled_for_every_kind_of_argument_before_the_first_step(
+def test_cuda_kernels_for_all_argument_kinds_are_compiled_before_the_first_step(
     compiled: Compiled, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fused_cuda, "are_fusible", lambda *_: True)  # although they have no memory
@@ -291,7 +291,7 @@ def test_a_kernel_is_compiled_for_every_kind_of_argument_before_the_first_step(
         *([torch.bfloat16, torch.bfloat16, exp_avg, torch.bfloat16] for exp_avg in DTYPES),
     ],
 )
-def test_the_compiled_kernel_moves_16_bytes_at_once_and_rounds_as_the_operators(
+def test_compiled_cuda_code_has_16_byte_accesses_and_rounds_like_the_operators(
     compiled: Compiled, dtypes: list[torch.dtype], capability: int
 ) -> None:
     compiled.capability = capability

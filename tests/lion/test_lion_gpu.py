@@ -30,7 +30,7 @@ def run(optimizer: Lion, params: list[Parameter], steps: int) -> None:
 
 @pytest.mark.parametrize("foreach", [False, True])
 @pytest.mark.parametrize("momentum_dtype", [None, torch.bfloat16])
-def test_gpu_weights_are_the_cpus(foreach: bool, momentum_dtype: torch.dtype | None) -> None:
+def test_gpu_weights_match_the_cpus(foreach: bool, momentum_dtype: torch.dtype | None) -> None:
     gpu, cpu = make_params("cuda"), make_params("cpu")
     for params in (gpu, cpu):
         run(Lion(params, lr=0.01, weight_decay=0.1, momentum_dtype=momentum_dtype, foreach=foreach), params, steps=20)
@@ -38,7 +38,7 @@ def test_gpu_weights_are_the_cpus(foreach: bool, momentum_dtype: torch.dtype | N
         torch.testing.assert_close(gpu_param.cpu(), cpu_param, rtol=1e-6, atol=1e-6)
 
 
-def test_group_may_span_gpu_and_cpu() -> None:
+def test_a_group_can_span_gpu_and_cpu() -> None:
     params = make_params("cuda") + make_params("cpu")
     run(Lion(params, lr=0.01, foreach=True), params, steps=2)
 
@@ -47,7 +47,7 @@ def test_group_may_span_gpu_and_cpu() -> None:
 @pytest.mark.parametrize("momentum_dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("kahan_sum", [False, True])
 @pytest.mark.filterwarnings("ignore:Lion got bfloat16 or float16 parameters")
-def test_bits_of_the_fused_kernel_are_foreachs(
+def test_the_fused_gpu_kernel_matches_foreach_bit_for_bit(
     dtype: torch.dtype, momentum_dtype: torch.dtype, kahan_sum: bool
 ) -> None:
     generator = torch.Generator().manual_seed(0)
@@ -72,7 +72,7 @@ def test_bits_of_the_fused_kernel_are_foreachs(
 
 
 @torch.no_grad()
-def test_a_scaler_leaves_unscaling_and_skipping_to_the_kernel_which_does_not_wait() -> None:
+def test_the_fused_gpu_kernel_unscales_and_skips_without_synchronizing() -> None:
     param = Parameter(torch.ones(3000, device="cuda"))
     optimizer = Lion([param], lr=0.5, fused=True)
     scaler = torch.amp.GradScaler("cuda", init_scale=1024.0)
@@ -103,7 +103,7 @@ def test_a_scaler_leaves_unscaling_and_skipping_to_the_kernel_which_does_not_wai
         torch.cuda.set_sync_debug_mode("default")
 
 
-def test_a_state_dict_of_the_gpus_kernel_continues_in_the_cpus_loop() -> None:
+def test_a_state_dict_of_the_gpu_kernel_continues_in_the_cpu_loop() -> None:
     gpu, cpu = make_params("cuda"), make_params("cpu")
     optimizer = Lion(gpu, lr=0.01, weight_decay=0.1, fused=True)
     run(optimizer, gpu, steps=5)
@@ -123,7 +123,7 @@ def test_a_state_dict_of_the_gpus_kernel_continues_in_the_cpus_loop() -> None:
         torch.testing.assert_close(gpu_param.cpu(), cpu_param, rtol=1e-6, atol=1e-6)
 
 
-def test_the_fused_kernel_takes_no_memory() -> None:
+def test_the_fused_gpu_kernel_allocates_no_memory() -> None:
     params = [Parameter(torch.zeros(1 << 20, device="cuda")) for _ in range(40)]
     optimizer = Lion(params, weight_decay=0.1, fused=True)
     for param in params:
@@ -136,7 +136,7 @@ def test_the_fused_kernel_takes_no_memory() -> None:
 
 
 @pytest.mark.parametrize("fused", [None, True])
-def test_replayed_cuda_graph_follows_a_changing_lr(fused: bool | None) -> None:
+def test_a_replayed_cuda_graph_follows_a_changing_lr(fused: bool | None) -> None:
     lr = torch.tensor(0.01, device="cuda")
     captured, eager = make_params("cuda"), make_params("cuda")
     optimizer = Lion(captured, lr=lr, weight_decay=0.1, capturable=True, fused=fused)
@@ -174,7 +174,7 @@ def make_pair(shapes: list[tuple[int, ...]], **settings: Any) -> tuple[Lion, Lio
     return Lion(fused, fused=True, **settings), Lion(foreach, foreach=True, **settings), pairs
 
 
-def test_gradients_that_move_are_found_and_no_step_waits_for_the_gpu() -> None:
+def test_moved_gradients_are_found_without_synchronizing() -> None:
     fused, foreach, pairs = make_pair([(1 + index % 7, 9) for index in range(1000)])
     kept = []  # so that no gradient reuses an older one's memory
     slope = torch.arange(9.0, device="cuda") - 4
@@ -197,7 +197,7 @@ def test_gradients_that_move_are_found_and_no_step_waits_for_the_gpu() -> None:
     assert all(torch.equal(ours, theirs) for ours, theirs in pairs)
 
 
-def test_steps_on_several_streams_follow_one_another() -> None:
+def test_steps_on_several_cuda_streams_are_ordered() -> None:
     fused, foreach, pairs = make_pair([(1000, 1000), (7,)])
     streams = [torch.cuda.Stream() for _ in range(2)]
     kept = []
@@ -217,7 +217,7 @@ def test_steps_on_several_streams_follow_one_another() -> None:
 
 
 @torch.no_grad()
-def test_a_graph_is_replayed_rightly_after_other_steps_and_when_their_tables_are_gone() -> None:
+def test_a_cuda_graph_replays_correctly_after_other_steps_and_freed_tables() -> None:
     lr = torch.tensor(0.01, device="cuda")
     fused, foreach, pairs = make_pair([(1 + index % 7, 9) for index in range(200)], lr=lr, capturable=True)
     grads = [torch.ones_like(ours) for ours, _ in pairs]
@@ -251,7 +251,7 @@ def test_a_graph_is_replayed_rightly_after_other_steps_and_when_their_tables_are
 
 
 @torch.no_grad()
-def test_a_tensor_may_have_more_entries_than_int32_counts() -> None:
+def test_a_tensor_with_more_than_2_31_entries_is_stepped() -> None:
     if torch.cuda.mem_get_info()[0] < 16 * 2**30:
         pytest.skip("needs 16 GiB")
     entries = 2**31 + 2**13 + 5
@@ -264,7 +264,7 @@ def test_a_tensor_may_have_more_entries_than_int32_counts() -> None:
     assert not param[: -(2**13) - 8].any()
 
 
-def test_foreach_holds_two_copies_of_the_parameters_at_most() -> None:
+def test_foreach_allocates_at_most_two_copies_of_the_parameters() -> None:
     params = [Parameter(torch.zeros(1 << 20, device="cuda")) for _ in range(16)]  # 64 MiB
     optimizer = Lion(params, weight_decay=0.1, foreach=True)
     for param in params:

@@ -13,7 +13,7 @@ from lion import Lion, measure_step
 nan, inf = float("nan"), float("inf")
 
 
-def test_measures_by_hand() -> None:
+def test_measures_match_a_hand_calculation() -> None:
     # Weights (3, 4, 0) move by -1, -1 and 0; the fourth has no gradient and still belongs to the weight norm.
     moved, still = Parameter(torch.tensor([4.0, 5.0, 0.0])), Parameter(torch.tensor([12.0]))
     moved.grad = torch.tensor([2.0, 7.0, 0.0])
@@ -38,7 +38,7 @@ def test_measures_by_hand() -> None:
         (torch.optim.Adafactor, {"lr": 0.01}),
     ],
 )
-def test_measures_of_any_optimizer_are_those_of_numpy(make: Any, settings: dict[str, Any]) -> None:
+def test_measures_of_any_optimizer_match_numpy(make: Any, settings: dict[str, Any]) -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(5, 7), nn.Linear(7, 2).double().float())
     optimizer = make(model.parameters(), **settings)
@@ -53,7 +53,7 @@ def test_measures_of_any_optimizer_are_those_of_numpy(make: Any, settings: dict[
 
 
 @pytest.mark.filterwarnings("ignore:Lion got bfloat16 or float16 parameters")
-def test_measures_over_mixed_dtypes() -> None:
+def test_measures_cover_mixed_dtypes() -> None:
     params = [
         Parameter(torch.full((2,), 2.0, dtype=torch.bfloat16)),
         Parameter(torch.full((2,), 2.0, dtype=torch.float64)),
@@ -69,7 +69,7 @@ def test_measures_over_mixed_dtypes() -> None:
 
 @pytest.mark.parametrize("foreach", [False, True])
 @pytest.mark.parametrize("fault", [nan, inf])
-def test_one_bad_gradient_shows_in_the_state_for_ever_and_not_in_the_weights(fault: float, foreach: bool) -> None:
+def test_one_non_finite_gradient_shows_in_the_state_but_not_in_the_weights(fault: float, foreach: bool) -> None:
     param = Parameter(torch.ones(4))
     optimizer = Lion([param], lr=0.125, foreach=foreach)
     param.grad = torch.tensor([1.0, fault, 1.0, 1.0])
@@ -82,7 +82,7 @@ def test_one_bad_gradient_shows_in_the_state_for_ever_and_not_in_the_weights(fau
     assert torch.isfinite(param).all()
 
 
-def test_lost_updates_show_as_zero_updates() -> None:
+def test_updates_lost_to_rounding_count_as_zero_updates() -> None:
     """At lr 1e-4 half a unit in the last place of a bfloat16 weight of 1 is 20 times the update."""
     with pytest.warns(UserWarning, match="bfloat16"):
         optimizer = Lion([param := Parameter(torch.ones(8, dtype=torch.bfloat16))], lr=1e-4)
@@ -90,14 +90,14 @@ def test_lost_updates_show_as_zero_updates() -> None:
     assert measure_step(optimizer)["zero_update_share"] == 1.0
 
 
-def test_nonfinite_entries_of_all_state_tensors_count() -> None:
+def test_non_finite_entries_of_all_state_tensors_are_counted() -> None:
     param = Parameter(torch.ones(3))
     optimizer = torch.optim.AdamW([param])
     param.grad = torch.tensor([nan, 1.0, inf])
     assert measure_step(optimizer)["nonfinite_state"] == 4  # two entries each of exp_avg and exp_avg_sq
 
 
-def test_measuring_changes_nothing_of_the_step() -> None:
+def test_measuring_does_not_change_the_step() -> None:
     results = []
     for step in (lambda optimizer: optimizer.step(), measure_step):
         torch.manual_seed(0)
@@ -111,7 +111,7 @@ def test_measuring_changes_nothing_of_the_step() -> None:
 
 
 @pytest.mark.parametrize("shape", [(2,), (0,)])
-def test_without_gradients_there_is_nothing_to_measure(shape: tuple[int, ...]) -> None:
+def test_measuring_without_gradients_is_refused(shape: tuple[int, ...]) -> None:
     param = Parameter(torch.ones(shape))
     if shape == (0,):
         param.grad = torch.ones(shape)

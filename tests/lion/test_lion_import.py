@@ -58,7 +58,7 @@ def requirements(package: str, seen: set[str]) -> set[str]:
     return seen
 
 
-def test_lion_imports_torch_alone() -> None:
+def test_lion_imports_only_torch() -> None:
     required = requirements("torch", set())
     modules = [
         module

@@ -40,14 +40,14 @@ def one_param(*shape: int) -> Parameter:
         ({"foreach": True, "differentiable": True}, "differentiable=True is not supported with foreach=True"),
     ],
 )
-def test_setting_out_of_range_is_refused_and_quoted(settings: dict[str, Any], message: str) -> None:
+def test_an_invalid_setting_is_refused_and_quoted(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Lion([one_param(2)], **settings)
     with pytest.raises(ValueError, match=message):
         Lion([{"params": [one_param(2)], **settings}])  # as a group's own setting
 
 
-def test_refused_group_is_not_added() -> None:
+def test_a_refused_group_is_not_added() -> None:
     optimizer = Lion([one_param(2)])
     with pytest.raises(ValueError, match="Invalid learning rate: -1"):
         optimizer.add_param_group({"params": [one_param(3)], "lr": -1})
@@ -55,7 +55,7 @@ def test_refused_group_is_not_added() -> None:
 
 
 @BACK_ENDS
-def test_sparse_gradient_is_refused_before_anything_is_updated(foreach: bool | None) -> None:
+def test_a_sparse_gradient_is_refused_before_anything_is_updated(foreach: bool | None) -> None:
     dense, sparse = one_param(2), one_param(3, 3)
     sparse.grad = torch.eye(3).to_sparse()
     with pytest.raises(RuntimeError, match=r"not support sparse gradients, got layout torch.sparse_coo .* \(3, 3\)"):
@@ -86,7 +86,7 @@ def test_gradients_are_never_written_to(settings: dict[str, Any], foreach: bool 
 
 
 @BACK_ENDS
-def test_frozen_and_empty_parameters_are_left_alone(foreach: bool | None) -> None:
+def test_frozen_and_empty_parameters_are_accepted(foreach: bool | None) -> None:
     trained, frozen, empty = one_param(2), Parameter(torch.ones(2), requires_grad=False), one_param(0)
     optimizer = Lion([trained, frozen, empty], weight_decay=1.0, foreach=foreach)
     optimizer.step()
@@ -97,7 +97,7 @@ def test_frozen_and_empty_parameters_are_left_alone(foreach: bool | None) -> Non
 
 
 @BACK_ENDS
-def test_step_without_any_gradient_does_nothing(foreach: bool | None) -> None:
+def test_a_step_without_gradients_does_nothing(foreach: bool | None) -> None:
     param = Parameter(torch.ones(2))
     optimizer = Lion([param], weight_decay=1.0, foreach=foreach)
     assert optimizer.step() is None
@@ -116,7 +116,7 @@ def test_momentum_keeps_the_memory_format(foreach: bool | None) -> None:
 
 @BACK_ENDS
 @pytest.mark.filterwarnings("ignore:Lion got bfloat16 or float16 parameters")
-def test_group_may_mix_devices_and_dtypes(foreach: bool | None) -> None:
+def test_a_group_can_mix_devices_and_dtypes(foreach: bool | None) -> None:
     """The meta device stands for a second device."""
     dtypes = (torch.float32, torch.float64, torch.bfloat16, torch.complex64, torch.float32)
     torch.manual_seed(0)
@@ -139,7 +139,7 @@ def test_group_may_mix_devices_and_dtypes(foreach: bool | None) -> None:
 
 
 @BACK_ENDS
-def test_gradient_of_another_dtype_than_the_parameter(foreach: bool | None) -> None:
+def test_a_gradient_can_have_another_dtype_than_the_parameter(foreach: bool | None) -> None:
     param = torch.zeros(3)
     lion(
         [param],
@@ -162,13 +162,13 @@ def test_gradient_of_another_dtype_than_the_parameter(foreach: bool | None) -> N
         {"foreach": True, "differentiable": True},
     ],
 )
-def test_functional_form_refuses_what_the_class_refuses(settings: dict[str, Any]) -> None:
+def test_the_functional_form_refuses_what_the_class_refuses(settings: dict[str, Any]) -> None:
     params, grads, exp_avgs = ([torch.ones(1)] for _ in range(3))
     with pytest.raises(ValueError, match="not supported"):
         lion(params, grads, exp_avgs, **({"lr": 0.1, "beta1": 0.9, "beta2": 0.99, "weight_decay": 0.0} | settings))
 
 
-def test_groups_have_settings_of_their_own() -> None:
+def test_groups_can_override_settings() -> None:
     first, second = one_param(1), one_param(1)
     groups: list[dict[str, Any]] = [{"params": [first]}, {"params": [second], "lr": 0.25, "maximize": True}]
     optimizer = Lion(groups, lr=0.5)
@@ -180,7 +180,7 @@ def test_groups_have_settings_of_their_own() -> None:
     assert optimizer.param_groups[2]["betas"] == (0.5, 0.5)
 
 
-def test_closure_runs_once_with_gradients_before_the_update() -> None:
+def test_the_closure_runs_once_before_the_update() -> None:
     param = Parameter(torch.ones(1))
     optimizer = Lion([param], lr=0.5)
     calls = []
@@ -197,7 +197,7 @@ def test_closure_runs_once_with_gradients_before_the_update() -> None:
     assert param.item() == 0.5
 
 
-def test_step_hooks_run_around_the_update() -> None:
+def test_step_hooks_run_before_and_after_the_update() -> None:
     param = one_param(1)
     optimizer = Lion([param], lr=0.5)
     seen = []
@@ -207,7 +207,7 @@ def test_step_hooks_run_around_the_update() -> None:
     assert seen == [1.0, 0.5]
 
 
-def test_step_runs_without_building_a_graph() -> None:
+def test_a_step_builds_no_autograd_graph() -> None:
     param = one_param(2)
     optimizer = Lion([param])
     optimizer.step()
@@ -215,7 +215,7 @@ def test_step_runs_without_building_a_graph() -> None:
     assert param.grad_fn is None
 
 
-def test_prints_its_settings() -> None:
+def test_repr_shows_the_settings() -> None:
     assert "weight_decay: 0.3" in repr(Lion([one_param(1)], weight_decay=0.3))
 
 
@@ -231,7 +231,7 @@ def test_prints_its_settings() -> None:
         ({"lr": torch.tensor(0.1), "capturable": True}, "multi"),
     ],
 )
-def test_back_end_is_chosen_as_torch_chooses(settings: dict[str, Any], expected: str) -> None:
+def test_the_back_end_is_chosen_like_torchs_adamw(settings: dict[str, Any], expected: str) -> None:
     """Compared with AdamW on the same parameters; the CPU is declared a foreach device, as a GPU would be."""
     param = Parameter(torch.ones(2)).clone() if settings.get("differentiable") else Parameter(torch.ones(2))
     param.grad = torch.ones(2)
@@ -263,7 +263,7 @@ def test_back_end_is_chosen_as_torch_chooses(settings: dict[str, Any], expected:
         ({"differentiable": True}, "_single_tensor_lion"),
     ],
 )
-def test_back_end_on_a_cpu(settings: dict[str, Any], expected: str) -> None:
+def test_the_back_end_on_a_cpu_follows_the_settings(settings: dict[str, Any], expected: str) -> None:
     param = one_param(2).clone() if settings.get("differentiable") else one_param(2)
     param.grad = torch.ones(2)
     optimizer = Lion([param], **settings)
@@ -274,7 +274,7 @@ def test_back_end_on_a_cpu(settings: dict[str, Any], expected: str) -> None:
     assert optimizer.param_groups[0]["fused"] == settings.get("fused")
 
 
-def test_learning_rate_schedulers_and_swa_accept_it() -> None:
+def test_learning_rate_schedulers_and_swa_accept_lion() -> None:
     model = nn.Linear(3, 2)
     optimizer = Lion(model.parameters(), lr=0.1)
     schedulers = torch.optim.lr_scheduler

@@ -13,7 +13,7 @@ import pytest
 
 from experiments.harness.provenance import ROOT
 
-# Steps by the kernel alone, and says where it is imported from.
+# Steps with the kernel only, and prints where lion is imported from.
 PROGRAM = """
 import sys
 import torch
@@ -68,7 +68,7 @@ def compiled_wheel(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     return wheel(source, tmp_path_factory.mktemp("wheel"))
 
 
-def test_source_and_wheel_have_the_kernels_source_and_nothing_of_the_suite(source: Path, compiled_wheel: Path) -> None:
+def test_sdist_and_wheel_contain_the_kernel_source_but_not_the_suite(source: Path, compiled_wheel: Path) -> None:
     with tarfile.open(source) as archive:
         in_source = {name.partition("/")[2] for name in archive.getnames()}
     in_wheel = set(zipfile.ZipFile(compiled_wheel).namelist())
@@ -78,13 +78,13 @@ def test_source_and_wheel_have_the_kernels_source_and_nothing_of_the_suite(sourc
     assert not any(name.startswith(("experiments", "hydra_plugins", "tests")) for name in in_source)
 
 
-def test_without_extras_it_requires_torch_alone(compiled_wheel: Path) -> None:
+def test_the_wheel_requires_only_torch(compiled_wheel: Path) -> None:
     metadata = message_from_bytes(zipfile.ZipFile(compiled_wheel).read("lion_reproduction-0.1.0.dist-info/METADATA"))
     required = [line for line in metadata.get_all("Requires-Dist", []) if "extra ==" not in line]
     assert required == ["torch>=2.11"]
 
 
-def test_the_wheel_steps_by_its_kernel_where_there_is_no_compiler(compiled_wheel: Path, tmp_path: Path) -> None:
+def test_the_wheel_uses_its_prebuilt_kernel_without_a_compiler(compiled_wheel: Path, tmp_path: Path) -> None:
     target = tmp_path / "site"
     zipfile.ZipFile(compiled_wheel).extractall(target)
     torch_spec = find_spec("torch")
@@ -102,7 +102,7 @@ def test_the_wheel_steps_by_its_kernel_where_there_is_no_compiler(compiled_wheel
     assert not (tmp_path / "cache").exists()
 
 
-def test_without_a_compiler_the_wheel_is_for_any_machine(source: Path, tmp_path: Path) -> None:
+def test_a_wheel_built_without_a_compiler_is_platform_independent(source: Path, tmp_path: Path) -> None:
     built = wheel(source, tmp_path, CXX="/no/compiler")
     assert built.name.endswith("-py3-none-any.whl")
     assert not [name for name in zipfile.ZipFile(built).namelist() if name.endswith(".so")]

@@ -51,7 +51,7 @@ def test_bfloat16_learns_a_text_as_well_as_float32(back_end: dict[str, bool]) ->
 
 
 @pytest.mark.parametrize("back_end", [{"foreach": False}, {"foreach": True}])
-def test_small_steps_add_up(back_end: dict[str, Any]) -> None:
+def test_kahan_summation_accumulates_small_steps(back_end: dict[str, Any]) -> None:
     """Each update is a sixteenth of the spacing of bfloat16 numbers below 1."""
     param = Parameter(torch.ones(3, dtype=torch.bfloat16))
     optimizer = Lion([param], lr=2**-12, kahan_sum=True, **back_end)
@@ -61,7 +61,7 @@ def test_small_steps_add_up(back_end: dict[str, Any]) -> None:
     assert (param.float() - (1 - 1000 * 2**-12)).abs().max() <= 2**-9
 
 
-def test_the_two_parts_are_the_float32_weight() -> None:
+def test_weight_plus_compensation_matches_the_float32_weight() -> None:
     start = torch.randn(500).bfloat16()
     low, exact = Parameter(start.clone()), Parameter(start.float())
     optimizer = Lion([low], lr=1e-3, weight_decay=0.1, kahan_sum=True)
@@ -84,7 +84,7 @@ def test_float32_parameters_have_no_compensation() -> None:
     assert set(optimizer.state[param]) == {"exp_avg"}
 
 
-def test_a_compensated_parameter_needs_no_warning() -> None:
+def test_a_compensated_parameter_does_not_warn() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         Lion([Parameter(torch.ones(2, dtype=torch.bfloat16))], kahan_sum=True)
@@ -105,7 +105,7 @@ ALL_BACK_ENDS: list[dict[str, Any]] = [{}, {"foreach": False}, {"foreach": True}
 
 
 def after_small_steps(settings: dict[str, Any], steps: int = 10) -> tuple[nn.Linear, Lion]:
-    """Ones of bfloat16 that lost 10 / 2**12, of which the weights alone show nothing or 2**-8."""
+    """bfloat16 ones after a decrease of 10 / 2**12, of which the rounded weights show either nothing or 2**-8."""
     model = nn.Linear(3, 2).bfloat16()
     nn.init.ones_(model.weight)
     optimizer = Lion([model.weight], lr=2**-12, kahan_sum=True, **settings)
@@ -121,7 +121,9 @@ def small_steps(model: nn.Linear, optimizer: Lion, steps: int) -> None:
 
 @pytest.mark.parametrize("settings", ALL_BACK_ENDS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_a_model_made_float32_gets_what_was_kept_for_it_once(settings: dict[str, Any], dtype: torch.dtype) -> None:
+def test_converting_a_model_to_float32_applies_its_compensation_once(
+    settings: dict[str, Any], dtype: torch.dtype
+) -> None:
     model, optimizer = after_small_steps(settings)
     small_steps(model.to(dtype), optimizer, 3)
     assert model.weight.unique().tolist() == [1 - 13 * 2**-12]
@@ -142,9 +144,7 @@ def test_a_compensated_checkpoint_loads_into_a_float32_model(settings: dict[str,
 @pytest.mark.parametrize("settings", ALL_BACK_ENDS)
 @pytest.mark.filterwarnings("ignore:Lion got bfloat16 or float16 parameters")
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_a_float32_model_made_low_precision_is_compensated_from_then_on(
-    settings: dict[str, Any], dtype: torch.dtype
-) -> None:
+def test_converting_a_model_to_low_precision_starts_compensation(settings: dict[str, Any], dtype: torch.dtype) -> None:
     model = nn.Linear(3, 2)
     nn.init.ones_(model.weight)
     optimizer = Lion([model.weight], lr=2**-12, kahan_sum=True, **settings)
@@ -155,7 +155,7 @@ def test_a_float32_model_made_low_precision_is_compensated_from_then_on(
 
 
 @pytest.mark.parametrize("settings", ALL_BACK_ENDS)
-def test_from_one_low_precision_to_the_other_nothing_is_lost(settings: dict[str, Any]) -> None:
+def test_converting_between_low_precisions_keeps_the_compensation(settings: dict[str, Any]) -> None:
     model, optimizer = after_small_steps(settings)
     small_steps(model.half(), optimizer, 10)
     both = model.weight.float() + optimizer.state[model.weight]["compensation"].float()
@@ -163,7 +163,7 @@ def test_from_one_low_precision_to_the_other_nothing_is_lost(settings: dict[str,
 
 
 @pytest.mark.parametrize("foreach", [False, True])
-def test_the_functional_step_leaves_a_float32_parameter_its_value(foreach: bool) -> None:
+def test_the_functional_step_applies_the_compensation_of_a_float32_parameter(foreach: bool) -> None:
     param, grad, exp_avg = torch.ones(3), torch.ones(3), torch.zeros(3)
     compensation = torch.full((3,), 0.25)
     lion(

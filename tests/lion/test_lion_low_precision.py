@@ -47,7 +47,7 @@ def rate_of_sign_disagreement(optimizer: Lion, param: Parameter) -> float:
 
 @BACK_ENDS
 @LOW_PRECISION
-def test_signs_are_the_references_up_to_one_in_a_hundred_thousand(dtype: torch.dtype, foreach: bool | None) -> None:
+def test_low_precision_signs_match_the_reference_within_1e_5(dtype: torch.dtype, foreach: bool | None) -> None:
     param = Parameter(torch.randn(ENTRIES).clamp(-2, 2).to(dtype))
     optimizer = Lion([param], lr=LR, weight_decay=WEIGHT_DECAY, foreach=foreach)
     assert rate_of_sign_disagreement(optimizer, param) <= 1e-5
@@ -64,7 +64,7 @@ def test_bfloat16_momentum_of_float32_parameters_flips_few_signs(foreach: bool |
 
 @BACK_ENDS
 @LOW_PRECISION
-def test_weight_is_rounded_once_a_step(dtype: torch.dtype, foreach: bool | None) -> None:
+def test_low_precision_weights_are_rounded_once_per_step(dtype: torch.dtype, foreach: bool | None) -> None:
     start = torch.randn(ENTRIES).to(dtype)
     param = Parameter(start.clone())
     param.grad = torch.ones_like(param)
@@ -75,7 +75,7 @@ def test_weight_is_rounded_once_a_step(dtype: torch.dtype, foreach: bool | None)
 
 
 @LOW_PRECISION
-def test_momentum_of_a_constant_gradient_reaches_it(dtype: torch.dtype) -> None:
+def test_float32_momentum_converges_to_a_constant_gradient(dtype: torch.dtype) -> None:
     """1000 steps at beta2 0.99 leave 0.99**1000, 4e-5, of the way; a momentum in bfloat16 stalls below."""
     reached = {}
     for momentum_dtype in (None, torch.bfloat16):
@@ -103,7 +103,7 @@ def test_low_precision_parameters_warn_once(dtype: torch.dtype) -> None:
     with pytest.warns(UserWarning, match="Keep the parameters in float32") as caught:
         optimizer = Lion([{"params": [torch.zeros(1)]}, {"params": [torch.zeros(1, dtype=dtype)]}])
     assert len(caught) == 1
-    assert caught[0].filename == __file__  # where the optimizer was built
+    assert caught[0].filename == __file__  # the line that built the optimizer
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         optimizer.add_param_group({"params": [torch.zeros(1, dtype=dtype)]})

@@ -58,7 +58,7 @@ def assert_same_bits(actual: torch.Tensor, expected: torch.Tensor) -> None:
 
 @pytest.mark.parametrize("settings", SETTINGS)
 @BACK_ENDS
-def test_weights_and_momentum_are_googles_bit_for_bit(settings: dict[str, Any], foreach: bool | None) -> None:
+def test_weights_and_momentum_match_google_automl_bit_for_bit(settings: dict[str, Any], foreach: bool | None) -> None:
     params, expected = make_params(), [param.detach().clone() for param in make_params()]
     momenta = [torch.zeros_like(weight) for weight in expected]
     optimizer = Lion(params, foreach=foreach, **settings)
@@ -72,7 +72,7 @@ def test_weights_and_momentum_are_googles_bit_for_bit(settings: dict[str, Any], 
 
 
 @BACK_ENDS
-def test_terms_that_cancel_once_rounded_leave_the_weight_as_googles_code_does(foreach: bool | None) -> None:
+def test_interpolation_that_cancels_after_rounding_leaves_the_weight(foreach: bool | None) -> None:
     """A fused multiply-add, as in add_(gradient, alpha=1 - beta1), would see the rounding error and move the weight."""
     generator = torch.Generator().manual_seed(0)
     momentum = torch.randn(10_000, generator=generator)
@@ -92,7 +92,7 @@ def test_terms_that_cancel_once_rounded_leave_the_weight_as_googles_code_does(fo
 @pytest.mark.parametrize("settings", SETTINGS)
 @BACK_ENDS
 @pytest.mark.parametrize("public", list(PUBLIC))
-def test_weights_are_those_of_public_implementations_bit_for_bit(
+def test_weights_match_public_implementations_bit_for_bit(
     public: str, foreach: bool | None, settings: dict[str, Any]
 ) -> None:
     params, their_params = make_params(), make_params()
@@ -103,7 +103,7 @@ def test_weights_are_those_of_public_implementations_bit_for_bit(
 
 
 @pytest.mark.parametrize("maximize", [False, True])
-def test_cautious_agrees_with_timm_up_to_the_different_scale(maximize: bool) -> None:
+def test_cautious_lion_matches_timm_up_to_its_scale(maximize: bool) -> None:
     """timm divides by the mean of the mask where C-Optim divides by (kept + 1) / size: the same entries are kept."""
     settings: dict[str, Any] = {"lr": 1e-3, "weight_decay": 0.0, "maximize": maximize}
     params, their_params = make_params(), make_params()

@@ -34,7 +34,7 @@ LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-# What may happen to a parameter between two steps: each takes the optimizer and the parameter.
+# Changes to a parameter between two steps; each function takes the optimizer and the parameter.
 
 
 def change_dtype(dtype: torch.dtype) -> Callable[[Lion, Parameter], None]:
@@ -219,7 +219,7 @@ def test_all_back_ends_take_the_same_steps_or_raise(
     momentum_dtype=st.sampled_from([None, *DTYPES]),
     maximize=st.booleans(),
 )
-def test_each_step_is_the_rules_to_its_rounding(
+def test_each_step_matches_the_update_rule_within_rounding(
     tensors: list[dict[str, Any]],
     gradient: str,
     back_end: dict[str, Any],

@@ -69,7 +69,7 @@ def check_sharded_tensor(mesh: Any, settings: dict[str, Any]) -> None:
 
 
 def check_kernel(mesh: Any) -> None:
-    """Of shards that lie alike the kernel takes each process's own; a gradient that lies otherwise is for operators."""
+    """The kernel steps each process's own shards if all are placed alike; otherwise PyTorch's operators do."""
     torch.manual_seed(0)
     starts, gradients = [[torch.randn(5, 4), torch.randn(3)] for _ in range(2)]
     for placement in (Shard(0), Replicate()):
@@ -152,7 +152,7 @@ def check_checkpoint(mesh: Any, folder: Path) -> None:
 
 
 @pytest.mark.skipif(not dist.is_available(), reason="this torch is built without torch.distributed")
-def test_two_processes_step_like_one(tmp_path: Path) -> None:
+def test_sharded_steps_in_two_processes_match_one_process(tmp_path: Path) -> None:
     torch.multiprocessing.start_processes(  # forks have imported torch
         check_on_one_process, args=(str(tmp_path / "store"),), nprocs=PROCESSES, start_method="fork"
     )

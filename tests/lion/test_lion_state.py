@@ -46,12 +46,12 @@ def assert_same_training(one: tuple[nn.Module, torch.optim.Optimizer], other: tu
         assert torch.equal(param, other_param)
 
 
-def test_state_is_the_momentum_alone() -> None:
+def test_the_only_state_is_the_momentum() -> None:
     _, optimizer = make_trained()
     assert [set(state) for state in optimizer.state.values()] == [{"exp_avg"}] * 2
 
 
-def test_settings_stay_as_given() -> None:
+def test_the_state_dict_saves_settings_as_given() -> None:
     _, optimizer = make_trained()
     saved = optimizer.state_dict()["param_groups"][0]
     del saved["params"]
@@ -71,7 +71,7 @@ def test_settings_stay_as_given() -> None:
 
 
 @pytest.mark.parametrize("settings", [{}, {"foreach": True}, {"momentum_dtype": torch.bfloat16}, {"cautious": True}])
-def test_training_goes_on_the_same_after_a_checkpoint(settings: dict[str, Any]) -> None:
+def test_training_continues_identically_after_a_checkpoint(settings: dict[str, Any]) -> None:
     model, optimizer = make_trained(**settings)
     new_model = copy.deepcopy(model)
     new_optimizer = Lion(new_model.parameters())
@@ -87,7 +87,7 @@ def test_tensor_lr_survives_a_checkpoint() -> None:
 
 
 @pytest.mark.parametrize("copier", [copy.deepcopy, lambda pair: pickle.loads(pickle.dumps(pair))])
-def test_training_goes_on_the_same_after_deepcopy_and_pickle(copier: Any) -> None:
+def test_training_continues_identically_after_deepcopy_and_pickle(copier: Any) -> None:
     pair = make_trained(momentum_dtype=torch.bfloat16, weight_decay=0.3)
     assert_same_training(pair, copier(pair))
 
@@ -136,7 +136,7 @@ def test_momentum_dtype_survives_loading_bit_for_bit(
     assert torch.equal(loaded, saved)
 
 
-def test_momentum_follows_parameters_of_another_dtype() -> None:
+def test_loaded_momentum_takes_the_dtype_of_a_float64_model() -> None:
     model, optimizer = make_trained()
     double = copy.deepcopy(model).double()
     new_optimizer = Lion(double.parameters())
@@ -175,11 +175,13 @@ def test_state_dict_of_another_optimizer_is_refused(make_other: Any, steps: int)
     train(model, optimizer, steps=1)
 
 
-def test_refusal_names_what_is_foreign() -> None:
+@pytest.mark.parametrize("name", ["exp_avg_sq", "momentum_buffer"])
+def test_the_refusal_names_foreign_state(name: str) -> None:
     _, optimizer = make_trained()
     state_dict = optimizer.state_dict()
-    state_dict["state"][1] = {"exp_avg": torch.zeros(3), "exp_avg_sq": torch.zeros(3)}
-    with pytest.raises(ValueError, match=r"the state of parameter 1 has \['exp_avg_sq'\]"):
+    state_dict["state"][1] = {"exp_avg": torch.zeros(3), name: torch.zeros(3)}
+    refusal = rf"This is not the state dict of a Lion: the state of parameter 1 has \['{name}'\]"
+    with pytest.raises(ValueError, match=refusal):
         optimizer.load_state_dict(state_dict)
 
 
@@ -191,7 +193,7 @@ def test_momentum_of_another_shape_is_refused() -> None:
         Lion(model.parameters()).load_state_dict(state_dict)
 
 
-def test_other_number_of_parameters_is_refused() -> None:
+def test_a_state_dict_with_another_number_of_parameters_is_refused() -> None:
     model, optimizer = make_trained()
     with pytest.raises(ValueError, match="doesn't match the size"):
         Lion([model.weight]).load_state_dict(optimizer.state_dict())
@@ -200,7 +202,7 @@ def test_other_number_of_parameters_is_refused() -> None:
 @pytest.mark.parametrize(
     "other_lion", [lion_pytorch.Lion, lambda params, **settings: timm.optim.Lion(params, **settings)]
 )
-def test_checkpoint_of_a_public_lion_goes_on_the_same(other_lion: Any) -> None:
+def test_a_public_lions_checkpoint_continues_identically(other_lion: Any) -> None:
     torch.manual_seed(0)
     model = nn.Linear(4, 3)
     other = other_lion(model.parameters(), lr=0.01, weight_decay=0.1)
@@ -215,7 +217,7 @@ LATER = ["momentum_dtype", "cautious", "maximize", "foreach", "capturable", "dif
 
 
 @pytest.mark.parametrize("missing", LATER)
-def test_state_dict_from_before_a_setting_existed_loads(missing: str) -> None:
+def test_a_state_dict_without_a_newer_setting_loads(missing: str) -> None:
     model, optimizer = make_trained()
     state_dict = copy.deepcopy(optimizer.state_dict())
     del state_dict["param_groups"][0][missing]
@@ -224,7 +226,7 @@ def test_state_dict_from_before_a_setting_existed_loads(missing: str) -> None:
     train(model, optimizer, steps=1)
 
 
-def test_pickle_from_before_the_settings_existed_steps_and_takes_new_groups() -> None:
+def test_a_pickle_without_newer_settings_steps_and_accepts_groups() -> None:
     _, optimizer = make_trained()
     old_state = copy.deepcopy(optimizer.__getstate__())
     for name in LATER:
@@ -239,8 +241,8 @@ def test_pickle_from_before_the_settings_existed_steps_and_takes_new_groups() ->
     assert param.item() == pytest.approx(-1e-2)
 
 
-def test_loading_hooks_see_what_they_should() -> None:
-    """A pre-hook may rewrite the state dict, a post-hook reads the final momentum; both as torch.optim promises."""
+def test_loading_hooks_see_the_raw_dict_and_the_final_momentum() -> None:
+    """As documented by torch.optim, a pre-hook can rewrite the state dict, and a post-hook sees the final momentum."""
     model, optimizer = make_trained()
     seen: list[Tensor] = []
 

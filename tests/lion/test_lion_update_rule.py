@@ -25,7 +25,7 @@ def one_step(weight: float, gradient: float, momentum: float, **kwargs: Any) -> 
 
 
 @BACK_ENDS
-def test_step_by_hand(foreach: bool | None) -> None:
+def test_a_step_matches_a_hand_calculation(foreach: bool | None) -> None:
     # Decay: 2 * (1 - 0.5 * 0.25) = 1.75. Update: 0.75 * 4 + 0.25 * (-4) = 2, so minus 0.5. Momentum: 0.5 * 4 - 0.5 * 4.
     weight, momentum = one_step(2.0, -4.0, 4.0, lr=0.5, betas=(0.75, 0.5), weight_decay=0.25, foreach=foreach)
     assert weight == 1.25
@@ -33,7 +33,7 @@ def test_step_by_hand(foreach: bool | None) -> None:
 
 
 @BACK_ENDS
-def test_decay_comes_before_the_update(foreach: bool | None) -> None:
+def test_decay_is_applied_before_the_update(foreach: bool | None) -> None:
     # After the update it would be (1 - 0.5) * (1 - 0.5) = 0.25.
     assert one_step(1.0, 1.0, 0.0, lr=0.5, weight_decay=1.0, foreach=foreach)[0] == 0.0
 
@@ -47,13 +47,13 @@ def test_decay_is_not_inside_the_sign(foreach: bool | None) -> None:
 
 
 @BACK_ENDS
-def test_sign_is_taken_with_the_old_momentum(foreach: bool | None) -> None:
+def test_the_sign_uses_the_old_momentum(foreach: bool | None) -> None:
     # Old momentum 1: 0.5 * 1 + 0.5 * (-0.9) > 0. The new one, 0.1 * 1 + 0.9 * (-0.9) = -0.71, would flip the sign.
     assert one_step(0.0, -0.9, 1.0, lr=1.0, betas=(0.5, 0.1), foreach=foreach)[0] == -1.0
 
 
 @BACK_ENDS
-def test_beta1_is_for_the_update_and_beta2_for_the_momentum(foreach: bool | None) -> None:
+def test_beta1_is_used_for_the_update_and_beta2_for_the_momentum(foreach: bool | None) -> None:
     # Update: 0.875 * 1 + 0.125 * (-4) = 0.375. With the betas swapped it would be 0.125 * 1 + 0.875 * (-4) < 0.
     weight, momentum = one_step(0.0, -4.0, 1.0, lr=1.0, betas=(0.875, 0.125), foreach=foreach)
     assert weight == -1.0
@@ -61,17 +61,17 @@ def test_beta1_is_for_the_update_and_beta2_for_the_momentum(foreach: bool | None
 
 
 @BACK_ENDS
-def test_entry_without_gradient_and_momentum_only_decays(foreach: bool | None) -> None:
+def test_an_entry_with_zero_gradient_and_momentum_only_decays(foreach: bool | None) -> None:
     assert one_step(1.0, 0.0, 0.0, lr=0.5, weight_decay=0.5, foreach=foreach) == (0.75, 0.0)
 
 
 @BACK_ENDS
-def test_lr_0_leaves_weights_and_still_averages(foreach: bool | None) -> None:
+def test_lr_0_keeps_the_weights_but_updates_the_momentum(foreach: bool | None) -> None:
     assert one_step(3.0, 1.0, 0.0, lr=0.0, weight_decay=10.0, betas=(0.9, 0.5), foreach=foreach) == (3.0, 0.5)
 
 
 @BACK_ENDS
-def test_cautious_by_hand(foreach: bool | None) -> None:
+def test_a_cautious_step_matches_a_hand_calculation(foreach: bool | None) -> None:
     # Update signs with momentum (4, 4, -4, 0) and beta1 0.5: +, +, -, 0. Gradients agree only in the first and third:
     # 2 kept of 4, scaled by 4 / (2 + 1).
     param = Parameter(torch.zeros(4, dtype=torch.float64))
@@ -152,7 +152,7 @@ def test_three_steps_match_the_float64_reference(
 @pytest.mark.parametrize("cautious", [False, True])
 @pytest.mark.parametrize("maximize", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.complex64, torch.bfloat16])
-def test_foreach_and_loop_give_the_same_bits(dtype: torch.dtype, maximize: bool, cautious: bool) -> None:
+def test_foreach_matches_the_loop_bit_for_bit(dtype: torch.dtype, maximize: bool, cautious: bool) -> None:
     torch.manual_seed(0)
     starts = [torch.randn(shape, dtype=dtype) for shape in ((5, 3), (), (0,), (129,))]
     gradients = [[torch.randn_like(start) for start in starts] for _ in range(10)]
@@ -180,7 +180,7 @@ def test_foreach_and_loop_give_the_same_bits(dtype: torch.dtype, maximize: bool,
 
 @BACK_ENDS
 @pytest.mark.parametrize("shape", [(), (1,)])
-def test_tensor_lr_gives_the_bits_of_a_float_lr(shape: tuple[int, ...], foreach: bool | None) -> None:
+def test_a_tensor_lr_matches_a_float_lr_bit_for_bit(shape: tuple[int, ...], foreach: bool | None) -> None:
     params = [Parameter(torch.linspace(-1, 1, 101)) for _ in range(2)]
     lr = torch.full(shape, 0.01, dtype=torch.float64)
     optimizers = [
@@ -198,7 +198,7 @@ def test_tensor_lr_gives_the_bits_of_a_float_lr(shape: tuple[int, ...], foreach:
     torch.testing.assert_close(params[0].detach(), params[1].detach(), rtol=0, atol=0)
 
 
-def test_complex_parameter_steps_like_its_real_and_imaginary_parts() -> None:
+def test_a_complex_parameter_steps_like_its_real_and_imaginary_parts() -> None:
     torch.manual_seed(0)
     start, gradient = torch.randn(7, dtype=torch.complex64), torch.randn(7, dtype=torch.complex64)
     whole = Parameter(start.clone())
@@ -213,7 +213,7 @@ def test_complex_parameter_steps_like_its_real_and_imaginary_parts() -> None:
 
 
 @BACK_ENDS
-def test_lazily_conjugated_gradient_is_resolved(foreach: bool | None) -> None:
+def test_a_lazily_conjugated_gradient_is_resolved(foreach: bool | None) -> None:
     param = Parameter(torch.zeros(1, dtype=torch.complex64))
     (param.conj() * torch.tensor([1 + 1j])).sum().real.backward()
     assert param.grad is not None
@@ -224,7 +224,7 @@ def test_lazily_conjugated_gradient_is_resolved(foreach: bool | None) -> None:
 
 
 @pytest.mark.parametrize("tensor_lr", [False, True])
-def test_minimizes_a_quadratic_under_a_schedule(tensor_lr: bool) -> None:
+def test_lion_minimizes_a_quadratic_under_a_schedule(tensor_lr: bool) -> None:
     param = Parameter(torch.tensor([5.0, -3.0]))
     target = torch.tensor([1.0, 2.0])
     optimizer = Lion([param], lr=torch.tensor(0.02) if tensor_lr else 0.02)

@@ -24,7 +24,7 @@ def print_warning(
 
 
 if __name__ == "__main__":
-    for cached in (_kernel, _compiled, _libraries):  # in a fork, those of the process that was forked
+    for cached in (_kernel, _compiled, _libraries):  # a fork inherits the caches of its parent
         cached.cache_clear()
     logging.basicConfig(level=logging.INFO, force=True)
     warnings.showwarning = print_warning  # instead of pytest's

@@ -19,18 +19,18 @@ from tests.lit.conftest import decode_labelled
 
 
 @given(st.permutations(range(10)), st.lists(st.integers(0, 9), min_size=1))
-def test_names_in_any_order_give_the_prompts_numbers(order: list[int], labels: list[int]) -> None:
+def test_class_names_in_any_order_are_mapped_to_prompt_indices(order: list[int], labels: list[int]) -> None:
     names = [CIFAR10[number].upper() for number in order]
     assert prompt_numbers(np.array(labels), names, "cifar10").tolist() == [order[label] for label in labels]
 
 
-def test_names_may_be_written_with_underscores_and_be_some_of_the_classes() -> None:
+def test_class_names_with_underscores_and_subsets_are_mapped() -> None:
     pets = class_names("pets")
     names = [name.lower().replace(" ", "_") for name in pets][::-1][:5]
     assert prompt_numbers(np.arange(5), names, "pets").tolist() == [36, 35, 34, 33, 32]
 
 
-def test_imagenet_s_folders_and_titles_are_known() -> None:
+def test_imagenet_ids_and_titles_are_mapped_to_prompt_indices() -> None:
     from timm.data import ImageNetInfo
 
     known = ImageNetInfo()
@@ -45,17 +45,17 @@ def test_imagenet_s_folders_and_titles_are_known() -> None:
 
 
 @pytest.mark.parametrize("labels", [[0, 10], [-1, 0], [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]])
-def test_numbers_that_are_no_classes_are_refused(labels: list[int]) -> None:
+def test_class_indices_out_of_range_are_refused(labels: list[int]) -> None:
     with pytest.raises(DataError, match=r"data\.zero_shot\.cifar10 has labels from"):
         prompt_numbers(np.array(labels), None, "cifar10")
 
 
-def test_other_names_are_refused() -> None:
+def test_unknown_class_names_are_refused() -> None:
     with pytest.raises(DataError, match=r"data\.zero_shot\.cifar10 has the class 'zebra', which is not among the 10"):
         prompt_numbers(np.array([0, 1]), ["cat", "zebra"], "cifar10")
 
 
-def test_a_hundred_folders_named_by_numbers_mean_these_numbers(tmp_path: Path) -> None:
+def test_a_hundred_numeric_folder_names_are_the_class_indices(tmp_path: Path) -> None:
     for number in range(100):
         write(tmp_path / str(number) / f"{number}.png", number)
     place = {"kind": "local", "path": str(tmp_path), "splits": {"test": "train"}, "image": "image", "label": "label"}
@@ -65,7 +65,7 @@ def test_a_hundred_folders_named_by_numbers_mean_these_numbers(tmp_path: Path) -
     assert prompt_numbers(split.labels, split.class_names, "cifar100").tolist() == shades
 
 
-def test_a_table_s_names_reach_the_run(make_lit: MakeConfig, tmp_path: Path) -> None:
+def test_class_names_of_a_table_are_used_by_the_run(make_lit: MakeConfig, tmp_path: Path) -> None:
     names = sorted(CIFAR10, reverse=True)
     write_table(tmp_path / "set" / "test.parquet", list(range(10)), names)
     place = f"{{kind: local, path: '{tmp_path}/set', splits: {{test: test}}, image: image, label: label}}"
@@ -85,7 +85,7 @@ class Arrays(PreparedData):
         return decode_labelled(Path())
 
 
-def test_the_held_out_part_of_arrays_is_there_or_left_out_or_refused() -> None:
+def test_val_size_holds_out_training_images_within_their_number() -> None:
     assert sorted(labelled_splits(Arrays(), 0)) == ["test"]
     np.testing.assert_array_equal(labelled_splits(Arrays(), 3)["val"].labels, [7, 8, 9])
     for val_size in (-1, 41):
@@ -108,7 +108,7 @@ def few_shapes(folder: Path) -> dict[str, np.ndarray]:
     return arrays
 
 
-def test_pictures_that_the_tower_cannot_take_are_refused(make_lit: MakeConfig) -> None:
+def test_images_that_do_not_fit_the_tower_are_refused(make_lit: MakeConfig) -> None:
     cfg = make_lit("model.image_size=17")
     with pytest.raises(ConfigError, match=r"image tower cannot take images of model\.image_size=17"):
         built(cfg)

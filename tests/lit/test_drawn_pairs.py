@@ -24,7 +24,7 @@ def numbered(images: int, captions: list[int], first: int) -> PairInputs:
     )
 
 
-def test_captions_stay_with_their_images() -> None:
+def test_captions_stay_with_their_images_when_splits_are_redrawn() -> None:
     both = numbered(3, [2, 1, 3], 0).and_then(numbered(2, [1, 2], 3))
     assert both.starts.tolist() == [0, 2, 3, 6, 7, 9]
     mixed = both.chosen(np.array([4, 0, 2]))
@@ -35,7 +35,7 @@ def test_captions_stay_with_their_images() -> None:
         assert {*mixed.texts(own).tolist()} == {100 * number}
 
 
-def test_a_drawn_split_parts_the_same_pairs_and_computes_nothing_again(
+def test_the_split_seed_redraws_training_and_validation_pairs_without_recomputing(
     make_lit: MakeConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Generated images of the same colour look alike and would form one group.
@@ -64,7 +64,7 @@ def _images(inputs: PairInputs) -> int:
     return len(inputs.starts) - 1
 
 
-def test_groups_are_those_that_the_set_was_split_by(make_lit: MakeConfig) -> None:
+def test_split_groups_match_those_of_the_published_split(make_lit: MakeConfig) -> None:
     data = locate(make_lit(*CACHED)).data
     splits, found = pair_splits(data.pairs), split_groups(data.pairs, data.cache_dir)
     arrays = data.pairs.load()
@@ -76,13 +76,13 @@ def test_groups_are_those_that_the_set_was_split_by(make_lit: MakeConfig) -> Non
         assert found[name].tolist() == expected[arrays["splits"] == number].tolist()
 
 
-def test_a_set_of_too_few_groups_is_refused(make_lit: MakeConfig) -> None:
+def test_redrawing_a_split_of_too_few_groups_is_refused(make_lit: MakeConfig) -> None:
     cfg = make_lit(*CACHED, "data.split_seed=1")
     with pytest.raises(DataError, match="none of the 4 is small enough for the validation split of 12 rows"):
         built(cfg)
 
 
-def test_cropped_pictures_keep_the_sets_own_split(make_lit: MakeConfig) -> None:
+def test_a_split_seed_is_refused_with_random_crops(make_lit: MakeConfig) -> None:
     cfg = make_lit("data.split_seed=1", "data.crop_area=[0.5,1.0]")
     with pytest.raises(ConfigError, match=r"data\.split_seed=1 is for pairs"):
         built(cfg)

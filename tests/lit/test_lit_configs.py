@@ -22,7 +22,7 @@ PAPER = ["b32_b", "b16_b", "g14_288_l"]
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
-def test_every_experiment_s_towers_can_be_built(name: str) -> None:
+def test_every_experiments_towers_output_the_embedding_size(name: str) -> None:
     cfg = make_plain(f"scale={scale_of(f'lit/{name}')}", f"experiment=lit/{name}")
     assert callable(get_method(cfg.model.tokenizer))
     if name in PAPER:
@@ -40,7 +40,7 @@ def test_every_experiment_s_towers_can_be_built(name: str) -> None:
     # ViT-B/32, B/16 and g/14 (Zhai et al. 2022: 1 011 M); a text tower is 12 width^2 a layer, its tokens and positions.
     [("b32_b", 87.5, 123.6), ("b16_b", 85.8, 123.6), ("g14_288_l", 1011.4, 354.4)],
 )
-def test_the_papers_towers_have_their_sizes(name: str, image: float, text: float) -> None:
+def test_the_papers_towers_have_the_published_parameter_counts(name: str, image: float, text: float) -> None:
     cfg = make_plain("scale=paper", f"experiment=lit/{name}")
     cfg.model.image.locked.pretrained = False
     with torch.device("meta"):
@@ -54,7 +54,7 @@ def test_the_papers_towers_have_their_sizes(name: str, image: float, text: float
 
 
 @pytest.mark.parametrize("name", PAPER)
-def test_a_paper_cell_reports_every_metric_under_the_papers_name(name: str) -> None:
+def test_paper_cells_report_every_metric_of_the_paper(name: str) -> None:
     cfg = make_plain("scale=paper", f"experiment=lit/{name}")
     metrics = [cfg.study.primary_metric, *cfg.study.secondary_metrics]
     published = [metric for metric in metrics if paper_cell(ROOT / "results/paper.yaml", cfg.study.paper, metric)]
@@ -65,14 +65,14 @@ def test_a_paper_cell_reports_every_metric_under_the_papers_name(name: str) -> N
     assert cfg.settings.adamw.betas == [0.9, 0.999]
 
 
-def test_class_names_and_templates_have_their_numbers() -> None:
+def test_prompt_sets_have_the_expected_numbers_of_classes_and_templates() -> None:
     assert [len(class_names(name)) for name in ("imagenet", "cifar10", "cifar100", "pets")] == [1000, 10, 100, 37]
     assert class_names("cifar100")[8] == "bicycle"
     assert len(templates("imagenet")) == 80
     assert prompts(["cat"], templates("imagenet"))[0] == "a bad photo of a cat."
 
 
-def test_the_locked_part_is_the_same_for_every_seed() -> None:
+def test_the_locked_tower_does_not_depend_on_the_seed() -> None:
     cfg = make_plain("scale=smoke")
     cfg.model.image.locked = cfg.model.image.trained
     first, second = (build_locked_tower(typed(cfg).model, "image", {}).state_dict() for _ in range(2))

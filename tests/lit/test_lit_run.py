@@ -22,7 +22,7 @@ CACHED = [*LOCK_IMAGE, "data.crop_area=null"]
 
 
 @pytest.mark.parametrize("optimizer", ["lion", "adamw"])
-def test_a_run_ends_with_every_metric(make_lit: MakeConfig, optimizer: str) -> None:
+def test_a_run_reports_every_metric(make_lit: MakeConfig, optimizer: str) -> None:
     cfg = make_lit(f"optimizer={optimizer}")
     value = execute(cfg)
     directory = locate(cfg).directory
@@ -34,7 +34,7 @@ def test_a_run_ends_with_every_metric(make_lit: MakeConfig, optimizer: str) -> N
         assert 0 <= last[f"{split}/zero_shot_top1"] <= last[f"{split}/zero_shot_top5"] <= 100
 
 
-def test_the_temperature_is_logged_at_every_evaluation_and_does_not_decay(make_lit: MakeConfig) -> None:
+def test_the_logit_scale_is_logged_at_every_evaluation_and_not_decayed(make_lit: MakeConfig) -> None:
     cfg = make_lit("model.logit_scale_init=30")
     directory = executed(cfg)
     scales = [row["val/logit_scale"] for row in rows(directory) if "val/loss" in row]
@@ -46,7 +46,7 @@ def test_the_temperature_is_logged_at_every_evaluation_and_does_not_decay(make_l
     assert "text.0.token_embedding.weight" in groups["no_decay"]
 
 
-def test_training_on_pairs_finds_the_pairs(make_lit: MakeConfig) -> None:
+def test_training_raises_recall_above_chance(make_lit: MakeConfig) -> None:
     # Captions and images share one of four colours, so at best 4 times chance can be learnt: 3 of 12 images.
     cfg = make_lit("optimizer=adamw", "train.steps=60", "train.evaluate_every=60", "train.log_every=60", *CACHED)
     last = last_values(executed(cfg))
@@ -54,7 +54,7 @@ def test_training_on_pairs_finds_the_pairs(make_lit: MakeConfig) -> None:
     assert last["val/t2i_recall5"] > 2 * 500 / 12 * 0.9
 
 
-def test_cached_features_train_what_the_locked_tower_in_the_model_trains(make_lit: MakeConfig) -> None:
+def test_training_on_cached_features_matches_training_with_the_locked_tower(make_lit: MakeConfig) -> None:
     losses = []
     for crop in ("data.crop_area=null", "data.crop_area=[1.0,1.0]"):  # a crop of everything: the same image
         cfg = make_lit(*LOCK_IMAGE, crop, "train.log_every=1", "model.chunk_size=null")
@@ -62,7 +62,7 @@ def test_cached_features_train_what_the_locked_tower_in_the_model_trains(make_li
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
-def test_cached_features_are_the_outputs_of_the_locked_tower(make_lit: MakeConfig) -> None:
+def test_cached_features_match_the_locked_towers_outputs(make_lit: MakeConfig) -> None:
     cfg = make_lit(*CACHED)
     data = locate(cfg).data
     task = build(typed(cfg), data)
@@ -75,7 +75,7 @@ def test_cached_features_are_the_outputs_of_the_locked_tower(make_lit: MakeConfi
         torch.testing.assert_close(task.pair_inputs[split].images(numbers), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_features_are_computed_once(make_lit: MakeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_locked_features_are_cached(make_lit: MakeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     cfg = make_lit(*CACHED, "data.templates=imagenet")
     built(cfg)
     monkeypatch.setattr(LockedPart, "_all", None)
@@ -86,7 +86,7 @@ def test_features_are_computed_once(make_lit: MakeConfig, monkeypatch: pytest.Mo
         build(typed(other), data)
 
 
-def test_a_picture_s_caption_is_chosen_by_its_seed_alone(make_lit: MakeConfig) -> None:
+def test_an_images_caption_depends_only_on_its_sample_seed(make_lit: MakeConfig) -> None:
     cfg = make_lit(*CACHED)
     task = built(cfg)
     indices = torch.arange(8).numpy()
@@ -95,25 +95,25 @@ def test_a_picture_s_caption_is_chosen_by_its_seed_alone(make_lit: MakeConfig) -
     assert torch.equal(task.batch(indices, [4] * 8)["texts"], even)
 
 
-def test_a_batch_that_processes_cannot_share_is_refused(make_lit: MakeConfig) -> None:
+def test_a_micro_batch_other_than_the_process_share_is_refused(make_lit: MakeConfig) -> None:
     with pytest.raises(ConfigError, match=r"train\.micro_batch_size=16 must be .* = 32 / 1: .*chunk_size"):
         execute(make_lit("train.micro_batch_size=16"))
 
 
-def test_chunks_of_a_tower_with_batch_norm_are_refused(make_lit: MakeConfig) -> None:
+def test_chunking_a_tower_with_batch_norm_is_refused(make_lit: MakeConfig) -> None:
     resnet = ["model.image.trained.model_name=test_resnet", "~model.image.trained.img_size"]
     with pytest.raises(ConfigError, match=r"model\.chunk_size=12 .*batch norm"):
         execute(make_lit(*resnet, "~model.image.trained.patch_size"))
 
 
-def test_the_train_split_is_evaluated_for_flatness(make_lit: MakeConfig) -> None:
+def test_flatness_is_measured_on_training_samples(make_lit: MakeConfig) -> None:
     cfg = make_lit("flatness.draws=1", "flatness.std=0.1", "flatness.samples=20", *CACHED)
     task = built(cfg)
     sums = sums_of(task, "flatness", task.model())
     assert (sums["0/count"], sums["0/captions"]) == (20, 40)
 
 
-def test_sums_over_processes_are_the_sums_of_one(make_lit: MakeConfig) -> None:
+def test_evaluation_sums_do_not_depend_on_the_number_of_processes(make_lit: MakeConfig) -> None:
     cfg = make_lit()
     task = built(cfg)
     torch.manual_seed(0)

@@ -21,7 +21,7 @@ def picture(seed: int, size: tuple[int, int] = (40, 40)) -> Image.Image:
     return Image.fromarray(canvas)
 
 
-def test_captions_and_pictures_stay_together() -> None:
+def test_pair_arrays_keep_captions_with_their_images() -> None:
     captions = [["one"], ["two", "two,  with\nspace"], ["drei größer"]]
     arrays = pair_arrays([picture(seed) for seed in range(3)], captions, size=32)
     assert arrays["captions"].tobytes().decode().split("\n") == ["one", "two", "two, with space", "drei größer"]
@@ -30,12 +30,12 @@ def test_captions_and_pictures_stay_together() -> None:
     np.testing.assert_array_equal(arrays["images"][1], square(picture(1), 32))
 
 
-def test_a_picture_without_a_caption_is_refused() -> None:
+def test_an_image_without_a_caption_is_refused() -> None:
     with pytest.raises(ValueError, match="image 1 has no caption"):
         pair_arrays([picture(0), picture(1)], [["one"], []], size=32)
 
 
-def test_a_picture_is_put_whole_on_a_white_square() -> None:
+def test_an_image_is_padded_to_a_white_square() -> None:
     wide = Image.new("RGBA", (64, 32), (255, 0, 0, 255))
     shown = square(wide, 32)
     assert (shown[0] == 255).all()
@@ -59,13 +59,13 @@ def test_no_caption_and_no_near_duplicate_is_in_two_splits() -> None:
         assert len(set(splits[seeds == seed])) <= 1, "noise does not hide a copy"
 
 
-def test_captions_that_differ_by_case_and_space_are_the_same() -> None:
+def test_captions_that_differ_only_in_case_and_space_form_one_group() -> None:
     images = np.stack([square(picture(seed), 32) for seed in range(2)])
     assert groups(images, [["A  Cat"], ["a cat"]]).tolist() == [0, 0]
     assert groups(images, [["a cat"], ["a dog"]]).tolist() == [0, 1]
 
 
-def test_the_split_does_not_depend_on_order() -> None:
+def test_the_split_does_not_depend_on_the_order_of_the_pairs() -> None:
     captions = [[f"thing {number}"] for number in range(200)]
     splits = group_splits(np.arange(200), captions)
     backwards = group_splits(np.arange(200), captions[::-1])
@@ -101,7 +101,7 @@ def packages(tmp_path: Path) -> dict[str, Path]:
     return folders
 
 
-def test_packages_are_decoded_without_what_shows_no_thing(packages: dict[str, Path]) -> None:
+def test_decoded_drawings_leave_out_flags_symbols_and_untitled_ones(packages: dict[str, Path]) -> None:
     arrays = drawings(packages, size=32)
     expected = ["label 0", "label 0, tag, day", "label 2", "label 2, tag, day"]
     assert arrays["captions"].tobytes().decode().split("\n") == [
@@ -114,7 +114,9 @@ def test_packages_are_decoded_without_what_shows_no_thing(packages: dict[str, Pa
     assert emoji(packages, size=32)["captions"].tobytes().decode().split("\n") == expected
 
 
-def test_a_picture_too_large_to_be_safe_is_left_out(packages: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_image_above_pillows_size_limit_is_skipped(
+    packages: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
     picture(0, (20, 20)).save(packages["emoji"] / "img/google/64/1F600.png")
     assert len(emoji(packages, size=32)["images"]) == 1

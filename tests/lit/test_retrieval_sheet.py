@@ -8,7 +8,7 @@ from experiments.lit.retrieval_sheet import write_sheet
 from tests.conftest import MakeConfig, executed
 
 
-def test_the_sheet_shows_queries_and_the_five_nearest(make_lit: MakeConfig) -> None:
+def test_the_retrieval_sheet_shows_each_query_with_its_five_nearest(make_lit: MakeConfig) -> None:
     cfg = make_lit()
     page = write_sheet(executed(cfg), cfg).read_text(encoding="utf-8")
     assert page.count("<tr>") == 2 * 12  # each of the 12 test images is a query
@@ -17,19 +17,19 @@ def test_the_sheet_shows_queries_and_the_five_nearest(make_lit: MakeConfig) -> N
     assert "http" not in page
 
 
-def test_a_directory_without_a_run_is_refused(make_lit: MakeConfig, tmp_path: Path) -> None:
+def test_a_retrieval_sheet_without_a_run_is_refused(make_lit: MakeConfig, tmp_path: Path) -> None:
     with pytest.raises(RunError, match=f"There is no run in {tmp_path}"):
         write_sheet(tmp_path, make_lit())
 
 
-def test_a_run_of_another_model_is_refused(make_lit: MakeConfig) -> None:
+def test_a_retrieval_sheet_of_a_different_model_is_refused(make_lit: MakeConfig) -> None:
     cfg = make_lit()
     execute(cfg)
     with pytest.raises(RunError, match="different model"):
         write_sheet(locate(cfg).directory, make_lit("model.embed_dim=24"))
 
 
-def test_a_run_without_a_checkpoint_is_refused(make_lit: MakeConfig) -> None:
+def test_a_retrieval_sheet_without_a_checkpoint_is_refused(make_lit: MakeConfig) -> None:
     cfg = make_lit()
     directory = executed(cfg)
     for path in directory.glob("step-*.pt"):

@@ -29,7 +29,7 @@ def pairs(count: int = 24) -> tuple[Tensor, Tensor]:
     return torch.randn(count, 3, 8, 8, generator=generator), torch.randint(0, 20, (count, 4), generator=generator)
 
 
-def test_not_one_bit_of_a_locked_tower_changes() -> None:
+def test_training_does_not_change_a_bit_of_a_locked_tower() -> None:
     torch.manual_seed(0)
     model = TwoTowers(Locked(image_tower()), text_tower(), 14.3, None).train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
@@ -45,7 +45,7 @@ def test_not_one_bit_of_a_locked_tower_changes() -> None:
     assert not any(torch.equal(before[name], after[name]) for name in before if name.startswith("text."))
 
 
-def test_a_locked_tower_costs_no_gradient_no_state_and_no_activations() -> None:
+def test_a_locked_tower_has_no_gradients_optimizer_state_or_saved_activations() -> None:
     model = TwoTowers(Locked(image_tower()), text_tower(), 14.3, None).train()
     saved: list[Tensor] = []
 
@@ -66,7 +66,7 @@ def test_a_locked_tower_costs_no_gradient_no_state_and_no_activations() -> None:
     assert all(parameter in optimizer.state for parameter in model.text.parameters())
 
 
-def test_a_locked_tower_is_in_evaluation_mode_while_the_model_trains() -> None:
+def test_a_locked_tower_stays_in_evaluation_mode_during_training() -> None:
     model = TwoTowers(Locked(image_tower()), text_tower(), 14.3, None)
     images = pairs()[0]
     model.eval()
@@ -75,7 +75,7 @@ def test_a_locked_tower_is_in_evaluation_mode_while_the_model_trains() -> None:
     assert torch.equal(model.embed_images(images), expected)
 
 
-def test_both_towers_get_gradients_where_neither_is_locked() -> None:
+def test_both_towers_get_gradients_when_neither_is_locked() -> None:
     model = TwoTowers(nn.Sequential(nn.Flatten(), nn.Linear(192, 8)), text_tower(), 14.3, None)
     contrastive_loss(*model(*pairs())).backward()
     assert all(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in model.parameters())
@@ -83,7 +83,7 @@ def test_both_towers_get_gradients_where_neither_is_locked() -> None:
 
 @pytest.mark.parametrize("chunk_size", [5, 8, 24])
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
-def test_chunks_give_the_gradient_of_the_whole_batch(chunk_size: int, dropout: float) -> None:
+def test_chunked_gradients_match_the_whole_batch(chunk_size: int, dropout: float) -> None:
     torch.manual_seed(0)
     model = TwoTowers(nn.Sequential(nn.Flatten(), nn.Linear(192, 8)), text_tower(dropout), 14.3, None).double()
     images, texts = pairs()
@@ -111,7 +111,7 @@ def gradient_with_all_activations(
 
 
 @pytest.mark.parametrize(("chunk_size", "kept"), [(None, 1), (6, 0)])
-def test_chunks_keep_no_activations(chunk_size: int | None, kept: int) -> None:
+def test_chunking_keeps_no_activations(chunk_size: int | None, kept: int) -> None:
     tower = text_tower()
     model = TwoTowers(nn.Sequential(nn.Flatten(), nn.Linear(192, 8)), tower, 14.3, chunk_size)
     activations: list[weakref.ref[Tensor]] = []
@@ -122,7 +122,7 @@ def test_chunks_keep_no_activations(chunk_size: int | None, kept: int) -> None:
     assert outputs[0].requires_grad
 
 
-def test_the_loss_is_the_mean_cross_entropy_in_both_directions() -> None:
+def test_the_contrastive_loss_is_the_mean_cross_entropy_of_both_directions() -> None:
     images, texts = (F.normalize(torch.randn(7, 5, dtype=torch.float64), dim=1) for _ in range(2))
     scores = 20 * images @ texts.T
     by_hand = (
@@ -131,7 +131,7 @@ def test_the_loss_is_the_mean_cross_entropy_in_both_directions() -> None:
     torch.testing.assert_close(contrastive_loss(images, texts, torch.tensor(20.0, dtype=torch.float64)), by_hand)
 
 
-def test_neither_loss_nor_cosines_are_rounded_under_autocast() -> None:
+def test_loss_and_cosines_stay_in_float32_under_autocast() -> None:
     images, texts = (F.normalize(torch.randn(7, 5), dim=1) for _ in range(2))
     logits, right = 90 * images @ texts.T, torch.arange(7)
     loss = (F.cross_entropy(logits, right) + F.cross_entropy(logits.T, right)) / 2
@@ -140,7 +140,7 @@ def test_neither_loss_nor_cosines_are_rounded_under_autocast() -> None:
         torch.testing.assert_close(cosines(images, texts), logits / 90)
 
 
-def test_the_scale_starts_as_told_and_stays_below_a_hundred() -> None:
+def test_the_logit_scale_starts_as_configured_and_is_capped_at_100() -> None:
     model = TwoTowers(nn.Identity(), nn.Identity(), 30, None)
     assert model.scale().item() == pytest.approx(30)
     with torch.no_grad():

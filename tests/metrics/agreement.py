@@ -51,27 +51,27 @@ _MOMENTS, _KERNELS = ("fid", "fd_efficientnet_lite0"), ("kid", "kid_efficientnet
 _IMAGES, _TEXTS, _LANGUAGE = ("image_classification",), ("finetuning",), ("language_modeling",)
 CHECKS = (
     Check(_IMAGES, ("loss",), "NumPy, float64", classification),
-    Check(_IMAGES, ("top1", "top5", "v2_top1"), "sorting each row, counting", classification),
-    Check((*_IMAGES, *_TEXTS), ("calibrated_loss",), "SciPy's bounded minimum, NumPy in float64", calibration),
-    Check((*_IMAGES, *_TEXTS), ("calibration_error",), "Python's floats, sample by sample", calibration),
-    Check(_IMAGES, ("real_top1",), "counting by sets of labels", classification),
+    Check(_IMAGES, ("top1", "top5", "v2_top1"), "each row sorted, then counted", classification),
+    Check((*_IMAGES, *_TEXTS), ("calibrated_loss",), "SciPy's bounded minimization, NumPy in float64", calibration),
+    Check((*_IMAGES, *_TEXTS), ("calibration_error",), "Python floats, one sample at a time", calibration),
+    Check(_IMAGES, ("real_top1",), "counting, with Python sets of labels", classification),
     Check(_TEXTS, ("loss",), "NumPy, float64", texts),
     Check(_TEXTS, ("accuracy",), "counting", texts),
     Check(_TEXTS, ("f1",), "SciPy's hmean of precision and recall", texts),
     Check(_TEXTS, ("mrpc_f1", "qqp_f1"), "SciPy's hmean of precision and recall", glue),
     Check(_TEXTS, ("stsb_pearson", "stsb_spearman"), "SciPy's pearsonr and spearmanr", glue),
-    Check(_TEXTS, ("cola",), "NumPy, correlation of the classes' indicators", glue),
+    Check(_TEXTS, ("cola",), "NumPy, correlation of class indicators", glue),
     Check(_TEXTS, ("sst2", "mrpc_accuracy", "qqp_accuracy", "mnli_matched", "mnli_mismatched"), "counting", glue),
     Check(_TEXTS, ("qnli", "rte", "average", "invalid_answers"), "counting", glue),
     Check(("lit",), ("loss",), "open_clip's ClipLoss, float64", pairs),
-    Check(("lit",), ("calibrated_loss",), "SciPy's bounded minimum of open_clip's ClipLoss", pairs),
+    Check(("lit",), ("calibrated_loss",), "SciPy's bounded minimization of open_clip's ClipLoss", pairs),
     Check(("lit",), ("mean_recall", *_RECALLS, "_mean_recall", *(f"_{name}" for name in _RECALLS)), "sorting", pairs),
     Check(("lit",), _ZERO_SHOT, "open_clip's build_zero_shot_classifier, sorting", zero_shot),
     Check(_LANGUAGE, ("loss", *_PERPLEXITIES), "lm-evaluation-harness's windows, GPT-2 in float64", language),
     Check(("diffusion",), (*_MOMENTS, *_KERNELS), "torch-fidelity, on the same features", images),
-    Check(("diffusion",), ("clip_score",), "Python's floats, on the same vectors", clip),
-    Check(("diffusion",), ("loss",), "NumPy, float64, the schedule written out", noise),
-    Check(ALL, ("train_loss", "perturbed_loss"), "NumPy, float64, the same noise", flatness),
+    Check(("diffusion",), ("clip_score",), "Python floats, on the same vectors", clip),
+    Check(("diffusion",), ("loss",), "NumPy, float64, with the noise schedule written out", noise),
+    Check(ALL, ("train_loss", "perturbed_loss"), "NumPy, float64, with the same noise", flatness),
 )
 
 
@@ -106,10 +106,10 @@ def page() -> str:
     head = ["metric", "task", "unit", "better", "independent implementation", "largest difference"]
     return f"""# Metrics, checked against independent implementations
 
-Every metric that a task declares (METRICS in `experiments/<task>/config.py`), computed by the suite and by another
-implementation on {DRAWS} random inputs. The last column is the largest relative difference. `python -m
-tests.metrics.agreement` repeats the comparison and writes this page; `tests/metrics/test_agreement.py` compares them on
-other inputs.
+Every metric that a task declares (METRICS in `experiments/<task>/config.py`) is computed by the suite and by an
+independent implementation on {DRAWS} random inputs. The last column is the largest relative difference between the two.
+`python -m tests.metrics.agreement` repeats the comparison and writes this page; `tests/metrics/test_agreement.py`
+compares the two on other inputs.
 
 {markdown_table(head, rows)}
 """

@@ -14,7 +14,7 @@ def metrics_in_batches(logits: torch.Tensor, labels: torch.Tensor, sizes: list[i
 
 
 @pytest.mark.parametrize("sizes", [[101], [100, 1], [7] * 14 + [3], [50, 1, 50]])
-def test_metrics_do_not_depend_on_how_the_split_was_cut(sizes: list[int]) -> None:
+def test_classification_metrics_do_not_depend_on_the_batch_sizes(sizes: list[int]) -> None:
     torch.manual_seed(0)
     logits, labels = torch.randn(101, 20), torch.randint(0, 20, (101,))
     order = logits.argsort(dim=1, descending=True)
@@ -26,7 +26,7 @@ def test_metrics_do_not_depend_on_how_the_split_was_cut(sizes: list[int]) -> Non
     assert metrics_in_batches(logits, labels, sizes) == pytest.approx(expected, rel=1e-6)
 
 
-def test_with_fewer_than_five_classes_every_sample_is_right_within_rank_five() -> None:
+def test_top5_is_100_percent_with_fewer_than_five_classes() -> None:
     assert metrics_in_batches(torch.randn(8, 3), torch.randint(0, 3, (8,)), [8])["top5"] == 100
 
 

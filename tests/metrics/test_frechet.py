@@ -20,7 +20,7 @@ def features(count: int, dimensions: int, seed: int, shift: float = 0.0) -> np.n
 
 
 @pytest.mark.parametrize(("count", "dimensions"), [(400, 40), (300, 128), (64, 200)])
-def test_it_is_the_one_that_scipys_matrix_square_root_gives(count: int, dimensions: int) -> None:
+def test_frechet_distance_matches_scipys_matrix_square_root(count: int, dimensions: int) -> None:
     a, b = features(count, dimensions, 0, 0.1), features(3 * count, dimensions, 1)
     cov_a, cov_b = np.cov(a.astype(np.float64), rowvar=False), np.cov(b.astype(np.float64), rowvar=False)
     # scipy needs a non-singular matrix, even with fewer samples than dimensions
@@ -31,7 +31,7 @@ def test_it_is_the_one_that_scipys_matrix_square_root_gives(count: int, dimensio
     assert distance(a, b) == pytest.approx(expected, rel=1e-3)
 
 
-def test_it_is_known_for_gaussians_in_one_dimension() -> None:
+def test_frechet_distance_of_1d_gaussians_has_its_closed_form() -> None:
     mean, deviation, other_mean, other_deviation = 1.5, 2.0, -0.5, 0.3
     found = frechet_distance(
         np.array([mean]), np.array([[deviation**2]]), np.array([other_mean]), np.array([[other_deviation]])
@@ -39,13 +39,13 @@ def test_it_is_known_for_gaussians_in_one_dimension() -> None:
     assert found == pytest.approx((mean - other_mean) ** 2 + (deviation - other_deviation) ** 2)
 
 
-def test_it_vanishes_between_equals_and_is_symmetric() -> None:
+def test_frechet_distance_is_symmetric_and_zero_between_equal_sets() -> None:
     a, b = features(20, 64, 0), features(30, 64, 1, 0.2)
     assert distance(a, a) == pytest.approx(0, abs=1e-5 * np.trace(np.cov(a, rowvar=False)))
     assert distance(a, b) == pytest.approx(distance(b, a), rel=1e-5)
 
 
-def test_fewer_samples_than_features_give_a_finite_distance_that_falls_with_more() -> None:
+def test_frechet_distance_is_finite_with_few_samples_and_falls_with_more() -> None:
     reference = features(5000, 100, 0)
     found = [distance(features(count, 100, 1), reference) for count in (2, 10, 50, 1000)]
     assert np.isfinite(found).all()
@@ -53,7 +53,7 @@ def test_fewer_samples_than_features_give_a_finite_distance_that_falls_with_more
     assert found[-1] > 0
 
 
-def test_sums_over_parts_have_the_moments_of_the_whole() -> None:
+def test_moments_from_sums_of_batches_match_the_whole() -> None:
     whole = features(50, 8, 0).astype(np.float64)
     total = sum(part.sum(0) for part in np.split(whole, 5))
     outer = sum(part.T @ part for part in np.split(whole, 5))

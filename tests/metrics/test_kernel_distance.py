@@ -19,14 +19,14 @@ def by_pairs(a: np.ndarray, b: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize("rows", [3, 1000])
-def test_it_is_the_mean_over_all_pairs(monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
+def test_kernel_distance_matches_its_definition_over_pairs(monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
     monkeypatch.setattr(module, "ROWS", rows)
     rng = np.random.default_rng(0)
     a, b = rng.normal(size=(7, 5)), rng.normal(size=(11, 5)) + 0.5
     assert kernel_distance(own_kernel(a), own_kernel(b), cross_kernel(a, b)) == pytest.approx(by_pairs(a, b), rel=1e-9)
 
 
-def test_it_is_unbiased() -> None:
+def test_kernel_distance_is_unbiased() -> None:
     rng = np.random.default_rng(0)
     found = []
     for _ in range(2000):
@@ -36,6 +36,6 @@ def test_it_is_unbiased() -> None:
     assert min(found) < 0
 
 
-def test_float32_features_are_no_less_exact() -> None:
+def test_kernel_sums_of_float32_features_are_computed_in_float64() -> None:
     a = np.random.default_rng(0).uniform(0, 2, (50, 300)).astype(np.float32)
     assert own_kernel(a) == pytest.approx(own_kernel(a.astype(np.float64)), rel=1e-12)

@@ -18,7 +18,7 @@ def by_all_orders(scores: list[float], relevant: list[bool], rank: int) -> float
 
 @settings(deadline=None, max_examples=40)
 @given(st.lists(st.tuples(st.integers(0, 2), st.booleans()), min_size=1, max_size=6), st.integers(0, 5))
-def test_ties_get_their_expected_credit(keys: list[tuple[int, bool]], sure: int) -> None:
+def test_tied_scores_get_their_expected_recall(keys: list[tuple[int, bool]], sure: int) -> None:
     scores = [score / 2 for score, _ in keys]
     relevant = [right or number == sure % len(keys) for number, (_, right) in enumerate(keys)]
     sums = recall_sums(torch.tensor([scores]), torch.tensor([relevant]))
@@ -26,23 +26,11 @@ def test_ties_get_their_expected_credit(keys: list[tuple[int, bool]], sure: int)
         assert sums[f"recall{rank}"].item() == pytest.approx(by_all_orders(scores, relevant, rank))
 
 
-def test_without_ties_recall_is_the_share_of_queries_with_a_hit() -> None:
-    generator = torch.Generator().manual_seed(0)
-    scores = torch.randn(200, 60, generator=generator)
-    relevant = torch.rand(200, 60, generator=generator) < 0.05
-    relevant[:, 0] = True
-    sums = recall_sums(scores, relevant)
-    order = scores.argsort(1, descending=True)
-    for rank in RANKS:
-        hits = sum(bool(relevant[query, order[query, :rank]].any()) for query in range(200))
-        assert sums[f"recall{rank}"].item() == pytest.approx(hits)
-
-
 def unit_vectors(count: int, seed: int) -> Tensor:
     return torch.nn.functional.normalize(torch.randn(count, 32, generator=torch.Generator().manual_seed(seed)), dim=1)
 
 
-def test_a_collapsed_model_scores_chance() -> None:
+def test_a_collapsed_model_has_recall_at_chance_level() -> None:
     # Copies of one vector, with rounding errors like those of matrix products of another shape or device.
     images, texts = unit_vectors(1, 0).repeat(100, 1), unit_vectors(1, 1).repeat(500, 1)
     texts = texts + 1e-7 * unit_vectors(500, 2)
@@ -55,7 +43,7 @@ def test_a_collapsed_model_scores_chance() -> None:
         assert sums[f"recall{rank}"].item() == pytest.approx(500 * rank / 100)
 
 
-def test_sums_over_parts_of_the_queries_add_up() -> None:
+def test_recall_sums_of_query_batches_add_up() -> None:
     scores, relevant = torch.randn(30, 20), torch.eye(20, dtype=torch.bool).repeat(2, 1)[:30]
     whole = recall_sums(scores, relevant)
     parts = [recall_sums(scores[first::3], relevant[first::3]) for first in range(3)]
@@ -63,6 +51,6 @@ def test_sums_over_parts_of_the_queries_add_up() -> None:
         torch.testing.assert_close(sum(part[name] for part in parts), value)
 
 
-def test_a_query_without_an_answer_is_refused() -> None:
+def test_a_query_without_a_relevant_key_is_refused() -> None:
     with pytest.raises(AssertionError, match="relevant"):
         recall_sums(torch.zeros(1, 2), torch.zeros(1, 2, dtype=torch.bool))

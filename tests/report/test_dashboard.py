@@ -16,7 +16,7 @@ from tests.report.dashboard_pages import STUDY_PAGE, Page, broken_links, build
 from tests.report.dashboard_records import held, write_record
 
 
-def test_the_index_leads_to_finished_and_open_studies(write_study: WriteStudy, tmp_path: Path) -> None:
+def test_the_index_links_to_finished_and_running_studies(write_study: WriteStudy, tmp_path: Path) -> None:
     write_study(gain=0.1)
     write_study("lit", "mini", "mini-optimizer.betas=[0.9,0.95]", numbers=range(2))
     write_study("finetuning", "smoke", "smoke", numbers=[0], declared=0, stages=())
@@ -39,7 +39,7 @@ def test_the_index_leads_to_finished_and_open_studies(write_study: WriteStudy, t
     assert broken_links(folder) == []
 
 
-def test_a_studys_page_says_all_that_its_readme_says_first(write_study: WriteStudy, tmp_path: Path) -> None:
+def test_a_study_page_begins_with_the_statements_of_its_readme(write_study: WriteStudy, tmp_path: Path) -> None:
     write_study(gain=0.1, numbers=range(7))
     text = Page(build(tmp_path) / STUDY_PAGE).text
     said = ["Regime: ConvNet", "Lion beats AdamW by ", "In steps: Lion needs ", "Committed: ", "Yours (replicate 6)"]
@@ -48,7 +48,7 @@ def test_a_studys_page_says_all_that_its_readme_says_first(write_study: WriteStu
     assert "Ease of tuning: " in text
 
 
-def test_every_replicate_has_a_row_with_its_winners_settings(write_study: WriteStudy, tmp_path: Path) -> None:
+def test_every_replicate_has_a_row_with_the_winners_settings(write_study: WriteStudy, tmp_path: Path) -> None:
     study = write_study(diverged=[(1, "lion")], optimizers=("lion", "adamw", "sgd"), numbers=range(7))
     path = build(tmp_path) / STUDY_PAGE
     page = Page(path)
@@ -64,7 +64,7 @@ def test_every_replicate_has_a_row_with_its_winners_settings(write_study: WriteS
     assert "hydra/sweeper=study scale=mini" in page.text
 
 
-def test_no_table_of_any_page_has_two_columns_of_one_name(write_study: WriteStudy, tmp_path: Path) -> None:
+def test_no_dashboard_table_has_two_columns_with_the_same_name(write_study: WriteStudy, tmp_path: Path) -> None:
     write_study(optimizers=("lion", "adamw", "sgd"), samples=True)
     for seed, decay in enumerate((0.1, 0.2)):
         optimizer = {"name": "lion", "lr": 1e-3, "weight_decay": decay}
@@ -76,7 +76,7 @@ def test_no_table_of_any_page_has_two_columns_of_one_name(write_study: WriteStud
             assert len(names) == len(set(names)), f"{path.name}: {names}"
 
 
-def test_names_that_are_html_stay_text(write_study: WriteStudy, tmp_path: Path) -> None:
+def test_html_in_names_is_escaped_on_the_dashboard(write_study: WriteStudy, tmp_path: Path) -> None:
     hostile = "<script>alert(1)<img src=x onerror=alert(2)>[x](http:evil)"
     study = write_study(optimizers=("lion", "adamw", hostile), numbers=range(2))
     summary = read_summary(study)
@@ -97,7 +97,7 @@ def test_names_that_are_html_stay_text(write_study: WriteStudy, tmp_path: Path) 
         assert not any("evil" in link and "%" not in link for link in page.links)
 
 
-def test_no_page_asks_for_anything_but_the_files_beside_it(write_study: WriteStudy, tmp_path: Path) -> None:
+def test_dashboard_pages_load_only_local_files(write_study: WriteStudy, tmp_path: Path) -> None:
     write_study()
     folder = build(tmp_path)
     for path in [*folder.glob("*.html"), folder / "page.css", folder / "page.js"]:
@@ -114,7 +114,9 @@ def test_no_page_asks_for_anything_but_the_files_beside_it(write_study: WriteStu
     assert sources == {"page.css", "page.js", "plotly.min.js", "data:,"}
 
 
-def test_the_same_records_give_the_same_bytes_and_old_pages_go(write_study: WriteStudy, tmp_path: Path) -> None:
+def test_rebuilding_the_dashboard_is_reproducible_and_removes_stale_pages(
+    write_study: WriteStudy, tmp_path: Path
+) -> None:
     write_study()
     run = tmp_path / "runs" / "lit" / "lion-s0-a"
     write_record(run, {"name": "lion", "lr": 1e-3})
@@ -131,7 +133,7 @@ def test_the_same_records_give_the_same_bytes_and_old_pages_go(write_study: Writ
     assert left == {"index.html", STUDY_PAGE, "notes.html"}
 
 
-def test_the_command_serves_this_machine_only(write_study: WriteStudy, tmp_path: Path) -> None:
+def test_the_dashboard_command_serves_only_on_localhost(write_study: WriteStudy, tmp_path: Path) -> None:
     write_study(gain=0.1)
     command = [sys.executable, "-m", "experiments.report.dashboard", "--results", str(tmp_path / "results")]
     command += ["--runs", str(tmp_path / "runs"), "--serve", "--port", "0"]
@@ -146,7 +148,7 @@ def test_the_command_serves_this_machine_only(write_study: WriteStudy, tmp_path:
             process.terminate()
 
 
-def test_the_command_names_folders_that_do_not_exist(tmp_path: Path) -> None:
+def test_the_dashboard_command_names_missing_folders(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "experiments.report.dashboard", "--results", str(tmp_path / "a")]
     result = subprocess.run(
         [*command, "--runs", str(tmp_path / "b")], cwd=ROOT, capture_output=True, text=True, check=False
@@ -155,7 +157,7 @@ def test_the_command_names_folders_that_do_not_exist(tmp_path: Path) -> None:
     assert result.stderr.startswith("error: There is neither ")
 
 
-def test_a_real_study_and_a_run_beside_it_have_their_pages(command_line: list[str], tmp_path: Path) -> None:
+def test_a_real_study_and_a_single_run_get_dashboard_pages(command_line: list[str], tmp_path: Path) -> None:
     python, module, task, *common = command_line
     study = [python, module, task, "--multirun", "hydra/sweeper=study", *common, "optimizer=lion,adamw"]
     for command in (study, [*command_line, "optimizer=lion", "train.steps=6"]):

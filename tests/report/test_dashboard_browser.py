@@ -45,7 +45,7 @@ def study(folder: Path, page: Page) -> Page:
 
 
 @pytest.mark.parametrize("width", [1400, 420])
-def test_all_pages_draw_silently_at_every_width(folder: Path, page: Page, width: int) -> None:
+def test_all_pages_render_without_console_messages_at_every_width(folder: Path, page: Page, width: int) -> None:
     page.problems.clear()
     page.requests.clear()
     for path in sorted(folder.glob("*.html")):
@@ -57,7 +57,7 @@ def test_all_pages_draw_silently_at_every_width(folder: Path, page: Page, width:
     assert {address.partition(":")[0] for address in page.requests} <= {"file", "data", "about"}
 
 
-def test_every_confirm_run_is_drawn_faintly_and_their_mean_and_band_over_them(study: Page) -> None:
+def test_confirm_runs_are_drawn_faintly_under_their_mean_and_band(study: Page) -> None:
     assert study.evaluate(f"{RUNS}.length") == 2 * 12
     assert study.evaluate(f"{RUNS}.every(curve => curve.x.length === 5 && curve.opacity < 0.5)")
     mean, band = study.evaluate(f"{SHOWN}.slice(-2).map(({{x, y}}) => ({{x, y}})).reverse()")
@@ -68,7 +68,7 @@ def test_every_confirm_run_is_drawn_faintly_and_their_mean_and_band_over_them(st
     assert band["y"][:4:-1] == pytest.approx(values.mean(axis=0) + values.std(axis=0, ddof=1))
 
 
-def test_filters_choose_the_curves(study: Page) -> None:
+def test_filters_select_the_curves(study: Page) -> None:
     study.click("input[value=adamw]")
     assert study.evaluate(f"new Set({RUNS}.map(curve => curve.line.color)).size") == 1
     assert study.evaluate(f"{RUNS}.length") == 12
@@ -78,7 +78,7 @@ def test_filters_choose_the_curves(study: Page) -> None:
     assert not study.evaluate(f"{RUNS}.some(curve => curve.customdata[0] === 'replicate-lion-3')")
 
 
-def test_a_setting_with_many_values_is_filtered_by_its_ends_and_so_are_the_rows(page: Page, tmp_path: Path) -> None:
+def test_a_setting_with_many_values_is_filtered_by_range(page: Page, tmp_path: Path) -> None:
     for number in range(10):
         optimizer = {"name": "lion", "lr": 1e-3 * (1 + number)}
         write_record(tmp_path / f"runs/lit/lion-s0-{number}", optimizer)
@@ -93,7 +93,7 @@ def test_a_setting_with_many_values_is_filtered_by_its_ends_and_so_are_the_rows(
     assert page.evaluate(rows) == ["run-lion-s0-7", "run-lion-s0-8", "run-lion-s0-9"]
 
 
-def test_the_y_axis_is_logarithmic_on_demand(study: Page) -> None:
+def test_the_y_axis_can_be_switched_to_logarithmic(study: Page) -> None:
     axis = "document.getElementById('curve-0').layout.yaxis.type"
     assert study.evaluate(axis) == "linear"
     study.click("input[name=log]")
@@ -115,7 +115,7 @@ def test_charts_follow_the_readers_theme(study: Page) -> None:
     assert study.evaluate(adamw) == COLORS["adamw"]
 
 
-def test_a_study_fits_a_laptop_and_a_phone_is_told_that_more_columns_follow(folder: Path, page: Page) -> None:
+def test_a_study_table_fits_a_laptop_and_scrolls_on_a_phone(folder: Path, page: Page) -> None:
     wide = "[...document.querySelectorAll('#result ~ .table')].map(table => table.classList.contains('wide'))"
     for width, expected in ((1400, False), (420, True)):
         page.open((folder / "image_classification--mini--mini.html").as_uri(), width)
@@ -124,7 +124,7 @@ def test_a_study_fits_a_laptop_and_a_phone_is_told_that_more_columns_follow(fold
     assert page.evaluate(shown) < 420, "the metric's name leaves room for the verdict and the next column"
 
 
-def test_the_x_axis_is_steps_samples_or_seconds(study: Page) -> None:
+def test_the_x_axis_can_be_steps_samples_or_seconds(study: Page) -> None:
     last = f"{SHOWN}[0].x.at(-1)"
     assert study.evaluate(last) == 200
     study.click("input[name=axis][value=samples]")
@@ -134,7 +134,7 @@ def test_the_x_axis_is_steps_samples_or_seconds(study: Page) -> None:
     assert study.evaluate("document.getElementById('curve-0').layout.xaxis.title.text") == "training time, s"
 
 
-def test_a_filter_keeps_the_zoom_and_another_axis_ends_it(study: Page) -> None:
+def test_filtering_keeps_the_zoom_and_changing_the_axis_resets_it(study: Page) -> None:
     shown = "document.getElementById('curve-0').layout.xaxis.range"
     study.drag("#curve-0 .nsewdrag", 0.25, 0.75)
     zoomed = study.evaluate(shown)
@@ -156,7 +156,7 @@ def test_the_filters_work_from_the_keyboard(study: Page) -> None:
     assert study.evaluate(f"{SHOWN}.length") == 0
 
 
-def test_a_click_on_a_point_leads_to_its_replicate(study: Page) -> None:
+def test_clicking_a_point_jumps_to_its_replicate(study: Page) -> None:
     study.click("#differences-0 .scatterlayer .point:nth-child(4)")
     assert study.evaluate("location.hash") == "#replicate-lion-3"
     assert 0 <= study.evaluate("document.querySelector(':target').getBoundingClientRect().top") < 1000

@@ -17,7 +17,7 @@ from tests.report.conftest import WriteStudy
 from tests.report.dashboard_pages import STUDY_PAGE, Page, build
 
 
-def test_the_forest_places_each_difference_in_units_of_its_margin(write_study: WriteStudy, tmp_path: Path) -> None:
+def test_the_forest_plot_shows_each_difference_in_units_of_its_margin(write_study: WriteStudy, tmp_path: Path) -> None:
     comparison = read_summary(write_study(gain=0.03, numbers=range(5)))["comparisons"][0]
     write_study("lit", gain=0.9, diverged=[(1, "lion")])
     write_study("finetuning", numbers=[0])
@@ -45,7 +45,7 @@ def test_the_forest_places_each_difference_in_units_of_its_margin(write_study: W
     assert drawn["tie"] == (50 - 50 / reach, 50 + 50 / reach)
 
 
-def test_clicks_on_charts_lead_to_places_of_the_page(write_study: WriteStudy, tmp_path: Path) -> None:
+def test_chart_click_targets_exist_on_the_page(write_study: WriteStudy, tmp_path: Path) -> None:
     write_study(diverged=[(1, "lion")], numbers=range(7))
     page = Page(build(tmp_path) / STUDY_PAGE)
     traces = [trace for chart in page.data["charts"].values() for trace in chart["data"] if "customdata" in trace]
@@ -55,7 +55,7 @@ def test_clicks_on_charts_lead_to_places_of_the_page(write_study: WriteStudy, tm
     assert targets | {run["place"] for run in page.data["runs"]} <= set(page.ids)
 
 
-def test_plotly_knows_every_property_of_the_charts(write_study: WriteStudy, tmp_path: Path) -> None:
+def test_charts_are_valid_plotly_figures(write_study: WriteStudy, tmp_path: Path) -> None:
     import plotly.graph_objects as go
 
     write_study(numbers=range(7))
@@ -64,7 +64,7 @@ def test_plotly_knows_every_property_of_the_charts(write_study: WriteStudy, tmp_
     assert [len(go.Figure(chart).data) for chart in charts] == [3, 3, 2 * 6 + 2, *[3] * 8]
 
 
-def test_the_searches_show_every_trial_and_no_diverged_one_as_a_value(write_study: WriteStudy, tmp_path: Path) -> None:
+def test_search_charts_show_every_trial_and_diverged_ones_apart(write_study: WriteStudy, tmp_path: Path) -> None:
     study = write_study(stages=(20, 4))
     charts = Page(build(tmp_path) / STUDY_PAGE).data["charts"]
     trials = [run for each in read_replicates(study) for run in each.of("lion", "search")]
@@ -78,7 +78,7 @@ def test_the_searches_show_every_trial_and_no_diverged_one_as_a_value(write_stud
     assert all(": diverged" in text for text in lost["text"])
 
 
-def test_differences_and_interval_are_those_of_the_summary(write_study: WriteStudy, tmp_path: Path) -> None:
+def test_the_difference_chart_matches_the_summary(write_study: WriteStudy, tmp_path: Path) -> None:
     study = write_study(diverged=[(0, "lion"), (1, "lion")])
     comparison = read_summary(study)["comparisons"][0]
     replicates, mean = Page(build(tmp_path) / STUDY_PAGE).data["charts"]["differences-0"]["data"]
@@ -94,7 +94,7 @@ def test_differences_and_interval_are_those_of_the_summary(write_study: WriteStu
     assert (margin["x0"], margin["x1"]) == (4 - 0.4, 4 + 0.4), "behind the mean only, which a tie is about"
 
 
-def test_one_replicate_is_not_told_of_charts_that_it_lacks(write_study: WriteStudy, tmp_path: Path) -> None:
+def test_captions_of_absent_charts_are_omitted_for_one_replicate(write_study: WriteStudy, tmp_path: Path) -> None:
     write_study(numbers=[0])
     write_study("lit", numbers=range(2))
     folder = build(tmp_path)
@@ -114,14 +114,14 @@ def contrast(color: str, ground: str) -> float:
     return (high + 0.05) / (low + 0.05)
 
 
-def test_every_optimizer_can_be_seen_in_the_dark_theme() -> None:
+def test_every_optimizers_colour_has_enough_contrast_in_the_dark_theme() -> None:
     ground = re.findall(r"--paper: (#\w{6})", (ASSETS / "page.css").read_text())[0]
     shown = [ON_DARK.get(color, color) for color in (*COLORS.values(), *SPARE_COLORS)]
     assert min(contrast(color, ground) for color in shown) > 4.5, "3 is needed for graphics, 4.5 for text"
     assert len(set(shown)) == len(shown)
 
 
-def test_evaluations_get_their_seconds_from_the_training_rows_around_them() -> None:
+def test_training_seconds_of_evaluations_are_interpolated() -> None:
     rows: list[dict[str, float]] = [
         {"step": 0, "samples": 0, "val/top1": 10.0},
         {"step": 10, "samples": 320, "train/loss": 2.0, "time/train_s": 4.0},
@@ -138,7 +138,7 @@ def test_evaluations_get_their_seconds_from_the_training_rows_around_them() -> N
     }
 
 
-def test_curves_hold_every_row_of_a_run(write_study: WriteStudy, tmp_path: Path) -> None:
+def test_dashboard_curves_contain_every_row_of_a_run(write_study: WriteStudy, tmp_path: Path) -> None:
     run = read_replicates(write_study())[3].of("lion", "confirm")[1]
     data = Page(build(tmp_path) / STUDY_PAGE).data
     (shown,) = (each["columns"] for each in data["runs"] if run.run_id in each["label"])

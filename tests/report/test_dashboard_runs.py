@@ -11,7 +11,7 @@ from tests.report.dashboard_pages import Page, broken_links, build
 from tests.report.dashboard_records import held, write_record
 
 
-def test_a_failed_run_says_why(tmp_path: Path) -> None:
+def test_a_failed_runs_page_gives_the_reason(tmp_path: Path) -> None:
     run = tmp_path / "runs" / "lit" / "lion-s0-a"
     write_record(run, {"name": "lion", "lr": 1e-3}, status="failed")
     status = json.loads((run / "status.json").read_text())
@@ -20,7 +20,7 @@ def test_a_failed_run_says_why(tmp_path: Path) -> None:
     assert "RuntimeError: no <memory> is left" in page.text
 
 
-def test_open_runs_are_grouped_by_data_model_and_sources(write_study: WriteStudy, tmp_path: Path) -> None:
+def test_unpublished_runs_are_grouped_by_data_model_and_sources(write_study: WriteStudy, tmp_path: Path) -> None:
     published = read_replicates(write_study(numbers=[0]))[0].of("lion", "search")[0]
     runs = tmp_path / "runs" / "image_classification"
     write_record(runs / published.run_id, {"name": "lion", "lr": 1e-3}, digest="abcdef0123456789-lion")
@@ -39,7 +39,7 @@ def test_open_runs_are_grouped_by_data_model_and_sources(write_study: WriteStudy
     assert broken_links(build(tmp_path)) == []
 
 
-def test_a_run_that_no_process_holds_any_more_is_interrupted(tmp_path: Path) -> None:
+def test_a_running_status_without_a_process_counts_as_interrupted(tmp_path: Path) -> None:
     run = tmp_path / "runs" / "lit" / "lion-s0-a"
     write_record(run, {"name": "lion", "lr": 1e-3}, status="running")
     with held(run):
@@ -47,7 +47,7 @@ def test_a_run_that_no_process_holds_any_more_is_interrupted(tmp_path: Path) -> 
     assert open_studies(tmp_path / "runs", [])[0].states == {"interrupted": 1}
 
 
-def test_a_saved_run_shows_the_step_that_it_goes_on_from(tmp_path: Path) -> None:
+def test_an_interrupted_run_shows_the_step_of_its_checkpoint(tmp_path: Path) -> None:
     run = tmp_path / "runs" / "lit" / "lion-s0-a"
     write_record(run, {"name": "lion", "lr": 1e-3}, status="running")  # its last row is that of step 100
     assert open_studies(tmp_path / "runs", [])[0].runs[0].step == 0, "nothing was saved"
@@ -59,7 +59,7 @@ def test_a_saved_run_shows_the_step_that_it_goes_on_from(tmp_path: Path) -> None
     assert "117 of 200" in next(Page(path).text for path in build(tmp_path).glob("lit-*.html"))
 
 
-def test_settings_in_which_runs_differ_are_columns_and_filters(tmp_path: Path) -> None:
+def test_differing_settings_of_runs_become_columns_and_filters(tmp_path: Path) -> None:
     for number in range(18):
         lr, decay = 1e-3 * (1 + number // 2), [None, 0.1][number % 2]
         optimizer = {"name": "lion", "_target_": "lion.Lion", "lr": lr, "weight_decay": decay, "betas": [0.9, 0.99]}
@@ -82,6 +82,6 @@ def test_settings_in_which_runs_differ_are_columns_and_filters(tmp_path: Path) -
     assert len({run["kind"] for run in page.data["runs"]}) == 19, "no two of them differ in nothing but their seed"
 
 
-def test_a_run_without_rows_yet_has_a_page(tmp_path: Path) -> None:
+def test_a_run_without_rows_has_a_page(tmp_path: Path) -> None:
     write_record(tmp_path / "runs/lit/lion-s0-a", {"name": "lion", "lr": 1e-3}, rows=[], status="running")
     assert "0 of 200" in Page(build(tmp_path) / "index.html").text

@@ -53,7 +53,7 @@ def colours_of(path: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("numbers", [range(2), range(11)])
-def test_figures_are_small_and_every_optimizer_has_its_colour(write_study: WriteStudy, numbers: range) -> None:
+def test_figures_are_small_files_and_use_the_optimizers_colours(write_study: WriteStudy, numbers: range) -> None:
     directory = write_study(numbers=numbers, declared=11, stages=(8, 7, 15))
     assert drawn(directory) == ALL
     for name in ALL:
@@ -65,7 +65,7 @@ def test_figures_are_small_and_every_optimizer_has_its_colour(write_study: Write
         assert settings.width == 2 * 4 * 2.6 * 110, "twice of what a page shows"
 
 
-def test_titles_name_the_task_and_which_direction_is_better(write_study: WriteStudy) -> None:
+def test_figure_titles_name_the_task_and_the_better_direction(write_study: WriteStudy) -> None:
     summary, replicates = read(write_study("lit"))
     figures = [
         paired_differences(summary, summary["comparisons"][1], COLORS),
@@ -81,7 +81,7 @@ def test_titles_name_the_task_and_which_direction_is_better(write_study: WriteSt
     assert "(no verdict: mini)" in ease_of_tuning(summary, COLORS).axes[0].get_title()
 
 
-def test_curves_are_means_over_the_confirm_runs_that_completed(write_study: WriteStudy) -> None:
+def test_learning_curves_are_means_over_completed_confirm_runs(write_study: WriteStudy) -> None:
     summary, replicates = read(write_study(numbers=range(4), diverged=[(1, "lion")]))
     validation, _ = learning_curves(summary, replicates, COLORS).axes
     for line, name, numbers in zip(validation.get_lines(), ("lion", "adamw"), ((0, 2, 3), (0, 1, 2, 3)), strict=True):
@@ -93,7 +93,7 @@ def test_curves_are_means_over_the_confirm_runs_that_completed(write_study: Writ
         assert line.get_label() == f"{ {'lion': 'Lion', 'adamw': 'AdamW'}[name] } ({2 * len(numbers)} of 8 runs)"
 
 
-def test_paired_differences_show_the_interval_the_margin_and_the_reproductions(write_study: WriteStudy) -> None:
+def test_the_difference_figure_shows_interval_margin_and_reproductions(write_study: WriteStudy) -> None:
     summary, _ = read(write_study(numbers=range(7), diverged=[(1, "lion")]))
     row = summary["comparisons"][0]
     (axes,) = paired_differences(summary, row, COLORS).axes
@@ -112,7 +112,7 @@ def test_paired_differences_show_the_interval_the_margin_and_the_reproductions(w
     assert paired_differences(summary, row, COLORS).axes[0].get_ylabel() == "above 0: Lion is better"
 
 
-def test_ease_of_tuning_is_the_median_over_replicates_from_where_all_have_a_value(write_study: WriteStudy) -> None:
+def test_ease_of_tuning_is_the_median_over_replicates_once_all_have_a_value(write_study: WriteStudy) -> None:
     summary, _ = read(write_study())
     (axes,) = ease_of_tuning(summary, COLORS).axes
     for name, label in (("lion", "Lion"), ("adamw", "AdamW")):
@@ -137,7 +137,7 @@ def test_ease_of_tuning_is_the_median_over_replicates_from_where_all_have_a_valu
         ("log", 0.6, 0.9, 0.0, ["0.6", "0.9"]),
     ],
 )
-def test_ticks_of_a_searched_dimension_are_round_and_lie_where_their_values_do(
+def test_ticks_of_a_searched_dimension_are_round_and_correctly_placed(
     kind: str, low: float, high: float, zero: float, labels: list[str]
 ) -> None:
     space = {"name": "x", "argument": "x", "kind": kind, "low": low, "high": high, "zero": zero}
@@ -148,7 +148,7 @@ def test_ticks_of_a_searched_dimension_are_round_and_lie_where_their_values_do(
         assert value_at(space, position, 500) == pytest.approx(float(label), rel=1e-9)
 
 
-def test_a_large_figure_keeps_to_the_size_of_a_page(tmp_path: Path) -> None:
+def test_a_dense_figure_is_saved_within_the_size_limit(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     figure = Figure(figsize=(10.4, 10.8), dpi=220)
     for axes in figure.subplots(4, 4).flat:
@@ -158,7 +158,7 @@ def test_a_large_figure_keeps_to_the_size_of_a_page(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("better", ["lower", "higher"])
-def test_a_diverged_trial_never_looks_like_the_best(write_study: WriteStudy, better: str) -> None:
+def test_diverged_trials_are_drawn_beyond_the_worst_value(write_study: WriteStudy, better: str) -> None:
     summary, replicates = read(write_study(stages=(30, 5)))
     summary["validation_better"] = better
     axes = settings_scatter(summary, replicates, COLORS).axes[0]
@@ -172,7 +172,7 @@ def test_a_diverged_trial_never_looks_like_the_best(write_study: WriteStudy, bet
     assert low <= min(xy(diverged)[1]) <= high
 
 
-def test_winners_are_marked_where_the_best_trials_lie(write_study: WriteStudy) -> None:
+def test_winners_are_marked_at_the_best_trials(write_study: WriteStudy) -> None:
     summary, replicates = read(write_study())
     figure = settings_scatter(summary, replicates, COLORS)
     assert len(figure.axes) == 2 * 4
@@ -181,7 +181,7 @@ def test_winners_are_marked_where_the_best_trials_lie(write_study: WriteStudy) -
     assert xy(stars) == ([position for _, position in best], [value for value, _ in best])
 
 
-def test_a_winner_that_is_worse_than_most_trials_does_not_look_diverged(write_study: WriteStudy) -> None:
+def test_a_bad_winner_is_not_drawn_in_the_diverged_band(write_study: WriteStudy) -> None:
     summary, replicates = read(write_study(stages=(8, 7), best={"lion": (0.99, 0.5, 0.6, 0.5), "adamw": (0.5,) * 4}))
     summary["optimizers"]["lion"]["best_so_far"][2][-1] = 9.0
     for axes in settings_scatter(summary, replicates, COLORS).axes[:4]:
@@ -190,7 +190,7 @@ def test_a_winner_that_is_worse_than_most_trials_does_not_look_diverged(write_st
         assert band.get_extents().transformed(axes.transData.inverted()).y0 > 9.0
 
 
-def test_drawing_again_gives_the_same_bytes_whatever_the_readers_own_style(write_study: WriteStudy) -> None:
+def test_figures_are_reproducible_under_any_matplotlib_style(write_study: WriteStudy) -> None:
     directory = write_study(numbers=range(2), optimizers=("lion", "adamw", "signum"), samples=True)
     first = {name: (directory / name).read_bytes() for name in drawn(directory)}
     assert {"paired-differences-signum-adamw.svg", "samples.png", "sample-distances.svg"} <= first.keys()
@@ -212,7 +212,7 @@ def test_a_figure_without_data_is_not_drawn(
     assert drawn(write_study(**arguments)) == expected
 
 
-def test_what_was_generated_is_shown_only_where_every_optimizer_has_a_sheet(write_study: WriteStudy) -> None:
+def test_generated_samples_are_shown_only_if_every_optimizer_has_a_sheet(write_study: WriteStudy) -> None:
     directory = write_study("diffusion", numbers=range(2), samples=True)
     assert drawn(directory)[-2:] == ["samples.png", "sample-distances.svg"]
     (directory / "samples" / "lion.png").unlink()

@@ -40,7 +40,7 @@ def by_folder(*directories: Path) -> dict[str, dict[str, Any]]:
     return {"/".join(directory.parts[-3:]): read_summary(directory) for directory in directories}
 
 
-def test_the_regime_stands_above_the_verdict_and_everything_else_follows(write_study: WriteStudy) -> None:
+def test_a_study_page_puts_regime_verdict_and_reproduction_first(write_study: WriteStudy) -> None:
     directory = write_study(gain=0.1, numbers=range(7))
     write_page(directory)
     page = (directory / "README.md").read_text()
@@ -97,7 +97,7 @@ def test_the_regime_stands_above_the_verdict_and_everything_else_follows(write_s
         ({"optimizers": ("lion", "adamw", "sgd"), "gain": 0.1}, "**Lion beats AdamW by "),
     ],
 )
-def test_studies_with_holes_still_have_a_page_and_say_what_they_are(
+def test_incomplete_studies_have_a_page_that_says_what_is_missing(
     write_study: WriteStudy, arguments: dict[str, Any], first_words: str
 ) -> None:
     directory = write_study(scale="smoke" if arguments.get("declared") == 0 else "mini", **arguments)
@@ -108,7 +108,7 @@ def test_studies_with_holes_still_have_a_page_and_say_what_they_are(
     assert broken_links(directory / "README.md") == []
 
 
-def test_the_terminal_says_the_regime_the_verdict_and_whether_it_was_reproduced(write_study: WriteStudy) -> None:
+def test_the_terminal_prints_regime_verdict_and_reproduction(write_study: WriteStudy) -> None:
     def shown(**arguments: Any) -> str:
         output = io.StringIO()
         directory = write_study(**arguments)
@@ -137,20 +137,20 @@ def test_the_terminal_says_the_regime_the_verdict_and_whether_it_was_reproduced(
     assert "Next: the same command without scale=smoke (with make, without SCALE=smoke) has numbers" in smoke
 
 
-def test_make_draws_the_dashboard_of_its_own_folders_alone(tmp_path: Path) -> None:
+def test_make_dashboard_is_suggested_only_for_the_default_folders(tmp_path: Path) -> None:
     for results in ("results", "runs/results"):
         assert dashboard_command(ROOT / results, ROOT / "runs") == "make dashboard"
     elsewhere = dashboard_command(tmp_path / "results", ROOT / "runs")
     assert elsewhere.startswith(f"python -m experiments.report.dashboard --results {tmp_path}/results --runs ")
 
 
-def test_printing_a_verdict_needs_neither_matplotlib_nor_torch() -> None:
+def test_printing_a_verdict_imports_neither_matplotlib_nor_torch() -> None:
     modules = {"matplotlib", "scipy.stats", "torch"}
     check = f"import sys, experiments.report.terminal; sys.exit(len({modules} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0
 
 
-def test_holm_is_over_the_tasks_default_studies_of_a_scale(write_study: WriteStudy) -> None:
+def test_holm_correction_covers_the_default_studies_of_a_scale(write_study: WriteStudy) -> None:
     directories = [
         write_study("diffusion", gain=0.010),
         write_study("lit", gain=0.015),
@@ -176,7 +176,7 @@ def test_holm_is_over_the_tasks_default_studies_of_a_scale(write_study: WriteStu
     }
 
 
-def test_a_diverged_or_missing_comparison_counts_in_holm_as_p_1(write_study: WriteStudy) -> None:
+def test_diverged_and_missing_comparisons_count_as_p_1_in_holm(write_study: WriteStudy) -> None:
     alone = write_study("lit", gain=0.015)
     p = read_summary(alone)["comparisons"][0]["difference"]["p"]
     others = [write_study("diffusion", diverged=[(0, "lion")]), write_study("finetuning", numbers=[0])]
@@ -185,7 +185,7 @@ def test_a_diverged_or_missing_comparison_counts_in_holm_as_p_1(write_study: Wri
     assert row.strip("| ").split(" | ")[-1] == f"{3 * p:.3f}"
 
 
-def test_the_overview_explains_every_verdict_to_a_stranger(write_study: WriteStudy) -> None:
+def test_the_overview_explains_every_kind_of_verdict(write_study: WriteStudy) -> None:
     page = overview_page(by_folder(write_study(), write_study("lit", "smoke", "smoke", declared=0)))
     assert page.index("**tie**") < page.index("**undecided**") < page.index("## mini")
     assert page.index("## mini") < page.index("## smoke: checks that the code runs; the numbers mean nothing")
@@ -193,7 +193,7 @@ def test_the_overview_explains_every_verdict_to_a_stranger(write_study: WriteStu
     assert "There is no study yet" in overview_page({})
 
 
-def test_the_front_page_tells_what_was_shown_what_was_not_and_what_is_exploratory(write_study: WriteStudy) -> None:
+def test_the_front_page_counts_verdicts_and_lists_unmeasured_tasks(write_study: WriteStudy) -> None:
     assert front_page({}).startswith("**Nothing has been shown here yet: no study is committed.**")
     studies = by_folder(
         write_study(gain=0.1),
@@ -216,7 +216,7 @@ def test_the_front_page_tells_what_was_shown_what_was_not_and_what_is_explorator
     assert "**AdamW (exploratory)**" in page
 
 
-def test_every_row_states_the_tuning_budget_and_the_papers_numbers(write_study: WriteStudy) -> None:
+def test_front_page_rows_state_the_tuning_budget_and_the_papers_numbers(write_study: WriteStudy) -> None:
     tuned = front_page(by_folder(write_study(stages=(4, 3, 2))))
     row = next(line for line in tuned.splitlines() if line.startswith("| [image"))
     assert row.split(" | ")[6:9] == ["9", "6 of 6", "not comparable"]
@@ -226,7 +226,7 @@ def test_every_row_states_the_tuning_budget_and_the_papers_numbers(write_study: 
     assert row.split(" | ")[8].endswith("Lion 77.44, AdamW 75.48: confirmed")
 
 
-def test_rebuilding_everything_gives_the_same_bytes_and_no_broken_link(write_study: WriteStudy, tmp_path: Path) -> None:
+def test_rebuilding_the_report_is_reproducible_without_broken_links(write_study: WriteStudy, tmp_path: Path) -> None:
     write_study(numbers=range(3), samples=True)
     write_study("lit", "mini", "mini-optimizer.betas=[0.9,0.95]", numbers=range(2), stages=())
     results = tmp_path / "results"
@@ -237,7 +237,7 @@ def test_rebuilding_everything_gives_the_same_bytes_and_no_broken_link(write_stu
     assert [broken_links(path) for path in made if path.suffix == ".md"] == [[], [], []]
 
 
-def test_a_study_that_cannot_be_read_keeps_no_other_from_the_reader(
+def test_an_unreadable_study_does_not_block_the_report_of_others(
     write_study: WriteStudy, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     old, new = write_study("lit", numbers=[0]), write_study(numbers=[0])
@@ -250,14 +250,14 @@ def test_a_study_that_cannot_be_read_keeps_no_other_from_the_reader(
     assert "lit/" not in (tmp_path / "results/README.md").read_text()
 
 
-def test_figures_of_an_earlier_version_of_a_study_go(write_study: WriteStudy) -> None:
+def test_stale_figures_of_a_study_are_removed(write_study: WriteStudy) -> None:
     directory = write_study(numbers=range(2))
     (directory / "paired-differences-sgd-adamw.png").write_bytes(b"")
     write_page(directory)
     assert not (directory / "paired-differences-sgd-adamw.png").exists()
 
 
-def test_the_command_names_a_folder_that_does_not_exist(tmp_path: Path) -> None:
+def test_the_report_command_names_a_missing_folder(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "experiments.report", str(tmp_path / "nowhere")]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode != 0
@@ -265,9 +265,7 @@ def test_the_command_names_a_folder_that_does_not_exist(tmp_path: Path) -> None:
     assert "Traceback" not in result.stderr
 
 
-def test_the_front_pages_table_is_replaced_and_the_rest_of_the_page_stays(
-    tmp_path: Path, write_study: WriteStudy
-) -> None:
+def test_only_the_marked_section_of_the_front_page_is_replaced(tmp_path: Path, write_study: WriteStudy) -> None:
     page = tmp_path / "README.md"
     page.write_text("before\n<!-- results: made by `make report` -->\nold\n<!-- end of results -->\nafter\n")
     folder = "image_classification/mini/mini"
@@ -280,7 +278,7 @@ def test_the_front_pages_table_is_replaced_and_the_rest_of_the_page_stays(
     assert text.count(f"| [image classification, cifar10](results/{folder}/README.md)") == 1
 
 
-def test_names_with_markup_stay_text_on_the_page(write_study: WriteStudy) -> None:
+def test_html_in_names_is_escaped_on_a_study_page(write_study: WriteStudy) -> None:
     summary = read_summary(write_study(numbers=range(2)))
     summary["data"]["name"] = summary["regime"] = summary["margin_reason"] = "<script>x</script>"
     assert "<script>" not in study_page(summary, [])

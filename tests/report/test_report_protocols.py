@@ -22,7 +22,7 @@ def rows_of(page: str) -> dict[str, list[str]]:
     return {cells[0].strip(): [cell.strip() for cell in cells[1:]] for cells in lines}
 
 
-def test_every_protocol_is_scored_and_equal_replicates_give_equal_bytes(tmp_path: Path) -> None:
+def test_the_protocols_page_scores_every_protocol_reproducibly(tmp_path: Path) -> None:
     write_study(tmp_path, stages=(8, 4, 3), gain=0.5, margin=0.03)
     page = protocols_page(tmp_path)
     rows = rows_of(page)
@@ -45,7 +45,7 @@ def test_every_protocol_is_scored_and_equal_replicates_give_equal_bytes(tmp_path
     assert protocols_page(tmp_path) == page
 
 
-def test_two_replicates_are_scored_without_a_verdict(tmp_path: Path) -> None:
+def test_protocols_of_two_replicates_are_scored_without_a_verdict(tmp_path: Path) -> None:
     write_study(tmp_path, stages=(8, 4, 3), numbers=[0, 1])
     page = protocols_page(tmp_path)
     assert "verdict of the study: *none yet*" in page
@@ -53,12 +53,12 @@ def test_two_replicates_are_scored_without_a_verdict(tmp_path: Path) -> None:
     assert "is not known yet: a verdict needs 4 replicates" in page
 
 
-def test_what_cannot_be_scored_says_why(tmp_path: Path) -> None:
+def test_the_protocols_page_says_why_a_study_is_not_scored(tmp_path: Path) -> None:
     assert "No study is committed yet." in protocols_page(tmp_path)
     write_study(tmp_path, numbers=[0])
     assert "Not scored: it has 1 of at least 2 replicates." in protocols_page(tmp_path)
 
 
-def test_reproductions_do_not_count(tmp_path: Path) -> None:
+def test_reproductions_are_excluded_from_the_protocols_page(tmp_path: Path) -> None:
     write_study(tmp_path, stages=(4, 3, 2), numbers=[0, 1, 6, 7], declared=6)
     assert "2 replicates, 36 trials" in protocols_page(tmp_path)

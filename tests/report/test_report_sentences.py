@@ -1,4 +1,4 @@
-"""The verdict in words, compared with sentences and numbers written by hand."""
+"""Sentences about verdicts, compared with sentences written by hand."""
 
 from typing import Any
 
@@ -138,11 +138,11 @@ def study(
         ),
     ],
 )
-def test_the_sentence_names_the_winner_the_amount_and_the_interval(arguments: dict[str, Any], sentence: str) -> None:
+def test_the_verdict_sentence_is_exact_for_every_kind_of_verdict(arguments: dict[str, Any], sentence: str) -> None:
     assert verdict_sentence(*study(**arguments)) == sentence
 
 
-def test_what_qualifies_a_verdict_stands_in_its_line() -> None:
+def test_the_verdict_sentence_includes_its_qualifications() -> None:
     limited = study("adamw", box_limited={"lion": ["betas 1"], "adamw": []})
     assert verdict_sentence(*limited).endswith(
         "Box-limited: winners cluster at an edge of their search space (Lion's in memory of beta 1, steps), so "
@@ -156,7 +156,7 @@ def test_what_qualifies_a_verdict_stands_in_its_line() -> None:
     assert "No difference can count as a tie" in verdict_sentence(*study("adamw", margin=None))
 
 
-def test_a_winner_on_these_examples_alone_is_said_to_be_one() -> None:
+def test_the_verdict_says_when_it_holds_only_for_these_test_examples() -> None:
     wide, narrow = ({"ci95": ends, "replicates": 11, "examples": 1066} for ends in ((-4.0, 0.2), (-2.9, -0.9)))
     assert verdict_sentence(*study("adamw", by_example=wide)).endswith(
         "This holds for these 1,066 test examples: if they are treated as a random sample, the 95 % interval is "
@@ -176,7 +176,7 @@ def test_a_winner_on_these_examples_alone_is_said_to_be_one() -> None:
         ("undecided", (0.1, 0.3), True),
     ],
 )
-def test_the_first_sentence_says_where_another_metric_points_elsewhere(
+def test_the_verdict_mentions_a_metric_that_favours_another_optimizer(
     verdict: str, loss: tuple[float, float], said: bool
 ) -> None:
     summary, row = study(verdict)
@@ -190,7 +190,7 @@ def test_the_first_sentence_says_where_another_metric_points_elsewhere(
         assert sentence.count(". ") <= 1, "it is the same sentence"
 
 
-def test_a_difference_in_steps_is_fewer_or_more() -> None:
+def test_a_difference_in_steps_is_worded_as_fewer_or_more() -> None:
     assert [steps_words(percent) for percent in (12.4, 0.2, -0.31, -13.6)] == [
         "12 % fewer",
         "0.2 % fewer",
@@ -208,7 +208,7 @@ def test_a_difference_in_steps_is_fewer_or_more() -> None:
     assert "no runs of other lengths" in steps_sentence(*study("lion", steps_percent=None, lengths=[]))
 
 
-def test_a_reproduction_is_held_against_the_prediction_interval() -> None:
+def test_a_reproduction_is_compared_with_the_prediction_interval() -> None:
     rows: list[dict[str, Any]] = [
         {"replicate": 11, "difference": -0.4, "inside": True},
         {"replicate": 12, "difference": 0.9, "inside": False},
@@ -229,7 +229,7 @@ def test_a_reproduction_is_held_against_the_prediction_interval() -> None:
     assert reproduction_sentences(*study("adamw")) == []
 
 
-def test_ease_of_tuning_is_told_after_each_stage() -> None:
+def test_ease_of_tuning_is_stated_after_each_stage() -> None:
     summary, _ = study("adamw")
     told = {"mean": 0.02, "ci95": (0.01, 0.03)}
     summary["ease"] = {"lion": [{"trials": 12, "difference": told}, {"trials": 22, "difference": None}]}
@@ -238,7 +238,7 @@ def test_ease_of_tuning_is_told_after_each_stage() -> None:
     assert ease_sentence(summary, "lion") == ""
 
 
-def test_a_study_of_ones_own_is_told_what_a_verdict_would_cost() -> None:
+def test_the_next_step_states_the_cost_of_a_verdict() -> None:
     assert LEAST == LEAST_REPLICATES
     sentence = next_step(study(None, replicates=1)[0])
     assert "study.numbers=0-3 (with make, REPLICATES=0-3) runs the 3 that are missing" in sentence
@@ -249,7 +249,7 @@ def test_a_study_of_ones_own_is_told_what_a_verdict_would_cost() -> None:
     assert next_step(study(None, replicates=1, declared=0)[0]) == ""
 
 
-def test_numbers_are_written_for_readers() -> None:
+def test_number_formatting() -> None:
     assert number(61.237, 2) == "61.24"
     assert number(-0.001, 2) == "0.00"
     assert number(1.5, 2, "+") == "+1.50"

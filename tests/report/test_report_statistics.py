@@ -18,29 +18,33 @@ def page() -> str:
     return statistics_page(LITTLE)
 
 
-def test_equal_sources_give_equal_bytes(page: str) -> None:
+def test_the_statistics_page_is_reproducible(page: str) -> None:
     assert statistics_page(LITTLE) == page
 
 
-def test_what_is_said_in_front_of_a_table_stands_in_it(page: str) -> None:
+def test_numbers_in_the_statistics_text_appear_in_its_tables(page: str) -> None:
     assert "nan" not in page
-    for title in ("Which search procedure?", "What does withholding do?", "How large a difference is detected?"):
+    for title in (
+        "How do search procedures compare?",
+        "What does withholding do?",
+        "How small a difference can be detected?",
+    ):
         answer, *rest = page.split(f"## {title}\n\n")[1].split("\n## ")[0].split("\n\n")
         assert answer.startswith("**")
         for value in re.findall(r"\d+\.\d+", answer):
             assert value in "\n".join(rest), f"{value} of the answer is not in the table of: {title}"
 
 
-def test_every_surface_meets_every_rival(page: str) -> None:
+def test_every_surface_is_simulated_with_every_rival(page: str) -> None:
     rows = [line for line in page.splitlines() if line.startswith("| images: ")]
     assert len(rows) == 5
 
 
-def test_the_copy_in_other_units_differs_by_nothing(page: str) -> None:
+def test_the_page_reports_no_difference_to_a_copy_in_other_units(page: str) -> None:
     assert re.search(r"differ by at most (0|\de-1\d) SD", page)
 
 
-def test_the_design_that_is_simulated_is_that_of_the_studies() -> None:
+def test_the_simulated_design_matches_the_study_config() -> None:
     staged = yaml.safe_load((ROOT / "conf" / "study" / "staged.yaml").read_text())
     assert staged["replicates"] == CHOSEN.replicates
     assert tuple(staged["stages"]) == CHOSEN.stages

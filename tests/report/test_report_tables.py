@@ -24,7 +24,7 @@ def cells(table: str) -> list[list[str]]:
     return [lines[0], *lines[2:]]
 
 
-def test_the_result_table_has_every_metric_and_the_verdict_beside_the_one_that_decides(write_study: WriteStudy) -> None:
+def test_the_result_table_has_every_metric_and_marks_the_deciding_one(write_study: WriteStudy) -> None:
     summary = read_summary(write_study(gain=0.1))
     row = summary["comparisons"][0]
     head, loss, top1 = cells(result_table(summary, summary["comparisons"]))
@@ -43,7 +43,7 @@ def test_the_result_table_has_every_metric_and_the_verdict_beside_the_one_that_d
     assert top1[:2] == ["test top-1 accuracy, % (higher is better)", ""]
 
 
-def test_a_study_without_a_verdict_has_no_differences_in_steps(write_study: WriteStudy) -> None:
+def test_a_study_without_a_verdict_shows_no_steps_column(write_study: WriteStudy) -> None:
     summary = read_summary(write_study("lit", "smoke", "smoke", gain=0.1, declared=0))
     assert summary["comparisons"][0]["steps_percent"], "the records would give some"
     table = result_table(summary, summary["comparisons"])
@@ -51,7 +51,7 @@ def test_a_study_without_a_verdict_has_no_differences_in_steps(write_study: Writ
     assert "steps" not in table
 
 
-def test_an_interval_that_the_test_examples_do_not_widen_says_so(write_study: WriteStudy) -> None:
+def test_the_interval_over_test_examples_is_stated_only_if_wider(write_study: WriteStudy) -> None:
     summary = read_summary(write_study())
     row = summary["comparisons"][0]
     (low, high), words = row["difference"]["ci95"], "the choice of test examples adds nothing to it"
@@ -63,7 +63,7 @@ def test_an_interval_that_the_test_examples_do_not_widen_says_so(write_study: Wr
     assert fact.endswith(f"6 replicates: {low - 0.1:.4f} to {high + 0.1:.4f}")
 
 
-def test_the_papers_claims_stand_only_beside_the_papers_own_settings(write_study: WriteStudy) -> None:
+def test_the_papers_claims_are_shown_only_for_its_own_settings(write_study: WriteStudy) -> None:
     rows = read_summary(write_study(scale="paper", **PAPER))["comparisons"]
     head, top1 = cells(claims_table(rows))
     assert head[-2:] == ["outcome", "pairs needed"]
@@ -72,7 +72,7 @@ def test_the_papers_claims_stand_only_beside_the_papers_own_settings(write_study
     assert claims_table(read_summary(write_study(gain=0.1))["comparisons"]) == ""
 
 
-def test_the_spaces_table_says_where_the_winners_lie_and_which_box_was_too_small(write_study: WriteStudy) -> None:
+def test_the_spaces_table_marks_box_limited_dimensions(write_study: WriteStudy) -> None:
     summary = read_summary(write_study(best={"lion": (0.5, 3.0, 0.5, 0.5)}, stages=(20, 9, 9)))
     rows = cells(spaces_table(summary))[1:]
     assert [row[:3] for row in rows[:4]] == [
@@ -84,7 +84,7 @@ def test_the_spaces_table_says_where_the_winners_lie_and_which_box_was_too_small
     assert [row[1] for row in rows if row[4] == "**yes: box-limited**"] == ["memory of beta 1, steps"]
 
 
-def test_the_tables_tell_what_was_drawn_what_diverged_and_which_machines_there_were(write_study: WriteStudy) -> None:
+def test_tables_show_redrawn_settings_divergence_hardware_and_cost(write_study: WriteStudy) -> None:
     arguments = {"gain": 0.1, "numbers": range(7), "diverged": [(2, "lion")], "hardware": {3: "another processor"}}
     summary = read_summary(
         write_study(nuisance={"train.clip_norm": {"low": 0.5, "high": 2.0, "log": True}}, **arguments)
@@ -100,7 +100,7 @@ def test_the_tables_tell_what_was_drawn_what_diverged_and_which_machines_there_w
     assert lion[-1] == "2 of 12"
 
 
-def test_the_speedup_stands_beside_what_noise_makes_of_it(write_study: WriteStudy) -> None:
+def test_the_speedup_table_includes_the_aa_comparison(write_study: WriteStudy) -> None:
     rows = read_summary(write_study(gain=0.1, confirm=3))["comparisons"]
     head, loss, top1 = cells(speedup_table(rows))
     assert head == ["metric", "Lion reaches AdamW's end", "AdamW reaches Lion's end", "AdamW reaches AdamW's end (A/A)"]
@@ -109,5 +109,5 @@ def test_the_speedup_stands_beside_what_noise_makes_of_it(write_study: WriteStud
     assert loss[3].endswith("of 36"), "three runs of a replicate chase each other"
 
 
-def test_a_bar_in_a_cell_does_not_open_another_column() -> None:
+def test_a_pipe_in_a_markdown_cell_is_escaped() -> None:
     assert markdown_table(["a", "b"], [["x|y", "z"]]).splitlines()[-1] == "| x\\|y | z |"

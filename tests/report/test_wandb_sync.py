@@ -1,4 +1,4 @@
-"""What W&B's server has in the end, whatever happened to the run's connection."""
+"""W&B's server ends up with every row exactly once, whatever happened to the run's connection."""
 
 import os
 import signal
@@ -77,7 +77,7 @@ def execute_until(cfg: Any, row: int, and_services: bool) -> None:
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
 
 
-def test_a_session_of_before_with_another_server_keeps_no_run_from_its_own(
+def test_an_earlier_wandb_session_with_another_server_does_not_divert_a_run(
     make_config: MakeConfig, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wandb.teardown()
@@ -90,7 +90,7 @@ def test_a_session_of_before_with_another_server_keeps_no_run_from_its_own(
 
 
 @pytest.mark.parametrize("and_services", [True, False])
-def test_a_run_that_was_killed_while_it_was_online_has_every_row_once(
+def test_a_run_killed_while_online_has_every_row_exactly_once(
     make_config: MakeConfig, server: Server, capsys: pytest.CaptureFixture[str], and_services: bool
 ) -> None:
     cfg = make_config(ONLINE)
@@ -104,7 +104,7 @@ def test_a_run_that_was_killed_while_it_was_online_has_every_row_once(
     assert "0 runs uploaded, 0 failed" in capsys.readouterr().out
 
 
-def test_a_server_that_is_lost_half_way_gets_the_rest_later(
+def test_rows_missed_by_a_failing_server_are_synced_later(
     make_config: MakeConfig, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     log = Tracker.log
@@ -128,7 +128,7 @@ def test_a_server_that_is_lost_half_way_gets_the_rest_later(
     assert held(server, run) == recorded(run)
 
 
-def test_a_run_that_was_offline_in_two_pieces_is_sent_once_and_marked_as_wandb_marks_it(
+def test_an_offline_run_in_two_pieces_is_synced_once_and_marked_as_synced(
     make_config: MakeConfig, server: Server, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cfg = make_config(OFFLINE)
@@ -144,14 +144,14 @@ def test_a_run_that_was_offline_in_two_pieces_is_sent_once_and_marked_as_wandb_m
     assert all(Path(f"{piece}.synced").exists() for piece in pieces)
 
 
-def test_a_run_that_goes_on_online_brings_what_it_wrote_offline(make_config: MakeConfig, server: Server) -> None:
+def test_a_run_resumed_online_uploads_its_offline_rows(make_config: MakeConfig, server: Server) -> None:
     run = locate(make_config()).directory
     execute_until(make_config(OFFLINE), 5, and_services=True)
     execute(make_config(ONLINE))
     assert held(server, run) == recorded(run)
 
 
-def test_runs_that_are_being_written_or_damaged_keep_no_other_from_its_upload(
+def test_live_and_damaged_runs_do_not_block_the_upload_of_others(
     make_config: MakeConfig, server: Server, capsys: pytest.CaptureFixture[str]
 ) -> None:
     runs = []
@@ -168,7 +168,7 @@ def test_runs_that_are_being_written_or_damaged_keep_no_other_from_its_upload(
     assert [run.name for run in runs if server.history.get(run.name)] == [runs[2].name]
 
 
-def test_without_a_key_a_folder_or_a_server_it_is_one_sentence_at_once(
+def test_syncing_without_key_folder_or_server_is_refused(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(SuiteError, match=rf"There is no folder {tmp_path}/runs"):
@@ -182,7 +182,7 @@ def test_without_a_key_a_folder_or_a_server_it_is_one_sentence_at_once(
         sync(tmp_path)
 
 
-def test_a_damaged_description_is_said(
+def test_a_damaged_run_description_is_reported(
     make_config: MakeConfig, server: Server, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cfg = make_config(OFFLINE)

@@ -48,7 +48,7 @@ def value_at(config: dict[str, Any], key: str) -> Any:
     return node
 
 
-def test_every_metric_and_axis_is_one_that_the_runs_of_the_view_log(make_config: MakeConfig) -> None:
+def test_workspace_panels_use_only_logged_metrics_and_axes(make_config: MakeConfig) -> None:
     for view in views(resolved(make_config())):
         tested = view["filters"]["JobType"] == "confirm"
         cfg = make_config(f"test={str(tested).lower()}")
@@ -73,7 +73,7 @@ def test_every_metric_and_axis_is_one_that_the_runs_of_the_view_log(make_config:
 
 
 @pytest.mark.parametrize("task", SMOKE_TASKS)
-def test_every_task_shows_the_metrics_that_its_study_declares(task: str) -> None:
+def test_workspaces_show_the_metrics_declared_by_each_study(task: str) -> None:
     (config,) = [config for config in task_configs("smoke") if config["task"] == task]
     confirmation, tuning = (spec(view) for view in views(config))
     study = config["study"]
@@ -85,7 +85,7 @@ def test_every_task_shows_the_metrics_that_its_study_declares(task: str) -> None
         }
 
 
-def test_a_view_takes_in_the_runs_of_one_study_and_one_job_type_all_of_them(make_config: MakeConfig) -> None:
+def test_a_workspace_selects_all_runs_of_one_study_and_job_type(make_config: MakeConfig) -> None:
     config = resolved(make_config())
     for view, job_type in zip(views(config), ("confirm", "search"), strict=True):
         section = spec(view)
@@ -123,7 +123,7 @@ def pushed(monkeypatch: pytest.MonkeyPatch) -> list[internal.View]:
     return sent
 
 
-def test_a_second_call_replaces_the_workspaces_of_the_first(pushed: list[internal.View]) -> None:
+def test_creating_workspaces_again_replaces_them(pushed: list[internal.View]) -> None:
     wandb_workspaces.main("smoke")
     wandb_workspaces.main("smoke")
     first, second = pushed[: len(pushed) // 2], pushed[len(pushed) // 2 :]
@@ -134,7 +134,9 @@ def test_a_second_call_replaces_the_workspaces_of_the_first(pushed: list[interna
     assert {(view.entity, view.project) for view in pushed} == {("somebody", "lion-reproduction")}
 
 
-def test_what_w_and_b_refuses_is_one_sentence(pushed: list[internal.View], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_workspace_rejected_by_wandb_is_reported_in_one_sentence(
+    pushed: list[internal.View], monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(view: internal.View) -> None:
         raise wandb.errors.CommError("permission denied")
 
@@ -150,7 +152,7 @@ def test_what_w_and_b_refuses_is_one_sentence(pushed: list[internal.View], monke
         (["nonsense"], "error: No task has an experiment nonsense"),
     ],
 )
-def test_without_a_key_or_an_experiment_it_is_one_sentence(
+def test_workspaces_without_a_key_or_experiment_are_refused_in_one_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))

@@ -24,7 +24,7 @@ from tests.report.wandb_server import Server
 FILE_EVENTS = ("open", "os.rename", "os.remove", "os.truncate", "os.mkdir")
 """Audit events (docs.python.org, table of audit events) of operations on files; os.replace is a rename."""
 LONGEST_S = 300.0
-"""Far above what a command takes; beyond, it is said to hang."""
+"""Far above what any command takes; one that takes longer counts as hung."""
 
 Prepare = Callable[[], None]
 

@@ -30,7 +30,7 @@ def test_a_second_session_is_added_to_the_first() -> None:
     ]
 
 
-def test_the_committed_page_adds_up() -> None:
+def test_totals_on_the_committed_page_match_its_rows() -> None:
     page = Path(ROOT / "docs" / "reliability.md").read_text()
     injected, _, lost = (sum(column) for column in zip(*counts(page).values(), strict=True))
     sessions = re.findall(r"trials, (\d+) faults,\s+(\d+) of them in", page)

@@ -154,7 +154,7 @@ def sources_parsed_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-def test_whatever_happens_every_end_is_the_undisturbed_one(data: dict[str, list[str]], tmp_path: Path) -> None:
+def test_runs_and_studies_end_the_same_despite_random_faults(data: dict[str, list[str]], tmp_path: Path) -> None:
     seconds, seed = (
         float(os.environ.get("SOAK_SECONDS", "60")),
         os.environ.get("SOAK_SEED", str(random.randrange(10**6))),

@@ -22,28 +22,28 @@ def drawn(rng: np.random.Generator, sizes: tuple[int, int], spreads: Sequence[fl
 @pytest.mark.parametrize(
     "spreads", [(0.1, 0.0, 1.0), (0.1, 1.0, 1.0), (0.0, 2.0, 0.5)], ids=["replicates", "both", "examples"]
 )
-def test_it_covers_the_truth_where_examples_are_drawn_anew(spreads: tuple[float, float, float]) -> None:
+def test_the_crossed_interval_has_nominal_coverage(spreads: tuple[float, float, float]) -> None:
     rng = np.random.default_rng(0)
     intervals = np.array([crossed_interval(drawn(rng, (11, 200), spreads)) for _ in range(2000)])
     covered = ((intervals[:, 0] <= 0) & (intervals[:, 1] >= 0)).mean()
     assert 0.935 <= covered <= 0.985  # of 0.95; 3 standard errors are 0.015, and it may be cautious
 
 
-def test_over_replicates_alone_it_would_not() -> None:
+def test_an_interval_over_replicates_alone_undercovers_random_examples() -> None:
     rng = np.random.default_rng(1)
     means = np.array([drawn(rng, (11, 200), (0.05, 1.0, 1.0)).mean(1) for _ in range(2000)])
     intervals = t_intervals(means)[0]
     assert ((intervals[:, 0] <= 0) & (intervals[:, 1] >= 0)).mean() < 0.6
 
 
-def test_where_examples_do_not_differ_it_is_that_over_replicates() -> None:
+def test_the_crossed_interval_equals_the_t_interval_without_example_effects() -> None:
     of_replicates = np.random.default_rng(2).normal(size=7)
     found = crossed_interval(of_replicates[:, None] + np.zeros(30))
     np.testing.assert_allclose(found, t_intervals(of_replicates)[0])
     assert crossed_interval(np.full((3, 5), 0.25)) == (0.25, 0.25)
 
 
-def test_a_hand_calculation() -> None:
+def test_the_crossed_interval_matches_a_hand_calculation() -> None:
     # Mean 3; rows 1, 5; columns 2, 4; the rest 0: mean squares 2 * 8 / 1 and 2 * 2 / 1. The variance of the mean is
     # (16 + 4) / 4 = 5, with 20^2 / (16^2 + 4^2) = 1.4706 degrees of freedom: t(0.975) is 6.3139 to three places there.
     low, high = crossed_interval(np.array([[0.0, 2.0], [4.0, 6.0]]))
@@ -64,7 +64,7 @@ def with_losses(replicate: Replicate, rng: np.random.Generator, examples: int) -
     return replace(replicate, runs=tuple(runs))
 
 
-def test_of_a_study_it_takes_the_replicates_that_have_examples(tmp_path: Path) -> None:
+def test_the_crossed_interval_uses_only_replicates_with_example_losses(tmp_path: Path) -> None:
     rng = np.random.default_rng(3)
     first, *others = read_replicates(write_study(tmp_path))
     replicates = [first, *(with_losses(each, rng, 50) for each in others)]

@@ -19,7 +19,7 @@ TABLE_2 = {
     if "top1" in cell["metrics"] and cell["metrics"]["top1"]["source"] == "Table 2"
 }
 SEED_SD = 0.15
-"""of one ImageNet run's top-1, points: an honest noise to feed the rule with"""
+"""of one ImageNet run's top-1, in points: a realistic noise level"""
 
 
 def gain(better: str = "higher", a: float = 77.44, b: float = 75.48, **more: Any) -> PaperCell:
@@ -31,7 +31,7 @@ def outcome(cell: PaperCell, ci90: tuple[float, float], ci95: tuple[float, float
     return claim_of(cell, "lion", "adamw", difference, **{"percent": True, "margin": None, **more}).outcome
 
 
-def test_a_gain_is_confirmed_by_superiority_and_contradicted_below_half_of_it() -> None:
+def test_a_claimed_gain_is_confirmed_by_superiority_and_contradicted_below_half() -> None:
     claimed = gain()  # 1.96 points
     assert outcome(claimed, (0.4, 1.6), (0.1, 1.9)) == "confirmed"
     assert outcome(claimed, (0.4, 0.9), (0.3, 1.0)) == "contradicted", "better, but by less than half"
@@ -39,7 +39,7 @@ def test_a_gain_is_confirmed_by_superiority_and_contradicted_below_half_of_it() 
     assert outcome(claimed, (-0.4, 1.6), (-0.6, 1.8)) == "cannot tell"
 
 
-def test_the_direction_is_that_of_the_claim() -> None:
+def test_a_claim_follows_the_direction_of_its_metric() -> None:
     loss_gain = gain("lower", 2.5, 3.0)
     assert outcome(loss_gain, (-0.6, -0.4), (-0.7, -0.3), percent=False) == "confirmed"
     assert outcome(loss_gain, (0.4, 0.6), (0.3, 0.7), percent=False) == "contradicted"
@@ -47,7 +47,7 @@ def test_the_direction_is_that_of_the_claim() -> None:
     assert claim_of(gain(a=75.0, b=77.0), "lion", "adamw", None, percent=True, margin=None).by == "adamw"
 
 
-def test_a_tie_is_confirmed_by_equivalence() -> None:
+def test_a_claimed_tie_is_confirmed_by_equivalence() -> None:
     on_par = gain(a=76.45, b=76.34)
     assert claim_of(on_par, "lion", "adamw", None, percent=True, margin=None).kind == "tie"
     assert outcome(on_par, (-0.4, 0.4), (-0.5, 0.5)) == "confirmed"
@@ -56,17 +56,17 @@ def test_a_tie_is_confirmed_by_equivalence() -> None:
     assert outcome(on_par, (0.1, 0.9), (0.0, 1.0), margin=1.0) == "confirmed"
 
 
-def test_values_read_off_a_figure_claim_no_more_than_could_be_read() -> None:
+def test_a_claim_from_a_figure_within_reading_uncertainty_is_a_tie() -> None:
     read: dict[str, Any] = {"uncertainty": 0.05}
     assert claim_of(gain(a=2.80, b=2.85, **read), "lion", "adamw", None, percent=False, margin=None).kind == "tie"
     assert claim_of(gain(a=2.80, b=2.95, **read), "lion", "adamw", None, percent=False, margin=None).kind == "gain"
 
 
-def test_one_pair_cannot_tell_anything() -> None:
+def test_one_pair_gives_no_outcome_for_a_claim() -> None:
     assert claim_of(gain(), "lion", "adamw", None, percent=True, margin=None).outcome is None
 
 
-def test_fed_with_the_papers_own_table_the_rule_confirms_what_3_pairs_can_show_and_contradicts_nothing(
+def test_claims_simulated_from_the_papers_table_are_confirmed_and_not_contradicted(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for name in ("_detectable", "_equivalence"):  # functions of the number of pairs alone, each called for 2200 studies

@@ -17,7 +17,7 @@ from tests.harness.test_run import LINEAR
 from tests.study.test_study import run_study, studies
 
 TASKS = our_tasks()
-# By hand, from what each number is: an error or a distance is better when low, a share of what is right when high.
+# By hand, from what each metric measures: errors and distances are better when low, shares that are right when high.
 LOW = {
     "loss", "log_perplexity", "perplexity", "word_log_perplexity", "word_perplexity", "bits_per_byte", "fid", "kid",
     "calibrated_loss", "calibration_error", "fd_efficientnet_lite0", "kid_efficientnet_lite0", "perturbed_loss",
@@ -30,12 +30,12 @@ def study_of(task: str, *overrides: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_every_direction_is_the_one_that_the_number_has(task: str) -> None:
+def test_every_declared_direction_is_correct(task: str) -> None:
     for name, metric in metrics_of(task).items():
         assert metric.better == ("lower" if name in LOW else "higher"), name
 
 
-def test_one_name_means_one_thing_in_all_tasks() -> None:
+def test_a_metric_name_has_the_same_declaration_in_all_tasks() -> None:
     for one, other in pairwise(TASKS):
         ours, theirs = metrics_of(one), metrics_of(other)
         assert {name: ours[name] for name in ours if name in theirs} == {
@@ -43,7 +43,7 @@ def test_one_name_means_one_thing_in_all_tasks() -> None:
         }
 
 
-def test_the_papers_numbers_have_the_directions_of_the_metrics() -> None:
+def test_directions_of_the_papers_numbers_match_the_metrics() -> None:
     cells = yaml.safe_load((ROOT / "results/paper.yaml").read_text())["cells"]
     compared = 0
     for task, named in cells.items():
@@ -84,12 +84,12 @@ def test_the_papers_numbers_have_the_directions_of_the_metrics() -> None:
         ),
     ],
 )
-def test_what_nobody_declared_is_refused(overrides: list[str], message: str) -> None:
+def test_an_undeclared_or_unmeasured_metric_is_refused(overrides: list[str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         study_of("image_classification", "scale=smoke", *overrides)
 
 
-def test_a_metric_of_a_set_is_one_of_the_configs_sets() -> None:
+def test_a_per_set_metric_must_name_a_configured_set() -> None:
     study = study_of("lit", "scale=smoke", "study.secondary_metrics=[test/cifar10_top1,test/loss]")
     assert study["secondary_metrics"] == {"test/cifar10_top1": "higher", "test/loss": "lower"}
     with pytest.raises(ConfigError, match=r"names test/cfiar10_top1, but data\.zero_shot has no cfiar10: cifar10\."):
@@ -100,7 +100,7 @@ def test_a_metric_of_a_set_is_one_of_the_configs_sets() -> None:
 
 
 @pytest.mark.parametrize("name", ["test/top1", "val/top5", "test/v2_top1"])
-def test_a_headline_metric_is_secondary_and_measured_on_both_splits(name: str) -> None:
+def test_a_headline_metric_must_be_secondary_and_measured_on_both_splits(name: str) -> None:
     secondary = "study.secondary_metrics=[test/top5,test/v2_top1,val/top5]"
     with pytest.raises(ConfigError, match=rf"study\.headline_metric={name} must be one of study\.secondary_metrics"):
         study_of("image_classification", "scale=smoke", secondary, f"study.headline_metric={name}")
@@ -108,12 +108,12 @@ def test_a_headline_metric_is_secondary_and_measured_on_both_splits(name: str) -
     assert study["headline_better"] == "higher"
 
 
-def test_validation_and_primary_metric_have_a_direction_each() -> None:
+def test_validation_and_primary_metrics_have_their_own_directions() -> None:
     study = study_of("image_classification", "scale=smoke", "study.validation_metric=val/loss")
     assert (study["better"], study["validation_better"]) == ("higher", "lower")
 
 
-def test_a_primary_loss_is_won_by_the_lower_one(command_line: list[str], tmp_path: Path) -> None:
+def test_the_lower_loss_wins(command_line: list[str], tmp_path: Path) -> None:
     run_study(
         command_line, *LINEAR, "optimizer=lion,adamw", "study=fixed", "study.replicates=4", "study.numbers=0-3",
         "settings.lion.lr=1e-6", "settings.adamw.lr=1e-3", "study.primary_metric=val/loss", "study.margin=0",
@@ -126,7 +126,7 @@ def test_a_primary_loss_is_won_by_the_lower_one(command_line: list[str], tmp_pat
     assert primary["verdict"] == "adamw"
 
 
-def test_a_refused_study_has_computed_nothing(command_line: list[str], tmp_path: Path) -> None:
+def test_a_refused_study_starts_no_run(command_line: list[str], tmp_path: Path) -> None:
     result = run_study(command_line, "optimizer=lion,adamw", "study.primary_metric=val/lose", code=2)
     assert "study.primary_metric names val/lose" in result.stderr
     assert not list(tmp_path.rglob("metrics.jsonl"))

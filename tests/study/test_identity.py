@@ -1,4 +1,4 @@
-"""Requesting a study again after a contestant's own code has changed."""
+"""Requesting a study again after the code of one of its optimizers has changed."""
 
 from pathlib import Path
 

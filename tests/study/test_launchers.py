@@ -1,4 +1,4 @@
-"""Whatever dies, with any launcher, the study ends with the results of an undisturbed one."""
+"""With every launcher, a study whose processes are killed or signalled ends like an undisturbed one."""
 
 import math
 import os
@@ -114,7 +114,7 @@ def is_alive(pid: int) -> bool:
 
 
 def session_processes(leader: int) -> dict[str, str]:
-    """The living processes of the session that ``leader`` leads, itself among them: names by process id."""
+    """Names by process id of the living processes in the session that ``leader`` leads, including itself."""
     lines = subprocess.run(["ps", "-eo", "sid=,pid=,stat=,comm="], capture_output=True, text=True, check=True).stdout
     fields = [line.split(maxsplit=3) for line in lines.splitlines()]
     return {pid: name for session, pid, state, name in fields if int(session) == leader and not state.startswith("Z")}
@@ -131,7 +131,7 @@ def leaves_nothing_behind(process: "subprocess.Popen[str]") -> str:
 
 
 @pytest.mark.slow
-def test_a_study_in_one_process_leaves_when_asked_and_continues(
+def test_a_study_in_one_process_stops_on_a_signal_and_resumes(
     start: Start, command_line: list[str], tmp_path: Path, undisturbed: dict[str, Any]
 ) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -147,7 +147,7 @@ def test_a_study_in_one_process_leaves_when_asked_and_continues(
     assert_ends_like_one_that_was_not_disturbed(command_line, tmp_path / "results", undisturbed)
 
 
-def test_ray_replaces_workers_that_are_killed_or_asked_to_leave(
+def test_ray_replaces_killed_and_signalled_workers(
     start: Start, command_line: list[str], tmp_path: Path, undisturbed: dict[str, Any]
 ) -> None:
     process = start("hydra/launcher=ray_local", "+hydra.launcher.ray.init.num_cpus=2")
@@ -166,7 +166,7 @@ def test_ray_replaces_workers_that_are_killed_or_asked_to_leave(
 
 
 @pytest.mark.slow
-def test_a_study_on_ray_that_is_killed_or_asked_to_leave_continues_at_once(
+def test_a_killed_or_signalled_study_on_ray_resumes_at_once(
     start: Start, command_line: list[str], tmp_path: Path, undisturbed: dict[str, Any]
 ) -> None:
     process = start("hydra/launcher=ray_local", "+hydra.launcher.ray.init.num_cpus=2")
@@ -184,7 +184,7 @@ def test_a_study_on_ray_that_is_killed_or_asked_to_leave_continues_at_once(
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
-def test_runs_on_ray_save_before_a_study_that_is_asked_to_leave_ends(
+def test_runs_on_ray_save_before_a_signalled_study_ends(
     start: Start, command_line: list[str], tmp_path: Path, undisturbed: dict[str, Any], number: signal.Signals
 ) -> None:
     # Checkpoints are rare, so a saved one is due to the signal.
@@ -200,7 +200,7 @@ def test_runs_on_ray_save_before_a_study_that_is_asked_to_leave_ends(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("part", ["gcs_server", "raylet"])
-def test_a_study_goes_on_by_itself_when_a_part_of_ray_is_killed(
+def test_a_study_recovers_when_a_part_of_ray_is_killed(
     start: Start, command_line: list[str], tmp_path: Path, undisturbed: dict[str, Any], part: str
 ) -> None:
     process = start("hydra/launcher=ray_local", "+hydra.launcher.ray.init.num_cpus=2")
@@ -215,7 +215,7 @@ def test_a_study_goes_on_by_itself_when_a_part_of_ray_is_killed(
     assert_ends_like_one_that_was_not_disturbed(command_line, tmp_path / "results", undisturbed)
 
 
-def test_a_head_of_ray_that_nobody_hears_from_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_ray_head_raises_a_connection_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray_launcher, "LONGEST_SILENCE_S", 0.1)
     forever = threading.Event()
 
@@ -245,7 +245,7 @@ def listening_addresses(leader: int) -> set[str]:
 
 
 @pytest.mark.slow
-def test_submitit_requeues_a_run_that_has_saved_before_its_time_limit(
+def test_submitit_requeues_a_run_that_saved_before_its_time_limit(
     start: Start, command_line: list[str], tmp_path: Path, undisturbed: dict[str, Any]
 ) -> None:
     process = start("hydra/launcher=submitit_local")
@@ -261,7 +261,7 @@ def test_submitit_requeues_a_run_that_has_saved_before_its_time_limit(
     assert_ends_like_one_that_was_not_disturbed(command_line, tmp_path / "results", undisturbed)
 
 
-def test_a_signal_is_handed_on_once_the_run_has_saved() -> None:
+def test_signals_are_passed_on_once_the_run_has_saved() -> None:
     received: list[int] = []
     numbers = (signal.SIGTERM, signal.SIGUSR2)
     before = {number: signal.signal(number, lambda number, frame: received.append(number)) for number in numbers}
@@ -280,7 +280,7 @@ def test_a_signal_is_handed_on_once_the_run_has_saved() -> None:
             signal.signal(number, handler)
 
 
-def test_a_second_ctrl_c_leaves_at_once_and_one_that_comes_twice_does_not() -> None:
+def test_a_second_ctrl_c_exits_at_once_but_a_duplicated_one_does_not() -> None:
     program = """if True:
         import os, signal, sys, time
         from experiments.harness.interrupt import leave_when_asked, stop_requests
@@ -302,16 +302,14 @@ def test_a_second_ctrl_c_leaves_at_once_and_one_that_comes_twice_does_not() -> N
     assert end(2 * AGAIN_S) == (EXIT_CODE, "")
 
 
-def test_a_run_that_is_held_by_a_process_about_to_leave_is_waited_for(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_run_locked_by_an_exiting_process_is_waited_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     leaving = RunRecord(tmp_path, "image_classification", {})
     threading.Timer(0.5, leaving.__exit__, (None, None, None)).start()
     with RunRecord(tmp_path, "image_classification", {}):
         assert f"held by process {os.getpid()}, waiting" in capsys.readouterr().out
 
 
-def test_ray_is_shut_down_before_a_broken_launch_is_repeated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_ray_is_shut_down_before_a_failed_launch_is_repeated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     calls: list[str] = []
 
     class Launcher:
@@ -334,9 +332,7 @@ def with_launcher(task: str, *overrides: str) -> Any:
 
 
 @pytest.mark.parametrize("scale", ["smoke", "mini", "gpu"])
-def test_every_launcher_composes_at_every_scale_and_gives_a_run_what_the_scale_says(
-    digits: list[str], scale: str
-) -> None:
+def test_every_launcher_requests_the_resources_of_the_scale(digits: list[str], scale: str) -> None:
     names = set()
     for launcher in ("basic", "ray_local", "ray_cluster", "submitit_local", "slurm"):
         overrides = [f"scale={scale}", *digits, f"hydra/launcher={launcher}"]
@@ -354,7 +350,7 @@ def test_every_launcher_composes_at_every_scale_and_gives_a_run_what_the_scale_s
 
 
 @pytest.mark.parametrize("task", our_tasks())
-def test_slurm_gives_a_run_whole_gpus_where_it_asks_for_a_share(task: str) -> None:
+def test_slurm_rounds_a_share_of_a_gpu_up_to_a_whole_one(task: str) -> None:
     cfg = with_launcher(task, "scale=gpu", "hydra/launcher=slurm")
     assert 0 < cfg.run.gpus < 1
     assert cfg.hydra.launcher.gpus_per_node == 1

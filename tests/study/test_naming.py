@@ -15,7 +15,7 @@ SEARCHED = ["study.numbers=0-3", "study.stages=[4,1]", "study.confirm=2", "study
 DRAWN = "+study.nuisance={model: {choices: [convnet_small, convnet_tiny]}}"
 
 
-def test_every_run_has_the_config_and_name_that_composing_it_alone_gives(make_config: MakeConfig) -> None:
+def test_fast_naming_matches_composing_each_run_alone(make_config: MakeConfig) -> None:
     study = Study(lambda more: make_config(*more), [*SEARCHED, DRAWN, "train.micro_batch_size=8"], ["lion", "adamw"])
     runs = [run for course in study.courses for run in [*course.search(), *confirmed(course)]]
     assert {run.phase for run in runs} == {"search", "confirm", "length"}
@@ -35,7 +35,7 @@ def confirmed(course: Any) -> list[Any]:
     return runs
 
 
-def test_runs_that_differ_only_in_values_compose_and_open_data_once(
+def test_runs_that_differ_only_in_values_are_composed_once(
     make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     composed: list[list[str]] = []
@@ -58,7 +58,7 @@ def test_runs_that_differ_only_in_values_compose_and_open_data_once(
     assert (len(composed), len(opened)) == (1, 1)
 
 
-def test_groups_and_merged_values_are_left_to_hydra(make_config: MakeConfig) -> None:
+def test_group_and_merged_overrides_are_composed_by_hydra(make_config: MakeConfig) -> None:
     names = Naming(lambda more: make_config(*more))
     for overrides in (
         ["+optimizer.space={one: 1}"],

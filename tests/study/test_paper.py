@@ -46,7 +46,7 @@ SETTINGS = {
         ("finetuning.t5_11b", "mnli_matched", 91.88, ("adamw", 92.17), "Table 6", "exact"),
     ],
 )
-def test_hand_checked_values(
+def test_published_numbers_match_hand_checked_values(
     key: str, metric: str, lion: float, baseline: tuple[str, float], source: str, trust: str
 ) -> None:
     cell = paper_cell(PAPER, key, metric)
@@ -55,7 +55,7 @@ def test_hand_checked_values(
     assert (cell.source, cell.trust) == (source, trust)
 
 
-def test_a_metric_that_the_paper_does_not_report_is_none() -> None:
+def test_a_metric_the_paper_does_not_report_has_no_cell() -> None:
     assert paper_cell(PAPER, "image_classification.vit_b16", "test/loss") is None
 
 
@@ -63,14 +63,14 @@ def test_a_metric_that_the_paper_does_not_report_is_none() -> None:
     ("key", "hint"),
     [("image_classification.vit_b61", "image_classification.vit_b16"), ("vision.vit_b16", "lit"), ("vit_b16", "lit")],
 )
-def test_an_unknown_cell_is_refused_with_the_choices(key: str, hint: str) -> None:
+def test_an_unknown_paper_cell_is_refused_with_the_choices(key: str, hint: str) -> None:
     with pytest.raises(ConfigError, match=f"study.paper={key}") as error:
         paper_cell(PAPER, key, "top1")
     assert hint in str(error.value)
 
 
 @pytest.mark.parametrize("key", ENTRIES)
-def test_every_entry_has_values_source_and_trust(key: str) -> None:
+def test_every_published_number_has_values_source_and_trust(key: str) -> None:
     cell = PaperCell(**ENTRIES[key])
     assert "lion" in cell.values
     assert all(isinstance(value, int | float) and math.isfinite(value) for value in cell.values.values())
@@ -80,7 +80,7 @@ def test_every_entry_has_values_source_and_trust(key: str) -> None:
     assert (cell.uncertainty is not None) == (cell.trust == "digitised")
 
 
-def test_lion_is_the_best_wherever_the_paper_says_so() -> None:
+def test_lion_is_strictly_best_except_in_the_known_exceptions() -> None:
     not_strictly_best = set()
     for key, entry in ENTRIES.items():
         sign = 1 if entry["better"] == "higher" else -1
@@ -155,13 +155,13 @@ def mixer_parameters(width: int, layers: int, patch: int, image: int) -> int:
         ("jft_vit_h14_518", vit_parameters(1280, 32, 14, 518)),
     ],
 )
-def test_parameter_counts_of_vision_transformers(cell: str, count: int) -> None:
+def test_published_parameter_counts_of_vision_transformers_match_a_hand_count(cell: str, count: int) -> None:
     # jft_vit_l16_512 is not among them: Table 3 prints 305.18, the count is 305.17.
     assert CELLS["image_classification"][cell]["parameters_million"] == pytest.approx(count / 1e6, abs=0.0051)
 
 
 @pytest.mark.parametrize(("cell", "width", "layers"), [("mixer_s16", 512, 8), ("mixer_b16", 768, 12)])
-def test_parameter_counts_of_mixers(cell: str, width: int, layers: int) -> None:
+def test_published_parameter_counts_of_mixers_match_a_hand_count(cell: str, width: int, layers: int) -> None:
     count = mixer_parameters(width, layers, 16, 224)
     assert CELLS["image_classification"][cell]["parameters_million"] == pytest.approx(count / 1e6, abs=0.0051)
 
@@ -177,7 +177,7 @@ def test_parameter_counts_of_mixers(cell: str, width: int, layers: int) -> None:
         ("oneshot_7b5", 32, 4096, 256_000, 1024, 50),
     ],
 )
-def test_parameter_counts_of_language_models(
+def test_published_parameter_counts_of_language_models_match_a_hand_count(
     cell: str, layers: int, width: int, vocabulary: int, context: int, rounding: float
 ) -> None:
     # GPT-2: biases everywhere, learned positions, output tied to the embedding.
@@ -186,7 +186,7 @@ def test_parameter_counts_of_language_models(
 
 
 @pytest.mark.parametrize("key", SETTINGS)
-def test_settings_are_numbers_with_their_trust(key: str) -> None:
+def test_published_settings_are_complete_and_numeric(key: str) -> None:
     settings = SETTINGS[key]
     assert set(settings) == {"lr", "weight_decay", "betas", "trust"}
     # PyYAML reads 1e-3, without a point, as text.
@@ -200,7 +200,7 @@ def test_settings_are_numbers_with_their_trust(key: str) -> None:
     assert settings["betas"] == (expected if key.endswith(".lion") else [0.9, 0.99] if language else [0.9, 0.999])
 
 
-def test_verified_settings_are_those_of_the_authors_worked_pairs_and_the_public_config() -> None:
+def test_verified_settings_match_the_authors_and_the_public_config() -> None:
     verified = {key: (s["lr"], s["weight_decay"]) for key, s in SETTINGS.items() if s["trust"] == "verified"}
     diffusion = {
         f"diffusion.imagenet{size}.{optimizer}": pair
@@ -220,7 +220,7 @@ def test_verified_settings_are_those_of_the_authors_worked_pairs_and_the_public_
     }
 
 
-def test_lion_learns_slower_and_decays_more_than_every_baseline() -> None:
+def test_lion_has_a_lower_lr_and_higher_decay_than_every_baseline() -> None:
     for key, settings in SETTINGS.items():
         lion = SETTINGS[f"{key.rpartition('.')[0]}.lion"]
         if not key.endswith(".lion"):
@@ -228,7 +228,7 @@ def test_lion_learns_slower_and_decays_more_than_every_baseline() -> None:
             assert lion["weight_decay"] is None or lion["weight_decay"] > settings["weight_decay"], key
 
 
-def test_heat_map_centres_are_the_published_settings_and_close_to_the_table() -> None:
+def test_heat_map_centres_match_the_published_settings_and_accuracy() -> None:
     cell = CELLS["image_classification"]["vit_b16"]
     grids = cell["top1_by_lr_and_weight_decay"]
     ranges = {}

@@ -28,7 +28,7 @@ def runs_of(folder: Path, *names: str) -> list[Run]:
     return [Run([], folder / name, "lion", "search", 0) for name in names]
 
 
-def test_a_study_is_told_by_its_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_is_computed_from_run_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [1000.0]
     monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
     runs = runs_of(tmp_path, "found", "interrupted", "trains", "starts", "diverges", "later")
@@ -59,7 +59,7 @@ def test_a_study_is_told_by_its_records(tmp_path: Path, monkeypatch: pytest.Monk
     assert told._look()[0].endswith(f"about {duration(30 / 1.8 * 6.6 - 60)} left")
 
 
-def test_records_that_are_torn_damaged_or_missing_break_nothing(tmp_path: Path) -> None:
+def test_progress_tolerates_torn_damaged_and_missing_records(tmp_path: Path) -> None:
     assert newest_row(tmp_path / "nowhere") == {}
     (tmp_path / "metrics.jsonl").write_bytes(b'{"step": 1}\nnonsense\n[3]\n{"step": 2, "a": 1}\n{"step": 3, "tr')
     assert newest_row(tmp_path) == {"step": 2, "a": 1}
@@ -77,7 +77,7 @@ def test_records_that_are_torn_damaged_or_missing_break_nothing(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("is_terminal", [False, True])
-def test_a_log_gets_lines_and_a_terminal_a_paragraph_that_goes(
+def test_progress_is_logged_as_lines_but_redrawn_in_a_terminal(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_terminal: bool
 ) -> None:
     monkeypatch.setattr(progress, "LOOK_S", 0.01)
@@ -97,7 +97,7 @@ def test_a_log_gets_lines_and_a_terminal_a_paragraph_that_goes(
     assert ("\x1b[" in output.getvalue()) == is_terminal
 
 
-def test_who_leaves_is_told_what_is_saved(tmp_path: Path) -> None:
+def test_an_interrupted_study_prints_what_is_saved(tmp_path: Path) -> None:
     output = io.StringIO()
     runs = runs_of(tmp_path, "one", "two", "three")
     told = Progress(3, Console(file=output))
@@ -109,7 +109,7 @@ def test_who_leaves_is_told_what_is_saved(tmp_path: Path) -> None:
     assert output.getvalue() == "1 of 3 runs are done, 1 saved partway.\n"
 
 
-def test_what_was_all_done_before_is_not_told_again(tmp_path: Path) -> None:
+def test_progress_prints_nothing_when_all_runs_were_done_before(tmp_path: Path) -> None:
     output = io.StringIO()
     write(tmp_path / "one", "complete")
     with Progress(1, Console(file=output)) as told:

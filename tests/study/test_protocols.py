@@ -27,7 +27,7 @@ def emulator(better_by: float = 0.0, noise: float = 0.01) -> Emulator:
     return Emulator(trials(better_by, noise=noise), np.zeros(6), np.random.default_rng(0))
 
 
-def test_the_emulator_gives_back_the_surface_and_its_noise() -> None:
+def test_the_emulator_recovers_the_surface_and_its_noise() -> None:
     found, rng = emulator(noise=0.02), np.random.default_rng(1)
     points = 0.1 + 0.4 * rng.random((50, 2))
     truth = ((points - 0.3) ** 2).sum(axis=1)
@@ -37,7 +37,7 @@ def test_the_emulator_gives_back_the_surface_and_its_noise() -> None:
     assert found.explained > 0.9
 
 
-def test_residuals_are_those_of_leaving_a_trial_out() -> None:
+def test_emulator_residuals_match_leave_one_out_prediction() -> None:
     from experiments.study.surrogate import predict
 
     given = trials(replicates=1)
@@ -53,7 +53,7 @@ def test_residuals_are_those_of_leaving_a_trial_out() -> None:
     assert predict(units[None], fit, units[None])[0].shape == (1, 1, 20)
 
 
-def test_the_level_of_a_replicate_is_shared_and_taken_away() -> None:
+def test_replicate_levels_are_shared_by_both_optimizers_and_removed() -> None:
     plain = trials()
     shifts = np.array([0.0, 1.0, -1.0, 2.0, 0.0, 0.5])
     shifted = Trials(plain.units, plain.losses + shifts[plain.replicates], plain.replicates)
@@ -61,7 +61,7 @@ def test_the_level_of_a_replicate_is_shared_and_taken_away() -> None:
     np.testing.assert_allclose(levels, shifts - shifts.mean(), atol=1e-12)
 
 
-def test_diverged_trials_have_the_worst_of_the_other_values(tmp_path: Path) -> None:
+def test_diverged_trials_are_given_the_worst_finite_value(tmp_path: Path) -> None:
     scored = Scored(write_study(tmp_path, stages=STAGES))
     found = all_trials(scored.study, scored.replicates, "lion")
     assert len(found.losses) == 6 * 30
@@ -72,7 +72,7 @@ def test_diverged_trials_have_the_worst_of_the_other_values(tmp_path: Path) -> N
         all_trials({**scored.study, "validation_metric": "val/nothing"}, scored.replicates, "lion")
 
 
-def test_two_numbers_are_told_apart_beyond_the_margin_alone() -> None:
+def test_single_numbers_differ_only_beyond_the_margin() -> None:
     assert [by_margin(a, 1.0, 0.1) for a in (0.8, 0.95, 1.2)] == ["a", "tie", "b"]
     assert judged([1.0, 1.0, 1.0], [2.0, 2.0, 2.1], 0.0) is None, "three pairs are too few"
     assert judged([1.0, 1.0, 1.0, 1.1], [2.0, 2.0, 2.1, 2.0], 0.0) == "a"
@@ -90,13 +90,13 @@ def test_protocols_find_a_large_difference_and_not_a_small_one() -> None:
     assert default_settings(Side(worse.emulator, None, None), better, 0, 0.0, rng) is None
 
 
-def test_the_suites_search_finds_the_emulated_optimum() -> None:
+def test_the_suites_search_finds_the_optimum_of_an_emulator() -> None:
     found = search(emulator(), [0, 1, 2], (4, 6, 2), 2, np.random.default_rng(0))
     assert (found.best <= found.before).all()
     assert found.confirmed.mean() < 0.05
 
 
-def test_budget_is_counted_within_each_replicate() -> None:
+def test_the_verdict_by_budget_counts_trials_within_each_replicate() -> None:
     # a is ahead from its third trial on, in every replicate.
     units, places = np.zeros((20, 1)), np.repeat(np.arange(4), 5)
     jitter = 0.01 * np.random.default_rng(0).standard_normal(20)
@@ -108,7 +108,7 @@ def test_budget_is_counted_within_each_replicate() -> None:
     assert by_budget(a, b, 3, 0.1) == [None] * 5, "three replicates have no verdict"
 
 
-def test_the_cut_that_turns_a_verdict_is_where_the_good_trials_lie() -> None:
+def test_the_box_cut_that_changes_a_verdict_is_at_the_good_trials() -> None:
     rng = np.random.default_rng(0)
     places, at = np.repeat(np.arange(6), 30), np.tile(np.linspace(0, 1, 30), 6)[:, None]
     a = Trials(at, np.where(at[:, 0] > 0.7, 0.0, 2.0) + 0.05 * rng.standard_normal(180), places)
@@ -120,14 +120,14 @@ def test_the_cut_that_turns_a_verdict_is_where_the_good_trials_lie() -> None:
     assert by_box("b", a, b, 6, 0.01, [{"name": "lr"}]) == []
 
 
-def test_betas_cost_what_holding_them_costs() -> None:
+def test_the_cost_of_betas_is_the_loss_from_fixing_them() -> None:
     given = trials()
     cost = cost_of_betas(emulator(), given, {1: 0.8}, np.random.default_rng(0))
     assert cost == pytest.approx(0.25, abs=0.03)
     assert cost_of_betas(emulator(), given, {1: 0.3}, np.random.default_rng(0)) == pytest.approx(0, abs=0.01)
 
 
-def test_default_settings_have_their_place_in_the_space() -> None:
+def test_default_settings_are_located_in_the_search_space() -> None:
     memory = {"argument": "betas", "kind": "memory", "low": 2.0, "high": np.inf, "zero": 0.0, "copies": 1}
     space = [
         {"name": "lr", "argument": "lr", "kind": "rate", "low": 1e-5, "high": 1e-1, "zero": 0.0, "copies": 1},
@@ -143,7 +143,7 @@ def test_default_settings_have_their_place_in_the_space() -> None:
     assert default_position("lion", [{**space[0], "argument": "nothing"}], 100.0, 200) is None
 
 
-def test_a_study_is_learnt_with_its_verdict_and_margin(tmp_path: Path) -> None:
+def test_emulators_of_a_study_are_fitted_with_its_verdict_and_margin(tmp_path: Path) -> None:
     scored = Scored(write_study(tmp_path, stages=STAGES, gain=0.2, margin=0.03))
     scored.learn()
     assert scored.verdict == "a"

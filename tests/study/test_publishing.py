@@ -30,7 +30,7 @@ def make_study(make_config: MakeConfig, *overrides: str, optimizers: tuple[str, 
 
 @pytest.fixture(scope="module")
 def runs_dir(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Takes the runs of ``finished``, which the first test that asks for them carries out."""
+    """The runs folder of ``finished``, which the first test that needs it fills."""
     return f"run.runs_dir={tmp_path_factory.mktemp('runs')}"
 
 
@@ -45,7 +45,7 @@ def finished(make_config: MakeConfig, runs_dir: str) -> Study:
     return study
 
 
-def test_the_name_holds_every_override_that_makes_another_study(make_config: MakeConfig) -> None:
+def test_the_study_name_contains_every_override_that_changes_the_study(make_config: MakeConfig) -> None:
     def name(*overrides: str, optimizers: tuple[str, ...] = ("lion", "adamw")) -> str:
         return make_study(make_config, *overrides, optimizers=optimizers).name
 
@@ -60,12 +60,12 @@ def test_the_name_holds_every_override_that_makes_another_study(make_config: Mak
     assert len(name(f"data.name={'x' * 200}")) < 20
 
 
-def test_equal_values_make_one_name(make_config: MakeConfig) -> None:
+def test_equal_values_give_the_same_study_name(make_config: MakeConfig) -> None:
     names = {make_study(make_config, f"optimizer.weight_decay={zero}").name for zero in ("0", "0.0", "0e0")}
     assert len(names) == 1
 
 
-def test_the_same_study_published_again_replaces_itself(finished: Study) -> None:
+def test_republishing_a_study_replaces_it(finished: Study) -> None:
     for text in ("first", "second"):
         with publishing(finished, "command") as directory:
             (directory / "README.md").write_text(text)
@@ -73,9 +73,7 @@ def test_the_same_study_published_again_replaces_itself(finished: Study) -> None
     assert sorted(path.name for path in finished.results.parent.iterdir()) == ["smoke-study=fixed"]
 
 
-def test_what_is_published_answers_for_itself_while_nothing_about_the_study_has_changed(
-    finished: Study, make_config: MakeConfig
-) -> None:
+def test_a_published_summary_is_reused_while_the_study_is_unchanged(finished: Study, make_config: MakeConfig) -> None:
     with publishing(finished, "command") as directory:
         (directory / "summary.json").write_text('{"schema": 2, "verdict": "tie"}')
     assert published_summary(finished, "command") is None  # it has run something
@@ -89,7 +87,7 @@ def test_what_is_published_answers_for_itself_while_nothing_about_the_study_has_
         assert published_summary(again, "command") is None
 
 
-def test_other_bits_make_no_other_study(finished: Study, make_config: MakeConfig) -> None:
+def test_a_config_key_added_later_keeps_the_study_name(finished: Study, make_config: MakeConfig) -> None:
     with publishing(finished, "command"):
         pass
     described = json.loads((finished.results / "study.json").read_text())
@@ -117,7 +115,7 @@ def as_published(key: list[str], value: Any, path: Path) -> None:
         (["identity", "contestants", "lion", "betas"], [0.5, 0.5], r"contestants.lion.betas: published \[0.5, 0.5\]"),
     ],
 )
-def test_another_study_of_that_name_is_refused_before_anything_is_computed_and_stays(
+def test_a_different_study_of_the_same_name_is_refused_and_kept(
     finished: Study, make_config: MakeConfig, key: list[str], value: Any, difference: str
 ) -> None:
     with publishing(finished, "command"):
@@ -132,7 +130,7 @@ def test_another_study_of_that_name_is_refused_before_anything_is_computed_and_s
     assert path.read_text() == before
 
 
-def test_a_folder_of_something_else_is_not_touched(finished: Study) -> None:
+def test_publishing_does_not_touch_a_folder_that_holds_no_study(finished: Study) -> None:
     finished.results.mkdir(parents=True)
     (finished.results / "notes.txt").write_text("mine")
     with pytest.raises(ConfigError, match="something other than a study"), publishing(finished, "command"):
@@ -140,7 +138,7 @@ def test_a_folder_of_something_else_is_not_touched(finished: Study) -> None:
     assert (finished.results / "notes.txt").read_text() == "mine"
 
 
-def test_a_fault_in_the_pages_leaves_the_old_study(finished: Study) -> None:
+def test_a_failure_while_writing_pages_keeps_the_old_study(finished: Study) -> None:
     with publishing(finished, "first"):
         pass
     with pytest.raises(ZeroDivisionError), publishing(finished, "second"):
@@ -149,7 +147,7 @@ def test_a_fault_in_the_pages_leaves_the_old_study(finished: Study) -> None:
     assert len(list(finished.results.parent.iterdir())) == 1
 
 
-def test_a_replicate_is_added_to_those_that_are_published(make_config: MakeConfig, runs_dir: str) -> None:
+def test_a_new_replicate_is_added_to_the_published_ones(make_config: MakeConfig, runs_dir: str) -> None:
     for number in (3, 1):
         study = make_study(make_config, FIXED, runs_dir, f"study.numbers={number}")
         (course,) = study.courses
@@ -225,7 +223,7 @@ def kill_at(operation: int) -> None:
     sys.addaudithook(count_down)
 
 
-def test_other_contestants_are_published_beside_the_experiments_own(command_line: list[str], tmp_path: Path) -> None:
+def test_studies_of_other_optimizers_are_published_in_their_own_folder(command_line: list[str], tmp_path: Path) -> None:
     for optimizers in ("lion,adamw", "nadam,adamw"):
         run_study(command_line, f"optimizer={optimizers}")
     summaries = [json.loads(path.read_text()) for path in tmp_path.glob("results/*/*/*/summary.json")]

@@ -31,7 +31,7 @@ ADAMW = {
 
 
 @pytest.mark.parametrize("path", OPTIMIZERS, ids=lambda path: path.stem)
-def test_every_optimizer_has_a_space_of_two_and_a_half_decades_of_rates_with_a_source(path: Any) -> None:
+def test_every_optimizer_has_a_sourced_space_over_2_5_decades_of_learning_rate(path: Any) -> None:
     config: Any = OmegaConf.to_container(OmegaConf.load(path))
     space = space_of(config)
     rate = next(dimension for dimension in space.dimensions if dimension.kind == "rate")
@@ -41,7 +41,7 @@ def test_every_optimizer_has_a_space_of_two_and_a_half_decades_of_rates_with_a_s
     assert {*point} <= {*config}
 
 
-def test_the_middle_and_the_ends_of_a_space_are_what_a_hand_calculation_gives() -> None:
+def test_the_ends_and_middle_of_a_space_match_a_hand_calculation() -> None:
     space = space_of(ADAMW)
     low = space.arguments([0.0] * 5, steps=200, factor_sum=100.0)
     assert low == {"lr": 1e-4, "betas": [0.0, 0.0], "weight_decay": 0.0, "eps": 1e-12}
@@ -53,7 +53,7 @@ def test_the_middle_and_the_ends_of_a_space_are_what_a_hand_calculation_gives() 
     assert middle["weight_decay"] * middle["lr"] * 100 == pytest.approx(0.01, rel=1e-3)
 
 
-def test_the_sum_of_lr_times_decay_is_what_was_chosen_under_any_schedule() -> None:
+def test_the_chosen_total_decay_is_reached_under_any_schedule() -> None:
     space = space_of(ADAMW)
     for shape, steps, warmup in (("cosine", 300, 20), ("linear", 77, 5), ("constant", 10, 0)):
         schedule = ScheduleConfig(shape=shape, warmup_steps=warmup)
@@ -63,7 +63,7 @@ def test_the_sum_of_lr_times_decay_is_what_was_chosen_under_any_schedule() -> No
         assert total == pytest.approx(10.0, rel=1e-3)
 
 
-def test_one_memory_may_fill_two_betas() -> None:
+def test_one_memory_dimension_can_set_both_betas() -> None:
     config = {"name": "x", "space": {"version": 1, "source": "s", "arguments": {
         "lr": {"kind": "rate", "low": 1e-4, "high": 1e-1}, "betas": {"kind": "memory", "copies": 2}}}}  # fmt: skip
     chosen = space_of(config).arguments([0.5, 0.5], steps=200, factor_sum=1.0)
@@ -80,13 +80,13 @@ def test_one_memory_may_fill_two_betas() -> None:
         ({"betas": {"kind": "memory", "number": 7}}, "has 10 dimensions, but at most 8"),
     ],
 )
-def test_an_unclear_space_is_refused(change: dict[str, Any], message: str) -> None:
+def test_an_invalid_search_space_is_refused(change: dict[str, Any], message: str) -> None:
     arguments = {**ADAMW["space"]["arguments"], **change}  # type: ignore[index]
     with pytest.raises(ConfigError, match=message):
         space_of({"name": "x", "space": {"version": 1, "source": "s", "arguments": arguments}})
 
 
-def test_a_search_begins_stratified_alike_for_all_optimizers_and_anew_for_each_replicate() -> None:
+def test_first_points_are_latin_hypercubes_shared_by_optimizers_within_a_replicate() -> None:
     first = first_points(5, 12, 3)
     for column in first.T:  # a Latin hypercube: one point in each twelfth
         assert sorted((column * 12).astype(int)) == list(range(12))
@@ -94,7 +94,7 @@ def test_a_search_begins_stratified_alike_for_all_optimizers_and_anew_for_each_r
     assert (first_points(5, 12, 4) != first).any()
 
 
-def test_what_is_drawn_for_a_replicate_spreads_over_its_range_and_gives_way_to_the_command_line() -> None:
+def test_redrawn_settings_follow_their_distribution_and_yield_to_overrides() -> None:
     ranges = {
         "train.init_scale": {"low": 0.5, "high": 2.0, "log": True},
         "schedule.warmup_steps": {"low": 5, "high": 50, "integer": True},
@@ -113,4 +113,4 @@ def test_what_is_drawn_for_a_replicate_spreads_over_its_range_and_gives_way_to_t
         ("+train.init_scale=1", {"schedule.shape", "schedule.warmup_steps"}),
     ):
         kept = draw(ranges, [given], 7)
-        assert kept == {key: drawn[7][key] for key in left}  # the others are the same
+        assert kept == {key: drawn[7][key] for key in left}  # the remaining values do not change

@@ -40,7 +40,7 @@ SILENT = Surface("bowl", 1.0, 1e9, 0.0, 1e9, noise_growth=0.0)
 """no noise, and never levelling off"""
 
 
-def test_the_loss_is_a_slanted_bowl_that_levels_off() -> None:
+def test_the_simulated_loss_is_a_tilted_bowl_that_saturates() -> None:
     surface = replace(SURFACES[0], height=1e12)
     optimum = np.full((1, 1, 2), 0.5)
     at = np.array([[[0.5, 0.5], [0.6, 0.5], [0.5, 0.4], [0.6, 0.4]]])
@@ -55,7 +55,7 @@ def test_the_loss_is_a_slanted_bowl_that_levels_off() -> None:
     assert far[0, 0] == pytest.approx(SURFACES[0].height, rel=1e-3)
 
 
-def test_the_regret_of_a_random_search_is_that_of_order_statistics() -> None:
+def test_the_regret_of_random_search_matches_order_statistics() -> None:
     # One dimension, n uniform points, loss k (x - c)^2: P(all farther than r) = (1 - 2r)^n while the ball lies inside.
     n, k = 12, SILENT.curvature
     centred = Contestant("", optimum=(0.5,), dimensions=1)
@@ -65,7 +65,7 @@ def test_the_regret_of_a_random_search_is_that_of_order_statistics() -> None:
     assert tries.min(axis=1).mean() == pytest.approx(expected, rel=0.15)  # the optimum shifts, which adds a little
 
 
-def test_noise_has_mean_0_and_the_share_that_is_not_common() -> None:
+def test_simulated_noise_has_mean_0_and_the_expected_variance() -> None:
     losses = np.zeros(400_000)
     surface = SURFACES[0]
     plain = noise_of(rng_of("test"), surface, FIRST, losses)
@@ -76,13 +76,13 @@ def test_noise_has_mean_0_and_the_share_that_is_not_common() -> None:
     assert heavy.var() == pytest.approx((1 - SHARED_NOISE) * variance, rel=0.02)
 
 
-def test_hypercubes_have_one_point_in_every_slice() -> None:
+def test_latin_hypercubes_have_one_point_in_every_slice() -> None:
     cubes = hypercubes(rng_of("test"), 5, 7)
     slices = np.sort((cubes * 7).astype(int), axis=1)
     assert (slices == np.arange(7)[None, :, None]).all()
 
 
-def test_boxes_lie_inside_the_cube_around_the_best() -> None:
+def test_search_boxes_are_centred_on_the_best_point_within_the_cube() -> None:
     points, values = np.array([[[0.05, 0.5], [0.9, 0.9]]]), np.array([[1.0, 2.0]])
     corners = np.zeros((1, 2, 8))
     corners[0, 1] = 1
@@ -90,7 +90,7 @@ def test_boxes_lie_inside_the_cube_around_the_best() -> None:
     np.testing.assert_allclose(box, [[0.0, 0.3], [0.4, 0.7]])
 
 
-def test_contestants_meet_the_same_first_points_and_shifts() -> None:
+def test_simulated_optimizers_share_first_points_and_shifts() -> None:
     silent = replace(SURFACES[1], noise=0.0, noise_growth=0.0)
     design = Design(1, (6,), 1, shrink=1.0, fresh_seeds=True)
     still = SHIFTS[2]
@@ -98,7 +98,7 @@ def test_contestants_meet_the_same_first_points_and_shifts() -> None:
     assert np.corrcoef(a.ravel(), b.ravel())[0, 1] > 0.9, f"they differ in a shift of {still} of the cube alone"
 
 
-def test_regrets_and_gains_of_a_search_by_hand() -> None:
+def test_regrets_and_gains_match_a_hand_calculation() -> None:
     searches = Searches(np.array([[3.0, 1.0, 2.0, 0.5]]), np.array([[9.0, 7.0, 8.0, 6.0]]))
     assert searches.regrets(3).tolist() == [7.0]
     assert searches.regrets(4).tolist() == [6.0]
@@ -111,7 +111,7 @@ def perfect(replicates: int) -> Searches:
 
 
 @pytest.mark.parametrize("n", [4, 11])
-def test_where_searches_are_perfect_studies_are_those_of_the_t_distribution(n: int) -> None:
+def test_studies_with_perfect_searches_match_the_t_distribution(n: int) -> None:
     design, surface = Design(n, (2, 2), 2), SURFACES[1]
     studies = studied(surface, design, (FIRST, perfect(8)), (RIVALS[0], perfect(8)), studies=6000)
     assert studies.tuned == 0
@@ -131,7 +131,7 @@ def test_where_searches_are_perfect_studies_are_those_of_the_t_distribution(n: i
     assert share(verdicts(better, 0.0, withhold=True), "first") < 0.01
 
 
-def test_verdicts_of_many_studies_are_those_of_each_alone() -> None:
+def test_vectorized_verdicts_match_those_of_single_studies() -> None:
     rng = rng_of("test")
     differences = rng.standard_normal((300, 6)) + rng.choice([-3.0, -1.0, 0.0, 1.0, 3.0], size=(300, 1))
     many = Studies(differences, rng.uniform(0, 3, 300), 0.0)
@@ -153,7 +153,7 @@ def test_a_long_search_without_noise_ends_at_the_optimum() -> None:
     assert searched(silent, RIVALS[-1], long, 4).regrets(long.trials).max() < 0.01 * SURFACES[0].noise
 
 
-def test_an_optimizer_does_not_differ_from_its_copy_in_other_units() -> None:
+def test_an_optimizer_matches_its_simulated_copy_in_other_units() -> None:
     dimensions = (
         Dimension("lr", "rate", 1e-4, 1e-1),
         *[Dimension("betas", "memory", 2.0, math.inf)] * 2,

@@ -36,7 +36,7 @@ def test_interval_matches_a_hand_calculation_with_the_t_table() -> None:
     assert difference.ci90 == pytest.approx((2.5 - 2.353 * standard_error, 2.5 + 2.353 * standard_error), abs=1e-3)
 
 
-def test_p_and_interval_match_the_paired_t_test_of_scipy() -> None:
+def test_p_value_and_interval_match_scipys_paired_t_test() -> None:
     rng = np.random.default_rng(1)
     a, b = rng.normal(60, 1, 8), rng.normal(59, 1, 8)
     reference = stats.ttest_rel(a, b)
@@ -54,7 +54,7 @@ def test_sign_flip_p_is_the_share_of_all_flips_at_least_as_extreme(n: int) -> No
     assert paired_difference(differences.tolist(), [0.0] * n).sign_flip_p == pytest.approx(share, rel=1e-12)
 
 
-def test_sign_flip_p_of_differences_of_one_sign_is_two_over_all_flips() -> None:
+def test_sign_flip_p_of_differences_with_one_sign_is_2_over_2_to_the_n() -> None:
     assert paired_difference([1, 2, 3, 4, 5, 6], [0] * 6).sign_flip_p == 2 / 2**6
 
 
@@ -64,14 +64,14 @@ def test_sign_flip_p_is_shown_from_6_to_16_pairs(n: int, shown: bool) -> None:
     assert (paired_difference(values, [0.0] * n).sign_flip_p is not None) == shown
 
 
-def test_equal_runs_differ_by_exactly_zero() -> None:
+def test_identical_runs_differ_by_exactly_zero() -> None:
     runs = [0.1, 0.2, 0.3, 0.7, 0.1, 0.9, 0.3, 0.4, 0.5, 0.6]
     zero = (0.0, 0.0)
     expected = Difference(0.0, zero, zero, 1.0, 10, 0.0, 1.0, None)
     assert paired_difference(runs, runs) == expected
 
 
-def test_constant_difference_collapses_to_its_mean() -> None:
+def test_the_interval_of_a_constant_difference_is_its_mean() -> None:
     difference = paired_difference([1.5, 2.5, 9.5], [1, 2, 9])
     assert (difference.mean, difference.ci95, difference.ci90, difference.p) == (0.5, (0.5, 0.5), (0.5, 0.5), 0.0)
     assert difference.variance_ratio is None
@@ -79,7 +79,7 @@ def test_constant_difference_collapses_to_its_mean() -> None:
     assert paired_difference([0.1, 0.1, 0.1], [0, 0, 0]).ci95 == (0.1, 0.1)
 
 
-def test_variance_ratio_tells_what_pairing_removed() -> None:
+def test_the_variance_ratio_measures_the_variance_removed_by_pairing() -> None:
     rng = np.random.default_rng(4)
     shared, noise_a, noise_b = rng.normal(0, 3, 2000), rng.normal(0, 1, 2000), rng.normal(0, 1, 2000)
     paired = paired_difference((shared + noise_a).tolist(), (shared + noise_b).tolist())
@@ -98,14 +98,14 @@ def test_variance_ratio_tells_what_pairing_removed() -> None:
         ([1.0, 2.0], [math.inf, 2.0], "not finite"),
     ],
 )
-def test_unusable_pairs_are_refused(a: list[float], b: list[float], message: str) -> None:
+def test_too_few_unequal_or_non_finite_pairs_are_refused(a: list[float], b: list[float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         paired_difference(a, b)
 
 
 @given(PAIRS)
 @settings(deadline=None, max_examples=60)
-def test_exchanging_a_and_b_mirrors_everything(pairs: list[tuple[float, float]]) -> None:
+def test_swapping_the_optimizers_mirrors_the_difference(pairs: list[tuple[float, float]]) -> None:
     a, b = zip(*pairs, strict=True)
     forward, backward = paired_difference(a, b), paired_difference(b, a)
     assert backward.mean == -forward.mean
@@ -118,7 +118,9 @@ def test_exchanging_a_and_b_mirrors_everything(pairs: list[tuple[float, float]])
 
 @given(PAIRS, EIGHTHS)
 @settings(deadline=None, max_examples=60)
-def test_shifting_both_changes_nothing(pairs: list[tuple[float, float]], shift: float) -> None:
+def test_adding_a_constant_to_both_does_not_change_the_difference(
+    pairs: list[tuple[float, float]], shift: float
+) -> None:
     a, b = zip(*pairs, strict=True)
     here = paired_difference(a, b)
     there = paired_difference([x + shift for x in a], [y + shift for y in b])
@@ -127,7 +129,7 @@ def test_shifting_both_changes_nothing(pairs: list[tuple[float, float]], shift: 
 
 @given(PAIRS)
 @settings(deadline=None, max_examples=60)
-def test_intervals_are_nested_and_agree_with_p(pairs: list[tuple[float, float]]) -> None:
+def test_intervals_are_nested_and_consistent_with_p(pairs: list[tuple[float, float]]) -> None:
     a, b = zip(*pairs, strict=True)
     difference = paired_difference(a, b)
     low, high = difference.ci95
@@ -135,7 +137,7 @@ def test_intervals_are_nested_and_agree_with_p(pairs: list[tuple[float, float]])
     assert (low > 0 or high < 0) == (difference.p < 0.05)
 
 
-def test_intervals_cover_the_true_difference_as_often_as_they_say() -> None:
+def test_intervals_of_the_difference_have_nominal_coverage() -> None:
     rng = np.random.default_rng(5)
     true_difference, trials, inside95, inside90 = 0.7, 2000, 0, 0
     for _ in range(trials):
@@ -157,7 +159,7 @@ def test_the_prediction_interval_matches_a_hand_calculation() -> None:
 
 
 @pytest.mark.parametrize("n", [4, 17])  # for 6 to 16, all flips of signs would be enumerated for each of 4000 studies
-def test_the_prediction_interval_holds_one_new_replicate_as_often_as_it_says(n: int) -> None:
+def test_the_prediction_interval_has_nominal_coverage(n: int) -> None:
     rng = np.random.default_rng(n)
     studies = rng.normal(0.3, 2, (4000, n + 1))
     ends = [prediction_interval(paired_difference(row[:n].tolist(), [0.0] * n)) for row in studies]
@@ -167,7 +169,7 @@ def test_the_prediction_interval_holds_one_new_replicate_as_often_as_it_says(n: 
 
 
 @pytest.mark.parametrize("n", [4, 11])
-def test_the_smallest_effect_is_told_from_0_in_80_percent_of_studies(n: int) -> None:
+def test_the_smallest_effect_is_detected_in_80_percent_of_studies(n: int) -> None:
     rng = np.random.default_rng(n)
     noise = rng.normal(0, 1, (20_000, n))
     effect = smallest_effect(Difference(0.0, (0, 0), (0, 0), 1.0, n, 1.0, None, None))
@@ -175,7 +177,7 @@ def test_the_smallest_effect_is_told_from_0_in_80_percent_of_studies(n: int) -> 
     assert np.mean((found.pvalue < 0.05) & (found.statistic > 0)) == pytest.approx(POWER, abs=0.01)
 
 
-def test_pairs_needed_is_the_first_number_of_pairs_that_shows_the_effect() -> None:
+def test_pairs_needed_matches_the_textbook_for_a_paired_t_test() -> None:
     # The textbook: (1.96 + 0.84)^2 = 7.85 pairs at an effect of one standard deviation, and about two more for t.
     assert pairs_needed(1.0, 1.0) == 10
     assert pairs_needed(-1.0, 1.0) == 10
@@ -185,7 +187,7 @@ def test_pairs_needed_is_the_first_number_of_pairs_that_shows_the_effect() -> No
 
 
 @pytest.mark.parametrize("margin", [0.8, 1.5])
-def test_so_many_pairs_show_a_true_tie_in_about_80_percent_of_studies(margin: float) -> None:
+def test_pairs_needed_for_a_tie_show_it_in_about_80_percent_of_studies(margin: float) -> None:
     n = pairs_needed(margin, 1.0, tie=True)
     assert n
     noise = np.random.default_rng(n).normal(0, 1, (20_000, n))

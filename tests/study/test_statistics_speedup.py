@@ -24,38 +24,38 @@ def test_speedup_follows_the_direction_of_the_metric() -> None:
     assert speedup([falling_fast], [falling_slow], better="higher").median == 4.0
 
 
-def test_the_first_step_counts_even_where_the_curve_falls_back() -> None:
+def test_speedup_counts_the_first_step_that_reaches_the_target() -> None:
     bumpy = [(100, 45.0), (200, 5.0), (300, 5.0), (400, 5.0)]
     assert speedup([bumpy], [SLOW], better="higher").median == 4.0
 
 
-def test_the_median_is_over_the_pairs_that_reached() -> None:
+def test_the_median_speedup_is_over_pairs_that_reached_the_target() -> None:
     never = [(100, 0.0), (400, 1.0)]
     at_once = [(100, 41.0), (400, 42.0)]
     result = speedup([FAST, never, at_once], [SLOW, SLOW, SLOW], better="higher")
     assert (result.reached, result.of, result.median) == (2, 3, (2.0 + 4.0) / 2)
 
 
-def test_pairs_chase_their_own_partner_only() -> None:
+def test_each_run_is_compared_only_with_its_own_partner() -> None:
     better_seed = [(step, value + 100) for step, value in SLOW]
     better_fast = [(step, value + 100) for step, value in FAST]
     result = speedup([better_fast, FAST], [better_seed, SLOW], better="higher")
     assert (result.reached, result.median) == (2, 2.0)
 
 
-def test_aa_lets_every_run_of_b_chase_every_other() -> None:
+def test_the_aa_speedup_compares_every_run_of_b_with_every_other() -> None:
     # Final values 40, 42 and 44: each run reaches the lower ones only, and first at its own last step or before.
     b = [[(100, 30.0), (200, end)] for end in (40.0, 42.0, 44.0)]
     assert speedup(b, b, better="higher").aa == Reach(reached=3, of=6, median=1.0)
     assert speedup([FAST] * 3, b, better="higher").aa == Reach(reached=3, of=6, median=1.0)
 
 
-def test_aa_stays_within_a_group() -> None:
+def test_the_aa_speedup_stays_within_a_group() -> None:
     b = [[(100, 30.0), (200, end)] for end in (40.0, 42.0, 44.0, 46.0)]
     assert speedup(b, b, better="higher", groups=[0, 0, 1, 1]).aa == Reach(reached=2, of=4, median=1.0)
 
 
-def test_evaluation_before_training_counts_for_nothing() -> None:
+def test_speedup_ignores_the_evaluation_before_training() -> None:
     pretrained = [(0, 99.0), *FAST]
     assert speedup([pretrained], [SLOW], better="higher") == speedup([FAST], [SLOW], better="higher")
 
@@ -64,7 +64,7 @@ def test_a_run_reaches_its_own_final_value_at_the_latest_at_its_end() -> None:
     assert speedup([SLOW], [SLOW], better="higher") == Speedup(1, 1, 1.0, Reach(1, 1, 1.0), Reach(0, 0, None))
 
 
-def test_noise_alone_makes_the_speedup_look_good_and_aa_shows_it() -> None:
+def test_noise_alone_inflates_the_speedup_and_the_aa_value_shows_it() -> None:
     rng = np.random.default_rng(0)
     steps = np.arange(25, 401, 25)
 

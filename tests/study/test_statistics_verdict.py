@@ -39,7 +39,9 @@ LOW, HIGH = [60.0, 60.5, 61.0, 60.2], [65.1, 65.4, 66.2, 65.0]
         (LOW, HIGH, "lower", "lion"),
     ],
 )
-def test_a_clear_difference_names_the_better_one(a: list[float], b: list[float], better: Better, winner: str) -> None:
+def test_a_clear_difference_names_the_better_optimizer(
+    a: list[float], b: list[float], better: Better, winner: str
+) -> None:
     assert judge(a, b, better=better) == winner
 
 
@@ -47,7 +49,7 @@ def test_a_small_difference_is_a_tie() -> None:
     assert judge([60.0, 61.0, 62.0, 63.0], [60.1, 60.9, 62.1, 62.9]) == "tie"
 
 
-def test_a_difference_that_is_surely_small_is_a_tie_even_where_it_is_surely_not_zero() -> None:
+def test_a_significant_difference_within_the_margin_is_a_tie() -> None:
     a, b = [60.50, 61.51, 62.49, 63.50], [60.0, 61.0, 62.0, 63.0]
     assert paired_difference(a, b).ci95[0] > 0
     assert judge(a, b) == "tie"
@@ -61,7 +63,7 @@ def test_equal_runs_are_a_tie_whatever_the_margin() -> None:
     assert judge(LOW, LOW, margin=0.0) == "tie"
 
 
-def test_an_interval_that_touches_the_margin_is_inside() -> None:
+def test_an_interval_that_touches_the_margin_is_within_it() -> None:
     assert judge([61.0, 62.0, 63.0, 64.0], [60.0, 61.0, 62.0, 63.0], margin=1.0) == "tie"
     assert judge([60.0, 61.0, 62.0, 63.0], [61.0, 62.0, 63.0, 64.0], margin=1.0) == "tie"
     assert judge([61.0, 62.0, 63.0, 64.0], [60.0, 61.0, 62.0, 63.0], margin=0.999) == "lion"
@@ -72,7 +74,7 @@ def test_an_interval_that_touches_zero_contains_it() -> None:
     assert of_intervals(ci90=(0.5, 4.5), ci95=(0.1, 4.9)) == "lion"
 
 
-def test_the_tie_looks_at_the_90_percent_interval_and_the_win_at_the_95_percent_interval() -> None:
+def test_a_tie_uses_the_90_percent_interval_and_a_win_the_95_percent_interval() -> None:
     assert of_intervals(ci90=(-0.9, 0.9), ci95=(-1.1, 1.1)) == "tie"
     assert of_intervals(ci90=(0.1, 2.9), ci95=(-0.1, 3.1)) == "undecided"
 
@@ -82,22 +84,22 @@ def test_without_a_margin_nothing_is_a_tie() -> None:
     assert judge(HIGH, LOW, margin=None) == "lion"
 
 
-def test_a_winner_by_less_than_the_searches_still_moved_apart_is_withheld() -> None:
+def test_a_winner_by_less_than_the_difference_in_search_gains_is_withheld() -> None:
     assert of_intervals(ci90=(2.5, 3.5), ci95=(2.4, 3.6), unsettled=2.9) == "lion"
     assert of_intervals(ci90=(2.5, 3.5), ci95=(2.4, 3.6), unsettled=3.1) == "withheld"
     assert of_intervals(ci90=(-3.5, -2.5), ci95=(-3.6, -2.4), unsettled=3.1) == "withheld"
 
 
-def test_a_tie_is_withheld_where_the_searches_still_moved_apart_by_more_than_the_margin() -> None:
+def test_a_tie_is_withheld_when_search_gains_differ_by_more_than_the_margin() -> None:
     assert of_intervals(ci90=(-0.5, 0.5), ci95=(-0.6, 0.6), unsettled=1.0) == "tie"
     assert of_intervals(ci90=(-0.5, 0.5), ci95=(-0.6, 0.6), unsettled=1.1) == "withheld"
 
 
-def test_what_is_undecided_stays_so_however_the_searches_moved() -> None:
+def test_an_undecided_verdict_is_not_withheld() -> None:
     assert of_intervals(ci90=(-2.0, 2.5), ci95=(-2.2, 2.7), unsettled=5.0) == "undecided"
 
 
-def test_a_verdict_takes_4_replicates() -> None:
+def test_a_verdict_needs_4_replicates() -> None:
     assert LEAST_REPLICATES == 4
     assert judge(HIGH[:3], LOW[:3]) is None
     assert judge(HIGH, LOW) == "lion"
@@ -116,13 +118,13 @@ def test_a_verdict_takes_4_replicates() -> None:
         ({"lion": 8, "adamw": 8}, "undecided"),
     ],
 )
-def test_divergence_decides_before_the_numbers_do(diverged: dict[str, int], expected: str) -> None:
+def test_divergence_takes_precedence_over_the_difference(diverged: dict[str, int], expected: str) -> None:
     rule: dict[str, Any] = {"a": "lion", "b": "adamw", "better": "higher", "margin": 1, "diverged": diverged}
     for difference in (paired_difference(HIGH, LOW), None):
         assert verdict(difference, **rule, replicates=8) == expected
 
 
-def test_three_replicates_that_diverged_give_no_verdict() -> None:
+def test_three_diverged_replicates_give_no_verdict() -> None:
     diverged = {"lion": 3, "adamw": 0}
     assert verdict(None, a="lion", b="adamw", better="higher", margin=1, diverged=diverged, replicates=3) is None
 
@@ -139,14 +141,12 @@ def test_three_replicates_that_diverged_give_no_verdict() -> None:
         ([], 0.0, False),
     ],
 )
-def test_winners_that_crowd_at_an_edge_make_a_dimension_too_small(
-    positions: list[float], zero: float, expected: bool
-) -> None:
+def test_winners_clustered_at_an_edge_are_detected(positions: list[float], zero: float, expected: bool) -> None:
     assert is_at_edge(positions, zero > 0) is expected
 
 
 @pytest.mark.parametrize("margin", [-1.0, float("nan")])
-def test_a_margin_that_is_no_margin_is_refused(margin: float) -> None:
+def test_a_negative_or_nan_margin_is_refused(margin: float) -> None:
     with pytest.raises(ValueError, match="margin"):
         judge(LOW, HIGH, margin=margin)
 
@@ -157,7 +157,7 @@ def test_an_unknown_direction_is_refused() -> None:
 
 
 @given(st.lists(st.tuples(EIGHTHS, EIGHTHS), min_size=4, max_size=6), EIGHTHS, st.none() | EIGHTHS)
-def test_exchanging_the_names_or_turning_the_metric_round_never_changes_who_won(
+def test_the_winner_is_invariant_to_swapping_names_and_negating_the_metric(
     pairs: list[tuple[float, float]], margin: float, unsettled: float | None
 ) -> None:
     a, b = (list(side) for side in zip(*pairs, strict=True))
@@ -190,7 +190,7 @@ def test_a_difference_as_large_as_the_margin_is_rarely_called_a_tie() -> None:
     assert shares(1.0, trials=1500)["tie"] < 0.05 + 0.017
 
 
-def test_a_large_difference_is_found() -> None:
+def test_a_large_difference_is_detected() -> None:
     assert shares(4.0, trials=300)["lion"] > 0.98
 
 
@@ -212,5 +212,5 @@ def test_holm_matches_a_worked_example() -> None:
 
 
 @given(st.dictionaries(st.sampled_from("abcdef"), st.floats(0, 1), max_size=6))
-def test_holm_is_the_closed_bonferroni_test(p_values: dict[str, float]) -> None:
+def test_holm_matches_the_closed_bonferroni_test(p_values: dict[str, float]) -> None:
     assert holm(p_values) == pytest.approx({key: closed_test(p_values, key) for key in p_values})

@@ -23,7 +23,7 @@ from tests.conftest import MakeConfig
 
 def study_command(command_line: list[str], *overrides: str) -> list[str]:
     python, module, task, *common = command_line
-    once = {override.partition("=")[0]: override for override in (*common, *overrides)}  # a key's last value counts
+    once = {override.partition("=")[0]: override for override in (*common, *overrides)}  # the last value of a key wins
     return [python, module, task, "--multirun", "hydra/sweeper=study", *once.values()]
 
 
@@ -40,12 +40,12 @@ def studies(results: Path) -> list[dict[str, Any]]:
 
 
 def replicates(results: Path) -> list[Replicate]:
-    """The summaries of the only study published below ``results``."""
+    """The replicates of the only study published below ``results``."""
     (path,) = results.rglob("study.json")
     return read_replicates(path.parent)
 
 
-def test_a_study_searches_confirms_and_publishes_and_is_not_run_twice(command_line: list[str], tmp_path: Path) -> None:
+def test_a_study_searches_confirms_publishes_and_is_not_rerun(command_line: list[str], tmp_path: Path) -> None:
     first = run_study(command_line, "optimizer=lion,adamw")
     aside = re.compile(r"\d\d:\d\d |data=")  # lines about a busy machine, and about the data on the first run
     lines = [line for line in first.stdout.splitlines() if not aside.match(line)]
@@ -97,7 +97,7 @@ def test_a_study_searches_confirms_and_publishes_and_is_not_run_twice(command_li
     assert studies(tmp_path) == [summary]
 
 
-def test_the_metric_of_the_headline_is_read_from_winners_of_its_own(command_line: list[str], tmp_path: Path) -> None:
+def test_the_headline_metric_is_measured_on_its_own_winners(command_line: list[str], tmp_path: Path) -> None:
     name = "test/loss"
     run_study(command_line, "optimizer=lion,adamw", f"study.headline_metric={name}", "study.stages=[5]")
     (replicate,), (summary,) = replicates(tmp_path), studies(tmp_path)
@@ -118,7 +118,7 @@ def test_the_metric_of_the_headline_is_read_from_winners_of_its_own(command_line
     assert others, "each optimizer's best is the best by both metrics, so that this test shows nothing"
 
 
-def test_an_optimizer_against_itself_in_other_units_differs_by_nothing(command_line: list[str], tmp_path: Path) -> None:
+def test_an_optimizer_matches_itself_in_other_units(command_line: list[str], tmp_path: Path) -> None:
     run_study(command_line, "optimizer=adamw,adamw_thousandths", "hydra.searchpath=[pkg://tests.study.conf]")
     (replicate,) = replicates(tmp_path)
     measured: list[tuple[str, Phase]] = [("val/loss", "search"), ("test/loss", "confirm")]
@@ -130,14 +130,14 @@ def test_an_optimizer_against_itself_in_other_units_differs_by_nothing(command_l
         assert theirs == pytest.approx(ours, rel=1e-6)
 
 
-def test_every_other_swept_key_makes_a_study_of_its_own(command_line: list[str], tmp_path: Path) -> None:
+def test_every_value_of_another_swept_key_becomes_a_study(command_line: list[str], tmp_path: Path) -> None:
     overrides = ["optimizer=lion,adamw", "train.batch_size=16,32", "study=fixed"]
     run_study(command_line, *overrides)
     assert [summary["batch_size"] for summary in studies(tmp_path)] in ([16, 32], [32, 16])
 
 
 @pytest.mark.slow
-def test_a_killed_study_continues_and_ends_like_one_that_was_not(command_line: list[str], tmp_path: Path) -> None:
+def test_a_killed_study_resumes_to_the_same_result(command_line: list[str], tmp_path: Path) -> None:
     overrides = ["optimizer=lion,adamw", "train.steps=40", "run.checkpoint_every=5"]
     process = subprocess.Popen(study_command(command_line, *overrides), stdout=subprocess.PIPE, text=True)
     runs = tmp_path / "runs/image_classification"
@@ -155,7 +155,7 @@ def test_a_killed_study_continues_and_ends_like_one_that_was_not(command_line: l
     assert interrupted["comparisons"] == uninterrupted["comparisons"]
 
 
-def test_a_failing_run_is_named_and_the_exit_code_is_not_zero(command_line: list[str]) -> None:
+def test_a_failing_run_is_named_and_fails_the_study(command_line: list[str]) -> None:
     result = run_study(command_line, "optimizer=lion,adamw", "+optimizer.nonsense=1", code=2)
     assert "4 of 4 runs did not finish" in result.stderr
     assert "lion-s100-" in result.stderr
@@ -166,7 +166,7 @@ def parse(*overrides: str) -> tuple[list[str], list[list[str]]]:
     return split_sweep(OverridesParser.create().parse_overrides(list(overrides)))
 
 
-def test_the_command_line_names_contestants_and_studies() -> None:
+def test_swept_optimizers_are_contestants_and_other_sweeps_are_studies() -> None:
     assert parse("optimizer=lion,adamw", "seed_x=1", "a=1,2", "b=choice(x,y)") == (
         ["lion", "adamw"],
         [
@@ -182,7 +182,7 @@ def test_the_command_line_names_contestants_and_studies() -> None:
         parse("optimizer=lion,adamw", "train.batch_size=16,32", "train.batch_size=64")
 
 
-def test_swept_values_that_are_equal_are_refused(make_config: MakeConfig) -> None:
+def test_swept_values_that_give_the_same_study_are_refused(make_config: MakeConfig) -> None:
     equal = [["optimizer.weight_decay=0"], ["optimizer.weight_decay=0.0"]]
     of_both = [Study(lambda more: make_config(*more), overrides, ["lion", "adamw"]) for overrides in equal]
     with pytest.raises(ConfigError, match="give the same study"):
@@ -192,17 +192,19 @@ def test_swept_values_that_are_equal_are_refused(make_config: MakeConfig) -> Non
 @pytest.mark.parametrize(
     ("overrides", "optimizers"), [([], ["adamw", "adamw"]), (["study.contestants=[lion,adamw,lion]"], [])]
 )
-def test_a_contestant_is_named_once(make_config: MakeConfig, overrides: list[str], optimizers: list[str]) -> None:
+def test_a_contestant_listed_twice_is_refused(
+    make_config: MakeConfig, overrides: list[str], optimizers: list[str]
+) -> None:
     with pytest.raises(ConfigError, match="lists a contestant twice: list each once"):
         Study(lambda more: make_config(*more), overrides, optimizers)
 
 
-def test_an_optimizer_without_a_space_is_refused_with_what_to_write(make_config: MakeConfig) -> None:
+def test_an_optimizer_without_a_search_space_is_refused_with_the_remedy(make_config: MakeConfig) -> None:
     with pytest.raises(ConfigError, match=r"optimizer=lion has no search space, .* as in conf/optimizer/adamw\.yaml,"):
         Study(lambda more: make_config(*more), ["~optimizer.space"], [])
 
 
-def test_an_optimizer_without_settings_is_no_contestant_where_nothing_is_searched(make_config: MakeConfig) -> None:
+def test_an_optimizer_without_settings_is_refused_where_nothing_is_searched(make_config: MakeConfig) -> None:
     with pytest.raises(
         ConfigError, match=r"image_classification/smoke has no settings for sgd, and study\.stages=\[\]"
     ):
@@ -210,12 +212,12 @@ def test_an_optimizer_without_settings_is_no_contestant_where_nothing_is_searche
 
 
 @pytest.mark.parametrize("numbers", ["x", "3-1", "1.5", "-1"])
-def test_what_names_no_replicates_is_refused(make_config: MakeConfig, numbers: str) -> None:
+def test_invalid_replicate_numbers_are_refused(make_config: MakeConfig, numbers: str) -> None:
     with pytest.raises(ConfigError, match=r"study\.numbers=.* \(make's REPLICATES\)"):
         Study(lambda more: make_config(*more), [f"study.numbers='{numbers}'"], [])
 
 
-def test_a_study_says_before_it_begins_what_it_will_do(make_config: MakeConfig) -> None:
+def test_a_study_announces_its_replicates_runs_and_minutes(make_config: MakeConfig) -> None:
     def said(*overrides: str) -> str:
         return announcement(Study(lambda more: make_config(*more), list(overrides), ["lion", "adamw"]))
 
@@ -226,7 +228,7 @@ def test_a_study_says_before_it_begins_what_it_will_do(make_config: MakeConfig) 
     assert "minutes" not in said("run.minutes=15", "train.batch_size=64")  # for which nothing was measured
 
 
-def test_a_study_without_its_reference_is_refused(make_config: MakeConfig) -> None:
+def test_a_study_without_its_reference_optimizer_is_refused(make_config: MakeConfig) -> None:
     with pytest.raises(ConfigError, match=r"study\.reference=adamw, but optimizer=lion"):
         Study(lambda overrides: make_config(*overrides), [], ["lion"])
 
@@ -250,14 +252,14 @@ class FlakyLauncher:
         return []
 
 
-def test_a_broken_launch_is_repeated_for_what_is_not_finished(tmp_path: Path) -> None:
+def test_a_failed_launch_is_repeated_for_unfinished_runs(tmp_path: Path) -> None:
     runs = [Run([str(tmp_path / str(number))], tmp_path / str(number), "lion", "search", 0) for number in range(4)]
     launcher = FlakyLauncher(faults=2)
     sweep.launch(launcher, runs)  # type: ignore[arg-type]
     assert launcher.launched == [4, 3, 2]
 
 
-def test_a_launcher_that_stays_broken_ends_the_study_and_names_the_runs(tmp_path: Path) -> None:
+def test_a_launcher_that_keeps_failing_ends_the_study_and_names_the_runs(tmp_path: Path) -> None:
     runs = [Run([str(tmp_path / str(number))], tmp_path / str(number), "lion", "search", 0) for number in range(9)]
     launcher = FlakyLauncher(faults=99)
     with pytest.raises(SuiteError, match=r"6 of 9 runs did not finish:\n  .*/3: missing"):
@@ -265,7 +267,7 @@ def test_a_launcher_that_stays_broken_ends_the_study_and_names_the_runs(tmp_path
     assert launcher.launched == [9, 8, 7]
 
 
-def test_a_run_that_failed_before_it_had_a_record_is_named_with_its_fault(tmp_path: Path) -> None:
+def test_a_run_that_failed_before_its_record_is_named_with_the_reason(tmp_path: Path) -> None:
     class Launcher:
         def launch(self, job_overrides: list[list[str]], initial_job_idx: int) -> list[JobReturn]:
             fault = DataError("the cache of this node cannot be written")
@@ -276,7 +278,7 @@ def test_a_run_that_failed_before_it_had_a_record_is_named_with_its_fault(tmp_pa
 
 
 @pytest.mark.parametrize("swept", ["seed=0,0", "optimizer.lr=0.1,1e-1", "run.num_workers=0,2", "optimizer.lr=1,1.0"])
-def test_a_plain_sweep_over_one_and_the_same_run_is_refused(command_line: list[str], swept: str) -> None:
+def test_a_plain_sweep_that_repeats_a_run_is_refused(command_line: list[str], swept: str) -> None:
     result = forked.run([*command_line[:3], "--multirun", *command_line[3:], swept])
     assert result.returncode == 2
     assert "error: Several of the swept values give the same run" in result.stderr

@@ -28,7 +28,7 @@ def primary(summary: dict[str, Any]) -> dict[str, Any]:
     return row
 
 
-def test_differences_are_those_of_the_confirm_runs_means(tmp_path: Path) -> None:
+def test_differences_are_between_means_of_confirm_runs(tmp_path: Path) -> None:
     row = primary(summary_of(tmp_path, gain=0.05))
     means: dict[str, list[float]] = {"lion": [], "adamw": []}
     for replicate in read_replicates(tmp_path / "image_classification/mini/mini"):
@@ -43,7 +43,7 @@ def test_differences_are_those_of_the_confirm_runs_means(tmp_path: Path) -> None
     assert (row["difference"]["n"], row["verdict"], row["exploratory"]) == (6, "lion", False)
 
 
-def test_steps_and_margin_come_from_the_references_runs_of_other_lengths(tmp_path: Path) -> None:
+def test_steps_and_margin_come_from_reference_runs_of_other_lengths(tmp_path: Path) -> None:
     row = primary(summary_of(tmp_path, gain=0.05))
     assert row["slope"] == pytest.approx(SLOPE)
     assert row["margin"] == pytest.approx(-SLOPE * math.log(1 / 0.9))
@@ -52,14 +52,14 @@ def test_steps_and_margin_come_from_the_references_runs_of_other_lengths(tmp_pat
     assert low < row["steps_percent"]["mean"] < high
 
 
-def test_a_study_without_other_lengths_takes_its_margin_as_declared(tmp_path: Path) -> None:
+def test_a_study_without_other_lengths_uses_the_declared_margin(tmp_path: Path) -> None:
     row = primary(summary_of(tmp_path, lengths=(), margin=0.3, gain=0.05))
     assert (row["slope"], row["steps_percent"], row["margin"], row["verdict"]) == (None, None, 0.3, "tie")
     row = primary(summary_of(tmp_path, lengths=(), gain=0.05))
     assert (row["margin"], row["verdict"]) == (None, "lion")
 
 
-def test_replicates_from_the_declared_number_on_reproduce_and_do_not_count(tmp_path: Path) -> None:
+def test_replicates_beyond_the_declared_number_are_reproductions(tmp_path: Path) -> None:
     alone = summary_of(tmp_path / "a", gain=0.05)
     both = summary_of(tmp_path / "b", gain=0.05, numbers=[*range(6), 6, 9])
     assert (both["replicates"], both["reproductions"]) == ([0, 1, 2, 3, 4, 5], [6, 9])
@@ -115,7 +115,7 @@ def test_a_replicate_with_a_diverged_confirm_run_has_no_difference(
     assert row["verdict"] == verdict
 
 
-def test_a_winner_is_withheld_while_the_searches_still_move_apart(tmp_path: Path) -> None:
+def test_a_winner_is_withheld_while_the_searches_have_not_settled(tmp_path: Path) -> None:
     # Lion's basin is a tenth as wide, so that its last stage gains far more than AdamW's.
     row = primary(summary_of(tmp_path, gain=0.05, spread=0.001, widths={"lion": 0.05}, stages=(2, 2)))
     assert row["unsettled"] > abs(row["difference"]["mean"])
@@ -146,7 +146,7 @@ def test_best_so_far_is_the_running_best_of_each_search(tmp_path: Path) -> None:
     assert ends == [4, 7, 9]
 
 
-def test_the_winners_positions_and_values_are_those_of_the_best_trials(tmp_path: Path) -> None:
+def test_winners_positions_and_values_are_those_of_the_best_trials(tmp_path: Path) -> None:
     summary = summary_of(tmp_path)
     for number, replicate in enumerate(read_replicates(tmp_path / "image_classification/mini/mini")):
         trials = [run for run in replicate.of("adamw", "search") if not run.diverged]
@@ -158,7 +158,7 @@ def test_the_winners_positions_and_values_are_those_of_the_best_trials(tmp_path:
     assert "space" not in summary["optimizers"]["adamw"]["winners"][0]
 
 
-def test_the_regime_is_told_in_one_line(tmp_path: Path) -> None:
+def test_the_regime_is_one_line_with_model_data_and_budget(tmp_path: Path) -> None:
     regime = summary_of(tmp_path)["regime"]
     assert "\n" not in regime
     for fact in (
@@ -172,12 +172,12 @@ def test_the_regime_is_told_in_one_line(tmp_path: Path) -> None:
         assert fact in regime
 
 
-def test_different_machines_and_sources_are_counted(tmp_path: Path) -> None:
+def test_replicates_are_grouped_by_hardware(tmp_path: Path) -> None:
     environments = summary_of(tmp_path, hardware={2: "another processor", 4: "another processor"})["environments"]
     assert [environment["replicates"] for environment in environments] == [[0, 1, 3, 5], [2, 4]]
 
 
-def test_mixed_data_and_mixed_sources_within_a_replicate_are_refused(tmp_path: Path) -> None:
+def test_mixed_data_and_mixed_sources_are_refused(tmp_path: Path) -> None:
     with pytest.raises(SuiteError, match=r"mixes data f+ .* and 0123 "):
         summary_of(tmp_path, fingerprints={3: "0123"})
     directory = write_study(tmp_path / "other", numbers=range(2))
@@ -189,7 +189,7 @@ def test_mixed_data_and_mixed_sources_within_a_replicate_are_refused(tmp_path: P
         write_summary(directory)
 
 
-def test_a_study_that_does_not_measure_what_decides_is_refused(tmp_path: Path) -> None:
+def test_a_study_that_does_not_measure_its_primary_metric_is_refused(tmp_path: Path) -> None:
     directory = write_study(tmp_path, numbers=range(2))
     described = json.loads((directory / "study.json").read_text())
     described["study"]["primary_metric"] = "test/top5"
@@ -204,7 +204,7 @@ def test_a_study_of_another_schema_is_refused(tmp_path: Path) -> None:
         write_summary(directory)
 
 
-def test_the_papers_settings_are_held_against_its_claim_and_searched_ones_are_not(tmp_path: Path) -> None:
+def test_only_the_papers_own_settings_are_compared_with_its_claim(tmp_path: Path) -> None:
     cell = "image_classification.vit_b16"
     fixed: dict[str, Any] = {
         "stages": (),
@@ -233,7 +233,7 @@ def test_every_other_optimizer_is_compared_with_the_reference(tmp_path: Path) ->
     ]
 
 
-def test_equal_replicates_give_equal_bytes(tmp_path: Path) -> None:
+def test_the_summary_is_reproducible(tmp_path: Path) -> None:
     directory = write_study(tmp_path, numbers=range(3))
     write_summary(directory)
     first = (directory / "summary.json").read_bytes()
@@ -241,7 +241,7 @@ def test_equal_replicates_give_equal_bytes(tmp_path: Path) -> None:
     assert (directory / "summary.json").read_bytes() == first
 
 
-def test_flatness_is_what_noise_adds_to_the_training_loss(tmp_path: Path) -> None:
+def test_flatness_is_the_increase_of_the_training_loss_under_noise(tmp_path: Path) -> None:
     directory = write_study(tmp_path, numbers=range(2))
     for replicate in read_replicates(directory):
         runs = []

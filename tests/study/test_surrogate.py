@@ -12,7 +12,7 @@ def bowl(points: np.ndarray) -> np.ndarray:
     return np.asarray(((points - 0.3) ** 2).sum(axis=-1))
 
 
-def test_equal_trials_give_an_equal_point_and_another_seed_another() -> None:
+def test_the_next_trial_is_a_function_of_trials_and_seed() -> None:
     units = np.random.default_rng(0).random((10, 3))
     given = [next_trial(units.tolist(), bowl(units).tolist(), first=8, total=30, seed=seed) for seed in (1, 1, 2)]
     assert given[0].tolist() == given[1].tolist() != given[2].tolist()
@@ -20,7 +20,7 @@ def test_equal_trials_give_an_equal_point_and_another_seed_another() -> None:
     assert ((given[0] >= 0) & (given[0] <= 1)).all()
 
 
-def test_many_searches_at_once_predict_what_each_would_alone() -> None:
+def test_batched_predictions_match_those_of_single_searches() -> None:
     rng = np.random.default_rng(0)
     units, values = rng.random((3, 12, 2)), rng.random((3, 12))
     lengths, noise = np.log(rng.uniform(0.2, 1, (3, 4, 2))), np.log(rng.uniform(0.01, 0.1, (3, 4)))
@@ -36,7 +36,7 @@ def test_many_searches_at_once_predict_what_each_would_alone() -> None:
             np.testing.assert_allclose(many[i], one[0], rtol=1e-9)
 
 
-def test_predictions_are_those_of_kriging_written_out_point_by_point() -> None:
+def test_predictions_and_expected_improvement_match_hand_written_kriging() -> None:
     rng = np.random.default_rng(1)
     units, values, point = rng.random((6, 2)), rng.standard_normal(6), rng.random(2)
     lengths, noise = np.array([0.4, 0.9]), 0.05
@@ -64,7 +64,7 @@ def test_predictions_are_those_of_kriging_written_out_point_by_point() -> None:
     assert improvement[0, 0] == pytest.approx(np.maximum(best - draws, 0).mean(), rel=1e-3)
 
 
-def test_the_box_narrows_from_the_whole_cube_by_equal_factors() -> None:
+def test_the_search_box_narrows_geometrically_from_the_whole_cube() -> None:
     widths = [box_width(done, first=8, total=30) for done in range(8, 30)]
     assert widths[0] == 1
     assert widths[-1] == pytest.approx(LAST_WIDTH)
@@ -73,7 +73,7 @@ def test_the_box_narrows_from_the_whole_cube_by_equal_factors() -> None:
 
 
 @pytest.mark.parametrize("last", [0.0, 1e9])
-def test_points_stay_in_the_cube_whatever_the_values(last: float) -> None:
+def test_proposed_points_stay_in_the_cube_for_extreme_values(last: float) -> None:
     units = np.random.default_rng(0).random((4, 9, 3))
     values = np.zeros((4, 9))
     values[:, -1] = last  # all equal, or one that diverged
@@ -82,7 +82,7 @@ def test_points_stay_in_the_cube_whatever_the_values(last: float) -> None:
     assert ((points >= 0) & (points <= 1)).all()
 
 
-def test_a_bowl_is_found_far_better_than_by_chance() -> None:
+def test_the_search_beats_random_search_on_a_bowl() -> None:
     rng = np.random.default_rng(0)
     units = rng.random((12, 8, 3))
     while units.shape[1] < 20:
@@ -92,7 +92,7 @@ def test_a_bowl_is_found_far_better_than_by_chance() -> None:
     assert bowl(units).min(axis=1).mean() < by_chance / 10
 
 
-def test_how_far_a_run_blew_up_does_not_matter() -> None:
+def test_the_size_of_a_blown_up_loss_does_not_change_the_next_trial() -> None:
     rng = np.random.default_rng(5)
     units = rng.random((12, 3))
     values = ((units - 0.4) ** 2).sum(axis=1)

@@ -23,13 +23,13 @@ Row = dict[str, Any]
 
 @pytest.fixture(scope="module")
 def runs_dir(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Takes the runs of ``published``, which the first test that asks for them carries out."""
+    """The runs folder of ``published``, which the first test that needs it fills."""
     return f"run.runs_dir={tmp_path_factory.mktemp('runs')}"
 
 
 @pytest.fixture
 def published(make_config: MakeConfig, runs_dir: str, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The first of two published replicates without a search; the data are still where the study found them."""
+    """The first of two published replicates without a search; the data are found where the study found them."""
     overrides = ["study=fixed", "study.numbers=0-1", "study.confirm=2", runs_dir]
     study = Study(lambda more: make_config(*more), overrides, ["lion", "adamw"])
     for run in [run for course in study.courses for run in course.confirm()]:
@@ -49,7 +49,7 @@ def run_of(path: Path) -> str:
 
 
 def rewrite(path: Path, **changes: Callable[[Any], Any]) -> None:
-    """Change fields of Lion's first run, which hold JSON or text, in its published replicate."""
+    """Change text fields of Lion's first run in its published replicate."""
     replicate = read_replicate(path)
 
     def changed(run: ReplicateRun) -> ReplicateRun:
@@ -83,14 +83,14 @@ def of_another_machine(path: Path) -> None:
     rewrite_rows(path, lambda row: row.update({key: 1.001 * row[key] for key in row if key.startswith("train/g")}))
 
 
-def test_a_run_comes_out_as_recorded_and_leaves_the_record_alone(published: Path, tmp_path: Path) -> None:
+def test_a_rerun_matches_its_record_and_leaves_it_unchanged(published: Path, tmp_path: Path) -> None:
     before = published.read_bytes()
     assert verify(published, run_of(published), tmp_path / "again").startswith("identical, ")
     assert published.read_bytes() == before
     assert list((tmp_path / "again").glob("*/lion-s0-*"))
 
 
-def test_times_and_memory_may_differ(published: Path, tmp_path: Path) -> None:
+def test_verification_ignores_times_and_memory(published: Path, tmp_path: Path) -> None:
     def slower(row: Row) -> None:
         row.update({key: 2 * row[key] for key in row if key.startswith(("time/", "cost/"))})
 
@@ -99,7 +99,7 @@ def test_times_and_memory_may_differ(published: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("in_another_arithmetic", [False, True])
-def test_one_changed_value_is_named_whatever_made_the_record(
+def test_verification_names_a_changed_value_for_any_recorded_arithmetic(
     published: Path, tmp_path: Path, in_another_arithmetic: bool
 ) -> None:
     def change(row: Row) -> None:
@@ -113,7 +113,7 @@ def test_one_changed_value_is_named_whatever_made_the_record(
         verify(published, run_of(published), tmp_path / "again")
 
 
-def test_a_missing_row_another_status_and_a_damaged_file_are_named(published: Path, tmp_path: Path) -> None:
+def test_verification_names_missing_rows_other_statuses_and_damaged_files(published: Path, tmp_path: Path) -> None:
     whole = published.read_bytes()
     rewrite(published, metrics=lambda text: "".join(text.splitlines(keepends=True)[:-1]))
     with pytest.raises(Different, match=r"has \d+ rows, recorded \d+"):
@@ -128,7 +128,7 @@ def test_a_missing_row_another_status_and_a_damaged_file_are_named(published: Pa
         verify(published, name, tmp_path / "3")
 
 
-def test_another_arithmetic_is_told_first_and_judged_by_the_spread_of_seeds(
+def test_a_rerun_with_other_arithmetic_is_judged_by_the_spread_of_seeds(
     published: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     of_another_machine(published)
@@ -148,14 +148,14 @@ def test_another_arithmetic_is_told_first_and_judged_by_the_spread_of_seeds(
         verify(published, run_of(published), tmp_path / "2")
 
 
-def test_a_first_row_that_rounding_does_not_explain_is_refused(published: Path, tmp_path: Path) -> None:
+def test_a_first_row_beyond_rounding_error_fails_verification(published: Path, tmp_path: Path) -> None:
     of_another_machine(published)
     rewrite_rows(published, lambda row: row.update({key: 1.2 * row[key] for key in row if key == "train/loss"}))
     with pytest.raises(Different, match="differs in its first row by more than 5%: train/loss"):
         verify(published, run_of(published), tmp_path / "again")
 
 
-def test_the_draw_is_a_new_one_each_time_unless_seeded(tmp_path: Path) -> None:
+def test_the_draw_of_runs_to_verify_depends_on_the_seed(tmp_path: Path) -> None:
     fields: Any = dict.fromkeys(("config", "status", "metrics", "parameter_groups"), "{}")
     runs = tuple(ReplicateRun(f"lion-s{n}", "lion", "search", 1, n, 1.0, 0, (0.5,), **fields) for n in range(40))
     path = tmp_path / "lit/mini/study/replicates/3.parquet"
@@ -169,13 +169,13 @@ def test_the_draw_is_a_new_one_each_time_unless_seeded(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "name", ["lm_articles_512", "cifar10", "ft_rotten_tomatoes", "lit_drawings", "diffusion_cifar10"]
 )
-def test_a_recorded_set_is_had_from_where_its_file_says(name: str) -> None:
+def test_the_sources_of_a_recorded_data_set_come_from_its_config(name: str) -> None:
     found = module.with_places({"name": name, "vocab_size": 7})
     assert found["vocab_size"] == 7
     assert found["inception_places" if name == "diffusion_cifar10" else "places"]
 
 
-def test_the_command_fails_and_names_the_run_that_cannot_be_made_again(published: Path) -> None:
+def test_the_verify_command_fails_and_names_a_run_that_cannot_be_rerun(published: Path) -> None:
     results = published.parents[4]
     name = run_of(published)
     command = [sys.executable, "-m", "experiments.study.verify", "--results", str(results), "--run", name]

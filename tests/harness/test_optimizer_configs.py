@@ -69,7 +69,7 @@ def shrunk(weight: torch.Tensor, config: Any, steps: int) -> torch.Tensor:
 
 
 @every_optimizer
-def test_without_gradients_only_the_matrices_shrink_and_by_lr_times_decay(make_config: MakeConfig, name: str) -> None:
+def test_zero_gradients_shrink_only_matrices_by_lr_times_decay(make_config: MakeConfig, name: str) -> None:
     config = make_config(f"optimizer={name}").optimizer
     assert config.weight_decay > 0
     model = small_model()
@@ -90,7 +90,7 @@ def test_without_gradients_only_the_matrices_shrink_and_by_lr_times_decay(make_c
 
 
 @every_optimizer
-def test_a_saved_and_loaded_state_goes_on_in_the_same_bits(make_config: MakeConfig, name: str) -> None:
+def test_training_from_a_reloaded_state_is_bit_identical(make_config: MakeConfig, name: str) -> None:
     config = make_config(f"optimizer={name}").optimizer
     model = small_model()
     optimizer = build_optimizer(model, config)
@@ -108,7 +108,7 @@ def test_a_saved_and_loaded_state_goes_on_in_the_same_bits(make_config: MakeConf
 
 
 @pytest.mark.parametrize(("name", "beta"), [("signum_b9", 0.9), ("signum_b99", 0.99)])
-def test_lion_with_two_equal_betas_is_the_papers_single_beta_rule(
+def test_lion_with_two_equal_betas_is_the_papers_ablation_with_one_beta(
     make_config: MakeConfig, name: str, beta: float
 ) -> None:
     config = make_config(f"optimizer={name}").optimizer
@@ -138,7 +138,7 @@ def first_update(config: Any, gradient: torch.Tensor) -> torch.Tensor:
     return -model.bias.detach() / config.lr
 
 
-def test_first_steps_are_those_of_the_published_rules(make_config: MakeConfig) -> None:
+def test_first_steps_match_the_published_update_rules(make_config: MakeConfig) -> None:
     gradient = torch.tensor([3.0, -0.02, 1e-3])
     sign = gradient.sign()
     expected = {
@@ -155,7 +155,7 @@ def test_first_steps_are_those_of_the_published_rules(make_config: MakeConfig) -
         torch.testing.assert_close(first_update(config, gradient), update, rtol=tolerance, atol=0, msg=name)
 
 
-def test_the_papers_table_7_names_its_optimizers_as_we_do() -> None:
+def test_optimizers_of_the_papers_table_7_have_configs_of_the_same_name() -> None:
     cell = paper_cell(ROOT / "results/paper.yaml", "image_classification.vit_b16_aug_optimizers", "test/top1")
     assert cell is not None
     assert cell.values.keys() - set(OPTIMIZERS) == {"powersign", "addsign"}, "neither torch nor timm has these two"

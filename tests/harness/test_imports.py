@@ -1,4 +1,4 @@
-"""What a run imports: it waits for every library before its first step and keeps it in memory until the end."""
+"""What a run imports: every library delays its first step and stays in memory until the end."""
 
 import subprocess
 import sys
@@ -41,21 +41,21 @@ check("diffusion", "diffusers.UNet2DModel", elsewhere)
 """
 
 
-def test_a_task_and_its_mini_model_import_nothing_that_their_run_does_not_need() -> None:
+def test_a_task_and_its_mini_model_import_only_needed_libraries() -> None:
     command = [sys.executable, "-c", ONE_TASK_AFTER_THE_OTHER]
     result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
     assert result.returncode == 0, result.stderr
 
 
 @pytest.mark.parametrize("task", our_tasks())
-def test_a_study_opens_its_data_without_the_libraries_of_training(task: str) -> None:
+def test_a_study_opens_its_data_without_importing_training_libraries(task: str) -> None:
     heavy = {"torch", "torchvision", "scipy", *ELSEWHERE, *OF_OTHER_TASKS}
     check = f"import sys, experiments.{task}.data; sys.exit(repr({heavy!r} & set(sys.modules)))"
     result = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=False, cwd=ROOT)
     assert result.stderr.strip() == "set()"
 
 
-def test_a_whole_run_imports_no_library_that_only_other_tasks_or_reports_need(command_line: list[str]) -> None:
+def test_a_whole_run_imports_no_library_of_other_tasks_or_reports(command_line: list[str]) -> None:
     python, *arguments = command_line
     command = [python, "-X", "importtime", *arguments]
     result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)

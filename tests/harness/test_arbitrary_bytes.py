@@ -44,7 +44,7 @@ READERS: dict[str, Callable[[Path], object]] = {
 @pytest.mark.parametrize("reader", READERS)
 @settings(max_examples=60, deadline=None)
 @given(contents=st.lists(CONTENTS, min_size=len(FILES) + 3, max_size=len(FILES) + 3))
-def test_any_bytes_are_an_answer_or_a_sentence(reader: str, contents: list[bytes]) -> None:
+def test_reading_arbitrary_bytes_gives_a_result_or_an_error_message(reader: str, contents: list[bytes]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "lion-s0-0123456789"
         run.mkdir()
@@ -62,7 +62,7 @@ def test_any_bytes_are_an_answer_or_a_sentence(reader: str, contents: list[bytes
     suffix=st.sampled_from([".zip", ".whl", ".tar.gz", ".tgz", ".tar.xz"]),
     start=st.sampled_from([b"", b"PK\x03\x04", b"\x1f\x8b\x08\x00", b"\xfd7zXZ\x00"]),
 )
-def test_any_archive_is_unpacked_or_refused(content: bytes, suffix: str, start: bytes) -> None:
+def test_arbitrary_archives_are_unpacked_or_refused(content: bytes, suffix: str, start: bytes) -> None:
     with tempfile.TemporaryDirectory() as folder:
         archive = Path(folder) / f"archive{suffix}"
         archive.write_bytes(start + content)
@@ -70,7 +70,7 @@ def test_any_archive_is_unpacked_or_refused(content: bytes, suffix: str, start: 
             unpack(archive, Path(folder) / "unpacked")
 
 
-def test_an_encrypted_zip_is_refused_in_a_sentence(tmp_path: Path) -> None:
+def test_an_encrypted_zip_is_refused(tmp_path: Path) -> None:
     archive = tmp_path / "secret.zip"
     with zipfile.ZipFile(archive, "w") as file:
         file.writestr("a", "b")
@@ -83,6 +83,6 @@ def test_an_encrypted_zip_is_refused_in_a_sentence(tmp_path: Path) -> None:
 
 
 @given(st.text(alphabet=st.characters(min_codepoint=32, max_codepoint=0x2FFF), max_size=20))
-def test_a_quoted_value_is_read_by_hydra_as_it_was(value: str) -> None:
+def test_hydra_reads_a_quoted_value_unchanged(value: str) -> None:
     override = OverridesParser.create().parse_override(f"run.runs_dir={quoted(value)}")
     assert override.value() == value

@@ -1,4 +1,4 @@
-"""Lion and AdamW on the inputs of PyTorch's own optimizer tests, which are shipped with it."""
+"""Lion and AdamW on the inputs of PyTorch's own optimizer tests, which are part of its package."""
 
 import copy
 import io
@@ -23,7 +23,7 @@ from torch.testing._internal.common_optimizers import (
 
 from lion import Lion
 
-# That import lets nobody set a flag of a back end any more, which all runs of other tests in this process do.
+# That import freezes the flags of PyTorch's back ends, but runs in other tests of this process must set them.
 torch.backends.flags_frozen.__globals__["__allow_nonbracketed_mutation_flag"] = True
 
 CPU = torch.device("cpu")
@@ -35,7 +35,7 @@ OWN_SETTINGS: list[dict[str, Any]] = [
 
 
 def lion_inputs(device: str) -> list[OptimizerInput]:
-    """AdamW's settings that Lion has too, and Lion's own."""
+    """The settings that Lion shares with AdamW, and its own."""
     shared = [given for given in optim_inputs_func_adamw(device) if "amsgrad" not in given.kwargs]
     return shared + [OptimizerInput(params=cast(Any, None), kwargs=kwargs, desc=str(kwargs)) for kwargs in OWN_SETTINGS]
 
@@ -93,7 +93,9 @@ def train(optimizer: Any, problem: tuple[Parameter, Parameter, Tensor], steps: i
 
 @ALL_INPUTS
 @pytest.mark.parametrize("scheduled", [False, True])
-def test_it_goes_the_right_way(optimizer_class: Any, kwargs: dict[str, Any], scheduled: bool) -> None:
+def test_the_loss_decreases_on_pytorchs_optimizer_inputs(
+    optimizer_class: Any, kwargs: dict[str, Any], scheduled: bool
+) -> None:
     problem = make_problem()
     optimizer = optimizer_class(problem[:2], **kwargs)
     if scheduled:
@@ -108,7 +110,7 @@ def test_it_goes_the_right_way(optimizer_class: Any, kwargs: dict[str, Any], sch
 
 
 @ALL_INPUTS
-def test_every_back_end_steps_as_the_loop(optimizer_class: Any, kwargs: dict[str, Any]) -> None:
+def test_every_back_end_matches_the_single_tensor_loop(optimizer_class: Any, kwargs: dict[str, Any]) -> None:
     results = []
     loop = {"foreach": False, "fused": False}
     for settings in (kwargs, kwargs | loop):
@@ -128,7 +130,7 @@ COPIES = {
 
 @ALL_INPUTS
 @pytest.mark.parametrize("copier", COPIES)
-def test_a_copy_goes_on_the_same(copier: str, optimizer_class: Any, kwargs: dict[str, Any]) -> None:
+def test_training_continues_identically_from_a_copy(copier: str, optimizer_class: Any, kwargs: dict[str, Any]) -> None:
     problem = make_problem()
     optimizer = optimizer_class(problem[:2], **kwargs)
     train(optimizer, problem, 3)
@@ -137,7 +139,7 @@ def test_a_copy_goes_on_the_same(copier: str, optimizer_class: Any, kwargs: dict
 
 
 @ALL_INPUTS
-def test_a_saved_state_goes_on_the_same(optimizer_class: Any, kwargs: dict[str, Any]) -> None:
+def test_training_continues_identically_from_a_saved_state(optimizer_class: Any, kwargs: dict[str, Any]) -> None:
     problem = make_problem()
     optimizer = optimizer_class(problem[:2], **kwargs)
     train(optimizer, problem, 3)
@@ -164,9 +166,7 @@ def test_older_state_dicts_load(optimizer_class: Any, kwargs: dict[str, Any]) ->
 
 
 @ALL_INPUTS
-def test_parameters_without_a_gradient_and_groups_without_a_rate_stay(
-    optimizer_class: Any, kwargs: dict[str, Any]
-) -> None:
+def test_parameters_without_gradient_or_with_lr_0_do_not_change(optimizer_class: Any, kwargs: dict[str, Any]) -> None:
     weight, bias, given = make_problem()
     idle = Parameter(torch.ones(3))
     groups = [{"params": [weight]}, {"params": [bias, idle], "lr": 0.0}]
@@ -179,7 +179,7 @@ def test_parameters_without_a_gradient_and_groups_without_a_rate_stay(
 
 
 @ALL_INPUTS
-def test_hooks_run_around_the_step(optimizer_class: Any, kwargs: dict[str, Any]) -> None:
+def test_step_and_state_dict_hooks_run_in_order(optimizer_class: Any, kwargs: dict[str, Any]) -> None:
     problem = make_problem()
     optimizer = optimizer_class(problem[:2], **kwargs)
     calls: list[str] = []
@@ -193,9 +193,9 @@ def test_hooks_run_around_the_step(optimizer_class: Any, kwargs: dict[str, Any])
 
 
 @ALL_INPUTS
-def test_a_complex_parameter_steps_as_its_parts(optimizer_class: Any, kwargs: dict[str, Any]) -> None:
+def test_a_complex_parameter_steps_like_its_real_view(optimizer_class: Any, kwargs: dict[str, Any]) -> None:
     if kwargs.get("momentum_dtype") or kwargs.get("cautious") or (kwargs.get("fused") and optimizer_class is not Lion):
-        pytest.skip("refused, or of the whole tensor, or not for complex parameters in PyTorch")
+        pytest.skip("momentum_dtype is refused, cautious scales whole tensors, fused AdamW refuses complex ones")
     torch.manual_seed(0)
     whole = Parameter(torch.randn(7, dtype=torch.complex64))
     parts = Parameter(torch.view_as_real(whole.detach()).clone())
@@ -211,7 +211,7 @@ def test_a_complex_parameter_steps_as_its_parts(optimizer_class: Any, kwargs: di
 @pytest.mark.parametrize(
     "given", optim_error_inputs_func_adamw("cpu", torch.float32), ids=lambda given: given.optimizer_error_input.desc
 )
-def test_what_adamw_refuses_is_refused(given: ErrorOptimizerInput) -> None:
+def test_lion_refuses_what_adamw_refuses(given: ErrorOptimizerInput) -> None:
     error_input = given.optimizer_error_input
     assert given.error_on == OptimizerErrorEnum.CONSTRUCTION_ERROR
     params = error_input.params if error_input.params is not None else [Parameter(torch.zeros(1))]

@@ -55,7 +55,7 @@ def names(tmp_path: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("example", [OWN_LOOP, ACCELERATE, TIMM])
-def test_the_examples_build_a_lion(example: str, tmp_path: Any) -> None:
+def test_the_loop_accelerate_and_timm_examples_build_a_lion(example: str, tmp_path: Any) -> None:
     namespace = names(tmp_path)
     before = namespace["model"].layer.weight.detach().clone()
     exec(example, namespace)
@@ -65,7 +65,7 @@ def test_the_examples_build_a_lion(example: str, tmp_path: Any) -> None:
         assert not torch.equal(namespace["model"].layer.weight, before)
 
 
-def test_the_trainers_example_trains_by_lion(tmp_path: Any) -> None:
+def test_the_trainer_example_trains_with_lion(tmp_path: Any) -> None:
     namespace = names(tmp_path)
     exec(f"trainer = {TRAINER}", namespace)
     namespace["trainer"].train()
@@ -74,13 +74,13 @@ def test_the_trainers_example_trains_by_lion(tmp_path: Any) -> None:
     assert {group["weight_decay"] for group in optimizer.param_groups} == {0.5, 0.0}
 
 
-def test_the_body_of_lightnings_method_returns_a_lion() -> None:
+def test_the_lightning_example_returns_a_lion() -> None:
     namespace: dict[str, Any] = {"Lion": Lion}
     exec(f"def configure_optimizers(self):\n    {LIGHTNING}", namespace)
     assert isinstance(namespace["configure_optimizers"](Classifier()), Lion)
 
 
-def test_the_bytes_of_the_state_are_those_of_the_table() -> None:
+def test_state_bytes_match_the_pages_table() -> None:
     kinds: list[tuple[torch.dtype, dict[str, Any]]] = [
         (torch.float32, {}),
         (torch.float32, {"momentum_dtype": "bfloat16"}),
@@ -96,7 +96,7 @@ def test_the_bytes_of_the_state_are_those_of_the_table() -> None:
         assert sum(tensor.nbytes for tensor in optimizer.state[param].values()) == 10 * int(stated)
 
 
-def test_a_scheduler_that_cycles_betas_moves_the_first_alone() -> None:
+def test_a_scheduler_that_cycles_momentum_changes_only_the_first_beta() -> None:
     optimizer = Lion([torch.nn.Parameter(torch.zeros(1))])
     scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.1, total_steps=10)
     assert optimizer.param_groups[0]["betas"] == (0.95, 0.99)

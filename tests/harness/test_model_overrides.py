@@ -1,4 +1,4 @@
-"""Every model of a task works with its smoke and mini experiments, or is refused in one sentence."""
+"""model=<name> on the command line: every model works with its task's smoke and mini experiments or is refused."""
 
 import importlib
 from pathlib import Path
@@ -14,7 +14,7 @@ from experiments.harness.provenance import ROOT
 
 BEGINNINGS = {"lit": "lit_", "diffusion": "diffusion_", "finetuning": "ft_", "language_modeling": "lm_"}
 LARGE = ("11b", "imagen")
-"""Of these, which take up to half a minute to build without weights, the settings are composed alone."""
+"""Models that take up to half a minute to build even without weights; only their configs are composed."""
 REFUSED = {
     **dict.fromkeys(
         ("ft_gpt2", "ft_gpt2_tiny", "ft_t5_tiny", "ft_t5_base", "ft_t5_11b"),
@@ -24,7 +24,7 @@ REFUSED = {
         ("diffusion_text_tiny", "diffusion_text_gpu"), "The model cannot take the pictures: .*encoder_hidden_states"
     ),
 }
-"""What a small run says, by model: writers for classes, models of text without text."""
+"""The expected error by model: text generators in a classification task, text-conditional models without captions."""
 
 
 def models() -> list[tuple[str, str]]:
@@ -36,7 +36,7 @@ def models() -> list[tuple[str, str]]:
 
 
 def built(task: str, cfg: Any) -> Any:
-    """What the run itself checks first, without data: the output for two samples on the device ``meta``."""
+    """The first check of a run, which needs no data: the output for two samples on the ``meta`` device."""
     models = importlib.import_module(f"experiments.{task}.models")
     if task not in ("diffusion", "image_classification"):
         return models.meta_loss(models.meta_model(typed(cfg)), typed(cfg), 2)
@@ -46,7 +46,9 @@ def built(task: str, cfg: Any) -> Any:
 
 @pytest.mark.parametrize("experiment", ["smoke", "mini"])
 @pytest.mark.parametrize(("task", "model"), models())
-def test_a_model_goes_with_the_small_experiments_of_its_task(task: str, model: str, experiment: str) -> None:
+def test_every_model_works_with_its_tasks_small_experiments_or_is_refused(
+    task: str, model: str, experiment: str
+) -> None:
     cfg = composed(task, [f"experiment={task}/{experiment}", f"scale={experiment}", f"model={model}"])
     resolved(cfg)
     if said := REFUSED.get(model):
@@ -65,13 +67,13 @@ def test_a_model_goes_with_the_small_experiments_of_its_task(task: str, model: s
         ("image_classification", ["model=timm", "model.model_name=coatnet_1_224", "+model.img_size=28"]),
     ],
 )  # fmt: skip
-def test_a_model_that_halves_the_images_too_often_is_refused(task: str, overrides: list[str]) -> None:
+def test_a_model_that_downsamples_too_often_is_refused(task: str, overrides: list[str]) -> None:
     cfg = composed(task, ["scale=smoke", *overrides])
     with pytest.raises(ConfigError, match="The model cannot take the pictures: "):
         built(task, cfg)
 
 
-def test_glue_is_refused_to_a_classifier(tmp_path: Path) -> None:
+def test_a_classifier_is_refused_for_glue(tmp_path: Path) -> None:
     cfg: Any = composed("finetuning", ["experiment=finetuning/glue_smoke", "scale=smoke", "model=ft_tiny"])
     rows: list[GlueRows] = []
     with pytest.raises(ConfigError, match=r"models that write answers, but this one has no model\.answer_length"):

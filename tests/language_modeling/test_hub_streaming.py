@@ -41,7 +41,7 @@ def write_c4(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(("name", "write"), [("lm_wiki40b", write_wiki40b), ("lm_c4", write_c4)])
-def test_the_hub_s_files_are_streamed_and_packed_as_the_local_ones(
+def test_streamed_hub_files_are_packed_like_local_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, write: Any
 ) -> None:
     folder = tmp_path / name.removeprefix("lm_")

@@ -12,7 +12,7 @@ from tests.diffusion.conftest import diffusion_overrides as diffusion_overrides
 from tests.diffusion.conftest import make_diffusion as make_diffusion
 from tests.finetuning.conftest import make_classification as make_classification
 from tests.finetuning.conftest import sentences as sentences
-from tests.harness.several import in_processes
+from tests.harness.process_group import in_processes
 from tests.language_modeling.conftest import books as books
 from tests.language_modeling.conftest import lm_overrides as lm_overrides
 from tests.language_modeling.conftest import make_lm as make_lm
@@ -32,7 +32,9 @@ SETTINGS = ["train.ema_decay=null", "flatness.draws=0", "train.log_every=1", "tr
 
 @pytest.mark.slow
 @pytest.mark.parametrize("task", TASKS)
-def test_a_sharded_model_trains_as_a_replicated_one(task: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+def test_sharded_training_matches_replicated_training(
+    task: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
     make: MakeConfig = request.getfixturevalue(TASKS[task])
     half = make().train.batch_size // 2  # LiT's contrastive loss needs the whole batch at once
     found = []

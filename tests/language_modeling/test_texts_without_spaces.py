@@ -1,4 +1,4 @@
-"""Languages without spaces: a run uses tokens and bytes, and a metric that is only displayed never stops it."""
+"""Texts without spaces between words: runs report no word metrics. Metrics that are only displayed never stop a run."""
 
 import math
 import random
@@ -85,7 +85,7 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 @pytest.mark.parametrize("own", [False, True])
 @pytest.mark.parametrize("language", [*ALPHABETS, *SPACED])
-def test_words_are_reported_where_spaces_part_them_and_nowhere_else(make: Any, language: str, own: bool) -> None:
+def test_word_metrics_are_reported_only_for_languages_with_spaces(make: Any, language: str, own: bool) -> None:
     cfg = make(language, own=own)
     directory = executed(cfg)
     status = status_of(directory)
@@ -98,13 +98,13 @@ def test_words_are_reported_where_spaces_part_them_and_nowhere_else(make: Any, l
         )
 
 
-def test_a_study_by_words_is_refused_for_texts_without(make: Any) -> None:
+def test_a_study_with_word_metrics_is_refused_for_texts_without_spaces(make: Any) -> None:
     for key, split in (("primary", "test"), ("validation", "val")):
         with pytest.raises(ConfigError, match=rf"study\.{key}_metric={split}/word_log_perplexity counts words"):
             execute(make("zh-cn", f"study.{key}_metric={split}/word_log_perplexity", own=key == "primary"))
 
 
-def test_a_perplexity_that_overflows_is_left_out_and_ends_nothing(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_overflowing_displayed_perplexity_does_not_end_the_run(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     cfg = make("en")
     monkeypatch.setattr(
         task, "perplexity_metrics", lambda sums: perplexity_metrics({**sums, "words": sums["nats"] / 800})
@@ -118,14 +118,16 @@ def test_a_perplexity_that_overflows_is_left_out_and_ends_nothing(make: Any, mon
 
 @pytest.mark.parametrize("name", ["loss", "log_perplexity"])
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_what_decides_still_ends_a_run(make: Any, monkeypatch: pytest.MonkeyPatch, name: str, value: float) -> None:
+def test_a_non_finite_validation_loss_ends_the_run(
+    make: Any, monkeypatch: pytest.MonkeyPatch, name: str, value: float
+) -> None:
     cfg = make("en")
     monkeypatch.setattr(task, "perplexity_metrics", lambda sums: {**perplexity_metrics(sums), name: value})
     status = status_of(executed(cfg))
     assert (status["status"], status["reason"]) == ("diverged", f"val/{name} is not finite at step 3")
 
 
-def test_weights_that_overflow_are_a_divergence_and_no_traceback(make_config: MakeConfig) -> None:
+def test_overflowing_weights_count_as_divergence(make_config: MakeConfig) -> None:
     """The norm of a step, which is only displayed, becomes infinite one step before the loss."""
     cfg = make_config(
         "optimizer=sgd", "optimizer.lr=1e38", "schedule.warmup_steps=0", "train.clip_norm=null", "train.log_every=1",
@@ -134,7 +136,7 @@ def test_weights_that_overflow_are_a_divergence_and_no_traceback(make_config: Ma
     assert status["status"] == "diverged"
 
 
-def test_a_validation_metric_that_the_objective_lacks_is_found_at_the_first_evaluation(
+def test_a_validation_metric_the_objective_lacks_is_refused(
     make_lm: MakeConfig,
 ) -> None:
     masked = make_lm("experiment=language_modeling/smoke_masked", "study.validation_metric=val/bits_per_byte")

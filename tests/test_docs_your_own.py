@@ -33,7 +33,7 @@ LISTINGS = re.findall(r"```(?:python|yaml)\n# (\S+)\n(.*?)```", PAGE, flags=re.D
 COMMANDS = [line for block in re.findall(r"```sh\n(.*?)```", PAGE, flags=re.DOTALL) for line in block.splitlines()]
 LONGEST = 20
 NO_AVERAGE = "train.ema_decay=null"
-"""As tests/conftest.py has it, which says why."""
+"""Averages are switched off as in tests/conftest.py, which explains why."""
 needs_optuna = pytest.mark.skipif(
     find_spec("hydra_plugins.hydra_optuna_sweeper") is None, reason="hydra-optuna-sweeper is not installed"
 )
@@ -67,7 +67,7 @@ def run(command: str, folder: Path, *more: str) -> str:
 
 
 def command_with(*words: str) -> str:
-    """The only command of the page with all these words in it, and no more."""
+    """The only command of the page that contains all these words, and no other sweeper."""
     swept = [word for word in ("-m hydra/sweeper=study", "-m hydra/sweeper=optuna") if word not in words]
     (found,) = [line for line in COMMANDS if all(word in line for word in words) and not any(s in line for s in swept)]
     return found
@@ -83,31 +83,31 @@ def finished(folder: Path) -> dict[str, float]:
 
 
 @pytest.mark.parametrize(("name", "text"), LISTINGS, ids=[name for name, _ in LISTINGS])
-def test_no_listing_is_long(name: str, text: str) -> None:
+def test_every_listing_has_at_most_20_lines(name: str, text: str) -> None:
     assert len([line for line in text.splitlines() if line.strip()]) <= LONGEST
 
 
-def test_an_optimizer(folder: Path, digits: list[str]) -> None:
+def test_the_optimizer_listing_trains(folder: Path, digits: list[str]) -> None:
     run(command_with("optimizer=mine", "image"), folder, *digits[:-1])
     assert "test/top1" in finished(folder)
     (path,) = folder.glob("runs/*/mine-s0-*")
     assert json.loads((path / "parameter_groups.json").read_text())["decay"]
 
 
-def test_a_study_of_an_optimizer(folder: Path, digits: list[str]) -> None:
+def test_the_optimizer_listing_runs_in_a_study(folder: Path, digits: list[str]) -> None:
     run(command_with("-m hydra/sweeper=study", "optimizer=mine,adamw"), folder, *digits[:-1], NO_AVERAGE)
     (summary,) = (json.loads(path.read_text()) for path in folder.rglob("summary.json"))
     assert {name: optimizer["trials"] for name, optimizer in summary["optimizers"].items()} == {"mine": 3, "adamw": 3}
 
 
-def test_a_model(folder: Path, digits: list[str]) -> None:
+def test_the_model_listing_trains(folder: Path, digits: list[str]) -> None:
     run(command_with("model=perceptron"), folder, *digits[:-1])
     assert "test/top1" in finished(folder)
     (environment,) = (json.loads(path.read_text()) for path in folder.rglob("environment.json"))
     assert environment["model"]["trained_parameters"] == 28 * 28 * 32 + 32 + 32 * 10 + 10
 
 
-def test_an_experiment(folder: Path, digits: list[str]) -> None:
+def test_the_experiment_listing_trains(folder: Path, digits: list[str]) -> None:
     command = command_with("experiment=image_classification/longer")
     shown = forked.run([sys.executable, *shlex.split(command)[1:], "--cfg", "job"])
     assert shown.returncode == 0, shown.stderr
@@ -128,7 +128,7 @@ def test_an_experiment(folder: Path, digits: list[str]) -> None:
 
 
 def pictures() -> dict[str, list[tuple[str, bytes, str]]]:
-    """Class and picture of each row, in several sizes, by split."""
+    """File name, image bytes and class of each row, in several sizes, by split."""
     rng = np.random.default_rng(0)
     sizes = rng.integers(20, 60, (180, 2)).tolist()
     rows = [
@@ -176,7 +176,7 @@ def write_json_lines(path: Path, columns: dict[str, list[str]]) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-def test_pictures(folder: Path) -> None:
+def test_the_image_listing_trains_on_class_folders(folder: Path) -> None:
     class_folders(folder / "data/images")
     more = ["flatness.draws=0", "flatness.samples=1000"]  # more than there are
     run(command_with("data=my_images"), folder, *more)
@@ -184,7 +184,7 @@ def test_pictures(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("write", [class_folders, pictures_and_a_table, hubs_pictures])
-def test_layouts_of_pictures(folder: Path, write: Callable[[Path], None]) -> None:
+def test_every_image_layout_gives_the_same_labels(folder: Path, write: Callable[[Path], None]) -> None:
     write(folder / "data/images")
     data = settings(folder, "my_images") | {
         "train_images": None,
@@ -209,7 +209,7 @@ def document(number: int) -> str:
 
 
 @pytest.mark.parametrize("splits", [{"": 40}, {"train/": 30, "validation/": 5, "test/": 5}])
-def test_texts(folder: Path, splits: dict[str, int]) -> None:
+def test_the_text_listing_trains_and_changed_texts_are_another_run(folder: Path, splits: dict[str, int]) -> None:
     number = 0
     for split, count in splits.items():
         (folder / "data/texts" / split).mkdir(parents=True, exist_ok=True)
@@ -225,7 +225,7 @@ def test_texts(folder: Path, splits: dict[str, int]) -> None:
     assert len([*folder.glob("runs/*/*/status.json")]) == 2, "texts that have changed are another run"
 
 
-def test_tables_of_texts(folder: Path) -> None:
+def test_the_text_table_listing_trains(folder: Path) -> None:
     place = folder / "data/text_tables"
     write_parquet(place / "data/train-00000-of-00001.parquet", {"text": [document(number) for number in range(30)]})
     write_parquet(place / "data/validation-00000-of-00001.parquet", {"text": [document(number) for number in (40, 41)]})
@@ -250,7 +250,7 @@ TABLES: dict[str, Callable[[Path, str, dict[str, list[str]]], None]] = {
 }
 
 
-def test_labelled_texts(folder: Path) -> None:
+def test_the_labelled_text_listing_trains(folder: Path) -> None:
     for split, columns in reviews(["0", "1"]).items():
         TABLES["csv"](folder / "data/reviews", split, columns)
     run(command_with("data=my_reviews"), folder)
@@ -259,7 +259,9 @@ def test_labelled_texts(folder: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["local", "hub"])
 @pytest.mark.parametrize("layout", TABLES)
-def test_layouts_of_labelled_texts(folder: Path, layout: str, kind: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_every_layout_of_labelled_texts_gives_the_same_labels(
+    folder: Path, layout: str, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
     rows = reviews(["bad", "good"])
     for split, columns in rows.items():
         TABLES[layout](folder / "data/reviews", split, columns)
@@ -292,15 +294,13 @@ def test_layouts_of_labelled_texts(folder: Path, layout: str, kind: str, caplog:
         ("a.jsonl", '{"text": "x"', r"a\.jsonl has invalid JSON in line 1"),
     ],
 )
-def test_a_table_that_is_not_whole_is_refused_by_file_and_row(
-    tmp_path: Path, name: str, content: str, message: str
-) -> None:
+def test_a_malformed_table_is_refused_by_file_and_row(tmp_path: Path, name: str, content: str, message: str) -> None:
     (tmp_path / name).write_text(content)
     with pytest.raises(DataError, match=message):
         labelled_tables(tmp_path)
 
 
-def test_a_key_that_a_task_does_not_declare_is_refused_with_the_way_out(folder: Path) -> None:
+def test_an_undeclared_data_key_is_refused_with_the_remedy(folder: Path) -> None:
     config = folder / "my_package/my_task/conf/my_task.yaml"
     config.write_text(config.read_text().replace("places: []}", "places: [], bias: 3}"))
     result = forked.run(at_smoke(command_with("experiments my_package.my_task", "optimizer=lion"), folder))
@@ -309,13 +309,13 @@ def test_a_key_that_a_task_does_not_declare_is_refused_with_the_way_out(folder: 
     assert "declare it in a subclass" in result.stderr
 
 
-def test_a_task(folder: Path) -> None:
+def test_the_task_listing_trains(folder: Path) -> None:
     run(command_with("experiments my_package.my_task", "optimizer=lion"), folder)
     metrics = finished(folder)
     assert metrics["test/error"] == pytest.approx(metrics["test/loss"] ** 0.5)
 
 
-def test_a_study_of_a_task_with_an_optimizer_on_ray(folder: Path) -> None:
+def test_a_study_of_the_task_and_optimizer_listings_runs_on_ray(folder: Path) -> None:
     command = command_with("-m hydra/sweeper=study", "my_package.my_task").replace("optimizer=lion,adamw", "")
     more = ["study=smoke", "optimizer=mine,adamw", "hydra/launcher=ray_local", "+hydra.launcher.ray.init.num_cpus=2"]
     typed = [*at_smoke(command, folder, *more), "--config-dir", "my_conf"]
@@ -327,9 +327,7 @@ def test_a_study_of_a_task_with_an_optimizer_on_ray(folder: Path) -> None:
 
 
 @needs_optuna
-def test_another_search_finds_the_best_value_and_takes_a_divergence_for_the_worst(
-    folder: Path, digits: list[str]
-) -> None:
+def test_optuna_finds_the_best_value_and_ranks_divergence_worst(folder: Path, digits: list[str]) -> None:
     smoke = [*digits[:-1], "study.validation_metric=val/calibrated_loss", NO_AVERAGE]
     run(command_with("-m hydra/sweeper=optuna"), folder, *smoke, "hydra/launcher=basic")
     found = yaml.safe_load((folder / "runs/.hydra/optimization_results.yaml").read_text())

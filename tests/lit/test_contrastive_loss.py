@@ -1,4 +1,4 @@
-"""Two processes with half the batch each get the same loss and gradient as one process with the whole batch."""
+"""The contrastive loss: the same in two processes with half the batch each, and the same bits as open_clip's."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 
 from experiments.lit.models import contrastive_loss
-from tests.harness.several import in_processes
+from tests.harness.process_group import in_processes
 
 
 def batch() -> list[torch.Tensor]:
@@ -21,7 +21,7 @@ def embed(
     return F.normalize(images, dim=1), F.normalize(texts @ weight, dim=1), torch.tensor(5.0, dtype=torch.float64)
 
 
-def test_processes_share_a_batch(tmp_path: Path) -> None:
+def test_the_contrastive_loss_of_two_processes_matches_one_with_the_whole_batch(tmp_path: Path) -> None:
     def save_sums() -> None:
         dist.init_process_group("gloo")
         weight = torch.nn.Parameter(torch.eye(6, dtype=torch.float64))
@@ -45,7 +45,7 @@ def test_processes_share_a_batch(tmp_path: Path) -> None:
     torch.testing.assert_close(found["grad"], weight.grad)
 
 
-def test_the_bits_are_open_clip_s() -> None:
+def test_the_contrastive_loss_matches_open_clip_bit_for_bit() -> None:
     from open_clip.loss import ClipLoss
 
     results = []
