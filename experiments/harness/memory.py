@@ -111,7 +111,8 @@ def training_memory(
     """The memory of training ``model``, which is on the device ``meta`` and is moved from there.
 
     ``loss(model, cfg, samples)`` is the loss of that many samples, on the model's device, and
-    ``evaluation(model, cfg)`` the forward pass of an evaluator's batch; ``states`` are the bytes of each optimizer's state.
+    ``evaluation(model, cfg)`` the forward pass of an evaluator's batch; ``states`` are the bytes of each optimizer's
+    state.
     """
     train, shards = cfg.train, cfg.run.shards
     processes = max(shards, processes_on_node(cfg.run.gpus) * cfg.run.nodes)
