@@ -59,8 +59,10 @@ def meta_loss(model: nn.Module, cfg: FinetuningConfig, samples: int) -> Tensor:
             answers = torch.ones(samples, cfg.model.answer_length, dtype=torch.int64)
             nats: Tensor = model(tokens, answers)
             return nats.mean()
-        # The outputs of the frozen part are computed only once: see besides_training.
-        inputs = torch.empty(*tokens.shape, cfg.model.features) if cfg.model.locked else tokens
+        inputs = tokens
+        if cfg.model.locked:  # its outputs are computed only once: see besides_training
+            assert cfg.model.features is not None, "a classifier's config has model.features"
+            inputs = torch.empty(*tokens.shape, cfg.model.features)
         return F.cross_entropy(model(inputs), torch.zeros(samples, dtype=torch.int64))
 
 
