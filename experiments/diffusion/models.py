@@ -7,7 +7,13 @@ from torch import Tensor, nn
 
 from experiments.diffusion.config import DiffusionConfig
 from experiments.diffusion.t5 import SIZES
+from experiments.harness.passes import Passes
 from experiments.pretrained.locked import build_locked
+
+EVALUATION_BATCH_SIZE, EVALUATION_PIXELS = 256, 256 * 64**2
+"""The most images, and pixels, in one forward pass without gradients; results depend on it only through rounding. A
+U-Net that fits into a GPU's memory with 256 images of 64 x 64 pixels also fits with 16 of 256 x 256.
+"""
 
 
 def meta_model(cfg: DiffusionConfig) -> nn.Module:
@@ -36,15 +42,45 @@ def meta_output(model: nn.Module, cfg: DiffusionConfig, samples: int) -> Tensor:
 
 def meta_loss(model: nn.Module, cfg: DiffusionConfig, samples: int) -> Tensor:
     """A loss of as many images, whose texts a frozen encoder, if there is one, has encoded on the same device."""
-    encoder, device = cfg.text.encoder, next(model.parameters()).device
-    if encoder:
-        with device, torch.no_grad():
-            random = {"sizes": SIZES} if encoder["_target_"] == "experiments.diffusion.t5.T5XXL" else {}
-            tokens = torch.ones(samples, cfg.text.context_length, dtype=torch.int64)
-            frozen = build_locked({**encoder, **random}, {})  # until the end, as in training
-            frozen(tokens)
+    frozen = _encode_texts(model, cfg, samples) if cfg.text.encoder else None  # until the end, as in training
     output = meta_output(model, cfg, samples)
+    del frozen
     return F.mse_loss(output, torch.empty_like(output))
+
+
+def _encode_texts(model: nn.Module, cfg: DiffusionConfig, samples: int) -> nn.Module:
+    """The frozen encoder on the device of ``model``, which has encoded as many texts."""
+    encoder = cfg.text.encoder
+    with next(model.parameters()).device, torch.no_grad():
+        random = {"sizes": SIZES} if encoder["_target_"] == "experiments.diffusion.t5.T5XXL" else {}
+        frozen = build_locked({**encoder, **random}, {})
+        frozen(torch.ones(samples, cfg.text.context_length, dtype=torch.int64))
+    return frozen
+
+
+def evaluation_batch(image_size: int) -> int:
+    """The images in one forward pass without gradients."""
+    return max(1, min(EVALUATION_BATCH_SIZE, EVALUATION_PIXELS // image_size**2))
+
+
+def meta_evaluation(model: nn.Module, cfg: DiffusionConfig) -> Tensor:
+    """A loss of the images that are evaluated or sampled together; a step of the sampler needs about as much memory."""
+    return meta_loss(model, cfg, min(evaluation_batch(cfg.data.image_size), cfg.sampling.batch_size))
+
+
+def besides_training(cfg: DiffusionConfig) -> list[Passes]:
+    """Sampling: in each of its evaluations every sample takes all steps of the sampler, with guidance twice; its text,
+    and with guidance no text, is encoded once.
+    """
+    if not cfg.train.sample_every:
+        return []
+    evaluations = -(-cfg.train.steps // cfg.train.sample_every)
+    predicted = evaluations * cfg.sampling.num_samples * (1 if cfg.sampling.guidance == 1 else 2)
+    network = Passes(
+        "sampling", lambda model, samples: meta_output(model, cfg, samples), predicted * cfg.sampling.steps
+    )
+    texts = Passes("the samples' texts", lambda model, samples: _encode_texts(model, cfg, samples), predicted)
+    return [network, texts] if cfg.text.encoder else [network]
 
 
 def samples_per_epoch(cfg: DiffusionConfig) -> int | None:

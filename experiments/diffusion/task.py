@@ -22,7 +22,7 @@ from experiments.diffusion.config import DiffusionConfig
 from experiments.diffusion.data import Sets, captioned_splits, labelled_splits
 from experiments.diffusion.feature_nets import INCEPTION_FILE, feature_nets, found_inception
 from experiments.diffusion.forward_process import ForwardProcess, augmented, clean
-from experiments.diffusion.models import meta_model, meta_output, predict
+from experiments.diffusion.models import evaluation_batch, meta_model, meta_output, predict
 from experiments.diffusion.sample_metrics import GeneratedImages, ImageSources, ScoreTexts, reference
 from experiments.diffusion.sample_sheet import write_row
 from experiments.diffusion.sampler import (
@@ -42,11 +42,6 @@ from experiments.metrics.clip_score import ClipScorer
 # No weight here is quantised, but diffusers would import bitsandbytes, which `make bench-optimizer` has installed, with
 # every model: a second and 50 MB a run, and a warning.
 import_utils._bitsandbytes_available = False
-
-EVALUATION_BATCH_SIZE, EVALUATION_PIXELS = 256, 256 * 64**2
-"""The most images, and pixels, in one forward pass without gradients; results depend on it only through rounding. A
-U-Net that fits into a GPU's memory with 256 images of 64 x 64 pixels also fits with 16 of 256 x 256.
-"""
 
 
 class Diffusion:
@@ -82,7 +77,7 @@ class Diffusion:
         self._sizes = {"train": cfg.flatness.samples, "val": cfg.data.num_val, "test": cfg.data.num_test}
         self.num_train = len(splits["fit"])
         self._samples: GeneratedImages | None = None
-        self._at_once = max(1, min(EVALUATION_BATCH_SIZE, EVALUATION_PIXELS // cfg.data.image_size**2))
+        self._at_once = evaluation_batch(cfg.data.image_size)
         self._check()
         self.evaluators = {
             "val": Evaluator("evaluate", partial(self._errors, "val"), _metrics),

@@ -15,7 +15,7 @@ from experiments.data.labels import check_classes
 from experiments.data.splits import drawn_groups, sample
 from experiments.finetuning.config import FinetuningConfig
 from experiments.finetuning.data import LabelledTexts, TextSet, labelled_splits
-from experiments.finetuning.models import Classifier, build_classifier
+from experiments.finetuning.models import EVALUATION_BATCH_SIZE, Classifier, build_classifier
 from experiments.harness.flatness import flatness
 from experiments.harness.prepared_data import cached_arrays
 from experiments.harness.task import Evaluator
@@ -52,9 +52,6 @@ class ClassifiedTexts:
             np.concatenate([getattr(each, name) for each in (self, other)]) for name in ("lengths", "labels")
         )
         return ClassifiedTexts(inputs, lengths, labels)
-
-
-EVALUATION_BATCH_SIZE = 64
 
 
 class TextClassification:

@@ -17,10 +17,9 @@ from experiments.finetuning.config import FinetuningConfig
 from experiments.finetuning.data import GlueRows, GlueSet
 from experiments.finetuning.glue import NO_ANSWER, TASKS, possible_answers, read_answer
 from experiments.finetuning.language_models import CausalModel, EncoderDecoder
+from experiments.finetuning.models import EVALUATION_BATCH_SIZE
 from experiments.harness.errors import ConfigError
 from experiments.harness.task import Evaluator
-
-EVALUATION_BATCH_SIZE = 64
 
 
 class TextToText:

@@ -92,20 +92,27 @@ class TrainingMemory:
     """what the forward pass of a micro-batch keeps for the backward pass"""
     peak: dict[str, int]
     """the most at any time of a training step, by optimizer"""
+    evaluation: dict[str, int]
+    """the most in an evaluator's forward pass, by optimizer; a sharded model is whole on each GPU meanwhile"""
 
     @property
     def runs(self) -> int:
         """How many runs fit on a GPU of 80 GB."""
-        return GPU_BYTES // (max(self.peak.values()) + CONTEXT_BYTES)
+        return GPU_BYTES // (max(*self.peak.values(), *self.evaluation.values()) + CONTEXT_BYTES)
 
 
 def training_memory(
-    cfg: Config, model: nn.Module, loss: Callable[[nn.Module, Any, int], Tensor], states: dict[str, int]
+    cfg: Config,
+    model: nn.Module,
+    loss: Callable[[nn.Module, Any, int], Tensor],
+    evaluation: Callable[[nn.Module, Any], Any],
+    states: dict[str, int],
 ) -> TrainingMemory:
     """The memory of training ``model``, which is on the device ``meta`` and is moved from there.
 
-    ``loss(model, cfg, samples)`` is the loss of that many samples, on the model's device; ``states`` are the bytes of
-    each optimizer's state.
+    ``loss(model, cfg, samples)`` is the loss of that many samples, on the model's device, and
+    ``evaluation(model, cfg)`` the forward pass of an evaluator's batch; ``states`` are the bytes of each optimizer's
+    state.
     """
     train, shards = cfg.train, cfg.run.shards
     processes = max(shards, processes_on_node(cfg.run.gpus) * cfg.run.nodes)
@@ -124,12 +131,17 @@ def training_memory(
             bf16=train.precision == "bf16",
             gradients=not there_before,
         )
-    peak = {}
+        for parameter in model.parameters():
+            parameter.grad = None  # counted below
+        evaluated = forward_memory(mode, model.eval(), lambda: evaluation(model, cfg), bf16=train.precision == "bf16")
+    peak, in_evaluation = {}, {}
     for name, state in states.items():
         during_pass = (weights + averaged + there_before * trained + state) // shards + gathered + used.peak
         logged_step = (weights + averaged + 2 * trained + state) // shards  # measure_step copies the weights
         peak[name] = max(during_pass, logged_step)
-    return TrainingMemory(used.saved, peak)
+        kept = (weights + averaged + trained + state) // shards  # gradients stay until the next step
+        in_evaluation[name] = kept + (weights if shards > 1 else 0) + evaluated
+    return TrainingMemory(used.saved, peak, in_evaluation)
 
 
 def _bytes(tensors: Iterable[Tensor]) -> int:
@@ -173,6 +185,17 @@ def pass_memory(
         saved = mode.live - weights
         _backward(value, gradients)
     return PassMemory(saved, mode.peak - weights)
+
+
+def forward_memory(mode: CountingMode, model: nn.Module, compute: Callable[[], Any], *, bf16: bool) -> int:
+    """The most bytes, besides the weights, at any time of ``compute()`` without gradients; with ``bf16`` under
+    autocast, as a whole evaluation is. The tensors of ``model`` are fake ones of the current ``mode``.
+    """
+    device = next(model.parameters()).device.type
+    with _as_on_device(model, bf16=False), torch.no_grad(), torch.autocast(device, torch.bfloat16, enabled=bf16):
+        before = mode.peak = mode.live
+        compute()
+    return mode.peak - before
 
 
 @contextmanager

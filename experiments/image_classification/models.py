@@ -15,6 +15,9 @@ from experiments.harness.errors import RunError
 from experiments.harness.initial_scale import mark_pretrained
 from experiments.image_classification.config import ImageClassificationConfig
 
+EVALUATION_BATCH_SIZE = 500
+"""Images per forward pass in an evaluation; the metrics do not depend on it."""
+
 
 def meta_model(cfg: ImageClassificationConfig) -> nn.Module:
     """The model on the device ``meta``."""
@@ -35,6 +38,11 @@ def meta_loss(model: nn.Module, cfg: ImageClassificationConfig, samples: int) ->
     logits = meta_output(model, cfg, samples)
     loss = F.cross_entropy if cfg.loss == "softmax" else F.binary_cross_entropy_with_logits
     return loss(logits, torch.empty_like(logits))
+
+
+def meta_evaluation(model: nn.Module, cfg: ImageClassificationConfig) -> Tensor:
+    """The model's logits for a batch of an evaluation."""
+    return meta_output(model, cfg, EVALUATION_BATCH_SIZE)
 
 
 def samples_per_epoch(cfg: ImageClassificationConfig) -> int | None:

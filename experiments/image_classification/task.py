@@ -30,7 +30,7 @@ from experiments.image_classification.augmentation import (
 )
 from experiments.image_classification.config import ImageClassificationConfig
 from experiments.image_classification.data import Labelled, StoredSet, array_splits, stored_splits
-from experiments.image_classification.models import load_initial_weights, meta_model, meta_output
+from experiments.image_classification.models import EVALUATION_BATCH_SIZE, load_initial_weights, meta_model, meta_output
 from experiments.image_classification.real_labels import real_sums
 from experiments.metrics.calibration import (
     add_calibration,
@@ -39,9 +39,6 @@ from experiments.metrics.calibration import (
     no_calibration_sums,
 )
 from experiments.metrics.classification import classification_metrics, classification_sums
-
-EVALUATION_BATCH_SIZE = 500
-"""Images per forward pass in an evaluation; the metrics do not depend on it."""
 
 
 class ImageClassification:

@@ -22,6 +22,11 @@ def token_nats(model: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
     return F.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), ignore_index=UNCOUNTED, reduction="none")
 
 
+def rows_at_once(context_length: int, vocab_size: int) -> int:
+    """The rows in one forward pass without gradients."""
+    return max(1, LOGITS_IN_MEMORY // (context_length * vocab_size))
+
+
 def summed_nats(
     model: nn.Module,
     read: Callable[[np.ndarray], tuple[Tensor, Tensor]],
@@ -39,7 +44,7 @@ def summed_nats(
     device = next(model.parameters()).device
     sums = {name: torch.zeros((), dtype=torch.float64, device=device) for name in ("nats", "count")}
     sums["nats_each"] = torch.zeros(int(texts.max()) + 1, dtype=torch.float64, device=device)
-    rows = max(1, LOGITS_IN_MEMORY // (context_length * vocab_size))
+    rows = rows_at_once(context_length, vocab_size)
     for start in range(0, len(numbers), rows):
         batch_numbers = numbers[start : start + rows]
         inputs, targets = (tensor.to(device) for tensor in read(batch_numbers))

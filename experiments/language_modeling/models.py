@@ -14,7 +14,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from experiments.language_modeling.chunked import ChunkedGPT2
 from experiments.language_modeling.config import LanguageModelingConfig
-from experiments.language_modeling.likelihood import token_nats
+from experiments.language_modeling.likelihood import rows_at_once, token_nats
 
 INIT_STD = 0.02
 """Standard deviation of the initial weights in GPT-2 and BERT, at widths from 768 up"""
@@ -117,6 +117,13 @@ def meta_loss(model: nn.Module, cfg: LanguageModelingConfig, samples: int) -> Te
     """The loss of this many sequences, on the device of ``model``."""
     tokens = torch.zeros(samples, cfg.context_length, dtype=torch.int64, device=next(model.parameters()).device)
     return training_loss(model, cfg, tokens, tokens)
+
+
+def meta_evaluation(model: nn.Module, cfg: LanguageModelingConfig) -> Tensor:
+    """The negative log-likelihoods of a batch of an evaluation, which computes all of its logits together."""
+    rows = rows_at_once(cfg.context_length, cfg.data.vocab_size)
+    tokens = torch.zeros(rows, cfg.context_length, dtype=torch.int64, device=next(model.parameters()).device)
+    return token_nats(model, tokens, tokens)
 
 
 def samples_per_epoch(cfg: LanguageModelingConfig) -> None:

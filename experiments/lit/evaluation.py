@@ -9,15 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from experiments.lit.models import TwoTowers
+from experiments.lit.models import EVALUATION_BATCH_SIZE, TwoTowers
 from experiments.metrics.calibration import TEMPERATURES, calibrated_losses, temperature_nats
 from experiments.metrics.classification import classification_sums
 from experiments.metrics.retrieval import RANKS, recall_sums
 from experiments.metrics.zero_shot import class_embeddings
 from experiments.pretrained.locked import Inputs, joined
-
-BATCH_SIZE = 500
-"""Inputs per forward pass, and queries compared with all keys at a time; metrics do not depend on it."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +84,7 @@ def pair_sums(
     sums = {name: torch.zeros((), dtype=torch.float64, device=device) for name in ("loss", *names)}
     if calibrates:
         sums["nats_each"] = torch.zeros(images, len(TEMPERATURES), dtype=torch.float64, device=device)
-    for queries in torch.arange(process, images, num_processes, device=device).split(BATCH_SIZE):
+    for queries in torch.arange(process, images, num_processes, device=device).split(EVALUATION_BATCH_SIZE):
         found = recall_sums(cosines(image_vectors[queries], text_vectors), owners == queries[:, None])
         _add(sums, "i2t_", found)
         first = text_vectors[starts[:-1]]
@@ -97,7 +94,7 @@ def pair_sums(
             if calibrates:
                 sums["nats_each"][queries] += temperature_nats(logits, queries) / 2
     my_captions = torch.arange(process, captions, num_processes, device=device)
-    for queries in my_captions.split(BATCH_SIZE):
+    for queries in my_captions.split(EVALUATION_BATCH_SIZE):
         relevant = owners[queries, None] == torch.arange(images, device=device)
         _add(sums, "t2i_", recall_sums(cosines(text_vectors[queries], image_vectors), relevant))
     count = len(range(process, images, num_processes))
@@ -132,7 +129,9 @@ def zero_shot_metrics(sums: dict[str, float]) -> dict[str, float]:
 
 def embedded(embed: Callable[[Tensor], Tensor], inputs: Inputs, count: int, device: torch.device) -> Tensor:
     """Embeddings float32 [count, D] of inputs 0 to ``count - 1``."""
-    parts = [np.arange(start, min(start + BATCH_SIZE, count)) for start in range(0, count, BATCH_SIZE)]
+    parts = [
+        np.arange(start, min(start + EVALUATION_BATCH_SIZE, count)) for start in range(0, count, EVALUATION_BATCH_SIZE)
+    ]
     return torch.cat([embed(inputs(part).to(device)) for part in parts])
 
 

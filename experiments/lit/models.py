@@ -3,7 +3,7 @@ tower's inputs, and the contrastive loss.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
@@ -20,10 +20,14 @@ from torchvision.transforms import InterpolationMode, v2
 
 from experiments.data.images import Images
 from experiments.harness.errors import ConfigError
+from experiments.harness.passes import Passes
 from experiments.lit.config import LitConfig, TwoTowersConfig
 from experiments.pretrained.locked import Locked, build_locked
 from experiments.pretrained.weights import Weights, load_weights
 
+EVALUATION_BATCH_SIZE = 500
+"""Inputs per forward pass in an evaluation, and queries compared with all keys at a time; metrics do not depend on
+it."""
 MAX_LOGIT_SCALE = 100.0
 """Radford et al. 2021, section 2.5, clip it to keep training stable."""
 
@@ -188,18 +192,55 @@ def meta_loss(model: nn.Module, cfg: LitConfig, samples: int) -> Tensor:
     """The loss of this many pairs, on the device of ``model``, without what a run computes only once; on ``meta`` only
     that of the embeddings.
     """
-    towers, size, length = cfg.model, cfg.model.image_size, cfg.model.context_length
-    once = computed_once(cfg)
-    with next(model.parameters()).device:
-        pixels = torch.empty(samples, 3, size, size, dtype=torch.uint8)
-        tokens = torch.ones(samples, length, dtype=torch.int64)
-        images, texts, scale = model(
-            torch.empty(samples, towers.image.features) if once["image"] else pixels,
-            torch.empty(samples, length, towers.text.features) if once["text"] else tokens,
-        )
+    images, texts, scale = model(*_meta_inputs(model, cfg, samples))
     if images.device.type == "meta":  # for which there is no autocast
         return images.sum() + texts.sum()
     return contrastive_loss(images, texts, scale)
+
+
+def _meta_inputs(model: nn.Module, cfg: LitConfig, samples: int) -> tuple[Tensor, Tensor]:
+    """The inputs of both towers for this many pairs, on the device of ``model``."""
+    towers, once = cfg.model, computed_once(cfg)
+    with next(model.parameters()).device:
+        images, texts = _raw_inputs(cfg, "image", samples), _raw_inputs(cfg, "text", samples)
+        return (
+            torch.empty(samples, towers.image.features) if once["image"] else images,
+            torch.empty(*texts.shape, towers.text.features) if once["text"] else texts,
+        )
+
+
+def _raw_inputs(cfg: LitConfig, name: str, samples: int) -> Tensor:
+    """Pixels or tokens, on the default device."""
+    size = cfg.model.image_size
+    if name == "image":
+        return torch.empty(samples, 3, size, size, dtype=torch.uint8)
+    return torch.ones(samples, cfg.model.context_length, dtype=torch.int64)
+
+
+def meta_evaluation(model: nn.Module, cfg: LitConfig) -> tuple[Tensor, Tensor]:
+    """The embeddings of a batch of an evaluation. Those of a whole split, and the cosines of a batch with them, come
+    on top; how many they are is known only once the data are opened.
+    """
+    assert isinstance(model, TwoTowers)
+    images, texts = _meta_inputs(model, cfg, EVALUATION_BATCH_SIZE)
+    return model.embed_images(images), model.embed_texts(texts)
+
+
+def besides_training(cfg: LitConfig) -> list[Passes]:
+    """The outputs of the locked parts that are computed once."""
+    own = _without_weights(cfg)
+
+    def outputs(name: str) -> Callable[[nn.Module, int], Tensor]:
+        def forward(model: nn.Module, samples: int) -> Tensor:
+            with next(model.parameters()).device:
+                features: Tensor = build_locked_tower(own.model, name, {})(_raw_inputs(own, name, samples))
+            return features
+
+        return forward
+
+    return [
+        Passes(f"the {name} tower's features", outputs(name), None) for name, once in computed_once(cfg).items() if once
+    ]
 
 
 def samples_per_epoch(cfg: LitConfig) -> None:

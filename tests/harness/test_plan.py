@@ -6,13 +6,19 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+import torch.nn.functional as F
 from hydra.core.global_hydra import GlobalHydra
 from rich.console import Console
+from torch import Tensor, nn
 
-from experiments.harness.config import composed, scale_of
+from experiments.diffusion.models import meta_model, meta_output
+from experiments.harness.config import composed, scale_of, typed
 from experiments.harness.errors import ConfigError
 from experiments.harness.plan import claim_words, main, memory, plan, show
-from experiments.harness.sources import ROOT, task_name
+from experiments.harness.sources import ROOT, our_tasks, task_name
+from experiments.harness.utilisation import FAMILIES, PEAK
+from tests.conftest import AVERAGED, MakeConfig, executed
 
 
 @pytest.fixture(autouse=True)
@@ -172,3 +178,79 @@ def test_a_plan_excludes_the_flops_of_a_cached_tower() -> None:
     layer = 2 * 12 * 12 * 384**2 + 2 * 2 * 12**2 * 384
     by_hand = 3 * layer + 2 * 2 * 1280 * 256 + 3 * 2 * 384 * 256
     assert planned.flops_per_step / 128 == pytest.approx(by_hand, rel=0.15)
+
+
+@pytest.mark.parametrize("task", our_tasks())
+def test_the_plan_of_every_tasks_gpu_experiment(task: str, capsys: pytest.CaptureFixture[str]) -> None:
+    main(task, [f"experiment={task}/gpu", "scale=gpu"])
+    page = " ".join(capsys.readouterr().out.split())
+    for told in ("FLOPs of all runs", "of its peak", "in evaluation", "checkpoint with lion", "checkpoint with adamw"):
+        assert told in page
+    assert ("FLOPs of sampling, per run" in page) == (task == "diffusion")
+    assert ("FLOPs of the image tower's features" in page) == (task == "lit")
+
+
+def test_the_operations_of_sampling_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = ["experiment=diffusion/gpu", "scale=gpu", "train.sample_every=100"]
+    guided = [*asked, "noise.condition_dropout=0.1", "sampling.guidance=2.0"]
+    planned = plan("diffusion", asked)
+    cfg = typed(composed("diffusion", asked))
+    model, by_hand = meta_model(cfg), []
+
+    def count(module: nn.Module, _: tuple[Tensor, ...], output: Tensor) -> None:
+        if isinstance(module, nn.Conv2d):
+            by_hand.append(2 * output.numel() * module.weight[0].numel())
+        if isinstance(module, nn.Linear):
+            by_hand.append(2 * output.numel() * module.in_features)
+
+    def attention(query: Tensor, key: Tensor, value: Tensor, **_: object) -> Tensor:
+        by_hand.append(2 * 2 * query.numel() * key.shape[-2])
+        return query
+
+    for module in model.modules():
+        module.register_forward_hook(count)
+    monkeypatch.setattr(F, "scaled_dot_product_attention", attention)
+    with torch.no_grad():
+        meta_output(model, cfg, 1)
+    monkeypatch.undo()
+    # 10 steps for 1 024 samples after steps 100, 200 and 250
+    assert planned.tested["sampling"] == pytest.approx(3 * 10 * 1024 * sum(by_hand), rel=1e-3)
+    assert plan("diffusion", guided).tested["sampling"] == 2 * planned.tested["sampling"]
+    trials, confirmed = 8 * 2 * 42, planned.runs - 8 * 2 * 42
+    runs = trials * planned.run_flops + confirmed * (planned.run_flops + planned.tested["sampling"])
+    assert planned.study_flops == runs
+
+
+def test_a_checkpoint_is_as_large_as_planned(overrides: list[str], make_config: MakeConfig) -> None:
+    wider = [AVERAGED, "model.widths=[32,64,128,128]"]  # names and alignment take 16 KB, more than smoke's tiny model
+    directory = executed(make_config(*wider))
+    planned = plan("image_classification", [*overrides, *wider])
+    size = max(directory.glob("step-*.pt")).stat().st_size
+    assert planned.checkpoint_bytes["lion"] == pytest.approx(size, rel=0.05)
+    lion, adamw = (planned.checkpoint_bytes[name] for name in ("lion", "adamw"))
+    assert adamw - lion == planned.state_bytes["adamw"] - planned.state_bytes["lion"]
+
+
+@pytest.mark.parametrize(
+    ("task", "cell", "batch_ms", "batch"),
+    [
+        ("language_modeling", "gpu", 1000 / 350, 32),
+        ("image_classification", "gpu", 24, 512),
+        ("diffusion", "gpu_ddpm", 117, 128),
+    ],
+)
+def test_the_measured_utilisation_follows_from_docs_gpu_md(task: str, cell: str, batch_ms: float, batch: int) -> None:
+    planned = plan(task, [f"experiment={task}/{cell}", "scale=gpu"])
+    flops = planned.flops_per_step / planned.batch_size * batch
+    assert FAMILIES[planned.family].source.startswith("measured")
+    assert FAMILIES[planned.family].share == pytest.approx(flops / (batch_ms / 1000) / PEAK, rel=0.02)
+
+
+def test_a_sharded_model_is_whole_on_each_gpu_in_an_evaluation() -> None:
+    alone, sharded = (["scale=gpu", f"run.gpus={shards}", f"run.shards={shards}"] for shards in (1, 2))
+    planned = plan("language_modeling", sharded)
+    ours = memory("language_modeling", alone, planned).evaluation["lion"]
+    weights, rest = 4 * planned.parameters, 4 * planned.parameters + planned.state_bytes["lion"]
+    assert memory("language_modeling", sharded, planned).evaluation["lion"] == pytest.approx(
+        ours + weights - (weights + rest) / 2, rel=1e-3
+    )
