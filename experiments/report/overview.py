@@ -31,13 +31,16 @@ INTRODUCTION = """\
 The paper "Symbolic Discovery of Optimization Algorithms" (Chen et al., 2023, arXiv:2302.06675) reports that the
 optimizer Lion trains better models than AdamW. Each study below repeats that comparison on one task, several times.
 In each replicate, both optimizers are tuned with the same number of trials over declared search spaces, and the winners
-are rerun on fresh seeds. Everything that belongs to neither optimizer (split, initialization scale, clipping, schedule)
-is redrawn for each replicate, the same for both. One metric decides; it was declared beforehand, together with the
-margin below which a difference does not matter. The verdict is one of these:"""
+are rerun on fresh seeds. Choices that belong to neither optimizer (split, initialization scale, clipping, schedule) are
+redrawn for each replicate, the same for both. One metric decides; it was declared beforehand, together with the share
+of steps that does not matter, which the reference's runs of other lengths turn into a margin in the metric's units. The
+verdict is one of these:"""
 
 READING = """\
 Intervals and p values describe how results vary between replicates: over searches, hyperparameters, seeds, splits and
-everything else that is redrawn. They say nothing about other data, models or lengths of training. The paper's numbers
+everything else that is redrawn. They say nothing about other data, models, batch sizes, search spaces or lengths of
+training. Replicate n of every task draws its choices from the same random numbers, so tasks are not independent. The
+paper's numbers
 are shown next to ours only if model, data and metric are the paper's."""
 
 SCALES = {
@@ -81,7 +84,11 @@ def front_page(studies: Mapping[str, Summary]) -> str:
             " None of these studies uses the paper's models or training lengths, so none confirms or contradicts the "
             "paper: each shows which optimizer is better when both are tuned in the stated regime."
         )
-    sections.append(_short_table(shown, "results/"))
+    adjusted: dict[str, float] = {}
+    for scale in dict.fromkeys(summary["scale"] for summary in shown.values()):
+        adjusted |= _adjusted({folder: each for folder, each in shown.items() if each["scale"] == scale})
+    sections.append(_short_table(shown, "results/", adjusted))
+    sections.append(_HOLM)
     sections += [
         f"[{task_name(summary['task'])}](results/{quote(folder)}/README.md). Regime: {summary['regime']}. "
         + " ".join(f"**{verdict_sentence(summary, row)}** {steps_sentence(summary, row)}" for row in deciding(summary))
@@ -118,8 +125,8 @@ def _is_default(folder: str, scale: str) -> bool:
     return folder.rpartition("/")[2] == scale
 
 
-def _short_table(studies: Mapping[str, Summary], prefix: str, adjusted: Mapping[str, float] | None = None) -> str:
-    """One row per deciding comparison; with Holm's p values, by ``_key``, if given."""
+def _short_table(studies: Mapping[str, Summary], prefix: str, adjusted: Mapping[str, float]) -> str:
+    """One row per deciding comparison, with Holm's p values by ``_key``."""
     rows = []
     for folder, summary in studies.items():
         for row in deciding(summary):
@@ -135,14 +142,13 @@ def _short_table(studies: Mapping[str, Summary], prefix: str, adjusted: Mapping[
                 replicates(summary, row),
                 _paper_cell(summary, row),
                 f"**{verdict_name(summary, row)}**",
+                probability(row["difference"] and row["difference"]["p"]),
+                probability(adjusted.get(_key(folder, row))),
             ]
-            if adjusted is not None:
-                own_p = row["difference"] and row["difference"]["p"]
-                cells += [probability(own_p), probability(adjusted.get(_key(folder, row)))]
             rows.append(cells)
     head = ["task", "study", "metric", "means", "difference (95 % interval)", "steps"]
-    head += ["trials each, per replicate", "replicates", "paper", "verdict"]
-    return markdown_table([*head, *(["p", "Holm's p"] if adjusted is not None else [])], rows)
+    head += ["trials each, per replicate", "replicates", "paper", "verdict", "p", "Holm's p"]
+    return markdown_table(head, rows)
 
 
 def _paper_cell(summary: Summary, pair: Mapping[str, Any]) -> str:
@@ -167,31 +173,32 @@ def _scale_sections(scale: str, studies: Mapping[str, Summary]) -> list[str]:
         for folder, summary in studies.items()
         for row in deciding(summary)
     ]
-    # The family for Holm's correction: each task's default study at this scale, which is named after the scale.
-    # Ablations and single cells only have their own p.
-    adjusted = holm(
-        {
-            _key(folder, row): _p(row)
-            for folder, summary in studies.items()
-            for row in deciding(summary)
-            if summary["declared"] and _is_default(folder, scale)
-        }
-    )
-    return [title, "\n".join(sentences), _short_table(studies, "", adjusted), *_holm_note(scale, adjusted)]
+    return [title, "\n".join(sentences), _short_table(studies, "", _adjusted(studies)), _HOLM]
+
+
+def _adjusted(studies: Mapping[str, Summary]) -> dict[str, float]:
+    """Holm's p values of the studies of one scale, by ``_key``. The family is each task's default study; ablations and
+    single cells only have their own p.
+    """
+    family = {
+        _key(folder, row): _p(row)
+        for folder, summary in studies.items()
+        for row in deciding(summary)
+        if summary["declared"] and _is_default(folder, summary["scale"])
+    }
+    return holm(family) if len(family) > 1 else {}
 
 
 def _p(row: dict[str, Any]) -> float:
-    """The p of a comparison for Holm's correction: 1 without an interval, or if the remaining pairs are a selection."""
-    return 1.0 if any(row["diverged"].values()) or not row["difference"] else float(row["difference"]["p"])
+    """The p of a comparison for Holm's correction: 1 if there is no interval, if the replicates are not those declared,
+    or if the remaining pairs are a selection.
+    """
+    final = row["difference"] and not row["exploratory"] and not any(row["diverged"].values())
+    return float(row["difference"]["p"]) if final else 1.0
 
 
-def _holm_note(scale: str, adjusted: Mapping[str, float]) -> list[str]:
-    if not adjusted:
-        return []
-    below = "; ".join(key for key, p in adjusted.items() if p < 0.05) or "none"
-    return [
-        "p is from the paired t test of one study. With several studies, one p below 0.05 easily occurs by chance; "
-        f"Holm's p corrects for all comparisons ({len(adjusted)}) of the studies named {scale}, one per task, counting "
-        "a comparison without an interval, or with diverged runs, as p = 1. Other studies have no Holm's p. It does "
-        f"not affect verdicts, which each study gives on its own. Holm's p is below 0.05 for: {below}."
-    ]
+_HOLM = """\
+p is from the paired t test of one study. Among several studies, one p below 0.05 easily occurs by chance: Holm's p
+corrects for the default studies of all tasks at the same scale, counting an exploratory comparison, or one with
+diverged runs, as p = 1. A verdict is about its own study, so it does not use Holm's p: where that is above 0.05, read a
+winner as a lead that the number of tasks alone may explain."""

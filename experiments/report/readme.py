@@ -32,14 +32,16 @@ VERDICTS = """\
 - **An optimizer's name**: the 95 % interval of the paired difference excludes 0, and the difference is too large for a
   tie. An optimizer also loses if its confirm runs diverged in more than half of the replicates and the other's in none.
 - **tie**: the 90 % interval lies within the margin; for practical purposes the two are equally good.
-- **undecided**: neither was shown. This is not a tie: the difference may be 0 or may matter, and more replicates would
-  tell. A study in which confirm runs diverged is also undecided, with the exception above.
+- **undecided**: neither was shown. This is not a tie: the difference may be 0 or may matter. The verdict says how many
+  replicates would show a tie if the two are equal. A study in which confirm runs diverged is also undecided, with the
+  exception above, however many replicates it has.
 - **withheld**: there was a winner or a tie, but the gains in the last stage of the two searches still differed by more
   than the difference found, or for a tie by more than the margin.
 - **no verdict**: fewer than 4 replicates, or a scale whose numbers mean nothing.
 
 *Exploratory* means that the replicates counted are not the ones declared beforehand; *box-limited* means that more than
-a fifth of the winners lie in the outer 5 % of a searched dimension."""
+a fifth of the winners lie in the outer 5 % of a searched dimension, at either end. With 8 replicates this happens by
+chance in a fifth of the dimensions that do not matter."""
 
 CAPTIONS = {
     "paired-differences": "The difference in each replicate, their mean with its 95 % interval, and the interval in "

@@ -16,6 +16,8 @@ from experiments.report.labels import (
     ranges,
     steps_words,
 )
+from experiments.study.statistics import EDGE, MOST_PAIRS, pairs_needed
+from experiments.study.trials import ends_below
 
 LEAST = 4
 """The number of replicates that a verdict needs (experiments/study/statistics.py)."""
@@ -55,7 +57,10 @@ def _outcome(summary: Summary, comparison: dict[str, Any]) -> str:
         return f"Tie: {name_a} and {name_b} differ by no more than {margin} {what} ({short}, {narrow}){other}."
     if verdict == "undecided":
         or_tie = f", or to call it a tie within {margin}" if margin else ""
-        return f"Undecided: {found} ({within}); that is too uncertain to name a winner{or_tie}{other}."
+        return (
+            f"Undecided: {found} ({within}); that is too uncertain to name a winner{or_tie}{other}."
+            f"{_replicates_for_a_tie(comparison)}"
+        )
     if verdict == "withheld":
         unsettled = amount(comparison["unsettled"], comparison["metric"])
         return (
@@ -66,6 +71,8 @@ def _outcome(summary: Summary, comparison: dict[str, Any]) -> str:
     low, high = sorted(abs(end) for end in difference["ci95"])
     lower = "lower is better, " if comparison["better"] == "lower" else ""
     tie = f"; tie margin {margin}" if margin else ""
+    if comparison["margin"] is not None and low < comparison["margin"]:
+        tie += ", so the difference may be too small to matter"
     by = amount(abs(difference["mean"]), comparison["metric"])
     return (
         f"{winner} beats {loser} by {by} {what} ({lower}95 % interval {interval((low, high), decimals)}, "
@@ -83,18 +90,27 @@ def _divergence(summary: Summary, comparison: dict[str, Any], found: str) -> str
             f"No verdict: a verdict needs {LEAST} replicates, and training diverged in some of those so far ({tally})."
         )
     if comparison["verdict"] == "undecided":
-        left = f"; in the others {found}" if comparison["mean"] else ""
+        left = f"; in the others {found}{other_metrics(summary, comparison)}" if comparison["mean"] else ""
         return f"Undecided, because confirm runs diverged: {tally} replicates{left}."
     winner = optimizer_name(comparison["verdict"])
     loser = next(name for name in (comparison["a"], comparison["b"]) if name != comparison["verdict"])
     return f"{winner} beats {optimizer_name(loser)}, whose confirm runs diverged in most replicates: {tally}."
 
 
-def margin_words(summary: Summary, comparison: dict[str, Any]) -> str:
-    """``0.0211 nats (10 % of steps)``; empty if nothing can count as a tie."""
+def _replicates_for_a_tie(comparison: dict[str, Any]) -> str:
+    """How many replicates would show a tie if the optimizers are equal; empty if nothing can count as a tie."""
     if comparison["margin"] is None:
         return ""
-    of_steps = f" ({summary['margin_percent']:g} % of steps)" if summary["margin_percent"] is not None else ""
+    needed = pairs_needed(comparison["margin"], comparison["difference"]["sd"], tie=True)
+    return f" If the two are equal, {needed or f'more than {MOST_PAIRS:,}'} replicates would show a tie."
+
+
+def margin_words(summary: Summary, comparison: dict[str, Any]) -> str:
+    """``0.0211 nats (what 10 % fewer steps cost)``; empty if nothing can count as a tie."""
+    if comparison["margin"] is None:
+        return ""
+    percent = summary["margin_percent"]
+    of_steps = f" (what {percent:g} % fewer steps cost)" if percent is not None else ""
     return f"{amount(comparison['margin'], comparison['metric'])}{of_steps}"
 
 
@@ -136,20 +152,26 @@ def _qualifiers(summary: Summary, comparison: dict[str, Any]) -> list[str]:
             )
     if limited := {name: names for name, names in comparison["box_limited"].items() if names}:
         where = [
-            f"{optimizer_name(name)}'s in {dimension_label(space)}"
+            _at_edges(name, space, [position[i] for position in summary["optimizers"][name]["positions"]])
             for name, names in limited.items()
-            for space in summary["spaces"][name]
+            for i, space in enumerate(summary["spaces"][name])
             if space["name"] in names
         ]
-        said.append(
-            f"Box-limited: winners cluster at an edge of their search space ({', '.join(where)}), so better settings "
-            "may lie outside it."
-        )
+        said.append(f"Box-limited: {'; '.join(where)}, so better settings may lie outside the search space.")
     if not summary["stages"]:
         said.append("Nothing was searched: the settings are the experiment's own.")
     if comparison["margin"] is None and comparison["verdict"] is not None:
         said.append("No difference can count as a tie, because longer runs of the reference are no better here.")
     return said
+
+
+def _at_edges(name: str, space: dict[str, Any], positions: list[float]) -> str:
+    """``of Lion's 8 winners, 2 are at the top of peak learning rate``."""
+    ends = {"top": sum(at > 1 - EDGE for at in positions)}
+    if not ends_below(space):
+        ends["bottom"] = sum(at < EDGE for at in positions)
+    counted = [f"{count} {'is' if count == 1 else 'are'} at the {end}" for end, count in ends.items() if count]
+    return f"of {optimizer_name(name)}'s {len(positions)} winners, {' and '.join(counted)} of {dimension_label(space)}"
 
 
 def steps_sentence(summary: Summary, comparison: dict[str, Any]) -> str:

@@ -91,8 +91,9 @@ def value_at(dimension: Mapping[str, Any], position: float, steps: int) -> float
 def box_limited(space: Sequence[Mapping[str, Any]], winners: Sequence[Sequence[float]]) -> list[str]:
     """Names of the dimensions with too many ``winners``, given by their positions, at an edge."""
     by_dimension = zip(space, zip(*winners, strict=True), strict=False)
-    return [each["name"] for each, positions in by_dimension if is_at_edge(positions, _ends_below(each))]
+    return [each["name"] for each, positions in by_dimension if is_at_edge(positions, ends_below(each))]
 
 
-def _ends_below(dimension: Mapping[str, Any]) -> bool:
+def ends_below(dimension: Mapping[str, Any]) -> bool:
+    """Whether nothing exists below the low end of a dimension: no decay, no memory."""
     return dimension["zero"] > 0 or dimension["kind"] == "memory"
