@@ -1,5 +1,6 @@
 """Sentences about verdicts, compared with sentences written by hand."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -35,6 +36,7 @@ def study(
     better: str = "higher",
     diverged: tuple[int, int] = (0, 0),
     replicates: int = 11,
+    positions: Sequence[float] = (),
     **more: Any,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """A summary and its one comparison, Lion against AdamW, with a 90 % interval of 0.8 times the 95 % interval."""
@@ -47,6 +49,7 @@ def study(
         "mean": {"lion": 50 + mean, "adamw": 50.0},
         "difference": {
             "mean": mean,
+            "sd": 2.0,
             "ci95": ci95,
             "ci90": tuple(mean + 0.8 * (end - mean) for end in ci95),
             "n": replicates - max(diverged),
@@ -76,7 +79,8 @@ def study(
         "train_min": 12.3,
         "reference": "adamw",
         "validation_metric": "val/loss",
-        "spaces": {"lion": [{"name": "betas 1", "kind": "memory"}], "adamw": []},
+        "spaces": {"lion": [{"name": "eps", "kind": "plain", "zero": 0.0}], "adamw": []},
+        "optimizers": {"lion": {"positions": [[at] for at in positions]}},
         "comparisons": [row],
     }
     return summary | {key: value for key, value in more.items() if key in summary}, row
@@ -88,12 +92,12 @@ def study(
         (
             {"verdict": "adamw"},
             "AdamW beats Lion by 1.90 points in test top-1 accuracy (95 % interval 1.10 to 2.70, 11 replicates; tie "
-            "margin 1.00 points (10 % of steps)).",
+            "margin 1.00 points (what 10 % fewer steps cost)).",
         ),
         (
             {"verdict": "lion", "mean": -2, "ci95": (-3, -1), "metric": "test/log_perplexity", "better": "lower"},
             "Lion beats AdamW by 2.0000 nats in test log-perplexity (lower is better, 95 % interval 1.0000 to 3.0000, "
-            "11 replicates; tie margin 1.0000 nats (10 % of steps)).",
+            "11 replicates; tie margin 1.0000 nats (what 10 % fewer steps cost)).",
         ),
         (
             {"verdict": "tie", "mean": 0.1, "ci95": (-0.4, 0.6), "margin_percent": None},
@@ -104,7 +108,8 @@ def study(
             {"verdict": "undecided", "mean": -0.5, "ci95": (-1.5, 0.5), "replicates": 6},
             "Exploratory (replicates 0 to 5; 11 were declared): Undecided: Lion minus AdamW is -0.50 points in test "
             "top-1 accuracy (95 % interval -1.50 to 0.50, 6 replicates); that is too uncertain to name a winner, or to "
-            "call it a tie within 1.00 points (10 % of steps).",
+            "call it a tie within 1.00 points (what 10 % fewer steps cost). If the two are equal, 36 replicates would "
+            "show a tie.",
         ),
         (
             {"verdict": "withheld"},
@@ -142,12 +147,20 @@ def test_the_verdict_sentence_is_exact_for_every_kind_of_verdict(arguments: dict
     assert verdict_sentence(*study(**arguments)) == sentence
 
 
+def test_a_winner_by_less_than_the_margin_at_one_end_of_the_interval_may_be_too_small_to_matter() -> None:
+    said = "so the difference may be too small to matter"
+    assert said in verdict_sentence(*study("adamw", margin=1.2))
+    assert said not in verdict_sentence(*study("adamw", margin=1.0))
+
+
 def test_the_verdict_sentence_includes_its_qualifications() -> None:
-    limited = study("adamw", box_limited={"lion": ["betas 1"], "adamw": []})
-    assert verdict_sentence(*limited).endswith(
-        "Box-limited: winners cluster at an edge of their search space (Lion's in memory of beta 1, steps), so "
-        "better settings may lie outside it."
-    )
+    at_edges = {"box_limited": {"lion": ["eps"], "adamw": []}, "positions": (0.97, 0.3, 0.99, 0.5, 0.01)}
+    limited = study("adamw", **at_edges)
+    end = "at the bottom of eps, so better settings may lie outside the search space."
+    assert verdict_sentence(*limited).endswith(f"Box-limited: of Lion's 5 winners, 2 are at the top and 1 is {end}")
+    memory = {"lion": [{"name": "betas 1", "kind": "memory", "zero": 0.0}], "adamw": []}
+    nothing_below = study("adamw", **at_edges | {"box_limited": {"lion": ["betas 1"]}, "spaces": memory})
+    assert "2 are at the top of memory of beta 1, steps" in verdict_sentence(*nothing_below)
     assert verdict_name(*limited) == "AdamW (box-limited)"
     assert verdict_name(*study("tie", replicates=5)) == "tie (exploratory)"
     assert verdict_name(*study("tie", declared=0, scale="smoke")) == "no verdict: smoke"
