@@ -4,6 +4,7 @@ python -m experiments.report.protocols_page
 """
 
 import math
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from experiments.report.labels import (
 )
 from experiments.report.tables import markdown_table
 from experiments.study.emulator import Trials
-from experiments.study.protocols import ALGOPERF, CONFIRM_SEEDS, RANDOM_POINTS, RATES, outcomes, replicated
+from experiments.study.protocols import ALGOPERF, CONFIRM_SEEDS, RANDOM_POINTS, RATES, Searches, outcomes, replicated
 from experiments.study.robustness import by_box, by_budget, cost_of_betas, settled_after, verdict_of
 from experiments.study.scored import SEARCHES, Scored, protocols_of, searches_of
 from experiments.study.statistics import LEAST_REPLICATES
@@ -32,9 +33,10 @@ TIMES = 200
 """repetitions of each protocol"""
 
 
-def scores(scored: Scored) -> list[list[str]]:
-    """One row per protocol: winners of the reference against itself, verdicts on the pair, agreement with the study."""
-    rng = np.random.default_rng(derive_seed("protocols", scored.where, "tried"))
+def scores(scored: Scored, found: Mapping[str, Searches], rng: np.random.Generator) -> list[list[str]]:
+    """One row per protocol: winners of the reference against itself, verdicts on the pair, agreement with the study.
+    ``found`` are the suite's searches.
+    """
     a, b = scored.sides["a"], scored.sides["b"]
     rows = []
 
@@ -51,7 +53,6 @@ def scores(scored: Scored) -> list[list[str]]:
     costs = ("1", f"{len(RATES)} + {CONFIRM_SEEDS}", str(math.prod(ALGOPERF)), str(RANDOM_POINTS))
     for (name, protocol), cost in zip(protocols_of(scored, rng).items(), costs, strict=True):
         row(name, cost, outcomes(TIMES, partial(protocol, b, b)), outcomes(TIMES, partial(protocol, a, b)))
-    found = searches_of(scored, rng)
     each_costs = sum(scored.study["stages"]) + scored.study["confirm"]
     for count in sorted({LEAST_REPLICATES, max(LEAST_REPLICATES, scored.study["replicates"])}):
 
@@ -66,6 +67,26 @@ def scores(scored: Scored) -> list[list[str]]:
             outcomes(TIMES, partial(whole, "a", "b")),
         )
     return rows
+
+
+def check(scored: Scored, found: Mapping[str, Searches]) -> str:
+    """The difference at the end of the suite's searches on the emulators, beside the observed one."""
+    emulated, observed = found["a"].confirmed - found["b"].confirmed, np.array(scored.differences)
+    sides = f"{optimizer_name(scored.pair['a'])} minus {optimizer_name(scored.pair['b'])}"
+    (theirs, theirs_error), (ours, ours_error) = (
+        (float(each.mean()), float(each.std(ddof=1)) / math.sqrt(len(each))) for each in (emulated, observed)
+    )
+    sentence = (
+        f"As a check of the emulators: in the confirm runs of {len(emulated)} emulated searches, {sides} is "
+        f"{significant(theirs)} (standard error {significant(theirs_error)}); in those of the study, "
+        f"{significant(ours)} ({significant(ours_error)})."
+    )
+    if abs(theirs - ours) <= 2 * math.hypot(theirs_error, ours_error):
+        return sentence
+    return (
+        f"{sentence} **These disagree by more than two standard errors, so do not read who wins on the emulators as a "
+        "statement about the optimizers.** The column on false winners does not depend on it."
+    )
 
 
 def robustness(scored: Scored) -> list[str]:
@@ -135,11 +156,13 @@ def study_section(scored: Scored) -> list[str]:
     verdict = {"a": names["a"], "b": names["b"], None: "none yet"}.get(scored.verdict, scored.verdict)
     explained = ", ".join(f"{percent(scored.sides[key].emulator.explained)} % for {names[key]}" for key in names)
     trials = sum(len(each.losses) for each in scored.trials.values())
+    rng = np.random.default_rng(derive_seed("protocols", scored.where, "tried"))
+    found = searches_of(scored, rng)
     return [
         title,
         f"{len(scored.replicates)} replicates, {trials} trials, verdict of the study: *{verdict}*. Of the variance in "
         f"{metric_label(scored.study['validation_metric'])} between held-out trials, the emulators explain "
-        f"{explained}. Differences within {significant(scored.margin)} count as a tie.",
+        f"{explained}. Differences within {significant(scored.margin)} count as a tie. {check(scored, found)}",
         markdown_table(
             [
                 "protocol",
@@ -150,7 +173,7 @@ def study_section(scored: Scored) -> list[str]:
                 "tie, %",
                 "same verdict as the study, %",
             ],
-            scores(scored),
+            scores(scored, found, rng),
         ),
         *robustness(scored),
     ]

@@ -63,13 +63,17 @@ def settled_after(verdicts: Sequence[str | None]) -> int:
 def by_box(
     side: str, a: Trials, b: Trials, replicates: int, margin: float, space: Sequence[Mapping[str, Any]]
 ) -> list[Cut]:
-    """For each dimension of optimizer ``side`` (a or b) and each end: the smallest cut that changes the verdict."""
+    """For each dimension of optimizer ``side`` (a or b) and each end: the smallest cut that changes the verdict. A cut
+    removes all trials of the value 0 or none, because those differ in nothing.
+    """
     trials, whole = {"a": a, "b": b}[side], verdict_of(a, b, replicates, margin)
     found = []
     for column, dimension in enumerate(space):
         at = trials.units[:, column]
         for end in ("low", "high"):
             for share in CUTS:
+                if (share if end == "low" else 1 - share) < dimension["zero"]:
+                    continue
                 kept = at >= share if end == "low" else at <= 1 - share
                 verdict = verdict_of(a, b, replicates, margin, {side: kept})
                 if verdict is None:  # too few replicates have a trial left

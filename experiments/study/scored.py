@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 
 from experiments.harness.provenance import ROOT
 from experiments.harness.seeds import derive_seed
-from experiments.study.comparison import reference_slope
+from experiments.study.comparison import reference_slope, replicate_value
 from experiments.study.emulator import Emulator, all_trials, levels_of
 from experiments.study.in_steps import margin_in_units
 from experiments.study.protocols import (
@@ -76,6 +76,9 @@ class Scored:
         same_metric = metric.rpartition("/")[2] == self.study["primary_metric"].rpartition("/")[2]
         declared = self.study["margin"] if same_metric else None
         self.margin = declared or margin_in_units(self.study["margin_percent"], known, better) or 0.0
+        sign = 1 if better == "lower" else -1  # lower losses of the emulators are better
+        ends = [[replicate_value(self.study, each, self.pair[key], metric) for each in self.replicates] for key in "ab"]
+        self.differences = [sign * (x - y) for x, y in zip(*ends, strict=True) if x is not None and y is not None]
         summary = summarize(self.described, self.replicates)
         primary = [row for row in summary["comparisons"] if row["primary"] and row["a"] == self.other]
         named = primary[0]["verdict"]

@@ -12,7 +12,7 @@ from experiments.harness.checkpoint import newest_checkpoint
 from experiments.harness.entry import execute, locate
 from experiments.harness.process import Agreement, make_accelerator
 from tests.conftest import MakeConfig, rows
-from tests.harness.several import in_processes
+from tests.harness.process_group import in_processes
 
 
 def test_training_in_two_processes_matches_one(

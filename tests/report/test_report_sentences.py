@@ -154,14 +154,16 @@ def test_a_winner_by_less_than_the_margin_at_one_end_of_the_interval_may_be_too_
 
 
 def test_the_verdict_sentence_includes_its_qualifications() -> None:
-    at_edges = {"box_limited": {"lion": ["eps"], "adamw": []}, "positions": (0.97, 0.3, 0.99, 0.5, 0.01)}
-    limited = study("adamw", **at_edges)
-    end = "at the bottom of eps, so better settings may lie outside the search space."
-    assert verdict_sentence(*limited).endswith(f"Box-limited: of Lion's 5 winners, 2 are at the top and 1 is {end}")
-    memory = {"lion": [{"name": "betas 1", "kind": "memory", "zero": 0.0}], "adamw": []}
-    nothing_below = study("adamw", **at_edges | {"box_limited": {"lion": ["betas 1"]}, "spaces": memory})
-    assert "2 are at the top of memory of beta 1, steps" in verdict_sentence(*nothing_below)
+    positions = (0.97, 0.3, 0.99, 0.5, 0.01)
+    limited = study("adamw", box_limited={"lion": ["eps"], "adamw": []}, positions=positions)
+    assert verdict_sentence(*limited).endswith(
+        "Box-limited: of Lion's 5 winners, 2 are at the top and 1 is at the bottom of eps, so better settings may lie "
+        "outside the search space."
+    )
     assert verdict_name(*limited) == "AdamW (box-limited)"
+    spaces = {"lion": [{"name": "betas 1", "kind": "memory", "zero": 0.0}], "adamw": []}
+    memory = study("adamw", box_limited={"lion": ["betas 1"]}, positions=positions, spaces=spaces)
+    assert "winners, 2 are at the top of memory of beta 1, steps, so" in verdict_sentence(*memory)  # 0 is no edge
     assert verdict_name(*study("tie", replicates=5)) == "tie (exploratory)"
     assert verdict_name(*study("tie", declared=0, scale="smoke")) == "no verdict: smoke"
     assert verdict_name(*study(None, replicates=2)) == "no verdict"

@@ -114,10 +114,10 @@ def test_the_box_cut_that_changes_a_verdict_is_at_the_good_trials() -> None:
     a = Trials(at, np.where(at[:, 0] > 0.7, 0.0, 2.0) + 0.05 * rng.standard_normal(180), places)
     b = Trials(at, 1 + 0.05 * rng.standard_normal(180), places)
     assert verdict_of(a, b, 6, 0.01) == "a"
-    cuts = by_box("a", a, b, 6, 0.01, [{"name": "lr"}])
+    cuts = by_box("a", a, b, 6, 0.01, [{"name": "lr", "zero": 0.0}])
     assert [cut.end for cut in cuts] == ["high"]
     assert cuts[0].share == pytest.approx(0.3)
-    assert by_box("b", a, b, 6, 0.01, [{"name": "lr"}]) == []
+    assert by_box("b", a, b, 6, 0.01, [{"name": "lr", "zero": 0.0}]) == []
 
 
 def test_the_cost_of_betas_is_the_loss_from_fixing_them() -> None:
