@@ -228,12 +228,19 @@ def meta_evaluation(model: nn.Module, cfg: LitConfig) -> tuple[Tensor, Tensor]:
 
 def besides_training(cfg: LitConfig) -> list[Passes]:
     """The outputs of the locked parts that are computed once."""
+    from experiments.harness.memory import move_shapes  # here, because no run needs it
+
     own = _without_weights(cfg)
 
     def outputs(name: str) -> Callable[[nn.Module, int], Tensor]:
+        with torch.device("meta"):
+            tower = build_locked_tower(own.model, name, {})  # timm reads values while it builds one
+
         def forward(model: nn.Module, samples: int) -> Tensor:
-            with next(model.parameters()).device:
-                features: Tensor = build_locked_tower(own.model, name, {})(_raw_inputs(own, name, samples))
+            device = next(model.parameters()).device
+            move_shapes(tower, device.type)
+            with device:
+                features: Tensor = tower(_raw_inputs(own, name, samples))
             return features
 
         return forward
