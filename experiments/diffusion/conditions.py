@@ -16,7 +16,7 @@ from experiments.diffusion.config import DiffusionConfig
 from experiments.diffusion.data import ConditionedImages, Sets
 from experiments.harness.stored_rows import stored_rows
 from experiments.pretrained.locked import Locked, build_locked
-from experiments.pretrained.tokenizers import TEXTS_AT_ONCE
+from experiments.pretrained.tokenizers import in_chunks
 
 
 class Conditions(Protocol):
@@ -123,8 +123,7 @@ class TextConditions:
         tokenize = get_method(cfg.tokenizer)
 
         def chunks(first: int) -> Iterator[np.ndarray]:
-            for start in range(first, len(texts), TEXTS_AT_ONCE):
-                chunk = tokenize(texts[start : start + TEXTS_AT_ONCE], cfg.context_length, self._weights)
+            for chunk in in_chunks(tokenize, texts, cfg.context_length, self._weights, first):
                 yield chunk.astype(np.int32)
 
         stored = stored_rows("diffusion-tokens", identity, self._cache_dir, "tokens", len(texts), chunks)

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -44,7 +43,7 @@ from experiments.metrics.calibration import calibrated_example_losses
 from experiments.metrics.retrieval import RANKS
 from experiments.metrics.zero_shot import prompts
 from experiments.pretrained.locked import Inputs, LockedPart, Rows
-from experiments.pretrained.tokenizers import TEXTS_AT_ONCE
+from experiments.pretrained.tokenizers import in_chunks
 
 
 class Lit:
@@ -185,13 +184,8 @@ class Lit:
         opened = self._sets.weights.get("text")
         fingerprint = hashlib.sha256("\n".join(texts).encode()).hexdigest()
         identity = json.dumps([cfg.tokenizer, cfg.context_length, opened and opened.fingerprint, fingerprint])
-        tokenize = get_method(cfg.tokenizer)
-
-        def chunks(first: int) -> Iterator[np.ndarray]:
-            for start in range(first, len(texts), TEXTS_AT_ONCE):
-                some = texts[start : start + TEXTS_AT_ONCE]
-                yield tokenize(some, cfg.context_length, self._weights.get("text", {}))
-
+        weights = self._weights.get("text", {})
+        chunks = partial(in_chunks, get_method(cfg.tokenizer), texts, cfg.context_length, weights)
         tokens = stored_rows("lit-tokens", identity, self._sets.cache_dir, "tokens", len(texts), chunks)
         inputs: Inputs = Rows(tokens.load()["tokens"])
         return self._locked["text"].outputs(inputs, len(texts), identity) if self._cached["text"] else inputs

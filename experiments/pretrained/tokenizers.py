@@ -1,6 +1,6 @@
 """Tokenizers: texts to int64 ``[texts, context_length]``, padded with 0."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -24,3 +24,15 @@ def word_piece(texts: Sequence[str], context_length: int, weights: Mapping[str, 
     tokenizer.enable_truncation(context_length)
     tokenizer.enable_padding(length=context_length)
     return np.array([encoding.ids for encoding in tokenizer.encode_batch(list(texts))], np.int64)
+
+
+def in_chunks(
+    tokenize: Callable[..., np.ndarray],
+    texts: Sequence[str],
+    context_length: int,
+    weights: Mapping[str, np.ndarray],
+    first: int,
+) -> Iterator[np.ndarray]:
+    """The tokens of the texts from number ``first`` on, TEXTS_AT_ONCE at a time."""
+    for start in range(first, len(texts), TEXTS_AT_ONCE):
+        yield tokenize(texts[start : start + TEXTS_AT_ONCE], context_length, weights)

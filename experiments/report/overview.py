@@ -21,9 +21,9 @@ from experiments.report.labels import (
     verdict_name,
 )
 from experiments.report.readme import VERDICTS
-from experiments.report.sentences import LEAST, steps_sentence, verdict_sentence
+from experiments.report.sentences import steps_sentence, verdict_sentence
 from experiments.report.tables import markdown_table
-from experiments.study.statistics import holm
+from experiments.study.statistics import LEAST_REPLICATES, holm
 
 INTRODUCTION = """\
 # Lion against AdamW: results
@@ -76,7 +76,7 @@ def front_page(studies: Mapping[str, Summary]) -> str:
     if not shown:
         return (
             "**Nothing has been shown here yet: no study is committed.** The commands below each run the first "
-            f"replicate of one; a verdict needs {LEAST}."
+            f"replicate of one; a verdict needs {LEAST_REPLICATES}."
         )
     sections = [f"**{_tally(shown)}**" + (f" Not measured yet: {missing}." if missing else "")]
     if all(summary["scale"] != "paper" for summary in shown.values()):

@@ -16,11 +16,8 @@ from experiments.report.labels import (
     ranges,
     steps_words,
 )
-from experiments.study.statistics import EDGE, MOST_PAIRS, pairs_needed
+from experiments.study.statistics import LEAST_REPLICATES, MOST_PAIRS, at_edges, pairs_needed
 from experiments.study.trials import ends_below
-
-LEAST = 4
-"""The number of replicates that a verdict needs (experiments/study/statistics.py)."""
 
 
 def verdict_sentence(summary: Summary, comparison: dict[str, Any]) -> str:
@@ -44,12 +41,12 @@ def _outcome(summary: Summary, comparison: dict[str, Any]) -> str:
     if any(comparison["diverged"].values()):
         return _divergence(summary, comparison, found)
     if difference is None:
-        return f"No verdict: one replicate gives no interval, and a verdict needs {LEAST}. {found}."
+        return f"No verdict: one replicate gives no interval, and a verdict needs {LEAST_REPLICATES}. {found}."
     decimals = metric_of(comparison["metric"]).decimals
     within = f"95 % interval {interval(difference['ci95'], decimals)}, {difference['n']} replicates"
     other = other_metrics(summary, comparison)
     if verdict is None:
-        return f"No verdict: a verdict needs {LEAST} replicates, and there are {count}. {found} ({within})."
+        return f"No verdict: a verdict needs {LEAST_REPLICATES} replicates, and there are {count}. {found} ({within})."
     margin = margin_words(summary, comparison)
     if verdict == "tie":
         narrow = f"90 % interval {interval(difference['ci90'], decimals)}, {difference['n']} replicates"
@@ -87,7 +84,8 @@ def _divergence(summary: Summary, comparison: dict[str, Any], found: str) -> str
     )
     if comparison["verdict"] is None:
         return (
-            f"No verdict: a verdict needs {LEAST} replicates, and training diverged in some of those so far ({tally})."
+            f"No verdict: a verdict needs {LEAST_REPLICATES} replicates, and training diverged in some of those so far "
+            f"({tally})."
         )
     if comparison["verdict"] == "undecided":
         left = f"; in the others {found}{other_metrics(summary, comparison)}" if comparison["mean"] else ""
@@ -167,9 +165,7 @@ def _qualifiers(summary: Summary, comparison: dict[str, Any]) -> list[str]:
 
 def _at_edges(name: str, space: dict[str, Any], positions: list[float]) -> str:
     """``of Lion's 8 winners, 2 are at the top of peak learning rate``."""
-    ends = {"top": sum(at > 1 - EDGE for at in positions)}
-    if not ends_below(space):
-        ends["bottom"] = sum(at < EDGE for at in positions)
+    ends = at_edges(positions, ends_below(space))
     counted = [f"{count} {'is' if count == 1 else 'are'} at the {end}" for end, count in ends.items() if count]
     return f"of {optimizer_name(name)}'s {len(positions)} winners, {' and '.join(counted)} of {dimension_label(space)}"
 
@@ -247,13 +243,14 @@ def ease_sentence(summary: Summary, name: str) -> str:
 def next_step(summary: Summary) -> str:
     """What it would take to reach a verdict; empty if there is one, or if the scale has none."""
     count = len(summary["replicates"])
-    if not summary["declared"] or count >= min(LEAST, summary["declared"]):
+    if not summary["declared"] or count >= min(LEAST_REPLICATES, summary["declared"]):
         return ""
-    missing = LEAST - count
+    missing = LEAST_REPLICATES - count
     minutes = math.ceil(summary["train_min"])
-    by_make = "" if "." in summary["task"] else f" (with make, REPLICATES=0-{LEAST - 1})"
+    by_make = "" if "." in summary["task"] else f" (with make, REPLICATES=0-{LEAST_REPLICATES - 1})"
     return (
-        f"An interval needs 2 replicates and a verdict {LEAST}: the same command with study.numbers=0-{LEAST - 1}"
+        f"An interval needs 2 replicates and a verdict {LEAST_REPLICATES}: the same command with "
+        f"study.numbers=0-{LEAST_REPLICATES - 1}"
         f"{by_make} runs the {missing} that are missing, about {minutes} minutes of training each on one core, "
         f"{missing * minutes} in total."
     )

@@ -219,12 +219,17 @@ def verdict(
     return a if sign * difference.mean > 0 else b
 
 
-def is_at_edge(positions: Sequence[float], ends_below: bool) -> bool:
-    """Whether more than MANY_AT_EDGE of the winners lie in the outer EDGE of a dimension, given their ``positions``
-    from 0 to 1. The lower end does not count if nothing exists below it (``ends_below``: no decay, no memory).
+def at_edges(positions: Sequence[float], ends_below: bool) -> dict[str, int]:
+    """How many winners lie in the outer EDGE of a dimension, by its end, given their ``positions`` from 0 to 1. The
+    bottom does not count if nothing exists below it (``ends_below``: no decay, no memory).
     """
-    outer = [position > 1 - EDGE or (not ends_below and position < EDGE) for position in positions]
-    return sum(outer) > MANY_AT_EDGE * len(outer)
+    top, bottom = sum(at > 1 - EDGE for at in positions), sum(at < EDGE for at in positions)
+    return {"top": top, "bottom": 0 if ends_below else bottom}
+
+
+def is_at_edge(positions: Sequence[float], ends_below: bool) -> bool:
+    """Whether more than MANY_AT_EDGE of the winners lie at an edge."""
+    return sum(at_edges(positions, ends_below).values()) > MANY_AT_EDGE * len(positions)
 
 
 def speedup(

@@ -17,14 +17,12 @@ from experiments.report.labels import (
     verdict_name,
 )
 from experiments.report.sentences import (
-    LEAST,
     ease_sentence,
     next_step,
     reproduction_sentences,
     steps_sentence,
     verdict_sentence,
 )
-from experiments.study.statistics import LEAST_REPLICATES
 
 
 def study(
@@ -254,7 +252,6 @@ def test_ease_of_tuning_is_stated_after_each_stage() -> None:
 
 
 def test_the_next_step_states_the_cost_of_a_verdict() -> None:
-    assert LEAST == LEAST_REPLICATES
     sentence = next_step(study(None, replicates=1)[0])
     assert "study.numbers=0-3 (with make, REPLICATES=0-3) runs the 3 that are missing" in sentence
     own_task, _ = study(None, replicates=1)
