@@ -1,4 +1,4 @@
-"""Pin the instruction set of a CPU run before PyTorch is loaded, and report what the libraries actually use.
+"""Pin the instruction set of a CPU run before NumPy and PyTorch are loaded, and report what the libraries actually use.
 
 Wider registers add the terms of a sum in a different order, so rows are bitwise identical only with the same
 instruction set. With AVX2 pinned, AMD processors with and without AVX-512 agree (docs/reproducing.md).
@@ -35,17 +35,18 @@ def pin_instruction_set(instruction_set: str | None) -> None:
     """Make this process, and those it starts, use one instruction set; None keeps the processor's best.
 
     Raises:
-        ConfigError: there is no such pin, or PyTorch was loaded with a different one.
+        ConfigError: there is no such pin, or NumPy or PyTorch was loaded with a different one.
     """
     if instruction_set is None:
         return
     if instruction_set not in PINS:
         raise ConfigError(f"train.instruction_set must be null or {' or '.join(PINS)}, but it is {instruction_set!r}.")
     pins = PINS[instruction_set]
-    if "torch" in sys.modules and any(os.environ.get(name) != value for name, value in pins.items()):
+    loaded = [library for library in ("numpy", "torch") if library in sys.modules]
+    if loaded and any(os.environ.get(name) != value for name, value in pins.items()):
         raise ConfigError(
-            f"train.instruction_set={instruction_set} comes too late: PyTorch is already loaded in this process, with "
-            "a different instruction set. Start this run in a separate process."
+            f"train.instruction_set={instruction_set} comes too late: {' and '.join(loaded)} may already use another "
+            "instruction set in this process. Start this run in a separate process."
         )
     os.environ.update(pins)
 

@@ -21,13 +21,15 @@ import shutil
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TextIO
+from typing import TYPE_CHECKING, Any, Self, TextIO
 
-import numpy as np
 from omegaconf import OmegaConf
 
 from experiments.harness.errors import DISK_FULL, RunError
 from experiments.harness.provenance import environment
+
+if TYPE_CHECKING:
+    import numpy as np  # loaded once the run's instruction set is pinned
 
 FINISHED = ("complete", "diverged")
 """Final states: a run in one of them is never run again."""
@@ -91,11 +93,13 @@ def last_values(directory: Path) -> dict[str, Any]:
     return {key: value for row in read_metrics(directory) for key, value in row.items()}
 
 
-def read_example_losses(directory: Path) -> tuple[str, np.ndarray]:
+def read_example_losses(directory: Path) -> "tuple[str, np.ndarray]":
     """The metric, as ``test/<name>``, and its value for each test example, float32 ``[examples]``.
 
     Raises RunError if the file is incomplete.
     """
+    import numpy as np
+
     path = directory / "example_losses.npz"
     try:
         with np.load(path, allow_pickle=False) as file:
@@ -249,8 +253,10 @@ class RunRecord:
         content[section] = {**content.get(section, {}), **facts}
         write_aside(path, json.dumps(content, indent=1) + "\n")
 
-    def write_example_losses(self, metric: str, losses: np.ndarray) -> None:
+    def write_example_losses(self, metric: str, losses: "np.ndarray") -> None:
         """Save the value of a test metric for each test example."""
+        import numpy as np
+
         buffer = io.BytesIO()
         np.savez(buffer, allow_pickle=False, **{metric: losses.astype(np.float32)})
         write_aside(self.directory / "example_losses.npz", buffer.getvalue())

@@ -1,10 +1,14 @@
 """What a run imports: every library delays its first step and stays in memory until the end."""
 
+import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from experiments.harness.arithmetic import PINS
 from experiments.harness.sources import ROOT, our_tasks
 
 ELSEWHERE = {
@@ -64,3 +68,13 @@ def test_a_whole_run_imports_no_library_of_other_tasks_or_reports(command_line: 
     imported = {line.rsplit("|", 1)[1].strip().partition(".")[0] for line in lines}
     assert "torch" in imported
     assert not imported & (ELSEWHERE | OF_OTHER_TASKS)
+
+
+def test_no_library_is_loaded_before_a_run_pins_its_instruction_set(command_line: list[str], tmp_path: Path) -> None:
+    """Otherwise it would keep the processor's widest one, and the rows of two processors would differ."""
+    command = [*command_line, f"run.runs_dir={tmp_path / 'unpinned'}"]
+    unpinned = {key: value for key, value in os.environ.items() if key not in PINS["avx2"]}
+    result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, env=unpinned)
+    assert result.returncode == 0, result.stderr
+    (path,) = (tmp_path / "unpinned").glob("*/*/environment.json")
+    assert json.loads(path.read_text())["arithmetic"]["openblas"] == ["Haswell"]
