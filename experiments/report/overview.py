@@ -23,7 +23,7 @@ from experiments.report.labels import (
 from experiments.report.readme import VERDICTS
 from experiments.report.sentences import steps_sentence, verdict_sentence
 from experiments.report.tables import markdown_table
-from experiments.study.statistics import LEAST_REPLICATES, holm
+from experiments.study.statistics import ALPHA, LEAST_REPLICATES, holm
 
 INTRODUCTION = """\
 # Lion against AdamW: results
@@ -40,8 +40,7 @@ READING = """\
 Intervals and p values describe how results vary between replicates: over searches, hyperparameters, seeds, splits and
 everything else that is redrawn. They say nothing about other data, models, batch sizes, search spaces or lengths of
 training. Replicate n of every task draws its choices from the same random numbers, so tasks are not independent. The
-paper's numbers
-are shown next to ours only if model, data and metric are the paper's."""
+paper's numbers are shown next to ours only if model, data and metric are the paper's."""
 
 SCALES = {
     "paper": "the paper's own models and settings",
@@ -78,15 +77,15 @@ def front_page(studies: Mapping[str, Summary]) -> str:
             "**Nothing has been shown here yet: no study is committed.** The commands below each run the first "
             f"replicate of one; a verdict needs {LEAST_REPLICATES}."
         )
-    sections = [f"**{_tally(shown)}**" + (f" Not measured yet: {missing}." if missing else "")]
+    adjusted: dict[str, float] = {}
+    for scale in dict.fromkeys(summary["scale"] for summary in shown.values()):
+        adjusted |= _adjusted({folder: each for folder, each in shown.items() if each["scale"] == scale})
+    sections = [f"**{_tally(shown, adjusted)}**" + (f" Not measured yet: {missing}." if missing else "")]
     if all(summary["scale"] != "paper" for summary in shown.values()):
         sections[0] += (
             " None of these studies uses the paper's models or training lengths, so none confirms or contradicts the "
             "paper: each shows which optimizer is better when both are tuned in the stated regime."
         )
-    adjusted: dict[str, float] = {}
-    for scale in dict.fromkeys(summary["scale"] for summary in shown.values()):
-        adjusted |= _adjusted({folder: each for folder, each in shown.items() if each["scale"] == scale})
     sections.append(_short_table(shown, "results/", adjusted))
     sections.append(_HOLM)
     sections += [
@@ -97,8 +96,10 @@ def front_page(studies: Mapping[str, Summary]) -> str:
     return "\n\n".join(sections)
 
 
-def _tally(studies: Mapping[str, Summary]) -> str:
-    """How many comparisons have which verdict, exploratory ones in a sentence of their own."""
+def _tally(studies: Mapping[str, Summary], adjusted: Mapping[str, float]) -> str:
+    """How many comparisons have which verdict, exploratory ones in a sentence of their own, and how many of the
+    winners Holm's correction leaves.
+    """
     rows = [row for summary in studies.values() for row in deciding(summary)]
     sentences = []
     for of_declared in (True, False):
@@ -112,6 +113,19 @@ def _tally(studies: Mapping[str, Summary]) -> str:
                 "Exploratory and not final, because the replicates are not those declared: "
                 f"{counted} of {len(verdicts)} comparisons."
             )
+    corrected = [
+        adjusted[key]
+        for folder, summary in studies.items()
+        for row in deciding(summary)
+        if row["verdict"] in (row["a"], row["b"]) and not row["exploratory"] and (key := _key(folder, row)) in adjusted
+    ]
+    if corrected:
+        left = sum(p <= ALPHA for p in corrected)
+        sentences.insert(
+            1,
+            f"Winners whose p is at most {ALPHA:g} after correction for the number of tasks: {left} of "
+            f"{len(corrected)}.",
+        )
     return " ".join(sentences)
 
 

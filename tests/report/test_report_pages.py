@@ -193,6 +193,18 @@ def test_an_exploratory_comparison_counts_as_p_1_in_holm(write_study: WriteStudy
     assert shown == {"LiT": f"{2 * p:.3f}", "diffusion": "1.000"}
 
 
+def test_the_tally_says_how_many_winners_holms_correction_leaves(write_study: WriteStudy) -> None:
+    clear = front_page(by_folder(write_study(gain=0.1), write_study("lit", gain=0.1)))
+    assert "Winners whose p is at most 0.05 after correction for the number of tasks: 2 of 2." in clear
+    several = by_folder(write_study(gain=0.034, spread=0.02), write_study("lit"), write_study("diffusion"))
+    rows = [row for summary in several.values() for row in summary["comparisons"] if row["primary"]]
+    p = min(row["difference"]["p"] for row in rows)
+    assert p <= 0.05 < 3 * p
+    assert "for the number of tasks: 0 of 1." in front_page(several)
+    alone = front_page(by_folder(write_study(gain=0.1)))
+    assert "after correction" not in alone.split("\n\n")[0]
+
+
 def test_the_overview_explains_every_kind_of_verdict(write_study: WriteStudy) -> None:
     page = overview_page(by_folder(write_study(), write_study("lit", "smoke", "smoke", declared=0)))
     assert page.index("**tie**") < page.index("**undecided**") < page.index("## mini")
