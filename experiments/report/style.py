@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import cast
 
 import matplotlib.style
+from matplotlib import font_manager, get_data_path
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -25,6 +26,10 @@ _STYLE = {
     "legend.frameon": False,
     "svg.hashsalt": "lion",  # otherwise the ids in an SVG are random
 }
+# Only matplotlib's own fonts: a Debian machine may have DejaVu Sans in another version, with other glyphs.
+font_manager.fontManager.ttflist = [
+    font for font in font_manager.fontManager.ttflist if font.fname.startswith(get_data_path())
+]
 MOST_BYTES, SHADES = 150_000, 64
 """A PNG above this size keeps only its most frequent colours; the others come from anti-aliasing. If that is not
 enough, it is drawn at half the resolution.

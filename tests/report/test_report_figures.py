@@ -9,6 +9,7 @@ import matplotlib
 import matplotlib.image
 import numpy as np
 import pytest
+from matplotlib import font_manager, get_data_path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -53,6 +54,11 @@ def colours_of(path: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("numbers", [range(2), range(11)])
+@pytest.mark.parametrize("weight", ["normal", "bold"])
+def test_figures_use_matplotlibs_own_fonts_whatever_is_installed(weight: str) -> None:
+    assert font_manager.findfont(font_manager.FontProperties(weight=weight)).startswith(get_data_path())
+
+
 def test_figures_are_small_files_and_use_the_optimizers_colours(write_study: WriteStudy, numbers: range) -> None:
     directory = write_study(numbers=numbers, declared=11, stages=(8, 7, 15))
     assert drawn(directory) == ALL
