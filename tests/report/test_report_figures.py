@@ -53,12 +53,12 @@ def colours_of(path: Path) -> set[str]:
     return {f"#{bytes(colour).hex()}" for colour in colours[counts >= 100]}
 
 
-@pytest.mark.parametrize("numbers", [range(2), range(11)])
 @pytest.mark.parametrize("weight", ["normal", "bold"])
 def test_figures_use_matplotlibs_own_fonts_whatever_is_installed(weight: str) -> None:
     assert font_manager.findfont(font_manager.FontProperties(weight=weight)).startswith(get_data_path())
 
 
+@pytest.mark.parametrize("numbers", [range(2), range(11)])
 def test_figures_are_small_files_and_use_the_optimizers_colours(write_study: WriteStudy, numbers: range) -> None:
     directory = write_study(numbers=numbers, declared=11, stages=(8, 7, 15))
     assert drawn(directory) == ALL
