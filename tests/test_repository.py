@@ -1,10 +1,12 @@
 """The repository's other files: one version everywhere, and a CI workflow that runs the usual commands."""
 
+import re
 import tomllib
 
 import yaml
 
 from experiments.harness.provenance import ROOT
+from experiments.study.replicates import read_replicate
 
 
 def test_the_version_is_the_same_everywhere() -> None:
@@ -27,3 +29,13 @@ def test_the_github_workflow_runs_the_ci_script() -> None:
     steps = [step for job in workflow["jobs"].values() for step in job["steps"]]
     assert ".ci/run" in [step.get("run") for step in steps]
     assert (ROOT / ".ci/run").stat().st_mode & 0o111
+
+
+def test_every_run_that_an_example_verifies_is_published() -> None:
+    pages = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), ROOT / "experiments/study/verify.py"]
+    named = {run for page in pages for run in re.findall(r"RUN=(\S+-s\d+-\w+)", page.read_text())}
+    published = {
+        run.run_id for path in ROOT.glob("results/*/*/*/replicates/0.parquet") for run in read_replicate(path).runs
+    }
+    assert named
+    assert named <= published

@@ -1,7 +1,7 @@
 """Check that committed runs reproduce here: rerun them from their records and compare row by row (rerun.py).
 
     make verify N=2                          # two runs, drawn from all studies; SEED=1 makes the draw repeatable
-    make verify RUN=lion-s0-9c381d2182
+    make verify RUN=lion-s0-57dbac15ea
 
 Exit code 0 means that all runs agree.
 """
