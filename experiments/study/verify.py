@@ -35,14 +35,20 @@ class Record(NamedTuple):
 
 
 def drawn(results: Path, run: str | None, number: int, seed: int) -> list[Record]:
-    """The records to verify: ``run``, or a random sample of all."""
+    """The records to verify: ``run``, or a random sample of those that this machine has the device for."""
+    import torch
+
     from experiments.study.replicates import read_replicate
 
-    published = [
-        (path, recorded)
-        for path in sorted(results.glob("*/*/[!.]*/replicates/*.parquet"))
-        for recorded in read_replicate(path).runs
-    ]
+    replicates = [(path, read_replicate(path)) for path in sorted(results.glob("*/*/[!.]*/replicates/*.parquet"))]
+    if run is None and not torch.cuda.is_available():
+        every = len(replicates)
+        replicates = [each for each in replicates if "gpu" not in each[1].environment["hardware"]]
+        if len(replicates) < every:
+            print(
+                f"{every - len(replicates)} of {every} replicates were made on a GPU: none of their runs is drawn here"
+            )
+    published = [(path, recorded) for path, replicate in replicates for recorded in replicate.runs]
     if run is None:
         chosen = random.Random(seed).sample(published, min(number, len(published)))
     else:
