@@ -163,7 +163,7 @@ def test_the_draw_of_runs_to_verify_depends_on_the_seed(tmp_path: Path) -> None:
     fields["config"] = '{"train": {"instruction_set": "avx2"}}'
     runs = tuple(ReplicateRun(f"lion-s{n}", "lion", "search", 1, n, 1.0, 0, (0.5,), **fields) for n in range(40))
     path = tmp_path / "lit/mini/study/replicates/3.parquet"
-    write_replicate(path, Replicate(3, {}, {"hardware": {}}, runs))
+    write_replicate(path, Replicate(3, {"hardware": {}}, {}, runs))
     assert drawn(tmp_path, None, 3, seed=1) == drawn(tmp_path, None, 3, seed=1) != drawn(tmp_path, None, 3, seed=2)
     assert drawn(tmp_path, "lion-s7", 2, seed=1) == [Record(path, "lion-s7", "avx2")]
     with pytest.raises(SystemExit, match="There is no run lion-s99"):
@@ -180,7 +180,7 @@ def test_runs_made_on_a_gpu_are_drawn_only_on_a_machine_with_one(
     for number, hardware in enumerate(({}, {"gpu": "NVIDIA H200"})):
         runs = (ReplicateRun(f"lion-s{number}", "lion", "search", 1, 0, 1.0, 0, (0.5,), **fields),)
         path = tmp_path / f"lit/gpu/study/replicates/{number}.parquet"
-        write_replicate(path, Replicate(number, {}, {"hardware": hardware}, runs))
+        write_replicate(path, Replicate(number, {"hardware": hardware}, {}, runs))
     found = {record.run_id for record in drawn(tmp_path, None, 2, seed=0)}
     assert found == ({"lion-s0", "lion-s1"} if has_gpu else {"lion-s0"})
     assert ("1 of 2 replicates were made on a GPU" in capsys.readouterr().out) != has_gpu
