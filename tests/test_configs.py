@@ -1,15 +1,17 @@
 """The files under conf/, for every task alike: each composes, an experiment brings its scale, sources are pinned."""
 
+import math
 import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from functools import cache
 from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.utils import get_method
-from omegaconf import OmegaConf
+from omegaconf import OmegaConf, open_dict, read_write
 
 from experiments.data import stored_places
 from experiments.harness.config import check, composed, processes_on_node, resolved, result_config, scale_of
@@ -19,6 +21,7 @@ from experiments.harness.places import check_place
 from experiments.harness.sources import ROOT, our_tasks
 from experiments.study.directions import with_directions
 from tests import forked
+from tests.study.test_launchers import with_launcher
 
 CONF = ROOT / "conf"
 SCALES = sorted(path.stem for path in (CONF / "scale").glob("*.yaml"))
@@ -30,12 +33,19 @@ TASK_OF = {"lm": "language_modeling", "ft": "finetuning", "lit": "lit", "diffusi
 """by the beginning of a data set's name; image classification's have none"""
 PARTS = ("minilm", "efficientnet_lite0", "lit_coco", "lit_flickr30k", "lit_imagenet", "lit_pets")
 """Weights, and sets that are only evaluated: part of another data set's config"""
+LAUNCHERS = ["basic", "submitit_local", *sorted(path.stem for path in (CONF / "hydra" / "launcher").glob("*.yaml"))]
 
 
-@pytest.mark.parametrize("experiment", EXPERIMENTS)
-def test_every_experiment_composes_with_its_scale_and_declared_metrics(experiment: str) -> None:
-    task, _, name = experiment.partition("/")
-    cfg = composed(task, [f"scale={name}"] if experiment in DEFAULTS else [f"experiment={experiment}"])
+@pytest.fixture(scope="module", params=EXPERIMENTS)
+def cell(request: pytest.FixtureRequest) -> tuple[str, Any]:
+    """Each experiment, and its config with Hydra's own part."""
+    task, _, name = request.param.partition("/")
+    chosen = [f"scale={name}"] if request.param in DEFAULTS else [f"experiment={request.param}"]
+    return request.param, with_launcher(task, *chosen)
+
+
+def test_every_experiment_composes_with_its_scale_and_declared_metrics(cell: tuple[str, Any]) -> None:
+    experiment, cfg = cell
     plain = resolved(cfg)
     check_limits(plain)
     check(plain)
@@ -48,6 +58,31 @@ def test_every_experiment_composes_with_its_scale_and_declared_metrics(experimen
     assert study["better"] in ("higher", "lower")
     assert study["margin_reason"]
     assert study["primary_reason"]
+
+
+@cache
+def launcher_settings(launcher: str) -> Any:
+    """A launcher's config as Hydra composes it, not resolved."""
+    return with_launcher("lit", f"hydra/launcher={launcher}").hydra.launcher
+
+
+def test_every_launcher_can_request_what_each_experiment_needs(cell: tuple[str, Any]) -> None:
+    """Composing each experiment with each launcher would take minutes, so the launchers' settings, which differ only in
+    what they interpolate, are put into the config of the experiment.
+    """
+    _, cfg = cell
+    run = cfg.run
+    gpus, cores = 0 if run.device == "cpu" else run.gpus, run.cpus * max(1, int(run.gpus))
+    for launcher in LAUNCHERS:
+        with read_write(cfg), open_dict(cfg):
+            cfg.hydra.launcher = launcher_settings(launcher)
+        settings: Any = OmegaConf.to_container(cfg.hydra.launcher, resolve=True)
+        if launcher.startswith("ray"):
+            assert settings["ray"]["remote"] == {"num_cpus": cores, "num_gpus": gpus}
+        if launcher == "slurm":
+            assert settings["nodes"] == run.nodes
+            assert settings["cpus_per_task"] == cores
+            assert settings["gpus_per_node"] == math.ceil(gpus)  # it does not allocate shares
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +12,9 @@ from torch import Tensor
 from experiments.harness.checkpoint import newest_checkpoint
 from experiments.harness.entry import execute, locate
 from experiments.harness.process import Agreement, make_accelerator
-from tests.conftest import MakeConfig, rows
+from experiments.image_classification.convnet import ConvNet
+from experiments.image_classification.task import ImageClassification
+from tests.conftest import AVERAGED, MakeConfig, rows
 from tests.harness.process_group import in_processes
 
 
@@ -45,6 +48,43 @@ def saved_model(cfg: DictConfig) -> dict[str, Tensor]:
     assert path
     model: dict[str, Tensor] = torch.load(path, weights_only=True)["model"]
     return model
+
+
+class Watchful(ConvNet):
+    """Besides its batch norms' statistics, it tracks the brightness of the last images that it was trained on."""
+
+    def __init__(self, widths: list[int], in_channels: int, num_classes: int) -> None:
+        super().__init__(widths, in_channels, num_classes)
+        self.register_buffer("brightness", torch.zeros(()))
+
+    def forward(self, images: Tensor) -> Tensor:
+        if self.training:
+            self.brightness = images.mean()
+        return super().forward(images)
+
+
+@pytest.mark.parametrize("average", ["train.ema_decay=null", AVERAGED])
+def test_both_processes_evaluate_the_same_weights_and_buffers(
+    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, average: str
+) -> None:
+    cfg = make_config(average, f"model._target_={__name__}.Watchful", "train.steps=4", "flatness.draws=0")
+    original = ImageClassification._sums
+
+    def kept(self: ImageClassification, split: str, model: Watchful, process: int, *more: Any) -> Any:
+        number = len(list(tmp_path.glob(f"{process}-*")))
+        torch.save(model.state_dict(), tmp_path / f"{process}-{number}-{split}.pt")
+        return original(self, split, model, process, *more)
+
+    monkeypatch.setattr(ImageClassification, "_sums", kept)
+    assert in_processes(2, lambda: execute(cfg)) == [0, 0]
+    mine, others = (sorted(tmp_path.glob(f"{process}-*.pt")) for process in range(2))
+    assert [path.name[2:] for path in mine] == [path.name[2:] for path in others]
+    assert [path.stem.split("-")[2] for path in mine] == ["val", "test", "val"]
+    for paths in zip(mine, others, strict=True):
+        first, second = (torch.load(path, weights_only=True) for path in paths)
+        assert first["brightness"] != 0
+        for name, value in first.items():
+            assert torch.equal(value, second[name]), name
 
 
 def test_all_processes_hear_what_one_of_them_says(make_config: MakeConfig) -> None:
