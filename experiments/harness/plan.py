@@ -26,10 +26,10 @@ from experiments.harness.config import check, composed, configs_of, processes_on
 from experiments.harness.costs import forward_operations, optimizer_bytes, training_operations
 from experiments.harness.errors import ConfigError, SuiteError
 from experiments.harness.explained import cells, explained
-from experiments.harness.memory import TrainingMemory, training_memory
 from experiments.harness.metric import find, metrics_of
 from experiments.harness.plan_table import Plan, show, show_cells
 from experiments.harness.sources import ROOT, task_name, task_package
+from experiments.harness.training_memory import TrainingMemory, training_memory
 from experiments.harness.utilisation import family_of
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from rich.table import Table
 
-from experiments.harness.memory import TrainingMemory
+from experiments.harness.training_memory import TrainingMemory
 from experiments.harness.utilisation import FAMILIES
 
 
