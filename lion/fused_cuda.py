@@ -239,60 +239,17 @@ def _update(  # type: ignore[no-untyped-def]
         decay = tl.load(decay)
 
     entries = tl.arange(0, block)
+    scalars = lr, decay, beta1, one_minus_beta1, beta2, one_minus_beta2, sign
     if remaining == block:  # only without a mask does Triton load 16 bytes at once
-        _update_entries(
-            param,
-            grad,
-            exp_avg,
-            compensation,
-            entries,
-            None,
-            lr,
-            decay,
-            beta1,
-            one_minus_beta1,
-            beta2,
-            one_minus_beta2,
-            sign,
-            inverse_scale,
-        )
+        _update_entries(param, grad, exp_avg, compensation, entries, None, scalars, inverse_scale)
     elif remaining > 0:
-        _update_entries(
-            param,
-            grad,
-            exp_avg,
-            compensation,
-            entries,
-            entries < remaining,
-            lr,
-            decay,
-            beta1,
-            one_minus_beta1,
-            beta2,
-            one_minus_beta2,
-            sign,
-            inverse_scale,
-        )
+        _update_entries(param, grad, exp_avg, compensation, entries, entries < remaining, scalars, inverse_scale)
 
 
 @triton.jit
-def _update_entries(  # type: ignore[no-untyped-def]
-    params,
-    grads,
-    exp_avgs,
-    compensations,
-    entries,
-    mask,
-    lr,
-    decay,
-    beta1,
-    one_minus_beta1,
-    beta2,
-    one_minus_beta2,
-    sign,
-    inverse_scale,
-):
+def _update_entries(params, grads, exp_avgs, compensations, entries, mask, scalars, inverse_scale):  # type: ignore[no-untyped-def]
     """Lion's step, rounded where the operators of `lion.plain` round."""
+    lr, decay, beta1, one_minus_beta1, beta2, one_minus_beta2, sign = scalars
     p = tl.load(params + entries, mask=mask)
     g = tl.load(grads + entries, mask=mask)
     m = tl.load(exp_avgs + entries, mask=mask).to(tl.float32)
