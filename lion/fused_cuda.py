@@ -207,16 +207,7 @@ def _update(  # type: ignore[no-untyped-def]
     `table` is `Table.on_device`, of `tensors` columns.
     """
     program = tl.program_id(0)
-    # The last tensor whose first program is not after this one. An empty tensor shares its first program with the next.
-    tensor = 0
-    behind = tensors
-    while tensor + 1 < behind:
-        middle = (tensor + behind) // 2
-        reached = tl.load(table + middle) <= program
-        tensor = tl.where(reached, middle, tensor)
-        behind = tl.where(reached, behind, middle)
-
-    table += tensor
+    table += _tensor_of(program, table, tensors)
     start = (program - tl.load(table)) * block
     remaining = tl.minimum(tl.load(table + tensors) - start, block).to(tl.int32)
     param = tl.load(table + 2 * tensors).to(tl.pointer_type(param_dtype)) + start
@@ -244,6 +235,21 @@ def _update(  # type: ignore[no-untyped-def]
         _update_entries(param, grad, exp_avg, compensation, entries, None, scalars, inverse_scale)
     elif remaining > 0:
         _update_entries(param, grad, exp_avg, compensation, entries, entries < remaining, scalars, inverse_scale)
+
+
+@triton.jit
+def _tensor_of(program, table, tensors):  # type: ignore[no-untyped-def]
+    """The number of the last tensor whose first program is not after this one, by bisection. An empty tensor shares its
+    first program with the next.
+    """
+    tensor = 0
+    behind = tensors
+    while tensor + 1 < behind:
+        middle = (tensor + behind) // 2
+        reached = tl.load(table + middle) <= program
+        tensor = tl.where(reached, middle, tensor)
+        behind = tl.where(reached, behind, middle)
+    return tensor
 
 
 @triton.jit
