@@ -22,10 +22,11 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from rich.console import Console
 
-from experiments.harness.config import check, composed, configs_of, processes_on_node, resolved, runs_a_replicate, typed
+from experiments.harness.config import composed, configs_of, processes_on_node, resolved, runs_a_replicate, typed
 from experiments.harness.costs import forward_operations, optimizer_bytes, training_operations
 from experiments.harness.errors import ConfigError, SuiteError
 from experiments.harness.explained import cells, explained
+from experiments.harness.limits import check_conflicts
 from experiments.harness.metric import find, metrics_of
 from experiments.harness.plan_table import Plan, show, show_cells
 from experiments.harness.sources import ROOT, task_name, task_package
@@ -39,7 +40,7 @@ def plan(task: str, overrides: list[str]) -> Plan:
     meta = _meta(task)
     contestants = {name: composed(task, [*overrides, f"optimizer={name}"]) for name in ("lion", cfg.study.reference)}
     for contestant in contestants.values():
-        check(resolved(contestant))
+        check_conflicts(resolved(contestant))
     own = typed(cfg)
     model = meta.meta_model(own)
     samples = 2  # batch norm needs more than one
