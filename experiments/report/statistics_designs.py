@@ -34,7 +34,7 @@ SOME = (RIVALS[1], RIVALS[2], RIVALS[-1])
 """the rivals in the simulations of the slower alternatives"""
 
 
-def compared(chosen: Simulated) -> dict[str, tuple[Design, Sequence[Cell]]]:
+def compared(chosen: Simulated) -> dict[str, tuple[Design, list[Cell]]]:
     """The suite's own design, as simulated in ``chosen``, and its alternatives, by name."""
     effort, tables = chosen.effort, {}
     for name, design in BOXES.items():
