@@ -94,7 +94,7 @@ def run(cfg: DictConfig) -> float | None:
 
 
 @contextmanager
-def one_sentence(after: str = "") -> Iterator[None]:
+def one_sentence() -> Iterator[None]:
     """Print a SuiteError, or a full disk, as one sentence on stderr with exit code 2, also if Ray has wrapped it."""
     try:
         yield
@@ -104,7 +104,7 @@ def one_sentence(after: str = "") -> Iterator[None]:
             fault = explained(fault)
         elif isinstance(error, OSError) and error.errno not in DISK_FULL:
             raise
-        print(f"error: {fault}{after}", file=sys.stderr)
+        print(f"error: {fault}", file=sys.stderr)
         sys.exit(2)
 
 
