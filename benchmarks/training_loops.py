@@ -21,9 +21,10 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader, Dataset
 
 from experiments.harness.averages import update_average
-from experiments.harness.config import composed, result_config
+from experiments.harness.config import composed
 from experiments.harness.entry import locate
 from experiments.harness.record import RunRecord
+from experiments.harness.run_name import result_config
 from experiments.harness.session import to_device
 from experiments.harness.train import train
 

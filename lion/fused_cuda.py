@@ -207,16 +207,7 @@ def _update(  # type: ignore[no-untyped-def]
     `table` is `Table.on_device`, of `tensors` columns.
     """
     program = tl.program_id(0)
-    # The last tensor whose first program is not after this one. An empty tensor shares its first program with the next.
-    tensor = 0
-    behind = tensors
-    while tensor + 1 < behind:
-        middle = (tensor + behind) // 2
-        reached = tl.load(table + middle) <= program
-        tensor = tl.where(reached, middle, tensor)
-        behind = tl.where(reached, behind, middle)
-
-    table += tensor
+    table += _tensor_of(program, table, tensors)
     start = (program - tl.load(table)) * block
     remaining = tl.minimum(tl.load(table + tensors) - start, block).to(tl.int32)
     param = tl.load(table + 2 * tensors).to(tl.pointer_type(param_dtype)) + start
@@ -239,60 +230,32 @@ def _update(  # type: ignore[no-untyped-def]
         decay = tl.load(decay)
 
     entries = tl.arange(0, block)
+    scalars = lr, decay, beta1, one_minus_beta1, beta2, one_minus_beta2, sign
     if remaining == block:  # only without a mask does Triton load 16 bytes at once
-        _update_entries(
-            param,
-            grad,
-            exp_avg,
-            compensation,
-            entries,
-            None,
-            lr,
-            decay,
-            beta1,
-            one_minus_beta1,
-            beta2,
-            one_minus_beta2,
-            sign,
-            inverse_scale,
-        )
+        _update_entries(param, grad, exp_avg, compensation, entries, None, scalars, inverse_scale)
     elif remaining > 0:
-        _update_entries(
-            param,
-            grad,
-            exp_avg,
-            compensation,
-            entries,
-            entries < remaining,
-            lr,
-            decay,
-            beta1,
-            one_minus_beta1,
-            beta2,
-            one_minus_beta2,
-            sign,
-            inverse_scale,
-        )
+        _update_entries(param, grad, exp_avg, compensation, entries, entries < remaining, scalars, inverse_scale)
 
 
 @triton.jit
-def _update_entries(  # type: ignore[no-untyped-def]
-    params,
-    grads,
-    exp_avgs,
-    compensations,
-    entries,
-    mask,
-    lr,
-    decay,
-    beta1,
-    one_minus_beta1,
-    beta2,
-    one_minus_beta2,
-    sign,
-    inverse_scale,
-):
+def _tensor_of(program, table, tensors):  # type: ignore[no-untyped-def]
+    """The number of the last tensor whose first program is not after this one, by bisection. An empty tensor shares its
+    first program with the next.
+    """
+    tensor = 0
+    behind = tensors
+    while tensor + 1 < behind:
+        middle = (tensor + behind) // 2
+        reached = tl.load(table + middle) <= program
+        tensor = tl.where(reached, middle, tensor)
+        behind = tl.where(reached, behind, middle)
+    return tensor
+
+
+@triton.jit
+def _update_entries(params, grads, exp_avgs, compensations, entries, mask, scalars, inverse_scale):  # type: ignore[no-untyped-def]
     """Lion's step, rounded where the operators of `lion.plain` round."""
+    lr, decay, beta1, one_minus_beta1, beta2, one_minus_beta2, sign = scalars
     p = tl.load(params + entries, mask=mask)
     g = tl.load(grads + entries, mask=mask)
     m = tl.load(exp_avgs + entries, mask=mask).to(tl.float32)

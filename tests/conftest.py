@@ -61,14 +61,19 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 
 @pytest.fixture
-def overrides(digits: list[str], tmp_path: Path) -> list[str]:
+def smoke(tmp_path: Path) -> list[str]:
+    """The overrides of a smoke run of any task that writes below ``tmp_path``."""
+    return ["scale=smoke", f"run.runs_dir={tmp_path}/runs", f"run.results_dir={tmp_path}/results"]
+
+
+@pytest.fixture
+def overrides(digits: list[str], smoke: list[str]) -> list[str]:
     """A smoke run on the small image set that writes below ``tmp_path``.
 
     It averages no weights, which would cost four times the training: each evaluation of an average estimates batch norm
     statistics from 1024 samples. Tests to which averages matter ask for them with AVERAGED.
     """
-    places = [f"run.runs_dir={tmp_path}/runs", f"run.results_dir={tmp_path}/results"]
-    return ["scale=smoke", *digits, *places, "run.wandb=disabled", "train.ema_decay=null"]
+    return [*smoke, *digits, "run.wandb=disabled", "train.ema_decay=null"]
 
 
 @pytest.fixture

@@ -14,10 +14,11 @@ from hydra.utils import get_method
 from omegaconf import OmegaConf, open_dict, read_write
 
 from experiments.data import stored_places
-from experiments.harness.config import check, composed, processes_on_node, resolved, result_config, scale_of
+from experiments.harness.config import composed, processes_on_node, resolved, scale_of
 from experiments.harness.errors import ConfigError
-from experiments.harness.limits import check_limits
+from experiments.harness.limits import check_conflicts, check_limits
 from experiments.harness.places import check_place
+from experiments.harness.run_name import result_config
 from experiments.harness.sources import ROOT, our_tasks
 from experiments.study.directions import with_directions
 from tests import forked
@@ -48,7 +49,7 @@ def test_every_experiment_composes_with_its_scale_and_declared_metrics(cell: tup
     experiment, cfg = cell
     plain = resolved(cfg)
     check_limits(plain)
-    check(plain)
+    check_conflicts(plain)
     run = plain["run"]
     assert run["gpus"] == 0 or processes_on_node(run["gpus"]) * run["nodes"] % run["shards"] == 0
     assert plain["experiment"] == experiment
@@ -95,7 +96,7 @@ def test_every_launcher_can_request_what_each_experiment_needs(cell: tuple[str, 
 )
 def test_an_experiment_at_the_wrong_scale_is_refused(overrides: list[str], needed: str) -> None:
     with pytest.raises(ConfigError, match=f"is for scale={needed}, not for scale=.*: pass scale={needed} "):
-        check(resolved(composed("lit", overrides)))
+        check_conflicts(resolved(composed("lit", overrides)))
 
 
 @pytest.mark.parametrize("flags", [[], ["-m", "hydra/sweeper=study"]])
@@ -153,7 +154,7 @@ def test_every_study_config_is_valid_for_every_task(task: str, study: str) -> No
 @pytest.mark.parametrize("optimizer", sorted(path.stem for path in (CONF / "optimizer").glob("*.yaml")))
 def test_every_optimizer_composes_under_its_own_name(optimizer: str) -> None:
     plain = resolved(composed("image_classification", [f"optimizer={optimizer}"]))
-    check(plain)
+    check_conflicts(plain)
     assert plain["optimizer"]["name"] == optimizer
 
 

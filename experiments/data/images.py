@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from PIL import Image
 
-from experiments.data.stored import StoredSplit
+from experiments.data.stored_split import StoredSplit
 
 if TYPE_CHECKING:
     from torch import Tensor

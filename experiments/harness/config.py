@@ -1,12 +1,10 @@
-"""The schema of every run's config, and the name that a run gets from it.
+"""The schema of every run's config, and how a config is composed from it.
 
 YAML files under conf/ hold the values; these dataclasses hold the types, so an unknown or mistyped key is an error.
 Nothing here imports torch: a study composes and names all its runs without it.
 """
 
-import hashlib
 import importlib
-import json
 import math
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
@@ -23,12 +21,7 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import MISSING, DictConfig, OmegaConf, flag_override
 
 from experiments.harness.errors import ConfigError
-from experiments.harness.metric import metrics_of
 from experiments.harness.sources import ROOT, our_tasks, task_package
-
-# Keys that cannot change a run's result: where it runs and is written, what it is compared with, and under which name.
-# Neither can optimizer.space, which a study searches.
-NOT_IN_RUN_ID = ("run", "study", "settings", "scale", "experiment")
 
 
 @dataclass
@@ -271,55 +264,6 @@ def scale_of(experiment: str) -> str | None:
     return next((word for word in experiment.rpartition("/")[2].split("_") if word in scales()), "paper")
 
 
-def check(plain: Mapping[str, Any]) -> None:
-    """Raise ConfigError, naming the key, for values that conflict; limits.py checks the range of each key."""
-    train, flatness = plain["train"], plain["flatness"]
-    if (scale := scale_of(plain["experiment"])) not in (None, plain["scale"]):
-        raise ConfigError(
-            f"experiment={plain['experiment']} is for scale={scale}, not for scale={plain['scale']}: pass "
-            f"scale={scale} (with make, SCALE={scale})."
-        )
-    if train["sample_every"] and not any("samples" in metric.splits for metric in metrics_of(plain["task"]).values()):
-        raise ConfigError(
-            f"train.sample_every={train['sample_every']}, but {plain['task']} generates no samples: set it to null."
-        )
-    if train["batch_size"] % train["micro_batch_size"]:
-        raise ConfigError(
-            f"train.batch_size={train['batch_size']} is not a multiple of train.micro_batch_size="
-            f"{train['micro_batch_size']}: choose a micro-batch that divides the batch."
-        )
-    if plain["schedule"]["warmup_steps"] >= train["steps"]:
-        raise ConfigError(
-            f"schedule.warmup_steps={plain['schedule']['warmup_steps']} leaves no step of train.steps={train['steps']} "
-            "at the peak learning rate: shorten the warm-up."
-        )
-    run = plain["run"]
-    processes = processes_on_node(run["gpus"]) * run["nodes"]
-    if processes > 1 and processes % run["shards"]:
-        raise ConfigError(
-            f"run.shards={run['shards']} does not divide the {processes} processes of run.gpus={run['gpus']} and "
-            f"run.nodes={run['nodes']}: change one of them."
-        )
-    needs_all_weights = {
-        "train.ema_decay": train["ema_decay"],
-        "train.compile": train["compile"],
-        "flatness.draws": flatness["draws"],
-    }
-    for key, value in needs_all_weights.items():
-        if value and plain["run"]["shards"] > 1:
-            raise ConfigError(
-                f"run.shards={plain['run']['shards']} shards the weights of a model, but {key}={value} needs all of "
-                "them in one place: turn it off, or set run.shards to 1."
-            )
-    if missing := {"name", "_target_", "lr"} - {key for key, value in plain["optimizer"].items() if value is not None}:
-        raise ConfigError(f"optimizer lacks {', '.join(sorted(missing))}; see conf/optimizer/lion.yaml for an example.")
-    if flatness["draws"] and not (flatness["std"] > 0 and flatness["samples"] > 0):
-        raise ConfigError(
-            f"flatness.draws={flatness['draws']} needs flatness.std and flatness.samples above 0, but they are "
-            f"{flatness['std']} and {flatness['samples']}."
-        )
-
-
 def runs_a_replicate(study: Mapping[str, Any], contestants: int) -> int:
     """The number of runs in one replicate: search trials, confirm runs, and the reference's winner at other lengths. An
     upper bound: there are fewer if one trial is also the best by the headline metric.
@@ -359,41 +303,3 @@ def typed(cfg: DictConfig) -> Any:
         with flag_override(cfg, "struct", False):
             cfg.pop("hydra")
     return OmegaConf.to_object(cfg)
-
-
-def result_config(plain: dict[str, Any], fingerprint: str) -> dict[str, Any]:
-    """The part of a resolved config that decides a run's result: what its name hashes, and what its record saves."""
-    kept = {key: value for key, value in plain.items() if key not in NOT_IN_RUN_ID}
-    data = _without_places(plain["data"])
-    optimizer = {key: value for key, value in plain["optimizer"].items() if key != "space"}
-    return {**kept, "data": {**data, "fingerprint": fingerprint}, "optimizer": optimizer}
-
-
-def _without_places(data: dict[str, Any]) -> dict[str, Any]:
-    """A data set's config, nested sets included, without download sources."""
-    return {
-        key: _without_places(value) if isinstance(value, dict) else value
-        for key, value in data.items()
-        if key not in ("access", "download", "layout") and not key.endswith("places")
-    }
-
-
-def same_numbers(value: Any) -> Any:
-    """A copy in which 0.0 is written as 0, so that equal configs have one name."""
-    if isinstance(value, dict):
-        return {key: same_numbers(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [same_numbers(item) for item in value]
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-def run_id(plain: dict[str, Any], fingerprint: str) -> str:
-    """``<optimizer>-s<seed>-<10 hex>``: the same content gets the same name, wherever and whenever it runs."""
-    return name_of(result_config(plain, fingerprint))
-
-
-def name_of(recorded: dict[str, Any]) -> str:
-    """The run id for a ``result_config``, as saved in the run's config.yaml."""
-    content = json.dumps(same_numbers(recorded), sort_keys=True)
-    digest = hashlib.sha256(content.encode()).hexdigest()[:10]
-    return f"{recorded['optimizer']['name']}-s{recorded['seed']}-{digest}"

@@ -10,9 +10,9 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from experiments.harness.checkpoint_files import checkpoints, is_whole
-from experiments.harness.config import name_of
 from experiments.harness.errors import RunError
 from experiments.harness.record import last_values, metrics_sha256, read_example_losses
+from experiments.harness.run_name import name_of
 
 
 def find_damage(directory: Path, status: dict[str, Any]) -> str | None:

@@ -22,16 +22,17 @@ from hydra.utils import get_method
 from omegaconf import DictConfig
 
 from experiments.harness.arithmetic import pin_instruction_set
-from experiments.harness.config import Config, check, configs_of, resolved, result_config, run_id, typed
+from experiments.harness.config import Config, configs_of, resolved, typed
 from experiments.harness.damage import find_damage
 from experiments.harness.errors import DISK_FULL, ConfigError, DataError, RunError, SuiteError
 from experiments.harness.explained import explained
 from experiments.harness.interrupt import EXIT_CODE, leave_when_asked
-from experiments.harness.limits import check_limits
+from experiments.harness.limits import check_conflicts, check_limits
 from experiments.harness.metric import worst
 from experiments.harness.offline import without_network
 from experiments.harness.processes import check_nodes, is_launched, is_main, needs_processes, run_processes
 from experiments.harness.record import FINISHED, RunRecord, last_values, read_status, set_aside, take_lock
+from experiments.harness.run_name import result_config, run_id
 from experiments.harness.sources import ROOT, sources_digest
 from experiments.harness.tracking import Tracker, description_of
 
@@ -93,7 +94,7 @@ def run(cfg: DictConfig) -> float | None:
 
 
 @contextmanager
-def one_sentence(after: str = "") -> Iterator[None]:
+def one_sentence() -> Iterator[None]:
     """Print a SuiteError, or a full disk, as one sentence on stderr with exit code 2, also if Ray has wrapped it."""
     try:
         yield
@@ -103,7 +104,7 @@ def one_sentence(after: str = "") -> Iterator[None]:
             fault = explained(fault)
         elif isinstance(error, OSError) and error.errno not in DISK_FULL:
             raise
-        print(f"error: {fault}{after}", file=sys.stderr)
+        print(f"error: {fault}", file=sys.stderr)
         sys.exit(2)
 
 
@@ -139,7 +140,7 @@ def locate(cfg: DictConfig) -> Run:
 def check_whole(plain: Mapping[str, Any]) -> None:
     """Raise ConfigError for a resolved config that no run can have."""
     check_limits(plain)
-    check(plain)
+    check_conflicts(plain)
 
 
 def opened(plain: Mapping[str, Any]) -> Any:

@@ -8,11 +8,12 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from experiments.harness.checkpoint import load_checkpoint
-from experiments.harness.config import composed, result_config
+from experiments.harness.config import composed
 from experiments.harness.damage import find_damage
 from experiments.harness.entry import Run, locate
 from experiments.harness.errors import RunError, SuiteError
 from experiments.harness.record import FINISHED, read_status
+from experiments.harness.run_name import result_config
 
 
 def run_and_checkpoint(directory: Path, cfg: DictConfig, same: Iterable[str]) -> tuple[Run, dict[str, Any]]:

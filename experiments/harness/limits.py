@@ -1,12 +1,14 @@
-"""Ranges of the settings: values that the types accept but that would fail late, silently or elsewhere."""
+"""Values that the types accept but that would fail late, silently or elsewhere: out of range, or in conflict."""
 
 import math
 import re
 from collections.abc import Mapping
 from typing import Any
 
+from experiments.harness.config import processes_on_node, scale_of
 from experiments.harness.errors import ConfigError
 from experiments.harness.low_bit import check_low_bit
+from experiments.harness.metric import metrics_of
 
 AT_LEAST = {
     "seed": 0,
@@ -87,3 +89,52 @@ def _check_study(study: Mapping[str, Any]) -> None:
             raise ConfigError(f"study.nuisance.{key} needs choices, or low and high, but it is {drawn}.")
         if drawn.get("log") and not 0 < drawn["low"] <= drawn["high"]:
             raise ConfigError(f"study.nuisance.{key} is log-uniform, so it needs 0 < low <= high.")
+
+
+def check_conflicts(plain: Mapping[str, Any]) -> None:
+    """Raise ConfigError, naming the key, for values that conflict."""
+    train, flatness = plain["train"], plain["flatness"]
+    if (scale := scale_of(plain["experiment"])) not in (None, plain["scale"]):
+        raise ConfigError(
+            f"experiment={plain['experiment']} is for scale={scale}, not for scale={plain['scale']}: pass "
+            f"scale={scale} (with make, SCALE={scale})."
+        )
+    if train["sample_every"] and not any("samples" in metric.splits for metric in metrics_of(plain["task"]).values()):
+        raise ConfigError(
+            f"train.sample_every={train['sample_every']}, but {plain['task']} generates no samples: set it to null."
+        )
+    if train["batch_size"] % train["micro_batch_size"]:
+        raise ConfigError(
+            f"train.batch_size={train['batch_size']} is not a multiple of train.micro_batch_size="
+            f"{train['micro_batch_size']}: choose a micro-batch that divides the batch."
+        )
+    if plain["schedule"]["warmup_steps"] >= train["steps"]:
+        raise ConfigError(
+            f"schedule.warmup_steps={plain['schedule']['warmup_steps']} leaves no step of train.steps={train['steps']} "
+            "at the peak learning rate: shorten the warm-up."
+        )
+    run = plain["run"]
+    processes = processes_on_node(run["gpus"]) * run["nodes"]
+    if processes > 1 and processes % run["shards"]:
+        raise ConfigError(
+            f"run.shards={run['shards']} does not divide the {processes} processes of run.gpus={run['gpus']} and "
+            f"run.nodes={run['nodes']}: change one of them."
+        )
+    needs_all_weights = {
+        "train.ema_decay": train["ema_decay"],
+        "train.compile": train["compile"],
+        "flatness.draws": flatness["draws"],
+    }
+    for key, value in needs_all_weights.items():
+        if value and run["shards"] > 1:
+            raise ConfigError(
+                f"run.shards={run['shards']} shards the weights of a model, but {key}={value} needs all of "
+                "them in one place: turn it off, or set run.shards to 1."
+            )
+    if missing := {"name", "_target_", "lr"} - {key for key, value in plain["optimizer"].items() if value is not None}:
+        raise ConfigError(f"optimizer lacks {', '.join(sorted(missing))}; see conf/optimizer/lion.yaml for an example.")
+    if flatness["draws"] and not (flatness["std"] > 0 and flatness["samples"] > 0):
+        raise ConfigError(
+            f"flatness.draws={flatness['draws']} needs flatness.std and flatness.samples above 0, but they are "
+            f"{flatness['std']} and {flatness['samples']}."
+        )

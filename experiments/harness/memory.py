@@ -1,13 +1,13 @@
-"""The memory that training needs, counted without a GPU and without allocating it.
+"""The memory of a forward and backward pass, counted without a GPU and without allocating it.
 
-The loss and gradients of a micro-batch are computed on fake tensors, which have a shape, a dtype and a device but no
-values. Every allocation is counted until it is freed. Not counted: CUDA's own memory (see CONTEXT_BYTES), workspaces of
-libraries, such as cuDNN's for convolutions, and what the allocator loses to fragmentation.
+The loss and gradients are computed on fake tensors, which have a shape, a dtype and a device but no values. Every
+allocation is counted until it is freed. Not counted: workspaces of libraries, such as cuDNN's for convolutions, and
+what the allocator loses to fragmentation.
 """
 
 import heapq
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -20,13 +20,6 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._pytree import tree_iter
 
-from experiments.harness.config import Config, processes_on_node
-from experiments.harness.sharding import layers_to_shard
-
-GPU_BYTES = 79 * 2**30
-"""What PyTorch finds on a GPU of 80 GB."""
-CONTEXT_BYTES = 2**29
-"""Of the memory of a GPU, for each process: CUDA's context and kernels, and cuBLAS's workspaces. ESTIMATE"""
 FLASH_HEAD = 256
 """Largest head of FlashAttention in PyTorch."""
 
@@ -82,82 +75,6 @@ def move_shapes(model: nn.Module, device: str) -> None:
                         is_weight = isinstance(tensor, nn.Parameter)
                         made[tensor] = nn.Parameter(empty, tensor.requires_grad) if is_weight else empty
                     tensors[name] = made[tensor]  # type: ignore[assignment]
-
-
-@dataclass(frozen=True)
-class TrainingMemory:
-    """Bytes on one GPU."""
-
-    saved: int
-    """what the forward pass of a micro-batch keeps for the backward pass"""
-    peak: dict[str, int]
-    """the most at any time of a training step, by optimizer"""
-    evaluation: dict[str, int]
-    """the most in an evaluator's forward pass, by optimizer; a sharded model is whole on each GPU meanwhile"""
-
-    @property
-    def runs(self) -> int:
-        """How many runs fit on a GPU of 80 GB."""
-        return GPU_BYTES // (max(*self.peak.values(), *self.evaluation.values()) + CONTEXT_BYTES)
-
-
-def training_memory(
-    cfg: Config,
-    model: nn.Module,
-    loss: Callable[[nn.Module, Any, int], Tensor],
-    evaluation: Callable[[nn.Module, Any], Any],
-    states: dict[str, int],
-) -> TrainingMemory:
-    """The memory of training ``model``, which is on the device ``meta`` and is moved from there.
-
-    ``loss(model, cfg, samples)`` is the loss of that many samples, on the model's device, and
-    ``evaluation(model, cfg)`` the forward pass of an evaluator's batch; ``states`` are the bytes of each optimizer's
-    state.
-    """
-    train, shards = cfg.train, cfg.run.shards
-    processes = max(shards, processes_on_node(cfg.run.gpus) * cfg.run.nodes)
-    # Otherwise gradients are allocated while activations are freed.
-    there_before = shards > 1 or train.batch_size // train.micro_batch_size > processes
-    trained = _bytes(parameter for parameter in model.parameters() if parameter.requires_grad)
-    weights = _bytes([*model.parameters(), *model.buffers()])
-    averaged = weights if train.ema_decay is not None else 0
-    gathered = _gathered(model) if shards > 1 else 0
-    with CountingMode() as mode:
-        move_shapes(model, "cpu" if cfg.run.device == "cpu" else "cuda")
-        used = pass_memory(
-            mode,
-            model,
-            lambda: loss(model, cfg, train.micro_batch_size),
-            bf16=train.precision == "bf16",
-            gradients=not there_before,
-        )
-        for parameter in model.parameters():
-            parameter.grad = None  # counted below
-        evaluated = forward_memory(mode, model.eval(), lambda: evaluation(model, cfg), bf16=train.precision == "bf16")
-    peak, in_evaluation = {}, {}
-    for name, state in states.items():
-        during_pass = (weights + averaged + there_before * trained + state) // shards + gathered + used.peak
-        logged_step = (weights + averaged + 2 * trained + state) // shards  # measure_step copies the weights
-        peak[name] = max(during_pass, logged_step)
-        kept = (weights + averaged + trained + state) // shards  # gradients stay until the next step
-        in_evaluation[name] = kept + (weights if shards > 1 else 0) + evaluated
-    return TrainingMemory(used.saved, peak, in_evaluation)
-
-
-def _bytes(tensors: Iterable[Tensor]) -> int:
-    return sum(tensor.nbytes for tensor in set(tensors))
-
-
-def _gathered(model: nn.Module) -> int:
-    """What each process of a sharded model holds in addition: weights and gradients of the part that is gathered with
-    the model, of the largest layer, and of the next, which is fetched meanwhile.
-    """
-    rest, layers = set(model.parameters()), [0]
-    for layer in layers_to_shard(model):  # inner ones first, which are gathered on their own
-        own = rest & set(layer.parameters())
-        layers.append(_bytes(own))
-        rest -= own
-    return 2 * (_bytes(rest) + 2 * max(layers))
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ def keep_hub_files_in(cache_dir: Path) -> None:
     os.environ.update({"HF_HUB_CACHE": str(hub / "hub"), "HF_DATASETS_CACHE": str(hub / "datasets")})
 
 
-def hub_source(repo: str, revision: str, files: Any = None) -> dict[str, str]:
+def hub_source(repo: str, revision: str, files: Any) -> dict[str, str]:
     """The arguments with which ``datasets.load_dataset`` opens a repository of tables.
 
     Normally they are its name and revision. For a run without a network, and while fetching for one, they are the

@@ -124,7 +124,7 @@ class Tracker:
         unregister_all_post_import_hooks()
         run.define_metric(STEP, hidden=True)
         run.define_metric("*", step_metric=STEP)
-        self._rows_sent = run.starting_step if mode == "online" else _rows_sent(directory / SENT)
+        self._rows_sent = run.starting_step if mode == "online" else rows_sent(directory / SENT)
         self._run = run
 
     def _guard(self, what: str, action: Callable[[], None]) -> bool:
@@ -195,7 +195,7 @@ def what_is_complete(rows: int, status: str) -> str:
     return f"{rows} rows, {status}\n"
 
 
-def _rows_sent(path: Path) -> int:
+def rows_sent(path: Path) -> int:
     """The number in the file; if a crash left it empty, the number of all rows, so that none is duplicated."""
     if not path.exists():
         return 0

@@ -22,7 +22,8 @@ from experiments.data.images import ArrayImages, Images, StoredImages
 from experiments.data.labels import check_order
 from experiments.data.opening import check_fingerprint, joint_fingerprint
 from experiments.data.splits import num_kept, shuffled
-from experiments.data.stored import StoredSplit, check_splits, open_splits
+from experiments.data.stored import check_splits, open_splits
+from experiments.data.stored_split import StoredSplit
 from experiments.harness.errors import ConfigError, DataError
 from experiments.harness.provenance import ROOT
 from experiments.harness.record import read_status

@@ -14,8 +14,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from experiments.harness.config import result_config, same_numbers
 from experiments.harness.errors import ConfigError
+from experiments.harness.run_name import result_config, same_numbers
 from experiments.harness.sources import has_own_code, own_digest
 from experiments.study.replicates import read_replicate, replicate_path
 

@@ -52,7 +52,7 @@ class Progress:
             if self._live:
                 self._live.stop()
         with suppress(Exception):
-            self._look()
+            self.look()
             if error is not None:
                 saved = sum(0 < self._share(run) < 1 for run in self._runs)
                 part = f", {saved} saved partway" if saved else ""
@@ -75,7 +75,7 @@ class Progress:
         said = time.monotonic()
         while not self._end.wait(LOOK_S):
             with self._lock, suppress(Exception):  # a study must not fail because a record cannot be read
-                sentence, running = self._look()
+                sentence, running = self.look()
                 if self._end.is_set() or not sentence:
                     continue
                 if self._live:
@@ -89,7 +89,7 @@ class Progress:
         self._console.print(sentence, markup=False, highlight=False, soft_wrap=True)
         self._console.file.flush()
 
-    def _look(self) -> tuple[str, list[str]]:
+    def look(self) -> tuple[str, list[str]]:
         """The state of the studies in one sentence, empty if nothing is left to do; and a line for each active run."""
         running = []
         for run in self._runs:

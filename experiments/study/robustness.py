@@ -11,6 +11,8 @@ from experiments.study.statistics import LEAST_REPLICATES
 
 CUTS = np.arange(1, 20) / 20
 """shares of a dimension to cut off, tried in turn"""
+CANDIDATES = 4000
+"""points at which the emulator is evaluated in search of its lowest loss"""
 
 
 class Cut(NamedTuple):
@@ -84,14 +86,12 @@ def by_box(
     return found
 
 
-def cost_of_betas(
-    emulator: Emulator, trials: Trials, fixed: Mapping[int, float], rng: np.random.Generator, candidates: int = 4000
-) -> float:
+def cost_of_betas(emulator: Emulator, trials: Trials, fixed: Mapping[int, float], rng: np.random.Generator) -> float:
     """The increase of the best expected loss when the ``fixed`` dimensions are at the given positions."""
-    best = trials.units[np.argsort(trials.losses)[: candidates // 8]]
-    around = best[rng.integers(len(best), size=candidates // 2)]
+    best = trials.units[np.argsort(trials.losses)[: CANDIDATES // 8]]
+    around = best[rng.integers(len(best), size=CANDIDATES // 2)]
     near = np.clip(around + 0.1 * rng.standard_normal(around.shape), 0, 1)
-    points = np.concatenate([rng.random((candidates // 2, trials.units.shape[1])), near, best])
+    points = np.concatenate([rng.random((CANDIDATES // 2, trials.units.shape[1])), near, best])
     held = points.copy()
     for column, position in fixed.items():
         held[:, column] = position

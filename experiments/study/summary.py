@@ -7,6 +7,7 @@ from statistics import fmean, median
 from typing import Any
 
 from experiments.harness.errors import DataError, SuiteError
+from experiments.harness.metric import Better
 from experiments.harness.record import write_aside
 from experiments.study.comparison import FLATNESS_INCREASE, compare
 from experiments.study.regime import regime_line
@@ -61,18 +62,7 @@ def summarize(described: Mapping[str, Any], replicates: Sequence[Replicate]) -> 
     names = list(described["identity"]["contestants"])
     reference = study["reference"]
 
-    complete = [run for each in counting for run in each.runs if run.phase == "confirm" and not run.diverged]
-    recorded = {name for run in complete for row in run.rows for name in row}
-    if complete and study["primary_metric"] not in recorded:
-        raise SuiteError(
-            f"{where} has no verdict: its runs do not measure study.primary_metric={study['primary_metric']}. The runs "
-            "are kept; choose another metric."
-        )
-    # Some data sets lack a metric, such as one per word in a language that does not separate words by spaces.
-    secondary = {name: better for name, better in study["secondary_metrics"].items() if name in recorded}
-    if "flatness/perturbed_loss" in recorded:
-        secondary[FLATNESS_INCREASE] = "lower"
-    metrics = {study["primary_metric"]: study["better"], **secondary}
+    metrics = _compared_metrics(where, study, counting)
     optimizers = {name: _optimizer(described, counting, name) for name in names}
     comparisons = [
         {
@@ -137,6 +127,23 @@ def _checked_data(where: str, replicates: Sequence[Replicate]) -> dict[str, str]
                     "compared. Publish the second elsewhere (run.results_dir=<folder>)."
                 )
     return {"name": name, "fingerprint": fingerprint}
+
+
+def _compared_metrics(where: str, study: Mapping[str, Any], counting: Sequence[Replicate]) -> dict[str, Better]:
+    """The metrics by which optimizers are compared, the deciding one first, and whether lower or higher is better."""
+    complete = [run for each in counting for run in each.runs if run.phase == "confirm" and not run.diverged]
+    recorded = {name for run in complete for row in run.rows for name in row}
+    if complete and study["primary_metric"] not in recorded:
+        raise SuiteError(
+            f"{where} has no verdict: its runs do not measure study.primary_metric={study['primary_metric']}. The runs "
+            "are kept; choose another metric."
+        )
+    metrics: dict[str, Better] = {study["primary_metric"]: study["better"]}
+    # Some data sets lack a metric, such as one per word in a language that does not separate words by spaces.
+    metrics |= {name: better for name, better in study["secondary_metrics"].items() if name in recorded}
+    if "flatness/perturbed_loss" in recorded:
+        metrics[FLATNESS_INCREASE] = "lower"
+    return metrics
 
 
 def _environments(replicates: Sequence[Replicate]) -> list[dict[str, Any]]:

@@ -87,7 +87,7 @@ def next_points(units: Array, values: Array, width: float, rng: np.random.Genera
     low = np.clip(centre - width / 2, 0, 1 - width)
     candidates = low + width * rng.random((searches, CANDIDATES[0], dimensions))
     for step, count in zip((*STEPS, 0.0), (*CANDIDATES[1:], 0), strict=True):
-        expected = _expected_improvement(units, fit, share, best_mean, candidates)
+        expected = expected_improvement(units, fit, share, best_mean, candidates)
         chosen = _of_each(candidates, expected.argmax(axis=1)[:, None])
         moved = chosen + step * width * rng.standard_normal((searches, count, dimensions))
         candidates = np.concatenate([chosen, np.clip(moved, 0, 1)], axis=1)
@@ -116,7 +116,7 @@ def most_probable(units: Array, values: Array, rng: np.random.Generator) -> tupl
 
     def drawn(count: int, lengths: Array | float, noise: Array | float, spread: tuple[float, float]) -> Fit:
         by_length = lengths + spread[0] * rng.standard_normal((searches, count, dimensions))
-        return _fitted(units, values, by_length, noise + spread[1] * rng.standard_normal((searches, count)))
+        return fitted(units, values, by_length, noise + spread[1] * rng.standard_normal((searches, count)))
 
     fit = drawn(DRAWS[0], LOG_LENGTH[0], LOG_NOISE[0], (LOG_LENGTH[1], LOG_NOISE[1]))
     for nearer, count in zip((0.6, 0.3), DRAWS[1:], strict=True):
@@ -129,7 +129,8 @@ def most_probable(units: Array, values: Array, rng: np.random.Generator) -> tupl
     return kept, share / share.sum(axis=1, keepdims=True)
 
 
-def _fitted(units: Array, values: Array, log_lengths: Array, log_noise: Array) -> Fit:
+def fitted(units: Array, values: Array, log_lengths: Array, log_noise: Array) -> Fit:
+    """The processes with these length scales and this noise, given the trials of each search."""
     n = values.shape[1]
     noise = np.exp(log_noise)[..., None, None] + 1e-6
     covariance = _kernel(units, units, log_lengths) + noise * np.eye(n)
@@ -172,7 +173,8 @@ def predict(units: Array, fit: Fit, points: Array) -> tuple[Array, Array]:
     return mean, fit.scale[..., None] * np.maximum(1 - explained, 1e-9)
 
 
-def _expected_improvement(units: Array, fit: Fit, share: Array, best_mean: Array, points: Array) -> Array:
+def expected_improvement(units: Array, fit: Fit, share: Array, best_mean: Array, points: Array) -> Array:
+    """The expected improvement of each point over ``best_mean``, averaged over the processes by their ``share``."""
     mean, variance = predict(units, fit, points)
     deviation = np.sqrt(variance)
     z = (best_mean[..., None] - mean) / deviation

@@ -21,9 +21,10 @@ class PlainSweeper(BasicSweeper):
         """Compose every run. Raises ConfigError if two are the same: in parallel, one would wait for the other; and if
         the launcher cannot give one its nodes, or was set up for another scale.
         """
-        from experiments.harness.config import resolved, result_config
+        from experiments.harness.config import resolved
         from experiments.harness.errors import ConfigError
         from experiments.harness.processes import check_launcher, check_swept_scale
+        from experiments.harness.run_name import result_config
 
         assert self.hydra_context is not None
         assert self.config is not None

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from experiments.data.stored import StoredSplit, open_splits
+from experiments.data.stored import open_splits
+from experiments.data.stored_split import StoredSplit
 from experiments.harness.errors import DataError
 
 SPLITS = {"train": "train", "test": "validation"}

@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from experiments.data.labels import check_classes, column_labels
-from experiments.data.stored import StoredSplit, open_splits
+from experiments.data.stored import open_splits
+from experiments.data.stored_split import StoredSplit
 from experiments.harness.errors import DataError
 from tests.image_classification.small_imagenet import encoded, photo
 

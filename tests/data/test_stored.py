@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments.data.stored import StoredSplit, open_splits
+from experiments.data.stored import open_splits
+from experiments.data.stored_split import StoredSplit
 from experiments.harness.errors import DataError
 from tests.image_classification.conftest import V2_KEYS
 from tests.image_classification.small_imagenet import (

@@ -66,11 +66,10 @@ def clouds(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 
 @pytest.fixture
-def diffusion_overrides(clouds: list[str], tmp_path: Path) -> list[str]:
+def diffusion_overrides(clouds: list[str], smoke: list[str], tmp_path: Path) -> list[str]:
     """A diffusion smoke run on the generated sets that writes below ``tmp_path``."""
     labelled = [f"data.images.places={PLACE.format(tmp_path, 'decode_labelled')}", "data.images.val_size=40"]
-    places = [f"run.runs_dir={tmp_path}/runs", f"run.results_dir={tmp_path}/results"]
-    return ["scale=smoke", *clouds, *labelled, *places]
+    return [*smoke, *clouds, *labelled]
 
 
 @pytest.fixture

@@ -93,17 +93,13 @@ def glue_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def make_classification(sentences: list[str], tmp_path: Path) -> MakeConfig:
+def make_classification(sentences: list[str], smoke: list[str]) -> MakeConfig:
     """A smoke run of the classifier on the generated sentences that writes below ``tmp_path``."""
-    return configs("finetuning", [*_smoke(tmp_path), *sentences])
+    return configs("finetuning", [*smoke, *sentences])
 
 
 @pytest.fixture
-def make_glue(glue_folder: Path, tmp_path: Path) -> MakeConfig:
+def make_glue(glue_folder: Path, smoke: list[str]) -> MakeConfig:
     """A smoke run of the tiny T5 on the generated GLUE that writes below ``tmp_path``."""
     place = f"data.places=[{{kind: local, path: '{glue_folder}'}}]"
-    return configs("finetuning", [*_smoke(tmp_path), "experiment=finetuning/glue_smoke", place, "run.device=cpu"])
-
-
-def _smoke(tmp_path: Path) -> list[str]:
-    return ["scale=smoke", f"run.runs_dir={tmp_path}/runs", f"run.results_dir={tmp_path}/results"]
+    return configs("finetuning", [*smoke, "experiment=finetuning/glue_smoke", place, "run.device=cpu"])

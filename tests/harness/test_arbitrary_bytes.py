@@ -17,7 +17,7 @@ from experiments.harness.checkpoint import load_checkpoint
 from experiments.harness.damage import find_damage
 from experiments.harness.errors import SuiteError
 from experiments.harness.record import read_metrics, read_status
-from experiments.harness.tracking import _rows_sent
+from experiments.harness.tracking import rows_sent
 from experiments.study.identity import check_folder
 from experiments.study.replicates import read_replicate
 from experiments.study.sweep import quoted
@@ -37,7 +37,7 @@ READERS: dict[str, Callable[[Path], object]] = {
     "checkpoint": load_checkpoint,
     "published study": lambda folder: check_folder(folder, {}),
     "replicate": lambda folder: read_replicate(folder / "0.parquet"),
-    "rows sent": lambda folder: _rows_sent(folder / "wandb_rows_sent"),
+    "rows sent": lambda folder: rows_sent(folder / "wandb_rows_sent"),
 }
 
 

@@ -9,10 +9,11 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from experiments.harness import entry
-from experiments.harness.config import composed, resolved, run_id
+from experiments.harness.config import composed, resolved
 from experiments.harness.entry import execute, locate
 from experiments.harness.errors import ConfigError, RunError
 from experiments.harness.provenance import ROOT
+from experiments.harness.run_name import run_id
 from experiments.study.identity import check_folder
 from tests import forked
 from tests.conftest import MakeConfig

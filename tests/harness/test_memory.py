@@ -11,16 +11,10 @@ from hydra.core.global_hydra import GlobalHydra
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from experiments.harness.memory import (
-    CONTEXT_BYTES,
-    GPU_BYTES,
-    CountingMode,
-    PassMemory,
-    move_shapes,
-    pass_memory,
-)
+from experiments.harness.memory import CountingMode, PassMemory, move_shapes, pass_memory
 from experiments.harness.plan import memory, plan
 from experiments.harness.sources import ROOT
+from experiments.harness.training_memory import CONTEXT_BYTES, GPU_BYTES
 
 EXPERIMENTS = sorted(
     path.relative_to(ROOT / "conf/experiment").with_suffix("").as_posix()

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from experiments.diffusion.models import meta_model, meta_output
 from experiments.harness.config import composed, scale_of, typed
 from experiments.harness.errors import ConfigError
-from experiments.harness.plan import claim_words, main, memory, plan, show
+from experiments.harness.plan import claim_words, main, memory, plan
+from experiments.harness.plan_table import show
 from experiments.harness.sources import ROOT, our_tasks, task_name
 from experiments.harness.utilisation import FAMILIES, PEAK
 from tests.conftest import AVERAGED, MakeConfig, executed

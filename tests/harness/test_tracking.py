@@ -192,7 +192,7 @@ def test_a_run_completes_when_wandbs_service_dies_or_hangs(
 def test_an_empty_count_of_sent_rows_resends_no_row(tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n{"step": 2}\n')
     (tmp_path / "wandb_rows_sent").touch()
-    assert tracking._rows_sent(tmp_path / "wandb_rows_sent") == 2
+    assert tracking.rows_sent(tmp_path / "wandb_rows_sent") == 2
 
 
 def test_rows_are_kept_offline_when_the_wandb_server_refuses_the_key(

@@ -9,7 +9,8 @@ import yaml
 from hydra.utils import instantiate
 from torch import nn
 
-from experiments.harness.config import check, resolved
+from experiments.harness.config import resolved
+from experiments.harness.limits import check_conflicts
 from experiments.harness.optimizer import decay_groups
 from experiments.harness.provenance import ROOT
 from tests.image_classification.conftest import compose_cell
@@ -66,7 +67,7 @@ def test_every_cell_of_table_2_has_an_experiment() -> None:
 @pytest.mark.parametrize("name", ALL)
 def test_every_cell_follows_the_papers_protocol(name: str) -> None:
     cfg = compose_cell(name)
-    check(cfg)
+    check_conflicts(cfg)
     assert resolved(cfg)["experiment"] == f"image_classification/{name}"
     assert (cfg.study.replicates, cfg.study.confirm, list(cfg.study.stages)) == (3, 1, [])
     assert (cfg.train.precision, cfg.train.clip_norm, cfg.schedule.shape) == ("bf16", 1.0, "cosine")

@@ -60,9 +60,9 @@ def books(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 
 @pytest.fixture
-def lm_overrides(books: list[str], tmp_path: Path) -> list[str]:
+def lm_overrides(books: list[str], smoke: list[str]) -> list[str]:
     """A language-modelling smoke run on the generated books that writes below ``tmp_path``."""
-    return ["scale=smoke", *books, f"run.runs_dir={tmp_path}/runs", f"run.results_dir={tmp_path}/results"]
+    return [*smoke, *books]
 
 
 @pytest.fixture

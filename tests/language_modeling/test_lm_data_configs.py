@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from experiments.harness.config import resolved, run_id
+from experiments.harness.config import resolved
+from experiments.harness.run_name import run_id
 from experiments.language_modeling.data import open_tokens
 from tests.conftest import MakeConfig, configs
 from tests.language_modeling.tables_on_disk import write_json_lines, write_parquet

@@ -36,27 +36,25 @@ def test_progress_is_computed_from_run_records(tmp_path: Path, monkeypatch: pyte
     write(tmp_path / "interrupted", row={"step": 40})
     told = Progress(10, Console(file=io.StringIO()))
     told.begin("search, round 1 of 3", runs)
-    assert (
-        told._look()[0] == "search, round 1 of 3: 1 of 10 runs done, 0 running, 9 to do"
-    )  # no process runs the second
+    assert told.look()[0] == "search, round 1 of 3: 1 of 10 runs done, 0 running, 9 to do"  # no process runs the second
 
     write(tmp_path / "trains", row={"step": 20, "train/loss": 1.234, "train/lr": 0.00321, "time/train_s": 4.0})
     write(tmp_path / "trains", row={"step": 20, "val/loss": 1.5})
     write(tmp_path / "starts")
-    sentence, running = told._look()
+    sentence, running = told.look()
     assert sentence.endswith("1 of 10 runs done, 2 running, 7 to do")  # no pace yet
     assert running == ["trains step 20 of 100, loss 1.23, lr 0.0032, 5 steps/s", "starts"]
 
     clock[0] += 30
     write(tmp_path / "trains", "complete")
     write(tmp_path / "diverges", "diverged")
-    sentence, _ = told._look()
+    sentence, _ = told.look()
     # 1.8 runs in 30 s since the first look; 6.6 of 10 are left: 1 was done at first, 2 since, and 0.4 of another.
     assert sentence.endswith(
         f"3 of 10 runs done (1 diverged), 1 running, 6 to do; about {duration(30 / 1.8 * 6.6)} left"
     )
     clock[0] += 60
-    assert told._look()[0].endswith(f"about {duration(30 / 1.8 * 6.6 - 60)} left")
+    assert told.look()[0].endswith(f"about {duration(30 / 1.8 * 6.6 - 60)} left")
 
 
 def test_progress_tolerates_torn_damaged_and_missing_records(tmp_path: Path) -> None:
@@ -73,7 +71,7 @@ def test_progress_tolerates_torn_damaged_and_missing_records(tmp_path: Path) -> 
     with Progress(2, Console(file=io.StringIO())) as told:
         told.begin("confirmation", runs, last=True)
         (tmp_path / "empty/status.json").write_text('{"status": "running"}')
-        assert told._look() == ("confirmation: 0 of 2 runs done, 1 running, 1 to do", ["empty"])
+        assert told.look() == ("confirmation: 0 of 2 runs done, 1 running, 1 to do", ["empty"])
 
 
 @pytest.mark.parametrize("is_terminal", [False, True])

@@ -24,10 +24,10 @@ def test_batched_predictions_match_those_of_single_searches() -> None:
     rng = np.random.default_rng(0)
     units, values = rng.random((3, 12, 2)), rng.random((3, 12))
     lengths, noise = np.log(rng.uniform(0.2, 1, (3, 4, 2))), np.log(rng.uniform(0.01, 0.1, (3, 4)))
-    together = surrogate._fitted(units, values, lengths, noise)
+    together = surrogate.fitted(units, values, lengths, noise)
     points = rng.random((3, 5, 2))
     for i in range(3):
-        alone = surrogate._fitted(units[i : i + 1], values[i : i + 1], lengths[i : i + 1], noise[i : i + 1])
+        alone = surrogate.fitted(units[i : i + 1], values[i : i + 1], lengths[i : i + 1], noise[i : i + 1])
         for many, one in zip(
             surrogate.predict(units, together, points),
             surrogate.predict(units[i : i + 1], alone, points[i : i + 1]),
@@ -52,7 +52,7 @@ def test_predictions_and_expected_improvement_match_hand_written_kriging() -> No
     scale = ((values - mean) @ np.linalg.solve(matrix, values - mean) + 0.3) / 6.3
     variance = scale * (1 - cross @ np.linalg.solve(matrix, cross))
 
-    fit = surrogate._fitted(units[None], values[None], np.log(lengths)[None, None], np.log([[noise]]))
+    fit = surrogate.fitted(units[None], values[None], np.log(lengths)[None, None], np.log([[noise]]))
     found_mean, found_variance = surrogate.predict(units[None], fit, point[None, None])
     assert found_mean[0, 0, 0] == pytest.approx(expected, rel=1e-6)
     assert found_variance[0, 0, 0] == pytest.approx(variance, rel=1e-6)
@@ -60,7 +60,7 @@ def test_predictions_and_expected_improvement_match_hand_written_kriging() -> No
     best = values.min()
     draws = norm.ppf((np.arange(100_000) + 0.5) / 100_000, expected, np.sqrt(variance))
     share = np.ones((1, 1))
-    improvement = surrogate._expected_improvement(units[None], fit, share, np.array([[best]]), point[None, None])
+    improvement = surrogate.expected_improvement(units[None], fit, share, np.array([[best]]), point[None, None])
     assert improvement[0, 0] == pytest.approx(np.maximum(best - draws, 0).mean(), rel=1e-3)
 
 
