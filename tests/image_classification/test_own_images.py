@@ -20,6 +20,7 @@ from tests.conftest import MakeConfig, built
 from tests.image_classification.small_imagenet import photo
 from tests.image_classification.test_augmentation import ramp
 
+pytestmark = pytest.mark.usefixtures("no_library_cache")
 SIZES = [(48, 40), (32, 32), (20, 33), (100, 32), (7, 9), (33, 32)]
 KINDS = ["RGB", "L", "P", "RGBA", "CMYK", "I;16", "1", "LA"]
 
@@ -50,11 +51,6 @@ def own(folder: Path, channels: int = 3) -> list[str]:
         "data.image_size=32", f"data.channels={channels}", f"data.mean=[{values}]", f"data.std=[{values}]",
         "data.val_size=6", f"data.places=[{place}]", "flatness.draws=0", "flatness.samples=0",
     ]  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def smoke(no_library_cache: None) -> None:
-    """Leave no table in the library's cache."""
 
 
 def test_images_of_the_right_size_are_passed_through_bit_for_bit(make_config: MakeConfig) -> None:
