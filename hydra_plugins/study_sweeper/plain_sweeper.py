@@ -4,10 +4,19 @@ from collections.abc import Sequence
 from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
 
 
 class PlainSweeper(BasicSweeper):
     """``hydra/sweeper=plain``."""
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """As Hydra's; but first pin the runs' instruction set, before Ray, which loads NumPy, starts its workers."""
+        from experiments.harness.arithmetic import pin_instruction_set
+
+        pin_instruction_set(config.train.instruction_set)
+        super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
 
     def sweep(self, arguments: list[str]) -> Sequence[Any]:
         """Run every combination of the swept values; exit code 2 if one of them cannot be run."""

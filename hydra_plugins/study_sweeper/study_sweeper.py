@@ -36,7 +36,10 @@ class StudySweeper(Sweeper):
     """Runs the studies defined by the command line and publishes their results."""
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Store what Hydra has prepared."""
+        """Store what Hydra has prepared, and pin the runs' instruction set before the search or Ray loads NumPy."""
+        from experiments.harness.arithmetic import pin_instruction_set
+
+        pin_instruction_set(config.train.instruction_set)
         self.task: str = config.task
         self.scale: str = config.scale
         self.nodes, self.launcher_name = config.run.nodes, config.hydra.launcher._target_
