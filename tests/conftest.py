@@ -1,11 +1,12 @@
 """Fixtures of all tests: a small labelled image set on disk, and smoke runs on it."""
 
-from experiments.harness.arithmetic import pin_instruction_set  # isort: skip
+from experiments.harness.arithmetic import PINS, pin_instruction_set  # isort: skip
 
 pin_instruction_set("avx2")  # as smoke runs do, before NumPy and PyTorch are loaded
 
 import gzip
 import json
+import os
 import struct
 import sys
 from collections.abc import Callable, Sequence
@@ -86,6 +87,11 @@ def make_config(overrides: list[str]) -> MakeConfig:
 def command_line(overrides: list[str]) -> list[str]:
     """The command of such a run, for a separate process."""
     return [sys.executable, "-m", "experiments.image_classification", *overrides]
+
+
+def unpinned() -> dict[str, str]:
+    """The environment of a new shell, in which nothing is pinned, for a separate process."""
+    return {name: value for name, value in os.environ.items() if name not in PINS["avx2"]}
 
 
 def configs(task: str, overrides: Sequence[str] = ()) -> MakeConfig:

@@ -48,7 +48,8 @@ def draw(task: str, write: Callable[[Path, Any], Path], arguments: list[str]) ->
     if not arguments or not arguments[0].startswith("run="):
         program = f"experiments.{task}.{Path(sys.argv[0]).stem}"
         sys.exit(f"usage: python -m {program} run=<directory> [experiment={task}/<name> ...]")
-    cfg = composed(task, arguments[1:])
+    # A figure is no record: it may be drawn with whatever instruction set PyTorch has been loaded with.
+    cfg = composed(task, [*arguments[1:], "train.instruction_set=null"])
     try:
         print(write(Path(arguments[0].removeprefix("run=")), cfg))
     except SuiteError as error:

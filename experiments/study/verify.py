@@ -36,26 +36,27 @@ class Record(NamedTuple):
 
 def drawn(results: Path, run: str | None, number: int, seed: int) -> list[Record]:
     """The records to verify: ``run``, or a random sample of those that this machine has the device for."""
-    import torch
-
     from experiments.study.replicates import read_replicate
 
     replicates = [(path, read_replicate(path)) for path in sorted(results.glob("*/*/[!.]*/replicates/*.parquet"))]
-    if run is None and not torch.cuda.is_available():
-        every = len(replicates)
-        replicates = [each for each in replicates if "gpu" not in each[1].environment["hardware"]]
-        if len(replicates) < every:
-            print(
-                f"{every - len(replicates)} of {every} replicates were made on a GPU: none of their runs is drawn here"
-            )
-    published = [(path, recorded) for path, replicate in replicates for recorded in replicate.runs]
-    if run is None:
-        chosen = random.Random(seed).sample(published, min(number, len(published)))
-    else:
-        chosen = [(path, recorded) for path, recorded in published if recorded.run_id == run][:1]
+    if run is not None:
+        runs = ((path, recorded) for path, replicate in replicates for recorded in replicate.runs)
+        chosen = [(path, recorded) for path, recorded in runs if recorded.run_id == run][:1]
         if not chosen:
             sys.exit(f"error: There is no run {run} under {results}; the replicate files of a study list its runs.")
+    else:
+        rerunnable = [each for each in replicates if "gpu" not in each[1].environment["hardware"] or _has_gpu()]
+        if others := len(replicates) - len(rerunnable):
+            print(f"{others} of {len(replicates)} replicates were made on a GPU: none of their runs is drawn here")
+        published = [(path, recorded) for path, replicate in rerunnable for recorded in replicate.runs]
+        chosen = random.Random(seed).sample(published, min(number, len(published)))
     return [Record(path, each.run_id, each.settings["train"]["instruction_set"]) for path, each in chosen]
+
+
+def _has_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
 
 
 def verified(record: Record, folder: Path) -> str:

@@ -1,15 +1,14 @@
 """What a run imports: every library delays its first step and stays in memory until the end."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from experiments.harness.arithmetic import PINS
 from experiments.harness.sources import ROOT, our_tasks
+from tests.conftest import unpinned
 
 ELSEWHERE = {
     *("bitsandbytes", "datasets", "matplotlib", "open_clip", "pandas", "plotly", "pyarrow", "ray", "sklearn", "timm"),
@@ -90,8 +89,7 @@ def test_no_library_is_loaded_before_a_run_pins_its_instruction_set(
 ) -> None:
     """Otherwise it would keep the processor's widest one, and the rows of two processors would differ."""
     command = [*command_line, f"run.runs_dir={tmp_path / 'unpinned'}", *more]
-    unpinned = {key: value for key, value in os.environ.items() if key not in PINS["avx2"]}
-    result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, env=unpinned)
+    result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, env=unpinned())
     assert result.returncode == 0, result.stderr
     paths = list((tmp_path / "unpinned").glob("*/*/environment.json"))
     assert paths

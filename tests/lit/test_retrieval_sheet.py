@@ -1,11 +1,14 @@
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from experiments.harness.entry import execute, locate
 from experiments.harness.errors import RunError
+from experiments.harness.sources import ROOT
 from experiments.lit.retrieval_sheet import write_sheet
-from tests.conftest import MakeConfig, executed
+from tests.conftest import MakeConfig, executed, unpinned
 
 
 def test_the_retrieval_sheet_shows_each_query_with_its_five_nearest(make_lit: MakeConfig) -> None:
@@ -15,6 +18,15 @@ def test_the_retrieval_sheet_shows_each_query_with_its_five_nearest(make_lit: Ma
     assert page.count("class='right'") + page.count("class='wrong'") == 2 * 12 * 5
     assert page.count("data:image/png") == 12 + 12 * 5
     assert "http" not in page
+
+
+def test_the_command_draws_a_run_whose_instruction_set_is_pinned(
+    make_lit: MakeConfig, lit_overrides: list[str]
+) -> None:
+    directory = executed(make_lit())
+    command = [sys.executable, "-m", "experiments.lit.retrieval_sheet", f"run={directory}", *lit_overrides]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, env=unpinned())
+    assert result.stdout == f"{directory / 'sheet.html'}\n", result.stderr
 
 
 def test_a_retrieval_sheet_without_a_run_is_refused(make_lit: MakeConfig, tmp_path: Path) -> None:

@@ -1,17 +1,15 @@
 """Committed runs, rerun from their records."""
 
 import json
-import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from experiments.harness.arithmetic import PINS
 from experiments.harness.entry import execute
 from experiments.study import rerun
 from experiments.study.publish import publishing
@@ -19,7 +17,7 @@ from experiments.study.replicates import Replicate, ReplicateRun, read_replicate
 from experiments.study.rerun import Different, verify
 from experiments.study.sweep import Study
 from experiments.study.verify import Record, drawn
-from tests.conftest import MakeConfig
+from tests.conftest import MakeConfig, unpinned
 
 Row = dict[str, Any]
 
@@ -158,12 +156,18 @@ def test_a_first_row_beyond_rounding_error_fails_verification(published: Path, t
         verify(published, run_of(published), tmp_path / "again")
 
 
-def test_the_draw_of_runs_to_verify_depends_on_the_seed(tmp_path: Path) -> None:
+def write_runs(folder: Path, number: int, seeds: Sequence[int], hardware: dict[str, str]) -> Path:
+    """A replicate of runs ``lion-s<seed>`` of which only the names and the instruction set matter."""
     fields: Any = dict.fromkeys(("status", "metrics", "parameter_groups"), "{}")
     fields["config"] = '{"train": {"instruction_set": "avx2"}}'
-    runs = tuple(ReplicateRun(f"lion-s{n}", "lion", "search", 1, n, 1.0, 0, (0.5,), **fields) for n in range(40))
-    path = tmp_path / "lit/mini/study/replicates/3.parquet"
-    write_replicate(path, Replicate(3, {"hardware": {}}, {}, runs))
+    runs = tuple(ReplicateRun(f"lion-s{n}", "lion", "search", 1, n, 1.0, 0, (0.5,), **fields) for n in seeds)
+    path = folder / f"lit/mini/study/replicates/{number}.parquet"
+    write_replicate(path, Replicate(number, {"hardware": hardware}, {}, runs))
+    return path
+
+
+def test_the_draw_of_runs_to_verify_depends_on_the_seed(tmp_path: Path) -> None:
+    path = write_runs(tmp_path, 3, range(40), {})
     assert drawn(tmp_path, None, 3, seed=1) == drawn(tmp_path, None, 3, seed=1) != drawn(tmp_path, None, 3, seed=2)
     assert drawn(tmp_path, "lion-s7", 2, seed=1) == [Record(path, "lion-s7", "avx2")]
     with pytest.raises(SystemExit, match="There is no run lion-s99"):
@@ -175,12 +179,8 @@ def test_runs_made_on_a_gpu_are_drawn_only_on_a_machine_with_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], has_gpu: bool
 ) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: has_gpu)
-    fields: Any = dict.fromkeys(("status", "metrics", "parameter_groups"), "{}")
-    fields["config"] = '{"train": {"instruction_set": null}}'
-    for number, hardware in enumerate(({}, {"gpu": "NVIDIA H200"})):
-        runs = (ReplicateRun(f"lion-s{number}", "lion", "search", 1, 0, 1.0, 0, (0.5,), **fields),)
-        path = tmp_path / f"lit/gpu/study/replicates/{number}.parquet"
-        write_replicate(path, Replicate(number, {"hardware": hardware}, {}, runs))
+    write_runs(tmp_path, 0, [0], {})
+    write_runs(tmp_path, 1, [1], {"gpu": "NVIDIA H200"})
     found = {record.run_id for record in drawn(tmp_path, None, 2, seed=0)}
     assert found == ({"lion-s0", "lion-s1"} if has_gpu else {"lion-s0"})
     assert ("1 of 2 replicates were made on a GPU" in capsys.readouterr().out) != has_gpu
@@ -200,8 +200,7 @@ def test_the_verify_command_fails_and_names_a_run_that_cannot_be_rerun(published
     results = published.parents[4]
     name = run_of(published)
     command = [sys.executable, "-m", "experiments.study.verify", "--results", str(results), "--run", name]
-    unpinned = {key: value for key, value in os.environ.items() if key not in PINS["avx2"]}
-    result = subprocess.run(command, capture_output=True, text=True, check=False, env=unpinned)
+    result = subprocess.run(command, capture_output=True, text=True, check=False, env=unpinned())
     # conf/data has no file for the tests' small data set.
     assert result.returncode == 1, result.stdout
     assert f"{published.relative_to(results)} {name}: cannot be rerun" in result.stdout
