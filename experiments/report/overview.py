@@ -100,32 +100,25 @@ def _tally(studies: Mapping[str, Summary], adjusted: Mapping[str, float]) -> str
     """How many comparisons have which verdict, exploratory ones in a sentence of their own, and how many of the
     winners Holm's correction leaves.
     """
-    rows = [row for summary in studies.values() for row in deciding(summary)]
+    rows = [(_key(folder, row), row) for folder, summary in studies.items() for row in deciding(summary)]
     sentences = []
     for of_declared in (True, False):
-        verdicts = [row["verdict"] for row in rows if row["exploratory"] != of_declared]
+        verdicts = [row["verdict"] for _, row in rows if row["exploratory"] != of_declared]
         counts = {verdict: verdicts.count(verdict) for verdict in dict.fromkeys(verdicts)}
         counted = ", ".join(f"{_told(verdict)} in {count}" for verdict, count in counts.items())
         if counted and of_declared:
             sentences.append(f"With all declared replicates: {counted} of {len(verdicts)} comparisons.")
+            won = [key for key, row in rows if row["verdict"] in (row["a"], row["b"]) and not row["exploratory"]]
+            if corrected := [adjusted[key] for key in won if key in adjusted]:
+                sentences.append(
+                    f"Winners whose p is at most {ALPHA:g} after correction for the number of tasks: "
+                    f"{sum(p <= ALPHA for p in corrected)} of {len(corrected)}."
+                )
         elif counted:
             sentences.append(
                 "Exploratory and not final, because the replicates are not those declared: "
                 f"{counted} of {len(verdicts)} comparisons."
             )
-    corrected = [
-        adjusted[key]
-        for folder, summary in studies.items()
-        for row in deciding(summary)
-        if row["verdict"] in (row["a"], row["b"]) and not row["exploratory"] and (key := _key(folder, row)) in adjusted
-    ]
-    if corrected:
-        left = sum(p <= ALPHA for p in corrected)
-        sentences.insert(
-            1,
-            f"Winners whose p is at most {ALPHA:g} after correction for the number of tasks: {left} of "
-            f"{len(corrected)}.",
-        )
     return " ".join(sentences)
 
 

@@ -17,3 +17,6 @@ from tests.language_modeling.conftest import make_lm as make_lm
 from tests.lit.conftest import lit_overrides as lit_overrides
 from tests.lit.conftest import make_lit as make_lit
 from tests.lit.conftest import shapes as shapes
+
+SHORT = ["train.steps=2", "train.log_every=1", "train.evaluate_every=2", "schedule.warmup_steps=0", "flatness.draws=0"]
+"""Two steps, and an evaluation"""

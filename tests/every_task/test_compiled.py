@@ -10,6 +10,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from tests.conftest import executed, last_values, values_of
+from tests.every_task.conftest import SHORT
 
 CASES: dict[str, tuple[str, list[str]]] = {
     "lit": ("make_lit", []),
@@ -21,8 +22,6 @@ CASES: dict[str, tuple[str, list[str]]] = {
     "diffusion": ("make_diffusion", ["train.sample_every=null"]),
     "diffusion, captions": ("make_text_to_image", ["train.sample_every=null"]),
 }
-SHORT = ["train.steps=2", "train.log_every=1", "train.evaluate_every=2", "schedule.warmup_steps=0", "flatness.draws=0"]
-SHORT += ["train.precision=bf16"]
 DROPOUTS = ("head_dropout", "trained.config.dropout_rate")
 GPT2 = [f"+model.trained.config.{place}_pdrop=0" for place in ("resid", "embd", "attn")]
 
@@ -35,7 +34,7 @@ def test_a_compiled_run_in_bf16_ends_with_the_losses_of_an_eager_one(
     """Without dropout, which compiled code draws differently. Both round to bfloat16, but not in the same places; its
     relative precision is 2**-8, as a loss may differ.
     """
-    make, settings = request.getfixturevalue(CASES[case][0]), [*SHORT, *CASES[case][1]]
+    make, settings = request.getfixturevalue(CASES[case][0]), [*SHORT, "train.precision=bf16", *CASES[case][1]]
     model = make(*settings).model
     settings += GPT2 if "gpt2" in case else [f"model.{key}=0" for key in DROPOUTS if OmegaConf.select(model, key)]
     eager, compiled = (

@@ -25,11 +25,10 @@ from experiments.harness.checkpoint_files import checkpoints
 from experiments.harness.entry import execute, locate
 from experiments.image_classification import task as image_classification
 from tests.conftest import AVERAGED, MakeConfig, executed, rows
+from tests.every_task.conftest import SHORT
 from tests.finetuning.conftest import review_file, reviews
 from tests.harness.process_group import in_processes
 from tests.lit.conftest import decode_shapes
-
-SHORT = ["train.steps=2", "train.log_every=1", "train.evaluate_every=2", "schedule.warmup_steps=0", "flatness.draws=0"]
 
 CASES: dict[str, tuple[str, list[str]]] = {
     "image_classification": ("make_config", ["data.val_size=39", AVERAGED]),
