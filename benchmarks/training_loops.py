@@ -1,4 +1,4 @@
-"""A task's mini run in this suite's training loop and in a bare one; training_peers.py has other libraries' loops.
+"""A task's run in this suite's training loop and in a bare one; training_peers.py has other libraries' loops.
 
 All loops train the same model on the same data with the same batch size and clipping, using PyTorch's fused AdamW. Only
 this suite's checks for non-finite values, and inspects the optimizer's state whenever the experiment logs.
@@ -59,12 +59,17 @@ class Stopwatch:
         return 1e3 * (self.ticks[-1] - self.ticks[self.warm_up - 1]) / self.steps
 
 
+def scale_for(device: torch.device) -> str:
+    """The scale that is meant for ``device``."""
+    return "gpu" if device.type == "cuda" else "mini"
+
+
 class Setting:
-    """A task's mini run, shared by all loops."""
+    """A task's run at the device's scale, shared by all loops."""
 
     def __init__(self, name: str, device: torch.device) -> None:
         never = 10**9
-        overrides = ["scale=mini", "optimizer=adamw", "test=false", "run.wandb=disabled"]
+        overrides = [f"scale={scale_for(device)}", "optimizer=adamw", "test=false", "run.wandb=disabled"]
         overrides += [f"run.device={device.type}", f"train.evaluate_every={never}", f"run.checkpoint_every={never}"]
         self.name, self.device = name, device
         run = locate(composed(name, overrides))
@@ -93,6 +98,15 @@ class Setting:
         settings = {key: self.plain["optimizer"][key] for key in ("lr", "weight_decay", "betas", "eps")}
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         return torch.optim.AdamW(trained, **settings, fused=True)
+
+    @property
+    def bf16(self) -> bool:
+        """Whether the experiment computes forward passes in bfloat16."""
+        return bool(self.train["precision"] == "bf16")
+
+    def autocast(self) -> torch.autocast:
+        """The context of a forward pass."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
 
     def batches(self) -> Iterator[np.ndarray]:
         """Sample indices of each batch, int64 [batch size], epoch after epoch."""
@@ -140,7 +154,8 @@ def bare_loop(setting: Setting) -> float:
     with suppress(Enough):
         for batch in picture_loader(setting) if setting.name == "image_classification" else task_batches(setting):
             optimizer.zero_grad()
-            loss = setting.task.loss(model, to_device(batch, setting.device))
+            with setting.autocast():
+                loss = setting.task.loss(model, to_device(batch, setting.device))
             loss.backward()
             nn.utils.clip_grad_norm_(model.parameters(), setting.train["clip_norm"])
             optimizer.step()

@@ -60,11 +60,12 @@ def page(results: Results) -> str:
     """The page as Markdown."""
     return f"""# How long a training step takes: {results["device"]}
 
-Each task's mini experiment, on one thread. The loops train the same model on the same data with the same batch size and
-clipping, using PyTorch's fused AdamW. The bare loop is plain PyTorch (images go through torchvision's transforms and
-PyTorch's loader). The users' loop is the one that a task's users would run: timm's, open_clip's `train_one_epoch`,
-transformers' `Trainer`, or diffusers' training example. Only this suite's loop can resume bit for bit, checks every
-step for NaN, and inspects the optimizer's state at every logged step. Made by `make bench`.
+The tasks' `{results["scale"]}` experiments, on one thread. The loops train the same model on the same data with the
+same batch size, precision and clipping, using PyTorch's fused AdamW. The bare loop is plain PyTorch (images go through
+torchvision's transforms and PyTorch's loader). The users' loop is the one that a task's users would run: timm's,
+open_clip's `train_one_epoch`, transformers' `Trainer`, or diffusers' training example. Only this suite's loop can
+resume bit for bit, uses deterministic algorithms alone, checks every step for NaN, and inspects the optimizer's state
+at every logged step. Made by `make bench`.
 
 Medians of {results["rounds"]} rounds, in which the loops took turns, with the range over all rounds in parentheses.
 

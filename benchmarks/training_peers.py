@@ -1,4 +1,4 @@
-"""Loops that other libraries' users run, with a task's mini model and data; training_loops.py says what they share.
+"""Loops that other libraries' users run, with a task's model and data; training_loops.py says what they share.
 
 Each returns milliseconds per step. Data go through the library's own loader if it has one, otherwise through PyTorch's,
 one sample at a time.
@@ -53,7 +53,8 @@ def timm_loop(setting: Setting) -> float:
     with suppress(Enough):
         for step, (images, labels) in enumerate(loader):
             images, labels = images.to(setting.device), labels.to(setting.device)
-            loss = F.cross_entropy(model(images), labels)
+            with setting.autocast():
+                loss = F.cross_entropy(model(images), labels)
             loss.backward()
             dispatch_clip_grad(model.parameters(), setting.train["clip_norm"])
             optimizer.step()
@@ -114,8 +115,8 @@ def transformers_trainer(setting: Setting) -> float:
     with tempfile.TemporaryDirectory() as folder, suppress(Enough):
         arguments = TrainingArguments(
             folder, max_steps=setting.train["steps"], per_device_train_batch_size=setting.train["batch_size"],
-            max_grad_norm=setting.train["clip_norm"], use_cpu=setting.device.type == "cpu", report_to=[],
-            save_strategy="no", logging_strategy="no", disable_tqdm=True, remove_unused_columns=False,
+            max_grad_norm=setting.train["clip_norm"], use_cpu=setting.device.type == "cpu", bf16=setting.bf16,
+            report_to=[], save_strategy="no", logging_strategy="no", disable_tqdm=True, remove_unused_columns=False,
             dataloader_drop_last=True,
         )  # fmt: skip
         Trainer(
@@ -151,7 +152,8 @@ def open_clip_loop(setting: Setting) -> float:
     loader.num_batches, loader.num_samples = len(loader), setting.task.num_train
     data = {"train": SimpleNamespace(dataloader=loader, set_epoch=lambda epoch: None)}
     arguments = argparse.Namespace(
-        device=str(setting.device), precision="fp32", distill=False, accum_freq=1, skip_scheduler=False, horovod=False,
+        device=str(setting.device), precision="amp_bf16" if setting.bf16 else "fp32", distill=False, accum_freq=1,
+        skip_scheduler=False, horovod=False,
         grad_clip_norm=setting.train["clip_norm"], log_every_n_steps=10**9, batch_size=setting.train["batch_size"],
         world_size=1, rank=0, local_rank=0, wandb=False,
     )  # fmt: skip
@@ -182,7 +184,7 @@ def diffusers_loop(setting: Setting) -> float:
     from diffusers.optimization import get_scheduler
     from diffusers.training_utils import EMAModel
 
-    accelerator = Accelerator(cpu=setting.device.type == "cpu")
+    accelerator = Accelerator(cpu=setting.device.type == "cpu", mixed_precision="bf16" if setting.bf16 else "no")
     model, watch = setting.model(), setting.stopwatch()
     optimizer = setting.optimizer(model)
     loader: Any = DataLoader(Samples(setting.task), setting.train["batch_size"], shuffle=True, drop_last=True)

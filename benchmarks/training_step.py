@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from benchmarks.record import machine_and_versions, publish
-from benchmarks.training_loops import Setting
+from benchmarks.training_loops import Setting, scale_for
 from benchmarks.training_page import FOLDER, write_page
 from benchmarks.training_peers import LOOPS
 
@@ -50,6 +50,7 @@ def main() -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     results = {
         **machine_and_versions(device, LIBRARIES),
+        "scale": scale_for(device),
         "rounds": arguments.rounds,
         "tasks": {task: time_task(task, device, arguments.rounds) for task in arguments.tasks},
     }
