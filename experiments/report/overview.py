@@ -54,10 +54,11 @@ SCALES = {
 def overview_page(studies: Mapping[str, Summary]) -> str:
     """The whole page as Markdown. ``studies`` are the summaries by folder, ``<task>/<scale>/<experiment>``."""
     sections = [INTRODUCTION, VERDICTS, READING]
+    adjusted = _adjusted(studies)
     found = dict.fromkeys(summary["scale"] for summary in studies.values())
     for scale in [*(scale for scale in SCALES if scale in found), *(scale for scale in found if scale not in SCALES)]:
         of_scale = {folder: summary for folder, summary in studies.items() if summary["scale"] == scale}
-        sections += _scale_sections(scale, of_scale)
+        sections += _scale_sections(scale, of_scale, adjusted)
     if not studies:
         sections.append("There is no study yet: run `make reproduce`.")
     return "\n\n".join(sections) + "\n"
@@ -77,9 +78,7 @@ def front_page(studies: Mapping[str, Summary]) -> str:
             "**Nothing has been shown here yet: no study is committed.** The commands below each run the first "
             f"replicate of one; a verdict needs {LEAST_REPLICATES}."
         )
-    adjusted: dict[str, float] = {}
-    for scale in dict.fromkeys(summary["scale"] for summary in shown.values()):
-        adjusted |= _adjusted({folder: each for folder, each in shown.items() if each["scale"] == scale})
+    adjusted = _adjusted(shown)
     sections = [f"**{_tally(shown, adjusted)}**" + (f" Not measured yet: {missing}." if missing else "")]
     if all(summary["scale"] != "paper" for summary in shown.values()):
         sections[0] += (
@@ -111,7 +110,7 @@ def _tally(studies: Mapping[str, Summary], adjusted: Mapping[str, float]) -> str
             won = [key for key, row in rows if row["verdict"] in (row["a"], row["b"]) and not row["exploratory"]]
             if corrected := [adjusted[key] for key in won if key in adjusted]:
                 sentences.append(
-                    f"Winners whose p is at most {ALPHA:g} after correction for the number of tasks: "
+                    f"Winners whose p is at most {ALPHA:g} after correction for the number of studies: "
                     f"{sum(p <= ALPHA for p in corrected)} of {len(corrected)}."
                 )
         elif counted:
@@ -173,19 +172,19 @@ def _key(folder: str, row: dict[str, Any]) -> str:
     return f"{folder}: {optimizer_name(row['a'])} - {optimizer_name(row['b'])}"
 
 
-def _scale_sections(scale: str, studies: Mapping[str, Summary]) -> list[str]:
+def _scale_sections(scale: str, studies: Mapping[str, Summary], adjusted: Mapping[str, float]) -> list[str]:
     title = f"## {scale}: {SCALES[scale]}" if scale in SCALES else f"## {scale}"
     sentences = [
         f"- [{folder}]({quote(folder)}/README.md). Regime: {summary['regime']}. **{verdict_sentence(summary, row)}**"
         for folder, summary in studies.items()
         for row in deciding(summary)
     ]
-    return [title, "\n".join(sentences), _short_table(studies, "", _adjusted(studies)), _HOLM]
+    return [title, "\n".join(sentences), _short_table(studies, "", adjusted), _HOLM]
 
 
 def _adjusted(studies: Mapping[str, Summary]) -> dict[str, float]:
-    """Holm's p values of the studies of one scale, by ``_key``. The family is each task's default study; ablations and
-    single cells only have their own p.
+    """Holm's p values by ``_key``. The family is the default study of each task at each scale; ablations and single
+    cells only have their own p.
     """
     family = {
         _key(folder, row): _p(row)
@@ -206,6 +205,6 @@ def _p(row: dict[str, Any]) -> float:
 
 _HOLM = """\
 p is from the paired t test of one study. Among several studies, one p below 0.05 easily occurs by chance: Holm's p
-corrects for the default studies of all tasks at the same scale, counting an exploratory comparison, or one with
-diverged runs, as p = 1. A verdict is about its own study, so it does not use Holm's p: where that is above 0.05, read a
-winner as a lead that the number of tasks alone may explain."""
+corrects for the default studies of all tasks at all scales, counting an exploratory comparison, or one with diverged
+runs, as p = 1. A verdict is about its own study, so it does not use Holm's p: where that is above 0.05, read a winner
+as a lead that the number of studies alone may explain."""

@@ -150,24 +150,24 @@ def test_printing_a_verdict_imports_neither_matplotlib_nor_torch() -> None:
     assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0
 
 
-def test_holm_correction_covers_the_default_studies_of_a_scale(write_study: WriteStudy) -> None:
+def test_holm_correction_covers_the_default_studies_of_all_scales(write_study: WriteStudy) -> None:
     directories = [
         write_study("diffusion", gain=0.010),
         write_study("lit", gain=0.015),
         write_study("image_classification", "mini", "mini-model.width=64", gain=0.01),
-        write_study("image_classification", "gpu", "gpu", gain=0.01),
+        write_study("lit", "gpu", "gpu", gain=0.1),
     ]
     page = overview_page(by_folder(*directories))
     p = {
         directory.parts[-3:]: read_summary(directory)["comparisons"][0]["difference"]["p"] for directory in directories
     }
-    large, small = p["diffusion", "mini", "mini"], p["lit", "mini", "mini"]
-    assert small < large
+    large, small, least = p["diffusion", "mini", "mini"], p["lit", "mini", "mini"], p["lit", "gpu", "gpu"]
+    assert least < small < large
     expected = {
         "diffusion/mini/mini": max(2 * small, large),
+        "lit/gpu/gpu": 3 * least,
         "lit/mini/mini": 2 * small,
         "image_classification/mini/mini-model.width=64": None,
-        "image_classification/gpu/gpu": None,  # alone at its scale, so there is nothing to correct for
     }
     rows = [line.strip("| ").split(" | ") for line in page.splitlines() if line.startswith("| [")]
     shown = {unquote(re.findall(r"\((.*)/README.md\)", row[0])[0]): row[-1] for row in rows}
@@ -195,12 +195,12 @@ def test_an_exploratory_comparison_counts_as_p_1_in_holm(write_study: WriteStudy
 
 def test_the_tally_says_how_many_winners_holms_correction_leaves(write_study: WriteStudy) -> None:
     clear = front_page(by_folder(write_study(gain=0.1), write_study("lit", gain=0.1)))
-    assert "Winners whose p is at most 0.05 after correction for the number of tasks: 2 of 2." in clear
+    assert "Winners whose p is at most 0.05 after correction for the number of studies: 2 of 2." in clear
     several = by_folder(write_study(gain=0.034, spread=0.02), write_study("lit"), write_study("diffusion"))
     rows = [row for summary in several.values() for row in summary["comparisons"] if row["primary"]]
     p = min(row["difference"]["p"] for row in rows)
     assert p <= 0.05 < 3 * p
-    assert "for the number of tasks: 0 of 1." in front_page(several)
+    assert "for the number of studies: 0 of 1." in front_page(several)
     alone = front_page(by_folder(write_study(gain=0.1)))
     assert "after correction" not in alone.split("\n\n")[0]
 
