@@ -1,0 +1,37 @@
+"""No task reads memory that nothing has written, which the suite, to save time, does not let PyTorch fill."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from experiments.harness import session
+from tests.conftest import AVERAGED, executed, rows
+from tests.every_task.conftest import SHORT
+
+CASES: dict[str, tuple[str, list[str]]] = {
+    "image_classification": ("make_config", [AVERAGED]),
+    "lit": ("make_lit", []),
+    "language_modeling": ("make_lm", []),
+    "finetuning": ("make_classification", []),
+    "diffusion": ("make_diffusion", []),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_run_has_the_same_rows_if_new_memory_is_full_of_nan(
+    case: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    maker, more = CASES[case]
+    make = request.getfixturevalue(maker)
+    usual = rows(executed(make(*more, *SHORT)))
+    make_accelerator = session.make_accelerator
+
+    def make_filling(*arguments: Any) -> Any:
+        accelerator = make_accelerator(*arguments)
+        monkeypatch.setattr(torch.utils.deterministic, "fill_uninitialized_memory", True)
+        assert torch.empty(1).isnan()
+        return accelerator
+
+    monkeypatch.setattr(session, "make_accelerator", make_filling)
+    assert rows(executed(make(*more, *SHORT, "run.fresh=true"))) == usual
