@@ -70,6 +70,7 @@ class Setting:
     def __init__(self, name: str, device: torch.device) -> None:
         never = 10**9
         overrides = [f"scale={scale_for(device)}", "optimizer=adamw", "test=false", "run.wandb=disabled"]
+        overrides += ["hydra/launcher=basic"]  # Ray, which is not used here, need not be installed
         overrides += [f"run.device={device.type}", f"train.evaluate_every={never}", f"run.checkpoint_every={never}"]
         self.name, self.device = name, device
         run = locate(composed(name, overrides))
