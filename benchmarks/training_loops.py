@@ -32,6 +32,13 @@ LEAST_WARM_UP, LEAST_STEPS = 8, 24
 """Minimum steps of each loop in each round, rounded up to a multiple of the task's logging interval."""
 
 
+def seconds(device: torch.device) -> float:
+    """The time by which loops are compared: on a CPU, where they use one thread, that of the process, which leaves out
+    what other processes take.
+    """
+    return time.perf_counter() if device.type == "cuda" else time.process_time()
+
+
 class Enough(Exception):  # not an error
     """All steps have been timed."""
 
@@ -49,7 +56,7 @@ class Stopwatch:
         """Call when a step has ended."""
         if self.device.type == "cuda" and len(self.ticks) + 1 in (self.warm_up, self.warm_up + self.steps):
             torch.cuda.synchronize(self.device)
-        self.ticks.append(time.perf_counter())
+        self.ticks.append(seconds(self.device))
         if len(self.ticks) == self.warm_up + self.steps:
             raise Enough
 
@@ -122,29 +129,29 @@ class Setting:
 
 
 class Rows:
-    """Stands in for W&B: keeps the times of the run's own clock, and ends the run at the row of step ``last``."""
+    """Stands in for W&B: notes when rows are written, and ends the run at the row of step ``last``."""
 
-    def __init__(self, last: int) -> None:
-        self.last, self.seconds = last, {}  # type: int, dict[int, float]
+    def __init__(self, device: torch.device, last: int) -> None:
+        self.device, self.last, self.written_at = device, last, {}  # type: torch.device, int, dict[int, float]
 
     def skip(self, rows: int) -> None:
         """Do nothing: the run is new."""
 
     def log(self, row: Mapping[str, float]) -> None:
         """Take a row of metrics.jsonl."""
-        self.seconds[int(row["step"])] = row["time/train_s"]
+        self.written_at[int(row["step"])] = seconds(self.device)
         if row["step"] == self.last:
             raise Enough
 
 
 def this_suite(setting: Setting) -> float:
-    """Milliseconds per step by the run's clock, which is paused while a row is written."""
-    rows = Rows(setting.warm_up + setting.steps)
+    """Milliseconds per step, including the rows that are written."""
+    rows = Rows(setting.device, setting.warm_up + setting.steps)
     with tempfile.TemporaryDirectory() as folder:
         recorded = result_config(setting.plain, setting.data.fingerprint)
         with RunRecord(Path(folder) / "run", "none", recorded) as record, suppress(Enough):
             train(setting.cfg, setting.data, record.directory, "none", record, rows)  # type: ignore[arg-type]
-    return 1e3 * (rows.seconds[rows.last] - rows.seconds[setting.warm_up]) / setting.steps
+    return 1e3 * (rows.written_at[rows.last] - rows.written_at[setting.warm_up]) / setting.steps
 
 
 def bare_loop(setting: Setting) -> float:

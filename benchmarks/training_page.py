@@ -58,6 +58,7 @@ def _median_and_range(values: Sequence[float], decimals: int) -> str:
 
 def page(results: Results) -> str:
     """The page as Markdown."""
+    clock = "elapsed times" if results["scale"] == "gpu" else "CPU times, which leave out what other processes take"
     return f"""# How long a training step takes: {results["device"]}
 
 The tasks' `{results["scale"]}` experiments, on one thread. The loops train the same model on the same data with the
@@ -67,7 +68,8 @@ open_clip's `train_one_epoch`, transformers' `Trainer`, or diffusers' training e
 resume bit for bit, uses deterministic algorithms alone, checks every step for NaN, and inspects the optimizer's state
 at every logged step. Made by `make bench`.
 
-Medians of {results["rounds"]} rounds, in which the loops took turns, with the range over all rounds in parentheses.
+Medians of {results["rounds"]} rounds, in which the loops took turns, with the range over all rounds in parentheses;
+{clock}.
 
 {times_table(results)}
 

@@ -155,7 +155,9 @@ def _qualifiers(summary: Summary, comparison: dict[str, Any]) -> list[str]:
             for i, space in enumerate(summary["spaces"][name])
             if space["name"] in names
         ]
-        said.append(f"Box-limited: {'; '.join(where)}, so better settings may lie outside the search space.")
+        winner = comparison["verdict"]
+        then = f", which could only increase {optimizer_name(winner)}'s lead" if limited.keys() == {winner} else ""
+        said.append(f"Box-limited: {'; '.join(where)}, so better settings may lie outside the search space{then}.")
     if not summary["stages"]:
         said.append("Nothing was searched: the settings are the experiment's own.")
     if comparison["margin"] is None and comparison["verdict"] is not None:

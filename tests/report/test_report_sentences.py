@@ -159,6 +159,8 @@ def test_the_verdict_sentence_includes_its_qualifications() -> None:
         "outside the search space."
     )
     assert verdict_name(*limited) == "AdamW (box-limited)"
+    limited_winner = study("lion", box_limited={"lion": ["eps"], "adamw": []}, positions=positions)
+    assert verdict_sentence(*limited_winner).endswith("the search space, which could only increase Lion's lead.")
     spaces = {"lion": [{"name": "betas 1", "kind": "memory", "zero": 0.0}], "adamw": []}
     memory = study("adamw", box_limited={"lion": ["betas 1"]}, positions=positions, spaces=spaces)
     assert "winners, 2 are at the top of memory of beta 1, steps, so" in verdict_sentence(*memory)  # 0 is no edge
