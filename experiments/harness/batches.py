@@ -93,13 +93,16 @@ class ShieldedLoader(DataLoader[dict[str, Any]]):
     """
 
     def __init__(self, dataset: Dataset[dict[str, Any]], sampler: Iterable[Any], num_workers: int, pin: bool) -> None:
+        if num_workers and sys.platform != "linux":
+            raise ConfigError(
+                f"run.num_workers={num_workers} needs Linux, where workers are forked and so share the data. Elsewhere, "
+                "set run.num_workers=0."
+            )
         timeout = LONGEST_BATCH_S if num_workers else 0
-        # Forked workers share the data in memory with this process. Python 3.14's default would copy it to each, by
-        # pickle, which the functions that give samples do not allow.
-        context = "fork" if num_workers and sys.platform == "linux" else None
+        # Python 3.14's default would copy the data to each worker, by pickle, which most tasks do not allow.
         super().__init__(
             dataset, batch_size=None, sampler=sampler, num_workers=num_workers, pin_memory=pin, timeout=timeout,
-            worker_init_fn=_end_with_the_queue, multiprocessing_context=context,
+            worker_init_fn=_end_with_the_queue, multiprocessing_context="fork" if num_workers else None,
             # By default a loader draws from the global generator, which also initializes a run's weights.
             generator=torch.Generator(),
         )  # fmt: skip

@@ -127,13 +127,17 @@ def _start(settings: Mapping[str, Any], is_ours: bool) -> None:
     """
     import ray
 
+    from experiments.harness.arithmetic import PINS
     from experiments.harness.interrupt import leave_when_asked
 
-    if is_ours:
+    if is_ours:  # its workers inherit this process's environment
         place = tempfile.gettempdir()
         folder = tempfile.mkdtemp(prefix="lion-", dir=place if len(place) <= LONGEST_TEMPORARY_FOLDER else "/tmp")
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
         settings = {**settings, "_temp_dir": folder}
+    else:  # a cluster's load NumPy, and with it an instruction set, before they take a run
+        pinned = {name: os.environ[name] for pins in PINS.values() for name in pins if name in os.environ}
+        settings = {"runtime_env": {"env_vars": pinned}, **settings}
     ray.init(**settings)
     if is_ours:
         _OURS.extend(psutil.Process().children(recursive=True))

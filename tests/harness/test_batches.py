@@ -137,6 +137,12 @@ def test_a_worker_that_cannot_send_a_batch_ends_the_run_instead_of_hanging() -> 
         next(iter(loader))
 
 
+def test_data_workers_are_refused_where_they_cannot_be_forked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "darwin")
+    with pytest.raises(ConfigError, match=r"run.num_workers=2 needs Linux.*set run.num_workers=0"):
+        ShieldedLoader(OneBatch({}), range(4), num_workers=2, pin=False)
+
+
 def test_batches_too_large_for_shared_memory_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     loader = ShieldedLoader(OneBatch({"images": torch.zeros(1_500_000)}), range(4), num_workers=2, pin=False)
     assert next(iter(loader))["images"].shape == (1_500_000,)
