@@ -95,8 +95,8 @@ class ShieldedLoader(DataLoader[dict[str, Any]]):
     def __init__(self, dataset: Dataset[dict[str, Any]], sampler: Iterable[Any], num_workers: int, pin: bool) -> None:
         if num_workers and sys.platform != "linux":
             raise ConfigError(
-                f"run.num_workers={num_workers} needs Linux, where workers are forked and so share the data. Elsewhere, "
-                "set run.num_workers=0."
+                f"run.num_workers={num_workers} needs Linux, where workers are forked and so share the data. "
+                "Elsewhere, set run.num_workers=0."
             )
         timeout = LONGEST_BATCH_S if num_workers else 0
         # Python 3.14's default would copy the data to each worker, by pickle, which most tasks do not allow.

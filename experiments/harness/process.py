@@ -90,7 +90,7 @@ def _set_up_process(train: TrainConfig) -> None:
     torch.set_flush_denormal(False)
     torch.use_deterministic_algorithms(train.deterministic)
     # By default, PyTorch then fills every new tensor with NaN, which is nearly a third more kernels in a training step.
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # a property
     torch.backends.cudnn.enabled = True
     torch.backends.cudnn.deterministic = train.deterministic
     torch.backends.cudnn.benchmark = not train.deterministic

@@ -17,6 +17,7 @@ from experiments.data.labels import check_classes
 from experiments.harness.batches import ShieldedLoader
 from experiments.harness.errors import ConfigError, refused_as
 from experiments.harness.flatness import flatness
+from experiments.harness.forward import in_parts
 from experiments.harness.prepared_data import PreparedData
 from experiments.harness.seeds import derive_seed
 from experiments.harness.task import Evaluator
@@ -30,7 +31,13 @@ from experiments.image_classification.augmentation import (
 )
 from experiments.image_classification.config import ImageClassificationConfig
 from experiments.image_classification.data import Labelled, StoredSet, array_splits, stored_splits
-from experiments.image_classification.models import EVALUATION_BATCH_SIZE, load_initial_weights, meta_model, meta_output
+from experiments.image_classification.models import (
+    EVALUATION_BATCH_SIZE,
+    IMAGES_IN_CACHE,
+    load_initial_weights,
+    meta_model,
+    meta_output,
+)
 from experiments.image_classification.real_labels import real_sums
 from experiments.metrics.calibration import (
     add_calibration,
@@ -154,7 +161,8 @@ class ImageClassification:
             sums |= no_calibration_sums(device, len(self._splits[split].labels) if split == "test" else None)
         workers = self._cfg.run.num_workers
         for batch in evaluation_batches(self._splits[split], self._crop, process, num_processes, workers):
-            logits, labels = model(self._normalize(batch["images"].to(device))), batch["labels"].to(device)
+            images, labels = self._normalize(batch["images"].to(device)), batch["labels"].to(device)
+            logits = in_parts(model, IMAGES_IN_CACHE, images)
             parts = classification_sums(logits, labels)
             if calibrates:
                 add_calibration(sums, logits, labels, batch["numbers"])

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -9,11 +10,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from experiments.harness.errors import DataError
+from experiments.harness.forward import in_parts
 
 UNCOUNTED = -100
 """The target of a position that does not count, PyTorch's ignore_index"""
 LOGITS_IN_MEMORY = 2**27
-"""In one forward pass without gradients: 512 MiB in float32. Sums depend on it only through rounding."""
+"""Summed at once: 512 MiB in float32. Sums depend on it only through rounding."""
+LOGITS_IN_CACHE = 2**20
+"""Of these, in one forward pass on a CPU"""
 
 
 def token_nats(model: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
@@ -23,7 +27,7 @@ def token_nats(model: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
 
 
 def rows_at_once(context_length: int, vocab_size: int) -> int:
-    """The rows in one forward pass without gradients."""
+    """The rows that are summed at once."""
     return max(1, LOGITS_IN_MEMORY // (context_length * vocab_size))
 
 
@@ -45,10 +49,11 @@ def summed_nats(
     sums = {name: torch.zeros((), dtype=torch.float64, device=device) for name in ("nats", "count")}
     sums["nats_each"] = torch.zeros(int(texts.max()) + 1, dtype=torch.float64, device=device)
     rows = rows_at_once(context_length, vocab_size)
+    rows_in_cache = max(1, LOGITS_IN_CACHE // (context_length * vocab_size))
     for start in range(0, len(numbers), rows):
         batch_numbers = numbers[start : start + rows]
         inputs, targets = (tensor.to(device) for tensor in read(batch_numbers))
-        nats = token_nats(model, inputs, targets)
+        nats = in_parts(partial(token_nats, model), rows_in_cache, inputs, targets)
         sums["nats"] += nats.sum(dtype=torch.float64)
         of_rows = nats.view(len(batch_numbers), -1).sum(1, dtype=torch.float64)
         sums["nats_each"].index_add_(0, torch.from_numpy(texts[batch_numbers]).to(device), of_rows)
