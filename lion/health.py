@@ -48,7 +48,7 @@ def measure_step(optimizer: torch.optim.Optimizer) -> dict[str, float]:
     changes = before  # of opposite sign, and without another copy
     states = [value for value in state_tensors(optimizer) if value.is_floating_point() or value.is_complex()]
     device = params[0].device
-    changed = torch.stack([(change != 0).sum().to(device) for change in changes])
+    changed = torch.stack([_nonzero(change).to(device) for change in changes])
     columns = changed, _norms(changes, device) ** 2, _norms(params, device) ** 2, _norms(states, device)
     # On one device until here, and in float64, which represents counts exactly up to 2**53.
     together = torch.cat([_whole(column).to(torch.float64) for column in columns]).cpu()
@@ -63,6 +63,13 @@ def measure_step(optimizer: torch.optim.Optimizer) -> dict[str, float]:
         "update_norm": change_square**0.5,
         "weight_norm": weight_square**0.5,
     }
+
+
+def _nonzero(tensor: Tensor) -> Tensor:
+    """The number of entries that are not 0. On a CPU, count_nonzero takes a sixth of the time, but older versions of
+    PyTorch do not have it for DTensors.
+    """
+    return (tensor != 0).sum() if hasattr(tensor, "full_tensor") else tensor.count_nonzero()
 
 
 def _norms(tensors: Sequence[Tensor], device: torch.device) -> Tensor:
