@@ -157,7 +157,7 @@ def main(task: str, cell: str, overrides: list[str]) -> None:
         for folder in fetched.read_in_place:
             print(f"{name}/{cell}: {folder} is read in place; keep it at that path.", flush=True)
         if not compute_features(cfg):
-            print(f"{name}/{cell}: its first run on a GPU computes the features of frozen networks.", flush=True)
+            print(f"{name}/{cell}: features of frozen networks, if any, are computed by the first run on a GPU.")
     print(f"To run without a network: LION_OFFLINE=1 LION_CACHE={fetched.cache_dir}")
 
 
