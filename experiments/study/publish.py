@@ -78,7 +78,7 @@ def _write_records(study: Study, command: str, directory: Path) -> None:
     write_aside(directory / "study.json", json.dumps(described, indent=1, allow_nan=False) + "\n")
 
 
-def published_summary(study: Study, command: str) -> dict[str, Any] | None:
+def published_summary(study: Study) -> dict[str, Any] | None:
     """The published summary of a study, if publishing it again would change nothing: no run was made, and its folder
     describes it as it is now. None otherwise, and if the folder is damaged.
     """
@@ -87,7 +87,7 @@ def published_summary(study: Study, command: str) -> dict[str, Any] | None:
     try:
         described: dict[str, Any] = json.loads((study.results / "study.json").read_bytes())
         summary: dict[str, Any] = json.loads((study.results / "summary.json").read_bytes())
-        declared = json.loads(json.dumps(_declared(study, command)))
+        declared = json.loads(json.dumps(_declared(study, described["command"])))  # other words for the same study
         declared["study"]["numbers"] = described["study"]["numbers"]  # which replicates were asked for last
         return summary if {**described, **declared} == described and summary["schema"] == declared["schema"] else None
     except (OSError, ValueError, LookupError, TypeError):

@@ -81,7 +81,7 @@ class StudySweeper(Sweeper):
                 command = f"python -m {program} --multirun hydra/sweeper=study {shown}"
                 summaries = []
                 for study in studies:
-                    if (summary := published_summary(study, command)) is None:
+                    if (summary := published_summary(study)) is None:
                         from experiments.report.rebuild import write_overview, write_study
 
                         with publishing(study, command) as directory:
