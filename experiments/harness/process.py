@@ -89,7 +89,8 @@ def _set_up_process(train: TrainConfig) -> None:
     torch.set_grad_enabled(True)
     torch.set_flush_denormal(False)
     torch.use_deterministic_algorithms(train.deterministic)
-    # By default, PyTorch then fills every new tensor with NaN, which is nearly a third more kernels in a training step.
+    # By default, PyTorch then fills every new tensor with NaN: 294 more kernels in a step of language_modeling/gpu, which
+    # has about 250 other operators.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # a property
     torch.backends.cudnn.enabled = True
     torch.backends.cudnn.deterministic = train.deterministic
