@@ -89,8 +89,8 @@ def _set_up_process(train: TrainConfig) -> None:
     torch.set_grad_enabled(True)
     torch.set_flush_denormal(False)
     torch.use_deterministic_algorithms(train.deterministic)
-    # By default, PyTorch then fills every new tensor with NaN: 294 more kernels in a step of language_modeling/gpu, which
-    # has about 250 other operators.
+    # By default, PyTorch then fills every new tensor with NaN. In a step of language_modeling/gpu that is 294 kernels,
+    # beside some 250 operators.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # a property
     torch.backends.cudnn.enabled = True
     torch.backends.cudnn.deterministic = train.deterministic
