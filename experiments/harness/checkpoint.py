@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
 
 from experiments.harness.averages import enter_training, evaluation_mode
-from experiments.harness.checkpoint_files import checkpoint_name, checkpoints, is_whole, remove
+from experiments.harness.checkpoint_files import checkpoint_name, checkpoints, is_whole, remove, step_of
 from experiments.harness.errors import ConfigError, RunError
 from experiments.harness.low_bit import load_saved_state, saved_state
 from experiments.harness.record import RunRecord, metrics_sha256
@@ -117,7 +117,7 @@ def _read(path: Path) -> dict[str, Any]:
 def drop_checkpoints_after(directory: Path, step: int) -> None:
     """Delete the checkpoints that ``load_checkpoint`` skipped; otherwise they would count as the newest forever."""
     for path in checkpoints(directory):
-        if int(path.name.split("-")[1]) > step:
+        if step_of(path) > step:
             remove(path)
 
 

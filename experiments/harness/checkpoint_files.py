@@ -15,6 +15,11 @@ def checkpoint_name(step: int, written: Path) -> str:
     return f"step-{step:08d}-{digest_of(written)}{SHARDED if written.is_dir() else WHOLE}"
 
 
+def step_of(checkpoint: Path) -> int:
+    """The number of steps after which it was written."""
+    return int(checkpoint.name.split("-")[1])
+
+
 def checkpoints(directory: Path) -> list[Path]:
     """A run's checkpoints, oldest first."""
     return sorted(path for path in directory.glob("step-*") if path.suffix in (WHOLE, SHARDED))

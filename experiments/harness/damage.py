@@ -9,7 +9,7 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from experiments.harness.checkpoint_files import checkpoints, is_whole
+from experiments.harness.checkpoint_files import checkpoints, is_whole, step_of
 from experiments.harness.errors import RunError
 from experiments.harness.record import last_values, metrics_sha256, read_example_losses
 from experiments.harness.run_name import name_of
@@ -51,7 +51,6 @@ def _damage_of_checkpoint(directory: Path, last: int | None) -> str | None:
     if not found:
         return None
     newest = found[-1]
-    step = newest.stem.split("-")[1]
-    if last not in (None, int(step)):
+    if last not in (None, step_of(newest)):
         return f"the checkpoint of step {last} is gone"
     return None if is_whole(newest) else f"{newest.name} is corrupt"

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from experiments.harness.checkpoint_files import checkpoints, step_of
 from experiments.harness.record import FINISHED, read_status
 from experiments.study.course import Run
 
@@ -124,11 +125,12 @@ class Progress:
         return max((last - first) / (after - before) * to_do - (now - last), 0.0)
 
     def _share(self, run: Run) -> float:
-        """The share of a run's steps that its record shows as done."""
+        """The share of a run's steps that its record, or a checkpoint before the first row, shows as done."""
         if run.directory in self._finished or run.is_finished():
             return 1.0
         with suppress(Exception):  # the record may be damaged
-            if step := newest_row(run.directory).get("step", 0):
+            saved = max(map(step_of, checkpoints(run.directory)), default=0)
+            if step := newest_row(run.directory).get("step", 0) or saved:
                 return float(min(step / self._steps_of(run.directory), 0.99))
         return 0.0
 

@@ -57,6 +57,16 @@ def test_progress_is_computed_from_run_records(tmp_path: Path, monkeypatch: pyte
     assert told.look()[0].endswith(f"about {duration(30 / 1.8 * 6.6 - 60)} left")
 
 
+def test_a_run_that_saved_before_its_first_row_is_one_to_continue(tmp_path: Path) -> None:
+    (run,) = runs_of(tmp_path, "saved")
+    write(run.directory)
+    (run.directory / f"step-{11:08d}-{0:016x}.pt").touch()
+    shown = io.StringIO()
+    with Progress(1, Console(file=shown, width=120)) as told:
+        told.begin("search", [run])
+    assert "search: 1 of 1 runs to continue" in shown.getvalue()
+
+
 def test_progress_tolerates_torn_damaged_and_missing_records(tmp_path: Path) -> None:
     assert newest_row(tmp_path / "nowhere") == {}
     (tmp_path / "metrics.jsonl").write_bytes(b'{"step": 1}\nnonsense\n[3]\n{"step": 2, "a": 1}\n{"step": 3, "tr')
