@@ -129,8 +129,8 @@ class Progress:
         if run.directory in self._finished or run.is_finished():
             return 1.0
         with suppress(Exception):  # the record may be damaged
-            saved = max(map(step_of, checkpoints(run.directory)), default=0)
-            if step := newest_row(run.directory).get("step", 0) or saved:
+            step = newest_row(run.directory).get("step") or max(map(step_of, checkpoints(run.directory)), default=0)
+            if step:
                 return float(min(step / self._steps_of(run.directory), 0.99))
         return 0.0
 
