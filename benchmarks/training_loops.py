@@ -1,7 +1,7 @@
 """A task's run in this suite's training loop and in a bare one; training_peers.py has other libraries' loops.
 
 All loops train the same model on the same data with the same batch size and clipping, using PyTorch's fused AdamW. Only
-this suite's checks for non-finite values, and inspects the optimizer's state whenever the experiment logs.
+this suite's loop checks for non-finite values, and inspects the optimizer's state whenever the experiment logs.
 """
 
 import tempfile
@@ -33,8 +33,8 @@ LEAST_WARM_UP, LEAST_STEPS = 8, 24
 
 
 def seconds(device: torch.device) -> float:
-    """The time by which loops are compared: on a CPU, where they use one thread, that of the process, which leaves out
-    what other processes take.
+    """The clock by which loops are compared: on a GPU elapsed time, on a CPU, where they use one thread,
+    CPU time, which excludes what other processes take.
     """
     return time.perf_counter() if device.type == "cuda" else time.process_time()
 

@@ -1,4 +1,4 @@
-"""Compile fused_cpu.cpp: setup.py into a wheel, or a process that finds no kernel there into the user's cache.
+"""Compile fused_cpu.cpp: into a wheel by setup.py or, if that has no kernel for this machine, into the user's cache.
 
 setup.py uses this module without PyTorch, so it imports nothing but the standard library.
 """

@@ -270,7 +270,7 @@ def check_quantisation(make: Make, allowed: float) -> Iterator[Finding]:
 
 
 OF_THE_RULE: list[Check] = [check_numbers, check_schedules, check_idle, check_low_precision, check_quantisation]
-"""Checks against the rule. They tell nothing new once `check_rule` has failed."""
+"""Checks against the rule. They add nothing once `check_rule` has failed."""
 
 OF_ITSELF: list[Check] = [
     check_groups,

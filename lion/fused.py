@@ -81,7 +81,7 @@ def _fused_lion(
         "grad_scale": grad_scale,
         "found_inf": found_inf,
     }
-    # What intercepts operators would miss a kernel's work. In a compiled step Inductor fuses the operators.
+    # Anything that intercepts operators would miss what a kernel does. In a compiled step Inductor fuses the operators.
     watched = torch.is_grad_enabled() or _operators_are_intercepted()
     if params and not watched and type(params[0]) not in PLAIN_TYPES:
         given = [tensor for column in (params, exp_avgs, compensations) for tensor in column if tensor is not None]
@@ -122,7 +122,7 @@ def _fused_lion(
 
 
 def _step_kind_by_kind(rows: Sequence[Row], asked_for: bool, scalars: dict[str, Any]) -> list[Row]:
-    """Step over the rows of each device and dtypes that have a kernel; the rows left to the operators."""
+    """Step the rows whose device and dtypes have a kernel, kind by kind; returns those left to the operators."""
     kinds: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
         kinds.setdefault(_kind(row), []).append(row)
@@ -199,7 +199,7 @@ def _kernel(
                     raise RuntimeError("the kernel refused tensors of one entry")
     except Exception as error:  # Triton raises plain Exception when it cannot compile
         reason = str(error).strip().partition("\n")[0]
-        message = f"Lion's fused kernel cannot be compiled here, so it steps by PyTorch's operators: {reason}"
+        message = f"Lion's fused kernel cannot be compiled here, so it uses PyTorch's operators: {reason}"
         if asked_for:
             warnings.warn(message, stacklevel=2)
         else:

@@ -1,6 +1,6 @@
 // Lion's step over any number of tensors in one pass over their memory, rounded where the operators of lion/plain.py
-// round. Compiled by lion/compilation.py and called by lion/fused_cpu.py: `lion_check` first, with Python's lock held,
-// which looks up and examines every tensor, then a step on what it found, without the lock.
+// round. Compiled by lion/compilation.py and called by lion/fused_cpu.py: first `lion_check`, with the GIL held, which
+// looks up and checks every tensor, then a step over the table that it filled, without the GIL.
 
 #include <algorithm>
 #include <cmath>
@@ -12,7 +12,7 @@
 
 namespace {
 
-// What DLPack (dlpack.h, version 1) tells of a tensor.
+// DLPack's description of a tensor (dlpack.h, version 1).
 struct DLTensor {
   void* data;
   int32_t device_type, device_id;
@@ -57,7 +57,7 @@ inline float widen(bfloat16 number) {
 
 inline void narrow(float number, float* target) { *target = number; }
 
-// To the nearest, a tie to the even one, and any NaN to the one that PyTorch takes.
+// Round to nearest, ties to even; any NaN becomes the one that PyTorch uses.
 inline void narrow(float number, bfloat16* target) {
   uint32_t bits;
   std::memcpy(&bits, &number, sizeof bits);
@@ -127,7 +127,7 @@ void step(int64_t tensors, const int64_t* table, const Scalars& scalars, const F
       [](int64_t begin, int64_t end, void* context) { (*static_cast<decltype(body)*>(context))(begin, end); }, &body);
 }
 
-// Whether the entries fill their part of the memory, in whatever order of the axes.
+// Whether the entries fill their memory without gaps, with the axes in any order.
 bool is_dense(const DLTensor& tensor) {
   int64_t expected = 1;
   int axis = tensor.ndim - 1;
@@ -146,7 +146,7 @@ bool is_dense(const DLTensor& tensor) {
   return true;
 }
 
-// Whether two tensors have one shape and their entries in one order.
+// Whether two tensors have the same shape and the same memory layout.
 bool are_alike(const DLTensor& one, const DLTensor& other) {
   if (one.ndim != other.ndim) return false;
   for (int axis = 0; axis < one.ndim; ++axis) {
@@ -159,8 +159,8 @@ bool are_alike(const DLTensor& one, const DLTensor& other) {
 }  // namespace
 
 // Fill a step's table from lists of tensors, all torch.Tensor or torch.nn.Parameter. The dtypes of the columns are
-// given in bits: 32 for float32, 16 for bfloat16. Return 1, or 0 if a step could not trust these tensors: of other
-// dtypes or shapes, elsewhere than in this machine's memory, or sharing it.
+// given in bits: 32 for float32, 16 for bfloat16. Return 1, or 0 if a step must not touch these tensors, because they
+// have other dtypes or differ in shape, are not in host memory, or share memory.
 extern "C" int lion_check(void* params, void* grads, void* exp_avgs, void* compensations, int64_t tensors,
                           int64_t columns, const int64_t* bits, int64_t threads, const Functions* functions,
                           int64_t* table) {

@@ -64,7 +64,7 @@ def warn_of_copies(
 def warn_of_same_texts(
     name: str, train: Iterable[str], held_out: Mapping[str, Sequence[str]], most: float = MOST_COPIES
 ) -> None:
-    """The same for texts, which are equal if experiments/data/text.py folds them alike; above ``most`` a DataError."""
+    """The same for texts, which are equal if their folded forms (text.py) are; more than ``most`` is a DataError."""
     first: dict[str, int] = {}
     for number, text in enumerate(train):
         first.setdefault(folded(text), number)

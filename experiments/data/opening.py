@@ -16,7 +16,7 @@ Opened = TypeVar("Opened")
 
 
 def open_set(data: Mapping[str, Any], cache_dir: Path) -> Any:
-    """What the function ``access`` of a config of the group ``data`` gives: by default,
+    """Open the set of a ``data`` config with the function that its key ``access`` names, by default
     experiments.harness.prepared_data.prepare.
     """
     access = get_method(data["access"]) if "access" in data else prepare

@@ -18,7 +18,9 @@ def shuffled(rows: int, seed: int | None) -> np.ndarray:
 
 
 def num_kept(training_images: int, val_size: int, key: str) -> int:
-    """How many training images are left without validation; ConfigError, naming ``key``, for none of either."""
+    """How many training images remain after holding out ``val_size``. ConfigError, naming ``key``, if none do, or if
+    none are held out.
+    """
     if not 0 < val_size < training_images:
         raise ConfigError(f"{key}={val_size} must be above 0 and leave some of the {training_images} training images.")
     return training_images - val_size
@@ -28,8 +30,8 @@ def drawn_groups(train: np.ndarray, val: np.ndarray, seed: int) -> tuple[np.ndar
     """The rows of a new train and a new val split, int64 each, as indices into the old train followed by the old val.
 
     ``train`` and ``val`` are the group numbers of their rows, int64 [rows]. Groups are moved to val in a random order
-    given by ``seed``, each that still fits, so val gets about as many rows as before, and never more. Raises DataError
-    if no group fits.
+    given by ``seed``, skipping those that no longer fit, so val gets about as many rows as before, and never more.
+    Raises DataError if no group fits.
     """
     group = np.concatenate([train, val])
     names, sizes = np.unique(group, return_counts=True)

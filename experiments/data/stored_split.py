@@ -96,8 +96,8 @@ class StoredSplit:
 
     def fingerprint(self) -> str:
         """SHA-256 over the number of rows, their labels or captions, the encoded lengths and, for a split of at most
-        HASHED_BYTES, the images, in order. Raises DataError for a file among these that is no image. In a larger split,
-        where looking for it would take hours, and in a table, whose rows a user cannot remove, it counts as damaged.
+        HASHED_BYTES, the images, in order. Raises DataError for a file among these that is not an image. In a larger
+        split, where checking would take hours, and in a table, whose rows a user cannot remove, it counts as damaged.
         """
         digest = hashlib.sha256(json.dumps([len(self), self.captions, self.class_names]).encode())
         digest.update(self.labels.astype("<i8").tobytes() + self.lengths.astype("<i8").tobytes())
@@ -106,7 +106,7 @@ class StoredSplit:
                 (stored,) = self.table[row].values()
                 encoded = _content(stored)
                 if stored["bytes"] is None and not is_image(encoded):
-                    raise DataError(f"{stored['path']} is no image, whatever its name says: remove or replace it.")
+                    raise DataError(f"{stored['path']} is not an image, despite its name: remove or replace it.")
                 digest.update(encoded)
         return digest.hexdigest()
 

@@ -95,8 +95,8 @@ class TextConditions:
         return self._tokens(list(test.conditions[:count]))
 
     def on_host(self, numbers: np.ndarray) -> Tensor:
-        """The tokens; up to the end of the longest text if the encoder says ``takes_trimmed``, which is decided here
-        because on a GPU the length would have to be read back.
+        """The tokens, trimmed to the longest text if the encoder sets ``takes_trimmed``. They are trimmed here, because
+        on a GPU the length would have to be read back.
         """
         longest = max(1, int((numbers != 0).any(0).sum())) if self._trims else numbers.shape[1]
         return torch.from_numpy(numbers[:, :longest].astype(np.int64))

@@ -41,7 +41,7 @@ def meta_output(model: nn.Module, cfg: DiffusionConfig, samples: int) -> Tensor:
 
 
 def meta_loss(model: nn.Module, cfg: DiffusionConfig, samples: int) -> Tensor:
-    """A loss of as many images, whose texts a frozen encoder, if there is one, has encoded on the same device."""
+    """The loss of this many images; a frozen text encoder, if any, encodes their texts on the same device."""
     frozen = _encode_texts(model, cfg, samples) if cfg.text.encoder else None  # until the end, as in training
     output = meta_output(model, cfg, samples)
     del frozen
@@ -49,7 +49,7 @@ def meta_loss(model: nn.Module, cfg: DiffusionConfig, samples: int) -> Tensor:
 
 
 def _encode_texts(model: nn.Module, cfg: DiffusionConfig, samples: int) -> nn.Module:
-    """The frozen encoder on the device of ``model``, which has encoded as many texts."""
+    """The frozen encoder on the device of ``model``, after encoding this many texts."""
     encoder = cfg.text.encoder
     with next(model.parameters()).device, torch.no_grad():
         random = {"sizes": SIZES} if encoder["_target_"] == "experiments.diffusion.t5.T5XXL" else {}
@@ -64,13 +64,13 @@ def evaluation_batch(image_size: int) -> int:
 
 
 def meta_evaluation(model: nn.Module, cfg: DiffusionConfig) -> Tensor:
-    """A loss of the images that are evaluated or sampled together; a step of the sampler needs about as much memory."""
+    """The loss of a batch of an evaluation; a step of the sampler needs about as much memory."""
     return meta_loss(model, cfg, min(evaluation_batch(cfg.data.image_size), cfg.sampling.batch_size))
 
 
 def besides_training(cfg: DiffusionConfig) -> list[Passes]:
-    """Sampling: in each of its evaluations every sample takes all steps of the sampler, with guidance twice; its text,
-    and with guidance no text, is encoded once.
+    """Sampling: in each evaluation, every sample takes all steps of the sampler, with two forward passes per step under
+    guidance. Its text is encoded once, and so is the empty text under guidance.
     """
     if not cfg.train.sample_every:
         return []

@@ -43,7 +43,7 @@ class ImageSources:
     test: ReadImages
     """real images that were not trained on: their distance is the floor, which n perfect samples would get"""
     noise: ReadImages
-    """the sampler's initial noise as images: an untrained network has about their distance"""
+    """the sampler's initial noise as images: an untrained network scores about the same distance"""
     num_compared: int
     """how many of both: as many as are generated"""
     identity: str
@@ -225,8 +225,6 @@ def weights_digest(model: nn.Module) -> str:
     """SHA-256 over names and values of the model's parameters and buffers, in order."""
     digest = hashlib.sha256()
     for name, value in chain(model.named_parameters(), model.named_buffers()):
-        copy = value.detach().to(
-            "cpu", copy=True
-        )  # memory that NumPy has seen cannot be freed by who shares weights out
+        copy = value.detach().to("cpu", copy=True)  # sharding cannot free storage that NumPy has viewed
         digest.update(name.encode() + copy.contiguous().view(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()

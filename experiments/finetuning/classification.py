@@ -99,7 +99,7 @@ class TextClassification:
 
     def _sums(self, split: str, model: nn.Module, process: int, num_processes: int) -> dict[str, Tensor]:
         """Loss, count, and the confusion matrix; for val and test also the sums for calibration, for test also per
-        text; for train of flatness.samples texts.
+        text. For train, over flatness.samples texts only.
         """
         texts = self.splits[split]
         device = next(model.parameters()).device

@@ -88,7 +88,7 @@ def labelled_tables(
         raise DataError(f"its splits are {', '.join(theirs)}, but they may be train, train and test, or all of them.")
     wanted = [text, label, *([group] if group else [])]
     in_order = [ours for ours in reversed(SPLITS) if ours in theirs]
-    # All splits at once: a file that none of them reads is warned of.
+    # All splits at once, so that only files that no split reads are warned about.
     found = split_files(source, [theirs[ours] for ours in in_order], files) if isinstance(source, Path) else source
     tables = {ours: _columns(found, theirs[ours], wanted) for ours in in_order}
     labels = same_numbers({ours: column_labels(table[label], None, f"split {ours}") for ours, table in tables.items()},

@@ -40,7 +40,7 @@ class EncoderDecoder(nn.Module):
         return answer_loss(logits, labels)
 
     def write(self, prompts: Tensor, end: int, most_tokens: int) -> Tensor:
-        """The likeliest next token again and again: int64 ``[N, up to most_tokens]``, ``end`` from an answer's end."""
+        """Decode answers greedily: int64 ``[N, up to most_tokens]``, padded with ``end``."""
         written: Tensor = self.network.generate(
             input_ids=prompts.clamp(min=0), attention_mask=(prompts >= 0).long(), **greedy(end, most_tokens)
         )
@@ -68,7 +68,7 @@ class CausalModel(nn.Module):
         return answer_loss(logits, answers.masked_fill(answers < 0, IGNORED))
 
     def write(self, prompts: Tensor, end: int, most_tokens: int) -> Tensor:
-        """The likeliest next token again and again: int64 ``[N, up to most_tokens]``, ``end`` from an answer's end."""
+        """Decode answers greedily: int64 ``[N, up to most_tokens]``, padded with ``end``."""
         prompts = padded_left(prompts)
         written: Tensor = self.network.generate(
             input_ids=prompts.clamp(min=0), attention_mask=(prompts >= 0).long(), **greedy(end, most_tokens)
@@ -113,8 +113,8 @@ def answer_loss(logits: Tensor, labels: Tensor) -> Tensor:
 def padding_mask(tokens: Tensor) -> Tensor:
     """Which tokens may be attended to, bool ``[N, 1, 1, T]``.
 
-    transformers uses a mask of four dimensions as it is. It would look into one of two dimensions, to leave it out if
-    nothing is padded, and so wait for the GPU in every forward pass.
+    transformers uses a four-dimensional mask as it is. It would inspect a two-dimensional one, to drop it if nothing
+    is padded, and so wait for the GPU in every forward pass.
     """
     return (tokens >= 0)[:, None, None]
 

@@ -89,7 +89,7 @@ class StudyConfig:
     """the optimizers compared if the command line sweeps none; others give the study another name"""
     reference: str = "adamw"
     replicates: int = MISSING
-    """how many replicates, numbered from 0, give the verdict; with any others a study is exploratory"""
+    """how many replicates, numbered from 0, give the verdict; one from any other set is exploratory"""
     numbers: str = "next"
     """which of them to run: ``3``, ``0-3``, or ``next``, the first after those that give the verdict"""
     stages: list[int] = MISSING
@@ -129,14 +129,14 @@ class RunConfig:
     checkpoint_every: int = MISSING
     """steps from one checkpoint to the next"""
     checkpoint_minutes: float | None = None
-    """if so many minutes have passed since the last checkpoint, the next step is followed by one; null: only every
+    """also save after the first step that ends this many minutes after the last checkpoint; null: only every
     checkpoint_every steps"""
     keep_checkpoints: int = 2
     num_workers: int = 0
     cpus: int = 1
     """CPU cores that a launcher gives to each process of a run"""
     gpus: int | float = 0
-    """GPUs of a run, on each of its nodes: a process each. Below 1, the share of a GPU that Ray gives to it"""
+    """GPUs of a run on each of its nodes, one process per GPU. Below 1: the share of a GPU that Ray reserves for it"""
     nodes: int = 1
     """machines of a run, for SLURM"""
     shards: int = 1
@@ -201,7 +201,7 @@ def processes_on_node(gpus: float) -> int:
 
 
 OmegaConf.register_new_resolver("from_root", lambda folder: str(ROOT / folder), replace=True)
-# What a launcher is asked for, on one node.
+# What a run requests from its launcher on each node.
 OmegaConf.register_new_resolver("cores", lambda cpus, gpus: cpus * processes_on_node(gpus), replace=True)
 OmegaConf.register_new_resolver("devices", lambda gpus, device: 0 if device == "cpu" else gpus, replace=True)
 OmegaConf.register_new_resolver("rounded_up", math.ceil, replace=True)  # for launchers without fractional GPUs

@@ -26,8 +26,8 @@ from experiments.harness.task import Evaluator
 def evaluate(session: Session, split: str) -> None:
     """Run the evaluator of ``split`` and write its metrics, its files, and the loss of each example if it has them.
 
-    Raises Diverged if a metric that decides about the run is not finite, and ConfigError if there is no validation
-    metric of the name that the study asks for.
+    Raises Diverged if the split's loss, the validation metric or the primary metric is not finite, and ConfigError if
+    the run has no metric named study.validation_metric.
     """
     study, evaluator = session.cfg.study, session.task.evaluators[split]
     with evaluation_mode(session.optimizer):

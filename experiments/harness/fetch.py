@@ -61,8 +61,8 @@ def fetch(cfg: DictConfig) -> Fetched:
 
 
 def compute_features(cfg: DictConfig) -> bool:
-    """Have the task compute and cache the features that its runs share. Returns whether it did: not on another device
-    than that of the runs, because the bits would differ, and so would the name in the cache.
+    """Have the task compute and cache the features that its runs share. Returns False, computing
+    nothing, if the runs need a GPU and there is none: elsewhere the bits, and so the name in the cache, would differ.
     """
     run = locate(cfg)
     import torch

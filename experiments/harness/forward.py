@@ -7,10 +7,10 @@ from torch import Tensor
 
 
 def in_parts(forward: Callable[..., Tensor], most: int, *inputs: Tensor) -> Tensor:
-    """``forward(*inputs)``, whose first dimension is the samples'. On a CPU it takes at most ``most`` at a time: what
-    layers pass on then stays in its caches, which saves two fifths of the time, and memory.
+    """``forward(*inputs)``, whose first dimension indexes samples. On a CPU at most ``most`` samples are processed at a
+    time, so that activations stay in its caches, which saves memory and two fifths of the time.
 
-    The parts are equal, because for very few samples PyTorch uses other kernels, which round differently.
+    The parts have nearly equal sizes, because for very few samples PyTorch uses kernels that round differently.
     """
     if inputs[0].device.type != "cpu":
         return forward(*inputs)

@@ -17,8 +17,8 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signal
 
 
 AGAIN_S = 0.5
-"""Seconds within which a second Ctrl-C counts as the same one: `uv run` and the like forward what the terminal sends us
-anyway."""
+"""Seconds within which a second Ctrl-C counts as the same one: `uv run` and similar wrappers forward the signal,
+although the terminal also sends it to us directly."""
 
 
 def leave_when_asked() -> None:

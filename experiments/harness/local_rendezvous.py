@@ -60,7 +60,7 @@ class LocalRendezvous(RendezvousHandler):
         return self._run_id
 
     def shutdown(self) -> bool:
-        """Whether it is shut down, which the end of this process does."""
+        """True: there is nothing to shut down, since the store ends with this process."""
         return True
 
 

@@ -93,7 +93,7 @@ def pass_memory(
     """The memory of one forward and backward pass of ``model``, whose tensors are fake ones of the current ``mode``.
 
     With ``bf16`` the forward pass is under autocast and its outputs are converted to float32, as accelerate does. With
-    ``gradients``, the weights have none yet: they are counted, and left in ``grad``.
+    ``gradients``, gradients of the weights, which must not exist yet, are counted too, and left in ``grad``.
     """
     with _as_on_device(model, bf16):
         weights = mode.peak = mode.live

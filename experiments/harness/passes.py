@@ -1,4 +1,4 @@
-"""What a task tells ``make plan`` about its forward passes without a backward pass."""
+"""A task's forward passes without a backward pass, for ``make plan``."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ class Passes:
 
     name: str
     forward: Callable[[nn.Module, int], Any]
-    """makes a pass of so many samples, with the model and on its device"""
+    """runs the given number of samples through a forward pass, on the model's device"""
     count: int | None
-    """samples in all the passes of a run that is tested; None for passes over the data that are made once, and whose
-    outputs every run then reads from the cache"""
+    """total samples in a run with ``test``; None for passes made once over the data, whose outputs every run then reads
+    from the cache"""

@@ -22,7 +22,7 @@ class Plan:
     flops_per_step: int
     """forward and backward pass of a global batch; a multiply-add counts as two"""
     tested: dict[str, int]
-    """what a run that is tested computes besides, such as sampling, in all its evaluations: operations by name"""
+    """what a run with ``test`` computes besides training, such as sampling: operations over all evaluations, by name"""
     once: dict[str, int]
     """what is computed once and cached for all runs, such as a frozen tower's features: operations per input by name"""
     family: str
@@ -37,9 +37,9 @@ class Plan:
     gpus: int
     """processes of one run, with a GPU each"""
     share: float
-    """of a GPU, that one process has"""
+    """the share of a GPU that one process has"""
     shards: int
-    """over how many of them a model is sharded"""
+    """the number of processes over which one model is sharded"""
     minutes: int | None
     """of one replicate on two idle CPU cores; None if they are not known"""
     claim: str
@@ -49,7 +49,7 @@ class Plan:
     checkpoint_bytes: dict[str, int]
     """by optimizer"""
     kept: int
-    """checkpoints of a run"""
+    """the number of checkpoints that a run keeps"""
 
     @property
     def samples(self) -> int:

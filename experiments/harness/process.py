@@ -64,7 +64,7 @@ def make_accelerator(cfg: Config) -> Accelerator:
     if processes < needed:
         raise ConfigError(
             f"run.gpus={cfg.run.gpus} on run.nodes={cfg.run.nodes} needs {needed} processes, but accelerate launch or "
-            f"torchrun has started {processes}: leave it out, and the run starts them."
+            f"torchrun has started {processes}: start the run without it, and the run starts its own processes."
         )
     if processes % cfg.run.shards:
         raise ConfigError(
@@ -100,7 +100,7 @@ def _set_up_process(train: TrainConfig) -> None:
     # With a mask, cuDNN's attention returns NaN on an H100 (pytorch/pytorch#196678), which would count as divergence.
     torch.backends.cuda.enable_cudnn_sdp(False)
     if train.precision == "bf16":
-        gc.collect()  # accelerate's wrapper makes a model refer to itself, so the last run's may still take memory
+        gc.collect()  # accelerate's wrapper makes a model refer to itself, so an earlier run's may still be in memory
     if "torch._dynamo" in sys.modules:
         torch._dynamo.reset()  # functions compiled by earlier runs count against dynamo's limits
 
@@ -144,7 +144,7 @@ def compile_and_warm_up(model: nn.Module, task: Task, accelerator: Accelerator, 
 
 
 class Agreement:
-    """Tells all processes of a run what any of them says, so that they act together.
+    """Shares flags between all processes of a run, so that they act together.
 
     They communicate through the CPU, so none waits for its GPU.
     """
@@ -155,7 +155,7 @@ class Agreement:
         )
 
     def __call__(self, *said: bool) -> tuple[bool, ...]:
-        """Whether any process says yes to each question; call it in every process, and each gets the same answers."""
+        """For each flag, whether any process has set it. Every process must call this, and all get the same answers."""
         if self._group is None:
             return said
         answers = torch.tensor(said, dtype=torch.int8)

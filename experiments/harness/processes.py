@@ -93,7 +93,7 @@ def run_processes(work: Callable[[DictConfig], None], cfg: DictConfig) -> bool:
     handled as if this process had trained.
 
     Returns whether they were asked to stop. If one fails, the others are ended, and its SuiteError is raised, or a
-    RunError that says what it died of.
+    RunError that says how it ended.
     """
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import elastic_launch
@@ -156,7 +156,7 @@ def _launch_config(cfg: DictConfig, folder: str) -> Any:
 
 @contextmanager
 def _handing_on(stop: threading.Event) -> Iterator[None]:
-    """Send SIGTERM to the processes of the run once ``stop`` is set, until they have ended: some may not exist yet."""
+    """Once ``stop`` is set, send SIGTERM to the run's processes until they have ended: some may not exist at first."""
     over, others = threading.Event(), psutil.Process().children()
 
     def hand_on() -> None:

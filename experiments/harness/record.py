@@ -200,7 +200,7 @@ class RunRecord:
         found = read_status(directory)
         if found and found.get("sources_digest") != digest:
             self.__exit__(None, None, None)
-            raise RunError(f"Different source code has meanwhile taken the run {directory}: rerun the same command.")
+            raise RunError(f"The run {directory} was meanwhile taken by different source code: rerun the same command.")
         self.finished = found is not None and found["status"] in FINISHED
         if self.finished:
             return

@@ -145,7 +145,7 @@ class Due:
 
     log: bool
     evaluators: frozenset[str]
-    """those with one of these values of Evaluator.when"""
+    """evaluate with those whose Evaluator.when is one of these"""
     save: bool
     leave: bool
     """exit, once saved, because a signal asked for it"""

@@ -14,9 +14,9 @@ from experiments.harness.memory import CountingMode, forward_memory, move_shapes
 from experiments.harness.sharding import layers_to_shard
 
 GPU_BYTES = 79 * 2**30
-"""What PyTorch finds on a GPU of 80 GB."""
+"""The memory that PyTorch reports for an 80 GB GPU."""
 CONTEXT_BYTES = 2**29
-"""Of the memory of a GPU, for each process: CUDA's context and kernels, and cuBLAS's workspaces. ESTIMATE"""
+"""What each process takes of a GPU's memory for CUDA's context and kernels and cuBLAS's workspaces: an estimate."""
 
 
 @dataclass(frozen=True)

@@ -82,8 +82,8 @@ def _per_channel(values: tuple[float, ...], device: torch.device) -> Tensor:
 
 
 def mixup_weights(alpha: float) -> Tensor:
-    """How much of the previous sample and of the sample itself a mixed one has, float32 ``[2]``: one weight per batch
-    (Zhang et al. 2018), from PyTorch's global generator of the CPU.
+    """The weights of the previous sample and of the sample itself in a mixed sample, float32 ``[2]``; the same for the
+    whole batch (Zhang et al. 2018), from PyTorch's global CPU generator.
     """
     own = torch.distributions.Beta(torch.tensor(alpha), torch.tensor(alpha)).sample().item()
     return torch.tensor([1 - own, own])

@@ -36,7 +36,7 @@ def meta_output(model: nn.Module, cfg: ImageClassificationConfig, samples: int) 
 
 
 def meta_loss(model: nn.Module, cfg: ImageClassificationConfig, samples: int) -> Tensor:
-    """A loss of as many images, with class weights as labels, as mixup makes them."""
+    """The loss of this many images, with class weights as labels, as under mixup."""
     logits = meta_output(model, cfg, samples)
     loss = F.cross_entropy if cfg.loss == "softmax" else F.binary_cross_entropy_with_logits
     return loss(logits, torch.empty_like(logits))

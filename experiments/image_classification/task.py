@@ -83,7 +83,7 @@ class ImageClassification:
         check_classes(labels, cfg.data.num_classes, cfg.data.name)
         size = f"{cfg.data.channels} channels (data.channels) and {cfg.data.image_size} pixels (data.image_size)"
         with refused_as(f"The model cannot take images of {size}"):
-            meta_output(meta_model(cfg), cfg, 2)  # of one, batch norm has no variance
+            meta_output(meta_model(cfg), cfg, 2)  # two, because batch norm has no variance over one
         if {len(cfg.data.mean), len(cfg.data.std)} != {cfg.data.channels} or not min(cfg.data.std) > 0:
             raise ConfigError(
                 f"data.mean={cfg.data.mean} and data.std={cfg.data.std} must be {cfg.data.channels} numbers each "

@@ -70,8 +70,8 @@ class LanguageModeling:
         return training_loss(model, self._cfg, batch["inputs"], batch["targets"])
 
     def _sums(self, split: str, model: nn.Module, process: int, num_processes: int) -> dict[str, Tensor]:
-        """Those of all documents of the split; for "train", of flatness.samples randomly chosen ones. Words only if
-        spaces separate them.
+        """Sums over all documents of the split, or for "train" over flatness.samples randomly chosen ones.
+        Words only if spaces separate them.
         """
         documents = self._tokens.splits[split]
         if split == "train":

@@ -157,9 +157,9 @@ def contrastive_loss(images: Tensor, texts: Tensor, scale: Tensor) -> Tensor:
     """Mean cross-entropy of matching each image to its text, and each text to its image, among those of all processes.
 
     ``images`` and ``texts`` are this process's unit vectors ``[N, D]``; ``scale`` multiplies their cosines. Averaged
-    over the processes, value and gradient equal those of a single process with the whole batch. The same bits as
-    open_clip's ClipLoss(local_loss=True, gather_with_grad=True), whose import takes longer than everything else before
-    the first step.
+    over the processes, value and gradient equal those of a single process with the whole batch. Bitwise
+    equal to open_clip's ClipLoss(local_loss=True, gather_with_grad=True), which is not used because importing it takes
+    longer than everything else before the first step.
     """
     all_images, all_texts, first = images, texts, 0
     if dist.is_initialized() and dist.get_world_size() > 1:

@@ -32,15 +32,16 @@ The paper "Symbolic Discovery of Optimization Algorithms" (Chen et al., 2023, ar
 optimizer Lion trains better models than AdamW. Each study below repeats that comparison on one task, several times.
 In each replicate, both optimizers are tuned with the same number of trials over declared search spaces, and the winners
 are rerun on fresh seeds. Choices that belong to neither optimizer (split, initialization scale, clipping, schedule) are
-redrawn for each replicate, the same for both. One metric decides; it was declared beforehand, together with the share
-of steps that does not matter, which the reference's runs of other lengths turn into a margin in the metric's units. The
-verdict is one of these:"""
+redrawn for each replicate, the same for both. One metric decides. It was declared beforehand, as was the margin of a
+tie: a percentage of the steps, converted to the metric's units by running the reference at other lengths. The verdict
+is one of these:"""
 
 READING = """\
 Intervals and p values describe how results vary between replicates: over searches, hyperparameters, seeds, splits and
 everything else that is redrawn. They say nothing about other data, models, batch sizes, search spaces or lengths of
 training. Replicate n of every task draws its choices from the same random numbers, so tasks are not independent. The
-paper's numbers are shown next to ours only if model, data and metric are the paper's."""
+paper's numbers are shown next to ours only if model, data and metric are the paper's. The memory of a beta is
+1 / (1 - beta) steps."""
 
 SCALES = {
     "paper": "the paper's own models and settings",
@@ -65,7 +66,7 @@ def overview_page(studies: Mapping[str, Summary]) -> str:
 
 
 def front_page(studies: Mapping[str, Summary]) -> str:
-    """What the tasks' default studies have shown and what not, in Markdown; ``studies`` as above."""
+    """What the tasks' default studies have and have not shown, in Markdown; ``studies`` as above."""
     shown = {
         folder: summary
         for folder, summary in studies.items()

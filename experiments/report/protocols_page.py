@@ -188,8 +188,8 @@ def protocols_page(results: Path) -> str:
         "emulator of each optimizer is fitted to a study's trials: a Gaussian process through all of them, plus "
         "residuals that are drawn from one replicate at a time, because trials share its split and seeds. Each "
         f"protocol is run {TIMES} times on the emulators: with the reference against itself, where every winner is "
-        "false, and with both optimizers. Protocols without an interval name the better number, unless the difference "
-        "is within the margin.",
+        "false, and with both optimizers. Protocols without an interval name the optimizer with the better number, "
+        "unless the difference is within the margin.",
         *(section for folder in folders for section in study_section(Scored(folder))),
     ]
     if not folders:

@@ -32,7 +32,7 @@ VERDICTS = """\
 - **An optimizer's name**: the 95 % interval of the paired difference excludes 0, and the difference is too large for a
   tie. An optimizer also loses if its confirm runs diverged in more than half of the replicates and the other's in none.
 - **tie**: the 90 % interval lies within the margin; for practical purposes the two are equally good.
-- **undecided**: neither was shown. This is not a tie: the difference may be 0 or may matter. The verdict says how many
+- **undecided**: neither a winner nor a tie was shown. The difference may be 0 or may matter. The verdict says how many
   replicates would show a tie if the two are equal. A study in which confirm runs diverged is also undecided, with the
   exception above, however many replicates it has.
 - **withheld**: there was a winner or a tie, but the gains in the last stage of the two searches still differed by more
@@ -51,7 +51,7 @@ CAPTIONS = {
     "middle half.",
     "settings": "Every trial in each dimension of its search space. If the worst quarter would flatten the rest, it is "
     "drawn at the edge; diverged trials are drawn beyond it. Trials in the grey band of a decay have the decay 0. The "
-    "replicates are not told apart, and each has its own split and draws: a winner is the best trial of its replicate, "
+    "replicates are not distinguished; each has its own split and draws: a winner is the best trial of its replicate, "
     "and may lie on the worse side of other replicates' trials.",
     "learning-curves": "The winners on fresh seeds: mean over all completed confirm runs, with a band of one standard "
     "deviation.",
@@ -167,7 +167,7 @@ gains over itself on other seeds: a speed-up that is not clearly above it means 
 
 _COST = """\
 Training time excludes evaluation, checkpoints and compiler warm-up. Times of runs that shared a machine are not
-benchmarks: on a shared GPU, an optimizer step that waits for a copy also waits for the turns of the other runs.
+benchmarks: on a shared GPU, an optimizer step that waits for a copy also waits while the other runs have their turn.
 `make bench-optimizer` times the step alone."""
 
 _NOTHING_DRAWN = "Only the seeds: initial weights, order of the data, noise."

@@ -257,7 +257,7 @@ def decided_by(summary: Summary, comparison: dict[str, Any]) -> list[str]:
             facts.append(
                 f"95 % interval that also treats the {by_example['examples']:,} test examples as a random sample, over "
                 f"{by_example['replicates']} replicates: {within}"
-                + (", as without: at this precision, the choice of test examples adds nothing to it" if same else "")
+                + (", the same as without: here, the choice of test examples adds nothing to it" if same else "")
             )
         facts.append(
             f"95 % prediction interval for one more replicate: {interval(comparison['prediction95'], decimals)}"

@@ -14,7 +14,7 @@ from experiments.report.tables import comparisons_of
 
 def print_verdict(summary: Summary, directory: Path, runs: Path, console: Console) -> None:
     """Print the tables, the regime, the verdict and the reproductions, then where to find the page (in the study's
-    ``directory``), what draws the dashboard of it and of the folder ``runs``, and what to do next.
+    ``directory``), the command that draws a dashboard of the study and of ``runs``, and what to do next.
     """
     for a, rows in comparisons_of(summary).items():
         table = Table(title=f"{summary['task']}, {summary['scale']}, {summary['experiment']}", title_justify="left")
@@ -35,7 +35,7 @@ def print_verdict(summary: Summary, directory: Path, runs: Path, console: Consol
     _say(console, f"Full report: {shown(directory / 'README.md')}; `{drawn_by}` shows it with all others.")
     if not summary["declared"]:
         without = "study=smoke" if "." in summary["task"] else "scale=smoke (with make, without SCALE=smoke)"
-        _say(console, f"Next: the same command without {without} has numbers that mean something.")
+        _say(console, f"Next: the same command without {without} gives meaningful numbers.")
     elif sentence := next_step(summary):
         _say(console, f"Next: {sentence}")
 

@@ -19,7 +19,7 @@ from experiments.harness.record import FINISHED, read_status
 from experiments.study.course import Run
 
 LOOK_S, LINE_S = 2.0, 60.0
-"""Seconds between two looks at the records, each shown on a terminal, and between two lines in a log."""
+"""Seconds between reads of the records, each of which updates the terminal; and between lines in a log."""
 TAIL_BYTES = 16384
 """How much of the end of metrics.jsonl is read: several rows for any task."""
 

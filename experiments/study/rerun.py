@@ -112,7 +112,7 @@ def environment_here(cfg: DictConfig) -> dict[str, Any]:
 
 
 def other_arithmetic(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[str]:
-    """In words, what decides the bits and differs from the record."""
+    """The differences from the record that affect the bits, in words."""
     kinds = ["packages", "arithmetic"] if "arithmetic" in theirs else ["packages"]
     found = [
         f"the record was made with {name} {theirs[kind].get(name)}, here it is {here}"

@@ -66,7 +66,7 @@ def by_box(
     side: str, a: Trials, b: Trials, replicates: int, margin: float, space: Sequence[Mapping[str, Any]]
 ) -> list[Cut]:
     """For each dimension of optimizer ``side`` (a or b) and each end: the smallest cut that changes the verdict. A cut
-    removes all trials of the value 0 or none, because those differ in nothing.
+    removes either all trials with the value 0 or none of them, because they are equivalent.
     """
     trials, whole = {"a": a, "b": b}[side], verdict_of(a, b, replicates, margin)
     found = []

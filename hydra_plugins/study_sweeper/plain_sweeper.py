@@ -27,8 +27,8 @@ class PlainSweeper(BasicSweeper):
         return results
 
     def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
-        """Compose every run. Raises ConfigError if two are the same: in parallel, one would wait for the other; and if
-        the launcher cannot give one its nodes, or was set up for another scale.
+        """Compose every run. Raises ConfigError if two are the same, because in parallel one would wait for the other,
+        or if the launcher cannot provide a run's nodes or was set up for another scale.
         """
         from experiments.harness.config import resolved
         from experiments.harness.errors import ConfigError

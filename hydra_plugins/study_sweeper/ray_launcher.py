@@ -23,7 +23,7 @@ from hydra_plugins.hydra_ray_launcher.ray_launcher import RayLauncher
 from omegaconf import OmegaConf, open_dict
 
 LONGEST_TEMPORARY_FOLDER = 30
-"""Characters of $TMPDIR for which Ray's socket paths (75 characters longer) stay within Linux's limit of 107 bytes."""
+"""The longest $TMPDIR with which Ray's socket paths (75 characters longer) stay within Linux's limit of 107 bytes."""
 LONGEST_SILENCE_S = 10.0
 """Seconds without an answer after which Ray's head is considered lost; a cluster may have restarted it by then."""
 

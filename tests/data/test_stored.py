@@ -134,7 +134,7 @@ def test_a_non_image_file_is_refused_when_the_set_is_fingerprinted(tmp_path: Pat
     assert split.fingerprint()
     (tmp_path / "train/0/bad.png").write_bytes(content)
     split = open_one(place("local", tmp_path, splits={"train": "train"}))["train"]
-    with pytest.raises(DataError, match=r"train/0/bad\.png is no image, whatever its name says: remove"):
+    with pytest.raises(DataError, match=r"train/0/bad\.png is not an image, despite its name: remove"):
         split.fingerprint()
 
 

@@ -77,7 +77,7 @@ def test_concurrent_and_later_processes_share_one_compiled_kernel(tmp_path: Path
 def test_fused_true_without_a_working_compiler_warns_once_and_uses_the_loop(compiler: str, tmp_path: Path) -> None:
     stdout, stderr = finished(started(tmp_path, "asked for", CXX=compiler))
     assert stdout == WORKS
-    assert stderr.count("UserWarning: Lion's fused kernel cannot be compiled here, so it steps by PyTorch's ope") == 1
+    assert stderr.count("UserWarning: Lion's fused kernel cannot be compiled here, so it uses PyTorch's ope") == 1
     assert not list(tmp_path.glob("lion-optimizer/*"))
 
 
@@ -172,9 +172,7 @@ def test_a_kernel_triton_cannot_compile_falls_back_to_pytorchs_operators(monkeyp
     try:
         param = Parameter(torch.zeros(3))
         param.grad = torch.ones(3)
-        with pytest.warns(
-            UserWarning, match="cannot be compiled here, so it steps by PyTorch's operators: ptxas fatal"
-        ):
+        with pytest.warns(UserWarning, match="cannot be compiled here, so it uses PyTorch's operators: ptxas fatal"):
             Lion([param], lr=0.5, fused=True).step()
         assert param.tolist() == [-0.5] * 3
     finally:

@@ -54,8 +54,8 @@ one after the other. Then the same command runs once more without faults, and ev
 undisturbed run: every row (except times), every bit of the weights and of the optimizer state, and every comparison of
 a study. A fault counts as lost if its trial ends differently, or if a command does not end within {LONGEST_S:.0f} s.
 
-In all {sum(faults.values())} faults, {sum(lost.values())} of them in lost trials, in these sessions. Another one is
-added by `make soak SECONDS=3600 PAGE=docs/reliability.md`.
+In total, {sum(faults.values())} faults were injected in these sessions, {sum(lost.values())} of them in lost trials.
+Another session is added by `make soak SECONDS=3600 PAGE=docs/reliability.md`.
 
 {listed}
 

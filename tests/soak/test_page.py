@@ -23,7 +23,7 @@ def test_a_second_session_is_added_to_the_first() -> None:
     assert counts(both)[TWO] == (5, 5, 0)
     assert counts(both)[FRESH] == (7, 5, 2)
     assert counts(both)[RAY] == (2, 2, 0)
-    assert "In all 14 faults, 2 of them in lost trials" in both
+    assert "In total, 14 faults were injected in these sessions, 2 of them in lost trials" in both
     assert [line for line in both.splitlines() if line.startswith("- make soak")] == [
         "- make soak SECONDS=60 SEED=7: commit abcdef0, 2 cores (x86_64): 3 trials, 8 faults,",
         "- make soak SECONDS=120 SEED=8: commit abcdef1, 4 cores (x86_64): 5 trials, 6 faults,",
@@ -34,6 +34,6 @@ def test_totals_on_the_committed_page_match_its_rows() -> None:
     page = Path(ROOT / "docs" / "reliability.md").read_text()
     injected, _, lost = (sum(column) for column in zip(*counts(page).values(), strict=True))
     sessions = re.findall(r"trials, (\d+) faults,\s+(\d+) of them in", page)
-    assert f"In all {injected} faults, {lost} of them in lost trials" in page
+    assert f"In total, {injected} faults were injected in these sessions, {lost} of them in lost trials" in page
     assert injected == sum(int(faults) for faults, _ in sessions)
     assert lost == sum(int(gone) for _, gone in sessions)

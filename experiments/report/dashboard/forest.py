@@ -1,7 +1,7 @@
 """A forest plot of all studies: each difference in units of its margin, as positions in per cent of the axis width.
 
-On the axis, right means that the first optimizer is better, whether its metric is to be low or high. Signs would
-contradict those of the differences, so ticks have none, and the texts give each difference as the study's page does.
+On the axis, right means that the first optimizer is better, whether a low or a high value of its metric is better.
+Signs could contradict those of the differences, so ticks have none; the texts give each difference as its page does.
 """
 
 import math
