@@ -21,11 +21,11 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader, Dataset
 
 from experiments.harness.averages import update_average
+from experiments.harness.batches import to_device
 from experiments.harness.config import composed
-from experiments.harness.entry import locate
 from experiments.harness.record import RunRecord
+from experiments.harness.run import locate
 from experiments.harness.run_name import result_config
-from experiments.harness.session import to_device
 from experiments.harness.train import train
 
 LEAST_WARM_UP, LEAST_STEPS = 8, 24

@@ -21,8 +21,9 @@ from omegaconf import DictConfig
 from torch import nn
 
 from experiments.harness.config import composed
-from experiments.harness.entry import execute, locate
+from experiments.harness.entry import execute
 from experiments.harness.record import read_status
+from experiments.harness.run import locate
 
 # Starts autograd while no device is known. If its first use came after fake CUDA tensors, it would start threads for
 # their device, and then no fork of this process could train.

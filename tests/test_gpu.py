@@ -11,7 +11,8 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from experiments.harness import record, train
-from experiments.harness.entry import execute, locate
+from experiments.harness.entry import execute
+from experiments.harness.run import locate
 from experiments.harness.schedule import lr_factor
 from tests.conftest import AVERAGED, MakeConfig, executed, rows, status_of
 from tests.diffusion.conftest import clouds as clouds

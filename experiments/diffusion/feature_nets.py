@@ -1,6 +1,5 @@
 """The networks whose features are used to compare generated and real images."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from experiments.harness.errors import DataError
+from experiments.harness.files import sha256_of
 from experiments.harness.prepared_data import PreparedData
 from experiments.pretrained.weights import load_weights
 
@@ -99,8 +99,7 @@ def found_inception(places: Sequence[str]) -> Path | None:
     found = [Path(place).expanduser() for place in places if Path(place).expanduser().is_file()]
     if not found:
         return None
-    with found[0].open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    digest = sha256_of(found[0])
     if not digest.startswith(INCEPTION_SHA256):
         raise DataError(
             f"{found[0]} has the SHA-256 {digest}, but that of FID's weights begins with {INCEPTION_SHA256}: download "

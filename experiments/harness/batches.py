@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from experiments.harness.config import TrainConfig
@@ -142,3 +143,8 @@ def micro_batch_loader(
     micro_batches = train.batch_size // train.micro_batch_size
     keys = MicroBatchKeys(range(first_step, train.steps), range(process, micro_batches, num_processes))
     return ShieldedLoader(dataset, keys, num_workers, pin=device.type == "cuda")
+
+
+def to_device(batch: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+    """The batch on the device."""
+    return {name: value.to(device, non_blocking=True) for name, value in batch.items()}

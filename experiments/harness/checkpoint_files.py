@@ -6,6 +6,8 @@ import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from experiments.harness.files import sha256_of
+
 WHOLE, SHARDED = ".pt", ".sharded"
 """Suffixes of a checkpoint written by one process (a file), and of one written with ``run.shards`` (a folder)."""
 
@@ -33,16 +35,11 @@ def is_whole(checkpoint: Path) -> bool:
 def digest_of(path: Path) -> str:
     """First 16 hex digits of the SHA-256 of a file, or of the names and digests of a folder's files."""
     if not path.is_dir():
-        return _sha256(path)[:16]
+        return sha256_of(path)[:16]
     files = sorted(path.iterdir())
     with ThreadPoolExecutor() as pool:
-        lines = [f"{file.name} {digest}\n" for file, digest in zip(files, pool.map(_sha256, files), strict=True)]
+        lines = [f"{file.name} {digest}\n" for file, digest in zip(files, pool.map(sha256_of, files), strict=True)]
     return hashlib.sha256("".join(lines).encode()).hexdigest()[:16]
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def remove(path: Path) -> None:

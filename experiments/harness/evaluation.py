@@ -14,6 +14,7 @@ from experiments.harness.averages import (
     has_modes,
     tracked_layers,
 )
+from experiments.harness.batches import to_device
 from experiments.harness.divergence import Diverged
 from experiments.harness.errors import ConfigError
 from experiments.harness.process import seed_generators
@@ -30,7 +31,7 @@ def evaluate(session: Session, split: str) -> None:
     the run has no metric named study.validation_metric.
     """
     study, evaluator = session.cfg.study, session.task.evaluators[split]
-    with evaluation_mode(session.optimizer):
+    with evaluation_mode(session.state.optimizer):
         sums = _sums(session, evaluated_model(session), evaluator)
     row = {f"{split}/{name}": value for name, value in evaluator.metrics(sums).items()}
     if split == "val" and study.validation_metric not in row:
@@ -50,14 +51,14 @@ def evaluate(session: Session, split: str) -> None:
 def evaluated_model(session: Session) -> nn.Module:
     """The model that is evaluated: with averaged weights if the run keeps any, and batch norm statistics to match."""
     evaluated = session.state.evaluated_model()
-    averaged = session.ema or has_modes(session.optimizer)
-    if averaged and (layers := tracked_layers(session.bare_model)):
+    averaged = session.state.ema or has_modes(session.state.optimizer)
+    if averaged and (layers := tracked_layers(session.state.model)):
         train = session.cfg.train
         with estimating_statistics(evaluated, layers), session.accelerator.autocast():
             for number in range(-(-STATISTICS_SAMPLES // train.micro_batch_size)):
                 seed_generators(derive_seed(session.cfg.seed, "statistics", number))
                 batch = session.dataset[divmod(number, train.batch_size // train.micro_batch_size)]
-                session.task.loss(evaluated, session.on_device(batch))
+                session.task.loss(evaluated, to_device(batch, session.accelerator.device))
     return evaluated
 
 

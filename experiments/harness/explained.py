@@ -1,8 +1,10 @@
-"""Explain Hydra's error about a command line in one sentence, suggesting the closest existing name."""
+"""Report errors of a command line, Hydra's among them, in one sentence that suggests the closest existing name."""
 
 import difflib
 import re
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +12,26 @@ from hydra.errors import HydraException, InstantiationException, MissingConfigEx
 from omegaconf import DictConfig
 
 from experiments.harness.config import scale_of, scales
-from experiments.harness.errors import first_cause
+from experiments.harness.errors import DISK_FULL, SuiteError, first_cause
 from experiments.harness.sources import ROOT
 
 KINDS = {"Integer": "a whole number", "Float": "a number", "valid bool": "true or false"}
 """Expected values, by the last words of OmegaConf's error message."""
+
+
+@contextmanager
+def one_sentence() -> Iterator[None]:
+    """Print a SuiteError, or a full disk, as one sentence on stderr with exit code 2, also if Ray has wrapped it."""
+    try:
+        yield
+    except (SuiteError, HydraException, OSError) as error:
+        fault = getattr(error, "cause", error)
+        if isinstance(fault, HydraException):
+            fault = explained(fault)
+        elif isinstance(error, OSError) and error.errno not in DISK_FULL:
+            raise
+        print(f"error: {fault}", file=sys.stderr)
+        sys.exit(2)
 
 
 def explained(error: HydraException) -> str:

@@ -17,9 +17,10 @@ from typing import Any
 from omegaconf import DictConfig
 
 from experiments.harness.config import composed, resolved
-from experiments.harness.entry import cache_of, locate, one_sentence
 from experiments.harness.errors import DataError
+from experiments.harness.explained import one_sentence
 from experiments.harness.offline import FETCHES_ALL, HUB, is_offline, keep_hub_files_in
+from experiments.harness.run import cache_of, locate
 from experiments.harness.sources import our_tasks, task_name, task_package
 
 MODEL_FILES = ["*.json", "*.safetensors", "*.model", "*.txt"]

@@ -10,9 +10,9 @@ from omegaconf import DictConfig, OmegaConf
 from experiments.harness.checkpoint import load_checkpoint
 from experiments.harness.config import composed
 from experiments.harness.damage import find_damage
-from experiments.harness.entry import Run, locate
 from experiments.harness.errors import RunError, SuiteError
 from experiments.harness.record import FINISHED, read_status
+from experiments.harness.run import Run, locate
 from experiments.harness.run_name import result_config
 
 

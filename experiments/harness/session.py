@@ -8,8 +8,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from experiments.harness.arithmetic import describe_arithmetic
@@ -45,12 +44,9 @@ class Session:
     dataset: MicroBatches
     micro_batches: range
     """this process's share of the micro-batches of a step"""
-    bare_model: nn.Module
-    model: nn.Module
-    """the same model, wrapped to compute gradients over all processes"""
-    optimizer: Optimizer
-    ema: AveragedModel | None
     state: TrainingState
+    model: nn.Module
+    """the state's, wrapped to compute gradients over all processes"""
     statistics: SharedStatistics
 
     def write(self, values: dict[str, float]) -> None:
@@ -62,10 +58,6 @@ class Session:
             row = {"step": step, "samples": step * self.cfg.train.batch_size, **finite}
             self.record.append(row)
             self.tracker.log(row)
-
-    def on_device(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The batch on the device of this process."""
-        return to_device(batch, self.accelerator.device)
 
 
 def set_up(cfg: Config, data: Any, directory: Path, record: RunRecord | None, tracker: Tracker) -> Session:
@@ -100,10 +92,7 @@ def set_up(cfg: Config, data: Any, directory: Path, record: RunRecord | None, tr
 
     dataset = MicroBatches(task.batch, task.num_train, cfg.seed, cfg.train)
     statistics = SharedStatistics(bare_model, accelerator)
-    return Session(
-        cfg, directory, record, tracker, accelerator, task, dataset, mine, bare_model, model, optimizer, ema, state,
-        statistics,
-    )  # fmt: skip
+    return Session(cfg, directory, record, tracker, accelerator, task, dataset, mine, state, model, statistics)
 
 
 def resume(session: Session, digest: str) -> None:
@@ -118,12 +107,7 @@ def resume(session: Session, digest: str) -> None:
             steps = session.cfg.train.steps
             print(f"{session.directory.name}: continuing from step {state.step} of {steps}", flush=True)
     else:
-        enter_training(session.optimizer, [])
+        enter_training(state.optimizer, [])
     if record:
         drop_checkpoints_after(session.directory, state.step)
         session.tracker.skip(rows=record.cut_back(saved["metrics_bytes"] if saved else 0))
-
-
-def to_device(batch: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
-    """The batch on the device."""
-    return {name: value.to(device, non_blocking=True) for name, value in batch.items()}

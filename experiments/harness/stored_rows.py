@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
+from experiments.harness.files import write_aside
 from experiments.harness.prepared_data import PreparedData, cached, write_manifest
-from experiments.harness.record import write_aside
 
 SAVE_EVERY_S = 60.0
 """A kill -9 loses at most the rows of this many seconds; a signal that the process can handle loses none."""

@@ -11,8 +11,9 @@ from typing import Any
 
 import psutil
 
+from experiments.harness.files import write_aside
 from experiments.harness.offline import is_offline
-from experiments.harness.record import FINISHED, read_metrics, write_aside
+from experiments.harness.record import FINISHED, read_metrics
 
 STEP = "trainer/step"
 """The x axis of every chart. W&B's own step is the row's index in metrics.jsonl, so a server that has rows 0 to n - 1

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from experiments.harness.averages import evaluation_mode, update_average
-from experiments.harness.batches import micro_batch_loader
+from experiments.harness.batches import micro_batch_loader, to_device
 from experiments.harness.config import Config
 from experiments.harness.divergence import Diverged, FiniteWatch
 from experiments.harness.evaluation import evaluate
@@ -50,8 +50,8 @@ def train(cfg: Config, data: Any, directory: Path, digest: str, record: RunRecor
 
 def take_steps(session: Session) -> None:
     """Take the remaining steps, each followed by what is due after it."""
-    cfg, state, optimizer, accelerator = session.cfg, session.state, session.optimizer, session.accelerator
-    device, mine = accelerator.device, session.micro_batches
+    cfg, state, accelerator = session.cfg, session.state, session.accelerator
+    optimizer, device, mine = state.optimizer, accelerator.device, session.micro_batches
     batches = iter(
         micro_batch_loader(
             session.dataset, state.step, mine.start, accelerator.num_processes, cfg.run.num_workers, device
@@ -92,10 +92,10 @@ def take_steps(session: Session) -> None:
             else:
                 with step_timer:
                     optimizer.step()
-            if session.ema:
+            if state.ema:
                 assert cfg.train.ema_decay is not None
                 with evaluation_mode(optimizer):
-                    update_average(session.ema, session.bare_model, cfg.train.ema_decay)
+                    update_average(state.ema, state.model, cfg.train.ema_decay)
             state.step += 1
             progress.update(bar, completed=state.step)
             if not due.any:
@@ -128,7 +128,7 @@ def accumulate_gradients(session: Session, model: nn.Module, batches: Iterator[d
     loss = torch.zeros((), device=accelerator.device)
     session.statistics.begin_step()
     for g in mine:
-        batch = session.on_device(next(batches))
+        batch = to_device(next(batches), accelerator.device)
         seed_generators(derive_seed(session.cfg.seed, "forward", session.state.step, g))  # dropout, noise, timesteps
         with nullcontext() if g == mine[-1] else more_to_come(model, accelerator):
             micro_loss = task.loss(model, batch) / len(mine)

@@ -19,6 +19,7 @@ import numpy as np
 from hydra.utils import get_method
 
 from experiments.harness.errors import ConfigError, DataError
+from experiments.harness.files import first_changed, sha256_of, write_aside
 from experiments.harness.places import describe, fetch
 from experiments.harness.prepared_data import (
     check_places,
@@ -27,7 +28,6 @@ from experiments.harness.prepared_data import (
     try_places,
     unless_prepared,
 )
-from experiments.harness.record import write_aside
 from experiments.harness.seeds import derive_seed
 from experiments.language_modeling.documents import Corpus, Source, folded_key, hold_out
 from experiments.language_modeling.packing import (
@@ -206,12 +206,10 @@ def _training_pieces(train: Source, held_out: set[bytes], limit_bytes: int | Non
 
 def _file_summaries(directory: Path) -> dict[str, dict[str, Any]]:
     paths = [path for split in SPLITS for path in split_files(directory, split).values()]
-    return {path.name: _file_summary(path) for path in [directory / "tokenizer.json", *paths]}
-
-
-def _file_summary(path: Path) -> dict[str, Any]:
-    with path.open("rb") as file:
-        return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+    return {
+        path.name: {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
+        for path in [directory / "tokenizer.json", *paths]
+    }
 
 
 def _open(directory: Path, declared: str | None) -> TokenSet:
@@ -223,13 +221,12 @@ def _open(directory: Path, declared: str | None) -> TokenSet:
         raise DataError(f"{path} cannot be read ({error}). {delete_advice(directory)}") from error
     if fingerprint_of(files) != fingerprint or declared not in (None, fingerprint):
         raise DataError(f"{path} was changed since it was written. {delete_advice(directory)}")
-    for name, summary in files.items():
-        try:
-            found = _file_summary(directory / name)
-        except OSError as error:
-            raise DataError(f"{directory / name} cannot be read ({error}). {delete_advice(directory)}") from error
-        if found != summary:
-            raise DataError(f"{directory / name} was changed since it was packed. {delete_advice(directory)}")
+    try:
+        changed = first_changed(directory, {name: summary["sha256"] for name, summary in files.items()}, sha256_of)
+    except OSError as error:
+        raise DataError(f"{error.filename} cannot be read ({error.strerror}). {delete_advice(directory)}") from error
+    if changed:
+        raise DataError(f"{directory / changed} was changed since it was packed. {delete_advice(directory)}")
     splits = {split: _mapped(directory, split, token_dtype(vocab_size)) for split in SPLITS}
     return TokenSet(directory, fingerprint, vocab_size, SEPARATOR_ID, splits)
 

@@ -22,7 +22,7 @@ import numpy as np
 
 from experiments.data.text import folded
 from experiments.harness.errors import DataError
-from experiments.harness.record import write_aside
+from experiments.harness.files import write_aside
 from experiments.language_modeling.documents import Source, folded_key
 
 if TYPE_CHECKING:

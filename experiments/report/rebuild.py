@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 
 from experiments.harness.errors import DataError
+from experiments.harness.files import write_aside
 from experiments.harness.provenance import ROOT
-from experiments.harness.record import write_aside
 from experiments.report.figures import draw
 from experiments.report.labels import Summary
 from experiments.report.overview import front_page, overview_page

@@ -12,7 +12,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig
 
 from experiments.harness.config import resolved
-from experiments.harness.entry import check_whole, directory_of, opened
+from experiments.harness.run import check_whole, directory_of, opened
 
 Compose = Callable[[list[str]], DictConfig]
 """Maps overrides to a run's config, as the launcher's jobs will see it."""
@@ -22,7 +22,7 @@ VALUE = re.compile(r"(seed|test|[A-Za-z_]\w*(\.\w+)+)=(?!\s*\{)")
 
 
 class Naming:
-    """Does the work of ``locate`` in experiments/harness/entry.py for many runs, in a twentieth of the time.
+    """Does the work of ``locate`` in experiments/harness/run.py for many runs, in a twentieth of the time.
 
     Hydra composes a config (0.1 s) only once for all runs whose overrides differ only in their trailing values. Each
     run then sets the values in it that differ from the previous run's.

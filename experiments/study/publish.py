@@ -17,7 +17,8 @@ import yaml
 
 from experiments.harness.damage import find_damage
 from experiments.harness.errors import RunError, SuiteError
-from experiments.harness.record import read_example_losses, write_aside
+from experiments.harness.files import write_aside
+from experiments.harness.record import read_example_losses
 from experiments.study.course import Course, Run
 from experiments.study.identity import check_folder
 from experiments.study.replicates import Replicate, ReplicateRun, read_replicates, replicate_path, write_replicate

@@ -17,9 +17,10 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from experiments.harness.arithmetic import describe_arithmetic
 from experiments.harness.config import composed
-from experiments.harness.entry import execute, locate
+from experiments.harness.entry import execute
 from experiments.harness.errors import SuiteError
 from experiments.harness.record import read_metrics, read_status
+from experiments.harness.run import locate
 from experiments.harness.sources import ROOT, package_versions
 from experiments.study.replicates import Replicate, ReplicateRun, read_replicate, read_replicates
 

@@ -7,8 +7,8 @@ from statistics import fmean, median
 from typing import Any
 
 from experiments.harness.errors import DataError, SuiteError
+from experiments.harness.files import write_aside
 from experiments.harness.metric import Better
-from experiments.harness.record import write_aside
 from experiments.study.comparison import FLATNESS_INCREASE, compare
 from experiments.study.regime import regime_line
 from experiments.study.replicates import Replicate, read_replicates

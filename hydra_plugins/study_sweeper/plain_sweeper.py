@@ -20,7 +20,7 @@ class PlainSweeper(BasicSweeper):
 
     def sweep(self, arguments: list[str]) -> Sequence[Any]:
         """Run every combination of the swept values; exit code 2 if one of them cannot be run."""
-        from experiments.harness.entry import one_sentence
+        from experiments.harness.explained import one_sentence
 
         with one_sentence():
             results: Sequence[Any] = super().sweep(arguments)

@@ -53,7 +53,7 @@ class StudySweeper(Sweeper):
         """``arguments`` are the command line's overrides; each study they define is run, published and shown."""
         from rich.console import Console
 
-        from experiments.harness.entry import one_sentence
+        from experiments.harness.explained import one_sentence
         from experiments.harness.interrupt import EXIT_CODE
         from experiments.harness.processes import check_launcher, check_swept_scale
         from experiments.harness.sources import ROOT

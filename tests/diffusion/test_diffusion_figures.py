@@ -9,9 +9,10 @@ from PIL import Image
 
 from experiments.diffusion.denoising_strip import write_strip
 from experiments.diffusion.sample_sheet import write_row
-from experiments.harness.entry import execute, locate
+from experiments.harness.entry import execute
 from experiments.harness.errors import RunError
 from experiments.harness.record import read_metrics
+from experiments.harness.run import locate
 from experiments.report.samples import main, sample_distances, sample_sheets, sampled_steps
 from tests.conftest import MakeConfig, executed
 

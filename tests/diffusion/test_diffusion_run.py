@@ -9,8 +9,9 @@ from PIL import Image
 
 from experiments.diffusion.feature_nets import FeatureNet
 from experiments.diffusion.sampler import start_noise
-from experiments.harness.entry import execute, locate
+from experiments.harness.entry import execute
 from experiments.harness.errors import ConfigError, DataError
+from experiments.harness.run import locate
 from tests.conftest import MakeConfig, built, executed, last_values, measured, rows, sums_of, values_of
 
 DISTANCES = ("fd_efficientnet_lite0", "kid_efficientnet_lite0")

@@ -11,7 +11,7 @@ from experiments.diffusion.forward_process import ForwardProcess, low_resolution
 from experiments.diffusion.sampler import from_bytes
 from experiments.diffusion.task import build
 from experiments.harness.config import typed
-from experiments.harness.entry import locate
+from experiments.harness.run import locate
 from tests.conftest import MakeConfig, built
 
 

@@ -97,7 +97,7 @@ def test_class_sorted_folders_are_shuffled(tmp_path: Path) -> None:
 
 def test_class_sorted_arrays_are_refused() -> None:
     class Sorted(PreparedData):
-        def load(self, mmap: bool = True) -> dict[str, np.ndarray]:
+        def load(self) -> dict[str, np.ndarray]:
             images = np.zeros((20, 4, 4, 3), np.uint8)
             return {"train_images": images, "train_labels": np.repeat([0, 1], 10)}
 
@@ -158,7 +158,7 @@ def test_the_text_encoder_is_frozen_and_independent_of_the_seed(make_text_to_ima
 class Numbered(PreparedData):
     """30 training images whose class and brightness are their number modulo 10."""
 
-    def load(self, mmap: bool = True) -> dict[str, np.ndarray]:
+    def load(self) -> dict[str, np.ndarray]:
         labels = np.random.default_rng(0).permutation(30) % 10
         images = np.broadcast_to(labels.astype(np.uint8)[:, None, None, None], (30, 4, 4, 3))
         return {"train_images": images, "train_labels": labels, "test_images": images[:5], "test_labels": labels[:5]}

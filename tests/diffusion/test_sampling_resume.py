@@ -14,7 +14,8 @@ import pytest
 from torch import nn
 
 from experiments.diffusion.sample_metrics import GeneratedImages, SampleCache
-from experiments.harness.entry import execute, locate
+from experiments.harness.entry import execute
+from experiments.harness.run import locate
 from tests.conftest import MakeConfig, executed, rows
 
 BATCHES = ["sampling.num_samples=32", "sampling.batch_size=4"]

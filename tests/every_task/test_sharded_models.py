@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 from accelerate import Accelerator
 
-from experiments.harness.entry import execute, locate
+from experiments.harness.entry import execute
 from experiments.harness.errors import ConfigError
+from experiments.harness.run import locate
 from experiments.harness.sharding import prepare
 from tests.conftest import MakeConfig, built, rows
 from tests.harness.process_group import in_processes

@@ -22,7 +22,8 @@ from torch import Tensor
 
 from experiments.harness import process
 from experiments.harness.checkpoint_files import checkpoints
-from experiments.harness.entry import execute, locate
+from experiments.harness.entry import execute
+from experiments.harness.run import locate
 from experiments.image_classification import task as image_classification
 from tests.conftest import AVERAGED, MakeConfig, executed, rows
 from tests.every_task.conftest import SHORT

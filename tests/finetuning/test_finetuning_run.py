@@ -16,8 +16,9 @@ from experiments.finetuning.task import build
 from experiments.finetuning.text_to_text import TextToText
 from experiments.harness import checkpoint
 from experiments.harness.config import typed
-from experiments.harness.entry import execute, locate
+from experiments.harness.entry import execute
 from experiments.harness.errors import ConfigError
+from experiments.harness.run import locate
 from experiments.pretrained.locked import LockedPart, build_locked
 from tests.conftest import MakeConfig, built, configs, executed, last_values, rows, sums_of
 

@@ -21,7 +21,8 @@ from experiments.harness.averages import (
 )
 from experiments.harness.batches import sample_indices
 from experiments.harness.config import typed
-from experiments.harness.entry import execute, locate
+from experiments.harness.entry import execute
+from experiments.harness.run import locate
 from experiments.harness.seeds import derive_seed
 from experiments.image_classification.task import build
 from tests.conftest import MakeConfig, executed, rows

@@ -12,8 +12,8 @@ from torch.utils.data import Dataset
 
 from experiments.harness.batches import MicroBatches, MicroBatchKeys, ShieldedLoader, micro_batch_loader, sample_indices
 from experiments.harness.config import TrainConfig, typed
-from experiments.harness.entry import locate
 from experiments.harness.errors import ConfigError
+from experiments.harness.run import locate
 from experiments.image_classification.task import build
 from tests.conftest import MakeConfig
 

@@ -8,11 +8,12 @@ from hydra.errors import ConfigCompositionException
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from experiments.harness import entry
+from experiments.harness import run
 from experiments.harness.config import composed, resolved
-from experiments.harness.entry import execute, locate
+from experiments.harness.entry import execute
 from experiments.harness.errors import ConfigError, RunError
 from experiments.harness.provenance import ROOT
+from experiments.harness.run import locate
 from experiments.harness.run_name import run_id
 from experiments.study.identity import check_folder
 from tests import forked
@@ -251,7 +252,7 @@ def test_the_error_for_an_unwritable_folder_names_the_setting(
 def test_relative_folders_do_not_depend_on_the_working_directory(
     make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(entry, "ROOT", tmp_path)
+    monkeypatch.setattr(run, "ROOT", tmp_path)
     cfg = make_config("run.cache_dir=cache", "run.runs_dir=runs")
     directory = locate(cfg).directory
     monkeypatch.chdir(tmp_path.parent)

@@ -10,8 +10,9 @@ from accelerate import Accelerator
 
 from experiments.harness import session, train
 from experiments.harness.divergence import Diverged, FiniteWatch
-from experiments.harness.entry import execute, locate
+from experiments.harness.entry import execute
 from experiments.harness.record import read_status
+from experiments.harness.run import locate
 from experiments.image_classification import task
 from experiments.image_classification.task import ImageClassification
 from lion import measure_step

@@ -12,9 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from experiments.harness.config import typed
-from experiments.harness.entry import execute, locate
+from experiments.harness.entry import execute
 from experiments.harness.errors import ConfigError
 from experiments.harness.flatness import flatness, noise_on_weights
+from experiments.harness.run import locate
 from experiments.harness.seeds import derive_seed
 from experiments.image_classification.task import build
 from tests.conftest import AVERAGED, MakeConfig, rows

@@ -12,9 +12,10 @@ from torch import nn
 from experiments.harness import low_bit, record
 from experiments.harness.averages import evaluated_weights
 from experiments.harness.config import resolved
-from experiments.harness.entry import check_whole, execute, locate
+from experiments.harness.entry import execute
 from experiments.harness.errors import ConfigError
 from experiments.harness.optimizer import build_optimizer, state_bytes
+from experiments.harness.run import check_whole, locate
 from lion import Lion, measure_step
 from tests.conftest import MakeConfig, executed, rows, status_of
 from tests.harness.test_divergence import DENSE, poison

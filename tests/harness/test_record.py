@@ -12,9 +12,10 @@ import torch
 
 from experiments.harness import entry, provenance, record
 from experiments.harness.damage import find_damage
-from experiments.harness.entry import execute, locate
+from experiments.harness.entry import execute
 from experiments.harness.errors import RunError
 from experiments.harness.record import RunRecord, is_held, read_example_losses, read_metrics, take_lock
+from experiments.harness.run import locate
 from experiments.harness.sources import sources_digest
 from tests import forked
 from tests.conftest import MakeConfig, executed, rows, status_of

@@ -11,8 +11,9 @@ from omegaconf import DictConfig
 
 from experiments.harness.batches import sample_indices
 from experiments.harness.config import typed
-from experiments.harness.entry import execute, locate
+from experiments.harness.entry import execute
 from experiments.harness.record import read_status
+from experiments.harness.run import locate
 from experiments.harness.seeds import derive_seed
 from experiments.image_classification.task import ImageClassification, build
 from tests.conftest import AVERAGED, MakeConfig, rows, sums_of

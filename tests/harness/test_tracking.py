@@ -15,8 +15,9 @@ import pytest
 import wandb
 
 from experiments.harness import checkpoint, tracking
-from experiments.harness.entry import execute, locate
+from experiments.harness.entry import execute
 from experiments.harness.record import read_metrics
+from experiments.harness.run import locate
 from experiments.harness.tracking import Tracker, description_of
 from experiments.image_classification import task
 from tests.conftest import MakeConfig, executed, status_of

@@ -8,7 +8,7 @@ import torch
 from scipy import optimize
 from torch import nn
 
-from experiments.harness.entry import locate
+from experiments.harness.run import locate
 from experiments.image_classification.data import Labelled
 from experiments.image_classification.task import ImageClassification
 from tests.conftest import MakeConfig, built, measured

@@ -12,9 +12,10 @@ from torch import nn
 from torchvision.transforms import v2
 
 from experiments.harness.batches import MicroBatches
-from experiments.harness.entry import execute, locate
+from experiments.harness.entry import execute
 from experiments.harness.errors import ConfigError, DataError, RunError
 from experiments.harness.record import read_metrics
+from experiments.harness.run import locate
 from experiments.harness.seeds import derive_seed
 from experiments.image_classification.data import open_stored
 from experiments.image_classification.task import ImageClassification

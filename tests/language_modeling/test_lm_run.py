@@ -9,8 +9,9 @@ import torch
 from transformers import PreTrainedTokenizerFast
 
 from experiments.harness.config import typed
-from experiments.harness.entry import execute, locate
+from experiments.harness.entry import execute
 from experiments.harness.errors import DataError
+from experiments.harness.run import locate
 from experiments.language_modeling.task import LanguageModeling, build
 from tests.conftest import MakeConfig, executed, last_values, sums_of
 from tests.harness.test_resume import Killed, assert_same_end, end_of

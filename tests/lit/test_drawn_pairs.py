@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from experiments.harness.config import typed
-from experiments.harness.entry import locate
 from experiments.harness.errors import ConfigError, DataError
+from experiments.harness.run import locate
 from experiments.lit.data import groups, pair_splits, split_groups
 from experiments.lit.evaluation import PairInputs
 from experiments.lit.task import build

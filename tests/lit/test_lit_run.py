@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from experiments.harness.config import typed
-from experiments.harness.entry import execute, locate
+from experiments.harness.entry import execute
 from experiments.harness.errors import ConfigError
+from experiments.harness.run import locate
 from experiments.lit.data import pair_splits
 from experiments.lit.models import build_locked_tower
 from experiments.lit.task import build

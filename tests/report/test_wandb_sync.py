@@ -12,9 +12,10 @@ import pytest
 import wandb
 
 from experiments.harness import tracking
-from experiments.harness.entry import execute, locate
+from experiments.harness.entry import execute
 from experiments.harness.errors import SuiteError
 from experiments.harness.record import read_metrics, take_lock
+from experiments.harness.run import locate
 from experiments.harness.tracking import Tracker
 from experiments.report.wandb_sync import sync
 from tests.conftest import MakeConfig, executed

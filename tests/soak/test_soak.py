@@ -23,8 +23,8 @@ import pytest
 import torch
 
 from experiments.harness import entry, sources, tracking
+from experiments.harness.files import write_aside
 from experiments.harness.provenance import ROOT
-from experiments.harness.record import write_aside
 from tests.conftest import rows
 from tests.soak.faults import (
     DATA_WORKER,

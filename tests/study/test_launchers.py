@@ -18,9 +18,9 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from experiments.harness.config import configs_of
-from experiments.harness.entry import locate
 from experiments.harness.interrupt import AGAIN_S, EXIT_CODE, stop_requests
 from experiments.harness.record import RunRecord, read_status
+from experiments.harness.run import locate
 from experiments.harness.sources import our_tasks
 from experiments.study import sweep
 from experiments.study.course import Run

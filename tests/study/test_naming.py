@@ -4,8 +4,7 @@ from typing import Any
 
 import pytest
 
-from experiments.harness import entry
-from experiments.harness.entry import locate
+from experiments.harness.run import locate, opened
 from experiments.study import naming
 from experiments.study.naming import Naming
 from experiments.study.sweep import Study
@@ -39,15 +38,15 @@ def test_runs_that_differ_only_in_values_are_composed_once(
     make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     composed: list[list[str]] = []
-    opened: list[dict[str, Any]] = []
+    configs: list[dict[str, Any]] = []
 
     def compose(overrides: list[str]) -> Any:
         composed.append(overrides)
         return make_config(*overrides)
 
     def opened_once(plain: dict[str, Any]) -> Any:
-        opened.append(plain)
-        return entry.opened(plain)
+        configs.append(plain)
+        return opened(plain)
 
     monkeypatch.setattr(naming, "opened", opened_once)
     names = Naming(compose)
@@ -55,7 +54,7 @@ def test_runs_that_differ_only_in_values_are_composed_once(
         for betas in ("[0.9,0.99]", "[0.5,0.9]"):
             plain, _, _ = names.locate(["optimizer=lion", f"optimizer.betas={betas}", "test=false", f"seed={seed}"])
             assert (plain["seed"], str(plain["optimizer"]["betas"]).replace(" ", "")) == (seed, betas)
-    assert (len(composed), len(opened)) == (1, 1)
+    assert (len(composed), len(configs)) == (1, 1)
 
 
 def test_group_and_merged_overrides_are_composed_by_hydra(make_config: MakeConfig) -> None:

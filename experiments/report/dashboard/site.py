@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 
 from experiments.harness.errors import DataError
-from experiments.harness.record import write_aside
+from experiments.harness.files import write_aside
 from experiments.report.dashboard.pages import GENERATOR, index_page, open_study_page, page_file, study_page
 from experiments.report.dashboard.records import open_studies, published_studies
 

@@ -1,0 +1,55 @@
+"""Write files whole, and tell whether they are still what was written."""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+
+def write_aside(path: Path, content: str | bytes) -> None:
+    """Replace ``path`` by ``content`` atomically: a reader, or a crash, sees either the whole old file or the new
+    one.
+    """
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with aside.open("wb") as file:
+            file.write(content if isinstance(content, bytes) else content.encode())
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+    except OSError:
+        aside.unlink(missing_ok=True)
+        raise
+
+
+def sha256_of(path: Path, start: int = 0) -> str:
+    """SHA-256 of the file's content from byte ``start`` on, 64 hex digits."""
+    with path.open("rb") as file:
+        file.seek(start)
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def first_changed(directory: Path, expected: Mapping[str, str], digest: Callable[[Path], str]) -> str | None:
+    """The first file in ``directory`` whose ``digest`` is not the ``expected`` one, by name; None if all are.
+
+    Raises OSError for a file that cannot be read. A file is read again only if its inode, size or times have changed
+    since its last check, which ``<directory>.checked`` remembers: every run opens its data, and hashing C4 takes
+    minutes.
+    """
+    record = directory.with_name(f"{directory.name}.checked")
+    try:
+        checked = json.loads(record.read_text())
+    except (OSError, ValueError):
+        checked = {}
+    found = {}
+    for name, wanted in expected.items():
+        state = (directory / name).stat()
+        found[name] = [wanted, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns]
+        if checked.get(name) != found[name] and digest(directory / name) != wanted:
+            return name
+    if found != checked:
+        with suppress(OSError):  # a cache that several users share may be read-only
+            write_aside(record, json.dumps(found))
+    return None
