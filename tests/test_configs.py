@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_dir
+from hydra.errors import ConfigCompositionException
 from hydra.utils import get_method
 from omegaconf import OmegaConf, open_dict, read_write
 
@@ -22,6 +23,7 @@ from experiments.harness.run_name import result_config
 from experiments.harness.sources import ROOT, our_tasks
 from experiments.study.directions import with_directions
 from tests import forked
+from tests.conftest import quickly_composed
 from tests.study.test_launchers import with_launcher
 
 CONF = ROOT / "conf"
@@ -199,3 +201,14 @@ def test_every_data_source_is_valid_and_pinned_by_hash_or_revision(name: str) ->
             assert callable(get_method(source["decode"]))
         elif source["kind"] in ("local", "hub") and name != "ft_glue":  # rows that stay encoded
             stored_places.check_place(name, source)
+
+
+def test_configs_composed_quickly_for_tests_are_those_that_hydra_composes() -> None:
+    for overrides in (
+        ["scale=smoke", "train.steps=3", "optimizer=adamw", "optimizer.lr=1", "seed=2", "data.places=[{kind: local}]"],
+        ["optimizer.lr=1", "+optimizer.space={one: 1}", "optimizer=adamw", "model=convnet_tiny"],
+        ["run.runs_dir=a", "study=fixed", "run.runs_dir=b"],
+    ):
+        assert quickly_composed("image_classification", overrides) == composed("image_classification", overrides)
+    with pytest.raises(ConfigCompositionException, match=r"Could not override 'train\.step'"):
+        quickly_composed("image_classification", ["scale=smoke", "train.step=1"])
