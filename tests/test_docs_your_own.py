@@ -315,11 +315,16 @@ def test_the_task_listing_trains(folder: Path) -> None:
     assert metrics["test/error"] == pytest.approx(metrics["test/loss"] ** 0.5)
 
 
-def test_a_study_of_the_task_and_optimizer_listings_runs_on_ray(folder: Path) -> None:
+@pytest.mark.parametrize(
+    "launcher",
+    [[], pytest.param(["hydra/launcher=ray_local", "+hydra.launcher.ray.init.num_cpus=2"], marks=pytest.mark.slow)],
+    ids=["in one process", "on Ray"],
+)
+def test_a_study_of_the_task_and_optimizer_listings_runs(folder: Path, launcher: list[str]) -> None:
     command = command_with("-m hydra/sweeper=study", "my_package.my_task").replace("optimizer=lion,adamw", "")
-    more = ["study=smoke", "optimizer=mine,adamw", "hydra/launcher=ray_local", "+hydra.launcher.ray.init.num_cpus=2"]
+    more = ["study=smoke", "optimizer=mine,adamw", *launcher]
     typed = [*at_smoke(command, folder, *more), "--config-dir", "my_conf"]
-    result = subprocess.run(typed, capture_output=True, text=True, check=False)
+    result = subprocess.run(typed, capture_output=True, text=True, check=False)  # a new process, as its workers are
     assert result.returncode == 0, result.stdout + result.stderr
     (path,) = folder.rglob("study.json")
     assert json.loads(path.read_text())["command"].startswith("python -m experiments my_package.my_task --multirun ")

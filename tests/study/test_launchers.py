@@ -147,6 +147,7 @@ def test_a_study_in_one_process_stops_on_a_signal_and_resumes(
     assert_ends_like_one_that_was_not_disturbed(command_line, tmp_path / "results", undisturbed)
 
 
+@pytest.mark.slow
 def test_ray_replaces_killed_and_signalled_workers(
     start: Start, command_line: list[str], tmp_path: Path, undisturbed: dict[str, Any]
 ) -> None:
@@ -184,11 +185,14 @@ def test_a_killed_or_signalled_study_on_ray_resumes_at_once(
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
-def test_runs_on_ray_save_before_a_signalled_study_ends(
+def test_ray_replaces_a_killed_worker_and_runs_save_before_a_signalled_study_ends(
     start: Start, command_line: list[str], tmp_path: Path, undisturbed: dict[str, Any], number: signal.Signals
 ) -> None:
     # Checkpoints are rare, so a saved one is due to the signal.
     process = start("hydra/launcher=ray_local", "+hydra.launcher.ray.init.num_cpus=2", "run.checkpoint_every=60")
+    _, killed = training_run(tmp_path / "runs")
+    os.kill(killed, signal.SIGKILL)
+    eventually(lambda: not is_alive(killed), "the killed worker's end")
     training_run(tmp_path / "runs")
     process.send_signal(number)
     said = leaves_nothing_behind(process)
