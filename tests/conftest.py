@@ -7,12 +7,9 @@ pin_instruction_set("avx2")  # as smoke runs do, before NumPy and PyTorch are lo
 import gzip
 import json
 import os
-import re
 import struct
 import sys
 from collections.abc import Callable, Sequence
-from copy import deepcopy
-from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -20,8 +17,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig
 from torch import nn
 
@@ -29,15 +24,12 @@ from experiments.harness.config import composed
 from experiments.harness.entry import execute
 from experiments.harness.record import read_status
 from experiments.harness.run import locate
-from experiments.study.naming import VALUE
 
 # Starts autograd while no device is known. If its first use came after fake CUDA tensors, it would start threads for
 # their device, and then no fork of this process could train.
 torch.zeros(1, requires_grad=True).sum().backward()
 
 MakeConfig = Callable[..., Any]
-GROUP = re.compile(r"[\w/]+=[\w/]+")
-"""An override that chooses from a group."""
 AVERAGED = "train.ema_decay=0.9"
 """As in the smoke experiment."""
 
@@ -105,23 +97,7 @@ def unpinned() -> dict[str, str]:
 
 def configs(task: str, overrides: Sequence[str] = ()) -> MakeConfig:
     """``configs("lit", ["scale=smoke"])("seed=1", ...)``: a task's config with all these overrides."""
-    return lambda *more: quickly_composed(task, [*overrides, *more])
-
-
-def quickly_composed(task: str, overrides: Sequence[str]) -> DictConfig:
-    """As ``composed``, but Hydra composes each choice of groups (0.1 s) only once for all tests."""
-    values = [override for override in overrides if VALUE.match(override)]
-    groups = [override for override in overrides if not VALUE.match(override)]
-    if not all(GROUP.fullmatch(group) for group in groups):
-        return composed(task, overrides)
-    cfg = deepcopy(_of_groups(task, tuple(groups)))
-    ConfigLoaderImpl._apply_overrides_to_config(OverridesParser.create().parse_overrides(values), cfg)
-    return cfg
-
-
-@cache
-def _of_groups(task: str, groups: tuple[str, ...]) -> DictConfig:
-    return composed(task, groups)
+    return lambda *more: composed(task, [*overrides, *more])
 
 
 def built(cfg: DictConfig) -> Any:

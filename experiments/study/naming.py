@@ -1,24 +1,18 @@
 """Configs and directories of a study's hundreds of runs, without composing a config or opening data repeatedly."""
 
 import json
-import re
 from collections.abc import Callable, Sequence
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig
 
-from experiments.harness.config import resolved
+from experiments.harness.config import VALUE, resolved, set_values
 from experiments.harness.run import check_whole, directory_of, opened
 
 Compose = Callable[[list[str]], DictConfig]
 """Maps overrides to a run's config, as the launcher's jobs will see it."""
-
-VALUE = re.compile(r"(seed|test|[A-Za-z_]\w*(\.\w+)+)=(?!\s*\{)")
-"""Overrides that do not choose a group, and that replace a value instead of merging into one."""
 
 
 class Naming:
@@ -29,7 +23,7 @@ class Naming:
     """
 
     def __init__(self, compose: Compose) -> None:
-        self._compose, self._parser = compose, OverridesParser.create()
+        self._compose = compose
         self._composed: dict[tuple[str, ...], tuple[DictConfig, Sequence[str]]] = {}
         self._fingerprints: dict[str, str] = {}
 
@@ -42,7 +36,7 @@ class Naming:
             self._composed[key] = self._compose(list(overrides)), values
         cfg, before = self._composed[key]
         changed = [value for value, other in zip(values, before, strict=True) if value != other]
-        ConfigLoaderImpl._apply_overrides_to_config(self._parser.parse_overrides(changed), cfg)
+        set_values(cfg, changed)
         self._composed[key] = cfg, values
         return resolved(cfg)
 
