@@ -15,7 +15,7 @@ from hydra.utils import get_method
 from omegaconf import OmegaConf, open_dict, read_write
 
 from experiments.data import stored_places
-from experiments.harness.config import composed, processes_on_node, resolved, scale_of
+from experiments.harness.config import composed, configs_of, processes_on_node, resolved, scale_of
 from experiments.harness.errors import ConfigError
 from experiments.harness.limits import check_conflicts, check_limits
 from experiments.harness.places import check_place
@@ -212,7 +212,7 @@ def test_every_data_source_is_valid_and_pinned_by_hash_or_revision(name: str) ->
     ],
 )
 def test_values_set_in_a_composed_config_give_what_hydra_composes_from_all_overrides(overrides: list[str]) -> None:
-    with initialize_config_dir(str(CONF), version_base="1.3"):
+    with initialize_config_dir(str(configs_of("image_classification")), version_base="1.3"):
         expected = compose("image_classification", overrides)
     for _ in range(2):
         assert composed("image_classification", overrides) == expected
