@@ -2,7 +2,6 @@
 
 import os
 import signal
-import subprocess
 import sys
 import time
 from contextlib import suppress
@@ -16,6 +15,7 @@ from torch import nn
 from experiments.diffusion.sample_metrics import GeneratedImages, SampleCache
 from experiments.harness.entry import execute
 from experiments.harness.run import locate
+from tests import forked
 from tests.conftest import MakeConfig, executed, rows
 
 BATCHES = ["sampling.num_samples=32", "sampling.batch_size=4"]
@@ -62,19 +62,19 @@ def test_resumed_sampling_regenerates_only_the_interrupted_batch(
 def test_a_run_killed_by_sigkill_while_sampling_resumes_bit_identically(
     make_diffusion: MakeConfig, diffusion_overrides: list[str], tmp_path: Path
 ) -> None:
-    slow = ["sampling.num_samples=12", "sampling.batch_size=2", "sampling.shown=2", "sampling.steps=25"]
+    slow = ["sampling.num_samples=8", "sampling.batch_size=2", "sampling.shown=2", "sampling.steps=10"]
     slow += ["train.sample_every=6", "run.checkpoint_every=4"]
     undisturbed = make_diffusion(*slow, f"run.runs_dir={tmp_path}/undisturbed")
     execute(undisturbed)
     cfg = make_diffusion(*slow)
     command = [sys.executable, "-m", "experiments.diffusion", *diffusion_overrides, *slow]
-    process = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": os.getcwd()})
+    process = forked.Started(command)
     cache = Path(cfg.run.cache_dir)
     while not list(cache.glob("diffusion-samples-*/batch-000002.npz")):
         assert process.poll() is None, "the run ended before it was killed"
         time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    os.kill(process.pid, signal.SIGKILL)
+    process.result()
     assert list(cache.glob("diffusion-samples-*/batch-000002.npz")), "killed after the evaluation instead of within"
     ours, theirs = executed(cfg), locate(undisturbed).directory
     assert rows(ours) == rows(theirs)

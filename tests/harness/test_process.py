@@ -148,6 +148,7 @@ def test_numpy_and_torch_use_the_configured_number_of_threads(make_config: MakeC
         assert {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"} == {threads}
 
 
+@pytest.mark.slow
 def test_a_run_is_compiled_even_after_many_shapes_in_the_process(
     make_config: MakeConfig, command_line: list[str], tmp_path: Path
 ) -> None:
