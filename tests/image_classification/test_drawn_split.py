@@ -37,7 +37,8 @@ def test_the_split_seed_draws_other_validation_images_of_the_same_set(make_confi
 
 
 def test_the_search_for_copies_is_cached_across_split_seeds(make_config: MakeConfig, tmp_path: Any) -> None:
-    cfgs = [make_config(f"data.split_seed={seed}") for seed in ("null", 1, 2)]
+    own_cache = f"run.cache_dir={tmp_path}/cache"
+    cfgs = [make_config(f"data.split_seed={seed}", own_cache) for seed in ("null", 1, 2)]
     for cfg in cfgs:
         task_of(cfg)
     cached = {path.name for path in locate(cfgs[0]).data.directory.parent.glob("copies-*") if path.is_dir()}
