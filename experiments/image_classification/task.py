@@ -64,7 +64,7 @@ class ImageClassification:
         initial_run: Path | None = None,
     ) -> None:
         self.frozen_outputs: dict[str, str] = {}
-        self._cfg, self._splits, self._real_labels, self._initial_run = cfg, splits, real_labels, initial_run
+        self._cfg, self.splits, self._real_labels, self._initial_run = cfg, splits, real_labels, initial_run
         self.num_train = len(splits["fit"].labels)
         self._check()
         self._augment = training_transform(cfg)
@@ -78,7 +78,7 @@ class ImageClassification:
 
     def _check(self) -> None:
         cfg = self._cfg
-        labels = {name: split.labels for name, split in self._splits.items() if name != "train"}
+        labels = {name: split.labels for name, split in self.splits.items() if name != "train"}
         labels["train"] = np.concatenate([labels.pop("fit"), labels["val"]])
         check_classes(labels, cfg.data.num_classes, cfg.data.name)
         size = f"{cfg.data.channels} channels (data.channels) and {cfg.data.image_size} pixels (data.image_size)"
@@ -93,7 +93,7 @@ class ImageClassification:
             raise ConfigError(f"loss must be softmax or sigmoid, but it is {cfg.loss!r}.")
         if cfg.loss == "sigmoid" and cfg.label_smoothing:
             raise ConfigError(f"label_smoothing={cfg.label_smoothing} is for loss=softmax: set one or the other.")
-        for name, there in (("real", self._real_labels is not None), ("v2", "v2" in self._splits)):
+        for name, there in (("real", self._real_labels is not None), ("v2", "v2" in self.splits)):
             if f"test/{name}_top1" in {cfg.study.primary_metric, *cfg.study.secondary_metrics} and not there:
                 raise ConfigError(
                     f"study names test/{name}_top1, but data.{name}_places is empty: fill it, or "
@@ -113,7 +113,7 @@ class ImageClassification:
         """``images``, augmented, uint8 ``[N, C, H, W]``, and ``labels``: int64 ``[N]``, or with mixup class weights,
         float32 ``[N, num_classes]``, and ``mixup``, float32 ``[2]``, the weights by which ``loss`` mixes the images.
         """
-        fit = self._splits["fit"]
+        fit = self.splits["fit"]
         augmented = []
         for index, seed in zip(indices, seeds, strict=True):
             # torchvision draws from the CPU's global generator; torch.manual_seed (all devices) is 100 times slower.
@@ -141,7 +141,7 @@ class ImageClassification:
         """Those of ``_sums``, the calibration of val, and v2_top1 and v2_count if there is such a split."""
         sums = self._sums("test", model, process, num_processes)
         sums["val_nats"] = self._sums("val", model, process, num_processes)["nats"]
-        if "v2" in self._splits:
+        if "v2" in self.splits:
             v2 = self._sums("v2", model, process, num_processes)
             sums |= {"v2_top1": v2["top1"], "v2_count": v2["count"]}
             sums["damaged"] += v2["damaged"]
@@ -158,9 +158,9 @@ class ImageClassification:
         sums = {name: torch.zeros((), dtype=torch.float64, device=device) for name in names}
         calibrates = split in ("val", "test")
         if calibrates:
-            sums |= no_calibration_sums(device, len(self._splits[split].labels) if split == "test" else None)
+            sums |= no_calibration_sums(device, len(self.splits[split].labels) if split == "test" else None)
         workers = self._cfg.run.num_workers
-        for batch in evaluation_batches(self._splits[split], self._crop, process, num_processes, workers):
+        for batch in evaluation_batches(self.splits[split], self._crop, process, num_processes, workers):
             images, labels = self._normalize(batch["images"].to(device)), batch["labels"].to(device)
             logits = in_parts(model, IMAGES_IN_CACHE, images)
             parts = classification_sums(logits, labels)

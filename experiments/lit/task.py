@@ -87,7 +87,7 @@ class Lit:
         for name, pairs in retrieved.items():
             _check_size(pairs, f"data.retrieval.{name}")
         self._retrieval = {name: self._pair_inputs(pairs) for name, pairs in retrieved.items()}
-        self._zero_shot = {name: self._zero_shot_inputs(name) for name in sets.zero_shot}
+        self.zero_shot_inputs = {name: self._zero_shot_inputs(name) for name in sets.zero_shot}
         self._crop = None
         if cfg.data.crop_area is not None:
             size, area = cfg.model.image_size, tuple(cfg.data.crop_area)
@@ -134,7 +134,7 @@ class Lit:
         pairs, share = self.pair_inputs[split], (process, num_processes)
         if split == "train":
             pairs = pairs.chosen(sample(self.num_train, self._cfg.flatness.samples))
-        labelled = {name: splits[split] for name, splits in self._zero_shot.items() if split in splits}
+        labelled = {name: splits[split] for name, splits in self.zero_shot_inputs.items() if split in splits}
         named = _named({name: zero_shot_sums(model, inputs, *share) for name, inputs in labelled.items()})
         return pair_sums(model, pairs, *share, calibrates=split != "train") | named
 
@@ -148,7 +148,7 @@ class Lit:
             name, _, own = key.rpartition("/")
             by_set.setdefault(name, {})[own] = value
         metrics = pair_metrics(by_set.pop(""))
-        zero_shot = {name: zero_shot_metrics(one) for name, one in by_set.items() if name in self._zero_shot}
+        zero_shot = {name: zero_shot_metrics(one) for name, one in by_set.items() if name in self.zero_shot_inputs}
         for rank in ("top1", "top5") if zero_shot else ():
             metrics[f"zero_shot_{rank}"] = sum(one[rank] for one in zero_shot.values()) / len(zero_shot)
         retrieval = {name: pair_metrics(one) for name, one in by_set.items() if name in self._retrieval}

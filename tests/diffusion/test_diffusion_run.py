@@ -7,7 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
+from experiments.diffusion.data import labelled_splits
 from experiments.diffusion.feature_nets import FeatureNet
+from experiments.diffusion.sample_metrics import GeneratedImages
 from experiments.diffusion.sampler import start_noise
 from experiments.harness.entry import execute
 from experiments.harness.errors import ConfigError, DataError
@@ -72,10 +74,15 @@ def test_a_generated_sample_depends_only_on_its_index(make_diffusion: MakeConfig
     task = built(cfg)
     torch.manual_seed(0)
     model = task.model().eval()
+
+    def samples(numbers: range) -> torch.Tensor:
+        *_, last = task.denoised(model, numbers)
+        return last
+
     with torch.no_grad():
-        whole = task._generate(model, range(8))
+        whole = samples(range(8))
         torch.manual_seed(1)  # earlier draws have no effect
-        parts = torch.cat([task._generate(model, range(3)), task._generate(model, range(3, 8))])
+        parts = torch.cat([samples(range(3)), samples(range(3, 8))])
     assert (whole.int() - parts.int()).abs().max() <= 1
     assert not torch.equal(whole[0], whole[1])
     cpu = torch.device("cpu")
@@ -98,7 +105,8 @@ def test_distances_of_real_images_equal_the_reported_floor(
 ) -> None:
     cfg = make_diffusion("sampling.batch_size=16")
     task = built(cfg)
-    monkeypatch.setattr(task, "_generate", lambda model, numbers: task._pixels("test", np.array(numbers)))
+    real = labelled_splits(locate(cfg).data.images, 40)["test"]
+    monkeypatch.setattr(task, "denoised", lambda model, numbers: [real.pixels(np.array(numbers), 16)])
     metrics = measured(task, "samples", task.model())
     for distance in DISTANCES:
         assert metrics[f"samples/{distance}".partition("/")[2]] == pytest.approx(metrics[f"{distance}_floor"], rel=1e-6)
@@ -111,9 +119,10 @@ def test_flatness_is_measured_on_training_samples(make_diffusion: MakeConfig) ->
 
 def test_reference_features_are_cached(make_diffusion: MakeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     def distances(*overrides: str) -> None:
-        cfg = make_diffusion(*overrides)
-        built(cfg)._generated(torch.device("cpu"))
+        task = built(make_diffusion(*overrides))
+        task.evaluators["samples"].sums(task.model(), 0, 1)
 
+    monkeypatch.setattr(GeneratedImages, "sums", lambda *_: {})  # generated images are judged anew each time
     distances()
     monkeypatch.setattr(FeatureNet, "features", None)
     distances()

@@ -12,7 +12,7 @@ from experiments.diffusion.sampler import from_bytes
 from experiments.diffusion.task import build
 from experiments.harness.config import typed
 from experiments.harness.run import locate
-from tests.conftest import MakeConfig, built
+from tests.conftest import MakeConfig, built, sums_of
 
 
 @pytest.mark.parametrize("schedule", ["linear", "squaredcos_cap_v2"])
@@ -62,8 +62,11 @@ def test_uniform_timesteps_are_uniform() -> None:
 def test_evaluation_timesteps_are_evenly_spread_and_independent_of_the_seed(make_diffusion: MakeConfig) -> None:
     found = []
     for seed in (0, 1):
-        cfg = make_diffusion(f"seed={seed}")
-        found.append(built(cfg)._timesteps("val"))
+        task, given = built(make_diffusion(f"seed={seed}")), list[np.ndarray]()
+        model = task.model()
+        model.register_forward_pre_hook(lambda _, inputs, given=given: given.append(inputs[1].numpy()))
+        sums_of(task, "val", model)
+        found.append(np.concatenate(given))
     assert np.array_equal(found[0], found[1])
     assert np.diff(np.sort(found[0])).max() <= math.ceil(1000 / 32)
     assert abs(found[0].mean() - 499.5) < 10

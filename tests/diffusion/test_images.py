@@ -10,11 +10,13 @@ import torch
 from PIL import Image
 
 from experiments.data.stored import open_stored
-from experiments.diffusion.conditions import ClassConditions
+from experiments.diffusion.conditions import ClassConditions, TextConditions
 from experiments.diffusion.data import captioned_splits, centre, labelled_splits
 from experiments.diffusion.sampler import from_bytes
+from experiments.harness.config import typed
 from experiments.harness.errors import DataError
 from experiments.harness.prepared_data import PreparedData
+from experiments.harness.run import locate
 from tests.conftest import MakeConfig, built
 from tests.image_classification.small_imagenet import encoded, photo, write_parquet
 
@@ -129,7 +131,8 @@ def test_caption_padding_is_masked_and_the_text_encoder_is_not_in_the_model(make
     batch = task.batch(np.arange(2), [0, 0])
     images = from_bytes(batch["images"])
     assert batch["conditions"].shape == (2, 8)
-    arguments = task._conditions.arguments(batch["conditions"])
+    conditions = TextConditions(typed(cfg), locate(cfg).data)
+    arguments = conditions.arguments(batch["conditions"])
     times = torch.tensor([5, 900])
     with torch.no_grad():
         plain = model(images, times, **arguments).sample
@@ -137,7 +140,7 @@ def test_caption_padding_is_masked_and_the_text_encoder_is_not_in_the_model(make
         padded = model(
             images, times, **{**arguments, "encoder_hidden_states": arguments["encoder_hidden_states"] + noise}
         ).sample
-        hidden = task._conditions.arguments(task._conditions.hidden(batch["conditions"]))
+        hidden = conditions.arguments(conditions.hidden(batch["conditions"]))
         without = model(images, times, **hidden).sample
     torch.testing.assert_close(plain, padded)
     assert not torch.allclose(plain, without, atol=1e-5)
@@ -148,8 +151,8 @@ def test_the_text_encoder_is_frozen_and_independent_of_the_seed(make_text_to_ima
     states = []
     for seed in (0, 1):
         cfg = make_text_to_image(f"seed={seed}")
-        task = built(cfg)
-        arguments = task._conditions.arguments(torch.arange(8)[None])
+        torch.manual_seed(seed)
+        arguments = TextConditions(typed(cfg), locate(cfg).data).arguments(torch.arange(8)[None])
         states.append(arguments["encoder_hidden_states"])
     assert torch.equal(states[0], states[1])
     assert not states[0].requires_grad

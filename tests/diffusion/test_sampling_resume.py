@@ -10,9 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from torch import nn
 
-from experiments.diffusion.sample_metrics import GeneratedImages, SampleCache
+from experiments.diffusion.sample_metrics import SampleCache
 from experiments.harness.entry import execute
 from experiments.harness.run import locate
 from tests import forked
@@ -38,16 +37,16 @@ def test_resumed_sampling_regenerates_only_the_interrupted_batch(
     whole = make_diffusion(*BATCHES, undisturbed)
     execute(whole)
     cfg = make_diffusion(*BATCHES)
-    original = GeneratedImages._batch
+    original = SampleCache.save
     numbers: list[int] = []
 
-    def counting(self: GeneratedImages, model: nn.Module, number: int) -> dict[str, np.ndarray]:
+    def counting(self: SampleCache, number: int, arrays: dict[str, np.ndarray]) -> None:
         numbers.append(number)
         if len(numbers) == killed_at:
             raise Killed
-        return original(self, model, number)
+        original(self, number, arrays)
 
-    monkeypatch.setattr(GeneratedImages, "_batch", counting)
+    monkeypatch.setattr(SampleCache, "save", counting)
     with suppress(Killed):
         execute(cfg)
     assert len(numbers) == killed_at

@@ -9,20 +9,28 @@ import torch
 
 from experiments.diffusion.conditions import TextConditions
 from experiments.diffusion.t5 import T5XXL
+from experiments.pretrained.locked import build_locked
 
 TINY = {"vocab_size": 50, "d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 2, "num_heads": 2}
 LENGTHS = (3, 5, 1, 0)
 CONTEXT = 12
 
 
+class FullPrecision(T5XXL):
+    """In float32, because bfloat16 would hide differences."""
+
+    def __init__(self, sizes: dict[str, int]) -> None:
+        super().__init__(sizes)
+        self.float()
+
+
+ENCODER = {"_target_": f"{__name__}.FullPrecision", "sizes": TINY}
+
+
 @pytest.fixture
 def conditions(tmp_path: Any) -> Any:
-    text = SimpleNamespace(
-        encoder={"_target_": "experiments.diffusion.t5.T5XXL", "sizes": TINY}, context_length=CONTEXT, tokenizer=""
-    )
-    built: Any = TextConditions(SimpleNamespace(text=text), SimpleNamespace(weights={}, cache_dir=tmp_path))  # type: ignore[arg-type]
-    built._encoder.module.float()  # bfloat16 would hide differences
-    return built
+    text = SimpleNamespace(encoder=ENCODER, context_length=CONTEXT, tokenizer="")
+    return TextConditions(SimpleNamespace(text=text), SimpleNamespace(weights={}, cache_dir=tmp_path))  # type: ignore[arg-type]
 
 
 def captions() -> np.ndarray:
@@ -40,8 +48,9 @@ def test_trimmed_captions_are_encoded_like_fully_padded_ones(conditions: Any) ->
     given = conditions.arguments(trimmed)
     states, mask = given["encoder_hidden_states"], given["encoder_attention_mask"]
     padded = torch.from_numpy(tokens.astype(np.int64))
+    encoder: Any = build_locked(ENCODER, {})  # with the weights of conditions
     with torch.no_grad():
-        expected = conditions._encoder.module.encoder(padded, attention_mask=padded != 0).last_hidden_state
+        expected = encoder.encoder(padded, attention_mask=padded != 0).last_hidden_state
     assert states.shape == expected.shape
     assert torch.equal(mask, padded != 0)
     assert states[mask].abs().min() > 0

@@ -11,6 +11,7 @@ from experiments.data.splits import drawn_groups
 from experiments.finetuning.classification import ClassifiedTexts, TextClassification
 from experiments.finetuning.data import labelled_splits
 from experiments.finetuning.decode import rotten_tomatoes
+from experiments.harness.run import locate
 from tests.conftest import MakeConfig, built
 from tests.finetuning.conftest import review_file, reviews
 
@@ -57,8 +58,8 @@ def task_of(cfg: Any) -> TextClassification:
 
 
 def test_a_drawn_split_reuses_the_cached_locked_outputs(make_classification: MakeConfig) -> None:
-    own = task_of(make_classification())
-    folder = own._data.cache_dir
+    cfg = make_classification()
+    own, folder = task_of(cfg), locate(cfg).data.cache_dir
     before = {path.name for path in folder.iterdir()}
     for seed in (1, 2):
         drawn = task_of(make_classification(f"data.split_seed={seed}"))

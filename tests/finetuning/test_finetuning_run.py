@@ -19,7 +19,7 @@ from experiments.harness.config import typed
 from experiments.harness.entry import execute
 from experiments.harness.errors import ConfigError
 from experiments.harness.run import locate
-from experiments.pretrained.locked import LockedPart, build_locked
+from experiments.pretrained.locked import build_locked
 from tests.conftest import MakeConfig, built, configs, executed, last_values, rows, sums_of
 
 KINDS = pytest.mark.parametrize("model", ["ft_t5_tiny", "ft_gpt2_tiny"])
@@ -71,7 +71,7 @@ def test_locked_outputs_are_cached_and_match_the_locked_part(
     cfg = make_classification(*LOCKED)
     data = locate(cfg).data
     build(typed(cfg), data)
-    monkeypatch.setattr(LockedPart, "_all", None)
+    monkeypatch.setattr("experiments.finetuning.classification.build_locked", None)
     task = build(typed(cfg), data)
     plain = build(typed(make_classification()), data)
     assert isinstance(task, TextClassification)
@@ -92,12 +92,12 @@ def test_trimming_the_padding_does_not_change_the_metrics(make_classification: M
     task = built(cfg)
     assert isinstance(task, TextClassification)
     model = task.model().eval()
-    split = task.splits["test"]
-    numbers = np.arange(len(split.labels))
+    whole = built(make_classification()).splits["test"]  # tokens are not trimmed
+    batch = whole.batch(np.arange(len(whole.labels)))
     sums = sums_of(task, "test", model)
     with torch.no_grad():
-        logits = model(split._inputs(numbers))
-    labels = torch.from_numpy(split.labels)
+        logits = model(build_locked(cfg.model.locked, {})(batch["inputs"]))
+    labels = batch["labels"]
     assert sums["loss"] == pytest.approx(F.cross_entropy(logits, labels, reduction="sum").item(), rel=1e-5)
     assert np.trace(sums["confusion"]) == (logits.argmax(1) == labels).sum()
 

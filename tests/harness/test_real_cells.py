@@ -2,13 +2,13 @@
 
 from dataclasses import dataclass
 from functools import cache
+from importlib import import_module
 
 import pytest
 from hydra.core.global_hydra import GlobalHydra
 
 from experiments.harness.config import composed, typed
 from experiments.harness.memory import CountingMode, move_shapes, pass_memory
-from experiments.harness.plan import _meta
 from tests.harness.census import Census
 from tests.harness.test_memory import EXPERIMENTS
 
@@ -35,7 +35,7 @@ class Pass:
 @cache
 def pass_of(cell: str) -> Pass:
     task, name = cell.split("/")
-    meta = _meta(task)
+    meta = import_module(f"experiments.{task}.models")
     cfg = typed(composed(task, [f"experiment={cell}", f"scale={'gpu' if name.startswith('gpu') else 'paper'}"]))
     model, bf16 = meta.meta_model(cfg), cfg.train.precision == "bf16"
     with CountingMode() as mode:

@@ -174,14 +174,14 @@ def services() -> list[psutil.Process]:
 def test_a_run_completes_when_wandbs_service_dies_or_hangs(
     make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], number: signal.Signals
 ) -> None:
-    original = Tracker._start
+    original = Tracker.log
 
-    def start(self: Tracker, *arguments: Any) -> None:
-        original(self, *arguments)
+    def log(self: Tracker, row: dict[str, float]) -> None:
         for service in services():
             service.send_signal(number)
+        original(self, row)
 
-    monkeypatch.setattr(Tracker, "_start", start)
+    monkeypatch.setattr(Tracker, "log", log)
     monkeypatch.setattr(tracking, "LONGEST_CALL_S", {"start": 60.0, "log a row": 2.0, "finish": 2.0})
     cfg = make_config(OFFLINE)
     status = status_of(executed(cfg))

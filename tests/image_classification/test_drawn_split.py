@@ -9,6 +9,7 @@ from scipy import optimize
 from torch import nn
 
 from experiments.harness.run import locate
+from experiments.image_classification.augmentation import normalization
 from experiments.image_classification.data import Labelled
 from experiments.image_classification.task import ImageClassification
 from tests.conftest import MakeConfig, built, measured
@@ -23,7 +24,7 @@ def contents(split: Labelled) -> list[tuple[bytes, int]]:
 
 
 def test_the_split_seed_draws_other_validation_images_of_the_same_set(make_config: MakeConfig) -> None:
-    own, one, again, other = (task_of(make_config(f"data.split_seed={seed}"))._splits for seed in ("null", 1, 1, 2))
+    own, one, again, other = (task_of(make_config(f"data.split_seed={seed}")).splits for seed in ("null", 1, 1, 2))
     for splits in (one, other):
         assert contents(splits["test"]) == contents(own["test"])
         assert len(splits["val"].labels) == len(own["val"].labels)
@@ -36,7 +37,8 @@ def test_the_split_seed_draws_other_validation_images_of_the_same_set(make_confi
 
 
 def test_the_search_for_copies_is_cached_across_split_seeds(make_config: MakeConfig, tmp_path: Any) -> None:
-    cfgs = [make_config(f"data.split_seed={seed}") for seed in ("null", 1, 2)]
+    own_cache = f"run.cache_dir={tmp_path}/cache"
+    cfgs = [make_config(f"data.split_seed={seed}", own_cache) for seed in ("null", 1, 2)]
     for cfg in cfgs:
         task_of(cfg)
     cached = {path.name for path in locate(cfgs[0]).data.directory.parent.glob("copies-*") if path.is_dir()}
@@ -44,16 +46,17 @@ def test_the_search_for_copies_is_cached_across_split_seeds(make_config: MakeCon
 
 
 def test_calibrated_test_loss_uses_the_temperature_fitted_on_validation(make_config: MakeConfig) -> None:
-    task = task_of(make_config())
+    cfg = make_config()
+    task, normalize = task_of(cfg), normalization(cfg)
     torch.manual_seed(0)
     model = task.model().eval()
     nn.init.normal_(model.head.weight, std=3.0)  # type: ignore[union-attr, arg-type]
 
     @torch.no_grad()
     def loss(log_temperature: float, split: str) -> float:
-        pictures = task._splits[split]
+        pictures = task.splits[split]
         images = torch.stack([pictures.images[n] for n in range(len(pictures.labels))])
-        logits = model(task._normalize(images)).double() / np.exp(log_temperature)
+        logits = model(normalize(images)).double() / np.exp(log_temperature)
         return nn.functional.cross_entropy(logits, torch.from_numpy(pictures.labels)).item()
 
     best = optimize.minimize_scalar(loss, bounds=(-3, 3), args=("val",), method="bounded").x

@@ -15,7 +15,6 @@ from experiments.harness.entry import execute
 from experiments.harness.errors import ConfigError, DataError
 from experiments.image_classification.augmentation import centred, evaluation_transform, training_transform
 from experiments.image_classification.decode import hub_images
-from experiments.image_classification.task import ImageClassification
 from tests.conftest import MakeConfig, built
 from tests.image_classification.small_imagenet import photo
 from tests.image_classification.test_augmentation import ramp
@@ -87,25 +86,24 @@ def test_images_of_another_size_become_the_resized_centre_square(
 def test_a_folder_of_images_of_mixed_sizes_and_modes_trains(make_config: MakeConfig, tmp_path: Path) -> None:
     cfg = make_config(*own(write_folder(tmp_path / "own")), "study.secondary_metrics=[]")
     assert execute(cfg) is not None
-    task = built(cfg)
-    assert shapes(task) == {(3, 32, 32)}
+    assert shapes(cfg) == {(3, 32, 32)}
 
 
 def test_grey_images_are_unchanged_for_a_one_channel_model(make_config: MakeConfig, tmp_path: Path) -> None:
     cfg = make_config(*own(write_folder(tmp_path / "own"), channels=1))
-    task = built(cfg)
-    assert shapes(task) == {(1, 32, 32)}
-    names = [Path(name).stem for name in task._splits["test"].images.split.file_names()]
+    assert shapes(cfg) == {(1, 32, 32)}
+    images = built(cfg).splits["test"].images
+    names = [Path(name).stem for name in images.split.file_names()]
     number = names.index("1")  # grey, 32 x 32
-    assert np.array_equal(np.asarray(task._splits["test"].images[number]), np.asarray(picture("L", 1001, (32, 32))))
+    assert np.array_equal(np.asarray(images[number]), np.asarray(picture("L", 1001, (32, 32))))
 
 
-def shapes(task: ImageClassification) -> set[tuple[int, ...]]:
+def shapes(cfg: Any) -> set[tuple[int, ...]]:
     """The pixels of all images, as used in training and evaluation."""
-    splits: Any = task._splits
+    task, transform = built(cfg), evaluation_transform(cfg)
     evaluated = {
-        tuple(task._crop(split.images[number]).shape)
-        for split in splits.values()
+        tuple(transform(split.images[number]).shape)
+        for split in task.splits.values()
         for number in range(len(split.labels))
     }
     return evaluated | {tuple(task.batch(np.arange(task.num_train), [0] * task.num_train)["images"].shape[1:])}
@@ -120,7 +118,7 @@ def test_an_image_of_floats_is_refused_by_file(make_config: MakeConfig, tmp_path
 
 def test_decoded_images_are_resized_but_must_have_the_configured_channels(make_config: MakeConfig) -> None:
     cfg = make_config("data.image_size=32")
-    assert shapes(built(cfg)) == {(1, 32, 32)}
+    assert shapes(cfg) == {(1, 32, 32)}
     cfg = make_config("data.channels=3", "data.mean=[0.5,0.5,0.5]", "data.std=[0.5,0.5,0.5]")
     with pytest.raises(ConfigError, match=r"data\.channels=3, but the train images of data=patterns have 1"):
         built(cfg)

@@ -53,7 +53,7 @@ def test_training_and_validation_splits_partition_the_stored_set(
     compose_small: ComposeSmall, imagenet: Data, tmp_path: Path
 ) -> None:
     task = small_task(compose_small("vit_b16"))
-    splits, stored = task._splits, open_stored(imagenet, tmp_path).train
+    splits, stored = task.splits, open_stored(imagenet, tmp_path).train
     assert (task.num_train, len(splits["val"].labels)) == (34, 6)
     pictures = [
         np.asarray(splits[name].images[index]).tobytes()
@@ -149,7 +149,7 @@ def test_test_metrics_match_a_hand_calculation_for_any_processes_and_workers(
     task = small_task(compose_small("vit_b16", f"run.num_workers={workers}"))
     sums = sums_of(task, "test", LikesFirstClass(), processes)
     metrics = task.evaluators["test"].metrics(sums)
-    labels = task._splits["test"].labels
+    labels = task.splits["test"].labels
     assert metrics["top1"] == pytest.approx(100 * np.mean(labels == 0))
     assert metrics["top5"] == pytest.approx(100 * np.mean(labels < 5))
     assert metrics["v2_top1"] == pytest.approx(100 / 4), "labels 7, 0, 9, 3"

@@ -71,7 +71,7 @@ def test_class_names_of_a_table_are_used_by_the_run(make_lit: MakeConfig, tmp_pa
     place = f"{{kind: local, path: '{tmp_path}/set', splits: {{test: test}}, image: image, label: label}}"
     cfg = make_lit("+data.zero_shot.cifar10.access=experiments.data.stored.open_stored",
                    f"data.zero_shot.cifar10.places=[{place}]")  # fmt: skip
-    found = built(cfg)._zero_shot["cifar10"]["test"].labels.tolist()
+    found = built(cfg).zero_shot_inputs["cifar10"]["test"].labels.tolist()
     assert found == [CIFAR10.index(name) for name in names]
 
 

@@ -14,7 +14,6 @@ from experiments.harness.run import locate
 from experiments.lit.data import pair_splits
 from experiments.lit.models import build_locked_tower
 from experiments.lit.task import build
-from experiments.pretrained.locked import LockedPart
 from tests.conftest import MakeConfig, built, executed, last_values, rows, sums_of, values_of
 
 TINY_VIT = "{_target_: timm.create_model, model_name: test_vit, img_size: 32, patch_size: 8, num_classes: 0}"
@@ -79,7 +78,7 @@ def test_cached_features_match_the_locked_towers_outputs(make_lit: MakeConfig) -
 def test_locked_features_are_cached(make_lit: MakeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     cfg = make_lit(*CACHED, "data.templates=imagenet")
     built(cfg)
-    monkeypatch.setattr(LockedPart, "_all", None)
+    monkeypatch.setattr("experiments.lit.task.build_locked_tower", None)
     built(cfg)
     other = make_lit(*CACHED, "model.pixel_std=[100,100,100]")
     data = locate(other).data

@@ -118,14 +118,15 @@ class Trial:
         """Make W&B's service die or stop at a random row."""
         be_impatient("http://127.0.0.1:9")
         log, row = tracking.Tracker.log, self.rng.randrange(6)
-        how = self.rng.choice([signal.SIGKILL, signal.SIGSTOP])
+        how, seen = self.rng.choice([signal.SIGKILL, signal.SIGSTOP]), Counter[tracking.Tracker]()
 
         def killing(tracker: tracking.Tracker, values: dict[str, float]) -> None:
-            if tracker._rows_seen == row:
+            if seen[tracker] == row:
                 for service in psutil.Process().children():
                     if service.name().startswith("wandb"):
                         service.send_signal(how)
                         self.note(f"W&B: {how.name}")
+            seen[tracker] += 1
             log(tracker, values)
 
         setattr(tracking.Tracker, "log", killing)  # noqa: B010  # mypy wants the names of the parameters to be the same

@@ -4,12 +4,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from experiments.harness.errors import SuiteError
 from experiments.study.emulator import Emulator, Trials, all_trials, levels_of
 from experiments.study.protocols import Side, algoperf, by_margin, default_settings, judged, rate_grid, search
 from experiments.study.robustness import by_box, by_budget, cost_of_betas, settled_after, verdict_of
 from experiments.study.scored import Scored, default_position
+from experiments.study.surrogate import SPREAD_BELOW, drawn_in, most_probable
 from tests.synthetic_study import BEST, write_study
 
 STAGES = (8, 14, 8)
@@ -37,20 +39,20 @@ def test_the_emulator_recovers_the_surface_and_its_noise() -> None:
     assert found.explained > 0.9
 
 
-def test_emulator_residuals_match_leave_one_out_prediction() -> None:
-    from experiments.study.surrogate import predict
-
+def test_an_emulator_explains_what_leaving_out_each_trial_predicts() -> None:
     given = trials(replicates=1)
+    above = (given.losses - given.losses.min()) / (SPREAD_BELOW * (np.median(given.losses) - given.losses.min()))
+    values = stats.zscore(drawn_in(above))
+    fit, _ = most_probable(given.units[None], values[None], np.random.default_rng(0))
+    mean, covariance = fit.mean[0, 0], np.linalg.inv(fit.inverse[0, 0])
+    errors = []
+    for i in range(20):
+        others = np.delete(np.arange(20), i)
+        alone = np.linalg.solve(covariance[np.ix_(others, others)], values[others] - mean)
+        errors.append(values[i] - mean - covariance[i, others] @ alone)
     whole = Emulator(given, np.zeros(1), np.random.default_rng(0))
-    fit, units = whole._fit, given.units
-    values = whole._fit.mean[0, 0] + np.linalg.solve(whole._fit.inverse[0, 0], whole._fit.weights[0, 0])
-    covariance = np.linalg.inv(fit.inverse[0, 0])
-    i, others = 4, np.delete(np.arange(20), 4)
-    alone = np.linalg.solve(covariance[np.ix_(others, others)], values[others] - fit.mean[0, 0])
-    predicted = fit.mean[0, 0] + covariance[i, others] @ alone
-    left_out = fit.weights[0, 0] / np.diagonal(fit.inverse[0, 0])
-    assert left_out[i] == pytest.approx(values[i] - predicted, rel=1e-6)
-    assert predict(units[None], fit, units[None])[0].shape == (1, 1, 20)
+    assert whole.explained == pytest.approx(1 - np.var(errors), rel=1e-6)
+    assert whole.expected(given.units).shape == (20,)
 
 
 def test_replicate_levels_are_shared_by_both_optimizers_and_removed() -> None:
