@@ -113,7 +113,7 @@ def robustness(scored: Scored) -> list[str]:
                 if (cut := cuts.get((each["name"], end))) is None:
                     row.append("none")
                     continue
-                edge = value_at(each, cut.share if end == "low" else 1 - cut.share, scored.steps)
+                edge = value_at(each, cut.share if end == "low" else 1 - cut.share)
                 row.append(f"{significant(edge)} ({100 * cut.share:.0f} % cut): {titles[cut.verdict]}")
             rows.append(row)
     return [

@@ -166,8 +166,7 @@ def _described(space: Space, steps: int) -> list[dict[str, Any]]:
     for number, dimension in enumerate(space.dimensions):
         several = arguments.count(dimension.argument) > 1
         place = f" {number - arguments.index(dimension.argument) + 1}" if several else ""
-        high = float(steps) if dimension.kind == "memory" else dimension.high
-        described.append({"name": f"{dimension.argument}{place}", **asdict(dimension), "high": high})
+        described.append({"name": f"{dimension.argument}{place}", **asdict(dimension.within(steps))})
     return described
 
 

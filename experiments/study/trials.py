@@ -82,10 +82,10 @@ def chosen(run: ReplicateRun) -> dict[str, Any]:
     return {key: value for key, value in run.settings["optimizer"].items() if key not in ("name", "_target_", "space")}
 
 
-def value_at(dimension: Mapping[str, Any], position: float, steps: int) -> float:
+def value_at(dimension: Mapping[str, Any], position: float) -> float:
     """``Dimension.value`` for a dimension as described in study.json."""
     fields = ("argument", "kind", "low", "high", "zero")
-    return Dimension(*(dimension[field] for field in fields)).value(position, steps)
+    return Dimension(*(dimension[field] for field in fields)).value(position)
 
 
 def box_limited(space: Sequence[Mapping[str, Any]], winners: Sequence[Sequence[float]]) -> list[str]:
