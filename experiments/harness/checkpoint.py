@@ -95,9 +95,9 @@ def newest_checkpoint(directory: Path, sources_digest: str | None = None) -> Pat
     return None
 
 
-def load_checkpoint(directory: Path, sources_digest: str | None = None) -> dict[str, Any] | None:
+def load_checkpoint(directory: Path) -> dict[str, Any] | None:
     """The content of ``newest_checkpoint``, with unsharded tensors on the CPU, or None."""
-    path = newest_checkpoint(directory, sources_digest)
+    path = newest_checkpoint(directory)
     return None if path is None else read_checkpoint(path)
 
 
@@ -115,7 +115,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def drop_checkpoints_after(directory: Path, step: int) -> None:
-    """Delete the checkpoints that ``load_checkpoint`` skipped; otherwise they would count as the newest forever."""
+    """Delete the checkpoints that ``newest_checkpoint`` skipped; otherwise they would count as the newest forever."""
     for path in checkpoints(directory):
         if step_of(path) > step:
             remove(path)

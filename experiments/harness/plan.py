@@ -27,7 +27,7 @@ from experiments.harness.costs import forward_operations, optimizer_bytes, train
 from experiments.harness.errors import ConfigError, SuiteError
 from experiments.harness.explained import cells, explained
 from experiments.harness.limits import check_conflicts
-from experiments.harness.metric import find, metrics_of
+from experiments.harness.metric import is_percent
 from experiments.harness.plan_table import Plan, show, show_cells
 from experiments.harness.sources import ROOT, task_name, task_package
 from experiments.harness.training_memory import TrainingMemory, training_memory
@@ -67,7 +67,6 @@ def plan(task: str, overrides: list[str]) -> Plan:
         runs=max(1, cfg.study.replicates) * runs_a_replicate(cfg.study, len(contestants)),
         on_gpu=cfg.run.device != "cpu",
         gpus=processes_on_node(cfg.run.gpus) * cfg.run.nodes,
-        share=min(1, cfg.run.gpus) or 1,
         shards=cfg.run.shards,
         minutes=cfg.run.minutes if all(each.startswith(("experiment=", "scale=")) for each in overrides) else None,
         claim=claim_words(cfg),
@@ -109,13 +108,12 @@ def claim_words(cfg: DictConfig) -> str:
     from experiments.study.statistics import pairs_needed
 
     metric = cfg.study.primary_metric
-    published = paper_cell(ROOT / "results/paper.yaml", cfg.study.paper, metric) if cfg.study.paper else None
+    published = paper_cell(cfg.study.paper, metric) if cfg.study.paper else None
     if published is None or not {"lion", cfg.study.reference} <= published.values.keys():
         return ""
     values = published.values
     claimed = values["lion"] - values[cfg.study.reference]
-    declared = find(metrics_of(cfg.task), metric)
-    in_percent = declared is not None and declared[0].unit == "%"
+    in_percent = is_percent(cfg.task, metric)
     if claim_of(published, "lion", cfg.study.reference, None, percent=in_percent, margin=None).kind == "tie":
         return f"{claimed:+.3g} in {metric} ({published.source}), no more than its precision or noise: a tie"
     spreads = ", ".join(f"{pairs_needed(1, share)} at {abs(claimed) * share:.2g}" for share in (0.5, 1, 2))
