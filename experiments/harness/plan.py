@@ -18,14 +18,13 @@ import sys
 from functools import partial
 from types import ModuleType
 
-from hydra.errors import HydraException
 from omegaconf import DictConfig
 from rich.console import Console
 
 from experiments.harness.config import composed, configs_of, processes_on_node, resolved, runs_a_replicate, typed
 from experiments.harness.costs import forward_operations, optimizer_bytes, training_operations
-from experiments.harness.errors import ConfigError, SuiteError
-from experiments.harness.explained import cells, explained
+from experiments.harness.errors import ConfigError
+from experiments.harness.explained import cells, one_sentence
 from experiments.harness.limits import check_conflicts
 from experiments.harness.metric import is_percent
 from experiments.harness.plan_table import Plan, show, show_cells
@@ -142,8 +141,5 @@ def main(task: str, overrides: list[str]) -> None:
 if __name__ == "__main__":
     if len(sys.argv) < 2 or "=" in sys.argv[1]:
         sys.exit("usage: python -m experiments.harness.plan <task> [key=value ...]")
-    try:
+    with one_sentence():
         main(task_name(sys.argv[1]), sys.argv[2:])
-    except (SuiteError, HydraException) as error:
-        print(f"error: {explained(error) if isinstance(error, HydraException) else error}", file=sys.stderr)
-        sys.exit(2)
