@@ -22,7 +22,7 @@ import numpy as np
 from experiments.data.opening import SOURCE_KEYS, check_fingerprint, first_of, joint_fingerprint
 from experiments.data.text import folded
 from experiments.finetuning.glue import TASKS, answer, prompt
-from experiments.harness.errors import ConfigError, DataError
+from experiments.harness.errors import ConfigError, DataError, first_line
 from experiments.harness.offline import hub_source
 from experiments.harness.prepared_data import PreparedData, prepare
 from experiments.harness.seeds import derive_seed
@@ -211,8 +211,8 @@ def _open_task(place: Mapping[str, Any], task: str) -> dict[str, GlueRows]:
             table = datasets.load_dataset(**where, data_files=files, split=split, verification_mode="no_checks")
         except Exception as error:  # the library, its file systems and its HTTP client each raise their own
             cause = error.__cause__ or error
-            first_line = (str(cause).strip().splitlines() or [""])[0]
-            raise DataError(f"{task}/{split} cannot be read ({type(cause).__name__}: {first_line}).") from error
+            reason = f"{type(cause).__name__}: {first_line(cause)}"
+            raise DataError(f"{task}/{split} cannot be read ({reason}).") from error
         opened[split] = _rows(table, task, split)
     return opened
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from experiments.data.folders import visible_files, warn_of_unread
 from experiments.data.text import check_text, folded
-from experiments.harness.errors import DataError
+from experiments.harness.errors import DataError, first_line
 
 
 @dataclass(frozen=True)
@@ -254,5 +254,4 @@ def _text(cell: Any, to_text: Callable[[str], str]) -> str:
 
 
 def _sentence(error: Exception) -> str:
-    first_line = (str(error).strip().splitlines() or [""])[0]
-    return f"{type(error).__name__}: {first_line}"
+    return f"{type(error).__name__}: {first_line(error)}"
