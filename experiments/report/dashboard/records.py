@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 import yaml
 
+from experiments.harness.checkpoint_files import checkpoints, step_of
 from experiments.harness.errors import DataError, RunError
 from experiments.harness.record import is_held, read_metrics
 from experiments.report.labels import Summary, task_name
@@ -25,7 +25,6 @@ AXES = {"step": "step", "samples": "samples", "seconds": "training time, s"}
 CURVE_PREFIXES = ("val/", "train/loss")
 """The metrics drawn as curves, in page order; W&B draws all others. Test metrics have one value per run."""
 UNDER_WAY = ("running", "interrupted", "failed")
-CHECKPOINT = re.compile(r"step-(\d+)-\w+\.(?:pt|sharded)")
 
 
 @dataclass(frozen=True)
@@ -52,6 +51,7 @@ def run_of(directory: Path) -> Run:
         config = yaml.safe_load((directory / "config.yaml").read_bytes())
         status = json.loads((directory / "status.json").read_bytes())
         rows = read_metrics(directory)
+        saved = [step_of(path) for path in checkpoints(directory)]
         written = datetime.fromtimestamp((directory / "metrics.jsonl").stat().st_mtime, UTC).strftime("%Y-%m-%d %H:%M")
         whole = {"status", "sources_digest"} <= status.keys()
         whole &= {"task", "seed", "test"} <= config.keys() and isinstance(config["model"], dict)
@@ -63,14 +63,9 @@ def run_of(directory: Path) -> Run:
         raise DataError(f"The record {directory} is damaged: status.json or config.yaml lacks keys that every run has.")
     if status["status"] == "running" and not is_held(directory):
         status["status"] = "interrupted"
-    return Run(directory.name, config, rows, status, _reached(directory, rows, status["status"]), written=written)
-
-
-def _reached(directory: Path, rows: Sequence[dict[str, Any]], state: str) -> int:
-    saved = [int(found[1]) for path in directory.iterdir() if (found := CHECKPOINT.fullmatch(path.name))]
     # Rows are logged every few steps and a checkpoint may lie between two; an interrupted run resumes from it.
-    logged = [int(row["step"]) for row in rows] if state != "interrupted" else []
-    return max([*saved, *logged], default=0)
+    logged = [int(row["step"]) for row in rows] if status["status"] != "interrupted" else []
+    return Run(directory.name, config, rows, status, max([*saved, *logged], default=0), written=written)
 
 
 def published_run(run: ReplicateRun, replicate: int) -> Run:
