@@ -16,7 +16,7 @@ from rich.text import Text
 
 from experiments.harness.checkpoint_files import checkpoints, step_of
 from experiments.harness.record import FINISHED, read_status
-from experiments.study.course import Run
+from experiments.study.course import PlannedRun
 
 LOOK_S, LINE_S = 2.0, 60.0
 """Seconds between reads of the records, each of which updates the terminal; and between lines in a log."""
@@ -30,7 +30,7 @@ class Progress:
     def __init__(self, total: int, console: Console) -> None:
         self._total, self._console = total, console
         self._phase = ""
-        self._runs: list[Run] = []
+        self._runs: list[PlannedRun] = []
         self._found: dict[Path, tuple[float, int | None]] = {}
         """for each run when its phase began: the share of its steps already done, and when its status was written"""
         self._steps: dict[Path, int] = {}
@@ -61,7 +61,7 @@ class Progress:
             elif any(share < 1 for share, _ in self._found.values()):
                 self._say(f"All {self._total} runs are done, after {duration(time.monotonic() - self._began)}.")
 
-    def begin(self, phase: str, runs: Sequence[Run], last: bool = False) -> None:
+    def begin(self, phase: str, runs: Sequence[PlannedRun], last: bool = False) -> None:
         """``runs`` come next; with ``last``, no others will follow."""
         with self._lock:
             self._phase = phase
@@ -124,7 +124,7 @@ class Progress:
         to_do = self._total - sum(share for share, _ in self._found.values()) - after
         return max((last - first) / (after - before) * to_do - (now - last), 0.0)
 
-    def _share(self, run: Run) -> float:
+    def _share(self, run: PlannedRun) -> float:
         """The share of a run's steps that its record, or a checkpoint before the first row, shows as done."""
         if run.directory in self._finished or run.is_finished():
             return 1.0
@@ -139,7 +139,7 @@ class Progress:
             self._steps[directory] = int(yaml.safe_load((directory / "config.yaml").read_text())["train"]["steps"])
         return self._steps[directory]
 
-    def _describe(self, run: Run) -> str:
+    def _describe(self, run: PlannedRun) -> str:
         """The run's name, step, loss, learning rate and speed; the name alone before its first step."""
         said, row = run.directory.name, newest_row(run.directory)
         with suppress(Exception):

@@ -19,7 +19,7 @@ from experiments.harness.damage import find_damage
 from experiments.harness.errors import RunError, SuiteError
 from experiments.harness.files import write_aside
 from experiments.harness.record import read_example_losses
-from experiments.study.course import Course, Run
+from experiments.study.course import Course, PlannedRun
 from experiments.study.identity import check_folder
 from experiments.study.replicates import Replicate, ReplicateRun, read_replicates, replicate_path, write_replicate
 from experiments.study.search import Space
@@ -125,7 +125,7 @@ def _replicate(course: Course) -> Replicate:
     return Replicate(course.number, first, course.nuisance, runs)
 
 
-def _published(run: Run) -> ReplicateRun:
+def _published(run: PlannedRun) -> ReplicateRun:
     directory = run.directory
     if damage := find_damage(directory, run.status()):
         raise RunError(f"The record of {directory} is damaged ({damage}). Rerun the same command to repair it.")

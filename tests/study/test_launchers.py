@@ -23,7 +23,7 @@ from experiments.harness.record import RunRecord, read_status
 from experiments.harness.run import locate
 from experiments.harness.sources import our_tasks
 from experiments.study import sweep
-from experiments.study.course import Run
+from experiments.study.course import PlannedRun
 from hydra_plugins.study_sweeper import ray_launcher
 from tests.study.test_study import run_study, studies, study_command
 
@@ -321,7 +321,7 @@ def test_ray_is_shut_down_before_a_failed_launch_is_repeated(monkeypatch: pytest
             return []
 
     monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(shutdown=lambda: calls.append("shutdown")))
-    sweep.launch(Launcher(), [Run([], tmp_path, "lion", "search", 0)])  # type: ignore[arg-type]
+    sweep.launch(Launcher(), [PlannedRun([], tmp_path, "lion", "search", 0)])  # type: ignore[arg-type]
     assert calls == ["launch", "shutdown", "launch"]
 
 

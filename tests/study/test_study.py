@@ -14,7 +14,7 @@ from hydra.core.utils import JobReturn, JobStatus
 
 from experiments.harness.errors import ConfigError, DataError, SuiteError
 from experiments.study import sweep
-from experiments.study.course import Run
+from experiments.study.course import PlannedRun
 from experiments.study.replicates import Phase, Replicate, read_replicates
 from experiments.study.sweep import Study, announcement, run_studies, split_sweep
 from tests import forked
@@ -253,14 +253,18 @@ class FlakyLauncher:
 
 
 def test_a_failed_launch_is_repeated_for_unfinished_runs(tmp_path: Path) -> None:
-    runs = [Run([str(tmp_path / str(number))], tmp_path / str(number), "lion", "search", 0) for number in range(4)]
+    runs = [
+        PlannedRun([str(tmp_path / str(number))], tmp_path / str(number), "lion", "search", 0) for number in range(4)
+    ]
     launcher = FlakyLauncher(faults=2)
     sweep.launch(launcher, runs)  # type: ignore[arg-type]
     assert launcher.launched == [4, 3, 2]
 
 
 def test_a_launcher_that_keeps_failing_ends_the_study_and_names_the_runs(tmp_path: Path) -> None:
-    runs = [Run([str(tmp_path / str(number))], tmp_path / str(number), "lion", "search", 0) for number in range(9)]
+    runs = [
+        PlannedRun([str(tmp_path / str(number))], tmp_path / str(number), "lion", "search", 0) for number in range(9)
+    ]
     launcher = FlakyLauncher(faults=99)
     with pytest.raises(SuiteError, match=r"6 of 9 runs did not finish:\n  .*/3: missing"):
         sweep.launch(launcher, runs)  # type: ignore[arg-type]
@@ -274,7 +278,7 @@ def test_a_run_that_failed_before_its_record_is_named_with_the_reason(tmp_path: 
             return [JobReturn(_return_value=fault, status=JobStatus.FAILED)]
 
     with pytest.raises(SuiteError, match=r"/0: the cache of this node cannot be written"):
-        sweep.launch(Launcher(), [Run([], tmp_path / "0", "lion", "search", 0)])  # type: ignore[arg-type]
+        sweep.launch(Launcher(), [PlannedRun([], tmp_path / "0", "lion", "search", 0)])  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("swept", ["seed=0,0", "optimizer.lr=0.1,1e-1", "run.num_workers=0,2", "optimizer.lr=1,1.0"])

@@ -28,7 +28,7 @@ UNDER_WAY = ("running", "interrupted", "failed")
 
 
 @dataclass(frozen=True)
-class Run:
+class ShownRun:
     """The data of one run for a page, published or unfinished."""
 
     id: str
@@ -43,7 +43,7 @@ class Run:
     """when an unpublished run last wrote a row of metrics, to the minute, UTC"""
 
 
-def run_of(directory: Path) -> Run:
+def run_of(directory: Path) -> ShownRun:
     """The run recorded in ``directory``, "interrupted" if it has not ended and no process holds it. Raises DataError if
     the record is damaged.
     """
@@ -65,14 +65,14 @@ def run_of(directory: Path) -> Run:
         status["status"] = "interrupted"
     # Rows are logged every few steps and a checkpoint may lie between two; an interrupted run resumes from it.
     logged = [int(row["step"]) for row in rows] if status["status"] != "interrupted" else []
-    return Run(directory.name, config, rows, status, max([*saved, *logged], default=0), written=written)
+    return ShownRun(directory.name, config, rows, status, max([*saved, *logged], default=0), written=written)
 
 
-def published_run(run: ReplicateRun, replicate: int) -> Run:
+def published_run(run: ReplicateRun, replicate: int) -> ShownRun:
     """The run of a published replicate."""
     rows = run.rows
     step = int(rows[-1]["step"]) if rows else 0
-    return Run(run.run_id, run.settings, rows, json.loads(run.status), step, replicate)
+    return ShownRun(run.run_id, run.settings, rows, json.loads(run.status), step, replicate)
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class PublishedStudy:
     replicates: list[Replicate]
 
     @property
-    def runs(self) -> list[Run]:
+    def runs(self) -> list[ShownRun]:
         """The confirm runs; there are too many trials to show each."""
         return [
             published_run(run, each.number) for each in self.replicates for run in each.runs if run.phase == "confirm"
@@ -101,7 +101,7 @@ class OpenStudy:
     name: str
     """``<task>-<8 hex digits>``"""
     title: str
-    runs: list[Run]
+    runs: list[ShownRun]
 
     @property
     def states(self) -> dict[str, int]:
@@ -139,7 +139,7 @@ def open_studies(runs: Path, published: Iterable[PublishedStudy]) -> list[OpenSt
         for replicate in study.replicates
         for run in replicate.runs
     }
-    groups: dict[tuple[str, str], list[Run]] = {}
+    groups: dict[tuple[str, str], list[ShownRun]] = {}
     for path in sorted(runs.glob("*/*/status.json")):
         with left_out_if_damaged():
             run = run_of(path.parent)
@@ -176,12 +176,12 @@ def _model(config: dict[str, Any]) -> str:
     return str(config["model"].get("_target_", "")).rpartition(".")[2]
 
 
-def last_metrics(run: Run) -> dict[str, float]:
+def last_metrics(run: ShownRun) -> dict[str, float]:
     """The last value of every metric of a run, finished or not."""
     return {name: value for row in run.rows for name, value in row.items()}
 
 
-def curve_metrics(runs: Iterable[Run], wanted: Sequence[str] | None = None) -> list[str]:
+def curve_metrics(runs: Iterable[ShownRun], wanted: Sequence[str] | None = None) -> list[str]:
     """The metrics for which any of the runs has a curve, in page order: all with CURVE_PREFIXES, or those in
     ``wanted``.
     """

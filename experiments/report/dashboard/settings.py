@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from experiments.report.dashboard.records import Run
+from experiments.report.dashboard.records import ShownRun
 from experiments.report.labels import significant
 
 BESIDE = ("task", "data.fingerprint", "test", "optimizer.name", "optimizer._target_", "optimizer.space")
@@ -13,7 +13,7 @@ MOST_BOXES = 8
 """A numeric setting with more values than this is filtered by a range."""
 
 
-def swept_keys(runs: Sequence[Run]) -> list[str]:
+def swept_keys(runs: Sequence[ShownRun]) -> list[str]:
     """The learning rate, and every other config key in which the runs differ. An optimizer's own keys come first, and
     only if runs of the same optimizer differ in them.
     """
@@ -53,7 +53,7 @@ def setting_name(key: str) -> str:
     return key.removeprefix("optimizer.")
 
 
-def settings_of(run: Run, keys: Sequence[str]) -> dict[str, Any]:
+def settings_of(run: ShownRun, keys: Sequence[str]) -> dict[str, Any]:
     """The values of a run by setting name; None if it has none."""
     flat = _flat(run.config)
     return {setting_name(key): flat.get(key) for key in keys}
