@@ -114,7 +114,7 @@ def _last(run: ReplicateRun, metric: str) -> float | None:
 def reference_slope(replicate: Replicate, reference: str, metric: str) -> float | None:
     """Slope of the reference's metric against ln(steps), from its winner's runs of all lengths; None without any."""
     runs = [*replicate.of(reference, "confirm"), *replicate.of(reference, "length")]
-    ends = [(run.settings["train"]["steps"], _last(run, metric)) for run in runs]
+    ends = [(run.plain["train"]["steps"], _last(run, metric)) for run in runs]
     return log_slope([(steps, value) for steps, value in ends if value is not None])
 
 

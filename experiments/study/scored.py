@@ -103,7 +103,7 @@ class Scored:
         """The sum of the schedule's factors over the run, derived from the decay of a trial."""
         columns = [i for i, each in enumerate(self.space(key)) if each["kind"] == "decay"]
         for run in (run for each in self.replicates for run in trials_of(each, self.pair[key])):
-            settings = run.settings["optimizer"]
+            settings = run.plain["optimizer"]
             for i in columns:
                 product = settings["lr"] * settings[self.space(key)[i]["argument"]]
                 if product > 0:

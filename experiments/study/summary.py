@@ -108,7 +108,7 @@ def summarize(described: Mapping[str, Any], replicates: Sequence[Replicate]) -> 
 
 def _checked_data(where: str, replicates: Sequence[Replicate]) -> dict[str, str]:
     first = replicates[0].runs[0]
-    name, fingerprint = (first.settings["data"][key] for key in ("name", "fingerprint"))
+    name, fingerprint = (first.plain["data"][key] for key in ("name", "fingerprint"))
     for replicate in replicates:
         digests = {str(json.loads(run.status).get("sources_digest")).partition("-")[0] for run in replicate.runs}
         if len(digests) > 1:
@@ -117,10 +117,10 @@ def _checked_data(where: str, replicates: Sequence[Replicate]) -> dict[str, str]
                 f"{', '.join(sorted(digests))}: run it again with FRESH=1."
             )
         for run in replicate.runs:
-            if run.settings["data"]["fingerprint"] != fingerprint:
+            if run.plain["data"]["fingerprint"] != fingerprint:
                 raise SuiteError(
                     f"{where} mixes data {fingerprint} (replicate {replicates[0].number}) and "
-                    f"{run.settings['data']['fingerprint']} (replicate {replicate.number}): its replicates cannot be "
+                    f"{run.plain['data']['fingerprint']} (replicate {replicate.number}): its replicates cannot be "
                     "compared. Publish the second elsewhere (run.results_dir=<folder>)."
                 )
     return {"name": name, "fingerprint": fingerprint}

@@ -79,7 +79,7 @@ def ease_of_tuning(study: Mapping[str, Any], replicates: Sequence[Replicate], a:
 
 def chosen(run: ReplicateRun) -> dict[str, Any]:
     """The optimizer's arguments in a run."""
-    return {key: value for key, value in run.settings["optimizer"].items() if key not in ("name", "_target_", "space")}
+    return {key: value for key, value in run.plain["optimizer"].items() if key not in ("name", "_target_", "space")}
 
 
 def value_at(dimension: Mapping[str, Any], position: float) -> float:

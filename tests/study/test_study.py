@@ -73,16 +73,16 @@ def test_a_study_searches_confirms_publishes_and_is_not_rerun(command_line: list
         if lion.stage == 1:
             assert lion.unit == adamw.unit[: len(lion.unit)]
     for key in ("clip_norm", "end_factor"):
-        (drawn,) = {str(run.settings["train" if key == "clip_norm" else "schedule"][key]) for run in replicate.runs}
+        (drawn,) = {str(run.plain["train" if key == "clip_norm" else "schedule"][key]) for run in replicate.runs}
         assert drawn == str(next(value for name, value in replicate.nuisance.items() if name.endswith(key)))
     for name in ("lion", "adamw"):
         losses = {run.last("val/top1"): run for run in reversed(replicate.of(name, "search"))}
         winner = losses[max(value for value in losses if value is not None)]
         confirmed = [run for run in replicate.runs if run.optimizer == name and run.phase != "search"]
-        assert all(run.settings["optimizer"] == winner.settings["optimizer"] for run in confirmed)
+        assert all(run.plain["optimizer"] == winner.plain["optimizer"] for run in confirmed)
     (longer,) = [run for run in replicate.runs if run.phase == "length"]
-    assert (longer.optimizer, longer.length, longer.settings["train"]["steps"]) == ("adamw", 1.5, 12)
-    assert longer.settings["schedule"]["warmup_steps"] == 3
+    assert (longer.optimizer, longer.length, longer.plain["train"]["steps"]) == ("adamw", 1.5, 12)
+    assert longer.plain["schedule"]["warmup_steps"] == 3
 
     started = time.monotonic()
     python, *rest = study_command(command_line, "optimizer=lion,adamw")
@@ -111,10 +111,10 @@ def test_the_headline_metric_is_measured_on_its_own_winners(command_line: list[s
         )
         (read,) = replicate.of(optimizer, "headline" if best[0] != decides[0] else "confirm")
         others += read.phase == "headline"
-        assert read.settings["optimizer"] == best[0].settings["optimizer"]
+        assert read.plain["optimizer"] == best[0].plain["optimizer"]
         assert row["per_replicate"][optimizer] == [read.last(name)]
         (confirmed,) = replicate.of(optimizer, "confirm")
-        assert (confirmed.seed, confirmed.settings["test"]) == (read.seed, True)
+        assert (confirmed.seed, confirmed.plain["test"]) == (read.seed, True)
     assert others, "each optimizer's best is the best by both metrics, so that this test shows nothing"
 
 

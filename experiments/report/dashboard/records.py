@@ -72,7 +72,7 @@ def published_run(run: ReplicateRun, replicate: int) -> ShownRun:
     """The run of a published replicate."""
     rows = run.rows
     step = int(rows[-1]["step"]) if rows else 0
-    return ShownRun(run.run_id, run.settings, rows, json.loads(run.status), step, replicate)
+    return ShownRun(run.run_id, run.plain, rows, json.loads(run.status), step, replicate)
 
 
 @dataclass(frozen=True)
