@@ -131,7 +131,7 @@ class TrainingState:
     clock: TrainingClock
     step: int = 0
 
-    def evaluated_model(self) -> nn.Module:
+    def evaluated(self) -> nn.Module:
         """The averaged weights if there are any."""
         return self.ema.module if self.ema else self.model
 

@@ -50,7 +50,7 @@ def evaluate(session: Session, split: str) -> None:
 
 def evaluated_model(session: Session) -> nn.Module:
     """The model that is evaluated: with averaged weights if the run keeps any, and batch norm statistics to match."""
-    evaluated = session.state.evaluated_model()
+    evaluated = session.state.evaluated()
     averaged = session.state.ema or has_modes(session.state.optimizer)
     if averaged and (layers := tracked_layers(session.state.model)):
         train = session.cfg.train

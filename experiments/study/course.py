@@ -68,7 +68,8 @@ class Course:
         """``overrides`` are shared by all runs of the study; ``settings`` are the study's own."""
         self.number, self._naming, self._settings = number, naming, settings
         self.nuisance = draw(settings["nuisance"], overrides, number)
-        self._overrides, self._drawn = overrides, [f"{key}={written(value)}" for key, value in self.nuisance.items()]
+        self._overrides = overrides
+        self._drawn = [f"{key}={override_value(value)}" for key, value in self.nuisance.items()]
         self.searches = {name: Search(space) for name, space in spaces.items()}
         self.confirmation: list[PlannedRun] = []
         self._first_seed = SEEDS_A_REPLICATE * number
@@ -104,7 +105,7 @@ class Course:
             points = [next_trial(units, losses, first=int(ends[0]), total=int(ends[-1]), seed=self.number).tolist()]
         for point in points:
             of_point = search.space.arguments(point, steps=self._steps, factor_sum=self._factor_sum)
-            arguments = [f"optimizer.{key}={written(value)}" for key, value in of_point.items()]
+            arguments = [f"optimizer.{key}={override_value(value)}" for key, value in of_point.items()]
             stage = int(np.searchsorted(ends, len(search.trials), side="right")) + 1
             # A new seed for each trial, the same for all optimizers: on a single seed, a search overfits to that seed.
             seed = self._first_seed + MOST_CONFIRM_SEEDS + len(search.trials)
@@ -192,7 +193,7 @@ def draw(ranges: Mapping[str, Any], overrides: Sequence[str], number: int) -> di
     return drawn
 
 
-def written(value: Any) -> str:
+def override_value(value: Any) -> str:
     """A number, a list of numbers, a word or None in the syntax of Hydra's command line."""
     if isinstance(value, list):
         return f"[{','.join(map(repr, value))}]"

@@ -68,7 +68,7 @@ class Progress:
             self._runs += runs
             if last:
                 self._total = len(self._runs)
-            self._found |= {run.directory: (self._share(run), _written(run.directory)) for run in runs}
+            self._found |= {run.directory: (self._share(run), _mtime_of_status(run.directory)) for run in runs}
         if begun := sum(0 < self._found[run.directory][0] < 1 for run in runs):
             self._say(f"{phase}: {begun} of {len(runs)} runs to continue")
 
@@ -98,7 +98,7 @@ class Progress:
                 status = (read_status(run.directory) or {"status": "missing"})["status"]
                 if status in FINISHED:
                     self._finished[run.directory] = status
-                elif status == "running" and _written(run.directory) != self._found[run.directory][1]:
+                elif status == "running" and _mtime_of_status(run.directory) != self._found[run.directory][1]:
                     running.append(run)
         done = self._done()
         work = sum(self._share(run) - self._found[run.directory][0] for run in self._runs)
@@ -165,7 +165,7 @@ def newest_row(directory: Path) -> Mapping[str, Any]:
     return newest
 
 
-def _written(directory: Path) -> int | None:
+def _mtime_of_status(directory: Path) -> int | None:
     """When status.json was written, in nanoseconds; a run that has started since has a new one."""
     with suppress(OSError):
         return (directory / "status.json").stat().st_mtime_ns

@@ -149,7 +149,7 @@ def test_a_failed_run_resumes_once_its_fault_is_fixed(
 ) -> None:
     cfg = make_config(*LONGER)
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint.TrainingState, "evaluated_model", lambda self: 1 / 0)
+        patch.setattr(checkpoint.TrainingState, "evaluated", lambda self: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             execute(cfg)
     status = status_of(locate(cfg).directory)

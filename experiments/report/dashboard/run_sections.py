@@ -6,7 +6,7 @@ from typing import Any
 
 from experiments.report.dashboard.charts import OTHER_SYMBOL, SYMBOLS
 from experiments.report.dashboard.records import AXES, OpenStudy, ShownRun, columns, curve_metrics, last_metrics
-from experiments.report.dashboard.settings import filters, setting_name, settings_of, swept_keys, written
+from experiments.report.dashboard.settings import filters, setting_name, settings_of, shown_value, swept_keys
 from experiments.report.figures import optimizer_colors
 from experiments.report.labels import Summary, metric_of, metric_title, number, optimizer_name
 
@@ -73,7 +73,7 @@ def _curves(
                     "settings": {
                         "optimizer": run.config["optimizer"]["name"],
                         **{
-                            name: value if name in ranges else written(value)
+                            name: value if name in ranges else shown_value(value)
                             for name, value in settings[run.id].items()
                         },
                     },
@@ -95,7 +95,7 @@ def _optimizer(run: ShownRun) -> str:
 
 
 def _told(settings: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {written(value)}" for name, value in settings.items() if value is not None)
+    return ", ".join(f"{name} {shown_value(value)}" for name, value in settings.items() if value is not None)
 
 
 def runs_table(study: OpenStudy) -> dict[str, Any]:
@@ -114,7 +114,7 @@ def runs_table(study: OpenStudy) -> dict[str, Any]:
             "cells": [
                 _optimizer(run),
                 purpose(run),
-                *map(written, settings_of(run, keys).values()),
+                *map(shown_value, settings_of(run, keys).values()),
                 f"{run.step:,} of {run.config['train']['steps']:,}",
                 *(number(last[run.id].get(name), metric_of(name).decimals) for name in shown),
                 run.written,

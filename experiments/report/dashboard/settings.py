@@ -59,10 +59,10 @@ def settings_of(run: ShownRun, keys: Sequence[str]) -> dict[str, Any]:
     return {setting_name(key): flat.get(key) for key in keys}
 
 
-def written(value: Any) -> str:
+def shown_value(value: Any) -> str:
     """A value as shown in a table: ``0.003``, ``0.9, 0.99``; empty for None."""
     if isinstance(value, list | tuple):
-        return ", ".join(map(written, value))
+        return ", ".join(map(shown_value, value))
     if isinstance(value, float):
         return significant(value, 4)
     return "" if value is None else str(value)
@@ -75,7 +75,7 @@ def filters(values: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
     found = []
     for name, all_values in values.items():
         known = [value for value in all_values if value is not None]
-        boxes = list(dict.fromkeys(map(written, _sorted(known))))
+        boxes = list(dict.fromkeys(map(shown_value, _sorted(known))))
         if len(known) < len(all_values):
             boxes.append("")
         is_number = all(isinstance(value, int | float) and not isinstance(value, bool) for value in known)
