@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments.harness.provenance import ROOT
 from experiments.harness.seeds import derive_seed
+from experiments.harness.sources import ROOT
 from experiments.report.labels import (
     dimension_label,
     metric_label,

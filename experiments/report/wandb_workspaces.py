@@ -15,7 +15,7 @@ from typing import Any
 
 from experiments.harness.config import composed, resolved, scale_of
 from experiments.harness.errors import ConfigError, SuiteError
-from experiments.harness.provenance import ROOT
+from experiments.harness.sources import ROOT
 from experiments.harness.tracking import STEP, has_key, study_of
 from experiments.report.labels import metric_title
 

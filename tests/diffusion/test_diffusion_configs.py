@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 from experiments.diffusion.models import meta_model, meta_output
 from experiments.harness.config import scale_of, typed
 from experiments.harness.errors import ConfigError, SuiteError
-from experiments.harness.provenance import ROOT
+from experiments.harness.sources import ROOT
 from experiments.study.paper import paper_cell
 from tests.conftest import MakeConfig, built, configs
 

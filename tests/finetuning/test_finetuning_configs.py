@@ -15,7 +15,7 @@ from experiments.finetuning.models import build_classifier, meta_loss, meta_mode
 from experiments.harness.config import resolved, scale_of, typed
 from experiments.harness.optimizer import decay_groups
 from experiments.harness.prepared_data import prepare
-from experiments.harness.provenance import ROOT
+from experiments.harness.sources import ROOT
 from experiments.pretrained.locked import build_locked
 from experiments.study.paper import paper_cell
 from tests.conftest import MakeConfig, configs

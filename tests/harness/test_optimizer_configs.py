@@ -12,8 +12,8 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from experiments.harness.optimizer import build_optimizer
-from experiments.harness.provenance import ROOT
 from experiments.harness.record import read_metrics
+from experiments.harness.sources import ROOT
 from experiments.study.paper import paper_cell
 from tests.conftest import MakeConfig, executed, status_of
 

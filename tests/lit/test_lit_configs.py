@@ -8,7 +8,7 @@ from hydra.utils import get_method
 from omegaconf import OmegaConf
 
 from experiments.harness.config import scale_of, typed
-from experiments.harness.provenance import ROOT
+from experiments.harness.sources import ROOT
 from experiments.lit.class_names import class_names, templates
 from experiments.lit.models import build_locked_tower, build_two_towers
 from experiments.metrics.zero_shot import prompts
