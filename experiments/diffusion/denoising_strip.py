@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 from experiments.diffusion.task import build
-from experiments.harness.finished_run import draw, load_run
+from experiments.harness.load_run import draw, load_run
 
 SHOWN_STEPS = 10
 """evenly spread over the sampler's steps"""

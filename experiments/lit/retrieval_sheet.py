@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2.functional import to_pil_image
 
-from experiments.harness.finished_run import draw, load_run
+from experiments.harness.load_run import draw, load_run
 from experiments.lit.data import Pairs, pair_splits
 from experiments.lit.evaluation import embedded
 from experiments.lit.models import TwoTowers

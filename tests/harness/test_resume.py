@@ -14,8 +14,8 @@ from omegaconf import DictConfig
 
 from experiments.harness import checkpoint, checkpoint_files, record
 from experiments.harness.entry import execute
-from experiments.harness.interrupt import EXIT_CODE
 from experiments.harness.run import locate
+from experiments.harness.signals import EXIT_CODE
 from tests import forked
 from tests.conftest import AVERAGED, MakeConfig, executed, rows, status_of
 

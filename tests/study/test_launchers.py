@@ -18,9 +18,9 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from experiments.harness.config import configs_of
-from experiments.harness.interrupt import AGAIN_S, EXIT_CODE, stop_requests
 from experiments.harness.record import RunRecord, read_status
 from experiments.harness.run import locate
+from experiments.harness.signals import AGAIN_S, EXIT_CODE, stop_requests
 from experiments.harness.sources import our_tasks
 from experiments.study import sweep
 from experiments.study.course import PlannedRun
@@ -283,7 +283,7 @@ def test_signals_are_passed_on_once_the_run_has_saved() -> None:
 def test_a_second_ctrl_c_exits_at_once_but_a_duplicated_one_does_not() -> None:
     program = """if True:
         import os, signal, sys, time
-        from experiments.harness.interrupt import leave_when_asked, stop_requests
+        from experiments.harness.signals import leave_when_asked, stop_requests
         pause = float(sys.argv[1])
         leave_when_asked()
         with stop_requests() as stop:
