@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 
-from experiments.harness.provenance import ROOT, environment
+from experiments.harness.provenance import environment
+from experiments.harness.sources import ROOT
 
 Results = dict[str, Any]
 

@@ -19,8 +19,8 @@ BEST = {"lion": (0.4, 0.5, 0.6, 0.5), "adamw": (0.6, 0.3, 0.7, 0.5)}
 """where an optimizer's loss is lowest in its space; for others, in the middle"""
 SPACE = [
     {"name": "lr", "argument": "lr", "kind": "rate", "low": 1e-5, "high": 1e-2, "zero": 0.0, "copies": 1},
-    {"name": "betas 1", "argument": "betas", "kind": "memory", "low": 2.0, "high": math.inf, "zero": 0.0, "copies": 1},
-    {"name": "betas 2", "argument": "betas", "kind": "memory", "low": 2.0, "high": math.inf, "zero": 0.0, "copies": 1},
+    {"name": "betas 1", "argument": "betas", "kind": "memory", "low": 2.0, "high": STEPS, "zero": 0.0, "copies": 1},
+    {"name": "betas 2", "argument": "betas", "kind": "memory", "low": 2.0, "high": STEPS, "zero": 0.0, "copies": 1},
     {"name": "weight_decay", "argument": "weight_decay", "kind": "decay", "low": 0.01, "high": 10.0, "zero": 0.1}
     | {"copies": 1},
 ]

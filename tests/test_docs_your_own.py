@@ -22,7 +22,7 @@ from experiments.finetuning.data import labelled_splits
 from experiments.finetuning.decode import labelled_tables
 from experiments.harness.errors import DataError
 from experiments.harness.prepared_data import prepare
-from experiments.harness.provenance import ROOT
+from experiments.harness.sources import ROOT
 from experiments.image_classification.data import open_stored
 from tests import forked
 from tests.conftest import status_of

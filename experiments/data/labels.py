@@ -124,7 +124,7 @@ def check_order(numbers: np.ndarray, name: str) -> None:
     if len(np.unique(steps)) > 1 and ((steps >= 0).all() or (steps <= 0).all()) and steps.any():
         raise DataError(
             f"data={name}: the rows are sorted by class, but the last ones are held out: let its decoder put them into "
-            "the canonical order of experiments/image_classification/decode.py."
+            "an order that does not depend on the class, such as that of a hash of their content."
         )
 
 

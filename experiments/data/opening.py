@@ -8,11 +8,14 @@ from typing import Any, TypeVar
 
 from hydra.utils import get_method
 
-from experiments.harness.errors import DataError
+from experiments.harness.errors import DataError, first_line
 from experiments.harness.offline import NotFetched, is_absent, is_offline
+from experiments.harness.places import describe
 from experiments.harness.prepared_data import prepare
 
 Opened = TypeVar("Opened")
+SOURCE_KEYS = {"hub": {"repo", "revision"}, "local": {"path"}}
+"""The required keys of a source that is read in place, by its kind"""
 
 
 def open_set(data: Mapping[str, Any], cache_dir: Path) -> Any:
@@ -48,20 +51,14 @@ def first_of(name: str, places: Sequence[Mapping[str, Any]], attempt: Callable[[
         except Exception as error:  # the library, its file systems and its HTTP client each raise their own
             absent |= is_offline() and is_absent(error)
             cause = error.__cause__ if error.__cause__ and not isinstance(error, DataError) else error
-            first_line = (str(cause).strip().splitlines() or [""])[0]
-            reason = first_line if isinstance(error, DataError) else f"{type(cause).__name__}: {first_line}"
-            reasons.append(f"  {_describe(place)}: {reason}{_gate_advice(place, str(error))}")
+            kind = "" if isinstance(error, DataError) else f"{type(cause).__name__}: "
+            reasons.append(f"  {describe(place)}: {kind}{first_line(cause)}{_gate_advice(place, str(error))}")
     if absent:
         raise NotFetched(f"data={name}")
     local = [place["path"] for place in places if place["kind"] == "local"]
     way_out = f"\nPut its files at {' or '.join(local)}." if local else ""
     opening = f"data={name} cannot be opened, because each of its sources failed."
     raise DataError("\n".join([opening, *reasons]) + way_out)
-
-
-def _describe(place: Mapping[str, Any]) -> str:
-    """A source in a few words."""
-    return f"hub {place['repo']} at {place['revision']}" if place["kind"] == "hub" else f"local {place['path']}"
 
 
 def _gate_advice(place: Mapping[str, Any], message: str) -> str:

@@ -12,19 +12,19 @@ from experiments.data.folders import (
     split_files,
     warn_of_unread,
 )
+from experiments.data.opening import SOURCE_KEYS
 from experiments.harness.errors import DataError
 from experiments.harness.offline import hub_source
 
-_KEYS = {"hub": {"repo", "revision"}, "local": {"path"}}
 _COMMON_KEYS = {"kind", "splits", "image"}
 
 
 def check_place(name: str, place: Mapping[str, Any]) -> None:
     """Raise DataError for a source of unknown kind, with a missing key, or with an unknown one."""
     kind = place.get("kind")
-    if kind not in _KEYS:
-        raise DataError(f"A source of {name} has kind={kind!r}; the kinds are {', '.join(_KEYS)}.")
-    required = _KEYS[kind] | _COMMON_KEYS
+    if kind not in SOURCE_KEYS:
+        raise DataError(f"A source of {name} has kind={kind!r}; the kinds are {', '.join(SOURCE_KEYS)}.")
+    required = SOURCE_KEYS[kind] | _COMMON_KEYS
     if missing := sorted(required - set(place)):
         raise DataError(f"A {kind} source of {name} lacks the key {', '.join(missing)}.")
     if ("label" in place) == ("caption" in place):

@@ -15,10 +15,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from experiments.diffusion.config import DiffusionConfig
 from experiments.diffusion.task import build
-from experiments.harness.averages import evaluated_weights
-from experiments.harness.finished_run import draw, run_and_checkpoint
+from experiments.harness.load_run import draw, load_run
 
 SHOWN_STEPS = 10
 """evenly spread over the sampler's steps"""
@@ -26,11 +24,7 @@ SHOWN_STEPS = 10
 
 def write_strip(directory: Path, cfg: Any) -> Path:
     """Draw the strip for the run in ``directory``, whose model and data must match the composed config ``cfg``."""
-    run, saved = run_and_checkpoint(directory, cfg, same=("model", "data", "noise", "text"))
-    assert isinstance(run.cfg, DiffusionConfig)
-    task = build(run.cfg, run.data)
-    model = task.model()
-    model.load_state_dict(evaluated_weights(saved))
+    _, task, model = load_run(directory, cfg, build, same=("model", "data", "noise", "text"))
     with torch.no_grad():
         states = list(task.denoised(model.eval(), range(cfg.sampling.shown)))
     chosen = torch.linspace(0, len(states) - 1, min(SHOWN_STEPS, len(states))).round().long()

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from experiments.diffusion.config import DiffusionConfig
 from experiments.diffusion.t5 import SIZES
-from experiments.harness.passes import Passes
+from experiments.harness.task import Passes
 from experiments.pretrained.locked import build_locked
 
 EVALUATION_BATCH_SIZE, EVALUATION_PIXELS = 256, 256 * 64**2

@@ -26,7 +26,7 @@ from experiments.metrics.calibration import (
     no_calibration_sums,
 )
 from experiments.metrics.confusion import accuracy, confusion_matrix, macro_f1
-from experiments.pretrained.locked import Inputs, LockedPart, Rows, build_locked, joined
+from experiments.pretrained.locked import Inputs, LockedPart, Rows, build_locked, joined, locked_part
 
 
 class ClassifiedTexts:
@@ -141,16 +141,9 @@ class TextClassification:
         return ClassifiedTexts(hidden, (tokens != 0).sum(1), split.labels)
 
     def _locked_part(self) -> LockedPart:
-        on_gpu = torch.cuda.is_available() and self._cfg.run.device != "cpu"
-        return LockedPart(
-            identity=json.dumps([self._cfg.model.locked, self._data.fingerprint]),
-            build=lambda: build_locked(self._cfg.model.locked, self._weights),
-            device=torch.device("cuda" if on_gpu else "cpu"),
-            cache_dir=self._data.cache_dir,
-            fingerprints=self.frozen_outputs,
-            bf16=self._cfg.train.precision == "bf16",
-            workers=self._cfg.run.num_workers,
-        )
+        identity = json.dumps([self._cfg.model.locked, self._data.fingerprint])
+        build = partial(build_locked, self._cfg.model.locked, self._weights)
+        return locked_part(self._cfg, identity, build, self._data.cache_dir, self.frozen_outputs)
 
 
 def text_metrics(sums: dict[str, Any]) -> dict[str, float]:

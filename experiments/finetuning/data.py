@@ -19,10 +19,10 @@ from typing import Any
 
 import numpy as np
 
-from experiments.data.opening import check_fingerprint, first_of, joint_fingerprint
+from experiments.data.opening import SOURCE_KEYS, check_fingerprint, first_of, joint_fingerprint
 from experiments.data.text import folded
 from experiments.finetuning.glue import TASKS, answer, prompt
-from experiments.harness.errors import ConfigError, DataError
+from experiments.harness.errors import ConfigError, DataError, first_line
 from experiments.harness.offline import hub_source
 from experiments.harness.prepared_data import PreparedData, prepare
 from experiments.harness.seeds import derive_seed
@@ -31,7 +31,6 @@ SPLITS = ("train", "val", "test")
 VAL_PERCENT = 15
 TEST_PERCENT = 25
 """per cent of the groups"""
-_KEYS = {"hub": {"repo", "revision"}, "local": {"path"}}
 MOST_HELD_OUT = 0.05
 """The largest share of a task's training rows that is held out: RTE has only 2 490 rows."""
 
@@ -162,7 +161,7 @@ def open_glue(data: Mapping[str, Any], cache_dir: Path) -> GlueSet:
     if not data["tasks"] or not set(data["tasks"]) <= set(TASKS):
         raise ConfigError(f"data.tasks={data['tasks']}, but it must be one or more of {', '.join(TASKS)}.")
     for place in data["places"]:
-        if place.get("kind") not in _KEYS or set(place) != _KEYS[place["kind"]] | {"kind"}:
+        if place.get("kind") not in SOURCE_KEYS or set(place) != SOURCE_KEYS[place["kind"]] | {"kind"}:
             raise DataError(
                 f"A source of {data['name']} is {dict(place)}, but it needs kind=hub, repo and revision, or kind=local "
                 "and path."
@@ -212,8 +211,8 @@ def _open_task(place: Mapping[str, Any], task: str) -> dict[str, GlueRows]:
             table = datasets.load_dataset(**where, data_files=files, split=split, verification_mode="no_checks")
         except Exception as error:  # the library, its file systems and its HTTP client each raise their own
             cause = error.__cause__ or error
-            first_line = (str(cause).strip().splitlines() or [""])[0]
-            raise DataError(f"{task}/{split} cannot be read ({type(cause).__name__}: {first_line}).") from error
+            reason = f"{type(cause).__name__}: {first_line(cause)}"
+            raise DataError(f"{task}/{split} cannot be read ({reason}).") from error
         opened[split] = _rows(table, task, split)
     return opened
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from experiments.finetuning.config import FinetuningConfig, TextModelConfig, check_form
 from experiments.finetuning.language_models import CausalModel, EncoderDecoder
-from experiments.harness.passes import Passes
+from experiments.harness.task import Passes
 from experiments.pretrained.locked import build_locked
 from experiments.pretrained.weights import Weights, load_weights
 

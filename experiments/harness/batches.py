@@ -21,8 +21,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from experiments.harness.config import TrainConfig
 from experiments.harness.errors import ConfigError
-from experiments.harness.interrupt import shielded
 from experiments.harness.seeds import derive_seed
+from experiments.harness.signals import shielded
 
 SHARED_MEMORY = Path("/dev/shm")
 """Where PyTorch's workers put batches for the run."""

@@ -19,7 +19,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from experiments.harness.averages import enter_training, evaluation_mode
 from experiments.harness.checkpoint_files import checkpoint_name, checkpoints, is_whole, remove, step_of
-from experiments.harness.errors import ConfigError, RunError
+from experiments.harness.errors import ConfigError, RunError, first_line
 from experiments.harness.low_bit import load_saved_state, saved_state
 from experiments.harness.record import RunRecord, metrics_sha256
 from experiments.harness.sharded_files import read_outline, read_sharded, read_shards, write_shards
@@ -44,7 +44,7 @@ def save_checkpoint(directory: Path, step: int, state: dict[str, Any], keep: int
         if isinstance(error, pickle.UnpicklingError):
             raise ConfigError(
                 "The optimizer's state holds more than tensors and plain data, which is all that a checkpoint may "
-                f"contain ({_first_line(error)}): keep a tensor or a Python number there instead, such as float(x)."
+                f"contain ({first_line(error)}): keep a tensor or a Python number there instead, such as float(x)."
             ) from error
         raise RunError(  # PyTorch's writer reports a full disk as a RuntimeError
             f"The checkpoint of step {step} cannot be written to {directory} ({error}). Make room on the disk and run "
@@ -83,7 +83,7 @@ def newest_checkpoint(directory: Path, sources_digest: str | None = None) -> Pat
             except pickle.UnpicklingError as error:
                 raise RunError(
                     f"The checkpoint {path} holds objects that only unsafe unpickling would load, which this suite "
-                    f"never does (weights_only=True; {_first_line(error)}): delete it."
+                    f"never does (weights_only=True; {first_line(error)}): delete it."
                 ) from error
             if sources_digest not in (None, state.get("sources_digest")):
                 reason = "was made by different source code"
@@ -95,9 +95,9 @@ def newest_checkpoint(directory: Path, sources_digest: str | None = None) -> Pat
     return None
 
 
-def load_checkpoint(directory: Path, sources_digest: str | None = None) -> dict[str, Any] | None:
+def load_checkpoint(directory: Path) -> dict[str, Any] | None:
     """The content of ``newest_checkpoint``, with unsharded tensors on the CPU, or None."""
-    path = newest_checkpoint(directory, sources_digest)
+    path = newest_checkpoint(directory)
     return None if path is None else read_checkpoint(path)
 
 
@@ -115,14 +115,10 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def drop_checkpoints_after(directory: Path, step: int) -> None:
-    """Delete the checkpoints that ``load_checkpoint`` skipped; otherwise they would count as the newest forever."""
+    """Delete the checkpoints that ``newest_checkpoint`` skipped; otherwise they would count as the newest forever."""
     for path in checkpoints(directory):
         if step_of(path) > step:
             remove(path)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0]
 
 
 @dataclass
@@ -135,7 +131,7 @@ class TrainingState:
     clock: TrainingClock
     step: int = 0
 
-    def evaluated_model(self) -> nn.Module:
+    def evaluated(self) -> nn.Module:
         """The averaged weights if there are any."""
         return self.ema.module if self.ema else self.model
 

@@ -25,13 +25,13 @@ from experiments.harness.config import configs_of
 from experiments.harness.damage import find_damage
 from experiments.harness.errors import ConfigError, RunError, SuiteError
 from experiments.harness.explained import explained, one_sentence
-from experiments.harness.interrupt import EXIT_CODE, leave_when_asked
 from experiments.harness.metric import worst
 from experiments.harness.offline import without_network
 from experiments.harness.processes import check_nodes, is_launched, is_main, needs_processes, run_processes
 from experiments.harness.record import FINISHED, RunRecord, last_values, read_status, set_aside, take_lock
 from experiments.harness.run import Run, cache_of, locate
 from experiments.harness.run_name import result_config
+from experiments.harness.signals import EXIT_CODE, leave_when_asked
 from experiments.harness.sources import ROOT, sources_digest
 from experiments.harness.tracking import Tracker, description_of
 

@@ -31,6 +31,11 @@ def first_cause(error: BaseException) -> BaseException:
     return error
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an exception's message, which may be empty."""
+    return (str(error).strip().splitlines() or [""])[0]
+
+
 @contextmanager
 def refused_as(what: str) -> Iterator[None]:
     """Turn any exception inside the context, such as one from third-party code, into a ConfigError starting with
@@ -39,5 +44,4 @@ def refused_as(what: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ConfigError(f"{what}: {reason}") from error
+        raise ConfigError(f"{what}: {first_line(error) or type(error).__name__}") from error

@@ -7,6 +7,7 @@ import torch
 from accelerate.utils import broadcast
 from torch import nn
 
+from experiments.harness.accelerator import seed_generators
 from experiments.harness.averages import (
     STATISTICS_SAMPLES,
     estimating_statistics,
@@ -17,7 +18,6 @@ from experiments.harness.averages import (
 from experiments.harness.batches import to_device
 from experiments.harness.divergence import Diverged
 from experiments.harness.errors import ConfigError
-from experiments.harness.process import seed_generators
 from experiments.harness.seeds import derive_seed
 from experiments.harness.session import Session
 from experiments.harness.sharding import whole
@@ -50,7 +50,7 @@ def evaluate(session: Session, split: str) -> None:
 
 def evaluated_model(session: Session) -> nn.Module:
     """The model that is evaluated: with averaged weights if the run keeps any, and batch norm statistics to match."""
-    evaluated = session.state.evaluated_model()
+    evaluated = session.state.evaluated()
     averaged = session.state.ema or has_modes(session.state.optimizer)
     if averaged and (layers := tracked_layers(session.state.model)):
         train = session.cfg.train

@@ -68,7 +68,7 @@ def compute_features(cfg: DictConfig) -> bool:
     run = locate(cfg)
     import torch
 
-    from experiments.harness.process import make_accelerator
+    from experiments.harness.accelerator import make_accelerator
 
     if cfg.run.device != "cpu" and not torch.cuda.is_available():
         return False

@@ -151,7 +151,7 @@ def _attention(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Tensor:
-    """``scaled_dot_product_attention`` by the kernel that it uses on a GPU, with cuDNN's turned off (process.py):
+    """``scaled_dot_product_attention`` by the kernel that it uses on a GPU, with cuDNN's turned off (accelerator.py):
     FlashAttention for 16 bits without a mask, else the memory-efficient one.
     """
     assert not enable_gqa, "the kernels expect as many heads of keys as of queries"

@@ -29,6 +29,8 @@ class Metric:
     sets: str = ""
     """a key of the config's ``data``: the metric is measured on each of the sets under that key, and the set's name is
     prepended to its own (``_top1`` becomes ``cifar100_top1``)"""
+    of_set: str = ""
+    """that set, once ``find`` has found it in a recorded name"""
 
     @property
     def difference_unit(self) -> str:
@@ -62,20 +64,24 @@ def metrics_of(task: str) -> Mapping[str, Metric]:
 def worst(task: str, name: str) -> float:
     """The value that represents a metric of a diverged run: infinity or minus infinity, whichever is worse."""
     declared = find(metrics_of(task), name)
-    return -math.inf if declared and declared[0].better == "higher" else math.inf
+    return -math.inf if declared and declared.better == "higher" else math.inf
 
 
-def find(metrics: Mapping[str, Metric], name: str) -> tuple[Metric, str] | None:
-    """The metric recorded as ``name`` (``test/cifar100_top1``), and the set in its name (``cifar100``) if it is
-    measured on sets. None for an undeclared metric.
-    """
+def is_percent(task: str, name: str) -> bool:
+    """Whether a task declares a metric, and in percent."""
+    declared = find(metrics_of(task), name)
+    return declared is not None and declared.unit == "%"
+
+
+def find(metrics: Mapping[str, Metric], name: str) -> Metric | None:
+    """The metric recorded as ``name`` (``test/cifar100_top1``); None if it is not declared."""
     last = name.rpartition("/")[2]
     if last in metrics and not metrics[last].sets:
-        return metrics[last], ""
+        return metrics[last]
     for ending, metric in metrics.items():
         if metric.sets and last.endswith(ending) and last != ending:
             of_set = last.removesuffix(ending)
-            return replace(metric, label=f"{of_set} {metric.label}"), of_set
+            return replace(metric, label=f"{of_set} {metric.label}", of_set=of_set)
     return None
 
 

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.harness.archives import unpack
-from experiments.harness.errors import DataError
+from experiments.harness.errors import DataError, first_line
 from experiments.harness.files import sha256_of
 
 _ARCHIVE_KEYS = frozenset({"package", "version", "sha256"})
@@ -99,8 +99,7 @@ def _load_from_hub(repo: str, revision: str) -> Any:
     try:
         return datasets.load_dataset(repo, revision=revision)
     except Exception as error:  # the library, its file systems and its HTTP client each raise their own
-        reason = str(error).strip().splitlines() or [""]
-        raise DataError(f"{type(error).__name__}: {reason[0]}") from error
+        raise DataError(f"{type(error).__name__}: {first_line(error)}") from error
 
 
 def _download(place: Mapping[str, Any], work_dir: Path) -> Path:

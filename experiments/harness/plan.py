@@ -6,7 +6,7 @@ The estimate covers model, parameters, samples, floating point operations, hours
 ``experiment=image_classification/paper``, it is a table of all of the paper's cells. A task supports this through its
 module ``models``: ``meta_model(cfg)`` returns its model on the meta device, ``meta_loss(model, cfg, samples)`` the loss
 of that many samples on the model's device, and ``samples_per_epoch(cfg)`` the number of training samples, or None if
-the config does not give it. Optional are ``besides_training(cfg)``, which returns a list of Passes (passes.py), and
+the config does not give it. Optional are ``besides_training(cfg)``, which returns a list of Passes (task.py), and
 ``meta_evaluation(model, cfg)``, the forward pass of an evaluator's batch; without it, evaluation is assumed to need the
 forward pass of a micro-batch.
 
@@ -18,16 +18,15 @@ import sys
 from functools import partial
 from types import ModuleType
 
-from hydra.errors import HydraException
 from omegaconf import DictConfig
 from rich.console import Console
 
 from experiments.harness.config import composed, configs_of, processes_on_node, resolved, runs_a_replicate, typed
 from experiments.harness.costs import forward_operations, optimizer_bytes, training_operations
-from experiments.harness.errors import ConfigError, SuiteError
-from experiments.harness.explained import cells, explained
+from experiments.harness.errors import ConfigError
+from experiments.harness.explained import cells, one_sentence
 from experiments.harness.limits import check_conflicts
-from experiments.harness.metric import find, metrics_of
+from experiments.harness.metric import is_percent
 from experiments.harness.plan_table import Plan, show, show_cells
 from experiments.harness.sources import ROOT, task_name, task_package
 from experiments.harness.training_memory import TrainingMemory, training_memory
@@ -67,7 +66,6 @@ def plan(task: str, overrides: list[str]) -> Plan:
         runs=max(1, cfg.study.replicates) * runs_a_replicate(cfg.study, len(contestants)),
         on_gpu=cfg.run.device != "cpu",
         gpus=processes_on_node(cfg.run.gpus) * cfg.run.nodes,
-        share=min(1, cfg.run.gpus) or 1,
         shards=cfg.run.shards,
         minutes=cfg.run.minutes if all(each.startswith(("experiment=", "scale=")) for each in overrides) else None,
         claim=claim_words(cfg),
@@ -109,13 +107,12 @@ def claim_words(cfg: DictConfig) -> str:
     from experiments.study.statistics import pairs_needed
 
     metric = cfg.study.primary_metric
-    published = paper_cell(ROOT / "results/paper.yaml", cfg.study.paper, metric) if cfg.study.paper else None
+    published = paper_cell(cfg.study.paper, metric) if cfg.study.paper else None
     if published is None or not {"lion", cfg.study.reference} <= published.values.keys():
         return ""
     values = published.values
     claimed = values["lion"] - values[cfg.study.reference]
-    declared = find(metrics_of(cfg.task), metric)
-    in_percent = declared is not None and declared[0].unit == "%"
+    in_percent = is_percent(cfg.task, metric)
     if claim_of(published, "lion", cfg.study.reference, None, percent=in_percent, margin=None).kind == "tie":
         return f"{claimed:+.3g} in {metric} ({published.source}), no more than its precision or noise: a tie"
     spreads = ", ".join(f"{pairs_needed(1, share)} at {abs(claimed) * share:.2g}" for share in (0.5, 1, 2))
@@ -144,8 +141,5 @@ def main(task: str, overrides: list[str]) -> None:
 if __name__ == "__main__":
     if len(sys.argv) < 2 or "=" in sys.argv[1]:
         sys.exit("usage: python -m experiments.harness.plan <task> [key=value ...]")
-    try:
+    with one_sentence():
         main(task_name(sys.argv[1]), sys.argv[2:])
-    except (SuiteError, HydraException) as error:
-        print(f"error: {explained(error) if isinstance(error, HydraException) else error}", file=sys.stderr)
-        sys.exit(2)

@@ -36,8 +36,6 @@ class Plan:
     """whether its runs use a GPU"""
     gpus: int
     """processes of one run, with a GPU each"""
-    share: float
-    """the share of a GPU that one process has"""
     shards: int
     """the number of processes over which one model is sharded"""
     minutes: int | None

@@ -24,10 +24,11 @@ from experiments.harness.errors import DataError
 from experiments.harness.files import first_changed, sha256_of
 from experiments.harness.offline import NotFetched, is_offline
 from experiments.harness.places import check_place, describe, fetch
+from experiments.harness.sources import ROOT
 
 log = logging.getLogger(__name__)
 
-CONFIGS = Path(__file__).resolve().parents[2] / "conf" / "data"
+CONFIGS = ROOT / "conf" / "data"
 # What a decoder raises for unexpected files: missing, truncated, corrupt, or in another format.
 _DECODING_FAULTS = (OSError, ValueError, TypeError, LookupError, EOFError, zlib.error)
 

@@ -27,7 +27,7 @@ from omegaconf import DictConfig, OmegaConf
 from experiments.harness import errors
 from experiments.harness.config import processes_on_node
 from experiments.harness.errors import ConfigError, RunError, SuiteError
-from experiments.harness.interrupt import EXIT_CODE, SIGNALS, leave_when_asked, stop_requests
+from experiments.harness.signals import EXIT_CODE, SIGNALS, leave_when_asked, stop_requests
 
 PR_SET_PDEATHSIG = 1
 """From Linux's prctl.h: the signal that a process receives when its parent dies."""

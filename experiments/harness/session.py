@@ -11,6 +11,7 @@ from accelerate import Accelerator
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
+from experiments.harness.accelerator import make_accelerator, seed_generators
 from experiments.harness.arithmetic import describe_arithmetic
 from experiments.harness.averages import enter_training
 from experiments.harness.batch_norm import SharedStatistics
@@ -20,7 +21,6 @@ from experiments.harness.config import Config
 from experiments.harness.errors import ConfigError
 from experiments.harness.initial_scale import scale_initial_weights
 from experiments.harness.optimizer import build_optimizer, decay_groups
-from experiments.harness.process import make_accelerator, seed_generators
 from experiments.harness.record import RunRecord
 from experiments.harness.seeds import derive_seed
 from experiments.harness.sharding import prepare

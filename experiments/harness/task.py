@@ -1,4 +1,6 @@
-"""The interface of a task. A task package provides ``build(cfg, data) -> Task`` in its module ``task``."""
+"""The interface of a task, which a task package provides as ``build(cfg, data) -> Task`` in its module ``task``, and
+what several tasks use.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 Sums = Callable[[nn.Module, int, int], dict[str, Tensor]]
@@ -53,3 +56,27 @@ class Task(Protocol):
 
     def loss(self, model: nn.Module, batch: dict[str, Any]) -> Tensor:
         """Mean loss of the batch, a scalar."""
+
+
+@dataclass(frozen=True)
+class Passes:
+    """Forward passes that a run makes besides training, for ``make plan``."""
+
+    name: str
+    forward: Callable[[nn.Module, int], Any]
+    """runs the given number of samples through a forward pass, on the model's device"""
+    count: int | None
+    """total samples in a run with ``test``; None for passes made once over the data, whose outputs every run then reads
+    from the cache"""
+
+
+def in_parts(forward: Callable[..., Tensor], most: int, *inputs: Tensor) -> Tensor:
+    """``forward(*inputs)``, whose first dimension indexes samples. On a CPU at most ``most`` samples are processed at a
+    time, so that activations stay in its caches, which saves memory and two fifths of the time.
+
+    The parts have nearly equal sizes, because for very few samples PyTorch uses kernels that round differently.
+    """
+    if inputs[0].device.type != "cpu":
+        return forward(*inputs)
+    parts = -(-len(inputs[0]) // most)
+    return torch.cat([forward(*part) for part in zip(*(each.tensor_split(parts) for each in inputs), strict=True)])

@@ -11,20 +11,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from experiments.harness.accelerator import Agreement, compile_and_warm_up, seed_generators
 from experiments.harness.averages import evaluation_mode, update_average
 from experiments.harness.batches import micro_batch_loader, to_device
 from experiments.harness.config import Config
 from experiments.harness.divergence import Diverged, FiniteWatch
 from experiments.harness.evaluation import evaluate
-from experiments.harness.interrupt import EXIT_CODE, stop_requests
 from experiments.harness.optimizer import state_bytes
-from experiments.harness.process import Agreement, compile_and_warm_up, seed_generators
 from experiments.harness.progress_bar import progress_bar
 from experiments.harness.record import RunRecord
 from experiments.harness.schedule import lr_factor
 from experiments.harness.seeds import derive_seed
 from experiments.harness.session import Session, resume, set_up
 from experiments.harness.sharding import clip_gradients, more_to_come
+from experiments.harness.signals import EXIT_CODE, stop_requests
 from experiments.harness.timing import PeakMemory, StepTimer
 from experiments.harness.tracking import Tracker
 from lion import measure_step

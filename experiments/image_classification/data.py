@@ -25,8 +25,8 @@ from experiments.data.splits import num_kept, shuffled
 from experiments.data.stored import check_splits, open_splits
 from experiments.data.stored_split import StoredSplit
 from experiments.harness.errors import ConfigError, DataError
-from experiments.harness.provenance import ROOT
 from experiments.harness.record import read_status
+from experiments.harness.sources import ROOT
 from experiments.image_classification.config import ImageClassificationConfig
 from experiments.image_classification.real_labels import read_real_labels
 

@@ -17,10 +17,9 @@ from experiments.data.labels import check_classes
 from experiments.harness.batches import ShieldedLoader
 from experiments.harness.errors import ConfigError, refused_as
 from experiments.harness.flatness import flatness
-from experiments.harness.forward import in_parts
 from experiments.harness.prepared_data import PreparedData
 from experiments.harness.seeds import derive_seed
-from experiments.harness.task import Evaluator
+from experiments.harness.task import Evaluator, in_parts
 from experiments.image_classification.augmentation import (
     evaluation_transform,
     mixed,

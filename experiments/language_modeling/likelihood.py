@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from experiments.harness.errors import DataError
-from experiments.harness.forward import in_parts
+from experiments.harness.task import in_parts
 
 UNCOUNTED = -100
 """The target of a position that does not count, PyTorch's ignore_index"""

@@ -20,7 +20,7 @@ from torchvision.transforms import InterpolationMode, v2
 
 from experiments.data.images import Images
 from experiments.harness.errors import ConfigError
-from experiments.harness.passes import Passes
+from experiments.harness.task import Passes
 from experiments.lit.config import LitConfig, TwoTowersConfig
 from experiments.pretrained.locked import Locked, build_locked
 from experiments.pretrained.weights import Weights, load_weights

@@ -17,9 +17,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2.functional import to_pil_image
 
-from experiments.harness.averages import evaluated_weights
-from experiments.harness.finished_run import draw, run_and_checkpoint
-from experiments.lit.config import LitConfig
+from experiments.harness.load_run import draw, load_run
 from experiments.lit.data import Pairs, pair_splits
 from experiments.lit.evaluation import embedded
 from experiments.lit.models import TwoTowers
@@ -87,11 +85,8 @@ def image_tag(pairs: Pairs, number: int) -> str:
 
 def write_sheet(directory: Path, cfg: Any) -> Path:
     """Write the sheet for the run in ``directory``, whose model and data must match the composed config ``cfg``."""
-    run, saved = run_and_checkpoint(directory, cfg, same=("model", "data"))
-    assert isinstance(run.cfg, LitConfig)
-    task = build(run.cfg, run.data)
-    model = task.model()
-    model.load_state_dict(evaluated_weights(saved))
+    run, task, model = load_run(directory, cfg, build, same=("model", "data"))
+    assert isinstance(model, TwoTowers)
     path = directory / "sheet.html"
     path.write_text(retrieval_sheet(task, model, pair_splits(run.data.pairs)["test"]), encoding="utf-8")
     return path

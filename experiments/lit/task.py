@@ -42,7 +42,7 @@ from experiments.lit.models import (
 from experiments.metrics.calibration import calibrated_example_losses
 from experiments.metrics.retrieval import RANKS
 from experiments.metrics.zero_shot import prompts
-from experiments.pretrained.locked import Inputs, LockedPart, Rows
+from experiments.pretrained.locked import Inputs, LockedPart, Rows, locked_part
 from experiments.pretrained.tokenizers import in_chunks
 
 
@@ -162,16 +162,9 @@ class Lit:
         depends_on = [tower.locked, opened and opened.fingerprint]
         if name == "image":
             depends_on += [cfg.image_size, *cfg.pixel_mean, *cfg.pixel_std]
-        on_gpu = torch.cuda.is_available() and self._cfg.run.device != "cpu"
-        return LockedPart(
-            identity=json.dumps(depends_on, sort_keys=True),
-            build=lambda: build_locked_tower(cfg, name, self._weights.get(name, {})),
-            device=torch.device("cuda" if on_gpu else "cpu"),
-            cache_dir=self._sets.cache_dir,
-            fingerprints=self.frozen_outputs,
-            bf16=self._cfg.train.precision == "bf16",
-            workers=self._cfg.run.num_workers,
-        )
+        identity = json.dumps(depends_on, sort_keys=True)
+        build = partial(build_locked_tower, cfg, name, self._weights.get(name, {}))
+        return locked_part(self._cfg, identity, build, self._sets.cache_dir, self.frozen_outputs)
 
     def _image_inputs(self, images: Images, fingerprint: str) -> Inputs:
         inputs: Inputs = Pixels(images, self._cfg.model.image_size)

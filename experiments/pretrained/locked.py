@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 
 from experiments.harness.arithmetic import describe_arithmetic
 from experiments.harness.batches import ShieldedLoader, one_thread
+from experiments.harness.config import Config
 from experiments.harness.stored_rows import stored_rows
 from experiments.pretrained.weights import Weights, load_weights
 
@@ -147,3 +148,13 @@ class LockedPart:
                 yield outputs.bfloat16().cpu().view(torch.int16).numpy()
             else:
                 yield outputs.float().cpu().numpy()
+
+
+def locked_part(
+    cfg: Config, identity: str, build: Callable[[], nn.Module], cache_dir: Path, fingerprints: dict[str, str]
+) -> LockedPart:
+    """A frozen part of a run's network, on the run's device and in its precision."""
+    on_gpu = torch.cuda.is_available() and cfg.run.device != "cpu"
+    device = torch.device("cuda" if on_gpu else "cpu")
+    bf16 = cfg.train.precision == "bf16"
+    return LockedPart(identity, build, device, cache_dir, fingerprints, bf16, cfg.run.num_workers)

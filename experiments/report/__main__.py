@@ -8,13 +8,14 @@ import sys
 from pathlib import Path
 
 from experiments.harness.errors import SuiteError
+from experiments.harness.sources import ROOT
 from experiments.report.rebuild import write_report
-
-RESULTS = Path(__file__).resolve().parents[2] / "results"
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m experiments.report", description=__doc__.splitlines()[0])
-    parser.add_argument("results", nargs="?", type=Path, default=RESULTS, help="default: results/ of this checkout")
+    parser.add_argument(
+        "results", nargs="?", type=Path, default=ROOT / "results", help="default: results/ of this checkout"
+    )
     try:
         for directory in write_report(parser.parse_args().results):
             print(directory / "README.md")

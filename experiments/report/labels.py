@@ -44,8 +44,8 @@ def metric_of(name: str) -> Metric:
     """The declaration of ``test/top1``; a metric that no task declares keeps its recorded name."""
     if name == "flatness/increase":  # derived from what runs record (experiments/study/comparison.py)
         return Metric("increase of the training loss under weight noise", "lower")
-    found = find(all_metrics(), name)
-    return found[0] if found else Metric(name.rpartition("/")[2], "lower")  # nobody asks for its direction
+    # Nobody asks for the direction of an undeclared one.
+    return find(all_metrics(), name) or Metric(name.rpartition("/")[2], "lower")
 
 
 def metric_label(name: str) -> str:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments.harness.provenance import ROOT
 from experiments.harness.seeds import derive_seed
+from experiments.harness.sources import ROOT
 from experiments.report.labels import (
     dimension_label,
     metric_label,
@@ -113,7 +113,7 @@ def robustness(scored: Scored) -> list[str]:
                 if (cut := cuts.get((each["name"], end))) is None:
                     row.append("none")
                     continue
-                edge = value_at(each, cut.share if end == "low" else 1 - cut.share, scored.steps)
+                edge = value_at(each, cut.share if end == "low" else 1 - cut.share)
                 row.append(f"{significant(edge)} ({100 * cut.share:.0f} % cut): {titles[cut.verdict]}")
             rows.append(row)
     return [

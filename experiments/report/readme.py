@@ -115,7 +115,7 @@ def _shown(figures: Sequence[str], *kinds: str) -> list[str]:
 
 
 def _reproductions(summary: Summary, by_name: dict[str, list[dict[str, Any]]]) -> list[str]:
-    sentences = [text for rows in by_name.values() for text in reproduction_sentences(summary, rows[0])]
+    sentences = [text for rows in by_name.values() for text in reproduction_sentences(rows[0])]
     return ["\n".join(f"- {_text(sentence)}" for sentence in sentences)] if sentences else []
 
 
@@ -126,7 +126,7 @@ def how_decided(summary: Summary, comparison: dict[str, Any]) -> str:
     lines = [
         f"The {metric_label(comparison['metric'])} decides, because {_text(summary['primary_reason'].rstrip('.'))}; "
         f"{comparison['better']} is better. {tie}",
-        *(f"- {fact}" for fact in decided_by(summary, comparison)),
+        *(f"- {fact}" for fact in decided_by(comparison)),
     ]
     return "\n".join([lines[0].strip(), "", *lines[1:]]) if len(lines) > 1 else lines[0].strip()
 

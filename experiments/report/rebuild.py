@@ -5,7 +5,7 @@ from pathlib import Path
 
 from experiments.harness.errors import DataError
 from experiments.harness.files import write_aside
-from experiments.harness.provenance import ROOT
+from experiments.harness.sources import ROOT
 from experiments.report.figures import draw
 from experiments.report.labels import Summary
 from experiments.report.overview import front_page, overview_page

@@ -12,7 +12,6 @@ from matplotlib.figure import Figure
 from experiments.report.labels import Summary, dimension_label, metric_title, optimizer_name, significant
 from experiments.report.style import subject, titled
 from experiments.study.replicates import Replicate, ReplicateRun
-from experiments.study.trials import value_at
 
 SHOWN = 0.75
 """The share of trials that the axis of a scatter plot covers; very bad values would flatten the rest."""
@@ -71,7 +70,7 @@ def settings_scatter(summary: Summary, replicates: Sequence[Replicate], colors: 
                 winners = [positions[column] for positions in summary["optimizers"][name]["positions"]]
                 best = [found[-1] for found in summary["optimizers"][name]["best_so_far"]]
                 _mark_winners(axes, winners, best)
-                _label(axes, space[column], summary["steps"])
+                _label(axes, space[column])
             else:
                 axes.set_visible(False)
         row[0].set_ylabel(optimizer_name(name))
@@ -120,11 +119,11 @@ def _mark_winners(axes: Axes, positions: Sequence[float], values: Sequence[float
         axes.plot(x, y, color="black", marker="*", linestyle="", markersize=7, label="winner of a replicate")
 
 
-def position_ticks(space: Mapping[str, Any], steps: int) -> dict[float, str]:
+def position_ticks(space: Mapping[str, Any]) -> dict[float, str]:
     """Tick labels by position in a dimension of a search space: 1, 2 and 5 of every decade if they are few enough,
     otherwise whole decades, or every second one, third one and so on. A space within less gets both of its ends.
     """
-    zero, low, high = space["zero"], value_at(space, space["zero"], steps), value_at(space, 1.0, steps)
+    zero, low, high = space["zero"], space["low"], space["high"]
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     ladders = [[float(f"{first}e{decade}") for decade in decades for first in (1, 2, 5)]]
     ladders += [[float(f"1e{decade}") for decade in decades if decade % every == 0] for every in range(1, len(decades))]
@@ -137,10 +136,10 @@ def position_ticks(space: Mapping[str, Any], steps: int) -> dict[float, str]:
     return {zero / 2: "0", **{position: label for position, label in at.items() if position > 1.5 * zero}}
 
 
-def _label(axes: Axes, space: dict[str, Any], steps: int) -> None:
+def _label(axes: Axes, space: dict[str, Any]) -> None:
     if space["zero"]:
         axes.axvspan(0, space["zero"], color="#e4e4e4", zorder=0)  # below the band of what diverged
-    ticks = position_ticks(space, steps)
+    ticks = position_ticks(space)
     axes.set_xticks(list(ticks), list(ticks.values()), fontsize=8)
     axes.set_xlim(-0.02, 1.02)
     axes.set_xlabel(dimension_label(space), fontsize=8)

@@ -196,7 +196,7 @@ def _lengths(summary: Summary) -> str:
     return ", ".join(f"{length:g}" for length in sorted({1.0, *summary["lengths"]}))
 
 
-def reproduction_sentences(summary: Summary, comparison: dict[str, Any]) -> list[str]:
+def reproduction_sentences(comparison: dict[str, Any]) -> list[str]:
     """Each reproduction, compared with the 95 % prediction interval for one replicate."""
     decimals = metric_of(comparison["metric"]).decimals
     difference, prediction = comparison["difference"], comparison["prediction95"]

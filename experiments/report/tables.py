@@ -239,7 +239,7 @@ def _listed(facts: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {value}" for name, value in sorted(facts.items()) if value is not None)
 
 
-def decided_by(summary: Summary, comparison: dict[str, Any]) -> list[str]:
+def decided_by(comparison: dict[str, Any]) -> list[str]:
     """The numbers behind a verdict, as list items."""
     metric, difference = comparison["metric"], comparison["difference"]
     decimals = metric_of(metric).decimals

@@ -29,7 +29,7 @@ def print_verdict(summary: Summary, directory: Path, runs: Path, console: Consol
         _say(console, verdict_sentence(summary, rows[0]), style="bold")
         if summary["declared"]:
             _say(console, steps_sentence(summary, rows[0]))
-            for sentence in reproduction_sentences(summary, rows[0]):
+            for sentence in reproduction_sentences(rows[0]):
                 _say(console, sentence, style="bold")
     drawn_by = dashboard_command(directory.parents[2], runs)
     _say(console, f"Full report: {shown(directory / 'README.md')}; `{drawn_by}` shows it with all others.")

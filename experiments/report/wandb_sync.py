@@ -16,8 +16,8 @@ import urllib.request
 from pathlib import Path
 
 from experiments.harness.errors import RunError, SuiteError
-from experiments.harness.provenance import ROOT
 from experiments.harness.record import is_held, last_values, read_metrics, read_status, take_lock
+from experiments.harness.sources import ROOT
 from experiments.harness.tracking import COMPLETE, Tracker, base_url, has_key, what_is_complete
 
 CONNECTION_TIMEOUT_S = 20

@@ -15,8 +15,8 @@ from typing import Any
 
 from experiments.harness.config import composed, resolved, scale_of
 from experiments.harness.errors import ConfigError, SuiteError
-from experiments.harness.provenance import ROOT
-from experiments.harness.tracking import STEP, has_key
+from experiments.harness.sources import ROOT
+from experiments.harness.tracking import STEP, has_key, study_of
 from experiments.report.labels import metric_title
 
 EXPERIMENTS = ROOT / "conf" / "experiment"
@@ -44,7 +44,7 @@ def views(config: dict[str, Any]) -> list[dict[str, Any]]:
     of all replicates, or the range from the worst to the best trial of a search.
     """
     study = config["study"]
-    group = "/".join([config["task"], config["scale"], config["experiment"].rsplit("/", 1)[-1]])
+    group = study_of(config)
     validation = [_line(study["validation_metric"], STEP), _line(study["validation_metric"], "samples")]
     training = [_line("train/loss", STEP), _line("train/loss", "time/train_s"), _line("train/grad_norm", STEP)]
     health = [

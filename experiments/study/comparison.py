@@ -5,8 +5,7 @@ from dataclasses import asdict
 from statistics import fmean
 from typing import Any
 
-from experiments.harness.metric import find, metrics_of
-from experiments.harness.provenance import ROOT
+from experiments.harness.metric import is_percent
 from experiments.study.by_example import interval_by_example
 from experiments.study.in_steps import fewer_steps, log_slope, margin_in_units, typical_slope
 from experiments.study.paper import claim_of, paper_cell
@@ -25,7 +24,6 @@ from experiments.study.trials import last_gains, winner_of
 FLATNESS_INCREASE = "flatness/increase"
 """The increase of the training loss under weight noise, derived from the two metrics that runs record. By the loss
 under noise alone, an optimizer that fits better would look flatter."""
-PAPER = ROOT / "results" / "paper.yaml"
 
 
 def compare(
@@ -116,7 +114,7 @@ def _last(run: ReplicateRun, metric: str) -> float | None:
 def reference_slope(replicate: Replicate, reference: str, metric: str) -> float | None:
     """Slope of the reference's metric against ln(steps), from its winner's runs of all lengths; None without any."""
     runs = [*replicate.of(reference, "confirm"), *replicate.of(reference, "length")]
-    ends = [(run.settings["train"]["steps"], _last(run, metric)) for run in runs]
+    ends = [(run.plain["train"]["steps"], _last(run, metric)) for run in runs]
     return log_slope([(steps, value) for steps, value in ends if value is not None])
 
 
@@ -181,11 +179,10 @@ def _paper(
 ) -> dict[str, Any] | None:
     """The paper's numbers for two optimizers, its claim, and this study's outcome for it."""
     key = described["study"]["paper"]
-    cell = paper_cell(PAPER, key, metric)
+    cell = paper_cell(key, metric)
     if cell is None or a not in cell.values or b not in cell.values:
         return None
-    declared = find(metrics_of(described["task"]), metric)
-    percent = declared is not None and declared[0].unit == "%"
+    percent = is_percent(described["task"], metric)
     return {
         a: cell.values[a],
         b: cell.values[b],

@@ -21,7 +21,7 @@ from experiments.study.trials import best, chosen_by
 
 
 @dataclass(frozen=True)
-class Run:
+class PlannedRun:
     """One run of a replicate: its overrides for the launcher, its record's folder, and its purpose (see
     ReplicateRun).
     """
@@ -51,7 +51,7 @@ class Search:
 
     space: Space | None
     """None if nothing is searched and the experiment's own hyperparameters are used"""
-    trials: list[Run] = field(default_factory=list)
+    trials: list[PlannedRun] = field(default_factory=list)
 
 
 class Course:
@@ -68,9 +68,10 @@ class Course:
         """``overrides`` are shared by all runs of the study; ``settings`` are the study's own."""
         self.number, self._naming, self._settings = number, naming, settings
         self.nuisance = draw(settings["nuisance"], overrides, number)
-        self._overrides, self._drawn = overrides, [f"{key}={written(value)}" for key, value in self.nuisance.items()]
+        self._overrides = overrides
+        self._drawn = [f"{key}={override_value(value)}" for key, value in self.nuisance.items()]
         self.searches = {name: Search(space) for name, space in spaces.items()}
-        self.confirmation: list[Run] = []
+        self.confirmation: list[PlannedRun] = []
         self._first_seed = SEEDS_A_REPLICATE * number
         plain = naming.resolved([*overrides, *self._drawn])
         schedule = ScheduleConfig(**plain["schedule"])
@@ -78,7 +79,7 @@ class Course:
         self._factor_sum = sum(lr_factor(step, self._steps, schedule) for step in range(self._steps))
 
     @property
-    def runs(self) -> list[Run]:
+    def runs(self) -> list[PlannedRun]:
         """All runs so far."""
         return [run for search in self.searches.values() for run in search.trials] + self.confirmation
 
@@ -86,11 +87,11 @@ class Course:
         """How often ``search`` can be called: once for the first stage, then once for every further trial."""
         return 1 + sum(self._settings["stages"][1:]) if self._settings["stages"] else 0
 
-    def search(self) -> list[Run]:
+    def search(self) -> list[PlannedRun]:
         """The next runs: all of the first stage, then one per optimizer, chosen from the results so far."""
         return [run for name, search in self.searches.items() for run in self._trials(name, search)]
 
-    def _trials(self, name: str, search: Search) -> list[Run]:
+    def _trials(self, name: str, search: Search) -> list[PlannedRun]:
         assert search.space, name
         done, ends = len(search.trials), np.cumsum(self._settings["stages"])
         if not done:
@@ -104,14 +105,14 @@ class Course:
             points = [next_trial(units, losses, first=int(ends[0]), total=int(ends[-1]), seed=self.number).tolist()]
         for point in points:
             of_point = search.space.arguments(point, steps=self._steps, factor_sum=self._factor_sum)
-            arguments = [f"optimizer.{key}={written(value)}" for key, value in of_point.items()]
+            arguments = [f"optimizer.{key}={override_value(value)}" for key, value in of_point.items()]
             stage = int(np.searchsorted(ends, len(search.trials), side="right")) + 1
             # A new seed for each trial, the same for all optimizers: on a single seed, a search overfits to that seed.
             seed = self._first_seed + MOST_CONFIRM_SEEDS + len(search.trials)
             search.trials.append(self._run(name, "search", seed, arguments, stage=stage, unit=tuple(point)))
         return search.trials[done:]
 
-    def _value(self, trial: Run, by: Literal["validation", "headline"] = "validation") -> float | None:
+    def _value(self, trial: PlannedRun, by: Literal["validation", "headline"] = "validation") -> float | None:
         """The final value of the metric that chooses winners; None if the trial diverged, or if the value was too large
         to be written.
         """
@@ -119,12 +120,12 @@ class Course:
         value: float | None = status["metrics"].get(chosen_by(self._settings, by))
         return value if status["status"] == "complete" else None
 
-    def winner(self, name: str, by: Literal["validation", "headline"] = "validation") -> Run | None:
+    def winner(self, name: str, by: Literal["validation", "headline"] = "validation") -> PlannedRun | None:
         """An optimizer's best trial so far; None before the first."""
         trials, better = self.searches[name].trials, self._settings[f"{by}_better"]
         return best(trials, lambda trial: self._value(trial, by), better)
 
-    def confirm(self) -> list[Run]:
+    def confirm(self) -> list[PlannedRun]:
         """The winners on fresh seeds, each evaluated on the test split once, and the reference's also at other
         lengths.
         """
@@ -157,7 +158,7 @@ class Course:
         stage: int = 0,
         length: float = 1.0,
         unit: tuple[float, ...] = (),
-    ) -> Run:
+    ) -> PlannedRun:
         test = str(phase != "search").lower()
         overridden = {argument.partition("=")[0] for argument in arguments}  # Hydra refuses a key given twice
         shared, drawn = (
@@ -169,7 +170,7 @@ class Course:
         plain, _, directory = self._naming.locate(overrides)
         usable_status(directory, plain)  # refuses a run made by different source code, or sets it aside with FRESH=1
         trial = len(self.searches[name].trials) + 1 if phase == "search" else 0
-        return Run(overrides, directory, name, phase, seed, stage, trial, length, unit)
+        return PlannedRun(overrides, directory, name, phase, seed, stage, trial, length, unit)
 
 
 def draw(ranges: Mapping[str, Any], overrides: Sequence[str], number: int) -> dict[str, Any]:
@@ -192,7 +193,7 @@ def draw(ranges: Mapping[str, Any], overrides: Sequence[str], number: int) -> di
     return drawn
 
 
-def written(value: Any) -> str:
+def override_value(value: Any) -> str:
     """A number, a list of numbers, a word or None in the syntax of Hydra's command line."""
     if isinstance(value, list):
         return f"[{','.join(map(repr, value))}]"

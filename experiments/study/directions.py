@@ -37,15 +37,14 @@ def with_directions(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _declared(config: Mapping[str, Any], key: str, name: str) -> Metric:
     metrics = metrics_of(config["task"])
-    found = find(metrics, name)
+    metric = find(metrics, name)
     split = name.partition("/")[0]
-    if found is None or "/" not in name:
+    if metric is None or "/" not in name:
         known = ", ".join(sorted(metrics))
         raise ConfigError(f"study.{key} names {name}, but {config['task']} declares no such metric: {known}.")
-    metric, of_set = found
-    if of_set and of_set not in config["data"].get(metric.sets, {}):
+    if metric.of_set and metric.of_set not in config["data"].get(metric.sets, {}):
         there = ", ".join(config["data"].get(metric.sets, {})) or "none"
-        raise ConfigError(f"study.{key} names {name}, but data.{metric.sets} has no {of_set}: {there}.")
+        raise ConfigError(f"study.{key} names {name}, but data.{metric.sets} has no {metric.of_set}: {there}.")
     if split not in metric.splits:
         raise ConfigError(f"study.{key} names {name}, which is measured only on {' and '.join(metric.splits)}.")
     if split == "flatness" and not config["flatness"]["draws"]:

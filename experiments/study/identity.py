@@ -56,7 +56,7 @@ def study_name(cfg: DictConfig, plain: DictConfig, overrides: Sequence[str], con
             continue
         value, before = _selected(cfg, key), _selected(plain, key)
         if value != before or override.startswith("~"):
-            parts.append(override.lstrip("+") if isinstance(value, dict) else f"{key}={_written(value)}")
+            parts.append(override.lstrip("+") if isinstance(value, dict) else f"{key}={_in_name(value)}")
     if sorted(contestants) != sorted(cfg.study.contestants):
         parts.append(f"optimizer={','.join(contestants)}")
     name = re.sub("[^A-Za-z0-9=.,_-]+", "_", "-".join(parts))
@@ -68,7 +68,7 @@ def _selected(cfg: DictConfig, key: str) -> Any:
     return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
 
 
-def _written(value: Any) -> str:
+def _in_name(value: Any) -> str:
     numbers = same_numbers(value)
     return ",".join(map(str, numbers)) if isinstance(numbers, list) else str(numbers)
 

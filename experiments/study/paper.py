@@ -2,14 +2,15 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import yaml
 
 from experiments.harness.errors import ConfigError
+from experiments.harness.sources import ROOT
 from experiments.study.statistics import Better, Difference, pairs_needed, sign_of
 
+PAPER = ROOT / "results" / "paper.yaml"
 SEED_NOISE = 0.25
 """Percentage points of accuracy. If the paper's two numbers differ by no more, that is not a claimed gain: two standard
 errors of the difference of two means of 3 runs, with a standard deviation of 0.15 between seeds of an ImageNet run.
@@ -45,17 +46,17 @@ class Claim:
     above 10 000"""
 
 
-def paper_cell(path: Path, key: str, metric: str) -> PaperCell | None:
+def paper_cell(key: str, metric: str) -> PaperCell | None:
     """The paper's numbers for ``metric`` (``top1``, or as recorded by runs: ``test/top1``) in the cell
-    ``key = "<task>.<cell>"`` of the file at ``path``; None if the paper does not report that metric.
+    ``key = "<task>.<cell>"`` of PAPER; None if the paper does not report that metric.
 
     Raises ConfigError if the file has no such cell.
     """
-    cells: dict[str, dict[str, Any]] = yaml.safe_load(path.read_text(encoding="utf-8"))["cells"]
+    cells: dict[str, dict[str, Any]] = yaml.safe_load(PAPER.read_text(encoding="utf-8"))["cells"]
     task, _, name = key.partition(".")
     if name not in cells.get(task, {}):
         known = ", ".join(f"{task}.{cell}" for cell in cells.get(task, {})) or "its tasks are " + ", ".join(cells)
-        raise ConfigError(f"study.paper={key} is not a cell in {path.name}: {known}.")
+        raise ConfigError(f"study.paper={key} is not a cell in {PAPER.name}: {known}.")
     entry = cells[task][name]["metrics"].get(metric.rpartition("/")[2])
     return PaperCell(**entry) if entry else None
 

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from experiments.harness.checkpoint_files import checkpoints, step_of
 from experiments.harness.record import FINISHED, read_status
-from experiments.study.course import Run
+from experiments.study.course import PlannedRun
 
 LOOK_S, LINE_S = 2.0, 60.0
 """Seconds between reads of the records, each of which updates the terminal; and between lines in a log."""
@@ -30,7 +30,7 @@ class Progress:
     def __init__(self, total: int, console: Console) -> None:
         self._total, self._console = total, console
         self._phase = ""
-        self._runs: list[Run] = []
+        self._runs: list[PlannedRun] = []
         self._found: dict[Path, tuple[float, int | None]] = {}
         """for each run when its phase began: the share of its steps already done, and when its status was written"""
         self._steps: dict[Path, int] = {}
@@ -61,14 +61,14 @@ class Progress:
             elif any(share < 1 for share, _ in self._found.values()):
                 self._say(f"All {self._total} runs are done, after {duration(time.monotonic() - self._began)}.")
 
-    def begin(self, phase: str, runs: Sequence[Run], last: bool = False) -> None:
+    def begin(self, phase: str, runs: Sequence[PlannedRun], last: bool = False) -> None:
         """``runs`` come next; with ``last``, no others will follow."""
         with self._lock:
             self._phase = phase
             self._runs += runs
             if last:
                 self._total = len(self._runs)
-            self._found |= {run.directory: (self._share(run), _written(run.directory)) for run in runs}
+            self._found |= {run.directory: (self._share(run), _mtime_of_status(run.directory)) for run in runs}
         if begun := sum(0 < self._found[run.directory][0] < 1 for run in runs):
             self._say(f"{phase}: {begun} of {len(runs)} runs to continue")
 
@@ -98,7 +98,7 @@ class Progress:
                 status = (read_status(run.directory) or {"status": "missing"})["status"]
                 if status in FINISHED:
                     self._finished[run.directory] = status
-                elif status == "running" and _written(run.directory) != self._found[run.directory][1]:
+                elif status == "running" and _mtime_of_status(run.directory) != self._found[run.directory][1]:
                     running.append(run)
         done = self._done()
         work = sum(self._share(run) - self._found[run.directory][0] for run in self._runs)
@@ -124,7 +124,7 @@ class Progress:
         to_do = self._total - sum(share for share, _ in self._found.values()) - after
         return max((last - first) / (after - before) * to_do - (now - last), 0.0)
 
-    def _share(self, run: Run) -> float:
+    def _share(self, run: PlannedRun) -> float:
         """The share of a run's steps that its record, or a checkpoint before the first row, shows as done."""
         if run.directory in self._finished or run.is_finished():
             return 1.0
@@ -139,7 +139,7 @@ class Progress:
             self._steps[directory] = int(yaml.safe_load((directory / "config.yaml").read_text())["train"]["steps"])
         return self._steps[directory]
 
-    def _describe(self, run: Run) -> str:
+    def _describe(self, run: PlannedRun) -> str:
         """The run's name, step, loss, learning rate and speed; the name alone before its first step."""
         said, row = run.directory.name, newest_row(run.directory)
         with suppress(Exception):
@@ -165,7 +165,7 @@ def newest_row(directory: Path) -> Mapping[str, Any]:
     return newest
 
 
-def _written(directory: Path) -> int | None:
+def _mtime_of_status(directory: Path) -> int | None:
     """When status.json was written, in nanoseconds; a run that has started since has a new one."""
     with suppress(OSError):
         return (directory / "status.json").stat().st_mtime_ns

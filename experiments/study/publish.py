@@ -19,7 +19,7 @@ from experiments.harness.damage import find_damage
 from experiments.harness.errors import RunError, SuiteError
 from experiments.harness.files import write_aside
 from experiments.harness.record import read_example_losses
-from experiments.study.course import Course, Run
+from experiments.study.course import Course, PlannedRun
 from experiments.study.identity import check_folder
 from experiments.study.replicates import Replicate, ReplicateRun, read_replicates, replicate_path, write_replicate
 from experiments.study.search import Space
@@ -125,7 +125,7 @@ def _replicate(course: Course) -> Replicate:
     return Replicate(course.number, first, course.nuisance, runs)
 
 
-def _published(run: Run) -> ReplicateRun:
+def _published(run: PlannedRun) -> ReplicateRun:
     directory = run.directory
     if damage := find_damage(directory, run.status()):
         raise RunError(f"The record of {directory} is damaged ({damage}). Rerun the same command to repair it.")
@@ -166,8 +166,7 @@ def _described(space: Space, steps: int) -> list[dict[str, Any]]:
     for number, dimension in enumerate(space.dimensions):
         several = arguments.count(dimension.argument) > 1
         place = f" {number - arguments.index(dimension.argument) + 1}" if several else ""
-        high = float(steps) if dimension.kind == "memory" else dimension.high
-        described.append({"name": f"{dimension.argument}{place}", **asdict(dimension), "high": high})
+        described.append({"name": f"{dimension.argument}{place}", **asdict(dimension.within(steps))})
     return described
 
 

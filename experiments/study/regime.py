@@ -65,9 +65,9 @@ def _reach(task: str, row: Mapping[str, Any], *, several: bool) -> str:
     if row["smallest_effect"] is None:
         return f"smallest detectable difference{beside} unknown with fewer than 2 replicates"
     declared = find(metrics_of(task), row["metric"])
-    digits, unit = (declared[0].decimals, declared[0].difference_unit) if declared else (4, "")
+    digits, unit = (declared.decimals, declared.difference_unit) if declared else (4, "")
     amount = f"{row['smallest_effect']:.{digits}f} {unit}".rstrip()
-    label = declared[0].label if declared else row["metric"]
+    label = declared.label if declared else row["metric"]
     if row["steps_percent"]:
         amount += f" ({_two_digits(percent_fewer(abs(row['smallest_effect'] / row['slope'])))} % of steps)"
     return (

@@ -66,10 +66,10 @@ class ReplicateRun:
     """its value for each example; their mean is the metric"""
 
     @cached_property
-    def settings(self) -> dict[str, Any]:
-        """The resolved config."""
-        settings: dict[str, Any] = json.loads(self.config)
-        return settings
+    def plain(self) -> dict[str, Any]:
+        """The content of ``config``."""
+        plain: dict[str, Any] = json.loads(self.config)
+        return plain
 
     @cached_property
     def rows(self) -> list[dict[str, float]]:

@@ -52,7 +52,7 @@ def verify(path: Path, run_id: str, folder: Path) -> str:
         print(f"{run_id}: {'; '.join(differences)}", flush=True)
     try:
         run = locate(config)
-        if run.data.fingerprint != recorded.settings["data"]["fingerprint"]:
+        if run.data.fingerprint != recorded.plain["data"]["fingerprint"]:
             raise Different(f"the data here are different, with the fingerprint {run.data.fingerprint}")
         execute(config)
     except SuiteError as error:
@@ -76,9 +76,9 @@ def verify(path: Path, run_id: str, folder: Path) -> str:
 
 def config_of(recorded: ReplicateRun, replicate: Replicate, folder: Path) -> DictConfig:
     """The config in a record, with its data sources filled in, for a run under ``folder`` without W&B."""
-    cfg = composed(recorded.settings["task"], ["scale=smoke", "run.wandb=disabled", f"run.runs_dir='{folder}'"])
+    cfg = composed(recorded.plain["task"], ["scale=smoke", "run.wandb=disabled", f"run.runs_dir='{folder}'"])
     with open_dict(cfg):
-        for key, recorded_value in recorded.settings.items():
+        for key, recorded_value in recorded.plain.items():
             value = with_places(recorded_value) if key == "data" else recorded_value
             schema = OmegaConf.get_type(cfg, key)
             # Keys newer than the record get their schema's defaults, which are the behaviour before they existed.

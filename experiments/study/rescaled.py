@@ -28,10 +28,9 @@ def copy_differences(space: Space, scale: float, replicates: int, design: Design
             chosen = copied.arguments(point.tolist(), steps=STEPS, factor_sum=FACTOR_SUM)
             rate, decay = chosen["lr"] / unit, chosen["weight_decay"] * chosen["lr"] * FACTOR_SUM
             real = [rate, *(1 / (1 - beta) for beta in chosen["betas"]), decay]
-            highest = [STEPS if each.kind == "memory" else each.high for each in space.dimensions]
             position = [
-                math.log(max(value / each.low, 1)) / math.log(high / each.low)
-                for value, high, each in zip(real, highest, space.dimensions, strict=True)
+                math.log(max(value / each.low, 1)) / math.log(each.within(STEPS).high / each.low)
+                for value, each in zip(real, space.dimensions, strict=True)
             ]
             loss = loss_of(surface, FIRST, np.array(position)[None, None], np.array(FIRST.optimum[:4])[None, None])
             return float((loss + noise_of(noise, surface, FIRST, loss))[0, 0])

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from omegaconf import OmegaConf
 
-from experiments.harness.provenance import ROOT
 from experiments.harness.seeds import derive_seed
+from experiments.harness.sources import ROOT
 from experiments.study.comparison import reference_slope, replicate_value
 from experiments.study.emulator import Emulator, all_trials, levels_of
 from experiments.study.in_steps import margin_in_units
@@ -85,7 +85,7 @@ class Scored:
         self.verdict = {self.other: "a", self.reference: "b"}.get(named, named)
 
     def _side(self, key: str, emulator: Emulator) -> Side:
-        default = default_position(self.pair[key], self.space(key), self._factor_sum(key), self.steps)
+        default = default_position(self.pair[key], self.space(key), self._factor_sum(key))
         if default is None:
             return Side(emulator, None, None)
         column = next(i for i, each in enumerate(self.space(key)) if each["kind"] == "rate")
@@ -99,26 +99,19 @@ class Scored:
         space: list[dict[str, Any]] = self.described["spaces"][self.pair[key]]
         return space
 
-    @property
-    def steps(self) -> int:
-        """Steps of a run."""
-        return int(self.described["regime"]["steps"])
-
     def _factor_sum(self, key: str) -> float | None:
         """The sum of the schedule's factors over the run, derived from the decay of a trial."""
         columns = [i for i, each in enumerate(self.space(key)) if each["kind"] == "decay"]
         for run in (run for each in self.replicates for run in trials_of(each, self.pair[key])):
-            settings = run.settings["optimizer"]
+            settings = run.plain["optimizer"]
             for i in columns:
                 product = settings["lr"] * settings[self.space(key)[i]["argument"]]
                 if product > 0:
-                    return value_at(self.space(key)[i], run.unit[i], self.steps) / product
+                    return value_at(self.space(key)[i], run.unit[i]) / product
         return None
 
 
-def default_position(
-    name: str, space: Sequence[Mapping[str, Any]], factor_sum: float | None, steps: int
-) -> np.ndarray | None:
+def default_position(name: str, space: Sequence[Mapping[str, Any]], factor_sum: float | None) -> np.ndarray | None:
     """The position of the default hyperparameters in conf/optimizer within the space ``[dimensions]``, clipped to its
     edge; None if there is no such file, or if an argument is missing.
     """
@@ -138,8 +131,7 @@ def default_position(
             return None
         if each["kind"] == "memory":
             value = 1 / (1 - value)
-        high = steps if each["kind"] == "memory" else each["high"]
-        share = math.log(max(value, each["low"]) / each["low"]) / math.log(high / each["low"])
+        share = math.log(max(value, each["low"]) / each["low"]) / math.log(each["high"] / each["low"])
         position.append(0.0 if value == 0 else each["zero"] + (1 - each["zero"]) * min(share, 1.0))
     return np.array(position)
 

@@ -5,7 +5,7 @@ A point lies in the unit cube, with one coordinate per dimension; a space conver
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -41,12 +41,15 @@ class Dimension:
     copies: int = 1
     """how many elements of the argument get this value"""
 
-    def value(self, position: float, steps: int) -> float:
-        """The value at a position from 0 to 1; ``steps``, the length of the run, is the upper end of a memory."""
+    def within(self, steps: int) -> "Dimension":
+        """The dimension in a run of ``steps``, which is the upper end of a memory."""
+        return replace(self, high=float(steps)) if self.kind == "memory" else self
+
+    def value(self, position: float) -> float:
+        """The value at a position from 0 to 1."""
         if position < self.zero:
             return 0.0
-        high = float(steps) if self.kind == "memory" else self.high
-        return self.low * (high / self.low) ** ((position - self.zero) / (1 - self.zero))
+        return self.low * (self.high / self.low) ** ((position - self.zero) / (1 - self.zero))
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,7 @@ class Space:
         """
         chosen: dict[str, Any] = {}
         for dimension, position in zip(self.dimensions, unit, strict=True):
-            value = dimension.value(position, steps)
+            value = dimension.within(steps).value(position)
             if dimension.kind == "memory":
                 value = float(f"{1 - _rounded(1 / value):.12g}")
             if dimension.argument in self.lists:

@@ -103,13 +103,13 @@ def paired_difference(a: Sequence[float], b: Sequence[float]) -> Difference:
     )
 
 
-def t_intervals(differences: np.ndarray, alpha: float = ALPHA) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """T intervals ``[..., 2]`` at levels 1 - alpha and 1 - 2 alpha for the mean of ``[..., n]`` differences that are
+def t_intervals(differences: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """T intervals ``[..., 2]`` at levels 1 - ALPHA and 1 - 2 ALPHA for the mean of ``[..., n]`` differences that are
     not all equal, and the two-sided p ``[...]`` for a mean of 0. Works on many studies at once, so that the simulation
     runs the same code as a study.
     """
     test = scipy.stats.ttest_1samp(differences, 0.0, axis=-1)
-    wide, narrow = (np.stack(test.confidence_interval(1 - share), axis=-1) for share in (alpha, 2 * alpha))
+    wide, narrow = (np.stack(test.confidence_interval(1 - share), axis=-1) for share in (ALPHA, 2 * ALPHA))
     return wide, narrow, np.asarray(test.pvalue)
 
 

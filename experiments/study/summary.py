@@ -99,10 +99,7 @@ def summarize(described: Mapping[str, Any], replicates: Sequence[Replicate]) -> 
         "margin_reason": study["margin_reason"],
         "environments": _environments(replicates),
         "train_min": fmean(_train_seconds(each) for each in replicates) / 60,
-        "spaces": {
-            name: [{**each, "high": value_at(each, 1.0, described["regime"]["steps"])} for each in space]
-            for name, space in described["spaces"].items()
-        },
+        "spaces": described["spaces"],
         "optimizers": optimizers,
         "ease": {name: ease_of_tuning(study, counting, name, reference) for name in names if name != reference},
         "comparisons": comparisons,
@@ -111,7 +108,7 @@ def summarize(described: Mapping[str, Any], replicates: Sequence[Replicate]) -> 
 
 def _checked_data(where: str, replicates: Sequence[Replicate]) -> dict[str, str]:
     first = replicates[0].runs[0]
-    name, fingerprint = (first.settings["data"][key] for key in ("name", "fingerprint"))
+    name, fingerprint = (first.plain["data"][key] for key in ("name", "fingerprint"))
     for replicate in replicates:
         digests = {str(json.loads(run.status).get("sources_digest")).partition("-")[0] for run in replicate.runs}
         if len(digests) > 1:
@@ -120,10 +117,10 @@ def _checked_data(where: str, replicates: Sequence[Replicate]) -> dict[str, str]
                 f"{', '.join(sorted(digests))}: run it again with FRESH=1."
             )
         for run in replicate.runs:
-            if run.settings["data"]["fingerprint"] != fingerprint:
+            if run.plain["data"]["fingerprint"] != fingerprint:
                 raise SuiteError(
                     f"{where} mixes data {fingerprint} (replicate {replicates[0].number}) and "
-                    f"{run.settings['data']['fingerprint']} (replicate {replicate.number}): its replicates cannot be "
+                    f"{run.plain['data']['fingerprint']} (replicate {replicate.number}): its replicates cannot be "
                     "compared. Publish the second elsewhere (run.results_dir=<folder>)."
                 )
     return {"name": name, "fingerprint": fingerprint}
@@ -178,7 +175,6 @@ def _optimizer(described: Mapping[str, Any], replicates: Sequence[Replicate], na
             "optimizer_step_ms": median(step_ms) if step_ms else None,  # logged steps are not timed
             "train_s": fmean(run.last("time/train_s") or 0.0 for run in complete),
         }
-    steps = described["regime"]["steps"]
     trials = [run for each in replicates for run in each.of(name, "search")]
     return {
         "trials": sum(study["stages"]),
@@ -188,8 +184,7 @@ def _optimizer(described: Mapping[str, Any], replicates: Sequence[Replicate], na
         "winners": [chosen(run) for run in winners],
         "positions": [list(run.unit) for run in winners],
         "values": [
-            {each["name"]: value_at(each, at, steps) for each, at in zip(space, run.unit, strict=True)}
-            for run in winners
+            {each["name"]: value_at(each, at) for each, at in zip(space, run.unit, strict=True)} for run in winners
         ],
         "box_limited": box_limited(space, [run.unit for run in winners if run.unit]),
         **costs,

@@ -19,7 +19,7 @@ from rich.console import Console
 from experiments.harness.config import runs_a_replicate
 from experiments.harness.errors import ConfigError, SuiteError
 from experiments.harness.sources import ROOT
-from experiments.study.course import Course, Run
+from experiments.study.course import Course, PlannedRun
 from experiments.study.directions import with_directions
 from experiments.study.identity import check_folder, check_sources, study_identity, study_name
 from experiments.study.naming import Compose, Naming
@@ -172,7 +172,7 @@ def announcement(study: Study) -> str:
     )
 
 
-def launch(launcher: Launcher, runs: list[Run]) -> None:
+def launch(launcher: Launcher, runs: list[PlannedRun]) -> None:
     """Let the launcher complete all unfinished runs. Raises SuiteError, naming the runs, if it cannot."""
     faults: dict[Path, Any] = {}
     for _ in range(LAUNCHES):

@@ -79,13 +79,13 @@ def ease_of_tuning(study: Mapping[str, Any], replicates: Sequence[Replicate], a:
 
 def chosen(run: ReplicateRun) -> dict[str, Any]:
     """The optimizer's arguments in a run."""
-    return {key: value for key, value in run.settings["optimizer"].items() if key not in ("name", "_target_", "space")}
+    return {key: value for key, value in run.plain["optimizer"].items() if key not in ("name", "_target_", "space")}
 
 
-def value_at(dimension: Mapping[str, Any], position: float, steps: int) -> float:
+def value_at(dimension: Mapping[str, Any], position: float) -> float:
     """``Dimension.value`` for a dimension as described in study.json."""
     fields = ("argument", "kind", "low", "high", "zero")
-    return Dimension(*(dimension[field] for field in fields)).value(position, steps)
+    return Dimension(*(dimension[field] for field in fields)).value(position)
 
 
 def box_limited(space: Sequence[Mapping[str, Any]], winners: Sequence[Sequence[float]]) -> list[str]:

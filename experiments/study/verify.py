@@ -50,7 +50,7 @@ def drawn(results: Path, run: str | None, number: int, seed: int) -> list[Record
             print(f"{others} of {len(replicates)} replicates were made on a GPU: none of their runs is drawn here")
         published = [(path, recorded) for path, replicate in rerunnable for recorded in replicate.runs]
         chosen = random.Random(seed).sample(published, min(number, len(published)))
-    return [Record(path, each.run_id, each.settings["train"]["instruction_set"]) for path, each in chosen]
+    return [Record(path, each.run_id, each.plain["train"]["instruction_set"]) for path, each in chosen]
 
 
 def _has_gpu() -> bool:

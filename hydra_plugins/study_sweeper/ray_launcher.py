@@ -128,7 +128,7 @@ def _start(settings: Mapping[str, Any], is_ours: bool) -> None:
     import ray
 
     from experiments.harness.arithmetic import PINS
-    from experiments.harness.interrupt import leave_when_asked
+    from experiments.harness.signals import leave_when_asked
 
     if is_ours:  # its workers inherit this process's environment
         place = tempfile.gettempdir()

@@ -54,8 +54,8 @@ class StudySweeper(Sweeper):
         from rich.console import Console
 
         from experiments.harness.explained import one_sentence
-        from experiments.harness.interrupt import EXIT_CODE
         from experiments.harness.processes import check_launcher, check_swept_scale
+        from experiments.harness.signals import EXIT_CODE
         from experiments.harness.sources import ROOT
         from experiments.report.terminal import print_verdict
         from experiments.study.publish import published_summary, publishing

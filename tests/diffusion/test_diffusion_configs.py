@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 from experiments.diffusion.models import meta_model, meta_output
 from experiments.harness.config import scale_of, typed
 from experiments.harness.errors import ConfigError, SuiteError
-from experiments.harness.provenance import ROOT
+from experiments.harness.sources import ROOT
 from experiments.study.paper import paper_cell
 from tests.conftest import MakeConfig, built, configs
 
@@ -114,7 +114,7 @@ def test_other_networks_have_the_documented_parameter_counts(name: str, millions
 @pytest.mark.parametrize("name", PAPER)
 def test_paper_cells_use_the_published_settings_and_metric(name: str) -> None:
     cfg = make_plain("scale=paper", f"experiment=diffusion/{name}")
-    cell = paper_cell(ROOT / "results/paper.yaml", cfg.study.paper, cfg.study.primary_metric)
+    cell = paper_cell(cfg.study.paper, cfg.study.primary_metric)
     assert cell is not None
     assert cfg.study.margin == pytest.approx(0.05 * cell.values["adamw"], rel=0.03)
     assert cfg.train.batch_size == 2048

@@ -20,7 +20,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from experiments.harness import process
+from experiments.harness import accelerator
 from experiments.harness.checkpoint_files import checkpoints
 from experiments.harness.entry import execute
 from experiments.harness.run import locate
@@ -54,7 +54,7 @@ def marked(case: str, optimizer: str) -> Any:
 @pytest.fixture(autouse=True)
 def short_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     """A process that waits for another in vain fails the test instead of hanging it."""
-    monkeypatch.setattr(process, "LONGEST_WAIT", timedelta(minutes=3))
+    monkeypatch.setattr(accelerator, "LONGEST_WAIT", timedelta(minutes=3))
 
 
 @pytest.fixture(autouse=True)

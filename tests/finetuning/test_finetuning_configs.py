@@ -15,7 +15,7 @@ from experiments.finetuning.models import build_classifier, meta_loss, meta_mode
 from experiments.harness.config import resolved, scale_of, typed
 from experiments.harness.optimizer import decay_groups
 from experiments.harness.prepared_data import prepare
-from experiments.harness.provenance import ROOT
+from experiments.harness.sources import ROOT
 from experiments.pretrained.locked import build_locked
 from experiments.study.paper import paper_cell
 from tests.conftest import MakeConfig, configs
@@ -80,7 +80,7 @@ def test_t5_parameter_counts_match_a_hand_calculation(name: str) -> None:
 def test_paper_cells_report_every_glue_score_of_the_paper(name: str) -> None:
     cfg = composed(make_plain, name)
     metrics = [cfg.study.primary_metric, *cfg.study.secondary_metrics]
-    published = {metric for metric in metrics if paper_cell(ROOT / "results/paper.yaml", cfg.study.paper, metric)}
+    published = {metric for metric in metrics if paper_cell(cfg.study.paper, metric)}
     cells: Any = OmegaConf.load(ROOT / "results/paper.yaml")
     cell = cells.cells.finetuning[name.removeprefix("glue_")]
     assert {metric.partition("/")[2] for metric in published} == set(cell.metrics)

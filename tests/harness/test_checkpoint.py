@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from experiments.harness.checkpoint import load_checkpoint, save_checkpoint
-from experiments.harness.checkpoint_files import digest_of
+from experiments.harness.checkpoint import load_checkpoint, newest_checkpoint, save_checkpoint
+from experiments.harness.checkpoint_files import digest_of, step_of
 from experiments.harness.entry import execute
 from experiments.harness.errors import ConfigError, RunError
 from tests.conftest import MakeConfig, executed, rows
@@ -65,9 +65,9 @@ def test_a_checkpoint_that_does_not_match_the_metrics_file_is_skipped(tmp_path: 
 def test_a_checkpoint_made_by_other_sources_is_skipped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     save_checkpoint(tmp_path, 5, state(5), keep=2)
     save_checkpoint(tmp_path, 10, {**state(10), **remembering(b"", "theirs")}, keep=2)
-    loaded = load_checkpoint(tmp_path, "ours")
-    assert loaded is not None
-    assert loaded["step"] == 5
+    newest = newest_checkpoint(tmp_path, "ours")
+    assert newest is not None
+    assert step_of(newest) == 5
     assert "was made by different source code: falling back" in capsys.readouterr().out
 
 

@@ -12,9 +12,9 @@ from experiments.harness import run
 from experiments.harness.config import composed, resolved
 from experiments.harness.entry import execute
 from experiments.harness.errors import ConfigError, RunError
-from experiments.harness.provenance import ROOT
 from experiments.harness.run import locate
 from experiments.harness.run_name import run_id
+from experiments.harness.sources import ROOT
 from experiments.study.identity import check_folder
 from tests import forked
 from tests.conftest import MakeConfig

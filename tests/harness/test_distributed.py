@@ -11,9 +11,9 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
+from experiments.harness.accelerator import Agreement, make_accelerator
 from experiments.harness.checkpoint import newest_checkpoint
 from experiments.harness.entry import execute
-from experiments.harness.process import Agreement, make_accelerator
 from experiments.harness.run import locate
 from experiments.harness.task import Sums
 from experiments.image_classification import task

@@ -10,7 +10,7 @@ from experiments.finetuning.data import GlueRows, GlueSet
 from experiments.finetuning.task import build
 from experiments.harness.config import composed, resolved, typed
 from experiments.harness.errors import ConfigError, refused_as
-from experiments.harness.provenance import ROOT
+from experiments.harness.sources import ROOT
 
 BEGINNINGS = {"lit": "lit_", "diffusion": "diffusion_", "finetuning": "ft_", "language_modeling": "lm_"}
 LARGE = ("11b", "imagen")

@@ -24,7 +24,7 @@ from experiments.harness.errors import DataError
 from experiments.harness.offline import NotFetched, fetching, without_network
 from experiments.harness.pack import MANIFEST, pack, unpack
 from experiments.harness.prepared_data import prepare
-from experiments.harness.provenance import ROOT
+from experiments.harness.sources import ROOT
 from experiments.harness.tracking import Tracker
 from tests.conftest import MakeConfig, write_idx
 from tests.language_modeling.hub_server import hub_server

@@ -12,8 +12,8 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from experiments.harness.optimizer import build_optimizer
-from experiments.harness.provenance import ROOT
 from experiments.harness.record import read_metrics
+from experiments.harness.sources import ROOT
 from experiments.study.paper import paper_cell
 from tests.conftest import MakeConfig, executed, status_of
 
@@ -156,6 +156,6 @@ def test_first_steps_match_the_published_update_rules(make_config: MakeConfig) -
 
 
 def test_optimizers_of_the_papers_table_7_have_configs_of_the_same_name() -> None:
-    cell = paper_cell(ROOT / "results/paper.yaml", "image_classification.vit_b16_aug_optimizers", "test/top1")
+    cell = paper_cell("image_classification.vit_b16_aug_optimizers", "test/top1")
     assert cell is not None
     assert cell.values.keys() - set(OPTIMIZERS) == {"powersign", "addsign"}, "neither torch nor timm has these two"

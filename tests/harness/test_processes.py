@@ -24,9 +24,9 @@ from experiments.harness.checkpoint_files import checkpoints
 from experiments.harness.config import Config
 from experiments.harness.entry import execute
 from experiments.harness.errors import ConfigError, DataError, RunError
-from experiments.harness.interrupt import AGAIN_S, EXIT_CODE
 from experiments.harness.offline import fetching
 from experiments.harness.run import locate
+from experiments.harness.signals import AGAIN_S, EXIT_CODE
 from tests import forked
 from tests.conftest import MakeConfig, rows, status_of
 from tests.harness.test_run import LINEAR

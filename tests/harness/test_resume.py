@@ -14,8 +14,8 @@ from omegaconf import DictConfig
 
 from experiments.harness import checkpoint, checkpoint_files, record
 from experiments.harness.entry import execute
-from experiments.harness.interrupt import EXIT_CODE
 from experiments.harness.run import locate
+from experiments.harness.signals import EXIT_CODE
 from tests import forked
 from tests.conftest import AVERAGED, MakeConfig, executed, rows, status_of
 
@@ -149,7 +149,7 @@ def test_a_failed_run_resumes_once_its_fault_is_fixed(
 ) -> None:
     cfg = make_config(*LONGER)
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint.TrainingState, "evaluated_model", lambda self: 1 / 0)
+        patch.setattr(checkpoint.TrainingState, "evaluated", lambda self: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             execute(cfg)
     status = status_of(locate(cfg).directory)

@@ -21,12 +21,12 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import Shard, distribute_tensor
 
 from experiments.harness import sharded_files
+from experiments.harness.accelerator import make_accelerator
 from experiments.harness.checkpoint import load_checkpoint, read_checkpoint, save_checkpoint
 from experiments.harness.checkpoint_files import checkpoints, is_whole
 from experiments.harness.damage import find_damage
 from experiments.harness.entry import execute
 from experiments.harness.errors import ConfigError, RunError
-from experiments.harness.process import make_accelerator
 from experiments.harness.run import locate
 from experiments.harness.sharding import prepare
 from tests.conftest import MakeConfig, executed, rows, status_of

@@ -12,7 +12,7 @@ from torch import nn
 from experiments.harness.config import resolved
 from experiments.harness.limits import check_conflicts
 from experiments.harness.optimizer import decay_groups
-from experiments.harness.provenance import ROOT
+from experiments.harness.sources import ROOT
 from tests.image_classification.conftest import compose_cell
 
 PAPER: dict[str, Any] = yaml.safe_load((ROOT / "results/paper.yaml").read_text())["cells"]["image_classification"]

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from experiments.harness.config import resolved
-from experiments.harness.provenance import ROOT
+from experiments.harness.sources import ROOT
 from experiments.language_modeling.data import open_tokens
 from experiments.language_modeling.documents import PUBLISHED_SPLITS
 from tests.conftest import configs

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.harness.provenance import ROOT
+from experiments.harness.sources import ROOT
 from experiments.language_modeling import decode, packing
 from experiments.language_modeling.data import TokenSet, open_tokens
 from experiments.language_modeling.documents import Corpus, Document

@@ -8,7 +8,7 @@ from hydra.utils import get_method
 from omegaconf import OmegaConf
 
 from experiments.harness.config import scale_of, typed
-from experiments.harness.provenance import ROOT
+from experiments.harness.sources import ROOT
 from experiments.lit.class_names import class_names, templates
 from experiments.lit.models import build_locked_tower, build_two_towers
 from experiments.metrics.zero_shot import prompts
@@ -57,7 +57,7 @@ def test_the_papers_towers_have_the_published_parameter_counts(name: str, image:
 def test_paper_cells_report_every_metric_of_the_paper(name: str) -> None:
     cfg = make_plain("scale=paper", f"experiment=lit/{name}")
     metrics = [cfg.study.primary_metric, *cfg.study.secondary_metrics]
-    published = [metric for metric in metrics if paper_cell(ROOT / "results/paper.yaml", cfg.study.paper, metric)]
+    published = [metric for metric in metrics if paper_cell(cfg.study.paper, metric)]
     cells: Any = OmegaConf.load(ROOT / "results/paper.yaml")
     assert {metric.partition("/")[2] for metric in published} == set(cells.cells.lit[name].metrics)
     assert cfg.train.batch_size == cfg.train.micro_batch_size == 16384

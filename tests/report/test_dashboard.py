@@ -7,7 +7,7 @@ import sys
 import urllib.request
 from pathlib import Path
 
-from experiments.harness.provenance import ROOT
+from experiments.harness.sources import ROOT
 from experiments.report.rebuild import read_summary
 from experiments.study.replicates import read_replicates
 from tests import forked
@@ -54,7 +54,7 @@ def test_every_replicate_has_a_row_with_the_winners_settings(write_study: WriteS
     page = Page(path)
     rows = [f"replicate-{name}-{number}" for name in ("lion", "sgd") for number in range(7)]
     assert [place for place in page.ids if str(place).startswith("replicate-")] == rows
-    winner = read_replicates(study)[6].of("lion", "confirm")[0].settings["optimizer"]["lr"]
+    winner = read_replicates(study)[6].of("lion", "confirm")[0].plain["optimizer"]["lr"]
     (row,) = re.findall(r'id="replicate-lion-6">(.*)</tr>', path.read_text())
     assert "6 (reproduction)" in row
     assert f"<td>{winner:.4g}</td>" in row

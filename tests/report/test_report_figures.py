@@ -136,7 +136,7 @@ def test_ease_of_tuning_is_the_median_over_replicates_once_all_have_a_value(writ
     [
         ("rate", 2e-5, 0.02, 0.0, ["0.0001", "0.001", "0.01"]),
         ("rate", 1e-4, 0.1, 0.0, ["0.0001", "0.001", "0.01", "0.1"]),
-        ("memory", 1.0, None, 0.0, ["1", "10", "100"]),
+        ("memory", 1.0, 500.0, 0.0, ["1", "10", "100"]),
         ("decay", 0.01, 10.0, 0.125, ["0", "0.1", "1", "10"]),
         ("log", 1e-12, 1e-4, 0.0, ["1e-12", "1e-10", "1e-08", "1e-06", "0.0001"]),
         ("log", 0.3, 3.0, 0.0, ["0.5", "1", "2"]),
@@ -147,11 +147,11 @@ def test_ticks_of_a_searched_dimension_are_round_and_correctly_placed(
     kind: str, low: float, high: float, zero: float, labels: list[str]
 ) -> None:
     space = {"name": "x", "argument": "x", "kind": kind, "low": low, "high": high, "zero": zero}
-    ticks = position_ticks(space, steps=500)
+    ticks = position_ticks(space)
     assert list(ticks.values()) == labels
     assert all(-1e-9 < position < 1 + 1e-9 for position in ticks)
     for position, label in ticks.items():
-        assert value_at(space, position, 500) == pytest.approx(float(label), rel=1e-9)
+        assert value_at(space, position) == pytest.approx(float(label), rel=1e-9)
 
 
 def test_a_dense_figure_is_saved_within_the_size_limit(tmp_path: Path) -> None:

@@ -229,7 +229,7 @@ def test_a_reproduction_is_compared_with_the_prediction_interval() -> None:
         {"replicate": 12, "difference": 0.9, "inside": False},
     ]
     rows.append({"replicate": 13, "difference": None, "inside": None})
-    assert reproduction_sentences(*study("adamw", reproductions=rows)) == [
+    assert reproduction_sentences(study("adamw", reproductions=rows)[1]) == [
         "Committed: Lion - AdamW = -1.90 in test top-1 accuracy (95 % interval -2.70 to -1.10, 11 replicates).",
         "Yours (replicate 11): -0.40, inside the 95 % prediction interval for one replicate (-4.00 to 0.20): "
         "reproduced.",
@@ -238,10 +238,10 @@ def test_a_reproduction_is_compared_with_the_prediction_interval() -> None:
         "Yours (replicate 13): a confirm run diverged, so it has no difference.",
     ]
     alone = [{"replicate": 11, "difference": -0.4, "inside": None}]
-    assert reproduction_sentences(*study(None, replicates=1, reproductions=alone, prediction95=None)) == [
+    assert reproduction_sentences(study(None, replicates=1, reproductions=alone, prediction95=None)[1]) == [
         "Yours (replicate 11): -0.40. Too few replicates are committed to compare it with."
     ]
-    assert reproduction_sentences(*study("adamw")) == []
+    assert reproduction_sentences(study("adamw")[1]) == []
 
 
 def test_ease_of_tuning_is_stated_after_each_stage() -> None:

@@ -56,10 +56,10 @@ def test_the_interval_over_test_examples_is_stated_only_if_wider(write_study: Wr
     row = summary["comparisons"][0]
     (low, high), words = row["difference"]["ci95"], "the choice of test examples adds nothing to it"
     row["by_example"] = {"ci95": [low, high], "replicates": 6, "examples": 1066}
-    (fact,) = (fact for fact in decided_by(summary, row) if "1,066 test examples" in fact)
+    (fact,) = (fact for fact in decided_by(row) if "1,066 test examples" in fact)
     assert fact.endswith(words)
     row["by_example"]["ci95"] = [low - 0.1, high + 0.1]
-    (fact,) = (fact for fact in decided_by(summary, row) if "1,066 test examples" in fact)
+    (fact,) = (fact for fact in decided_by(row) if "1,066 test examples" in fact)
     assert fact.endswith(f"6 replicates: {low - 0.1:.4f} to {high + 0.1:.4f}")
 
 

@@ -24,7 +24,7 @@ import torch
 
 from experiments.harness import entry, sources, tracking
 from experiments.harness.files import write_aside
-from experiments.harness.provenance import ROOT
+from experiments.harness.sources import ROOT
 from tests.conftest import rows
 from tests.soak.faults import (
     DATA_WORKER,

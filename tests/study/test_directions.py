@@ -50,7 +50,7 @@ def test_directions_of_the_papers_numbers_match_the_metrics() -> None:
         for cell in named.values():
             for name, entry in cell["metrics"].items():
                 if found := find(metrics_of(task), f"test/{name}"):
-                    assert entry["better"] == found[0].better, (task, name)
+                    assert entry["better"] == found.better, (task, name)
                     compared += 1
     assert compared > 50
 

@@ -18,12 +18,12 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from experiments.harness.config import configs_of
-from experiments.harness.interrupt import AGAIN_S, EXIT_CODE, stop_requests
 from experiments.harness.record import RunRecord, read_status
 from experiments.harness.run import locate
+from experiments.harness.signals import AGAIN_S, EXIT_CODE, stop_requests
 from experiments.harness.sources import our_tasks
 from experiments.study import sweep
-from experiments.study.course import Run
+from experiments.study.course import PlannedRun
 from hydra_plugins.study_sweeper import ray_launcher
 from tests.study.test_study import run_study, studies, study_command
 
@@ -287,7 +287,7 @@ def test_signals_are_passed_on_once_the_run_has_saved() -> None:
 def test_a_second_ctrl_c_exits_at_once_but_a_duplicated_one_does_not() -> None:
     program = """if True:
         import os, signal, sys, time
-        from experiments.harness.interrupt import leave_when_asked, stop_requests
+        from experiments.harness.signals import leave_when_asked, stop_requests
         pause = float(sys.argv[1])
         leave_when_asked()
         with stop_requests() as stop:
@@ -325,7 +325,7 @@ def test_ray_is_shut_down_before_a_failed_launch_is_repeated(monkeypatch: pytest
             return []
 
     monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(shutdown=lambda: calls.append("shutdown")))
-    sweep.launch(Launcher(), [Run([], tmp_path, "lion", "search", 0)])  # type: ignore[arg-type]
+    sweep.launch(Launcher(), [PlannedRun([], tmp_path, "lion", "search", 0)])  # type: ignore[arg-type]
     assert calls == ["launch", "shutdown", "launch"]
 
 

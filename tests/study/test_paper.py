@@ -1,16 +1,14 @@
 """The published numbers: hand-checked values, and arithmetic that a typo would break."""
 
 import math
-from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
 from experiments.harness.errors import ConfigError
-from experiments.study.paper import PaperCell, paper_cell
+from experiments.study.paper import PAPER, PaperCell, paper_cell
 
-PAPER = Path(__file__).parents[2] / "results" / "paper.yaml"
 CELLS: dict[str, dict[str, dict[str, Any]]] = yaml.safe_load(PAPER.read_text(encoding="utf-8"))["cells"]
 ENTRIES = {
     f"{task}.{cell}.{metric}": entry
@@ -49,14 +47,14 @@ SETTINGS = {
 def test_published_numbers_match_hand_checked_values(
     key: str, metric: str, lion: float, baseline: tuple[str, float], source: str, trust: str
 ) -> None:
-    cell = paper_cell(PAPER, key, metric)
+    cell = paper_cell(key, metric)
     assert cell is not None
     assert (cell.values["lion"], cell.values[baseline[0]]) == (lion, baseline[1])
     assert (cell.source, cell.trust) == (source, trust)
 
 
 def test_a_metric_the_paper_does_not_report_has_no_cell() -> None:
-    assert paper_cell(PAPER, "image_classification.vit_b16", "test/loss") is None
+    assert paper_cell("image_classification.vit_b16", "test/loss") is None
 
 
 @pytest.mark.parametrize(
@@ -65,7 +63,7 @@ def test_a_metric_the_paper_does_not_report_has_no_cell() -> None:
 )
 def test_an_unknown_paper_cell_is_refused_with_the_choices(key: str, hint: str) -> None:
     with pytest.raises(ConfigError, match=f"study.paper={key}") as error:
-        paper_cell(PAPER, key, "top1")
+        paper_cell(key, "top1")
     assert hint in str(error.value)
 
 

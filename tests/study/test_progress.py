@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from experiments.study import progress
-from experiments.study.course import Run
+from experiments.study.course import PlannedRun
 from experiments.study.progress import Progress, duration, newest_row
 
 
@@ -24,8 +24,8 @@ def write(directory: Path, status: str = "running", row: Mapping[str, Any] | Non
             file.write(json.dumps(row) + "\n")
 
 
-def runs_of(folder: Path, *names: str) -> list[Run]:
-    return [Run([], folder / name, "lion", "search", 0) for name in names]
+def runs_of(folder: Path, *names: str) -> list[PlannedRun]:
+    return [PlannedRun([], folder / name, "lion", "search", 0) for name in names]
 
 
 def test_progress_is_computed_from_run_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

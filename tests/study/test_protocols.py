@@ -130,7 +130,7 @@ def test_the_cost_of_betas_is_the_loss_from_fixing_them() -> None:
 
 
 def test_default_settings_are_located_in_the_search_space() -> None:
-    memory = {"argument": "betas", "kind": "memory", "low": 2.0, "high": np.inf, "zero": 0.0, "copies": 1}
+    memory = {"argument": "betas", "kind": "memory", "low": 2.0, "high": 200.0, "zero": 0.0, "copies": 1}
     space = [
         {"name": "lr", "argument": "lr", "kind": "rate", "low": 1e-5, "high": 1e-1, "zero": 0.0, "copies": 1},
         {"name": "betas 1", **memory},
@@ -138,11 +138,11 @@ def test_default_settings_are_located_in_the_search_space() -> None:
         {"name": "wd", "argument": "weight_decay", "kind": "decay", "low": 1e-3, "high": 1e1, "zero": 0.2, "copies": 1},
     ]
     # lion.yaml: lr 1e-3, betas 0.9 and 0.99, decay 0.1; 100 steps at full rate make a sum of 0.01.
-    position = default_position("lion", space, 100.0, 200)
+    position = default_position("lion", space, 100.0)
     assert position == pytest.approx([0.5, np.log(5) / np.log(100), np.log(50) / np.log(100), 0.2 + 0.8 * 0.25])
-    assert default_position("no_such_optimizer", space, 100.0, 200) is None
-    assert default_position("lion", space, None, 200) is None
-    assert default_position("lion", [{**space[0], "argument": "nothing"}], 100.0, 200) is None
+    assert default_position("no_such_optimizer", space, 100.0) is None
+    assert default_position("lion", space, None) is None
+    assert default_position("lion", [{**space[0], "argument": "nothing"}], 100.0) is None
 
 
 def test_emulators_of_a_study_are_fitted_with_its_verdict_and_margin(tmp_path: Path) -> None:

@@ -9,8 +9,8 @@ from scipy import stats
 
 from experiments.harness.config import ScheduleConfig
 from experiments.harness.errors import ConfigError
-from experiments.harness.provenance import ROOT
 from experiments.harness.schedule import lr_factor
+from experiments.harness.sources import ROOT
 from experiments.study.course import draw
 from experiments.study.search import first_points, space_of
 

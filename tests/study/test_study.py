@@ -14,7 +14,7 @@ from hydra.core.utils import JobReturn, JobStatus
 
 from experiments.harness.errors import ConfigError, DataError, SuiteError
 from experiments.study import sweep
-from experiments.study.course import Run
+from experiments.study.course import PlannedRun
 from experiments.study.replicates import Phase, Replicate, read_replicates
 from experiments.study.sweep import Study, announcement, run_studies, split_sweep
 from tests import forked
@@ -73,16 +73,16 @@ def test_a_study_searches_confirms_publishes_and_is_not_rerun(command_line: list
         if lion.stage == 1:
             assert lion.unit == adamw.unit[: len(lion.unit)]
     for key in ("clip_norm", "end_factor"):
-        (drawn,) = {str(run.settings["train" if key == "clip_norm" else "schedule"][key]) for run in replicate.runs}
+        (drawn,) = {str(run.plain["train" if key == "clip_norm" else "schedule"][key]) for run in replicate.runs}
         assert drawn == str(next(value for name, value in replicate.nuisance.items() if name.endswith(key)))
     for name in ("lion", "adamw"):
         losses = {run.last("val/top1"): run for run in reversed(replicate.of(name, "search"))}
         winner = losses[max(value for value in losses if value is not None)]
         confirmed = [run for run in replicate.runs if run.optimizer == name and run.phase != "search"]
-        assert all(run.settings["optimizer"] == winner.settings["optimizer"] for run in confirmed)
+        assert all(run.plain["optimizer"] == winner.plain["optimizer"] for run in confirmed)
     (longer,) = [run for run in replicate.runs if run.phase == "length"]
-    assert (longer.optimizer, longer.length, longer.settings["train"]["steps"]) == ("adamw", 1.5, 12)
-    assert longer.settings["schedule"]["warmup_steps"] == 3
+    assert (longer.optimizer, longer.length, longer.plain["train"]["steps"]) == ("adamw", 1.5, 12)
+    assert longer.plain["schedule"]["warmup_steps"] == 3
 
     started = time.monotonic()
     python, *rest = study_command(command_line, "optimizer=lion,adamw")
@@ -111,10 +111,10 @@ def test_the_headline_metric_is_measured_on_its_own_winners(command_line: list[s
         )
         (read,) = replicate.of(optimizer, "headline" if best[0] != decides[0] else "confirm")
         others += read.phase == "headline"
-        assert read.settings["optimizer"] == best[0].settings["optimizer"]
+        assert read.plain["optimizer"] == best[0].plain["optimizer"]
         assert row["per_replicate"][optimizer] == [read.last(name)]
         (confirmed,) = replicate.of(optimizer, "confirm")
-        assert (confirmed.seed, confirmed.settings["test"]) == (read.seed, True)
+        assert (confirmed.seed, confirmed.plain["test"]) == (read.seed, True)
     assert others, "each optimizer's best is the best by both metrics, so that this test shows nothing"
 
 
@@ -253,14 +253,18 @@ class FlakyLauncher:
 
 
 def test_a_failed_launch_is_repeated_for_unfinished_runs(tmp_path: Path) -> None:
-    runs = [Run([str(tmp_path / str(number))], tmp_path / str(number), "lion", "search", 0) for number in range(4)]
+    runs = [
+        PlannedRun([str(tmp_path / str(number))], tmp_path / str(number), "lion", "search", 0) for number in range(4)
+    ]
     launcher = FlakyLauncher(faults=2)
     sweep.launch(launcher, runs)  # type: ignore[arg-type]
     assert launcher.launched == [4, 3, 2]
 
 
 def test_a_launcher_that_keeps_failing_ends_the_study_and_names_the_runs(tmp_path: Path) -> None:
-    runs = [Run([str(tmp_path / str(number))], tmp_path / str(number), "lion", "search", 0) for number in range(9)]
+    runs = [
+        PlannedRun([str(tmp_path / str(number))], tmp_path / str(number), "lion", "search", 0) for number in range(9)
+    ]
     launcher = FlakyLauncher(faults=99)
     with pytest.raises(SuiteError, match=r"6 of 9 runs did not finish:\n  .*/3: missing"):
         sweep.launch(launcher, runs)  # type: ignore[arg-type]
@@ -274,7 +278,7 @@ def test_a_run_that_failed_before_its_record_is_named_with_the_reason(tmp_path: 
             return [JobReturn(_return_value=fault, status=JobStatus.FAILED)]
 
     with pytest.raises(SuiteError, match=r"/0: the cache of this node cannot be written"):
-        sweep.launch(Launcher(), [Run([], tmp_path / "0", "lion", "search", 0)])  # type: ignore[arg-type]
+        sweep.launch(Launcher(), [PlannedRun([], tmp_path / "0", "lion", "search", 0)])  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("swept", ["seed=0,0", "optimizer.lr=0.1,1e-1", "run.num_workers=0,2", "optimizer.lr=1,1.0"])

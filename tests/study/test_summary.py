@@ -152,7 +152,7 @@ def test_winners_positions_and_values_are_those_of_the_best_trials(tmp_path: Pat
         trials = [run for run in replicate.of("adamw", "search") if not run.diverged]
         best = min(trials, key=lambda run: run.last("val/loss") or math.inf)
         assert summary["optimizers"]["adamw"]["positions"][number] == list(best.unit)
-        assert summary["optimizers"]["adamw"]["winners"][number]["lr"] == best.settings["optimizer"]["lr"]
+        assert summary["optimizers"]["adamw"]["winners"][number]["lr"] == best.plain["optimizer"]["lr"]
         memory = summary["optimizers"]["adamw"]["values"][number]["betas 1"]
         assert memory == pytest.approx(2 * (STEPS / 2) ** best.unit[1])
     assert "space" not in summary["optimizers"]["adamw"]["winners"][0]

@@ -140,7 +140,7 @@ def settings_scatter(summary: Summary, name: str, column: int, trials: Sequence[
         before = best.setdefault(trial["replicate"], trial)["value"]
         if trial["value"] < before if is_lower else trial["value"] > before:
             best[trial["replicate"]] = trial
-    ticks = position_ticks(space, summary["steps"])
+    ticks = position_ticks(space)
     marker = {"color": color, "size": 6, "opacity": 0.7}
     domain, band = ((0.0, 0.88), (0.9, 1.0)) if is_lower else ((0.12, 1.0), (0.0, 0.1))
     return {
@@ -178,7 +178,7 @@ def _trials(
     summary: Summary, space: Mapping[str, Any], column: int, trials: Sequence[Mapping[str, Any]], marker: dict[str, Any]
 ) -> dict[str, Any]:
     hover_texts = [
-        f"{value_at(space, trial['unit'][column], summary['steps']):.3g}, replicate {trial['replicate']}, "
+        f"{value_at(space, trial['unit'][column]):.3g}, replicate {trial['replicate']}, "
         f"trial {trial['trial']}" + (": diverged" if trial["value"] is None else f": {trial['value']:.4g}")
         for trial in trials
     ]

@@ -70,7 +70,7 @@ def _details(summary: Summary) -> list[str]:
         return []
     sentences = []
     for row in deciding(summary):
-        sentences += [steps_sentence(summary, row), *reproduction_sentences(summary, row)]
+        sentences += [steps_sentence(summary, row), *reproduction_sentences(row)]
         sentences.append(ease_sentence(summary, row["a"]))
     return [sentence for sentence in sentences if sentence]
 

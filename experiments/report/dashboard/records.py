@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 import yaml
 
+from experiments.harness.checkpoint_files import checkpoints, step_of
 from experiments.harness.errors import DataError, RunError
 from experiments.harness.record import is_held, read_metrics
 from experiments.report.labels import Summary, task_name
@@ -25,11 +25,10 @@ AXES = {"step": "step", "samples": "samples", "seconds": "training time, s"}
 CURVE_PREFIXES = ("val/", "train/loss")
 """The metrics drawn as curves, in page order; W&B draws all others. Test metrics have one value per run."""
 UNDER_WAY = ("running", "interrupted", "failed")
-CHECKPOINT = re.compile(r"step-(\d+)-\w+\.(?:pt|sharded)")
 
 
 @dataclass(frozen=True)
-class Run:
+class ShownRun:
     """The data of one run for a page, published or unfinished."""
 
     id: str
@@ -44,7 +43,7 @@ class Run:
     """when an unpublished run last wrote a row of metrics, to the minute, UTC"""
 
 
-def run_of(directory: Path) -> Run:
+def run_of(directory: Path) -> ShownRun:
     """The run recorded in ``directory``, "interrupted" if it has not ended and no process holds it. Raises DataError if
     the record is damaged.
     """
@@ -52,6 +51,7 @@ def run_of(directory: Path) -> Run:
         config = yaml.safe_load((directory / "config.yaml").read_bytes())
         status = json.loads((directory / "status.json").read_bytes())
         rows = read_metrics(directory)
+        saved = [step_of(path) for path in checkpoints(directory)]
         written = datetime.fromtimestamp((directory / "metrics.jsonl").stat().st_mtime, UTC).strftime("%Y-%m-%d %H:%M")
         whole = {"status", "sources_digest"} <= status.keys()
         whole &= {"task", "seed", "test"} <= config.keys() and isinstance(config["model"], dict)
@@ -63,21 +63,16 @@ def run_of(directory: Path) -> Run:
         raise DataError(f"The record {directory} is damaged: status.json or config.yaml lacks keys that every run has.")
     if status["status"] == "running" and not is_held(directory):
         status["status"] = "interrupted"
-    return Run(directory.name, config, rows, status, _reached(directory, rows, status["status"]), written=written)
-
-
-def _reached(directory: Path, rows: Sequence[dict[str, Any]], state: str) -> int:
-    saved = [int(found[1]) for path in directory.iterdir() if (found := CHECKPOINT.fullmatch(path.name))]
     # Rows are logged every few steps and a checkpoint may lie between two; an interrupted run resumes from it.
-    logged = [int(row["step"]) for row in rows] if state != "interrupted" else []
-    return max([*saved, *logged], default=0)
+    logged = [int(row["step"]) for row in rows] if status["status"] != "interrupted" else []
+    return ShownRun(directory.name, config, rows, status, max([*saved, *logged], default=0), written=written)
 
 
-def published_run(run: ReplicateRun, replicate: int) -> Run:
+def published_run(run: ReplicateRun, replicate: int) -> ShownRun:
     """The run of a published replicate."""
     rows = run.rows
     step = int(rows[-1]["step"]) if rows else 0
-    return Run(run.run_id, run.settings, rows, json.loads(run.status), step, replicate)
+    return ShownRun(run.run_id, run.plain, rows, json.loads(run.status), step, replicate)
 
 
 @dataclass(frozen=True)
@@ -90,7 +85,7 @@ class PublishedStudy:
     replicates: list[Replicate]
 
     @property
-    def runs(self) -> list[Run]:
+    def runs(self) -> list[ShownRun]:
         """The confirm runs; there are too many trials to show each."""
         return [
             published_run(run, each.number) for each in self.replicates for run in each.runs if run.phase == "confirm"
@@ -106,7 +101,7 @@ class OpenStudy:
     name: str
     """``<task>-<8 hex digits>``"""
     title: str
-    runs: list[Run]
+    runs: list[ShownRun]
 
     @property
     def states(self) -> dict[str, int]:
@@ -144,7 +139,7 @@ def open_studies(runs: Path, published: Iterable[PublishedStudy]) -> list[OpenSt
         for replicate in study.replicates
         for run in replicate.runs
     }
-    groups: dict[tuple[str, str], list[Run]] = {}
+    groups: dict[tuple[str, str], list[ShownRun]] = {}
     for path in sorted(runs.glob("*/*/status.json")):
         with left_out_if_damaged():
             run = run_of(path.parent)
@@ -181,12 +176,12 @@ def _model(config: dict[str, Any]) -> str:
     return str(config["model"].get("_target_", "")).rpartition(".")[2]
 
 
-def last_metrics(run: Run) -> dict[str, float]:
+def last_metrics(run: ShownRun) -> dict[str, float]:
     """The last value of every metric of a run, finished or not."""
     return {name: value for row in run.rows for name, value in row.items()}
 
 
-def curve_metrics(runs: Iterable[Run], wanted: Sequence[str] | None = None) -> list[str]:
+def curve_metrics(runs: Iterable[ShownRun], wanted: Sequence[str] | None = None) -> list[str]:
     """The metrics for which any of the runs has a curve, in page order: all with CURVE_PREFIXES, or those in
     ``wanted``.
     """

@@ -5,8 +5,8 @@ from html import escape
 from typing import Any
 
 from experiments.report.dashboard.charts import OTHER_SYMBOL, SYMBOLS
-from experiments.report.dashboard.records import AXES, OpenStudy, Run, columns, curve_metrics, last_metrics
-from experiments.report.dashboard.settings import filters, setting_name, settings_of, swept_keys, written
+from experiments.report.dashboard.records import AXES, OpenStudy, ShownRun, columns, curve_metrics, last_metrics
+from experiments.report.dashboard.settings import filters, setting_name, settings_of, shown_value, swept_keys
 from experiments.report.figures import optimizer_colors
 from experiments.report.labels import Summary, metric_of, metric_title, number, optimizer_name
 
@@ -16,7 +16,7 @@ def run_place(run_id: str) -> str:
     return f"run-{run_id}"
 
 
-def study_curves(runs: Sequence[Run], places: Mapping[str, str], summary: Summary) -> dict[str, Any]:
+def study_curves(runs: Sequence[ShownRun], places: Mapping[str, str], summary: Summary) -> dict[str, Any]:
     """The curves of a published study, beginning with the metric that its searches optimize. All runs of an optimizer
     are averaged, whatever their hyperparameters. ``places`` has an element id for each run.
     """
@@ -41,7 +41,7 @@ def open_curves(study: OpenStudy) -> dict[str, Any]:
 
 
 def _curves(
-    runs: Sequence[Run],
+    runs: Sequence[ShownRun],
     places: Mapping[str, str],
     settings: Mapping[str, Mapping[str, Any]],
     kinds: Mapping[str, str],
@@ -73,7 +73,7 @@ def _curves(
                     "settings": {
                         "optimizer": run.config["optimizer"]["name"],
                         **{
-                            name: value if name in ranges else written(value)
+                            name: value if name in ranges else shown_value(value)
                             for name, value in settings[run.id].items()
                         },
                     },
@@ -85,17 +85,17 @@ def _curves(
     }
 
 
-def purpose(run: Run) -> str:
+def purpose(run: ShownRun) -> str:
     """What a run is for: only reported runs are evaluated on the test split."""
     return "reported" if run.config["test"] else "tuning"
 
 
-def _optimizer(run: Run) -> str:
+def _optimizer(run: ShownRun) -> str:
     return optimizer_name(run.config["optimizer"]["name"])
 
 
 def _told(settings: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {written(value)}" for name, value in settings.items() if value is not None)
+    return ", ".join(f"{name} {shown_value(value)}" for name, value in settings.items() if value is not None)
 
 
 def runs_table(study: OpenStudy) -> dict[str, Any]:
@@ -114,7 +114,7 @@ def runs_table(study: OpenStudy) -> dict[str, Any]:
             "cells": [
                 _optimizer(run),
                 purpose(run),
-                *map(written, settings_of(run, keys).values()),
+                *map(shown_value, settings_of(run, keys).values()),
                 f"{run.step:,} of {run.config['train']['steps']:,}",
                 *(number(last[run.id].get(name), metric_of(name).decimals) for name in shown),
                 run.written,

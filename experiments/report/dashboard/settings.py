@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from experiments.report.dashboard.records import Run
+from experiments.report.dashboard.records import ShownRun
 from experiments.report.labels import significant
 
 BESIDE = ("task", "data.fingerprint", "test", "optimizer.name", "optimizer._target_", "optimizer.space")
@@ -13,7 +13,7 @@ MOST_BOXES = 8
 """A numeric setting with more values than this is filtered by a range."""
 
 
-def swept_keys(runs: Sequence[Run]) -> list[str]:
+def swept_keys(runs: Sequence[ShownRun]) -> list[str]:
     """The learning rate, and every other config key in which the runs differ. An optimizer's own keys come first, and
     only if runs of the same optimizer differ in them.
     """
@@ -53,16 +53,16 @@ def setting_name(key: str) -> str:
     return key.removeprefix("optimizer.")
 
 
-def settings_of(run: Run, keys: Sequence[str]) -> dict[str, Any]:
+def settings_of(run: ShownRun, keys: Sequence[str]) -> dict[str, Any]:
     """The values of a run by setting name; None if it has none."""
     flat = _flat(run.config)
     return {setting_name(key): flat.get(key) for key in keys}
 
 
-def written(value: Any) -> str:
+def shown_value(value: Any) -> str:
     """A value as shown in a table: ``0.003``, ``0.9, 0.99``; empty for None."""
     if isinstance(value, list | tuple):
-        return ", ".join(map(written, value))
+        return ", ".join(map(shown_value, value))
     if isinstance(value, float):
         return significant(value, 4)
     return "" if value is None else str(value)
@@ -75,7 +75,7 @@ def filters(values: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
     found = []
     for name, all_values in values.items():
         known = [value for value in all_values if value is not None]
-        boxes = list(dict.fromkeys(map(written, _sorted(known))))
+        boxes = list(dict.fromkeys(map(shown_value, _sorted(known))))
         if len(known) < len(all_values):
             boxes.append("")
         is_number = all(isinstance(value, int | float) and not isinstance(value, bool) for value in known)

@@ -7,7 +7,7 @@ from markdown_it import MarkdownIt
 from markupsafe import Markup
 
 from experiments.report.dashboard.charts import Chart, ease_of_tuning, paired_differences, settings_scatter
-from experiments.report.dashboard.settings import written
+from experiments.report.dashboard.settings import shown_value
 from experiments.report.labels import (
     Summary,
     dimension_label,
@@ -82,7 +82,7 @@ def _replicates_table(
             "cells": [
                 f"{replicate}" if replicate in summary["replicates"] else f"{replicate} (reproduction)",
                 *pair_cells(x, y, decimals),
-                *(written(settings[replicate][side].get(key)) for side in sides for key in keys[side]),
+                *(shown_value(settings[replicate][side].get(key)) for side in sides for key in keys[side]),
             ],
         }
         for replicate, x, y in values

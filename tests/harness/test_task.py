@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from experiments.harness.forward import in_parts
+from experiments.harness.task import in_parts
 
 
 @pytest.mark.parametrize(("most", "sizes"), [(1, [1] * 10), (4, [4, 3, 3]), (9, [5, 5]), (10, [10]), (99, [10])])

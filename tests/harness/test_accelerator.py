@@ -17,11 +17,11 @@ from threadpoolctl import threadpool_info
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from experiments.harness.accelerator import compile_and_warm_up, make_accelerator
 from experiments.harness.averages import update_average
 from experiments.harness.config import typed
 from experiments.harness.entry import execute
 from experiments.harness.errors import ConfigError
-from experiments.harness.process import compile_and_warm_up, make_accelerator
 from experiments.image_classification.convnet import ConvNet
 from tests.conftest import AVERAGED, MakeConfig, executed, rows
 

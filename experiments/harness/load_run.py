@@ -3,10 +3,12 @@
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from omegaconf import DictConfig, OmegaConf
+from torch import nn
 
+from experiments.harness.averages import evaluated_weights
 from experiments.harness.checkpoint import load_checkpoint
 from experiments.harness.config import composed
 from experiments.harness.damage import find_damage
@@ -14,10 +16,16 @@ from experiments.harness.errors import RunError, SuiteError
 from experiments.harness.record import FINISHED, read_status
 from experiments.harness.run import Run, locate
 from experiments.harness.run_name import result_config
+from experiments.harness.task import Task
+
+OwnTask = TypeVar("OwnTask", bound=Task)
 
 
-def run_and_checkpoint(directory: Path, cfg: DictConfig, same: Iterable[str]) -> tuple[Run, dict[str, Any]]:
-    """The config and data that ``cfg`` describes, and the last checkpoint of the run in ``directory``.
+def load_run(
+    directory: Path, cfg: DictConfig, build: Callable[[Any, Any], OwnTask], same: Iterable[str]
+) -> tuple[Run, OwnTask, nn.Module]:
+    """The run in ``directory``, which ``cfg`` must describe, the task that ``build`` makes of its config and data, and
+    its model with the weights of the last checkpoint, averaged if the run averages them.
 
     Raises RunError if there is no such run, if it differs from ``cfg`` in a group named in ``same``, or if it has no
     checkpoint.
@@ -40,7 +48,10 @@ def run_and_checkpoint(directory: Path, cfg: DictConfig, same: Iterable[str]) ->
     saved = load_checkpoint(directory)
     if saved is None:
         raise RunError(f"The run {directory} has no checkpoint to draw from: run it again.")
-    return run, saved
+    task = build(run.cfg, run.data)
+    model = task.model()
+    model.load_state_dict(evaluated_weights(saved))
+    return run, task, model
 
 
 def draw(task: str, write: Callable[[Path, Any], Path], arguments: list[str]) -> None:
