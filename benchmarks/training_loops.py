@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from experiments.harness.averages import update_average
 from experiments.harness.batches import to_device
-from experiments.harness.config import composed
+from experiments.harness.composition import composed
 from experiments.harness.record import RunRecord
 from experiments.harness.run import locate
 from experiments.harness.run_name import result_config

@@ -20,7 +20,7 @@ import torch
 from omegaconf import DictConfig
 from torch import nn
 
-from experiments.harness.config import composed
+from experiments.harness.composition import composed
 from experiments.harness.entry import execute
 from experiments.harness.record import read_status
 from experiments.harness.run import locate

@@ -15,7 +15,8 @@ from hydra.utils import get_method
 from omegaconf import OmegaConf, open_dict, read_write
 
 from experiments.data import stored_places
-from experiments.harness.config import composed, configs_of, processes_on_node, resolved, scale_of
+from experiments.harness.composition import composed, configs_of, scale_of
+from experiments.harness.config import processes_on_node, resolved
 from experiments.harness.errors import ConfigError
 from experiments.harness.limits import check_conflicts, check_limits
 from experiments.harness.places import check_place

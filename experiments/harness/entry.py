@@ -21,7 +21,7 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from experiments.harness.config import configs_of
+from experiments.harness.composition import configs_of
 from experiments.harness.damage import find_damage
 from experiments.harness.errors import ConfigError, RunError, SuiteError
 from experiments.harness.explained import explained, one_sentence

@@ -11,7 +11,7 @@ from typing import Any
 from hydra.errors import HydraException, InstantiationException, MissingConfigException
 from omegaconf import DictConfig
 
-from experiments.harness.config import scale_of, scales
+from experiments.harness.composition import scale_of, scales
 from experiments.harness.errors import DISK_FULL, SuiteError, first_cause
 from experiments.harness.sources import ROOT
 

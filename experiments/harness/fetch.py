@@ -16,7 +16,8 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from experiments.harness.config import composed, resolved
+from experiments.harness.composition import composed
+from experiments.harness.config import resolved
 from experiments.harness.errors import DataError
 from experiments.harness.explained import one_sentence
 from experiments.harness.offline import FETCHES_ALL, HUB, is_offline, keep_hub_files_in

@@ -5,7 +5,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from experiments.harness.config import processes_on_node, scale_of
+from experiments.harness.composition import scale_of
+from experiments.harness.config import processes_on_node
 from experiments.harness.errors import ConfigError
 from experiments.harness.low_bit import check_low_bit
 from experiments.harness.metric import metrics_of

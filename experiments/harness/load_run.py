@@ -10,7 +10,7 @@ from torch import nn
 
 from experiments.harness.averages import evaluated_weights
 from experiments.harness.checkpoint import load_checkpoint
-from experiments.harness.config import composed
+from experiments.harness.composition import composed
 from experiments.harness.damage import find_damage
 from experiments.harness.errors import RunError, SuiteError
 from experiments.harness.record import FINISHED, read_status

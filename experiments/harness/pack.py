@@ -18,7 +18,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from experiments.harness import archives
-from experiments.harness.config import composed, resolved
+from experiments.harness.composition import composed
+from experiments.harness.config import resolved
 from experiments.harness.errors import DataError
 from experiments.harness.explained import one_sentence
 from experiments.harness.fetch import bytes_below, cell_config, fetch, tasks_of

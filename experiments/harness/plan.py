@@ -21,7 +21,8 @@ from types import ModuleType
 from omegaconf import DictConfig
 from rich.console import Console
 
-from experiments.harness.config import composed, configs_of, processes_on_node, resolved, runs_a_replicate, typed
+from experiments.harness.composition import composed, configs_of
+from experiments.harness.config import processes_on_node, resolved, runs_a_replicate, typed
 from experiments.harness.costs import forward_operations, optimizer_bytes, training_operations
 from experiments.harness.errors import ConfigError
 from experiments.harness.explained import cells, one_sentence

@@ -13,7 +13,8 @@ import sys
 from contextlib import suppress
 from typing import Any
 
-from experiments.harness.config import composed, resolved, scale_of
+from experiments.harness.composition import composed, scale_of
+from experiments.harness.config import resolved
 from experiments.harness.errors import ConfigError, SuiteError
 from experiments.harness.sources import ROOT
 from experiments.harness.tracking import STEP, has_key, study_of

@@ -8,7 +8,8 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from experiments.harness.config import VALUE, resolved, set_values
+from experiments.harness.composition import VALUE, set_values
+from experiments.harness.config import resolved
 from experiments.harness.run import check_whole, directory_of, opened
 
 Compose = Callable[[list[str]], DictConfig]

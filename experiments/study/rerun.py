@@ -16,7 +16,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from experiments.harness.arithmetic import describe_arithmetic
-from experiments.harness.config import composed
+from experiments.harness.composition import composed
 from experiments.harness.entry import execute
 from experiments.harness.errors import SuiteError
 from experiments.harness.record import read_metrics, read_status

@@ -7,7 +7,8 @@ import torch
 from omegaconf import OmegaConf
 
 from experiments.diffusion.models import meta_model, meta_output
-from experiments.harness.config import scale_of, typed
+from experiments.harness.composition import scale_of
+from experiments.harness.config import typed
 from experiments.harness.errors import ConfigError, SuiteError
 from experiments.harness.sources import ROOT
 from experiments.study.paper import paper_cell

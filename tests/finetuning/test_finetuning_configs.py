@@ -12,7 +12,8 @@ from omegaconf import OmegaConf
 
 from experiments.finetuning.glue import TASKS
 from experiments.finetuning.models import build_classifier, meta_loss, meta_model
-from experiments.harness.config import resolved, scale_of, typed
+from experiments.harness.composition import scale_of
+from experiments.harness.config import resolved, typed
 from experiments.harness.optimizer import decay_groups
 from experiments.harness.prepared_data import prepare
 from experiments.harness.sources import ROOT

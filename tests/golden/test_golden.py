@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from experiments.harness.config import composed
+from experiments.harness.composition import composed
 from tests.conftest import executed, rows
 from tests.diffusion.conftest import PLACE
 

@@ -9,7 +9,8 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from experiments.harness import run
-from experiments.harness.config import composed, resolved
+from experiments.harness.composition import composed
+from experiments.harness.config import resolved
 from experiments.harness.entry import execute
 from experiments.harness.errors import ConfigError, RunError
 from experiments.harness.run import locate

@@ -13,7 +13,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from experiments.diffusion.t5 import T5XXL
 from experiments.harness.averages import update_average
-from experiments.harness.config import composed
+from experiments.harness.composition import composed
 from experiments.harness.optimizer import build_optimizer
 from tests.conftest import built
 from tests.conftest import digits as digits

@@ -11,7 +11,7 @@ from hydra.core.global_hydra import GlobalHydra
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from experiments.harness.config import composed
+from experiments.harness.composition import composed
 from experiments.harness.memory import CountingMode, PassMemory, move_shapes, pass_memory
 from experiments.harness.plan import memory, plan
 from experiments.harness.sources import ROOT

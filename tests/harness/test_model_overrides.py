@@ -8,7 +8,8 @@ import pytest
 
 from experiments.finetuning.data import GlueRows, GlueSet
 from experiments.finetuning.task import build
-from experiments.harness.config import composed, resolved, typed
+from experiments.harness.composition import composed
+from experiments.harness.config import resolved, typed
 from experiments.harness.errors import ConfigError, refused_as
 from experiments.harness.sources import ROOT
 

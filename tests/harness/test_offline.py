@@ -49,7 +49,7 @@ def forbid(event, details):
 sys.addaudithook(forbid)
 
 from pathlib import Path
-from experiments.harness.config import composed
+from experiments.harness.composition import composed
 from experiments.harness.entry import execute
 from experiments.harness.errors import DataError
 from experiments.harness.pack import unpack

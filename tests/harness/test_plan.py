@@ -13,7 +13,8 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from experiments.diffusion.models import meta_model, meta_output
-from experiments.harness.config import composed, scale_of, typed
+from experiments.harness.composition import composed, scale_of
+from experiments.harness.config import typed
 from experiments.harness.errors import ConfigError
 from experiments.harness.plan import claim_words, main, memory, plan
 from experiments.harness.plan_table import show

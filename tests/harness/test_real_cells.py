@@ -7,7 +7,8 @@ from importlib import import_module
 import pytest
 from hydra.core.global_hydra import GlobalHydra
 
-from experiments.harness.config import composed, typed
+from experiments.harness.composition import composed
+from experiments.harness.config import typed
 from experiments.harness.memory import CountingMode, move_shapes, pass_memory
 from tests.harness.census import Census
 from tests.harness.test_memory import EXPERIMENTS

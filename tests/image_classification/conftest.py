@@ -7,7 +7,7 @@ from typing import Any
 import datasets  # type: ignore[import-untyped]
 import pytest
 
-from experiments.harness.config import composed
+from experiments.harness.composition import composed
 from tests.image_classification.small_imagenet import CLASSES, place, write_imagenet, write_real, write_v2
 
 V2_KEYS: dict[str, Any] = {

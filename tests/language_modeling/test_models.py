@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from experiments.harness.config import composed, typed
+from experiments.harness.composition import composed
+from experiments.harness.config import typed
 from experiments.harness.memory import CountingMode, move_shapes, pass_memory
 from experiments.harness.optimizer import decay_groups
 from experiments.harness.plan import plan

@@ -7,7 +7,8 @@ import torch
 from hydra.utils import get_method
 from omegaconf import OmegaConf
 
-from experiments.harness.config import scale_of, typed
+from experiments.harness.composition import scale_of
+from experiments.harness.config import typed
 from experiments.harness.sources import ROOT
 from experiments.lit.class_names import class_names, templates
 from experiments.lit.models import build_locked_tower, build_two_towers

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import yaml
 
-from experiments.harness.config import composed, resolved
+from experiments.harness.composition import composed
+from experiments.harness.config import resolved
 from experiments.harness.errors import ConfigError
 from experiments.harness.metric import find, metrics_of
 from experiments.harness.sources import ROOT, our_tasks

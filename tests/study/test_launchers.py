@@ -17,7 +17,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from experiments.harness.config import configs_of
+from experiments.harness.composition import configs_of
 from experiments.harness.record import RunRecord, read_status
 from experiments.harness.run import locate
 from experiments.harness.signals import AGAIN_S, EXIT_CODE, stop_requests
