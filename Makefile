@@ -44,7 +44,7 @@ $(TASKS:%=reproduce-%): reproduce-%: $(READY)
 	$(BIN)/python -m experiments.$(subst -,_,$*) --multirun experiment=$(subst -,_,$*)/$(EXPERIMENT) $(STUDY)
 
 plan: $(READY)  ## estimate the cost of experiment CELL of TASK: parameters, FLOPs, samples, memory
-	$(BIN)/python -m experiments.harness.plan $(TASK) experiment=$(subst -,_,$(TASK))/$(EXPERIMENT) $(AT_SCALE) $(ARGS)
+	$(BIN)/python -m experiments.plan $(TASK) experiment=$(subst -,_,$(TASK))/$(EXPERIMENT) $(AT_SCALE) $(ARGS)
 
 fetch: $(READY)  ## download data, weights and tokenizers of TASK's experiment CELL to the cache (LION_CACHE); TASK=all
 	$(BIN)/python -m experiments.harness.fetch $(TASK) $(EXPERIMENT) $(AT_SCALE) $(ARGS)

@@ -8,10 +8,10 @@ from experiments.harness.composition import composed
 from experiments.harness.config import typed
 from experiments.harness.memory import CountingMode, move_shapes, pass_memory
 from experiments.harness.optimizer import decay_groups
-from experiments.harness.plan import plan
 from experiments.harness.sources import ROOT
 from experiments.language_modeling.likelihood import UNCOUNTED, token_nats
 from experiments.language_modeling.models import bidirectional, causal, meta_model
+from experiments.plan.plan import plan
 
 EXPERIMENTS = sorted(path.stem for path in (ROOT / "conf/experiment/language_modeling").glob("*.yaml"))
 MILLION_PARAMETERS = {

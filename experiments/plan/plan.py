@@ -1,6 +1,6 @@
 """Estimate what an experiment would cost, without its data and without a GPU.
 
-    python -m experiments.harness.plan image_classification experiment=image_classification/vit_b16_aug scale=paper
+    python -m experiments.plan image_classification experiment=image_classification/vit_b16_aug scale=paper
 
 The estimate covers model, parameters, samples, floating point operations, hours, memory, and checkpoints. With
 ``experiment=image_classification/paper``, it is a table of all of the paper's cells. A task supports this through its
@@ -14,7 +14,6 @@ Not counted: the losses of held-out data and the networks that judge samples, wh
 """
 
 import importlib
-import sys
 from functools import partial
 from types import ModuleType
 
@@ -23,15 +22,17 @@ from rich.console import Console
 
 from experiments.harness.composition import composed, configs_of
 from experiments.harness.config import processes_on_node, resolved, runs_a_replicate, typed
-from experiments.harness.costs import forward_operations, optimizer_bytes, training_operations
 from experiments.harness.errors import ConfigError
-from experiments.harness.explained import cells, one_sentence
+from experiments.harness.explained import cells
 from experiments.harness.limits import check_conflicts
 from experiments.harness.metric import is_percent
-from experiments.harness.plan_table import Plan, show, show_cells
-from experiments.harness.sources import ROOT, task_name, task_package
-from experiments.harness.training_memory import TrainingMemory, training_memory
-from experiments.harness.utilisation import family_of
+from experiments.harness.sources import ROOT, task_package
+from experiments.plan.costs import forward_operations, optimizer_bytes, training_operations
+from experiments.plan.table import Plan, show, show_cells
+from experiments.plan.training_memory import TrainingMemory, training_memory
+from experiments.plan.utilisation import family_of
+from experiments.study.paper import claim_of, paper_cell
+from experiments.study.statistics import pairs_needed
 
 
 def plan(task: str, overrides: list[str]) -> Plan:
@@ -104,9 +105,6 @@ def _meta(task: str) -> ModuleType:
 
 def claim_words(cfg: DictConfig) -> str:
     """The paper's claim, and the pairs needed to show it for several spreads of their differences, not yet known."""
-    from experiments.study.paper import claim_of, paper_cell  # the only upward import
-    from experiments.study.statistics import pairs_needed
-
     metric = cfg.study.primary_metric
     published = paper_cell(cfg.study.paper, metric) if cfg.study.paper else None
     if published is None or not {"lion", cfg.study.reference} <= published.values.keys():
@@ -137,10 +135,3 @@ def main(task: str, overrides: list[str]) -> None:
         files = cells(sorted((ROOT / "conf/experiment" / task).glob("*.yaml")))
         plans = ((file.stem, plan(task, [*others, f"experiment={task}/{file.stem}"])) for file in files)
         Console().print(show_cells(plans))
-
-
-if __name__ == "__main__":
-    if len(sys.argv) < 2 or "=" in sys.argv[1]:
-        sys.exit("usage: python -m experiments.harness.plan <task> [key=value ...]")
-    with one_sentence():
-        main(task_name(sys.argv[1]), sys.argv[2:])

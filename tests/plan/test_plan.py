@@ -16,10 +16,10 @@ from experiments.diffusion.models import meta_model, meta_output
 from experiments.harness.composition import composed, scale_of
 from experiments.harness.config import typed
 from experiments.harness.errors import ConfigError
-from experiments.harness.plan import claim_words, main, memory, plan
-from experiments.harness.plan_table import show
 from experiments.harness.sources import ROOT, our_tasks, task_name
-from experiments.harness.utilisation import FAMILIES, PEAK
+from experiments.plan.plan import claim_words, main, memory, plan
+from experiments.plan.table import show
+from experiments.plan.utilisation import FAMILIES, PEAK
 from tests.conftest import AVERAGED, MakeConfig, executed
 
 
@@ -156,7 +156,7 @@ def test_invalid_settings_are_refused() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(("cell", "code"), [("vit_s16", 0), ("vit_s17", 2)])
 def test_the_plan_command_needs_no_data(cell: str, code: int) -> None:
-    command = [sys.executable, "-m", "experiments.harness.plan", "image_classification"]
+    command = [sys.executable, "-m", "experiments.plan", "image_classification"]
     result = subprocess.run(
         [*command, f"experiment=image_classification/{cell}"], capture_output=True, text=True, check=False
     )

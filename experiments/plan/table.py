@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from rich.table import Table
 
-from experiments.harness.training_memory import TrainingMemory
-from experiments.harness.utilisation import FAMILIES
+from experiments.plan.training_memory import TrainingMemory
+from experiments.plan.utilisation import FAMILIES
 
 
 @dataclass(frozen=True)

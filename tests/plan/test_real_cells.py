@@ -11,7 +11,7 @@ from experiments.harness.composition import composed
 from experiments.harness.config import typed
 from experiments.harness.memory import CountingMode, move_shapes, pass_memory
 from tests.harness.census import Census
-from tests.harness.test_memory import EXPERIMENTS
+from tests.plan.test_memory import EXPERIMENTS
 
 SAMPLES = 2
 """A micro-batch; batch norm and contrasts need more than one."""

@@ -1,0 +1,1 @@
+"""What an experiment would cost, counted without its data and without a GPU."""
