@@ -6,9 +6,9 @@ The estimate covers model, parameters, samples, floating point operations, hours
 ``experiment=image_classification/paper``, it is a table of all of the paper's cells. A task supports this through its
 module ``models``: ``meta_model(cfg)`` returns its model on the meta device, ``meta_loss(model, cfg, samples)`` the loss
 of that many samples on the model's device, and ``samples_per_epoch(cfg)`` the number of training samples, or None if
-the config does not give it. Optional are ``besides_training(cfg)``, which returns a list of Passes (task.py), and
-``meta_evaluation(model, cfg)``, the forward pass of an evaluator's batch; without it, evaluation is assumed to need the
-forward pass of a micro-batch.
+the config does not give it. Optional are ``besides_training(cfg)``, which returns a list of Passes (harness/task.py),
+and ``meta_evaluation(model, cfg)``, the forward pass of an evaluator's batch; without it, evaluation is assumed to need
+the forward pass of a micro-batch.
 
 Not counted: the losses of held-out data and the networks that judge samples, which are a few per cent of training.
 """

@@ -1,6 +1,6 @@
 """The memory that a run takes on a GPU: weights, gradients, the optimizer's state, and the pass of a micro-batch.
 
-It is counted without a GPU; see memory.py for what is not counted, besides CUDA's own memory (CONTEXT_BYTES).
+It is counted without a GPU; see harness/memory.py for what is not counted, besides CUDA's own memory (CONTEXT_BYTES).
 """
 
 from collections.abc import Callable, Iterable
