@@ -42,6 +42,13 @@ class T5XXL(nn.Module):
         else:
             self.encoder = AutoModelForTextEncoding.from_config(T5Config(**sizes), dtype=torch.bfloat16)
 
+    @staticmethod
+    def fetch() -> str:
+        """Fetch weights and tokenizer, for ``make fetch``; returns their repository on the hub."""
+        T5XXL()  # the weights come from the hub's converter
+        tokenize(["a"], 1, {})
+        return REPO
+
     def forward(self, tokens: Tensor) -> Tensor:
         """The hidden states of the last layer."""
         is_token = tokens != 0

@@ -101,7 +101,7 @@ def _mappings(value: Any) -> Iterator[Mapping[str, Any]]:
 def _fetched_models(plain: Mapping[str, Any]) -> Iterator[str]:
     """Fetch the networks and tokenizers that a config takes from the hub; yields the names of their repositories."""
     from huggingface_hub import snapshot_download
-    from hydra.utils import instantiate
+    from hydra.utils import get_object, instantiate
 
     for node in _mappings({key: plain[key] for key in ("model", "text") if plain.get(key)}):
         target = str(node.get("_target_", ""))
@@ -119,12 +119,8 @@ def _fetched_models(plain: Mapping[str, Any]) -> Iterator[str]:
             described = timm.get_pretrained_cfg(node["model_name"])
             assert described, node
             yield str(described.hf_hub_id)
-        elif target == "experiments.diffusion.t5.T5XXL":
-            from experiments.diffusion import t5
-
-            instantiate(node)  # its weights come from the hub's converter
-            t5.tokenize(["a"], 1, {})
-            yield t5.REPO
+        elif target and (own := getattr(get_object(target), "fetch", None)):
+            yield own()
         elif node.get("clip_model"):
             import open_clip
 

@@ -26,6 +26,7 @@ from experiments.harness.pack import MANIFEST, pack, unpack
 from experiments.harness.prepared_data import prepare
 from experiments.harness.sources import ROOT
 from experiments.harness.tracking import Tracker
+from experiments.image_classification.convnet import ConvNet
 from tests.conftest import MakeConfig, write_idx
 from tests.language_modeling.hub_server import hub_server
 
@@ -193,6 +194,23 @@ def test_the_offline_error_for_a_missing_model_says_how_to_fetch_it(
 
 def test_the_suggested_fetch_command_names_the_cell(make_config: MakeConfig) -> None:
     assert fetching(resolved(make_config())) == "make fetch TASK=image_classification SCALE=smoke CELL=smoke"
+
+
+class FetchesItself(ConvNet):
+    @staticmethod
+    def fetch() -> str:
+        (Path(os.environ["HF_HUB_CACHE"]) / "models--someone--network").mkdir(parents=True)
+        return "someone/network"
+
+
+def test_a_network_that_fetches_its_own_weights_is_fetched(
+    make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HF_HUB_CACHE", "HF_DATASETS_CACHE", offline.FETCHES_ALL):
+        monkeypatch.setenv(name, "")  # so that the test's end restores it
+    cfg = make_config(f"model._target_={__name__}.FetchesItself", f"run.cache_dir={tmp_path}")
+    folders = fetch.fetch(cfg).folders
+    assert [folder.name for folder in folders if "hub" in folder.parts] == ["models--someone--network"]
 
 
 def test_fetching_is_refused_offline(make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
