@@ -37,8 +37,7 @@ Corpus = Mapping[str, Source]
 PUBLISHED_SPLITS = {"train": "train", "val": "validation", "test": "test"}
 """Our names of the splits, and the names in most published sets."""
 
-COLUMN = "text"
-"""The column of a table, or key of a JSON object, that contains the text"""
+
 READ_BYTES = 1 << 20
 Block = tuple[int, Callable[[], Sequence[Any]]]
 """The number of rows, and a function that reads their cells"""
@@ -146,22 +145,25 @@ def _pieces(path: Path) -> Iterator[str]:
                 return
 
 
-def table_sources(root: str, patterns: Mapping[str, str], to_text: Callable[[str], str] = str) -> Corpus:
-    """The files of each split under ``root``, in order of their names, one document per row, in the column COLUMN.
+def table_sources(
+    root: str, patterns: Mapping[str, str], column: str = "text", to_text: Callable[[str], str] = str
+) -> Corpus:
+    """The files of each split under ``root``, in order of their names, one document per row.
 
     Args:
         root: A folder, or an address such as ``hf://datasets/google/wiki40b@<revision>``.
         patterns: File name patterns by split, such as ``en/train-*.parquet``.
+        column: The column that contains the text.
         to_text: Converts a cell to plain text; its ValueErrors are reported with the row.
 
     Raises:
         DataError: A pattern matches no file; or, while reading, a row cannot be read or has no text. The message gives
             the row's number, from 0, within all files and within its own file.
     """
-    return {split: _source(root, pattern, to_text) for split, pattern in patterns.items()}
+    return {split: _source(root, pattern, column, to_text) for split, pattern in patterns.items()}
 
 
-def _source(root: str, pattern: str, to_text: Callable[[str], str]) -> Source:
+def _source(root: str, pattern: str, column: str, to_text: Callable[[str], str]) -> Source:
     blocks = next((blocks for ending, blocks in _READERS.items() if pattern.endswith(ending)), None)
     if blocks is None:
         raise DataError(f"the pattern {pattern} must end in one of {', '.join(_READERS)}.")
@@ -172,11 +174,11 @@ def _source(root: str, pattern: str, to_text: Callable[[str], str]) -> Source:
         for path in files:
             first, name = number, path.rsplit("/", 1)[-1]
             try:
-                for count, read in blocks(file_system, path):
+                for count, read in blocks(file_system, path, column):
                     rows = read() if number + count > skip else ()
                     for row in range(count):
                         if number >= skip:
-                            yield text_document(f"row {number - first} of {path}", _text(rows[row], to_text))
+                            yield text_document(f"row {number - first} of {path}", _text(rows[row], column, to_text))
                         number += 1
             except _BadRowError as fault:
                 where = f"row {number} of {root}/{pattern}"
@@ -192,26 +194,26 @@ class _BadRowError(Exception):
     """What is wrong with a row, without its number."""
 
 
-def _parquet_blocks(file_system: Any, path: str) -> Iterator[Block]:
+def _parquet_blocks(file_system: Any, path: str, column: str) -> Iterator[Block]:
     import pyarrow.parquet as pq
 
     with file_system.open(path) as file:
         table = pq.ParquetFile(file)
         names = table.schema_arrow.names
-        if COLUMN not in names:
-            raise _BadRowError(f"has no column {COLUMN}, only {', '.join(names)}")
+        if column not in names:
+            raise _BadRowError(f"has no column {column}, only {', '.join(names)}")
         for group in range(table.num_row_groups):
             count = table.metadata.row_group(group).num_rows
-            yield count, lambda group=group: table.read_row_group(group, [COLUMN]).column(0)  # type: ignore[misc]
+            yield count, lambda group=group: table.read_row_group(group, [column]).column(0)  # type: ignore[misc]
 
 
-def _json_blocks(file_system: Any, path: str) -> Iterator[Block]:
+def _json_blocks(file_system: Any, path: str, column: str) -> Iterator[Block]:
     def cell(line: bytes) -> Any:
         row = json.loads(line)
-        if not isinstance(row, dict) or COLUMN not in row:
+        if not isinstance(row, dict) or column not in row:
             has = f"only {', '.join(row)}" if isinstance(row, dict) else f"but is {row!r}"
-            raise _BadRowError(f"has no column {COLUMN}, {has}")
-        return row[COLUMN]
+            raise _BadRowError(f"has no column {column}, {has}")
+        return row[column]
 
     with file_system.open(path, compression="infer") as file:
         for line in file:
@@ -238,16 +240,16 @@ def _matching_files(root: str, pattern: str) -> tuple[Any, list[str]]:
     return file_system, found
 
 
-def _text(cell: Any, to_text: Callable[[str], str]) -> str:
+def _text(cell: Any, column: str, to_text: Callable[[str], str]) -> str:
     if hasattr(cell, "as_py"):
         cell = cell.as_py()
     if cell is None:
-        raise _BadRowError(f"has no text: its {COLUMN} is null")
+        raise _BadRowError(f"has no text: its {column} is null")
     try:
         if isinstance(cell, bytes):
             cell = cell.decode()
         if not isinstance(cell, str):
-            raise _BadRowError(f"has no text: its {COLUMN} is {cell!r}")
+            raise _BadRowError(f"has no text: its {column} is {cell!r}")
         return to_text(cell)
     except ValueError as error:
         raise _BadRowError(f"cannot be decoded ({_sentence(error)})") from error

@@ -99,7 +99,7 @@ def test_interrupted_packing_resumes_where_it_stopped(
     again = open_tokens(data, tmp_path / "cut")
     assert skipped[-1] == read, "what is on disk is not packed again"
     assert files(again) == files(whole)
-    assert sorted(path.suffix for path in (tmp_path / "cut").iterdir()) == ["", ".files", ".lock"]
+    assert sorted(path.suffix for path in (tmp_path / "cut").iterdir()) == ["", ".checked", ".files", ".lock"]
 
 
 @pytest.mark.parametrize("documents", [2, 14])
@@ -131,4 +131,4 @@ def test_two_processes_pack_a_set_only_once(folder: Path, tmp_path: Path) -> Non
     fingerprints = {process.communicate(timeout=60)[0] for process in processes}
     assert [process.returncode for process in processes] == [0, 0]
     assert len(fingerprints) == 1
-    assert sorted(path.suffix for path in (tmp_path / "cache").iterdir()) == ["", ".files", ".lock"]
+    assert sorted(path.suffix for path in (tmp_path / "cache").iterdir()) == ["", ".checked", ".files", ".lock"]

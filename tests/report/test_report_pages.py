@@ -134,7 +134,9 @@ def test_the_terminal_prints_regime_verdict_and_reproduction(write_study: WriteS
     assert own[-1].startswith("Next: An interval needs 2 replicates and a verdict 4: the same command with study.num")
     smoke = shown(scale="smoke", declared=0, numbers=[0])
     assert "No verdict: smoke" in smoke
-    assert "Next: the same command without scale=smoke (with make, without SCALE=smoke) gives meaningful numbers" in smoke
+    assert (
+        "Next: the same command without scale=smoke (with make, without SCALE=smoke) gives meaningful numbers" in smoke
+    )
 
 
 def test_make_dashboard_is_suggested_only_for_the_default_folders(tmp_path: Path) -> None:
