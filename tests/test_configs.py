@@ -209,6 +209,7 @@ def test_every_data_source_is_valid_and_pinned_by_hash_or_revision(name: str) ->
         ["scale=smoke", "train.steps=3", "optimizer=adamw", "optimizer.lr=1", "seed=2", "data.places=[{kind: local}]"],
         ["optimizer.lr=1", "+optimizer.space={one: 1}", "optimizer=adamw", "model=convnet_tiny"],
         ["run.runs_dir=a", "study=fixed", "run.runs_dir=b"],
+        ["hydra/launcher=slurm", "hydra.launcher.partition=a", "scale=smoke", "train.steps=3"],
         ["optimizer.lr=1", "~optimizer.space", "optimizer.lr=2"],
     ],
 )

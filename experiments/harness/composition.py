@@ -18,8 +18,8 @@ from omegaconf import DictConfig
 from experiments.harness.errors import ConfigError
 from experiments.harness.sources import ROOT, our_tasks, task_package
 
-VALUE = re.compile(r"(seed|test|[A-Za-z_]\w*(\.\w+)+)=(?!\s*\{)")
-"""Overrides that do not choose a group, and that replace a value instead of merging into one."""
+VALUE = re.compile(r"(?!hydra\.)(seed|test|[A-Za-z_]\w*(\.\w+)+)=(?!\s*\{)")
+"""Overrides that do not choose a group, and that replace a value of a run's config instead of merging into one."""
 GROUP = re.compile(r"[\w/]+=[\w/]+")
 """Overrides that choose from a group."""
 
