@@ -2,7 +2,8 @@
 
 Import statements are followed from the modules that every run of a task starts with, and from those named in its config
 (``_target_`` and the like), such as a user's own optimizer. The digest covers the parsed program: comments, formatting,
-and the docstrings of modules, classes and functions do not affect it (those of fields and constants do).
+and the docstrings of modules, classes and functions do not affect it (those of fields and constants do), nor does the
+version of Python.
 """
 
 import ast
@@ -155,25 +156,46 @@ def _files(name: str) -> dict[Path, str]:
 
 
 def _program(path: Path, package: str) -> tuple[str, list[str]]:
-    """The program of a file in ``package`` without its docstrings, and the dotted names that it imports."""
+    """The program of a file in ``package`` without its docstrings, as words that are the same in every version of
+    Python, and the dotted names that it imports.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about escapes in a package's strings, such as torchao's
         tree = ast.parse(path.read_bytes())
-    imported: list[str] = []
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            imported += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            parents = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
-            module = ".".join([*parents, *filter(None, [node.module])])
-            imported += [f"{module}.{alias.name}" for alias in node.names]
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and DOTTED_NAME.fullmatch(node.value):
-            imported.append(node.value)  # an argument of import_module
-        elif isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and (
-            ast.get_docstring(node, clean=False) is not None
-        ):
-            node.body[0] = ast.Pass()
-    return ast.unparse(tree), imported
+    words, imported, waiting = [], [], [tree]  # type: list[str], list[str], list[Any]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, list):
+            words.append(str(len(node)))
+            waiting += node
+        elif isinstance(node, ast.AST):
+            imported += _imported(node, package)
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and (
+                ast.get_docstring(node, clean=False) is not None
+            ):
+                node.body[0] = ast.Pass()
+            if isinstance(node, ast.JoinedStr):  # Python 3.12.1 adds empty strings to f-strings
+                node.values = [part for part in node.values if getattr(part, "value", None) != ""]
+            # Versions of Python differ in which fields a node has, but not in those that are filled.
+            filled = {name: value for name, value in ast.iter_fields(node) if value not in (None, [])}
+            words += [type(node).__name__, *filled]
+            waiting += filled.values()
+        else:
+            words.append(repr(node))
+    return " ".join(words), imported
+
+
+def _imported(node: ast.AST, package: str) -> list[str]:
+    """The dotted names that a node of a file in ``package`` imports."""
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if isinstance(node, ast.ImportFrom):
+        parents = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+        module = ".".join([*parents, *filter(None, [node.module])])
+        return [f"{module}.{alias.name}" for alias in node.names]
+    if isinstance(node, ast.Constant) and isinstance(node.value, str) and DOTTED_NAME.fullmatch(node.value):
+        return [node.value]  # an argument of import_module
+    return []
 
 
 def _hash(found: Mapping[Path, tuple[str, str]], start: str) -> str:

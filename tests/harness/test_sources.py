@@ -1,5 +1,6 @@
 """The digest that decides whether an earlier run may be reused."""
 
+import hashlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -157,3 +158,15 @@ def test_the_suites_digest_covers_lions_kernels_but_no_study_code() -> None:
     names = {str(path.relative_to(sources.ROOT)) for path in files}
     assert {"lion/fused_cpu.py", "lion/fused_cuda.py", "experiments/harness/train.py"} <= names
     assert not any(name.startswith(("experiments/study", "experiments/report", "experiments/lit")) for name in names)
+
+
+def test_every_version_of_python_reads_the_same_program(checkout: Path) -> None:
+    """Python 3.12 changed how f-strings are parsed and which fields functions and classes have."""
+    (checkout / "suite/experiments/toy/model.py").write_text(
+        'class Model:\n    """A model."""\n\n    def f(self, x=None, *y):\n'
+        """        return f"{x!r:>{y[0]}} 'and' {[a for a in y]}" "." if x else lambda: -1.5j\n"""
+    )
+    found = sources.programs(["experiments.toy.task"], {"experiments"})
+    (program,) = (text for name, text in found.values() if name == "experiments.toy.model")
+    in_3_11_3_12_and_3_13 = "64fb6677d1e3dd30"
+    assert hashlib.sha256(program.encode()).hexdigest()[:16] == in_3_11_3_12_and_3_13
