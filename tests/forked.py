@@ -7,6 +7,12 @@ import sys
 import tempfile
 import traceback
 
+import scipy.stats  # noqa: F401  # what commands import late: once here instead of in every fork
+import torch._dynamo  # noqa: F401
+
+import experiments.report.rebuild
+import experiments.study.sweep  # noqa: F401
+
 
 class Started:
     """A command in a session of its own, as the child process ``pid``."""

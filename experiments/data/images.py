@@ -37,6 +37,12 @@ class ArrayImages:
 
         return torch.tensor(self.images[self.rows[number]]).movedim(-1, 0)  # copies, since the arrays are read-only
 
+    def stacked(self, numbers: np.ndarray) -> "Tensor":
+        """Several images at once, uint8 ``[N, C, H, W]``, in memory with the channels last."""
+        import torch
+
+        return torch.from_numpy(self.images[self.rows[numbers]]).movedim(-1, 1)
+
 
 @dataclass(frozen=True)
 class StoredImages:
@@ -52,3 +58,8 @@ class StoredImages:
     def __getitem__(self, number: int) -> Image.Image:
         image = self.split.image(self.rows[number])
         return image if image.mode == self.mode else image.convert(self.mode)
+
+
+def arrays_of_size(images: Images, size: int) -> ArrayImages | None:
+    """``images`` if they are decoded and have ``size`` x ``size`` pixels: many can then be taken at once."""
+    return images if isinstance(images, ArrayImages) and images.images.shape[1:3] == (size, size) else None

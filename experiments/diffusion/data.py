@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
+from experiments.data.images import ArrayImages, arrays_of_size
 from experiments.data.labels import check_order
 from experiments.data.opening import joint_fingerprint, open_set
 from experiments.data.splits import num_kept, sample, shuffled
@@ -56,6 +57,8 @@ class ConditionedImages:
 
     image: Callable[[int], Image.Image]
     conditions: np.ndarray | list[str]
+    arrays: ArrayImages | None = None
+    """the images, if they are decoded"""
 
     def __len__(self) -> int:
         return len(self.conditions)
@@ -67,7 +70,20 @@ class ConditionedImages:
         """The central squares of the images, uint8 ``[N, 3, size, size]``."""
         import torch  # here, because a study opens data without it
 
+        if self.arrays and arrays_of_size(self.arrays, size):
+            return self.arrays.stacked(numbers)
+        if self.arrays and arrays_of_size(self.arrays, 2 * size):
+            return halved(self.arrays.stacked(numbers))
         return torch.from_numpy(np.stack([centre(self.image(int(number)), size) for number in numbers])).movedim(3, 1)
+
+
+def halved(images: "Tensor") -> "Tensor":
+    """Images, uint8 ``[N, 3, H, W]``, at half their height and width: the bytes that ``centre`` makes, in a fifth of
+    the time.
+    """
+    wide = images.short()
+    rows = (wide[..., ::2] + wide[..., 1::2] + 1) // 2
+    return ((rows[..., ::2, :] + rows[..., 1::2, :] + 1) // 2).byte()
 
 
 def centre(image: Image.Image, size: int) -> np.ndarray:
@@ -109,11 +125,11 @@ def labelled_splits(
     check_order(labels, name)
     kept = num_kept(len(images), val_size, "data.images.val_size")
     rows = np.arange(len(images)) if seed is None else shuffled(len(images), seed)
-    test_labels = arrays["test_labels"]
+    test = arrays["test_images"], np.arange(len(arrays["test_labels"])), arrays["test_labels"]
     return {
-        "fit": _array_images(images, labels, rows[:kept]),
-        "val": _array_images(images, labels, rows[kept:]),
-        "test": _array_images(arrays["test_images"], test_labels, np.arange(len(test_labels))),
+        "fit": _array_images(images, rows[:kept], labels[rows[:kept]]),
+        "val": _array_images(images, rows[kept:], labels[rows[kept:]]),
+        "test": _array_images(*test),
     }
 
 
@@ -132,7 +148,7 @@ def captioned_splits(opened: PreparedData | StoredSet) -> dict[str, ConditionedI
         rows = np.nonzero(arrays["splits"] == number)[0]
         rows = rows[sample(len(rows), len(rows))]
         captions = [texts[firsts[row]] for row in rows]
-        return ConditionedImages(lambda place: Image.fromarray(arrays["images"][rows[place]]), captions)
+        return _array_images(arrays["images"], rows, captions)
 
     return {name: split(number) for number, name in enumerate(SPLITS.values())}
 
@@ -143,5 +159,7 @@ def _captioned(split: StoredSplit) -> ConditionedImages:
     return ConditionedImages(lambda number: split.image(drawn[number]), captions)
 
 
-def _array_images(images: np.ndarray, labels: np.ndarray, rows: np.ndarray) -> ConditionedImages:
-    return ConditionedImages(lambda number: Image.fromarray(images[rows[number]]), labels[rows])
+def _array_images(images: np.ndarray, rows: np.ndarray, conditions: np.ndarray | list[str]) -> ConditionedImages:
+    return ConditionedImages(
+        lambda number: Image.fromarray(images[rows[number]]), conditions, ArrayImages(images, rows)
+    )

@@ -11,6 +11,7 @@ import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
+from functools import cache
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
@@ -192,10 +193,15 @@ def _never_collected() -> Iterator[None]:
     try:
         yield
     finally:
-        if not gc.get_freeze_count():  # else a finished run's model, of which references form a cycle, would stay too
-            gc.freeze()
-            atexit.register(gc.unfreeze)  # Triton reports what is never collected as leaks
+        _freeze_once()
         gc.enable()
+
+
+@cache
+def _freeze_once() -> None:
+    """Exempt the imports; later, that would include the model of a finished run, whose references form a cycle."""
+    gc.freeze()
+    atexit.register(gc.unfreeze)  # Triton reports what is never collected as leaks
 
 
 def _record_of(run: Run) -> RunRecord:

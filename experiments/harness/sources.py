@@ -76,7 +76,7 @@ def _named(config: Mapping[str, Any]) -> set[str]:
 
 @cache
 def digest(task: str, named: tuple[str, ...]) -> str:
-    """The digest for runs of a task whose configs name these modules, from the files as they are at the first call."""
+    """The digest for runs of a task whose configs name these modules, from the files as they are when first read."""
     package = task_package(task)
     own = {"experiments", "lion", package.partition(".")[0]}
     suite = programs([f"{package}.task", "experiments.harness.entry"], own)
@@ -119,7 +119,7 @@ def programs(names: Iterable[str], packages: Container[str]) -> dict[Path, tuple
         name = waiting.pop()
         for path, package in _files(name).items() if name.partition(".")[0] in packages else ():
             if path not in found:
-                program, imported = _program(path, package)
+                program, imported = program_in(path, package)
                 found[path] = f"{package}.{path.stem}", program
                 waiting += imported
     return found
@@ -155,7 +155,8 @@ def _files(name: str) -> dict[Path, str]:
     return files
 
 
-def _program(path: Path, package: str) -> tuple[str, list[str]]:
+@cache
+def program_in(path: Path, package: str) -> tuple[str, list[str]]:
     """The program of a file in ``package`` without its docstrings, as words that are the same in every version of
     Python, and the dotted names that it imports.
     """

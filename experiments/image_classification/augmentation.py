@@ -45,6 +45,22 @@ def training_transform(cfg: ImageClassificationConfig) -> v2.Compose:
     return v2.Compose([*steps, v2.ToImage()])
 
 
+def crops_and_flips(images: Tensor, padding: int, flip: bool, seeds: list[int]) -> Tensor:
+    """What ``training_transform`` makes of square images, uint8 ``[N, C, size, size]``, without ``augmentation`` and
+    with PyTorch's global generator seeded by an entry of ``seeds`` for each, in a quarter of the time.
+    """
+    draw, size = torch.Generator(), images.shape[-1]
+    corners, flipped = [], []
+    for seed in seeds:
+        draw.manual_seed(seed)
+        corners.append([int(torch.randint(2 * padding + 1, (), generator=draw)) for _ in "yx"] if padding else [0, 0])
+        flipped.append(flip and bool(torch.rand(1, generator=draw) < 0.5))
+    if padding:
+        padded = F.pad(images, [padding] * 4)
+        images = torch.stack([padded[i, :, y : y + size, x : x + size] for i, (y, x) in enumerate(corners)])
+    return torch.where(torch.tensor(flipped)[:, None, None, None], images.flip(3), images)
+
+
 def evaluation_transform(cfg: ImageClassificationConfig) -> v2.Compose:
     """An image to uint8 ``[C, image_size, image_size]``: its centre, leaving a margin if training uses random resized
     crops.

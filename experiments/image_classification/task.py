@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from experiments.data.copies import warn_of_copies
+from experiments.data.images import arrays_of_size
 from experiments.data.labels import check_classes
 from experiments.harness.batches import ShieldedLoader
 from experiments.harness.errors import ConfigError, refused_as
@@ -21,6 +22,7 @@ from experiments.harness.prepared_data import PreparedData
 from experiments.harness.seeds import derive_seed
 from experiments.harness.task import Evaluator, in_parts
 from experiments.image_classification.augmentation import (
+    crops_and_flips,
     evaluation_transform,
     mixed,
     mixed_labels,
@@ -67,7 +69,8 @@ class ImageClassification:
         self.num_train = len(splits["fit"].labels)
         self._check()
         self._augment = training_transform(cfg)
-        self._crop = evaluation_transform(cfg)
+        plain = cfg.augmentation.crop_area is None and not cfg.augmentation.randaugment_ops
+        self._arrays = arrays_of_size(splits["fit"].images, cfg.data.image_size) if plain else None
         self._normalize = normalization(cfg)
         self.evaluators = {
             "val": Evaluator("evaluate", partial(self._sums, "val"), _metrics),
@@ -113,12 +116,17 @@ class ImageClassification:
         float32 ``[N, num_classes]``, and ``mixup``, float32 ``[2]``, the weights by which ``loss`` mixes the images.
         """
         fit = self.splits["fit"]
-        augmented = []
-        for index, seed in zip(indices, seeds, strict=True):
-            # torchvision draws from the CPU's global generator; torch.manual_seed (all devices) is 100 times slower.
-            torch.default_generator.manual_seed(seed)
-            augmented.append(self._augment(fit.images[index]))
-        images, labels = torch.stack(augmented), torch.from_numpy(fit.labels[indices])
+        if self._arrays:
+            data = self._cfg.data
+            images = crops_and_flips(self._arrays.stacked(indices).contiguous(), data.crop_padding, data.flip, seeds)
+        else:
+            augmented = []
+            for index, seed in zip(indices, seeds, strict=True):
+                # torchvision draws from the CPU's global generator; torch.manual_seed (every device's) is much slower.
+                torch.default_generator.manual_seed(seed)
+                augmented.append(self._augment(fit.images[index]))
+            images = torch.stack(augmented)
+        labels = torch.from_numpy(fit.labels[indices])
         if not self._cfg.augmentation.mixup_alpha:
             return {"images": images, "labels": labels}
         torch.default_generator.manual_seed(derive_seed(seeds[0], "mixup"))
@@ -158,8 +166,7 @@ class ImageClassification:
         calibrates = split in ("val", "test")
         if calibrates:
             sums |= no_calibration_sums(device, len(self.splits[split].labels) if split == "test" else None)
-        workers = self._cfg.run.num_workers
-        for batch in evaluation_batches(self.splits[split], self._crop, process, num_processes, workers):
+        for batch in evaluation_batches(self.splits[split], self._cfg, process, num_processes):
             images, labels = self._normalize(batch["images"].to(device)), batch["labels"].to(device)
             logits = in_parts(model, IMAGES_IN_CACHE, images)
             parts = classification_sums(logits, labels)
@@ -189,30 +196,35 @@ def _metrics(sums: dict[str, Any]) -> dict[str, float]:
 class _EvaluationBatches(Dataset[dict[str, Any]]):
     """Batches of transformed images, by the index ``start`` of their first one."""
 
-    def __init__(self, split: Labelled, transform: Callable[[Any], Tensor]) -> None:
-        self._split, self._transform = split, transform
+    def __init__(self, split: Labelled, cfg: ImageClassificationConfig) -> None:
+        self._split, self._transform = split, evaluation_transform(cfg)
+        unchanged = cfg.augmentation.crop_area is None  # by the transform, if they have the right size
+        self._arrays = arrays_of_size(split.images, cfg.data.image_size) if unchanged else None
 
     def __getitem__(self, start: int) -> dict[str, Any]:
-        numbers = range(start, min(start + EVALUATION_BATCH_SIZE, len(self._split.labels)))
+        numbers = np.arange(start, min(start + EVALUATION_BATCH_SIZE, len(self._split.labels)))
         before = self._split.damaged
-        images = torch.stack([self._transform(self._split.images[number]) for number in numbers])
+        if self._arrays:
+            images = self._arrays.stacked(numbers).contiguous()
+        else:
+            images = torch.stack([self._transform(self._split.images[number]) for number in numbers])
         return {
             "images": images,
             "labels": torch.tensor(self._split.labels[start : start + EVALUATION_BATCH_SIZE]),
-            "numbers": torch.tensor(numbers),
+            "numbers": torch.from_numpy(numbers),
             "damaged": self._split.damaged - before,
         }
 
 
 def evaluation_batches(
-    split: Labelled, transform: Callable[[Any], Tensor], process: int, num_processes: int, num_workers: int
+    split: Labelled, cfg: ImageClassificationConfig, process: int, num_processes: int
 ) -> DataLoader[dict[str, Any]]:
     """This process's share of the images: images uint8 ``[N, C, H, W]``, labels and indices (numbers) int64 ``[N]``,
     and how many were damaged.
     """
     starts = range(process * EVALUATION_BATCH_SIZE, len(split.labels), num_processes * EVALUATION_BATCH_SIZE)
-    dataset = _EvaluationBatches(split, transform)
-    return ShieldedLoader(dataset, starts, num_workers, pin=False)
+    dataset = _EvaluationBatches(split, cfg)
+    return ShieldedLoader(dataset, starts, cfg.run.num_workers, pin=False)
 
 
 def build(cfg: ImageClassificationConfig, data: PreparedData | StoredSet) -> ImageClassification:

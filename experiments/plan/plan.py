@@ -37,9 +37,9 @@ from experiments.study.statistics import pairs_needed
 
 def plan(task: str, overrides: list[str]) -> Plan:
     """The cost of the experiment that ``overrides`` describe: those of a run's command line, without ``optimizer``."""
-    cfg = composed(task, overrides)
+    cfg = composed(task, [*overrides, "optimizer=lion"])
     meta = _meta(task)
-    contestants = {name: composed(task, [*overrides, f"optimizer={name}"]) for name in ("lion", cfg.study.reference)}
+    contestants = {"lion": cfg, cfg.study.reference: composed(task, [*overrides, f"optimizer={cfg.study.reference}"])}
     for contestant in contestants.values():
         check_conflicts(resolved(contestant))
     own = typed(cfg)

@@ -125,7 +125,7 @@ def write_replicate(path: Path, replicate: Replicate) -> None:
     }
     table = pa.table(columns).replace_schema_metadata({METADATA: json.dumps(about, sort_keys=True).encode()})
     path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(table, path, compression="zstd", compression_level=19)
+    pq.write_table(table, path, compression="zstd", compression_level=9)
 
 
 def read_replicate(path: Path) -> Replicate:

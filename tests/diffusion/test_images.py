@@ -9,9 +9,10 @@ import pytest
 import torch
 from PIL import Image
 
+from experiments.data.images import ArrayImages
 from experiments.data.stored import open_stored
 from experiments.diffusion.conditions import ClassConditions, TextConditions
-from experiments.diffusion.data import captioned_splits, centre, labelled_splits
+from experiments.diffusion.data import ConditionedImages, captioned_splits, centre, labelled_splits
 from experiments.diffusion.sampler import from_bytes
 from experiments.harness.config import typed
 from experiments.harness.errors import DataError
@@ -41,6 +42,18 @@ def test_images_are_downsampled_by_averaging_and_centre_cropped() -> None:
     rows = np.floor(pixels.reshape(32, 32, 2, 3).mean(2) + 0.5)
     expected = np.floor(rows.reshape(16, 2, 32, 3).mean(1) + 0.5)[:, 8:24]
     assert np.array_equal(found, expected)
+
+
+@pytest.mark.parametrize("size", [32, 16, 8, 24])
+def test_arrays_become_the_squares_that_each_image_becomes_alone(size: int) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (9, 32, 32, 3)).astype(np.uint8)
+    arrays = ArrayImages(images, np.arange(9))
+    split = ConditionedImages(lambda number: Image.fromarray(images[number]), np.arange(9), arrays)
+    numbers = np.array([4, 0, 6])
+    found = split.pixels(numbers, size)
+    expected = np.stack([centre(Image.fromarray(images[number]), size) for number in numbers])
+    assert np.array_equal(found.movedim(1, 3), expected)
+    assert found.movedim(1, 3).is_contiguous(), "so that convolutions take the same path"
 
 
 def test_images_of_any_size_become_squares_of_the_requested_size() -> None:

@@ -49,11 +49,16 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setattr(sources, "ROOT", tmp_path / "suite")
     monkeypatch.syspath_prepend(tmp_path / "elsewhere")
     yield tmp_path
+    forget()
+
+
+def forget() -> None:
     sources.digest.cache_clear()
+    sources.program_in.cache_clear()
 
 
 def digest() -> str:
-    sources.digest.cache_clear()
+    forget()
     return sources.sources_digest(CONFIG)
 
 
@@ -112,7 +117,7 @@ def test_imports_through_a_namespace_package_are_followed(checkout: Path, name: 
     before = sources.sources_digest(config)
     path = own / "inner" / f"{name}.py"
     path.write_text(path.read_text().replace("1", "2"))
-    sources.digest.cache_clear()
+    forget()
     assert sources.sources_digest(config) != before
 
 
@@ -125,7 +130,7 @@ def test_an_external_tasks_code_is_part_of_the_suites_digest(checkout: Path, nam
     (own / "nested" / "task.py").write_text("from somebodys_own import task\n")
     before = sources.sources_digest(config)
     (own / f"{name}.py").write_text((own / f"{name}.py").read_text().replace("1", "2"))
-    sources.digest.cache_clear()
+    forget()
     assert sources.sources_digest(config).partition("-")[0] != before.partition("-")[0]
 
 

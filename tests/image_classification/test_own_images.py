@@ -67,6 +67,18 @@ def test_images_of_the_right_size_are_passed_through_bit_for_bit(make_config: Ma
         assert torch.equal(evaluation_transform(cfg)(given), v2.ToImage()(given))
 
 
+@pytest.mark.parametrize("flip", [True, False])
+@pytest.mark.parametrize("padding", [0, 2, 5])
+def test_a_batch_is_what_torchvision_makes_of_each_image(make_config: MakeConfig, padding: int, flip: bool) -> None:
+    cfg = make_config(f"data.crop_padding={padding}", f"data.flip={flip}")
+    task, crop = built(cfg), v2.RandomCrop(28, padding=padding)
+    indices, seeds = np.arange(20), [3 * number + 2**40 for number in range(20)]
+    for image, index, seed in zip(task.batch(indices, seeds)["images"], indices, seeds, strict=True):
+        torch.manual_seed(seed)
+        expected = crop(task.splits["fit"].images[index])
+        assert torch.equal(image, v2.RandomHorizontalFlip()(expected) if flip else expected)
+
+
 @pytest.mark.parametrize("size", SIZES)
 def test_images_of_another_size_become_the_resized_centre_square(
     make_config: MakeConfig, size: tuple[int, int]

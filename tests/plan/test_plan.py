@@ -166,7 +166,14 @@ def test_the_plan_command_needs_no_data(cell: str, code: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("cell", "millions"), [("smoke", 1.88), ("mini", 2.20), ("gpu", 11.07), ("b16_b", 123.60), ("g14_288_l", 354.36)]
+    ("cell", "millions"),
+    [
+        ("smoke", 1.88),
+        ("mini", 2.20),
+        ("gpu", 11.07),
+        pytest.param("b16_b", 123.60, marks=pytest.mark.slow),
+        pytest.param("g14_288_l", 354.36, marks=pytest.mark.slow),
+    ],
 )
 def test_a_two_tower_plan_counts_trained_parameters(cell: str, millions: float) -> None:
     planned = plan("lit", [f"experiment=lit/{cell}", f"scale={scale_of(f'lit/{cell}')}"])

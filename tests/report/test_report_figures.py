@@ -48,9 +48,9 @@ def colours_of(path: Path) -> set[str]:
     """``#d55e00`` of an SVG's text, or of at least 100 pixels."""
     if path.suffix == ".svg":
         return set(re.findall(r"#[0-9a-f]{6}", path.read_text()))
-    pixels = np.round(matplotlib.image.imread(path)[:, :, :3] * 255).astype(np.uint8).reshape(-1, 3)
-    colours, counts = np.unique(pixels, axis=0, return_counts=True)
-    return {f"#{bytes(colour).hex()}" for colour in colours[counts >= 100]}
+    with Image.open(path) as image:
+        counts = image.convert("RGB").getcolors(maxcolors=2**24)
+    return {f"#{bytes(colour).hex()}" for count, colour in counts if count >= 100}
 
 
 @pytest.mark.parametrize("weight", ["normal", "bold"])
