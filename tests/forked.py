@@ -1,5 +1,6 @@
 """Run commands of the suite in a fork of the test process, which has already imported their modules."""
 
+import gc
 import os
 import runpy
 import subprocess
@@ -23,6 +24,7 @@ class Started:
         self.command, self._files = command, [tempfile.TemporaryFile("w+") for _ in range(2)]  # noqa: SIM115
         self.pid = os.fork()
         if self.pid == 0:
+            gc.freeze()  # a collection of what the parent has made would copy all of its memory
             os.setsid()
             for number, file in enumerate(self._files, start=1):
                 os.dup2(file.fileno(), number)

@@ -1,6 +1,7 @@
 """ResNet-18 for small images."""
 
 import timm
+import torch
 from torch import nn
 
 
@@ -14,4 +15,4 @@ def resnet18(in_chans: int, num_classes: int) -> nn.Module:
     stem = nn.Conv2d(in_chans, 64, 3, padding=1, bias=False)
     nn.init.kaiming_normal_(stem.weight, mode="fan_out", nonlinearity="relu")  # as timm does
     model.conv1, model.maxpool = stem, nn.Identity()
-    return model
+    return model.to(memory_format=torch.channels_last)  # two thirds of the time on an H100, see docs/gpu.md

@@ -37,8 +37,8 @@ from experiments.study.statistics import pairs_needed
 
 def plan(task: str, overrides: list[str]) -> Plan:
     """The cost of the experiment that ``overrides`` describe: those of a run's command line, without ``optimizer``."""
-    cfg = composed(task, [*overrides, "optimizer=lion"])
     meta = _meta(task)
+    cfg = composed(task, [*overrides, "optimizer=lion"])
     contestants = {"lion": cfg, cfg.study.reference: composed(task, [*overrides, f"optimizer={cfg.study.reference}"])}
     for contestant in contestants.values():
         check_conflicts(resolved(contestant))

@@ -81,6 +81,7 @@ def test_accelerates_environment_variables_do_not_change_results(
     assert metrics(make_config, tmp_path / "with") == expected
 
 
+@pytest.mark.slow
 def test_flags_of_accelerate_launch_do_not_change_results(
     make_config: MakeConfig, command_line: list[str], tmp_path: Path
 ) -> None:

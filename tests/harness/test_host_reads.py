@@ -34,6 +34,13 @@ def glue(glue_folder: Path) -> list[str]:
 
 
 @pytest.fixture
+def labelled(clouds: list[str], tmp_path: Path) -> list[str]:
+    """Overrides that give the class-conditional U-Net generated images."""
+    place = PLACE.format(tmp_path, "decode_labelled")
+    return [*clouds, f"data.images.places={place}", "data.images.val_size=40"]
+
+
+@pytest.fixture
 def captioned(clouds: list[str], tmp_path: Path) -> list[str]:
     """Overrides that give the text-conditional U-Net generated images with captions."""
     place = PLACE.format(tmp_path, "decode_captioned")
@@ -41,7 +48,7 @@ def captioned(clouds: list[str], tmp_path: Path) -> list[str]:
 
 
 CASES = [
-    *((task, data, []) for task, data in DATA.items()),
+    *((task, "labelled" if task == "diffusion" else data, []) for task, data in DATA.items()),
     ("finetuning", "glue", []),
     ("finetuning", "glue", ["model=ft_gpt2_tiny"]),
     ("language_modeling", "books", ["experiment=language_modeling/smoke_masked"]),

@@ -243,8 +243,8 @@ def test_a_checkpoint_is_as_large_as_planned(overrides: list[str], make_config: 
 @pytest.mark.parametrize(
     ("task", "cell", "batch_ms", "batch"),
     [
-        ("language_modeling", "gpu", 1000 / 350, 32),
-        ("image_classification", "gpu", 24, 512),
+        ("language_modeling", "gpu", 1000 / (8 * 39), 32),
+        ("image_classification", "gpu", 16, 512),
         ("diffusion", "gpu_ddpm", 117, 128),
     ],
 )
