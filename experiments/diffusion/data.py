@@ -125,11 +125,11 @@ def labelled_splits(
     check_order(labels, name)
     kept = num_kept(len(images), val_size, "data.images.val_size")
     rows = np.arange(len(images)) if seed is None else shuffled(len(images), seed)
-    test = arrays["test_images"], np.arange(len(arrays["test_labels"])), arrays["test_labels"]
+    test_labels = arrays["test_labels"]
     return {
         "fit": _array_images(images, rows[:kept], labels[rows[:kept]]),
         "val": _array_images(images, rows[kept:], labels[rows[kept:]]),
-        "test": _array_images(*test),
+        "test": _array_images(arrays["test_images"], np.arange(len(test_labels)), test_labels),
     }
 
 

@@ -207,7 +207,7 @@ class _EvaluationBatches(Dataset[dict[str, Any]]):
         if self._arrays:
             images = self._arrays.stacked(numbers).contiguous()
         else:
-            images = torch.stack([self._transform(self._split.images[number]) for number in numbers])
+            images = torch.stack([self._transform(self._split.images[int(number)]) for number in numbers])
         return {
             "images": images,
             "labels": torch.tensor(self._split.labels[start : start + EVALUATION_BATCH_SIZE]),

@@ -13,7 +13,6 @@ import signal
 import subprocess
 import time
 from collections import Counter
-from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ import psutil
 import pytest
 import torch
 
-from experiments.harness import entry, sources, tracking
+from experiments.harness import entry, tracking
 from experiments.harness.files import write_aside
 from experiments.harness.sources import ROOT
 from tests.conftest import rows
@@ -145,12 +144,6 @@ def be_impatient(url: str) -> None:
     os.environ |= {"WANDB_BASE_URL": url, "WANDB_API_KEY": "x" * 40}
     tracking.LONGEST_CALL_S.update({"start": 5.0, "log a row": 2.0, "finish": 2.0})
     tracking.FINISH_TIMEOUT_S = 1
-
-
-@pytest.fixture(autouse=True)
-def sources_parsed_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Forks inherit the parent's parsed files."""
-    monkeypatch.setattr(sources, "_program", cache(sources._program))
 
 
 @pytest.mark.slow
