@@ -132,6 +132,11 @@ def steps_words(percent: float) -> str:
     return f"at least {words}" if percent <= LEAST_PERCENT else words
 
 
+def steps_interval(ends: Sequence[float]) -> str:
+    """``28 % fewer to 77 % more``: from the end with the fewest steps."""
+    return " to ".join(map(steps_words, sorted(ends, reverse=True)))
+
+
 def mean_difference(comparison: dict[str, Any]) -> float | None:
     """Mean of a - b over the pairs (one is enough); None if no pair is left."""
     mean_a, mean_b = means(comparison)

@@ -41,7 +41,9 @@ Intervals and p values describe how results vary between replicates: over search
 everything else that is redrawn. They say nothing about other data, models, batch sizes, search spaces or lengths of
 training. Replicate n of every task draws its choices from the same random numbers, so tasks are not independent. The
 paper's numbers are shown next to ours only if model, data and metric are the paper's. The memory of a beta is
-1 / (1 - beta) steps."""
+1 / (1 - beta) steps. A margin of 10 % fewer steps corresponds to 11 % more steps (1 / 0.9), and only roughly: it
+uses the median of the replicates' slopes of the metric over steps, which a single run that blew up cannot move, and the
+difference in steps uses their mean. docs/reproducing.md lists the committed results that were replaced."""
 
 SCALES = {
     "paper": "the paper's own models and settings",
@@ -84,7 +86,7 @@ def front_page(studies: Mapping[str, Summary]) -> str:
     if all(summary["scale"] != "paper" for summary in shown.values()):
         sections[0] += (
             " None of these studies uses the paper's models or training lengths, so none confirms or contradicts the "
-            "paper: each shows which optimizer is better when both are tuned in the stated regime."
+            "paper: each asks which optimizer is better when both are tuned in the stated regime."
         )
     sections.append(_short_table(shown, "results/", adjusted))
     sections.append(_HOLM)
@@ -153,7 +155,9 @@ def _short_table(studies: Mapping[str, Summary], prefix: str, adjusted: Mapping[
                 probability(adjusted.get(_key(folder, row))),
             ]
             rows.append(cells)
-    head = ["task", "study", "metric", "means", "difference (95 % interval)", "steps"]
+    pairs = {(row["a"], row["b"]) for summary in studies.values() for row in deciding(summary)}
+    first, second = map(optimizer_name, pairs.pop()) if len(pairs) == 1 else ("first", "second")
+    head = ["task", "study", "metric", "means", f"{first} - {second} (95 % interval)", f"steps that {first} needs"]
     head += ["trials each, per replicate", "replicates", "paper", "verdict", "p", "Holm's p"]
     return markdown_table(head, rows)
 

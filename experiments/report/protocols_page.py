@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import scipy
 
 from experiments.harness.seeds import derive_seed
 from experiments.harness.sources import ROOT
@@ -25,7 +26,7 @@ from experiments.study.emulator import Trials
 from experiments.study.protocols import ALGOPERF, CONFIRM_SEEDS, RANDOM_POINTS, RATES, Searches, outcomes, replicated
 from experiments.study.robustness import by_box, by_budget, cost_of_betas, settled_after, verdict_of
 from experiments.study.scored import SEARCHES, Scored, protocols_of, searches_of
-from experiments.study.statistics import LEAST_REPLICATES
+from experiments.study.statistics import ALPHA, LEAST_REPLICATES
 from experiments.study.summary import study_folders
 from experiments.study.trials import value_at
 
@@ -45,7 +46,8 @@ def scores(scored: Scored, found: Mapping[str, Searches], rng: np.random.Generat
             rows.append([name, cost, *["n/a"] * 5])
             return
         share = [sum(each in kinds for each in ab) / len(ab) for kinds in (("a",), ("b",), ("tie",))]
-        agreed = "n/a" if scored.verdict is None else percent(sum(each == scored.verdict for each in ab) / len(ab))
+        known = scored.verdict not in (None, "undecided")  # which a protocol without an interval never says
+        agreed = percent(sum(each == scored.verdict for each in ab) / len(ab)) if known else "n/a"
         rows.append(
             [name, cost, percent(sum(each in ("a", "b") for each in aa) / len(aa)), *map(percent, share), agreed]
         )
@@ -57,8 +59,12 @@ def scores(scored: Scored, found: Mapping[str, Searches], rng: np.random.Generat
     for count in sorted({LEAST_REPLICATES, max(LEAST_REPLICATES, scored.study["replicates"])}):
 
         def whole(first: str, second: str, count: int = count) -> str | None:
-            drawn = rng.integers(SEARCHES, size=count).tolist()
-            return replicated(found[first], found[second], drawn, scored.margin)
+            drawn = rng.integers(SEARCHES, size=count)
+            a, b = (found[name].chosen(drawn) for name in (first, second))
+            if first == "again":  # by chance the mean of its pool differs from that of b's, where nothing differs
+                swap = rng.random(count) < 0.5
+                a, b = a.mixed(b, swap), b.mixed(a, swap)
+            return replicated(a, b, scored.margin)
 
         row(
             f"this suite, {count} replicates",
@@ -76,17 +82,26 @@ def check(scored: Scored, found: Mapping[str, Searches]) -> str:
     (theirs, theirs_error), (ours, ours_error) = (
         (float(each.mean()), float(each.std(ddof=1)) / math.sqrt(len(each))) for each in (emulated, observed)
     )
-    sentence = (
+    (their_spread, our_spread) = (float(each.std(ddof=1)) for each in (emulated, observed))
+    sentences = [
         f"As a check of the emulators: in the confirm runs of {len(emulated)} emulated searches, {sides} is "
-        f"{significant(theirs)} (standard error {significant(theirs_error)}); in those of the study, "
-        f"{significant(ours)} ({significant(ours_error)})."
-    )
-    if abs(theirs - ours) <= 2 * math.hypot(theirs_error, ours_error):
-        return sentence
-    return (
-        f"{sentence} **These disagree by more than two standard errors, so do not read who wins on the emulators as a "
-        "statement about the optimizers.** The column on false winners does not depend on it."
-    )
+        f"{significant(theirs)} (standard error {significant(theirs_error)}, standard deviation "
+        f"{significant(their_spread)}); in those of the study, {significant(ours)} ({significant(ours_error)}, "
+        f"{significant(our_spread)})."
+    ]
+    if abs(theirs - ours) > 2 * math.hypot(theirs_error, ours_error):
+        sentences.append(
+            "**The means disagree by more than two standard errors, so do not read who wins on the emulators as a "
+            "statement about the optimizers.**"
+        )
+    ratio = their_spread / our_spread if our_spread else math.inf
+    freedom = len(emulated) - 1, len(observed) - 1
+    if scipy.stats.f.sf(ratio**2, *freedom) < ALPHA / 2 or scipy.stats.f.cdf(ratio**2, *freedom) < ALPHA / 2:
+        sentences.append(
+            f"**The emulated differences vary {significant(ratio)} times as much as the real ones, so none of the "
+            "percentages below can be taken literally; compare the protocols with each other.**"
+        )
+    return " ".join(sentences)
 
 
 def robustness(scored: Scored) -> list[str]:
@@ -137,7 +152,10 @@ def _betas(scored: Scored, key: str, name: str) -> str:
     ahead = [_best(scored.trials[other], place) - _best(scored.trials[key], place) for place in count]
     lead = float(np.mean(ahead))
     decides = f"more than its lead of {significant(lead)}" if 0 < lead < cost else "which does not change who leads"
-    return f"According to the emulator, fixing {name}'s betas at their defaults costs {significant(cost)}, {decides}."
+    return (
+        f"According to the emulator, fixing {name}'s betas at their defaults costs {significant(cost)}, {decides} (a "
+        "default outside the search space counts as its nearest end)."
+    )
 
 
 def _best(trials: Trials, place: int) -> float:
@@ -161,8 +179,9 @@ def study_section(scored: Scored) -> list[str]:
     return [
         title,
         f"{len(scored.replicates)} replicates, {trials} trials, verdict of the study: *{verdict}*. Of the variance in "
-        f"{metric_label(scored.study['validation_metric'])} between held-out trials, the emulators explain "
-        f"{explained}. Differences within {significant(scored.margin)} count as a tie. {check(scored, found)}",
+        f"{metric_label(scored.study['validation_metric'])} (large losses compressed logarithmically), the emulators "
+        f"explain {explained}, leaving out one trial at a time, with length scales fitted to all. Differences within "
+        f"{significant(scored.margin)} count as a tie. {check(scored, found)}",
         markdown_table(
             [
                 "protocol",
@@ -189,7 +208,8 @@ def protocols_page(results: Path) -> str:
         "residuals that are drawn from one replicate at a time, because trials share its split and seeds. Each "
         f"protocol is run {TIMES} times on the emulators: with the reference against itself, where every winner is "
         "false, and with both optimizers. Protocols without an interval name the optimizer with the better number, "
-        "unless the difference is within the margin.",
+        f"unless the difference is within the margin. For this suite, {SEARCHES} searches of each optimizer are made "
+        f"once, and the {TIMES} studies are drawn from them, so their shares are uncertain by several points.",
         *(section for folder in folders for section in study_section(Scored(folder))),
     ]
     if not folders:

@@ -40,8 +40,9 @@ VERDICTS = """\
 - **no verdict**: fewer than 4 replicates, or a scale whose numbers mean nothing.
 
 *Exploratory* means that the replicates counted are not the ones declared beforehand; *box-limited* means that more than
-a fifth of the winners lie in the outer 5 % of a searched dimension, at either end. With 8 replicates this happens by
-chance in a fifth of the dimensions that do not matter."""
+a fifth of the winners lie in the outer 5 % of a searched dimension at one end (the low end of a memory or a decay does
+not count, as nothing lies below it). With 8 replicates this happens by chance in up to a ninth of the dimensions that
+do not matter."""
 
 CAPTIONS = {
     "paired-differences": "The difference in each replicate, their mean with its 95 % interval, and the interval in "
@@ -161,14 +162,16 @@ true."""
 
 _SPEEDUP = """\
 As in the paper, the speed-up is the number of steps in a whole run divided by the first step at which the other
-optimizer is as good as that run's final value. Shown are its median over the confirm runs and how many of them get
-there. The ratio cannot fall below 1, so noise alone makes it look good. The last column shows how much an optimizer
-gains over itself on other seeds: a speed-up that is not clearly above it means nothing."""
+optimizer is as good as that run's final value. Shown are its median over the confirm runs that get there, and how many
+do. Runs are only evaluated every so often: with one evaluation halfway and one at the end, the ratio is 1 or 2. It
+cannot fall below 1, so noise alone makes it look good. The last column shows how much an optimizer gains over itself on
+other seeds: a speed-up that is not clearly above it means nothing."""
 
 _COST = """\
-Training time excludes evaluation, checkpoints and compiler warm-up. Times of runs that shared a machine are not
-benchmarks: on a shared GPU, an optimizer step that waits for a copy also waits while the other runs have their turn.
-`make bench-optimizer` times the step alone."""
+Peak memory is the smallest of the confirm runs: on a CPU it is that of the whole process, which may have made other
+runs before. Training time excludes evaluation, checkpoints and compiler warm-up. Times of runs that shared a machine
+are not benchmarks: on a shared GPU, an optimizer step that waits for a copy also waits while the other runs have their
+turn. `make bench-optimizer` times the step alone."""
 
 _NOTHING_DRAWN = "Only the seeds: initial weights, order of the data, noise."
 
@@ -179,7 +182,7 @@ def _what_was_run(summary: Summary) -> list[str]:
         f"- data: {_text(data['name'])}, fingerprint `{data['fingerprint']}`",
         f"- replicates: {ranges(summary['replicates'])} of {summary['declared']} declared"
         + (f"; reproductions {ranges(summary['reproductions'])}" if summary["reproductions"] else ""),
-        f"- training time of a replicate on one core: {summary['train_min']:.0f} minutes",
+        f"- training time of a replicate, summed over its runs: {summary['train_min']:.0f} minutes",
     ]
     records = (
         "`summary.json` holds these numbers; `replicates/` holds the config, metrics and environment of every run, in "

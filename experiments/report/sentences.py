@@ -14,9 +14,10 @@ from experiments.report.labels import (
     number,
     optimizer_name,
     ranges,
+    steps_interval,
     steps_words,
 )
-from experiments.study.statistics import LEAST_REPLICATES, MOST_PAIRS, at_edges, pairs_needed
+from experiments.study.statistics import LEAST_REPLICATES, MOST_PAIRS, Difference, at_edges, pairs_needed, verdict
 from experiments.study.trials import ends_below
 
 
@@ -32,7 +33,7 @@ def verdict_sentence(summary: Summary, comparison: dict[str, Any]) -> str:
 
 
 def _outcome(summary: Summary, comparison: dict[str, Any]) -> str:
-    a, b, verdict = comparison["a"], comparison["b"], comparison["verdict"]
+    a, b, named = comparison["a"], comparison["b"], comparison["verdict"]
     name_a, name_b = optimizer_name(a), optimizer_name(b)
     count = len(summary["replicates"])
     difference = comparison["difference"]
@@ -44,32 +45,34 @@ def _outcome(summary: Summary, comparison: dict[str, Any]) -> str:
         return f"No verdict: one replicate gives no interval, and a verdict needs {LEAST_REPLICATES}. {found}."
     decimals = metric_of(comparison["metric"]).decimals
     within = f"95 % interval {interval(difference['ci95'], decimals)}, {difference['n']} replicates"
-    other = other_metrics(summary, comparison)
-    if verdict is None:
+    others = other_metrics(summary, comparison)
+    other = f"; but {others}" if others else ""
+    if named is None:
         return f"No verdict: a verdict needs {LEAST_REPLICATES} replicates, and there are {count}. {found} ({within})."
     margin = margin_words(summary, comparison)
-    if verdict == "tie":
+    if named == "tie":
         narrow = f"90 % interval {interval(difference['ci90'], decimals)}, {difference['n']} replicates"
         short = found.removesuffix(f" {what}")
         return f"Tie: {name_a} and {name_b} differ by no more than {margin} {what} ({short}, {narrow}){other}."
-    if verdict == "undecided":
+    if named == "undecided":
         or_tie = f", or to call it a tie within {margin}" if margin else ""
         return (
             f"Undecided: {found} ({within}); that is too uncertain to name a winner{or_tie}{other}."
             f"{_replicates_for_a_tie(comparison)}"
         )
-    if verdict == "withheld":
+    if named == "withheld":
         unsettled = amount(comparison["unsettled"], comparison["metric"])
         return (
             f"Withheld: {found} ({within}), but the searches had not settled: the gains in their last stages differ by "
             f"{unsettled} between the two{other}."
         )
-    winner, loser = (name_a, name_b) if verdict == a else (name_b, name_a)
+    winner, loser = (name_a, name_b) if named == a else (name_b, name_a)
     low, high = sorted(abs(end) for end in difference["ci95"])
     lower = "lower is better, " if comparison["better"] == "lower" else ""
     tie = f"; tie margin {margin}" if margin else ""
     if comparison["margin"] is not None and low < comparison["margin"]:
-        tie += ", so the difference may be too small to matter"
+        likely = "is probably" if abs(difference["mean"]) < comparison["margin"] else "may be"
+        tie += f", so the difference {likely} too small to matter"
     by = amount(abs(difference["mean"]), comparison["metric"])
     return (
         f"{winner} beats {loser} by {by} {what} ({lower}95 % interval {interval((low, high), decimals)}, "
@@ -88,19 +91,51 @@ def _divergence(summary: Summary, comparison: dict[str, Any], found: str) -> str
             f"({tally})."
         )
     if comparison["verdict"] == "undecided":
-        left = f"; in the others {found}{other_metrics(summary, comparison)}" if comparison["mean"] else ""
-        return f"Undecided, because confirm runs diverged: {tally} replicates{left}."
+        return f"Undecided, because confirm runs diverged: {tally} replicates{_others(summary, comparison, found)}."
     winner = optimizer_name(comparison["verdict"])
     loser = next(name for name in (comparison["a"], comparison["b"]) if name != comparison["verdict"])
     return f"{winner} beats {optimizer_name(loser)}, whose confirm runs diverged in most replicates: {tally}."
 
 
+def _others(summary: Summary, comparison: dict[str, Any], found: str) -> str:
+    """What the replicates without a diverged run show; empty without any."""
+    if comparison["mean"] is None:
+        return ""
+    difference = comparison["difference"]
+    if difference is None:
+        return f"; in the other one, {found}"
+    decimals, sides = metric_of(comparison["metric"]).decimals, {side: comparison[side] for side in "ab"}
+    alone = verdict(
+        Difference(**difference),
+        **sides,
+        better=comparison["better"],
+        margin=comparison["margin"],
+        unsettled=comparison["unsettled"],
+    )
+    words = {None: "too few for a verdict", "tie": "a tie", "undecided": "undecided", "withheld": "withheld"}
+    margin = margin_words(summary, comparison)
+    within = f"95 % interval {interval(difference['ci95'], decimals)}" + (f", tie margin {margin}" if margin else "")
+    others = other_metrics(summary, comparison)
+    return (
+        f"; in the other {difference['n']}, {found} ({within}): alone, these would be "
+        f"{words.get(alone) or f'a win for {optimizer_name(str(alone))}'}, but they are a selection"
+        + (f". Other metrics: {others}" if others else "")
+    )
+
+
 def _replicates_for_a_tie(comparison: dict[str, Any]) -> str:
     """How many replicates would show a tie if the optimizers are equal; empty if nothing can count as a tie."""
-    if comparison["margin"] is None:
+    margin, unsettled = comparison["margin"], comparison["unsettled"]
+    if margin is None:
         return ""
-    needed = pairs_needed(comparison["margin"], comparison["difference"]["sd"], tie=True)
-    return f" If the two are equal, {needed or f'more than {MOST_PAIRS:,}'} replicates would show a tie."
+    if unsettled is not None and unsettled > margin:
+        return (
+            f" More replicates cannot show a tie while the gains in the searches' last stages differ by "
+            f"{amount(unsettled, comparison['metric'])}, more than the margin."
+        )
+    needed = pairs_needed(margin, comparison["difference"]["sd"], tie=True)
+    count = needed or f"more than {MOST_PAIRS:,}"
+    return f" If the two are equal, {count} replicates would show a tie in 80 % of studies."
 
 
 def margin_words(summary: Summary, comparison: dict[str, Any]) -> str:
@@ -113,7 +148,7 @@ def margin_words(summary: Summary, comparison: dict[str, Any]) -> str:
 
 
 def other_metrics(summary: Summary, comparison: dict[str, Any]) -> str:
-    """The metrics that disagree with the verdict of the deciding one; empty if none does."""
+    """The metrics that disagree with the verdict of the deciding one, and whom they favour; empty if none does."""
     others = [row for row in summary["comparisons"] if not row["primary"] and row["a"] == comparison["a"]]
     others = [row for row in others if row["difference"]]
     elsewhere = []
@@ -125,7 +160,7 @@ def other_metrics(summary: Summary, comparison: dict[str, Any]) -> str:
                 f"{interval(row['difference']['ci95'], decimals)}) favours {optimizer_name(side)}"
             )
     of_many = f" (of {len(others)} other metrics, not corrected for their number)" if len(others) > 1 else ""
-    return f"; but {' and '.join(elsewhere)}{of_many}" if elsewhere else ""
+    return f"{' and '.join(elsewhere)}{of_many}" if elsewhere else ""
 
 
 def better_side(row: dict[str, Any]) -> str | None:
@@ -155,8 +190,7 @@ def _qualifiers(summary: Summary, comparison: dict[str, Any]) -> list[str]:
             for i, space in enumerate(summary["spaces"][name])
             if space["name"] in names
         ]
-        winner = comparison["verdict"]
-        then = f", which could only increase {optimizer_name(winner)}'s lead" if limited.keys() == {winner} else ""
+        then = f"; if so, this study understates {optimizer_name(next(iter(limited)))}" if len(limited) == 1 else ""
         said.append(f"Box-limited: {'; '.join(where)}, so better settings may lie outside the search space{then}.")
     if not summary["stages"]:
         said.append("Nothing was searched: the settings are the experiment's own.")
@@ -183,7 +217,7 @@ def steps_sentence(summary: Summary, comparison: dict[str, Any]) -> str:
             f"The difference cannot be expressed in steps: runs of {b} at {_lengths(summary)} times the length do not "
             f"show that {label} improves with length."
         )
-    ends = f" (95 % interval {' to '.join(map(steps_words, steps['ci95']))})" if steps["ci95"] else ""
+    ends = f" (95 % interval {steps_interval(steps['ci95'])})" if steps["ci95"] else ""
     sentence = f"In steps: {a} needs {steps_words(steps['mean'])} steps than {b} for the same {label}{ends}."
     as_long = 1 / (1 - steps["mean"] / 100)
     lengths = [1.0, *summary["lengths"]]
@@ -208,7 +242,7 @@ def reproduction_sentences(comparison: dict[str, Any]) -> list[str]:
         elif row["inside"] is None:
             sentences.append(f"{yours}. Too few replicates are committed to compare it with.")
         else:
-            where, outcome = ("inside", "reproduced") if row["inside"] else ("outside", "not reproduced")
+            where, outcome = ("inside", "consistent") if row["inside"] else ("outside", "not consistent")
             sentences.append(
                 f"{yours}, {where} the 95 % prediction interval for one replicate "
                 f"({interval(prediction, decimals)}): {outcome}."

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from experiments.study.emulator import Emulator
 from experiments.study.simulation import hypercubes
@@ -38,6 +39,14 @@ class Searches(NamedTuple):
     """[n]"""
     confirmed: Array
     """[n]: mean of the confirm runs"""
+
+    def chosen(self, numbers: NDArray[np.int64]) -> "Searches":
+        """The searches with these numbers."""
+        return Searches(*(each[numbers] for each in self))
+
+    def mixed(self, others: "Searches", where: NDArray[np.bool_]) -> "Searches":
+        """These searches, but the others ``where`` it is true."""
+        return Searches(*(np.where(where, other, own) for own, other in zip(self, others, strict=True)))
 
 
 def by_margin(a: float, b: float, margin: float) -> str:
@@ -106,10 +115,10 @@ def search(
     return Searches(before, losses.min(axis=1), confirmed)
 
 
-def replicated(a: Searches, b: Searches, drawn: Sequence[int], margin: float) -> str | None:
-    """The suite's protocol, composed of the ``drawn`` searches."""
-    gains = [float((each.before[drawn] - each.best[drawn]).mean()) for each in (a, b)]
-    return judged(a.confirmed[drawn].tolist(), b.confirmed[drawn].tolist(), margin, abs(gains[0] - gains[1]))
+def replicated(a: Searches, b: Searches, margin: float) -> str | None:
+    """The suite's protocol, composed of these searches."""
+    gains = [float((each.before - each.best).mean()) for each in (a, b)]
+    return judged(a.confirmed.tolist(), b.confirmed.tolist(), margin, abs(gains[0] - gains[1]))
 
 
 def judged(a: Sequence[float], b: Sequence[float], margin: float, unsettled: float | None = None) -> str | None:

@@ -69,7 +69,8 @@ def _reach(task: str, row: Mapping[str, Any], *, several: bool) -> str:
     amount = f"{row['smallest_effect']:.{digits}f} {unit}".rstrip()
     label = declared.label if declared else row["metric"]
     if row["steps_percent"]:
-        amount += f" ({_two_digits(percent_fewer(abs(row['smallest_effect'] / row['slope'])))} % of steps)"
+        percent = _two_digits(percent_fewer(abs(row["smallest_effect"] / row["slope"])))
+        amount += f" (what {percent} % fewer steps cost)"
     return (
         f"smallest difference{beside} in {label} that {row['difference']['n']} replicates detect in 80 % of studies: "
         f"{amount}"

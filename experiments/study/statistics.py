@@ -26,7 +26,7 @@ SIGN_FLIP_PAIRS = range(6, 17)
 """Below 6 pairs the smallest two-sided p, 2 / 2^n, is above 0.03; above 16 there are too many flips to enumerate."""
 MOST_PAIRS = 10_000
 EDGE, MANY_AT_EDGE = 0.05, 0.2
-"""The outer share of a dimension at either end, and the share of winners in it above which the box was too small."""
+"""The outer share of a dimension at one end, and the share of winners in it above which the box may be too small."""
 
 
 @dataclass(frozen=True)
@@ -228,8 +228,10 @@ def at_edges(positions: Sequence[float], ends_below: bool) -> dict[str, int]:
 
 
 def is_at_edge(positions: Sequence[float], ends_below: bool) -> bool:
-    """Whether more than MANY_AT_EDGE of the winners lie at an edge."""
-    return sum(at_edges(positions, ends_below).values()) > MANY_AT_EDGE * len(positions)
+    """Whether more than MANY_AT_EDGE of the winners lie at one end. Winners at both ends show that the dimension does
+    not matter.
+    """
+    return max(at_edges(positions, ends_below).values()) > MANY_AT_EDGE * len(positions)
 
 
 def speedup(

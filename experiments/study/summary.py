@@ -171,7 +171,8 @@ def _optimizer(described: Mapping[str, Any], replicates: Sequence[Replicate], na
         step_ms = [ms for run in complete for _, ms in run.curve("time/optimizer_step_ms")]
         costs = {
             "state_bytes": complete[0].last("cost/state_bytes"),
-            "peak_bytes": max(run.last("cost/peak_bytes") or 0.0 for run in complete),
+            # Of a process that has made other runs, the peak includes theirs.
+            "peak_bytes": min((peak for run in complete if (peak := run.last("cost/peak_bytes"))), default=None),
             "optimizer_step_ms": median(step_ms) if step_ms else None,  # logged steps are not timed
             "train_s": fmean(run.last("time/train_s") or 0.0 for run in complete),
         }

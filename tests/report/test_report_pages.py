@@ -126,7 +126,7 @@ def test_the_terminal_prints_regime_verdict_and_reproduction(write_study: WriteS
         "Yours",
         "Full",
     ]
-    assert re.search(r"side the 95 % prediction interval for one replicate \(.*\): (not )?reproduced\.$", lines[-2])
+    assert re.search(r"side the 95 % prediction interval for one replicate \(.*\): (not )?consistent\.$", lines[-2])
     assert re.search(
         r"README\.md; `python -m experiments\.report\.dashboard --results \S+ --runs '\S+/my runs'` shows it", lines[-1]
     )

@@ -96,7 +96,7 @@ def test_tables_show_redrawn_settings_divergence_hardware_and_cost(write_study: 
     assert rows[6][4].startswith("reproduction: ")
     assert [row[0] for row in cells(environments_table(summary))[1:]] == ["0 to 2, 4 to 6", "3"]
     lion = cells(cost_table(summary))[1]
-    assert lion[:5] == ["Lion", "1.920", "50.000", "1.25", "10.0"]
+    assert lion[:5] == ["Lion", "1.920", "50", "1.25", "10.0"]
     assert lion[-1] == "2 of 12"
 
 

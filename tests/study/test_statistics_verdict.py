@@ -134,7 +134,8 @@ def test_three_diverged_replicates_give_no_verdict() -> None:
     [
         ([0.96, 0.97, 0.99, *[0.5] * 8], 0.0, True),
         ([0.96, 0.97, *[0.5] * 8], 0.0, False),  # a fifth is not more than a fifth
-        ([0.01, 0.02, 0.99, *[0.5] * 8], 0.0, True),  # both ends together
+        ([0.01, 0.02, 0.98, 0.99, *[0.5] * 7], 0.0, False),  # at both ends: the dimension does not matter
+        ([0.01, 0.02, 0.03, *[0.5] * 8], 0.0, True),
         ([0.01, 0.02, 0.03, *[0.5] * 8], 0.1, False),  # there is nothing below a decay of 0
         ([0.96, 0.97, 0.99, *[0.5] * 8], 0.1, True),
         ([0.06, 0.94, 0.5], 0.0, False),

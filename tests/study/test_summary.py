@@ -167,7 +167,7 @@ def test_the_regime_is_one_line_with_model_data_and_budget(tmp_path: Path) -> No
         "200 steps (0.64 epochs)",
         "memories of Lion's winners",
         "6 replicates detect in 80 % of studies",
-        "% of steps",
+        "% fewer steps cost)",
     ):
         assert fact in regime
 
