@@ -152,10 +152,7 @@ def _betas(scored: Scored, key: str, name: str) -> str:
     ahead = [_best(scored.trials[other], place) - _best(scored.trials[key], place) for place in count]
     lead = float(np.mean(ahead))
     decides = f"more than its lead of {significant(lead)}" if 0 < lead < cost else "which does not change who leads"
-    return (
-        f"According to the emulator, fixing {name}'s betas at their defaults costs {significant(cost)}, {decides} (a "
-        "default outside the search space counts as its nearest end)."
-    )
+    return f"According to the emulator, fixing {name}'s betas at their defaults costs {significant(cost)}, {decides}."
 
 
 def _best(trials: Trials, place: int) -> float:
@@ -209,7 +206,8 @@ def protocols_page(results: Path) -> str:
         f"protocol is run {TIMES} times on the emulators: with the reference against itself, where every winner is "
         "false, and with both optimizers. Protocols without an interval name the optimizer with the better number, "
         f"unless the difference is within the margin. For this suite, {SEARCHES} searches of each optimizer are made "
-        f"once, and the {TIMES} studies are drawn from them, so their shares are uncertain by several points.",
+        f"once, and the {TIMES} studies are drawn from them, so their shares are uncertain by several points. A "
+        "default beta outside the search space counts as the nearest end of that.",
         *(section for folder in folders for section in study_section(Scored(folder))),
     ]
     if not folders:

@@ -1,12 +1,16 @@
 """results/protocols.md on synthetic studies."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
+from scipy import stats
 
 from experiments.report import protocols_page as page_of
-from experiments.report.protocols_page import protocols_page
+from experiments.report.protocols_page import check, protocols_page
 from experiments.study import scored
+from experiments.study.protocols import Searches
 from tests.synthetic_study import write_study
 
 
@@ -62,3 +66,16 @@ def test_the_protocols_page_says_why_a_study_is_not_scored(tmp_path: Path) -> No
 def test_reproductions_are_excluded_from_the_protocols_page(tmp_path: Path) -> None:
     write_study(tmp_path, stages=(4, 3, 2), numbers=[0, 1, 6, 7], declared=6)
     assert "2 replicates, 36 trials" in protocols_page(tmp_path)
+
+
+@pytest.mark.parametrize(("spread", "shift", "said"), [(1, 0, ()), (5, 0, ("vary",)), (1, 3, ("means disagree",))])
+def test_emulators_that_do_not_vary_or_lie_like_the_study_are_exposed(
+    spread: float, shift: float, said: tuple[str, ...]
+) -> None:
+    quantiles = stats.norm.ppf((np.arange(48) + 0.5) / 48)
+    zeros = np.zeros(48)
+    a = Searches(zeros, zeros, shift + spread * quantiles)
+    observed = SimpleNamespace(differences=stats.norm.ppf((np.arange(8) + 0.5) / 8), pair={"a": "lion", "b": "adamw"})
+    sentence = check(observed, {"a": a, "b": Searches(zeros, zeros, zeros)})  # type: ignore[arg-type]
+    for words in ("vary", "means disagree"):
+        assert (words in sentence) == (words in said)

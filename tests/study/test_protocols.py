@@ -8,9 +8,20 @@ from scipy import stats
 
 from experiments.harness.errors import SuiteError
 from experiments.study.emulator import Emulator, Trials, all_trials, levels_of
-from experiments.study.protocols import Side, algoperf, by_margin, default_settings, judged, rate_grid, search
+from experiments.study.protocols import (
+    Searches,
+    Side,
+    algoperf,
+    by_margin,
+    default_settings,
+    judged,
+    rate_grid,
+    replicated,
+    search,
+)
 from experiments.study.robustness import by_box, by_budget, cost_of_betas, settled_after, verdict_of
 from experiments.study.scored import Scored, default_position
+from experiments.study.statistics import ALPHA
 from experiments.study.surrogate import SPREAD_BELOW, drawn_in, most_probable
 from tests.synthetic_study import BEST, write_study
 
@@ -154,3 +165,17 @@ def test_emulators_of_a_study_are_fitted_with_its_verdict_and_margin(tmp_path: P
     assert found[0] < found[1]
     assert Scored(write_study(tmp_path, experiment="one", numbers=[0])).why_not() == "it has 1 of at least 2 replicates"
     assert Scored(write_study(tmp_path, experiment="fixed", stages=[])).why_not() == "nothing was searched"
+
+
+def test_exchanging_searches_at_random_hides_a_difference_between_two_pools() -> None:
+    rng = np.random.default_rng(0)
+    zeros = np.zeros(48)
+    a, b = (Searches(zeros, zeros, mean + rng.standard_normal(48)) for mean in (0.6, 0.0))
+    winners = 0
+    for _ in range(1000):
+        drawn, swap = rng.integers(48, size=8), rng.random(8) < 0.5
+        first, second = a.chosen(drawn), b.chosen(drawn)
+        assert np.array_equal(first.mixed(second, swap).confirmed + second.mixed(first, swap).confirmed,
+                              first.confirmed + second.confirmed)  # fmt: skip
+        winners += replicated(first.mixed(second, swap), second.mixed(first, swap), 0.0) in ("a", "b")
+    assert winners < 1000 * (ALPHA + 0.02)
