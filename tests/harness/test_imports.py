@@ -58,11 +58,14 @@ def test_a_study_opens_its_data_without_importing_training_libraries(task: str) 
     assert result.stderr.strip() == "set()"
 
 
-def test_a_whole_run_imports_no_library_of_other_tasks_or_reports(command_line: list[str]) -> None:
+def test_a_whole_run_imports_no_library_of_other_tasks_or_reports_or_before_its_pins(
+    command_line: list[str], tmp_path: Path
+) -> None:
     python, *arguments = command_line
-    command = [python, "-X", "importtime", *arguments]
-    result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    command = [python, "-X", "importtime", *arguments, f"run.runs_dir={tmp_path / 'unpinned'}"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, env=unpinned())
     assert result.returncode == 0, result.stderr
+    check_pinned(tmp_path / "unpinned")
     lines = [line for line in result.stderr.splitlines() if line.startswith("import time:")]
     imported = {line.rsplit("|", 1)[1].strip().partition(".")[0] for line in lines}
     assert "torch" in imported
@@ -72,7 +75,6 @@ def test_a_whole_run_imports_no_library_of_other_tasks_or_reports(command_line: 
 @pytest.mark.parametrize(
     "more",
     [
-        [],
         ["--multirun", "hydra/sweeper=plain", "optimizer=lion"],
         [
             "--multirun",
@@ -84,13 +86,17 @@ def test_a_whole_run_imports_no_library_of_other_tasks_or_reports(command_line: 
         ],
     ],
 )
-def test_no_library_is_loaded_before_a_run_pins_its_instruction_set(
+def test_no_library_is_loaded_before_a_sweep_or_study_pins_its_instruction_set(
     command_line: list[str], tmp_path: Path, more: list[str]
 ) -> None:
-    """Otherwise it would keep the processor's widest one, and the rows of two processors would differ."""
     command = [*command_line, f"run.runs_dir={tmp_path / 'unpinned'}", *more]
     result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, env=unpinned())
     assert result.returncode == 0, result.stderr
-    paths = list((tmp_path / "unpinned").glob("*/*/environment.json"))
+    check_pinned(tmp_path / "unpinned")
+
+
+def check_pinned(runs: Path) -> None:
+    """Otherwise a library would keep the processor's widest one, and the rows of two processors would differ."""
+    paths = list(runs.glob("*/*/environment.json"))
     assert paths
     assert all(json.loads(path.read_text())["arithmetic"]["openblas"] == ["Haswell"] for path in paths)
