@@ -7,6 +7,7 @@ Nothing here imports torch.
 import importlib
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, Literal
@@ -86,6 +87,14 @@ def find(metrics: Mapping[str, Metric], name: str) -> Metric | None:
 
 
 @cache
-def all_metrics() -> Mapping[str, Metric]:
+def all_metrics() -> dict[str, Metric]:
     """The metrics of all our tasks, for reports; no name means different things in two tasks."""
     return {name: metric for task in our_tasks() for name, metric in metrics_of(task).items()}
+
+
+def know_metrics_of(task: str) -> None:
+    """Add the metrics of a user's own task to those that reports know, if its package can be imported."""
+    if task not in our_tasks():
+        with suppress(ModuleNotFoundError):
+            for name, metric in metrics_of(task).items():
+                all_metrics().setdefault(name, metric)

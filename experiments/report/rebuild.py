@@ -5,6 +5,7 @@ from pathlib import Path
 
 from experiments.harness.errors import DataError
 from experiments.harness.files import write_aside
+from experiments.harness.metric import know_metrics_of
 from experiments.harness.sources import ROOT
 from experiments.report.figures import draw
 from experiments.report.labels import Summary
@@ -24,6 +25,7 @@ def read_summary(directory: Path) -> Summary:
         raise DataError(f"{path} is damaged ({error}): `make report` rebuilds it.") from error
     if schema != SCHEMA:
         raise DataError(f"{path} has schema {schema}, but this report reads {SCHEMA}: run the study again.")
+    know_metrics_of(summary["task"])
     return summary
 
 
