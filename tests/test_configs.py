@@ -64,6 +64,21 @@ def test_every_experiment_composes_with_its_scale_and_declared_metrics(cell: tup
 
 
 @cache
+def optimizer_config(name: str) -> Any:
+    """An optimizer's config as Hydra composes it, not resolved."""
+    return composed("image_classification", [f"optimizer={name}"]).optimizer
+
+
+def test_an_experiment_without_a_search_has_settings_for_each_optimizer_that_it_compares(cell: tuple[str, Any]) -> None:
+    experiment, cfg = cell
+    assert cfg.study.reference in cfg.study.contestants
+    for name in cfg.study.contestants if not cfg.study.stages else []:
+        assert name in cfg.settings, f"{experiment} compares {name}"
+        taken = OmegaConf.create({"settings": cfg.settings, "optimizer": optimizer_config(name)}).optimizer
+        assert {key: taken.get(key) for key in cfg.settings[name]} == cfg.settings[name]
+
+
+@cache
 def launcher_settings(launcher: str) -> Any:
     """A launcher's config as Hydra composes it, not resolved."""
     return with_launcher("lit", f"hydra/launcher={launcher}").hydra.launcher
