@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from experiments.harness.seeds import derive_seed
@@ -115,10 +116,10 @@ def default_position(name: str, space: Sequence[Mapping[str, Any]], factor_sum: 
     """The position of the default hyperparameters in conf/optimizer within the space ``[dimensions]``, clipped to its
     edge; None if there is no such file, or if an argument is missing.
     """
-    path = ROOT / "conf" / "optimizer" / f"{name}.yaml"
-    if not path.is_file():
+    if not (ROOT / "conf" / "optimizer" / f"{name}.yaml").is_file():
         return None
-    settings: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        settings: Any = OmegaConf.to_container(compose(f"optimizer/{name}").optimizer, resolve=True)
     position, seen = [], Counter[str]()
     for each in space:
         value = settings.get(each["argument"])

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-from omegaconf import OmegaConf
 from torch import nn
 
+from experiments.harness.composition import composed
 from experiments.harness.optimizer import build_optimizer
 from experiments.harness.record import read_metrics
 from experiments.harness.sources import ROOT
@@ -22,8 +22,7 @@ OPTIMIZERS = sorted(path.stem for path in (ROOT / "conf/optimizer").glob("*.yaml
 
 def unless_missing(name: str) -> Any:
     """An optimizer as a test's parameter, skipped where its package is an extra that is not installed."""
-    config: Any = OmegaConf.load(ROOT / f"conf/optimizer/{name}.yaml")
-    package = config["_target_"].partition(".")[0]
+    package = composed("image_classification", [f"optimizer={name}"]).optimizer._target_.partition(".")[0]
     reason = f"{package} is not installed (pip install -e '.[lowbit]')"
     return pytest.param(name, marks=pytest.mark.skipif(find_spec(package) is None, reason=reason))
 

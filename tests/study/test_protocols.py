@@ -151,6 +151,7 @@ def test_default_settings_are_located_in_the_search_space() -> None:
     # lion.yaml: lr 1e-3, betas 0.9 and 0.99, decay 0.1; 100 steps at full rate make a sum of 0.01.
     position = default_position("lion", space, 100.0)
     assert position == pytest.approx([0.5, np.log(5) / np.log(100), np.log(50) / np.log(100), 0.2 + 0.8 * 0.25])
+    assert default_position("lion_8bit", space, 100.0) == pytest.approx(position)  # its file begins with lion.yaml's
     assert default_position("no_such_optimizer", space, 100.0) is None
     assert default_position("lion", space, None) is None
     assert default_position("lion", [{**space[0], "argument": "nothing"}], 100.0) is None

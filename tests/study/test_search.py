@@ -4,17 +4,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from omegaconf import OmegaConf
 from scipy import stats
 
-from experiments.harness.config import ScheduleConfig
+from experiments.harness.composition import composed
+from experiments.harness.config import ScheduleConfig, resolved
 from experiments.harness.errors import ConfigError
 from experiments.harness.schedule import lr_factor
 from experiments.harness.sources import ROOT
 from experiments.study.course import draw
 from experiments.study.search import first_points, space_of
 
-OPTIMIZERS = sorted((ROOT / "conf/optimizer").glob("*.yaml"), key=lambda path: path.stem)
+OPTIMIZERS = sorted(path.stem for path in (ROOT / "conf/optimizer").glob("*.yaml"))
 ADAMW = {
     "name": "adamw",
     "space": {
@@ -30,9 +30,9 @@ ADAMW = {
 }
 
 
-@pytest.mark.parametrize("path", OPTIMIZERS, ids=lambda path: path.stem)
-def test_every_optimizer_has_a_sourced_space_over_2_5_decades_of_learning_rate(path: Any) -> None:
-    config: Any = OmegaConf.to_container(OmegaConf.load(path))
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_every_optimizer_has_a_sourced_space_over_2_5_decades_of_learning_rate(name: str) -> None:
+    config = resolved(composed("image_classification", [f"optimizer={name}"]))["optimizer"]
     space = space_of(config)
     rate = next(dimension for dimension in space.dimensions if dimension.kind == "rate")
     assert rate.high / rate.low >= 10**2.5
