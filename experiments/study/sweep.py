@@ -14,6 +14,7 @@ from typing import Any
 from hydra.core.override_parser.types import Override
 from hydra.core.utils import JobStatus
 from hydra.plugins.launcher import Launcher
+from omegaconf import OmegaConf
 from rich.console import Console
 
 from experiments.harness.config import runs_a_replicate
@@ -44,9 +45,8 @@ class Study:
         optimizers = optimizers or list(cfg.study.contestants)
         if len({*optimizers}) < len(optimizers):
             raise ConfigError(f"optimizer={','.join(optimizers)} lists a contestant twice: list each once.")
-        located = {name: naming.locate([*overrides, f"optimizer={name}"]) for name in optimizers}
-        configs = {name: plain for name, (plain, _, _) in located.items()}
-        self.config, fingerprint, _ = located[optimizers[0]]
+        of_each = {name: [*overrides, f"optimizer={name}"] for name in optimizers}
+        self.config = naming.resolved(of_each[optimizers[0]])
         self.settings = with_directions(self.config)
         if self.settings["reference"] not in optimizers or len(optimizers) < 2:
             raise ConfigError(
@@ -55,11 +55,16 @@ class Study:
             )
         is_tuned = bool(self.settings["stages"])
         for name in optimizers if not is_tuned else []:
-            if name not in self.config["settings"]:
+            unresolved = str(OmegaConf.to_container(compose(of_each[name]).optimizer))
+            used = {*re.findall(r"settings\.(\w+)\.", unresolved)} or {name}  # those of lion, for lion_8bit
+            for missing in sorted(used - self.config["settings"].keys()):
                 raise ConfigError(
                     f"{self.config['experiment']} has no settings for {name}, and study.stages=[] does not search for "
-                    f"them: add settings.{name} with lr, weight_decay and betas, or search with study=staged."
+                    f"them: add settings.{missing} with lr, weight_decay and so on, or search with study=staged."
                 )
+        located = {name: naming.locate(given) for name, given in of_each.items()}  # opens the data
+        configs = {name: plain for name, (plain, _, _) in located.items()}
+        _, fingerprint, _ = located[optimizers[0]]
         self.spaces = {name: space_of(config["optimizer"]) if is_tuned else None for name, config in configs.items()}
         chosen = [override for override in overrides if override.startswith(("scale=", "experiment="))]
         self.name = study_name(cfg, compose(chosen), overrides, optimizers)

@@ -211,6 +211,12 @@ def test_an_optimizer_without_settings_is_refused_where_nothing_is_searched(make
         Study(lambda more: make_config(*more), ["study=fixed"], ["sgd", "adamw"])
 
 
+def test_an_optimizer_that_takes_anothers_settings_needs_no_own(make_config: MakeConfig) -> None:
+    study = Study(lambda more: make_config(*more), ["study=fixed"], ["lion_8bit", "adamw"])
+    (course,) = study.courses
+    assert {run.optimizer for run in course.confirm()} == {"lion_8bit", "adamw"}
+
+
 @pytest.mark.parametrize("numbers", ["x", "3-1", "1.5", "-1"])
 def test_invalid_replicate_numbers_are_refused(make_config: MakeConfig, numbers: str) -> None:
     with pytest.raises(ConfigError, match=r"study\.numbers=.* \(make's REPLICATES\)"):
