@@ -13,8 +13,8 @@ from experiments.harness.config import Config, resolved, typed
 from experiments.harness.errors import DataError
 from experiments.harness.limits import check_conflicts, check_limits
 from experiments.harness.offline import without_network
-from experiments.harness.run_name import run_id
-from experiments.harness.sources import ROOT
+from experiments.harness.run_name import result_config, run_id
+from experiments.harness.sources import ROOT, sources_digest
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,16 @@ class Run:
     """opened, and downloaded if necessary"""
     directory: Path
     """of its record"""
+
+    @property
+    def digest(self) -> str:
+        """Of the source code, as the record saves it."""
+        return sources_digest(self.plain)
+
+    @property
+    def recorded(self) -> dict[str, Any]:
+        """The part of the config that decides the result, as the record saves it."""
+        return result_config(self.plain, self.data.fingerprint)
 
 
 def locate(cfg: DictConfig) -> Run:

@@ -5,8 +5,6 @@ import time
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +18,7 @@ from experiments.harness.evaluation import evaluate
 from experiments.harness.optimizer import state_bytes
 from experiments.harness.progress_bar import progress_bar
 from experiments.harness.record import RunRecord
+from experiments.harness.run import Run
 from experiments.harness.schedule import lr_factor
 from experiments.harness.seeds import derive_seed
 from experiments.harness.session import Session, resume, set_up
@@ -30,17 +29,16 @@ from experiments.harness.tracking import Tracker
 from lion import measure_step
 
 
-def train(cfg: Config, data: Any, directory: Path, digest: str, record: RunRecord | None, tracker: Tracker) -> None:
+def train(run: Run, record: RunRecord | None, tracker: Tracker) -> None:
     """Train to the last step, from the newest checkpoint if there is one, and evaluate.
 
-    ``digest`` identifies the source code. ``record`` writes to the run's ``directory``; only the main process of a
-    distributed run has one, the others get None.
+    Only the main process of a distributed run has a ``record``, the others get None.
     Raises Diverged, or SystemExit after saving if a signal asked it to stop; anything else is a SuiteError or a bug.
     """
-    session = set_up(cfg, data, directory, record, tracker)
-    resume(session, digest)
+    session = set_up(run, record, tracker)
+    resume(session, run.digest)
     take_steps(session)
-    if cfg.test:
+    if run.cfg.test:
         for name, evaluator in session.task.evaluators.items():
             if evaluator.when == "end":
                 evaluate(session, name)
