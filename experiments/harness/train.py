@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from experiments.harness.accelerator import Agreement, compile_and_warm_up, seed_generators
 from experiments.harness.averages import evaluation_mode, update_average
-from experiments.harness.batches import micro_batch_loader, to_device
+from experiments.harness.batches import MicroBatchKeys, ShieldedLoader, to_device
 from experiments.harness.config import Config
 from experiments.harness.divergence import Diverged, FiniteWatch
 from experiments.harness.evaluation import evaluate
@@ -49,12 +49,9 @@ def train(run: Run, record: RunRecord | None, tracker: Tracker) -> None:
 def take_steps(session: Session) -> None:
     """Take the remaining steps, each followed by what is due after it."""
     cfg, state, accelerator = session.cfg, session.state, session.accelerator
-    optimizer, device, mine = state.optimizer, accelerator.device, session.micro_batches
-    batches = iter(
-        micro_batch_loader(
-            session.dataset, state.step, mine.start, accelerator.num_processes, cfg.run.num_workers, device
-        )
-    )
+    optimizer, device = state.optimizer, accelerator.device
+    keys = MicroBatchKeys(range(state.step, cfg.train.steps), session.micro_batches)
+    batches = iter(ShieldedLoader(session.dataset, keys, cfg.run.num_workers, pin=device.type == "cuda"))
     model = session.model
     if cfg.train.compile:
         model = compile_and_warm_up(model, session.task, accelerator, cfg)
