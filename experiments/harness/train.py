@@ -39,9 +39,7 @@ def train(run: Run, record: RunRecord | None, tracker: Tracker) -> None:
     resume(session, run.digest)
     take_steps(session)
     if run.cfg.test:
-        for name, evaluator in session.task.evaluators.items():
-            if evaluator.when == "end":
-                evaluate(session, name)
+        evaluate(session, {"end"})
     if record:
         record.add_environment("arithmetic", frozen_outputs=session.task.frozen_outputs)
 
@@ -103,9 +101,7 @@ def take_steps(session: Session) -> None:
                 row |= {"train/lr": lr, **{f"optimizer/{name}": value for name, value in health.items()}}
                 row |= {"cost/state_bytes": state_bytes(optimizer), "cost/peak_bytes": memory.bytes}
                 session.write(row | {"time/train_s": state.clock.seconds, **step_timer.take_median_ms()})
-            for name, evaluator in session.task.evaluators.items():
-                if evaluator.when in due.evaluators:
-                    evaluate(session, name)
+            evaluate(session, due.evaluators)
             if due.save:
                 state.save(session.record, session.directory, cfg.run.keep_checkpoints)
                 saved_at = time.monotonic()
