@@ -47,8 +47,7 @@ def test_images_are_downsampled_by_averaging_and_centre_cropped() -> None:
 @pytest.mark.parametrize("size", [32, 16, 8, 24])
 def test_arrays_become_the_squares_that_each_image_becomes_alone(size: int) -> None:
     images = np.random.default_rng(0).integers(0, 256, (9, 32, 32, 3)).astype(np.uint8)
-    arrays = ArrayImages(images, np.arange(9))
-    split = ConditionedImages(lambda number: Image.fromarray(images[number]), np.arange(9), arrays)
+    split = ConditionedImages(ArrayImages(images, np.arange(9)), np.arange(9))
     numbers = np.array([4, 0, 6])
     found = split.pixels(numbers, size)
     expected = np.stack([centre(Image.fromarray(images[number]), size) for number in numbers])
