@@ -5,7 +5,6 @@ manifest.json, which describes them. The *fingerprint* is the SHA-256 over the t
 so it does not depend on where the text came from.
 """
 
-import hashlib
 import json
 import logging
 import shutil
@@ -22,9 +21,11 @@ from experiments.harness.errors import ConfigError, DataError
 from experiments.harness.files import first_changed, sha256_of, write_aside
 from experiments.harness.places import describe, fetch
 from experiments.harness.prepared_data import (
+    cache_folder,
     check_places,
     delete_advice,
     fingerprint_of,
+    read_manifest,
     try_places,
     unless_prepared,
 )
@@ -103,8 +104,7 @@ def open_tokens(data: Mapping[str, Any], cache_dir: Path) -> TokenSet:
             f"data.vocab_size={data['vocab_size']}, but the separator and 256 bytes already make {SMALLEST_VOCAB}."
         )
     identity = json.dumps([data["fingerprint"] or data["places"], *(data[key] for key in _IDENTITY_KEYS)])
-    name = f"{data['name']}-{hashlib.sha256(identity.encode()).hexdigest()[:10]}"
-    directory = cache_dir.expanduser() / name
+    directory = cache_folder(data["name"], identity, cache_dir)
     unless_prepared(data, directory, lambda: try_places(data, partial(_make, data, directory)))
     return _open(directory, data["fingerprint"])
 
@@ -213,14 +213,7 @@ def _file_summaries(directory: Path) -> dict[str, dict[str, Any]]:
 
 
 def _open(directory: Path, declared: str | None) -> TokenSet:
-    path = directory / "manifest.json"
-    try:
-        manifest = json.loads(path.read_text())
-        files, vocab_size, fingerprint = manifest["files"], manifest["vocab_size"], manifest["fingerprint"]
-    except (OSError, ValueError, LookupError) as error:
-        raise DataError(f"{path} cannot be read ({error}). {delete_advice(directory)}") from error
-    if fingerprint_of(files) != fingerprint or declared not in (None, fingerprint):
-        raise DataError(f"{path} was changed since it was written. {delete_advice(directory)}")
+    fingerprint, files, vocab_size = read_manifest(directory, declared, "files", "vocab_size")
     try:
         changed = first_changed(directory, {name: summary["sha256"] for name, summary in files.items()}, sha256_of)
     except OSError as error:
