@@ -1,8 +1,8 @@
 """The split "samples": images generated from fixed noise, and their distance to real images."""
 
 import hashlib
+import io
 import json
-import os
 import shutil
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
@@ -21,6 +21,7 @@ from experiments.diffusion.config import SamplingConfig
 from experiments.diffusion.feature_nets import FeatureNet
 from experiments.harness.arithmetic import describe_arithmetic
 from experiments.harness.errors import ConfigError
+from experiments.harness.files import write_aside
 from experiments.harness.prepared_data import cached_arrays
 from experiments.metrics.frechet import covariance_root, frechet_distance, moments, moments_of_sums
 from experiments.metrics.kernel_distance import cross_kernel, kernel_distance, own_kernel
@@ -120,11 +121,10 @@ class SampleCache:
             return None
 
     def save(self, number: int, arrays: Mapping[str, np.ndarray]) -> None:
-        """Save the arrays of a batch atomically: a reader, or a crash, sees the whole file or none."""
-        aside = self._path(number).with_name(f".{number}.{os.getpid()}")
-        with aside.open("wb") as file:
-            np.savez(file, allow_pickle=False, **arrays)
-        aside.rename(self._path(number))
+        """Save the arrays of a batch."""
+        buffer = io.BytesIO()
+        np.savez(buffer, allow_pickle=False, **arrays)
+        write_aside(self._path(number), buffer.getvalue())
 
     def remove(self) -> None:
         """Delete all batches."""
