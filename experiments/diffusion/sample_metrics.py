@@ -13,8 +13,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.progress import track
 from torch import Tensor, nn
 
 from experiments.diffusion.config import SamplingConfig
@@ -23,6 +21,7 @@ from experiments.harness.arithmetic import describe_arithmetic
 from experiments.harness.errors import ConfigError
 from experiments.harness.files import write_aside
 from experiments.harness.prepared_data import cached_arrays
+from experiments.harness.progress_bar import track
 from experiments.metrics.frechet import covariance_root, frechet_distance, moments, moments_of_sums
 from experiments.metrics.kernel_distance import cross_kernel, kernel_distance, own_kernel
 
@@ -165,11 +164,9 @@ class GeneratedImages:
         key = hashlib.sha256(f"{self._identity} {weights_digest(model)}".encode()).hexdigest()[:16]
         share = f"diffusion-samples-{key}-{process}-of-{num_processes}"
         finished = SampleCache(self._cache_dir.expanduser() / share)
-        console = Console(stderr=True)
-        hidden = process > 0 or not console.is_terminal
         totals: dict[str, Any] = {}
         mine = range(process, num_batches, num_processes)
-        for number in track(mine, "sampling", console=console, transient=True, disable=hidden):
+        for number in track(mine, "sampling", is_main_process=process == 0):
             batch = finished.load(number)
             if batch is None:
                 batch = self._batch(model, number)
