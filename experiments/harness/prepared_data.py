@@ -172,19 +172,19 @@ def _open(directory: Path, declared: str | None) -> PreparedData:
     return PreparedData(directory, *read_manifest(directory, declared, "arrays"))
 
 
-def read_manifest(directory: Path, declared: str | None, *keys: str) -> tuple[Any, ...]:
-    """The fingerprint in manifest.json, and the values of ``keys``, of which the first is the table it is made from.
-    Raises DataError if it is not the fingerprint of that table, or not the one that the config has ``declared``.
+def read_manifest(directory: Path, declared: str | None, key: str) -> tuple[str, dict[str, dict[str, Any]]]:
+    """The fingerprint in manifest.json, and the table under ``key`` from which it is computed. Raises DataError if they
+    do not match, or if the config has ``declared`` another fingerprint.
     """
     path = directory / "manifest.json"
     try:
         manifest = json.loads(path.read_text())
-        fingerprint, table, *others = (manifest[key] for key in ("fingerprint", *keys))
+        fingerprint, table = manifest["fingerprint"], manifest[key]
     except (OSError, ValueError, LookupError) as error:
         raise DataError(f"{path} cannot be read ({error}). {delete_advice(directory)}") from error
     if fingerprint_of(table) != fingerprint or declared not in (None, fingerprint):
         raise DataError(f"{path} was changed since it was written. {delete_advice(directory)}")
-    return fingerprint, table, *others
+    return fingerprint, table
 
 
 @contextmanager

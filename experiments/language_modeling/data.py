@@ -32,7 +32,6 @@ from experiments.harness.prepared_data import (
 from experiments.harness.seeds import derive_seed
 from experiments.language_modeling.documents import Corpus, Source, folded_key, hold_out
 from experiments.language_modeling.packing import (
-    SEPARATOR_ID,
     SMALLEST_VOCAB,
     Counts,
     Journal,
@@ -76,9 +75,6 @@ class TokenSet:
 
     directory: Path
     fingerprint: str
-    vocab_size: int
-    """tokens are below it; the tokenizer may have fewer entries, if its text is short"""
-    separator: int
     splits: Mapping[str, TokenSplit]
     """train, val and test"""
 
@@ -106,7 +102,7 @@ def open_tokens(data: Mapping[str, Any], cache_dir: Path) -> TokenSet:
     identity = json.dumps([data["fingerprint"] or data["places"], *(data[key] for key in _IDENTITY_KEYS)])
     directory = cache_folder(data["name"], identity, cache_dir)
     unless_prepared(data, directory, lambda: try_places(data, partial(_make, data, directory)))
-    return _open(directory, data["fingerprint"])
+    return _open(data, directory)
 
 
 def _make(data: Mapping[str, Any], directory: Path, place: Mapping[str, Any]) -> None:
@@ -212,16 +208,16 @@ def _file_summaries(directory: Path) -> dict[str, dict[str, Any]]:
     }
 
 
-def _open(directory: Path, declared: str | None) -> TokenSet:
-    fingerprint, files, vocab_size = read_manifest(directory, declared, "files", "vocab_size")
+def _open(data: Mapping[str, Any], directory: Path) -> TokenSet:
+    fingerprint, files = read_manifest(directory, data["fingerprint"], "files")
     try:
         changed = first_changed(directory, {name: summary["sha256"] for name, summary in files.items()}, sha256_of)
     except OSError as error:
         raise DataError(f"{error.filename} cannot be read ({error.strerror}). {delete_advice(directory)}") from error
     if changed:
         raise DataError(f"{directory / changed} was changed since it was packed. {delete_advice(directory)}")
-    splits = {split: _mapped(directory, split, token_dtype(vocab_size)) for split in SPLITS}
-    return TokenSet(directory, fingerprint, vocab_size, SEPARATOR_ID, splits)
+    splits = {split: _mapped(directory, split, token_dtype(data["vocab_size"])) for split in SPLITS}
+    return TokenSet(directory, fingerprint, splits)
 
 
 def _mapped(directory: Path, split: str, dtype: np.dtype) -> TokenSplit:
