@@ -250,10 +250,6 @@ def besides_training(cfg: LitConfig) -> list[Passes]:
     ]
 
 
-def samples_per_epoch(cfg: LitConfig) -> None:
-    """None: the number of pairs is known only once the data are opened."""
-
-
 def computed_once(cfg: LitConfig) -> dict[str, bool]:
     """Whether a tower's locked part is outside the model, because its outputs are computed once. With random crops in
     training, a locked image tower has to process every crop.
