@@ -30,7 +30,7 @@ from experiments.harness.metric import worst
 from experiments.harness.offline import without_network
 from experiments.harness.processes import check_nodes, is_launched, is_main, needs_processes, run_processes
 from experiments.harness.record import FINISHED, RunRecord, last_values, read_status, set_aside, take_lock
-from experiments.harness.run import Run, cache_of, locate
+from experiments.harness.run import Run, locate
 from experiments.harness.signals import EXIT_CODE, leave_when_asked
 from experiments.harness.sources import ROOT, sources_digest
 from experiments.harness.tracking import Tracker, description_of
@@ -107,7 +107,7 @@ def _train_and_record(run: Run) -> None:
 
     plain, directory, record = run.plain, run.directory, None
     with ExitStack() as stack:
-        stack.enter_context(without_network(plain, cache_of(plain)))
+        stack.enter_context(without_network(plain))
         if is_main(plain["run"]):
             record = stack.enter_context(RunRecord(directory, run.digest, run.recorded))
         if record and record.finished:
