@@ -8,7 +8,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path
@@ -25,7 +25,6 @@ from experiments.harness.batches import to_device
 from experiments.harness.composition import composed
 from experiments.harness.record import RunRecord
 from experiments.harness.run import locate
-from experiments.harness.run_name import result_config
 from experiments.harness.train import train
 
 LEAST_WARM_UP, LEAST_STEPS = 8, 24
@@ -80,8 +79,8 @@ class Setting:
         overrides += ["hydra/launcher=basic"]  # Ray, which is not used here, need not be installed
         overrides += [f"run.device={device.type}", f"train.evaluate_every={never}", f"run.checkpoint_every={never}"]
         self.name, self.device = name, device
-        run = locate(composed(name, overrides))
-        self.cfg, self.plain, self.data = run.cfg, run.plain, run.data
+        self.run = locate(composed(name, overrides))
+        self.plain, self.data = self.run.plain, self.run.data
         self.train: Mapping[str, Any] = self.plain["train"]
         every = self.train["log_every"]
         self.warm_up, self.steps = (-(-least // every) * every for least in (LEAST_WARM_UP, LEAST_STEPS))
@@ -89,7 +88,7 @@ class Setting:
     @cached_property
     def task(self) -> Any:
         """The task's model, batches and loss."""
-        return import_module(f"experiments.{self.name}.task").build(self.cfg, self.data)
+        return import_module(f"experiments.{self.name}.task").build(self.run.cfg, self.data)
 
     def stopwatch(self) -> Stopwatch:
         """A new stopwatch for one loop in one round."""
@@ -148,9 +147,9 @@ def this_suite(setting: Setting) -> float:
     """Milliseconds per step, including the rows that are written."""
     rows = Rows(setting.device, setting.warm_up + setting.steps)
     with tempfile.TemporaryDirectory() as folder:
-        recorded = result_config(setting.plain, setting.data.fingerprint)
-        with RunRecord(Path(folder) / "run", "none", recorded) as record, suppress(Enough):
-            train(setting.cfg, setting.data, record.directory, "none", record, rows)  # type: ignore[arg-type]
+        run = replace(setting.run, directory=Path(folder) / "run")
+        with RunRecord(run.directory, run.digest, run.recorded) as record, suppress(Enough):
+            train(run, record, rows)  # type: ignore[arg-type]
     return 1e3 * (rows.written_at[rows.last] - rows.written_at[setting.warm_up]) / setting.steps
 
 

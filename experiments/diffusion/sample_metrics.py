@@ -1,8 +1,8 @@
 """The split "samples": images generated from fixed noise, and their distance to real images."""
 
 import hashlib
+import io
 import json
-import os
 import shutil
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
@@ -13,15 +13,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.progress import track
 from torch import Tensor, nn
 
 from experiments.diffusion.config import SamplingConfig
 from experiments.diffusion.feature_nets import FeatureNet
 from experiments.harness.arithmetic import describe_arithmetic
 from experiments.harness.errors import ConfigError
+from experiments.harness.files import write_aside
 from experiments.harness.prepared_data import cached_arrays
+from experiments.harness.progress_bar import track
 from experiments.metrics.frechet import covariance_root, frechet_distance, moments, moments_of_sums
 from experiments.metrics.kernel_distance import cross_kernel, kernel_distance, own_kernel
 
@@ -120,11 +120,10 @@ class SampleCache:
             return None
 
     def save(self, number: int, arrays: Mapping[str, np.ndarray]) -> None:
-        """Save the arrays of a batch atomically: a reader, or a crash, sees the whole file or none."""
-        aside = self._path(number).with_name(f".{number}.{os.getpid()}")
-        with aside.open("wb") as file:
-            np.savez(file, allow_pickle=False, **arrays)
-        aside.rename(self._path(number))
+        """Save the arrays of a batch."""
+        buffer = io.BytesIO()
+        np.savez(buffer, allow_pickle=False, **arrays)
+        write_aside(self._path(number), buffer.getvalue())
 
     def remove(self) -> None:
         """Delete all batches."""
@@ -165,11 +164,9 @@ class GeneratedImages:
         key = hashlib.sha256(f"{self._identity} {weights_digest(model)}".encode()).hexdigest()[:16]
         share = f"diffusion-samples-{key}-{process}-of-{num_processes}"
         finished = SampleCache(self._cache_dir.expanduser() / share)
-        console = Console(stderr=True)
-        hidden = process > 0 or not console.is_terminal
         totals: dict[str, Any] = {}
         mine = range(process, num_batches, num_processes)
-        for number in track(mine, "sampling", console=console, transient=True, disable=hidden):
+        for number in track(mine, "sampling", is_main_process=process == 0):
             batch = finished.load(number)
             if batch is None:
                 batch = self._batch(model, number)

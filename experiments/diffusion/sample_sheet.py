@@ -1,11 +1,13 @@
 """A run's samples.png: a row of generated images for each evaluation of "samples", and below it a row of real ones."""
 
-import os
+import io
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
+
+from experiments.harness.files import write_aside
 
 SMALLEST = 32
 """minimum size of an image on the sheet in pixels; smaller ones are enlarged by an integer factor"""
@@ -27,9 +29,9 @@ def write_row(path: Path, images: np.ndarray, row: int, rows: int, real: np.ndar
     sheet[rows * len(line) :] = _line(real)
     metadata = PngInfo()
     metadata.add_text("last row", "real")
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    Image.fromarray(sheet).save(aside, "PNG", pnginfo=metadata)
-    aside.rename(path)
+    buffer = io.BytesIO()
+    Image.fromarray(sheet).save(buffer, "PNG", pnginfo=metadata)
+    write_aside(path, buffer.getvalue())
 
 
 def _line(images: np.ndarray) -> np.ndarray:

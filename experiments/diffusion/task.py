@@ -63,10 +63,10 @@ class Diffusion:
             fit, val, test = (np.asarray(splits[name].conditions) for name in ("fit", "val", "test"))
             check_classes({"train": np.concatenate([fit, val]), "test": test}, images["num_classes"], images["name"])
             self._conditions = ClassConditions(images["num_classes"], cfg.sampling.batch_size)
-        held_out = {name: split for name, split in splits.items() if name != "fit"}
+        held_out = {name: split.images for name, split in splits.items() if name != "fit"}
         identity, workers = f"{sets.images.fingerprint} {cfg.data.images.get('val_size')} drawn", cfg.run.num_workers
         name = cfg.data.images["name"]
-        warn_of_copies(name, splits["fit"], held_out, identity, sets.cache_dir, workers)
+        warn_of_copies(name, splits["fit"].images, held_out, identity, sets.cache_dir, workers)
         # Generated images are compared with the same training images whatever split is drawn, to reuse their features.
         self._reference = splits["fit"]
         if cfg.data.split_seed is not None:

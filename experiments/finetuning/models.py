@@ -85,7 +85,3 @@ def besides_training(cfg: FinetuningConfig) -> list[Passes]:
         return hidden
 
     return [Passes("the frozen layers' outputs", outputs, None)]
-
-
-def samples_per_epoch(cfg: FinetuningConfig) -> None:
-    """None: the number of texts is known only once the data are opened."""

@@ -135,16 +135,6 @@ def _end_with_the_queue(worker: int) -> None:
     multiprocessing.queues.Queue._on_queue_feeder_error = staticmethod(end)  # type: ignore[attr-defined]
 
 
-def micro_batch_loader(
-    dataset: MicroBatches, first_step: int, process: int, num_processes: int, num_workers: int, device: torch.device
-) -> DataLoader[dict[str, Any]]:
-    """The micro-batches of one process, in order, from ``first_step`` to the end of training."""
-    train = dataset.train
-    micro_batches = train.batch_size // train.micro_batch_size
-    keys = MicroBatchKeys(range(first_step, train.steps), range(process, micro_batches, num_processes))
-    return ShieldedLoader(dataset, keys, num_workers, pin=device.type == "cuda")
-
-
 def to_device(batch: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
     """The batch on the device."""
     return {name: value.to(device, non_blocking=True) for name, value in batch.items()}

@@ -30,8 +30,7 @@ from experiments.harness.metric import worst
 from experiments.harness.offline import without_network
 from experiments.harness.processes import check_nodes, is_launched, is_main, needs_processes, run_processes
 from experiments.harness.record import FINISHED, RunRecord, last_values, read_status, set_aside, take_lock
-from experiments.harness.run import Run, cache_of, locate
-from experiments.harness.run_name import result_config
+from experiments.harness.run import Run, locate
 from experiments.harness.signals import EXIT_CODE, leave_when_asked
 from experiments.harness.sources import ROOT, sources_digest
 from experiments.harness.tracking import Tracker, description_of
@@ -100,6 +99,70 @@ def execute(cfg: DictConfig) -> float | None:
     return value if status["status"] == "complete" else worst(run.cfg.task, metric)
 
 
+def _train_and_record(run: Run) -> None:
+    """Train, and record the outcome, whatever it is, in status.json and in W&B."""
+    with _never_collected():
+        from experiments.harness.divergence import Diverged
+        from experiments.harness.train import train
+
+    plain, directory, record = run.plain, run.directory, None
+    with ExitStack() as stack:
+        stack.enter_context(without_network(plain))
+        if is_main(plain["run"]):
+            record = stack.enter_context(RunRecord(directory, run.digest, run.recorded))
+        if record and record.finished:
+            if is_launched():
+                sys.exit(EXIT_CODE)  # ends the other processes too, which wait for this one
+            return
+        if plain["run"]["study"]:
+            stack.enter_context(words_of_its_own(directory))
+        tracker = Tracker(directory, plain["run"]["wandb"] if record else "disabled", description_of(plain))
+
+        def finish(status: str, **details: Any) -> None:
+            if record:
+                metrics = last_values(directory)
+                record.set_status(status, metrics=metrics, **details)
+                tracker.finish(status, metrics)
+
+        try:
+            train(run, record, tracker)
+        except Diverged as divergence:
+            finish("diverged", step=divergence.step, reason=str(divergence))
+        except (SystemExit, KeyboardInterrupt):  # asked to stop
+            finish("running")
+            raise
+        except BaseException as error:
+            said = explained(error) if isinstance(error, HydraException) else f"{type(error).__name__}: {error}"
+            finish("failed", reason=said)
+            raise
+        else:
+            finish("complete")
+
+
+def _train_in_processes(cfg: DictConfig, run: Run) -> None:
+    """``_train_and_record`` in several processes; if any of them fails, that is recorded too."""
+    try:
+        stopped = run_processes(_take_part, cfg)
+    except SuiteError as error:
+        if is_main(run.plain["run"]):
+            with RunRecord(run.directory, run.digest, run.recorded) as record:
+                if not record.finished:
+                    record.set_status("failed", metrics=last_values(run.directory), reason=str(error))
+        raise
+    status = read_status(run.directory)
+    if stopped and is_main(run.plain["run"]) and not (status and status["status"] in FINISHED):
+        sys.exit(EXIT_CODE)
+
+
+def _take_part(cfg: DictConfig) -> None:
+    """What each of these processes does."""
+    run = locate(cfg)
+    try:
+        _train_and_record(run)
+    except HydraException as error:
+        raise ConfigError(explained(error)) from error
+
+
 _BEGUN_ANEW: set[Path] = set()
 """Runs that ``run.fresh`` has already set aside in this process; what took their place is kept."""
 
@@ -162,30 +225,6 @@ def words_of_its_own(directory: Path) -> Iterator[None]:
             raise
 
 
-def _train_in_processes(cfg: DictConfig, run: Run) -> None:
-    """``_train_and_record`` in several processes; if any of them fails, that is recorded too."""
-    try:
-        stopped = run_processes(_take_part, cfg)
-    except SuiteError as error:
-        if is_main(run.plain["run"]):
-            with _record_of(run) as record:
-                if not record.finished:
-                    record.set_status("failed", metrics=last_values(run.directory), reason=str(error))
-        raise
-    status = read_status(run.directory)
-    if stopped and is_main(run.plain["run"]) and not (status and status["status"] in FINISHED):
-        sys.exit(EXIT_CODE)
-
-
-def _take_part(cfg: DictConfig) -> None:
-    """What each of these processes does."""
-    run = locate(cfg)
-    try:
-        _train_and_record(run)
-    except HydraException as error:
-        raise ConfigError(explained(error)) from error
-
-
 @contextmanager
 def _never_collected() -> Iterator[None]:
     """Exempt the modules imported here, which stay, from garbage collection, which took 10 to 20 % of a run's start."""
@@ -202,47 +241,3 @@ def _freeze_once() -> None:
     """Exempt the imports; later, that would include the model of a finished run, whose references form a cycle."""
     gc.freeze()
     atexit.register(gc.unfreeze)  # Triton reports what is never collected as leaks
-
-
-def _record_of(run: Run) -> RunRecord:
-    return RunRecord(run.directory, sources_digest(run.plain), result_config(run.plain, run.data.fingerprint))
-
-
-def _train_and_record(run: Run) -> None:
-    """Train, and record the outcome, whatever it is, in status.json and in W&B."""
-    with _never_collected():
-        from experiments.harness.divergence import Diverged
-        from experiments.harness.train import train
-
-    plain, directory, record = run.plain, run.directory, None
-    with ExitStack() as stack:
-        stack.enter_context(without_network(plain, cache_of(plain)))
-        if is_main(plain["run"]):
-            record = stack.enter_context(_record_of(run))
-        if record and record.finished:
-            if is_launched():
-                sys.exit(EXIT_CODE)  # ends the other processes too, which wait for this one
-            return
-        if plain["run"]["study"]:
-            stack.enter_context(words_of_its_own(directory))
-        tracker = Tracker(directory, plain["run"]["wandb"] if record else "disabled", description_of(plain))
-
-        def finish(status: str, **details: Any) -> None:
-            if record:
-                metrics = last_values(directory)
-                record.set_status(status, metrics=metrics, **details)
-                tracker.finish(status, metrics)
-
-        try:
-            train(run.cfg, run.data, directory, sources_digest(plain), record, tracker)
-        except Diverged as divergence:
-            finish("diverged", step=divergence.step, reason=str(divergence))
-        except (SystemExit, KeyboardInterrupt):  # asked to stop
-            finish("running")
-            raise
-        except BaseException as error:
-            said = explained(error) if isinstance(error, HydraException) else f"{type(error).__name__}: {error}"
-            finish("failed", reason=said)
-            raise
-        else:
-            finish("complete")

@@ -1,6 +1,7 @@
 """Evaluate a run's model: the same numbers whatever the batch size and the number of processes."""
 
 import math
+from collections.abc import Set
 from typing import Any
 
 import torch
@@ -24,13 +25,20 @@ from experiments.harness.sharding import whole
 from experiments.harness.task import Evaluator
 
 
-def evaluate(session: Session, split: str) -> None:
-    """Run the evaluator of ``split`` and write its metrics, its files, and the loss of each example if it has them.
+def evaluate(session: Session, due: Set[str]) -> None:
+    """Run the evaluators whose ``when`` is among those that are ``due``."""
+    for split, evaluator in session.task.evaluators.items():
+        if evaluator.when in due:
+            _evaluate(session, split, evaluator)
+
+
+def _evaluate(session: Session, split: str, evaluator: Evaluator) -> None:
+    """Run an evaluator and write its metrics, its files, and the loss of each example if it has them.
 
     Raises Diverged if the split's loss, the validation metric or the primary metric is not finite, and ConfigError if
     the run has no metric named study.validation_metric.
     """
-    study, evaluator = session.cfg.study, session.task.evaluators[split]
+    study = session.cfg.study
     with evaluation_mode(session.state.optimizer):
         sums = _sums(session, evaluated_model(session), evaluator)
     row = {f"{split}/{name}": value for name, value in evaluator.metrics(sums).items()}

@@ -20,8 +20,8 @@ from experiments.harness.composition import composed
 from experiments.harness.config import resolved
 from experiments.harness.errors import DataError
 from experiments.harness.explained import one_sentence
-from experiments.harness.offline import FETCHES_ALL, HUB, is_offline, keep_hub_files_in
-from experiments.harness.run import cache_of, locate
+from experiments.harness.offline import FETCHES_ALL, HUB, cache_of, is_offline, keep_hub_files_in
+from experiments.harness.run import locate
 from experiments.harness.sources import our_tasks, task_name, task_package
 
 MODEL_FILES = ["*.json", "*.safetensors", "*.model", "*.txt"]

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -22,6 +22,11 @@ def write_aside(path: Path, content: str | bytes) -> None:
     except OSError:
         aside.unlink(missing_ok=True)
         raise
+
+
+def first_file(paths: Iterable[str]) -> Path | None:
+    """The first of the paths that is a file."""
+    return next((file for path in paths if (file := Path(path).expanduser()).is_file()), None)
 
 
 def sha256_of(path: Path, start: int = 0) -> str:

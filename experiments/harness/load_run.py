@@ -15,7 +15,6 @@ from experiments.harness.damage import find_damage
 from experiments.harness.errors import RunError, SuiteError
 from experiments.harness.record import FINISHED, read_status
 from experiments.harness.run import Run, locate
-from experiments.harness.run_name import result_config
 from experiments.harness.task import Task
 
 OwnTask = TypeVar("OwnTask", bound=Task)
@@ -34,10 +33,9 @@ def load_run(
         raise RunError(f"There is no run in {directory}.")
     run = locate(cfg)
     recorded = OmegaConf.to_container(OmegaConf.load(directory / "config.yaml"))
-    ours = result_config(run.plain, run.data.fingerprint)
     assert isinstance(recorded, dict)
     for key in same:
-        if recorded[key] != ours[key]:
+        if recorded[key] != run.recorded[key]:
             raise RunError(
                 f"The run {directory} has a different {key} than experiment={run.cfg.experiment}: name its own "
                 "experiment."

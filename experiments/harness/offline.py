@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.harness.errors import DataError
+from experiments.harness.sources import ROOT
 
 NO_NETWORK = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "WANDB_MODE": "offline"}
 HUB = "huggingface"
@@ -30,6 +31,11 @@ class NotFetched(DataError):
 def is_offline() -> bool:
     """Whether LION_OFFLINE forbids the network."""
     return os.environ.get("LION_OFFLINE", "").lower() not in ("", "0", "false", "no")
+
+
+def cache_of(plain: Mapping[str, Any]) -> Path:
+    """The folder in which a run of this resolved config keeps its data."""
+    return ROOT / Path(plain["run"]["cache_dir"]).expanduser()
 
 
 def keep_hub_files_in(cache_dir: Path) -> None:
@@ -68,13 +74,14 @@ def is_absent(error: BaseException | None) -> bool:
 
 
 @contextmanager
-def without_network(plain: Mapping[str, Any], cache_dir: Path) -> Iterator[None]:
+def without_network(plain: Mapping[str, Any]) -> Iterator[None]:
     """Under LION_OFFLINE, keep all libraries off the network. If something is missing, raise a DataError: one sentence
     that gives the command to fetch it. ``plain`` is the run's resolved config.
     """
     if not is_offline():
         yield
         return
+    cache_dir = cache_of(plain)
     os.environ.update(NO_NETWORK)
     keep_hub_files_in(cache_dir)
     try:

@@ -24,8 +24,8 @@ from experiments.harness.errors import DataError
 from experiments.harness.explained import one_sentence
 from experiments.harness.fetch import bytes_below, cell_config, fetch, tasks_of
 from experiments.harness.files import sha256_of
+from experiments.harness.offline import cache_of
 from experiments.harness.prepared_data import lock
-from experiments.harness.run import cache_of
 from experiments.harness.sources import ROOT
 
 MANIFEST = "pack.json"

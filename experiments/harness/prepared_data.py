@@ -92,10 +92,14 @@ def prepare(data: Mapping[str, Any], cache_dir: Path) -> PreparedData:
     """
     check_places(data)
     identity = data["fingerprint"] or json.dumps(data["places"], sort_keys=True)
-    cache_dir = cache_dir.expanduser()
-    directory = cache_dir / f"{data['name']}-{hashlib.sha256(identity.encode()).hexdigest()[:10]}"
+    directory = cache_folder(data["name"], identity, cache_dir)
     unless_prepared(data, directory, lambda: _prepare_anew(data, directory))
     return _open(directory, data["fingerprint"])
+
+
+def cache_folder(name: str, identity: str, cache_dir: Path) -> Path:
+    """Where the cache keeps what ``identity`` identifies."""
+    return cache_dir.expanduser() / f"{name}-{hashlib.sha256(identity.encode()).hexdigest()[:10]}"
 
 
 def unless_prepared(data: Mapping[str, Any], directory: Path, make: Callable[[], None]) -> None:
@@ -154,7 +158,7 @@ def cached(name: str, identity: str, cache_dir: Path, make: Callable[[Path], Non
     ``make`` gets a temporary path, where a killed process may have left something. Processes that need the same folder
     wait for the first.
     """
-    directory = cache_dir.expanduser() / f"{name}-{hashlib.sha256(identity.encode()).hexdigest()[:10]}"
+    directory = cache_folder(name, identity, cache_dir)
     if not directory.exists():
         with lock(directory.with_name(directory.name + ".lock")):
             if not directory.exists():
@@ -165,16 +169,22 @@ def cached(name: str, identity: str, cache_dir: Path, make: Callable[[Path], Non
 
 
 def _open(directory: Path, declared: str | None) -> PreparedData:
+    return PreparedData(directory, *read_manifest(directory, declared, "arrays"))
+
+
+def read_manifest(directory: Path, declared: str | None, key: str) -> tuple[str, dict[str, dict[str, Any]]]:
+    """The fingerprint in manifest.json, and the table under ``key`` from which it is computed. Raises DataError if they
+    do not match, or if the config has ``declared`` another fingerprint.
+    """
+    path = directory / "manifest.json"
     try:
-        manifest = json.loads((directory / "manifest.json").read_text())
-        prepared = PreparedData(directory, manifest["fingerprint"], manifest["arrays"])
+        manifest = json.loads(path.read_text())
+        fingerprint, table = manifest["fingerprint"], manifest[key]
     except (OSError, ValueError, LookupError) as error:
-        raise DataError(
-            f"{directory / 'manifest.json'} cannot be read ({error}). {delete_advice(directory)}"
-        ) from error
-    if fingerprint_of(prepared.arrays) != prepared.fingerprint or declared not in (None, prepared.fingerprint):
-        raise DataError(f"{directory / 'manifest.json'} was changed since it was written. {delete_advice(directory)}")
-    return prepared
+        raise DataError(f"{path} cannot be read ({error}). {delete_advice(directory)}") from error
+    if fingerprint_of(table) != fingerprint or declared not in (None, fingerprint):
+        raise DataError(f"{path} was changed since it was written. {delete_advice(directory)}")
+    return fingerprint, table
 
 
 @contextmanager

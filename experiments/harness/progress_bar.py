@@ -1,5 +1,9 @@
-"""The progress bar of a single run on a terminal."""
+"""The progress bars of a single run; shown on a terminal only."""
 
+from collections.abc import Iterable
+from typing import Any
+
+from rich import progress
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
@@ -18,8 +22,15 @@ class StepRate(ProgressColumn):
 
 
 def progress_bar(batch_size: int, is_main_process: bool) -> Progress:
-    """Steps done, throughput and time left; shown on a terminal only."""
+    """Steps done, throughput and time left."""
     console = Console(stderr=True)
     name, rate = TextColumn("{task.description}"), StepRate(batch_size)
     columns = name, BarColumn(), MofNCompleteColumn(), rate, TimeRemainingColumn()
     return Progress(*columns, console=console, disable=not (is_main_process and console.is_terminal))
+
+
+def track(items: Iterable[Any], description: str, is_main_process: bool = True) -> Iterable[Any]:
+    """The ``items``, with a bar that disappears at the end."""
+    console = Console(stderr=True)
+    hidden = not (is_main_process and console.is_terminal)
+    return progress.track(items, description, console=console, transient=True, disable=hidden)

@@ -12,9 +12,9 @@ from experiments.harness.arithmetic import pin_instruction_set
 from experiments.harness.config import Config, resolved, typed
 from experiments.harness.errors import DataError
 from experiments.harness.limits import check_conflicts, check_limits
-from experiments.harness.offline import without_network
-from experiments.harness.run_name import run_id
-from experiments.harness.sources import ROOT
+from experiments.harness.offline import cache_of, without_network
+from experiments.harness.run_name import result_config, run_id
+from experiments.harness.sources import ROOT, sources_digest
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,16 @@ class Run:
     """opened, and downloaded if necessary"""
     directory: Path
     """of its record"""
+
+    @property
+    def digest(self) -> str:
+        """Of the source code, as the record saves it."""
+        return sources_digest(self.plain)
+
+    @property
+    def recorded(self) -> dict[str, Any]:
+        """The part of the config that decides the result, as the record saves it."""
+        return result_config(self.plain, self.data.fingerprint)
 
 
 def locate(cfg: DictConfig) -> Run:
@@ -50,7 +60,7 @@ def opened(plain: Mapping[str, Any]) -> Any:
     pin_instruction_set(plain["train"]["instruction_set"])
     access = get_method(plain["data"]["access"])
     try:
-        with without_network(plain, cache_of(plain)):
+        with without_network(plain):
             return access(plain["data"], cache_of(plain))
     except DataError as error:
         raise DataError(f"{error}{_missing_layout(plain['data'])}") from error
@@ -59,11 +69,6 @@ def opened(plain: Mapping[str, Any]) -> Any:
 def directory_of(plain: dict[str, Any], fingerprint: str) -> Path:
     """The directory of the run with this config."""
     return ROOT / plain["run"]["runs_dir"] / plain["task"] / run_id(plain, fingerprint)
-
-
-def cache_of(plain: Mapping[str, Any]) -> Path:
-    """The folder in which a run of this config keeps its data."""
-    return ROOT / Path(plain["run"]["cache_dir"]).expanduser()
 
 
 def _missing_layout(data: Mapping[str, Any]) -> str:

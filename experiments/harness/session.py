@@ -22,6 +22,7 @@ from experiments.harness.errors import ConfigError
 from experiments.harness.initial_scale import scale_initial_weights
 from experiments.harness.optimizer import build_optimizer, decay_groups
 from experiments.harness.record import RunRecord
+from experiments.harness.run import Run
 from experiments.harness.seeds import derive_seed
 from experiments.harness.sharding import prepare
 from experiments.harness.sources import task_package
@@ -60,8 +61,9 @@ class Session:
             self.tracker.log(row)
 
 
-def set_up(cfg: Config, data: Any, directory: Path, record: RunRecord | None, tracker: Tracker) -> Session:
+def set_up(run: Run, record: RunRecord | None, tracker: Tracker) -> Session:
     """Select the device and build everything that a run needs before its first step."""
+    cfg = run.cfg
     accelerator = make_accelerator(cfg)
     device, processes = accelerator.device, accelerator.num_processes
     micro_batches = cfg.train.batch_size // cfg.train.micro_batch_size
@@ -72,7 +74,7 @@ def set_up(cfg: Config, data: Any, directory: Path, record: RunRecord | None, tr
         )
     mine = range(accelerator.process_index, micro_batches, processes)
 
-    task: Task = importlib.import_module(f"{task_package(cfg.task)}.task").build(cfg, data)
+    task: Task = importlib.import_module(f"{task_package(cfg.task)}.task").build(cfg, run.data)
     seed_generators(derive_seed(cfg.seed, "init"))
     bare_model = task.model()
     scale_initial_weights(bare_model, cfg.train.init_scale)
@@ -92,7 +94,7 @@ def set_up(cfg: Config, data: Any, directory: Path, record: RunRecord | None, tr
 
     dataset = MicroBatches(task.batch, task.num_train, cfg.seed, cfg.train)
     statistics = SharedStatistics(bare_model, accelerator)
-    return Session(cfg, directory, record, tracker, accelerator, task, dataset, mine, state, model, statistics)
+    return Session(cfg, run.directory, record, tracker, accelerator, task, dataset, mine, state, model, statistics)
 
 
 def resume(session: Session, digest: str) -> None:

@@ -5,21 +5,20 @@ import time
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from experiments.harness.accelerator import Agreement, compile_and_warm_up, seed_generators
 from experiments.harness.averages import evaluation_mode, update_average
-from experiments.harness.batches import micro_batch_loader, to_device
+from experiments.harness.batches import MicroBatchKeys, ShieldedLoader, to_device
 from experiments.harness.config import Config
 from experiments.harness.divergence import Diverged, FiniteWatch
 from experiments.harness.evaluation import evaluate
 from experiments.harness.optimizer import state_bytes
 from experiments.harness.progress_bar import progress_bar
 from experiments.harness.record import RunRecord
+from experiments.harness.run import Run
 from experiments.harness.schedule import lr_factor
 from experiments.harness.seeds import derive_seed
 from experiments.harness.session import Session, resume, set_up
@@ -30,20 +29,17 @@ from experiments.harness.tracking import Tracker
 from lion import measure_step
 
 
-def train(cfg: Config, data: Any, directory: Path, digest: str, record: RunRecord | None, tracker: Tracker) -> None:
+def train(run: Run, record: RunRecord | None, tracker: Tracker) -> None:
     """Train to the last step, from the newest checkpoint if there is one, and evaluate.
 
-    ``digest`` identifies the source code. ``record`` writes to the run's ``directory``; only the main process of a
-    distributed run has one, the others get None.
+    Only the main process of a distributed run has a ``record``, the others get None.
     Raises Diverged, or SystemExit after saving if a signal asked it to stop; anything else is a SuiteError or a bug.
     """
-    session = set_up(cfg, data, directory, record, tracker)
-    resume(session, digest)
+    session = set_up(run, record, tracker)
+    resume(session, run.digest)
     take_steps(session)
-    if cfg.test:
-        for name, evaluator in session.task.evaluators.items():
-            if evaluator.when == "end":
-                evaluate(session, name)
+    if run.cfg.test:
+        evaluate(session, {"end"})
     if record:
         record.add_environment("arithmetic", frozen_outputs=session.task.frozen_outputs)
 
@@ -51,12 +47,9 @@ def train(cfg: Config, data: Any, directory: Path, digest: str, record: RunRecor
 def take_steps(session: Session) -> None:
     """Take the remaining steps, each followed by what is due after it."""
     cfg, state, accelerator = session.cfg, session.state, session.accelerator
-    optimizer, device, mine = state.optimizer, accelerator.device, session.micro_batches
-    batches = iter(
-        micro_batch_loader(
-            session.dataset, state.step, mine.start, accelerator.num_processes, cfg.run.num_workers, device
-        )
-    )
+    optimizer, device = state.optimizer, accelerator.device
+    keys = MicroBatchKeys(range(state.step, cfg.train.steps), session.micro_batches)
+    batches = iter(ShieldedLoader(session.dataset, keys, cfg.run.num_workers, pin=device.type == "cuda"))
     model = session.model
     if cfg.train.compile:
         model = compile_and_warm_up(model, session.task, accelerator, cfg)
@@ -108,9 +101,7 @@ def take_steps(session: Session) -> None:
                 row |= {"train/lr": lr, **{f"optimizer/{name}": value for name, value in health.items()}}
                 row |= {"cost/state_bytes": state_bytes(optimizer), "cost/peak_bytes": memory.bytes}
                 session.write(row | {"time/train_s": state.clock.seconds, **step_timer.take_median_ms()})
-            for name, evaluator in session.task.evaluators.items():
-                if evaluator.when in due.evaluators:
-                    evaluate(session, name)
+            evaluate(session, due.evaluators)
             if due.save:
                 state.save(session.record, session.directory, cfg.run.keep_checkpoints)
                 saved_at = time.monotonic()

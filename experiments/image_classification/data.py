@@ -25,6 +25,7 @@ from experiments.data.splits import num_kept, shuffled
 from experiments.data.stored import check_splits, open_splits
 from experiments.data.stored_split import StoredSplit
 from experiments.harness.errors import ConfigError, DataError
+from experiments.harness.files import first_file
 from experiments.harness.record import read_status
 from experiments.harness.sources import ROOT
 from experiments.image_classification.config import ImageClassificationConfig
@@ -69,7 +70,7 @@ def open_stored(data: Mapping[str, Any], cache_dir: Path) -> StoredSet:
         of_v2 = open_splits(f"{data['name']}/v2", data["v2_places"], data["num_classes"], train.class_names)
         check_splits(of_v2, ("test",), f"{data['name']}/v2")
         v2 = of_v2["test"]
-    real_file = _first_file(data["name"], data["real_places"]) if data["real_places"] else None
+    real_file = _real_file(data["name"], data["real_places"]) if data["real_places"] else None
     initial_run = _find_run(data["initial_run"], data["initial_places"]) if data["initial_run"] else None
     parts = {
         **{split.name: split.fingerprint() for split in (train, test, v2) if split},
@@ -82,15 +83,15 @@ def open_stored(data: Mapping[str, Any], cache_dir: Path) -> StoredSet:
     return StoredSet(train, test, v2, real_labels, initial_run, fingerprint)
 
 
-def _first_file(name: str, paths: list[str]) -> Path:
-    found = [Path(path).expanduser() for path in paths if Path(path).expanduser().is_file()]
-    if not found:
+def _real_file(name: str, paths: list[str]) -> Path:
+    file = first_file(paths)
+    if not file:
         raise DataError(
             f"data={name} has no reassessed labels (ReaL): put real.json of github.com/google-research/"
             f"reassessed-imagenet at {' or '.join(paths)}, or use data=imagenet_alone, which needs neither these nor "
             "ImageNetV2."
         )
-    return found[0]
+    return file
 
 
 def _find_run(name: str, places: list[dict[str, Any]]) -> Path:

@@ -5,7 +5,6 @@ manifest.json, which describes them. The *fingerprint* is the SHA-256 over the t
 so it does not depend on where the text came from.
 """
 
-import hashlib
 import json
 import logging
 import shutil
@@ -22,16 +21,17 @@ from experiments.harness.errors import ConfigError, DataError
 from experiments.harness.files import first_changed, sha256_of, write_aside
 from experiments.harness.places import describe, fetch
 from experiments.harness.prepared_data import (
+    cache_folder,
     check_places,
     delete_advice,
     fingerprint_of,
+    read_manifest,
     try_places,
     unless_prepared,
 )
 from experiments.harness.seeds import derive_seed
 from experiments.language_modeling.documents import Corpus, Source, folded_key, hold_out
 from experiments.language_modeling.packing import (
-    SEPARATOR_ID,
     SMALLEST_VOCAB,
     Counts,
     Journal,
@@ -75,9 +75,6 @@ class TokenSet:
 
     directory: Path
     fingerprint: str
-    vocab_size: int
-    """tokens are below it; the tokenizer may have fewer entries, if its text is short"""
-    separator: int
     splits: Mapping[str, TokenSplit]
     """train, val and test"""
 
@@ -103,10 +100,9 @@ def open_tokens(data: Mapping[str, Any], cache_dir: Path) -> TokenSet:
             f"data.vocab_size={data['vocab_size']}, but the separator and 256 bytes already make {SMALLEST_VOCAB}."
         )
     identity = json.dumps([data["fingerprint"] or data["places"], *(data[key] for key in _IDENTITY_KEYS)])
-    name = f"{data['name']}-{hashlib.sha256(identity.encode()).hexdigest()[:10]}"
-    directory = cache_dir.expanduser() / name
+    directory = cache_folder(data["name"], identity, cache_dir)
     unless_prepared(data, directory, lambda: try_places(data, partial(_make, data, directory)))
-    return _open(directory, data["fingerprint"])
+    return _open(data, directory)
 
 
 def _make(data: Mapping[str, Any], directory: Path, place: Mapping[str, Any]) -> None:
@@ -212,23 +208,16 @@ def _file_summaries(directory: Path) -> dict[str, dict[str, Any]]:
     }
 
 
-def _open(directory: Path, declared: str | None) -> TokenSet:
-    path = directory / "manifest.json"
-    try:
-        manifest = json.loads(path.read_text())
-        files, vocab_size, fingerprint = manifest["files"], manifest["vocab_size"], manifest["fingerprint"]
-    except (OSError, ValueError, LookupError) as error:
-        raise DataError(f"{path} cannot be read ({error}). {delete_advice(directory)}") from error
-    if fingerprint_of(files) != fingerprint or declared not in (None, fingerprint):
-        raise DataError(f"{path} was changed since it was written. {delete_advice(directory)}")
+def _open(data: Mapping[str, Any], directory: Path) -> TokenSet:
+    fingerprint, files = read_manifest(directory, data["fingerprint"], "files")
     try:
         changed = first_changed(directory, {name: summary["sha256"] for name, summary in files.items()}, sha256_of)
     except OSError as error:
         raise DataError(f"{error.filename} cannot be read ({error.strerror}). {delete_advice(directory)}") from error
     if changed:
         raise DataError(f"{directory / changed} was changed since it was packed. {delete_advice(directory)}")
-    splits = {split: _mapped(directory, split, token_dtype(vocab_size)) for split in SPLITS}
-    return TokenSet(directory, fingerprint, vocab_size, SEPARATOR_ID, splits)
+    splits = {split: _mapped(directory, split, token_dtype(data["vocab_size"])) for split in SPLITS}
+    return TokenSet(directory, fingerprint, splits)
 
 
 def _mapped(directory: Path, split: str, dtype: np.dtype) -> TokenSplit:

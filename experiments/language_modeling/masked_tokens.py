@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from experiments.harness.seeds import derive_seed
 from experiments.language_modeling.data import TokenSplit
 from experiments.language_modeling.likelihood import UNCOUNTED, Sequences, summed_nats
+from experiments.language_modeling.packing import SEPARATOR_ID
 
 EXTRA_TOKENS = 1
 """The mask token, which the tokenizer lacks; its index follows the tokenizer's last."""
@@ -23,7 +24,7 @@ def sequences(tokens: np.ndarray, context_length: int) -> Sequences:
     return Sequences(tokens, context_length, context_length)
 
 
-def inputs_and_targets(tokens: Tensor, seeds: list[int], vocab_size: int, separator: int) -> tuple[Tensor, Tensor]:
+def inputs_and_targets(tokens: Tensor, seeds: list[int], vocab_size: int) -> tuple[Tensor, Tensor]:
     """Inputs and targets, int64 ``[N, T]``, of sequences int64 ``[N, T]``; targets are UNCOUNTED except for hidden
     tokens.
 
@@ -33,7 +34,7 @@ def inputs_and_targets(tokens: Tensor, seeds: list[int], vocab_size: int, separa
     hidden_tokens = max(1, round(HIDDEN_SHARE * tokens.shape[1]))
     for row, seed in enumerate(seeds):
         rng = np.random.default_rng(seed)
-        words = np.flatnonzero(tokens[row].numpy() != separator)
+        words = np.flatnonzero(tokens[row].numpy() != SEPARATOR_ID)
         hidden = rng.permutation(words)[:hidden_tokens]
         targets[row, hidden] = tokens[row, hidden]
         way = rng.random(len(hidden))
@@ -56,11 +57,10 @@ def sums(
     the same tokens are always hidden.
     """
     rows = sequences(split.tokens, context_length)
-    separator = int(split.tokens[split.starts[0]])
 
     def read(numbers: np.ndarray) -> tuple[Tensor, Tensor]:
         seeds = [derive_seed(0, "hidden tokens", int(number)) for number in numbers]
-        return inputs_and_targets(rows[numbers], seeds, vocab_size, separator)
+        return inputs_and_targets(rows[numbers], seeds, vocab_size)
 
     mine = np.arange(process, len(rows), num_processes)
     return summed_nats(model, read, mine, np.arange(len(rows)), context_length, vocab_size)

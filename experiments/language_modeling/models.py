@@ -124,7 +124,3 @@ def meta_evaluation(model: nn.Module, cfg: LanguageModelingConfig) -> Tensor:
     rows = rows_at_once(cfg.context_length, cfg.data.vocab_size)
     tokens = torch.zeros(rows, cfg.context_length, dtype=torch.int64, device=next(model.parameters()).device)
     return token_nats(model, tokens, tokens)
-
-
-def samples_per_epoch(cfg: LanguageModelingConfig) -> None:
-    """None: the number of sequences is known only once the texts are packed."""

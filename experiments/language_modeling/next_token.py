@@ -18,7 +18,7 @@ def sequences(tokens: np.ndarray, context_length: int) -> Sequences:
     return Sequences(tokens, context_length + 1, context_length)
 
 
-def inputs_and_targets(tokens: Tensor, seeds: list[int], vocab_size: int, separator: int) -> tuple[Tensor, Tensor]:
+def inputs_and_targets(tokens: Tensor, seeds: list[int], vocab_size: int) -> tuple[Tensor, Tensor]:
     """Inputs and targets, int64 ``[N, context_length]``, of sequences int64 ``[N, context_length + 1]``."""
     return tokens[:, :-1], tokens[:, 1:]
 

@@ -29,11 +29,6 @@ class LanguageModeling:
     """Training sequences, documents for evaluation, and the objective named by the config."""
 
     def __init__(self, cfg: LanguageModelingConfig, tokens: TokenSet) -> None:
-        if tokens.vocab_size > cfg.data.vocab_size:
-            raise ConfigError(
-                f"data={cfg.data.name} was packed with {tokens.vocab_size} tokens, more than data.vocab_size="
-                f"{cfg.data.vocab_size}."
-            )
         self._cfg, self._tokens = cfg, tokens
         self._objective: Any = import_module(cfg.objective)
         self._sequences = self._objective.sequences(tokens.splits["train"].tokens, cfg.context_length)
@@ -60,9 +55,8 @@ class LanguageModeling:
 
     def batch(self, indices: np.ndarray, seeds: list[int]) -> dict[str, Tensor]:
         """``inputs`` and ``targets``, int64 ``[N, context_length]``."""
-        inputs, targets = self._objective.inputs_and_targets(
-            self._sequences[indices], seeds, self._cfg.data.vocab_size, self._tokens.separator
-        )
+        sequences = self._sequences[indices]
+        inputs, targets = self._objective.inputs_and_targets(sequences, seeds, self._cfg.data.vocab_size)
         return {"inputs": inputs, "targets": targets}
 
     def loss(self, model: nn.Module, batch: dict[str, Tensor]) -> Tensor:

@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -99,7 +98,7 @@ def build_two_towers(cfg: TwoTowersConfig, weights: Mapping[str, Weights], cache
             elif name == "image":
                 parts.append(_normalize(cfg))
         if tower.trained:
-            parts.append(build_part(tower.trained))
+            parts.append(instantiate(tower.trained, _convert_="all"))
             load_weights(parts[-1], own)
         if tower.head:
             parts.append(nn.Linear(tower.features, cfg.embed_dim, bias=False))
@@ -129,28 +128,20 @@ def _normalize(cfg: TwoTowersConfig) -> Normalize:
     return Normalize(list(cfg.pixel_mean), list(cfg.pixel_std))
 
 
-def build_part(config: Any) -> nn.Module:
-    """Instantiate ``config._target_``."""
-    module: nn.Module = instantiate(config, _convert_="all")
-    return module
-
-
-def whole_image(size: int) -> v2.Compose:
-    """Resize the shorter side to ``size`` and center-crop: uint8 [3, size, size]."""
-    return v2.Compose([v2.Resize(size, InterpolationMode.BICUBIC, antialias=True), v2.CenterCrop(size)])
-
-
 @dataclass(frozen=True)
 class Pixels:
-    """Maps indices to the resized images as inputs, uint8 ``[N, 3, size, size]``."""
+    """Maps indices to the images as inputs, uint8 ``[N, 3, size, size]``: the shorter side is resized to ``size``, the
+    longer one cropped.
+    """
 
     images: Images
     size: int
 
     def __call__(self, numbers: np.ndarray) -> Tensor:
         """The images with these indices."""
-        resize = whole_image(self.size)
-        return torch.stack([resize(self.images[int(number)]) for number in numbers])
+        size = self.size
+        whole = v2.Compose([v2.Resize(size, InterpolationMode.BICUBIC, antialias=True), v2.CenterCrop(size)])
+        return torch.stack([whole(self.images[int(number)]) for number in numbers])
 
 
 def contrastive_loss(images: Tensor, texts: Tensor, scale: Tensor) -> Tensor:
@@ -248,10 +239,6 @@ def besides_training(cfg: LitConfig) -> list[Passes]:
     return [
         Passes(f"the {name} tower's features", outputs(name), None) for name, once in computed_once(cfg).items() if once
     ]
-
-
-def samples_per_epoch(cfg: LitConfig) -> None:
-    """None: the number of pairs is known only once the data are opened."""
 
 
 def computed_once(cfg: LitConfig) -> dict[str, bool]:

@@ -4,11 +4,11 @@
 
 The estimate covers model, parameters, samples, floating point operations, hours, memory, and checkpoints. With
 ``experiment=image_classification/paper``, it is a table of all of the paper's cells. A task supports this through its
-module ``models``: ``meta_model(cfg)`` returns its model on the meta device, ``meta_loss(model, cfg, samples)`` the loss
-of that many samples on the model's device, and ``samples_per_epoch(cfg)`` the number of training samples, or None if
-the config does not give it. Optional are ``besides_training(cfg)``, which returns a list of Passes (harness/task.py),
-and ``meta_evaluation(model, cfg)``, the forward pass of an evaluator's batch; without it, evaluation is assumed to need
-the forward pass of a micro-batch.
+module ``models``: ``meta_model(cfg)`` returns its model on the meta device, and ``meta_loss(model, cfg, samples)`` the
+loss of that many samples on the model's device. Optional are ``samples_per_epoch(cfg)``, the number of training
+samples, or None if this config does not give it; ``besides_training(cfg)``, a list of Passes (harness/task.py); and
+``meta_evaluation(model, cfg)``, the forward pass of an evaluator's batch; without it, evaluation is assumed to need the
+forward pass of a micro-batch.
 
 Not counted: the losses of held-out data and the networks that judge samples, which are a few per cent of training.
 """
@@ -52,7 +52,7 @@ def plan(task: str, overrides: list[str]) -> Plan:
     per_sample = {
         each.name: forward_operations(model, partial(each.forward, model, samples)) // samples for each in passes
     }
-    epoch = meta.samples_per_epoch(own)
+    epoch = meta.samples_per_epoch(own) if hasattr(meta, "samples_per_epoch") else None
     return Plan(
         model=str(cfg.model.get("model_name") or cfg.model.get("_target_") or type(model).__name__),
         parameters=sum(parameter.numel() for parameter in model.parameters()),
@@ -97,7 +97,7 @@ def _meta(task: str) -> ModuleType:
             raise  # an import inside it failed
     if module is None or not hasattr(module, "meta_loss"):
         raise ConfigError(
-            f"A plan of {task} needs a module {name} with meta_model, meta_loss and samples_per_epoch; "
+            f"A plan of {task} needs a module {name} with meta_model and meta_loss; "
             "experiments/image_classification/models.py is an example."
         )
     return module

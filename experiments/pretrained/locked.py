@@ -9,14 +9,13 @@ from typing import Any
 import numpy as np
 import torch
 from hydra.utils import instantiate
-from rich.console import Console
-from rich.progress import track
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from experiments.harness.arithmetic import describe_arithmetic
 from experiments.harness.batches import ShieldedLoader, one_thread
 from experiments.harness.config import Config
+from experiments.harness.progress_bar import track
 from experiments.harness.stored_rows import stored_rows
 from experiments.pretrained.weights import Weights, load_weights
 
@@ -137,11 +136,7 @@ class LockedPart:
         module = self.build().to(self.device)
         starts = range(first, count, LOCKED_BATCH_SIZE)
         loader = ShieldedLoader(_Batches(inputs, count), starts, self.workers, pin=self.device.type == "cuda")
-        console = Console(stderr=True)
-        watched = track(
-            loader, "features of a frozen network", console=console, transient=True, disable=not console.is_terminal
-        )
-        for batch in watched:
+        for batch in track(loader, "features of a frozen network"):
             with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
                 outputs = module(batch["inputs"].to(self.device, non_blocking=True))
             if self.bf16:

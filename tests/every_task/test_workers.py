@@ -7,15 +7,14 @@ most of which hold a lambda or a module, which cannot be pickled. Only batches a
 import multiprocessing
 import sys
 from collections.abc import Iterator
-from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
-from experiments.harness.batches import MicroBatches, micro_batch_loader
+from experiments.harness.batches import MicroBatches
 from tests.conftest import built, executed, rows
+from tests.harness.test_batches import batches
 from tests.lit.test_lit_run import CACHED
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere, workers start as Python starts them")
@@ -42,19 +41,14 @@ def forkserver() -> Iterator[None]:
     multiprocessing.set_start_method(method, force=True)
 
 
-def first_batches(dataset: MicroBatches, workers: int) -> list[dict[str, Any]]:
-    loader = micro_batch_loader(dataset, 0, 0, 1, workers, torch.device("cpu"))
-    return list(islice(loader, 3))
-
-
 @pytest.mark.parametrize("case", CASES)
 def test_data_workers_deliver_the_batches_of_a_run_without_workers(case: str, request: pytest.FixtureRequest) -> None:
     maker, more = CASES[case]
     cfg = request.getfixturevalue(maker)(*more)
     task = built(cfg)
     dataset = MicroBatches(task.batch, task.num_train, cfg.seed, cfg.train)
-    expected = first_batches(dataset, workers=0)
-    found = first_batches(dataset, workers=2)
+    expected = batches(dataset, range(3), share=range(1))
+    found = batches(dataset, range(3), share=range(1), workers=2)
     assert len(found) == len(expected) == 3
     for ours, theirs in zip(found, expected, strict=True):
         assert ours.keys() == theirs.keys()

@@ -15,11 +15,10 @@ from experiments.finetuning.models import build_classifier, meta_loss, meta_mode
 from experiments.harness.composition import scale_of
 from experiments.harness.config import resolved, typed
 from experiments.harness.optimizer import decay_groups
-from experiments.harness.prepared_data import prepare
 from experiments.harness.sources import ROOT
 from experiments.pretrained.locked import build_locked
 from experiments.study.paper import paper_cell
-from tests.conftest import MakeConfig, configs
+from tests.conftest import MakeConfig, configs, fetched
 
 make_plain = configs("finetuning")
 
@@ -113,8 +112,7 @@ def test_models_and_tokenizers_are_pinned(name: str, more: list[str]) -> None:
 @pytest.mark.network
 @pytest.mark.parametrize(("name", "texts"), [("ft_rotten_tomatoes", 12751), ("ft_bbc_news", 2124)])
 def test_pinned_downloads_match_the_declared_data_set(name: str, texts: int, tmp_path: Path) -> None:
-    data: Any = OmegaConf.to_container(OmegaConf.load(ROOT / f"conf/data/{name}.yaml"), resolve=True)
-    arrays = prepare(data, tmp_path).load()
+    data, arrays = fetched(name, tmp_path)
     assert len(arrays["labels"]) == len(arrays["splits"]) == texts
     assert set(np.unique(arrays["labels"])) == set(range(data["num_classes"]))
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.utils.data import Dataset
 
-from experiments.harness.batches import MicroBatches, MicroBatchKeys, ShieldedLoader, micro_batch_loader, sample_indices
+from experiments.harness.batches import MicroBatches, MicroBatchKeys, ShieldedLoader, sample_indices
 from experiments.harness.config import TrainConfig, typed
 from experiments.harness.errors import ConfigError
 from experiments.harness.run import locate
@@ -45,9 +45,9 @@ def dataset(make_config: MakeConfig) -> MicroBatches:
 
 
 def batches(
-    dataset: MicroBatches, first_step: int = 0, process: int = 0, processes: int = 1, workers: int = 0
+    dataset: MicroBatches, steps: range = range(TRAIN.steps), share: range = range(2), workers: int = 0
 ) -> list[dict[str, Any]]:
-    return list(micro_batch_loader(dataset, first_step, process, processes, workers, torch.device("cpu")))
+    return list(ShieldedLoader(dataset, MicroBatchKeys(steps, share), workers, pin=False))
 
 
 def assert_same(ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> None:
@@ -97,13 +97,13 @@ def test_a_batch_does_not_depend_on_the_number_of_threads(workers: int) -> None:
 @pytest.mark.parametrize("workers", [0, 3])
 def test_a_resumed_run_sees_the_same_remaining_batches(dataset: MicroBatches, workers: int) -> None:
     torch.rand(17)  # earlier draws do not matter
-    assert_same(batches(dataset, first_step=4, workers=workers), batches(dataset)[8:])
+    assert_same(batches(dataset, range(4, TRAIN.steps), workers=workers), batches(dataset)[8:])
 
 
 def test_processes_split_the_micro_batches_of_a_single_process(dataset: MicroBatches) -> None:
     alone = batches(dataset)
-    assert_same(batches(dataset, process=0, processes=2), alone[0::2])
-    assert_same(batches(dataset, process=1, processes=2), alone[1::2])
+    assert_same(batches(dataset, share=range(0, 2, 2)), alone[0::2])
+    assert_same(batches(dataset, share=range(1, 2, 2)), alone[1::2])
 
 
 def test_augmentation_differs_between_visits_of_a_sample(dataset: MicroBatches) -> None:

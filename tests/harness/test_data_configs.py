@@ -1,21 +1,11 @@
 """The image sets under conf/data: each pinned version still exists, and is what its config declares."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from omegaconf import OmegaConf
 
-from experiments.harness.prepared_data import prepare
-
-CONFIGS = Path(__file__).resolve().parents[2] / "conf" / "data"
-
-
-def load(name: str) -> dict[str, Any]:
-    data = OmegaConf.to_container(OmegaConf.load(CONFIGS / f"{name}.yaml"), resolve=True)
-    assert isinstance(data, dict)
-    return {str(key): value for key, value in data.items()}
+from tests.conftest import fetched
 
 
 @pytest.mark.network
@@ -23,8 +13,7 @@ def load(name: str) -> dict[str, Any]:
     ("name", "train", "test"), [("mnist5k", 4000, 1000), ("fashion_mnist", 60000, 10000), ("cifar10", 50000, 10000)]
 )
 def test_pinned_downloads_match_the_declared_data_set(name: str, train: int, test: int, tmp_path: Path) -> None:
-    data = load(name)
-    arrays = prepare({**data, "places": data["places"][:1]}, tmp_path).load()
+    data, arrays = fetched(name, tmp_path)
     size, channels = data["image_size"], data["channels"]
     assert arrays["train_images"].shape == (train, size, size, channels)
     assert arrays["test_images"].shape == (test, size, size, channels)

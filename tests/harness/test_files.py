@@ -1,11 +1,11 @@
-"""Files of cached data are read again only if they may have changed."""
+"""Files of cached data are read again only if they may have changed; of several paths, the first file is taken."""
 
 import os
 from pathlib import Path
 
 import pytest
 
-from experiments.harness.files import first_changed, sha256_of
+from experiments.harness.files import first_changed, first_file, sha256_of
 
 CONTENT = {"a.npy": b"one", "b.npy": b"two"}
 SHA256 = {  # of sha256sum
@@ -66,3 +66,12 @@ def test_a_cache_that_cannot_be_written_is_checked_each_time(folder: Path, monke
 
     monkeypatch.setattr("experiments.harness.files.write_aside", refuse)
     assert changed_and_read(folder) == changed_and_read(folder) == (None, ["a.npy", "b.npy"])
+
+
+def test_the_first_path_that_is_a_file_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("b", "c"):
+        (tmp_path / name).touch()
+    missing, folder = str(tmp_path / "a"), str(tmp_path)
+    assert first_file([missing, folder, "~/b", str(tmp_path / "c")]) == tmp_path / "b"
+    assert first_file([missing, folder]) is None

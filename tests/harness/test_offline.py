@@ -128,7 +128,7 @@ import json, sys
 from pathlib import Path
 from experiments.finetuning.data import open_glue
 from experiments.harness.offline import keep_hub_files_in, without_network
-with without_network({"task": "t", "scale": "s", "experiment": "t/c"}, Path(sys.argv[2])):
+with without_network({"task": "t", "scale": "s", "experiment": "t/c", "run": {"cache_dir": sys.argv[2]}}):
     keep_hub_files_in(Path(sys.argv[2]))
     print(open_glue(json.loads(sys.argv[1]), Path(sys.argv[2])).fingerprint)
 """
@@ -186,9 +186,9 @@ def test_the_offline_error_for_a_missing_model_says_how_to_fetch_it(
         r"a model or tokenizer \(We couldn't connect to load google-t5/t5-base\) is not in the cache .*: on a "
         "machine with a network, `make"
     )
-    with pytest.raises(DataError, match=words), without_network(plain, tmp_path):
+    with pytest.raises(DataError, match=words), without_network(plain):
         raise absent
-    with pytest.raises(ValueError, match="a bug"), without_network(plain, tmp_path):
+    with pytest.raises(ValueError, match="a bug"), without_network(plain):
         raise ValueError("a bug")
 
 

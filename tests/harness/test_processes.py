@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import time
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,11 +20,10 @@ from torch import Tensor
 
 from experiments.harness import processes
 from experiments.harness.checkpoint_files import checkpoints
-from experiments.harness.config import Config
 from experiments.harness.entry import execute
 from experiments.harness.errors import ConfigError, DataError, RunError
 from experiments.harness.offline import fetching
-from experiments.harness.run import locate
+from experiments.harness.run import Run, locate
 from experiments.harness.signals import AGAIN_S, EXIT_CODE
 from tests import forked
 from tests.conftest import MakeConfig, rows, status_of
@@ -218,8 +216,8 @@ def test_an_exception_in_one_process_is_reported_by_its_parent(
 def test_errors_of_a_child_process_quote_the_original_command(
     command_line: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def train(cfg: Config, *inputs: object) -> None:
-        raise DataError(f"To be fetched by {fetching(asdict(cfg))}.")
+    def train(run: Run, *inputs: object) -> None:
+        raise DataError(f"To be fetched by {fetching(run.plain)}.")
 
     monkeypatch.setattr("experiments.harness.train.train", train)
     result = forked.run([*command_line, *LINEAR, "run.gpus=2"])

@@ -10,13 +10,12 @@ from shutil import copytree
 import pytest
 import torch
 
-from experiments.harness import entry, provenance, record
+from experiments.harness import entry, provenance, record, sources
 from experiments.harness.damage import find_damage
 from experiments.harness.entry import execute
 from experiments.harness.errors import RunError
 from experiments.harness.record import RunRecord, is_held, read_example_losses, read_metrics, take_lock
 from experiments.harness.run import locate
-from experiments.harness.sources import sources_digest
 from tests import forked
 from tests.conftest import MakeConfig, executed, rows, status_of
 
@@ -80,7 +79,7 @@ def test_a_run_made_by_other_sources_is_refused_and_set_aside_by_fresh(
     cfg = make_config()
     directory = executed(cfg)
     before = rows(directory)
-    monkeypatch.setattr(entry, "sources_digest", lambda config: "feedfeedfeedfeed")
+    monkeypatch.setattr(sources, "digest", lambda task, named: "feedfeedfeedfeed")
     with pytest.raises(RunError, match=rf"{directory} was made by different source code .*FRESH=1"):
         execute(cfg)
     execute(make_config("run.fresh=true"))
@@ -94,7 +93,7 @@ def test_a_run_that_failed_before_its_first_row_is_replaced_once_the_sources_are
 ) -> None:
     cfg = make_config("optimizer._target_=json.loads")
     with monkeypatch.context() as broken:
-        broken.setattr(entry, "sources_digest", lambda config: "feedfeedfeedfeed")
+        broken.setattr(sources, "digest", lambda task, named: "feedfeedfeedfeed")
         with pytest.raises(Exception, match="cannot be built"):
             execute(cfg)
     directory = locate(cfg).directory
@@ -130,11 +129,11 @@ def test_a_locked_run_directory_ends_the_command_with_one_sentence(
 ) -> None:
     monkeypatch.setattr(record, "LOCK_WAIT_S", 0.2)
     run = locate(make_config())
-    plain, directory = run.plain, run.directory
-    with RunRecord(directory, sources_digest(plain), {}):
+    with RunRecord(run.directory, run.digest, {}):
         result = forked.run(command_line)
     assert result.returncode == 2
-    assert result.stderr.strip().splitlines()[-1].startswith(f"error: The run {directory} is held by another process")
+    said = f"error: The run {run.directory} is held by another process"
+    assert result.stderr.strip().splitlines()[-1].startswith(said)
 
 
 def test_fresh_does_not_replace_a_live_run(make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,11 +166,10 @@ def test_a_run_finished_by_another_process_in_the_meantime_is_left_untouched(mak
     cfg = make_config()
     execute(cfg)
     run = locate(cfg)
-    plain, directory = run.plain, run.directory
-    before = {path.name: path.read_bytes() for path in directory.iterdir() if path.name != "lock"}
-    with RunRecord(directory, sources_digest(plain), {}) as late:
+    before = {path.name: path.read_bytes() for path in run.directory.iterdir() if path.name != "lock"}
+    with RunRecord(run.directory, run.digest, {}) as late:
         assert late.finished
-    assert {path.name: path.read_bytes() for path in directory.iterdir() if path.name != "lock"} == before
+    assert {path.name: path.read_bytes() for path in run.directory.iterdir() if path.name != "lock"} == before
 
 
 def test_leftovers_of_a_killed_process_are_removed_when_the_run_is_opened(tmp_path: Path) -> None:

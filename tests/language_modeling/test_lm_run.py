@@ -83,13 +83,6 @@ def test_a_context_longer_than_the_text_is_refused(make_lm: MakeConfig) -> None:
         execute(make_lm("context_length=1000000"))
 
 
-def test_data_workers_do_not_change_a_run(make_lm: MakeConfig, tmp_path: object) -> None:
-    results = [
-        end_of(make_lm(f"run.num_workers={workers}", f"run.runs_dir={tmp_path}/{workers}")) for workers in (0, 2)
-    ]
-    assert_same_end(results[0], results[1])
-
-
 def test_metrics_match_a_float64_evaluation_of_the_raw_texts(make_lm: MakeConfig) -> None:
     """From the files on disk, by another tokenizer library, one window at a time, in float64."""
     cfg = make_lm("context_length=24", "model.layers=2")

@@ -89,7 +89,7 @@ def test_metrics_do_not_depend_on_batches_processes_or_document_order(
 
 def test_the_training_loss_predicts_each_next_token(model: nn.Module) -> None:
     rows = torch.tensor(random_documents([CONTEXT + 1, CONTEXT + 1]))
-    inputs, targets = next_token.inputs_and_targets(rows, [0, 1], VOCABULARY, SEPARATOR)
+    inputs, targets = next_token.inputs_and_targets(rows, [0, 1], VOCABULARY)
     loss = next_token.mean_loss(likelihood.token_nats(model, inputs, targets), targets)
     log_probabilities = model(rows[:, :-1]).logits.log_softmax(-1)
     by_hand = [-log_probabilities[row, place, rows[row, place + 1]] for row in range(2) for place in range(CONTEXT)]
@@ -97,7 +97,7 @@ def test_the_training_loss_predicts_each_next_token(model: nn.Module) -> None:
 
 
 def hide(rows: Tensor, seeds: list[int]) -> tuple[Tensor, Tensor]:
-    return masked_tokens.inputs_and_targets(rows, seeds, VOCABULARY, SEPARATOR)
+    return masked_tokens.inputs_and_targets(rows, seeds, VOCABULARY)
 
 
 def test_masking_follows_bert() -> None:

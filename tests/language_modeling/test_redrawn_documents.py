@@ -8,7 +8,7 @@ import pytest
 
 from experiments.language_modeling.data import TokenSet, TokenSplit, redrawn
 from tests.conftest import MakeConfig, executed, rows
-from tests.language_modeling.test_windows import packed
+from tests.language_modeling.test_windows import SEPARATOR, packed
 
 Numbered = dict[str, list[tuple[list[int], int, int]]]
 
@@ -20,7 +20,7 @@ def token_set(documents: dict[str, list[list[int]]]) -> TokenSet:
         tokens, starts = packed(own)
         first = np.array([document[0] for document in own])
         splits[name] = TokenSplit(tokens, starts, 10 * first, 100 * first)
-    return TokenSet(Path(), "f" * 64, 1000, 0, splits)
+    return TokenSet(Path(), "f" * 64, splits)
 
 
 def read(tokens: TokenSet) -> Numbered:
@@ -28,7 +28,7 @@ def read(tokens: TokenSet) -> Numbered:
     found: Numbered = {}
     for name, split in tokens.splits.items():
         starts = split.starts.tolist()
-        assert all(split.tokens[start] == tokens.separator for start in starts[:-1])
+        assert all(split.tokens[start] == SEPARATOR for start in starts[:-1])
         texts = [split.tokens[a + 1 : b].tolist() for a, b in pairwise(starts)]
         found[name] = list(zip(texts, split.num_bytes.tolist(), split.num_words.tolist(), strict=True))
     return found

@@ -18,8 +18,8 @@ from experiments.harness.prepared_data import cached_arrays, prepare
 from experiments.pretrained.minilm import LowerLayers, UpperLayers
 from experiments.pretrained.tokenizers import clip, word_piece
 from experiments.pretrained.weights import efficientnet_lite0, load_weights
+from tests.conftest import fetched
 from tests.harness.small_cifar import npm_place, npm_registry
-from tests.lit.test_lit_configs import ROOT
 
 
 @pytest.mark.parametrize("layers", [0, 4, 5])
@@ -115,8 +115,4 @@ def test_several_archives_form_one_source(tmp_path: Path, monkeypatch: pytest.Mo
 @pytest.mark.network
 @pytest.mark.parametrize("name", ["lit_emoji", "lit_drawings", "efficientnet_lite0", "minilm"])
 def test_pinned_downloads_match_the_declared_data_set(name: str, tmp_path: Path) -> None:
-    from omegaconf import OmegaConf
-
-    data = OmegaConf.to_container(OmegaConf.load(ROOT / "conf/data" / f"{name}.yaml"), resolve=True)
-    assert isinstance(data, dict)
-    assert prepare({str(key): value for key, value in data.items()}, tmp_path).load()
+    assert fetched(name, tmp_path)[1]

@@ -1,13 +1,12 @@
 """Run records for the dashboard's tests: runs that belong to no published study."""
 
 import fcntl
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import yaml
+from experiments.harness.record import RunRecord
 
 BATCH_SIZE, SECONDS_A_STEP = 128, 0.25
 
@@ -43,12 +42,10 @@ def write_record(
         "test": test,
         "train": {"steps": steps, "batch_size": BATCH_SIZE},
     }
-    environment = {"sources_digest": digest, "packages": {"torch": "2.15.0"}, "hardware": {"cpu": "an imagined one"}}
-    directory.mkdir(parents=True, exist_ok=True)
-    (directory / "config.yaml").write_text(yaml.safe_dump(config))
-    (directory / "environment.json").write_text(json.dumps(environment))
-    (directory / "status.json").write_text(json.dumps({"status": status, "sources_digest": digest}))
-    (directory / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with RunRecord(directory, digest, config) as record:
+        for row in rows:
+            record.append(row)
+        record.set_status(status)
 
 
 @contextmanager

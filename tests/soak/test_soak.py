@@ -21,7 +21,7 @@ import psutil
 import pytest
 import torch
 
-from experiments.harness import entry, tracking
+from experiments.harness import sources, tracking
 from experiments.harness.files import write_aside
 from experiments.harness.sources import ROOT
 from tests.conftest import rows
@@ -89,7 +89,7 @@ class Trial:
             second = start(self.task, arguments, self.log)
             self.note(f"two processes ended with {end(first)} and {end(second)}")
         elif kind == FRESH:
-            old = start(self.task, arguments, self.log, lambda: setattr(entry, "sources_digest", lambda config: "0-0"))
+            old = start(self.task, arguments, self.log, lambda: setattr(sources, "digest", lambda task, named: "0-0"))
             time.sleep(self.rng.uniform(0, 2))
             fresh = "run.fresh=true"
             new = start(self.task, [*(argument for argument in arguments if argument != fresh), fresh], self.log)

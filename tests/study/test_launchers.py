@@ -21,7 +21,6 @@ from experiments.harness.composition import configs_of
 from experiments.harness.record import RunRecord, read_status
 from experiments.harness.run import locate
 from experiments.harness.signals import AGAIN_S, EXIT_CODE, stop_requests
-from experiments.harness.sources import our_tasks
 from experiments.study import sweep
 from experiments.study.course import PlannedRun
 from hydra_plugins.study_sweeper import ray_launcher
@@ -351,10 +350,3 @@ def test_every_launcher_requests_the_resources_of_the_scale(digits: list[str], s
             assert (settings["cpus_per_task"], settings["gpus_per_node"]) == (cpus, math.ceil(gpus))
             assert settings["max_num_timeout"] > 0
     assert len(names) == 1  # the launcher is not part of a run's identity
-
-
-@pytest.mark.parametrize("task", our_tasks())
-def test_slurm_rounds_a_share_of_a_gpu_up_to_a_whole_one(task: str) -> None:
-    cfg = with_launcher(task, "scale=gpu", "hydra/launcher=slurm")
-    assert 0 < cfg.run.gpus < 1
-    assert cfg.hydra.launcher.gpus_per_node == 1
