@@ -94,6 +94,7 @@ def test_the_optimizer_listing_trains(folder: Path, digits: list[str]) -> None:
     assert json.loads((path / "parameter_groups.json").read_text())["decay"]
 
 
+@pytest.mark.slow  # the task listing's study has this optimizer too
 def test_the_optimizer_listing_runs_in_a_study(folder: Path, digits: list[str]) -> None:
     run(command_with("-m hydra/sweeper=study", "optimizer=mine,adamw"), folder, *digits[:-1], NO_AVERAGE)
     (summary,) = (json.loads(path.read_text()) for path in folder.rglob("summary.json"))

@@ -81,6 +81,7 @@ def test_short_steps_repeat_until_the_round_is_long_enough(monkeypatch: pytest.M
     assert sum(times_ms[:-1]) < 50 <= sum(times_ms)
 
 
+@pytest.mark.slow
 def test_the_next_process_reuses_the_compiled_kernel() -> None:
     first_s, again_s = compile_s(CPU)
     assert first_s > 2 * again_s

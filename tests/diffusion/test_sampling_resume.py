@@ -30,7 +30,8 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> str:
     return f"run.runs_dir={tmp_path_factory.mktemp('undisturbed')}"
 
 
-@pytest.mark.parametrize("killed_at", [1, 4, 12])  # the second evaluation begins with the ninth batch
+# The second evaluation begins with the ninth batch.
+@pytest.mark.parametrize("killed_at", [pytest.param(1, marks=pytest.mark.slow), 4, 12])
 def test_resumed_sampling_regenerates_only_the_interrupted_batch(
     make_diffusion: MakeConfig, undisturbed: str, monkeypatch: pytest.MonkeyPatch, killed_at: int
 ) -> None:

@@ -133,7 +133,7 @@ def used_process() -> Iterator[None]:
     torch.backends.cudnn.enabled = True
 
 
-@pytest.mark.parametrize("model", [[AVERAGED], DRAWING])
+@pytest.mark.parametrize("model", [pytest.param([AVERAGED], marks=pytest.mark.slow), DRAWING])
 @pytest.mark.usefixtures("used_process")
 def test_global_state_of_the_process_does_not_change_a_run(
     make_config: MakeConfig, command_line: list[str], tmp_path: Path, model: list[str]

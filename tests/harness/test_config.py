@@ -8,7 +8,7 @@ from hydra.errors import ConfigCompositionException
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from experiments.harness import run
+from experiments.harness import offline, run
 from experiments.harness.composition import composed
 from experiments.harness.config import resolved
 from experiments.harness.entry import execute
@@ -253,7 +253,8 @@ def test_the_error_for_an_unwritable_folder_names_the_setting(
 def test_relative_folders_do_not_depend_on_the_working_directory(
     make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run, "ROOT", tmp_path)
+    for module in (run, offline):
+        monkeypatch.setattr(module, "ROOT", tmp_path)
     cfg = make_config("run.cache_dir=cache", "run.runs_dir=runs")
     directory = locate(cfg).directory
     monkeypatch.chdir(tmp_path.parent)

@@ -138,7 +138,7 @@ def test_a_search_run_never_evaluates_the_test_split(make_config: MakeConfig) ->
     assert not [key for row in rows(directory) for key in row if key.startswith("test/")]
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("precision", ["fp32", pytest.param("bf16", marks=pytest.mark.slow)])
 def test_compiled_training_matches_eager_training(make_config: MakeConfig, precision: str) -> None:
     losses = []
     for compiled in (False, True):

@@ -146,7 +146,7 @@ def test_a_kernel_folder_owned_by_another_user_is_not_used(tmp_path: Path) -> No
     assert not list(tmp_path.glob("lion-optimizer/*"))
 
 
-@pytest.mark.parametrize("capability", ["avx2", "default"])
+@pytest.mark.parametrize("capability", ["avx2", pytest.param("default", marks=pytest.mark.slow)])
 def test_the_kernel_is_compiled_for_pytorchs_instruction_set(capability: str, tmp_path: Path) -> None:
     compiler = tmp_path / "compiler"
     compiler.write_text(f'#!/bin/sh\necho "$@" >>{tmp_path}/commands\nexec c++ "$@"\n')

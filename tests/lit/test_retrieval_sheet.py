@@ -21,6 +21,7 @@ def test_the_retrieval_sheet_shows_each_query_with_its_five_nearest(make_lit: Ma
     assert "http" not in page
 
 
+@pytest.mark.slow
 def test_the_command_draws_a_run_whose_instruction_set_is_pinned(
     make_lit: MakeConfig, lit_overrides: list[str]
 ) -> None:

@@ -182,7 +182,7 @@ def exchange(works: bool, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         yield
 
 
-@pytest.mark.parametrize("works", [True, False])
+@pytest.mark.parametrize("works", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_a_kill_at_any_file_operation_leaves_the_old_or_the_new_study_complete(
     finished: Study, monkeypatch: pytest.MonkeyPatch, works: bool
 ) -> None:

@@ -130,6 +130,7 @@ def test_an_optimizer_matches_itself_in_other_units(command_line: list[str], tmp
         assert theirs == pytest.approx(ours, rel=1e-6)
 
 
+@pytest.mark.slow
 def test_every_value_of_another_swept_key_becomes_a_study(command_line: list[str], tmp_path: Path) -> None:
     overrides = ["optimizer=lion,adamw", "train.batch_size=16,32", "study=fixed"]
     run_study(command_line, *overrides)
