@@ -86,7 +86,7 @@ bench-optimizer: $(READY)  ## time a step of Lion, other Lions and AdamW: 10 min
 
 # Hides the GPU: a process forked after CUDA was used cannot train.
 test: lint  ## ruff, mypy, and the fast tests that need neither network nor GPU
-	CUDA_VISIBLE_DEVICES= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m 'not slow and not gpu and not network'
+	CUDA_VISIBLE_DEVICES= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m 'not slow and not gpu and not network'
 
 test-lowbit: $(READY)  ## install the extra lowbit, and test the optimizers with 8-bit and 4-bit state
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[lowbit]'
