@@ -4,6 +4,7 @@ from experiments.harness.arithmetic import PINS, pin_instruction_set  # isort: s
 
 pin_instruction_set("avx2")  # as smoke runs do, before NumPy and PyTorch are loaded
 
+import atexit
 import gc
 import gzip
 import json
@@ -37,6 +38,7 @@ def pytest_collection_finish() -> None:
     """Exempt the tests and what they import from garbage collection, which took 6 % of the time."""
     gc.collect()
     gc.freeze()
+    atexit.register(gc.unfreeze)  # Triton reports what is never collected as leaks
     gc.set_threshold(10_000)
 
 
