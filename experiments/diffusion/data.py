@@ -78,7 +78,7 @@ class ConditionedImages:
 
 
 def halved(images: "Tensor") -> "Tensor":
-    """Images, uint8 ``[N, 3, H, W]``, at half their height and width: the bytes that ``centre`` makes, in a fifth of
+    """Images, uint8 ``[N, 3, H, W]``, at half their height and width: the bytes that ``centre`` makes, in a quarter of
     the time.
     """
     wide = images.short()

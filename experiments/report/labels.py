@@ -97,9 +97,9 @@ def probability(p: float | None) -> str:
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def megabytes(count: float | None) -> str:
-    """Bytes as MB (10^6 bytes), three decimals."""
-    return MISSING if count is None else f"{count / 1e6:,.3f}"
+def megabytes(count: float | None, decimals: int = 3) -> str:
+    """Bytes as MB (10^6 bytes)."""
+    return MISSING if count is None else f"{count / 1e6:,.{decimals}f}"
 
 
 def means(comparison: dict[str, Any]) -> tuple[float | None, float | None]:

@@ -205,7 +205,7 @@ def cost_table(summary: Summary) -> str:
         [
             optimizer_name(name),
             megabytes(optimizer.get("state_bytes")),
-            number(None if (peak := optimizer.get("peak_bytes")) is None else peak / 1e6, 0),
+            megabytes(optimizer.get("peak_bytes"), decimals=0),
             number(optimizer.get("optimizer_step_ms"), 2),
             number(optimizer.get("train_s"), 1),
             f"{optimizer['trials']}",
