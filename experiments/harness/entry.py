@@ -28,7 +28,14 @@ from experiments.harness.errors import ConfigError, RunError, SuiteError
 from experiments.harness.explained import explained, one_sentence
 from experiments.harness.metric import worst
 from experiments.harness.offline import without_network
-from experiments.harness.processes import check_nodes, is_launched, is_main, needs_processes, run_processes
+from experiments.harness.processes import (
+    check_nodes,
+    is_launched,
+    is_main,
+    leave_at_once,
+    needs_processes,
+    run_processes,
+)
 from experiments.harness.record import FINISHED, RunRecord, last_values, read_status, set_aside, take_lock
 from experiments.harness.run import Run, locate
 from experiments.harness.signals import EXIT_CODE, leave_when_asked
@@ -61,7 +68,11 @@ def main(task: str) -> None:
             fresh = any("run.fresh=true" in argument for argument in sys.argv)
             command = "the same command without FRESH=1 (run.fresh=true)" if fresh else "the same command"
             print(f"Stopped; {command} continues it.", file=sys.stderr)
+        if is_launched():
+            leave_at_once(request.code)
         raise
+    if is_launched():
+        leave_at_once(0)
 
 
 def _is_override(argument: str) -> bool:

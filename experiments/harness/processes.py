@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, NoReturn
 
 import psutil
 from hydra.core.hydra_config import HydraConfig
@@ -49,6 +49,15 @@ def is_main(run: Mapping[str, Any]) -> bool:
     if is_launched():
         return os.environ["RANK"] == "0"
     return run["nodes"] == 1 or os.environ.get("SLURM_NODEID", "0") == "0"
+
+
+def leave_at_once(code: object) -> NoReturn:
+    """End this process of several with an exit ``code``, without Python's shutdown. A thread of Gloo's may still hold a
+    tensor, even after destroy_process_group; freeing it during the shutdown aborts the process (pytorch issue 190489).
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code if isinstance(code, int) else int(code is not None))
 
 
 def needs_processes(run: Mapping[str, Any]) -> bool:
@@ -211,9 +220,7 @@ def _take_part(work: Callable[[DictConfig], None], cfg: DictConfig, given: list[
     try:
         work(cfg)
     except SystemExit as request:  # asked to stop, and saved; destroying the connection to a dead process could hang
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(request.code if isinstance(request.code, int) else 1)
+        leave_at_once(request.code)
     except Exception as error:
         if not isinstance(error, SuiteError) and not cfg.run.study:  # a study's run has written it to its log
             traceback.print_exc()

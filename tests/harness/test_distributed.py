@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,13 +14,14 @@ from torch import Tensor
 
 from experiments.harness.accelerator import Agreement, make_accelerator
 from experiments.harness.checkpoint import newest_checkpoint
-from experiments.harness.entry import execute
+from experiments.harness.entry import execute, main
 from experiments.harness.run import locate
 from experiments.harness.task import Sums
 from experiments.image_classification import task
 from experiments.image_classification.convnet import ConvNet
 from tests.conftest import AVERAGED, MakeConfig, rows
 from tests.harness.process_group import in_processes
+from tests.harness.test_run import LINEAR
 
 
 def test_training_in_two_processes_matches_one(
@@ -44,6 +46,21 @@ def test_training_in_two_processes_matches_one(
     assert len(tracked) >= 3
     for name in tracked:
         torch.testing.assert_close(found[name], expected[name], rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize(("more", "code"), [([], 0), (["no_such=1"], 2)])
+def test_one_of_several_processes_leaves_without_pythons_shutdown(
+    make_config: MakeConfig, command_line: list[str], more: list[str], code: int
+) -> None:
+    # Gloo's threads could abort that shutdown. Here the run has already ended, so none has to be started.
+    execute(make_config(*LINEAR))
+    child = os.fork()
+    if child == 0:
+        os.environ["RANK"], sys.argv = "0", [*command_line[2:], *LINEAR, *more]
+        with suppress(SystemExit):
+            main("image_classification")
+        os._exit(9)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == code
 
 
 def saved_model(cfg: DictConfig) -> dict[str, Tensor]:
