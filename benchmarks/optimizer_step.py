@@ -25,7 +25,7 @@ from benchmarks.extra_memory import with_gradients
 from benchmarks.page import FOLDER, write_page
 from benchmarks.record import machine_and_versions, publish
 from benchmarks.shapes import MODELS
-from experiments.harness.sources import ROOT
+from experiments.harness.source_code import ROOT
 
 ROUNDS = 3
 STEPS_PER_ROUND, SECONDS_PER_ROUND = 3, {"cpu": 0.3, "cuda": 0.1}

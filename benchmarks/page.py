@@ -10,7 +10,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from benchmarks.record import Results, where_and_with_what
-from experiments.harness.sources import ROOT
+from experiments.harness.source_code import ROOT
 from experiments.report.style import figure_style
 from experiments.report.tables import markdown_table
 

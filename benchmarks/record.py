@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from experiments.harness.provenance import environment
-from experiments.harness.sources import ROOT
+from experiments.harness.source_code import ROOT
 
 Results = dict[str, Any]
 

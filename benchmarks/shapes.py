@@ -8,7 +8,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from torch import nn
 
-from experiments.harness.sources import ROOT
+from experiments.harness.source_code import ROOT
 
 
 def _language_model(name: str) -> nn.Module:

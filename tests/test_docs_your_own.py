@@ -22,7 +22,7 @@ from experiments.finetuning.data import labelled_splits
 from experiments.finetuning.decode import labelled_tables
 from experiments.harness.errors import DataError
 from experiments.harness.prepared_data import prepare
-from experiments.harness.sources import ROOT
+from experiments.harness.source_code import ROOT
 from experiments.image_classification.data import open_stored
 from tests import forked
 from tests.conftest import status_of
@@ -55,8 +55,8 @@ def at_smoke(command: str, folder: Path, *more: str) -> list[str]:
     """A command of the page, at the smoke scale and below ``folder``."""
     python, *arguments = shlex.split(command)
     assert python == "python"
-    places = [f"run.{name}_dir={folder}/{name}" for name in ("runs", "results", "cache")]
-    return [sys.executable, *arguments, "scale=smoke", "run.wandb=disabled", *places, *more]
+    sources = [f"run.{name}_dir={folder}/{name}" for name in ("runs", "results", "cache")]
+    return [sys.executable, *arguments, "scale=smoke", "run.wandb=disabled", *sources, *more]
 
 
 def run(command: str, folder: Path, *more: str) -> str:
@@ -139,25 +139,25 @@ def pictures() -> dict[str, list[tuple[str, bytes, str]]]:
     return {"train": rows[:150], "test": rows[150:]}
 
 
-def class_folders(place: Path) -> None:
+def class_folders(source: Path) -> None:
     for split, rows in pictures().items():
         for name, content, label in rows:
-            (place / split / label).mkdir(parents=True, exist_ok=True)
-            (place / split / label / name).write_bytes(content)
+            (source / split / label).mkdir(parents=True, exist_ok=True)
+            (source / split / label / name).write_bytes(content)
 
 
-def pictures_and_a_table(place: Path) -> None:
+def pictures_and_a_table(source: Path) -> None:
     for split, rows in pictures().items():
-        (place / split).mkdir(parents=True)
+        (source / split).mkdir(parents=True)
         for name, content, _ in rows:
-            (place / split / name).write_bytes(content)
-        write_csv(place / split / "metadata.csv", {"file_name": [r[0] for r in rows], "label": [r[2] for r in rows]})
+            (source / split / name).write_bytes(content)
+        write_csv(source / split / "metadata.csv", {"file_name": [r[0] for r in rows], "label": [r[2] for r in rows]})
 
 
-def hubs_pictures(place: Path) -> None:
+def hubs_pictures(source: Path) -> None:
     for split, rows in pictures().items():
         images = [{"bytes": content, "path": name} for name, content, _ in rows]
-        write_parquet(place / f"data/{split}-00000-of-00001.parquet", {"image": images, "label": [r[2] for r in rows]})
+        write_parquet(source / f"data/{split}-00000-of-00001.parquet", {"image": images, "label": [r[2] for r in rows]})
 
 
 def write_csv(path: Path, columns: dict[str, list[str]]) -> None:
@@ -189,8 +189,8 @@ def test_every_image_layout_gives_the_same_labels(folder: Path, write: Callable[
     write(folder / "data/images")
     data = settings(folder, "my_images") | {
         "train_images": None,
-        "v2_places": [],
-        "real_places": [],
+        "v2_sources": [],
+        "real_sources": [],
         "initial_run": None,
     }
     opened = open_stored(data, folder)
@@ -227,10 +227,12 @@ def test_the_text_listing_trains_and_changed_texts_are_another_run(folder: Path,
 
 
 def test_the_text_table_listing_trains(folder: Path) -> None:
-    place = folder / "data/text_tables"
-    write_parquet(place / "data/train-00000-of-00001.parquet", {"text": [document(number) for number in range(30)]})
-    write_parquet(place / "data/validation-00000-of-00001.parquet", {"text": [document(number) for number in (40, 41)]})
-    write_json_lines(place / "test.jsonl", {"text": [document(50), document(51)]})
+    source = folder / "data/text_tables"
+    write_parquet(source / "data/train-00000-of-00001.parquet", {"text": [document(number) for number in range(30)]})
+    write_parquet(
+        source / "data/validation-00000-of-00001.parquet", {"text": [document(number) for number in (40, 41)]}
+    )
+    write_json_lines(source / "test.jsonl", {"text": [document(50), document(51)]})
     run(command_with("data=my_text_tables"), folder)
     assert finished(folder)["test/bits_per_byte"] > 0
 
@@ -244,10 +246,10 @@ def reviews(labels: list[str]) -> dict[str, dict[str, list[str]]]:
 
 
 TABLES: dict[str, Callable[[Path, str, dict[str, list[str]]], None]] = {
-    "csv": lambda place, split, columns: write_csv(place / f"{split}.csv", columns),
-    "json lines": lambda place, split, columns: write_json_lines(place / f"{split}.jsonl", columns),
-    "parquet": lambda place, split, columns: write_parquet(place / f"{split}.parquet", columns),
-    "hub": lambda place, split, columns: write_parquet(place / f"data/{split}-00000-of-00001.parquet", columns),
+    "csv": lambda source, split, columns: write_csv(source / f"{split}.csv", columns),
+    "json lines": lambda source, split, columns: write_json_lines(source / f"{split}.jsonl", columns),
+    "parquet": lambda source, split, columns: write_parquet(source / f"{split}.parquet", columns),
+    "hub": lambda source, split, columns: write_parquet(source / f"data/{split}-00000-of-00001.parquet", columns),
 }
 
 
@@ -268,9 +270,9 @@ def test_every_layout_of_labelled_texts_gives_the_same_labels(
         TABLES[layout](folder / "data/reviews", split, columns)
     data = settings(folder, "my_reviews")
     if kind == "hub":
-        (place,) = data["places"]
-        hub = {"kind": "hub", "repo": place.pop("path"), "revision": "main"}
-        data["places"] = [place | hub]
+        (source,) = data["sources"]
+        hub = {"kind": "hub", "repo": source.pop("path"), "revision": "main"}
+        data["sources"] = [source | hub]
     splits = labelled_splits(prepare(data, folder / "cache").load())
     assert "not read" not in caplog.text, "every file is read"
     label_of = {
@@ -303,7 +305,7 @@ def test_a_malformed_table_is_refused_by_file_and_row(tmp_path: Path, name: str,
 
 def test_an_undeclared_data_key_is_refused_with_the_remedy(folder: Path) -> None:
     config = folder / "my_package/my_task/conf/my_task.yaml"
-    config.write_text(config.read_text().replace("places: []}", "places: [], bias: 3}"))
+    config.write_text(config.read_text().replace("sources: []}", "sources: [], bias: 3}"))
     result = forked.run(at_smoke(command_with("experiments my_package.my_task", "optimizer=lion"), folder))
     assert result.returncode == 2
     assert "my_task.yaml sets data.bias, which SineData does not declare: correct its name" in result.stderr

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.harness.sources import ROOT, our_tasks
+from experiments.harness.source_code import ROOT, our_tasks
 
 TABLE = re.findall(r"^\| ((?:`[\w/]+`,? ?)+) \|", (ROOT / "CONTRIBUTING.md").read_text(), re.MULTILINE)
 ROWS = [re.findall(r"`([\w/]+)`", cell) for cell in TABLE]

@@ -5,7 +5,7 @@ import tomllib
 
 import yaml
 
-from experiments.harness.sources import ROOT
+from experiments.harness.source_code import ROOT
 from experiments.study.replicates import read_replicate
 
 

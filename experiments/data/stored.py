@@ -2,7 +2,7 @@
 
 ``datasets`` downloads tables once and memory-maps them, so every row of every shard can be accessed by index and a
 batch stays a function of (seed, step): nothing is streamed or shuffled in a buffer. A config lists alternative sources
-(``places``) for the same content, tried in order:
+of the same content:
 
     kind      hub (with repo, revision) or local (with path: parquet files, WebDataset tar archives, or a folder of
               class folders for each split; folders.py assigns the files to splits)
@@ -25,11 +25,12 @@ from typing import Any
 import numpy as np
 
 from experiments.data.labels import Labels, check_classes, check_labels, column_labels, same_numbers
-from experiments.data.opening import check_fingerprint, first_of, joint_fingerprint
-from experiments.data.stored_places import check_place, hub_tables, local_tables
+from experiments.data.opening import check_fingerprint, joint_fingerprint
+from experiments.data.stored_sources import check_stored_sources, hub_tables, local_tables
 from experiments.data.stored_split import StoredSplit
 from experiments.data.text import check_text, folded, lines
 from experiments.harness.errors import DataError
+from experiments.harness.sources import first_of
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +49,7 @@ def open_stored(data: Mapping[str, Any], cache_dir: Path) -> StoredSet:
     Its fingerprint depends on the order of the rows, so runs on a hub's copy and on a folder have different names.
     ``cache_dir`` is unused: the ``datasets`` library has its own cache.
     """
-    splits = open_splits(data["name"], data["places"], data.get("num_classes"))
+    splits = open_splits(data)
     if data.get("num_classes") is not None:
         check_classes({name: split.labels for name, split in splits.items()}, data["num_classes"], data["name"])
     fingerprint = joint_fingerprint({name: split.fingerprint() for name, split in splits.items()})
@@ -65,30 +66,26 @@ def check_splits(splits: Collection[str], needed: Sequence[str], name: str) -> N
         )
 
 
-def open_splits(
-    name: str,
-    places: Sequence[Mapping[str, Any]],
-    num_classes: int | None = None,
-    class_names: Sequence[str] | None = None,
-) -> dict[str, StoredSplit]:
-    """The splits of the data set ``name`` from the first of its sources (``places``) that has it.
+def open_splits(data: Mapping[str, Any], class_names: Sequence[str] | None = None) -> dict[str, StoredSplit]:
+    """The splits of ``data`` (with the keys name, sources and, for classes, num_classes), from the first of its sources
+    that has it.
 
     Classes are checked against ``num_classes`` and numbered as in ``class_names``, if given. If every source fails, one
     DataError gives the reason for each.
     """
-    for place in places:
-        check_place(name, place)
-    return first_of(name, places, lambda place: _open_place(name, place, num_classes, class_names))
+    check_stored_sources(data)
+    return first_of(data, lambda source: _open_source(data, source, class_names))
 
 
-def _open_place(
-    name: str, place: Mapping[str, Any], num_classes: int | None, class_names: Sequence[str] | None
+def _open_source(
+    data: Mapping[str, Any], source: Mapping[str, Any], class_names: Sequence[str] | None
 ) -> dict[str, StoredSplit]:
-    asked = {ours: _sliced(theirs) for ours, theirs in place["splits"].items()}
+    name, num_classes = data["name"], data.get("num_classes")
+    asked = {ours: _sliced(theirs) for ours, theirs in source["splits"].items()}
     wanted = list(dict.fromkeys(theirs for theirs, _ in asked.values()))
-    tables = hub_tables(place, wanted) if place["kind"] == "hub" else local_tables(place, wanted)
-    whole = {theirs: _read(f"{name}/{theirs}", tables[theirs], place) for theirs in wanted}
-    if "caption" in place:
+    tables = hub_tables(source, wanted) if source["kind"] == "hub" else local_tables(source, wanted)
+    whole = {theirs: _read(f"{name}/{theirs}", tables[theirs], source) for theirs in wanted}
+    if "caption" in source:
         whole = {theirs: _captioned(split) for theirs, split in whole.items()}
     else:
         whole = _numbered(whole, asked["train"][0] if "train" in asked else wanted[0], class_names)
@@ -99,19 +96,19 @@ def _open_place(
     for ours, split in opened.items():
         split.name = f"{name}/{ours}"
         if not len(split):
-            raise DataError(f"its split {place['splits'][ours]} has no rows.")
-    if "caption" in place and "train" in opened:
+            raise DataError(f"its split {source['splits'][ours]} has no rows.")
+    if "caption" in source and "train" in opened:
         seen = {folded(text) for texts in opened["train"].captions for text in texts}
         opened |= {ours: _unseen(split, seen) for ours, split in opened.items() if ours != "train"}
     return opened
 
 
-def _read(where: str, rows: Any, place: Mapping[str, Any]) -> StoredSplit:
+def _read(where: str, rows: Any, source: Mapping[str, Any]) -> StoredSplit:
     """The images and labels or captions of a table; every row is checked."""
     import datasets  # type: ignore[import-untyped]  # here, because it takes a second to import
 
-    key = "label" if "label" in place else "caption"
-    image, column = place["image"], place[key]
+    key = "label" if "label" in source else "caption"
+    image, column = source["image"], source[key]
     if absent := {image, column} - set(rows.column_names):
         raise DataError(f"it has no column {', '.join(sorted(absent))}, only {', '.join(rows.column_names)}.")
     try:

@@ -23,7 +23,7 @@ class DiffusionDataConfig(DataConfig):
     """Images at one resolution, and the weights that are needed."""
 
     access: str = "experiments.diffusion.data.open_sets"
-    places: list[dict[str, Any]] = field(default_factory=list)
+    sources: list[dict[str, Any]] = field(default_factory=list)
     """empty: each set below has its own sources"""
     images: dict[str, Any] = MISSING
     """the set of images with classes or captions, a config of the group ``data``, opened by its ``access``"""
@@ -43,7 +43,7 @@ class DiffusionDataConfig(DataConfig):
     """training images that generated images are compared with"""
     low_resolution: int | None = None
     """size in pixels of the image that a super-resolution model enlarges to image_size; null: no super-resolution"""
-    inception_places: list[str] = field(default_factory=list)
+    inception_sources: list[str] = field(default_factory=list)
     """possible paths of FID's Inception weights; without them samples/fid and samples/kid are left out"""
 
 

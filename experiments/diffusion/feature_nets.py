@@ -74,18 +74,18 @@ class FeatureNet:
         return torch.cat(batches).numpy()
 
 
-def feature_nets(weights: PreparedData, inception_places: Sequence[str], device: torch.device) -> list[FeatureNet]:
+def feature_nets(weights: PreparedData, inception_sources: Sequence[str], device: torch.device) -> list[FeatureNet]:
     """EfficientNet-Lite0, and Inception if its weights are at one of the paths; otherwise print that they are
     missing.
     """
     module = EfficientNetLite0()
     load_weights(module.net, weights.load())
     nets = [FeatureNet("fd_efficientnet_lite0", "kid_efficientnet_lite0", module, weights.fingerprint)]
-    if path := found_inception(inception_places):
+    if path := found_inception(inception_sources):
         nets.append(FeatureNet("fid", "kid", Inception(path), INCEPTION_SHA256))
-    elif inception_places:
+    elif inception_sources:
         print(
-            f"FID is left out: its Inception weights are not at {' or '.join(inception_places)}. The distances based "
+            f"FID is left out: its Inception weights are not at {' or '.join(inception_sources)}. The distances based "
             "on EfficientNet-Lite0 are still reported.",
             flush=True,
         )
@@ -94,9 +94,9 @@ def feature_nets(weights: PreparedData, inception_places: Sequence[str], device:
     return nets
 
 
-def found_inception(places: Sequence[str]) -> Path | None:
+def found_inception(sources: Sequence[str]) -> Path | None:
     """The first of the paths that exists. Raises DataError for a file with other weights."""
-    found = first_file(places)
+    found = first_file(sources)
     if found and not (digest := sha256_of(found)).startswith(INCEPTION_SHA256):
         raise DataError(
             f"{found} has the SHA-256 {digest}, but that of FID's weights begins with {INCEPTION_SHA256}: download "

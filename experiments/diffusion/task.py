@@ -109,10 +109,10 @@ class Diffusion:
         with refused_as(f"The model cannot take images of data.image_size={cfg.data.image_size} and its conditions"):
             meta_output(meta_model(cfg), cfg, 1)
         named = {cfg.study.primary_metric, *cfg.study.secondary_metrics}
-        places = list(cfg.data.inception_places)
-        if named & {"samples/fid", "samples/kid"} and not found_inception(places):
+        sources = list(cfg.data.inception_sources)
+        if named & {"samples/fid", "samples/kid"} and not found_inception(sources):
             raise ConfigError(
-                f"study names samples/fid or samples/kid, but the Inception weights are not at {' or '.join(places)}: "
+                f"study names samples/fid or samples/kid, but the Inception weights are not at {' or '.join(sources)}: "
                 f"put the file {INCEPTION_FILE} of torch-fidelity there, or use samples/fd_efficientnet_lite0 "
                 "(study.primary_metric), which is always reported."
             )
@@ -256,7 +256,7 @@ class Diffusion:
                 num_compared=cfg.sampling.num_samples,
                 identity=f"{self._sets.images.fingerprint} {cfg.data.images.get('val_size')} {size}{self._order()}",
             )
-            nets = feature_nets(self._sets.weights["features"], cfg.data.inception_places, device)
+            nets = feature_nets(self._sets.weights["features"], cfg.data.inception_sources, device)
             judges = [(net, reference(net, sources, self._sets.cache_dir, device, self.frozen_outputs)) for net in nets]
             settings = [asdict(cfg.sampling), asdict(cfg.noise), size]
             identity = json.dumps([settings, self._sets.fingerprint, [net.identity for net in nets]])

@@ -19,13 +19,14 @@ from typing import Any
 
 import numpy as np
 
-from experiments.data.opening import SOURCE_KEYS, check_fingerprint, first_of, joint_fingerprint
+from experiments.data.opening import check_fingerprint, joint_fingerprint
 from experiments.data.text import folded
 from experiments.finetuning.glue import TASKS, answer, prompt
 from experiments.harness.errors import ConfigError, DataError, first_line
 from experiments.harness.offline import hub_source
 from experiments.harness.prepared_data import PreparedData, prepare
 from experiments.harness.seeds import derive_seed
+from experiments.harness.sources import check_sources, first_of
 
 SPLITS = ("train", "val", "test")
 VAL_PERCENT = 15
@@ -160,16 +161,8 @@ def open_glue(data: Mapping[str, Any], cache_dir: Path) -> GlueSet:
     """
     if not data["tasks"] or not set(data["tasks"]) <= set(TASKS):
         raise ConfigError(f"data.tasks={data['tasks']}, but it must be one or more of {', '.join(TASKS)}.")
-    for place in data["places"]:
-        if place.get("kind") not in SOURCE_KEYS or set(place) != SOURCE_KEYS[place["kind"]] | {"kind"}:
-            raise DataError(
-                f"A source of {data['name']} is {dict(place)}, but it needs kind=hub, repo and revision, or kind=local "
-                "and path."
-            )
-    return _checked(
-        data,
-        first_of(data["name"], data["places"], lambda place: {task: _open_task(place, task) for task in data["tasks"]}),
-    )
+    check_sources(data, set(), kinds=("hub", "local"))
+    return _checked(data, first_of(data, lambda source: {task: _open_task(source, task) for task in data["tasks"]}))
 
 
 def _checked(data: Mapping[str, Any], tasks: Mapping[str, Mapping[str, GlueRows]]) -> GlueSet:
@@ -193,11 +186,11 @@ def _checked(data: Mapping[str, Any], tasks: Mapping[str, Mapping[str, GlueRows]
     return GlueSet(train, parts, fingerprint)
 
 
-def _open_task(place: Mapping[str, Any], task: str) -> dict[str, GlueRows]:
+def _open_task(source: Mapping[str, Any], task: str) -> dict[str, GlueRows]:
     import datasets  # type: ignore[import-untyped]  # here, because it takes a second to import
 
-    if place["kind"] == "local":
-        folder = Path(place["path"]).expanduser().absolute()
+    if source["kind"] == "local":
+        folder = Path(source["path"]).expanduser().absolute()
         if not (folder / task).is_dir():
             raise DataError(f"there is no folder {folder / task}.")
         where = {"path": str(folder)}
@@ -206,8 +199,8 @@ def _open_task(place: Mapping[str, Any], task: str) -> dict[str, GlueRows]:
         files = {split: f"{task}/{split}-*.parquet"}
         # Without this option the library would check against the whole repository rather than one task's files.
         try:
-            if place["kind"] == "hub":
-                where = hub_source(place["repo"], place["revision"], files)
+            if source["kind"] == "hub":
+                where = hub_source(source["repo"], source["revision"], files)
             table = datasets.load_dataset(**where, data_files=files, split=split, verification_mode="no_checks")
         except Exception as error:  # the library, its file systems and its HTTP client each raise their own
             cause = error.__cause__ or error

@@ -16,7 +16,7 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig
 
 from experiments.harness.errors import ConfigError
-from experiments.harness.sources import ROOT, our_tasks, task_package
+from experiments.harness.source_code import ROOT, our_tasks, task_package
 
 VALUE = re.compile(r"(?!hydra\.)(seed|test|[A-Za-z_]\w*(\.\w+)+)=(?!\s*\{)")
 """Overrides that do not choose a group, and that replace a value of a run's config instead of merging into one."""

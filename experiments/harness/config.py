@@ -14,7 +14,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf, flag_override
 
 from experiments.harness.errors import ConfigError
-from experiments.harness.sources import ROOT
+from experiments.harness.source_code import ROOT
 
 
 @dataclass
@@ -159,8 +159,8 @@ class DataConfig:
     ``build``, which has a ``fingerprint``"""
     fingerprint: str | None = None
     """SHA-256 over the decoded arrays; null: accept what the first source delivers, and use that in the run's name"""
-    places: list[dict[str, Any]] = MISSING
-    """alternative sources, tried in order; see experiments/harness/places.py"""
+    sources: list[dict[str, Any]] = MISSING
+    """alternative sources, tried in order; see experiments/harness/sources.py"""
     download: str | None = None
     """size of the download, such as "139 MB"; printed before it begins"""
     layout: str | None = None

@@ -39,7 +39,7 @@ from experiments.harness.processes import (
 from experiments.harness.record import FINISHED, RunRecord, last_values, read_status, set_aside, take_lock
 from experiments.harness.run import Run, locate
 from experiments.harness.signals import EXIT_CODE, leave_when_asked
-from experiments.harness.sources import ROOT, sources_digest
+from experiments.harness.source_code import ROOT, sources_digest
 from experiments.harness.tracking import Tracker, description_of
 
 

@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 
 from experiments.harness.composition import scale_of, scales
 from experiments.harness.errors import DISK_FULL, SuiteError, first_cause
-from experiments.harness.sources import ROOT
+from experiments.harness.source_code import ROOT
 
 KINDS = {"Integer": "a whole number", "Float": "a number", "valid bool": "true or false"}
 """Expected values, by the last words of OmegaConf's error message."""

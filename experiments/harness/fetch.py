@@ -22,7 +22,7 @@ from experiments.harness.errors import DataError
 from experiments.harness.explained import one_sentence
 from experiments.harness.offline import FETCHES_ALL, HUB, cache_of, is_offline, keep_hub_files_in
 from experiments.harness.run import locate
-from experiments.harness.sources import our_tasks, task_name, task_package
+from experiments.harness.source_code import our_tasks, task_name, task_package
 
 MODEL_FILES = ["*.json", "*.safetensors", "*.model", "*.txt"]
 """Files to download from a model's repository: its config, weights (never pickles) and tokenizer."""
@@ -54,7 +54,7 @@ def fetch(cfg: DictConfig) -> Fetched:
     tables = [f"datasets--{place['repo']}" for place in undecoded if place["kind"] == "hub" and "repo" in place]
     models = [f"models--{repo}" for repo in _fetched_models(plain)]
     hub = [cache_dir / HUB / "hub" / name.replace("/", "--") for name in [*tables, *models]]
-    local = [Path(place["path"]).expanduser().absolute() for place in undecoded if place["kind"] == "local"]
+    local = [Path(source["path"]).expanduser().absolute() for source in undecoded if source["kind"] == "local"]
     return Fetched(
         cache_dir,
         [folder.relative_to(cache_dir) for folder in dict.fromkeys([*_opened(data), *hub]) if folder.exists()],

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, Literal
 
-from experiments.harness.sources import our_tasks, task_package
+from experiments.harness.source_code import our_tasks, task_package
 
 Better = Literal["higher", "lower"]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.harness.errors import DataError
-from experiments.harness.sources import ROOT
+from experiments.harness.source_code import ROOT
 
 NO_NETWORK = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "WANDB_MODE": "offline"}
 HUB = "huggingface"

@@ -26,7 +26,7 @@ from experiments.harness.fetch import bytes_below, cell_config, fetch, tasks_of
 from experiments.harness.files import sha256_of
 from experiments.harness.offline import cache_of
 from experiments.harness.prepared_data import lock
-from experiments.harness.sources import ROOT
+from experiments.harness.source_code import ROOT
 
 MANIFEST = "pack.json"
 MOST_COMPRESSED_BYTES = 2**29

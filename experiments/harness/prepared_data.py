@@ -10,7 +10,6 @@ import hashlib
 import json
 import logging
 import shutil
-import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,15 +21,9 @@ from hydra.utils import get_method
 
 from experiments.harness.errors import DataError
 from experiments.harness.files import first_changed, sha256_of
-from experiments.harness.offline import NotFetched, is_offline
-from experiments.harness.places import check_place, describe, fetch
-from experiments.harness.sources import ROOT
+from experiments.harness.sources import announce, check_sources, describe, fetch, first_of
 
 log = logging.getLogger(__name__)
-
-CONFIGS = ROOT / "conf" / "data"
-# What a decoder raises for unexpected files: missing, truncated, corrupt, or in another format.
-_DECODING_FAULTS = (OSError, ValueError, TypeError, LookupError, EOFError, zlib.error)
 
 
 @dataclass(frozen=True)
@@ -87,11 +80,11 @@ def prepare(data: Mapping[str, Any], cache_dir: Path) -> PreparedData:
     """The data set that ``data`` declares, from the cache, else from the first of its sources that has it.
 
     ``data`` is the resolved config group as plain containers; the keys ``name``, ``fingerprint`` (64 hex digits, or
-    None if it is not known in advance) and ``places`` (see experiments/harness/places.py) are used. Processes that
+    None if it is not known in advance) and ``sources`` (see experiments/harness/sources.py) are used. Processes that
     prepare the same data set wait for the first. If every source fails, one DataError gives the reason for each.
     """
-    check_places(data)
-    identity = data["fingerprint"] or json.dumps(data["places"], sort_keys=True)
+    check_sources(data, required={"decode"}, optional={"options"})
+    identity = data["fingerprint"] or json.dumps(data["sources"], sort_keys=True)
     directory = cache_folder(data["name"], identity, cache_dir)
     unless_prepared(data, directory, lambda: _prepare_anew(data, directory))
     return _open(directory, data["fingerprint"])
@@ -107,7 +100,7 @@ def unless_prepared(data: Mapping[str, Any], directory: Path, make: Callable[[],
     again if the local files have changed since; if they no longer exist, the cached copy is kept.
     """
     made_of, partial = (directory.with_name(f"{directory.name}.{ending}") for ending in ("files", "partial"))
-    local = [] if data["fingerprint"] else [place["path"] for place in data["places"] if place["kind"] == "local"]
+    local = [] if data["fingerprint"] else [source["path"] for source in data["sources"] if source["kind"] == "local"]
     paths = [path for folder in local for path in sorted(Path(folder).expanduser().rglob("*")) if path.is_file()]
     here = json.dumps([[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in paths])
 
@@ -125,15 +118,6 @@ def unless_prepared(data: Mapping[str, Any], directory: Path, make: Callable[[],
             if paths:
                 made_of.write_text(here)
             make()
-
-
-def check_places(data: Mapping[str, Any]) -> None:
-    """Raise DataError, naming the set, for an invalid source in its config."""
-    for place in data["places"]:
-        try:
-            check_place(place)
-        except DataError as fault:
-            raise DataError(f"In the config of data={data['name']}, {fault}") from fault
 
 
 def cached_arrays(
@@ -208,62 +192,23 @@ def _prepare_anew(data: Mapping[str, Any], directory: Path) -> None:
     """Fill ``directory`` from the first source that works. The caller holds the lock."""
     work_dir = directory.with_name(directory.name + ".partial")
 
-    def attempt(place: Mapping[str, Any]) -> None:
+    def attempt(source: Mapping[str, Any]) -> None:
+        announce(data, source)
         shutil.rmtree(work_dir, ignore_errors=True)  # what a killed process left
         work_dir.mkdir()
         try:
-            arrays = _decode(place, work_dir)
-            _write(arrays, data["fingerprint"], describe(place), work_dir / "arrays")
+            arrays = _decode(source, work_dir)
+            _write(arrays, data["fingerprint"], describe(source), work_dir / "arrays")
             (work_dir / "arrays").rename(directory)
         finally:
             shutil.rmtree(work_dir, ignore_errors=True)
 
-    try_places(data, attempt)
+    first_of(data, attempt)
 
 
-def try_places(data: Mapping[str, Any], attempt: Callable[[Mapping[str, Any]], None]) -> None:
-    """Call ``attempt`` with each of ``data``'s sources in turn until one succeeds.
-
-    If all fail, one DataError gives the reason for each, and says what to do. Offline, only local sources are tried.
-    """
-    reasons = []
-    places = [place for place in data["places"] if place["kind"] == "local" or not is_offline()]
-    for place in places:
-        size = f" {data['download']}" if data.get("download") else ""
-        doing = "reading" if place["kind"] == "local" else f"fetching{size} once, from"
-        log.info("data=%s: %s %s", data["name"], doing, describe(place))
-        try:
-            attempt(place)
-        except (DataError, *_DECODING_FAULTS) as fault:
-            reason = str(fault) if isinstance(fault, DataError) else f"{type(fault).__name__}: {fault}"
-            log.warning("data=%s: %s failed: %s", data["name"], describe(place), reason)
-            reasons.append(f"  {describe(place)}: {reason}")
-        else:
-            return
-    if len(places) < len(data["places"]):
-        raise NotFetched(f"data={data['name']}")
-    paths = dict.fromkeys(place["path"] for place in data["places"] if place["kind"] == "local")
-    local = [str(Path(path).expanduser().absolute()) for path in paths]
-    put_files = f"\nPut its files at {' or '.join(local)}." if local else ""
-    others = _others_of_its_task(data)
-    choose = f"\n{'Or choose' if local else 'Choose'} another data set: data={'|'.join(others)}." if others else ""
-    opening = f"data={data['name']} cannot be prepared, because each of its sources failed."
-    raise DataError("\n".join([opening, *reasons]) + put_files + choose)
-
-
-def _others_of_its_task(data: Mapping[str, Any]) -> list[str]:
-    """Data sets of this checkout that are decoded by the same package."""
-    packages = {".".join(place["decode"].split(".")[:2]) + "." for place in data["places"]}
-    return sorted(
-        path.stem
-        for path in CONFIGS.glob("*.yaml")
-        if path.stem != data["name"] and any(package in path.read_text() for package in packages)
-    )
-
-
-def _decode(place: Mapping[str, Any], work_dir: Path) -> dict[str, np.ndarray]:
-    decode = get_method(place["decode"])
-    arrays: dict[str, np.ndarray] = decode(fetch(place, work_dir), **place.get("options", {}))
+def _decode(source: Mapping[str, Any], work_dir: Path) -> dict[str, np.ndarray]:
+    decode = get_method(source["decode"])
+    arrays: dict[str, np.ndarray] = decode(fetch(source, work_dir), **source.get("options", {}))
     return arrays
 
 

@@ -6,7 +6,7 @@ import subprocess
 from typing import Any
 
 from experiments.harness.arithmetic import cpu_field, file_field
-from experiments.harness.sources import ROOT, package_versions
+from experiments.harness.source_code import ROOT, package_versions
 
 INSTRUCTION_SETS = ("sse4_2", "avx", "f16c", "fma", "avx2", "avx_vnni", "avx512*", "amx*", "asimd", "sve*")
 """Flags in /proc/cpuinfo that affect which kernels are chosen; * matches any suffix."""

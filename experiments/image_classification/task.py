@@ -98,7 +98,7 @@ class ImageClassification:
         for name, there in (("real", self._real_labels is not None), ("v2", "v2" in self.splits)):
             if f"test/{name}_top1" in {cfg.study.primary_metric, *cfg.study.secondary_metrics} and not there:
                 raise ConfigError(
-                    f"study names test/{name}_top1, but data.{name}_places is empty: fill it, or "
+                    f"study names test/{name}_top1, but data.{name}_sources is empty: fill it, or "
                     "use data=imagenet_alone, which has neither."
                 )
 

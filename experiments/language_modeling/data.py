@@ -19,17 +19,15 @@ from hydra.utils import get_method
 
 from experiments.harness.errors import ConfigError, DataError
 from experiments.harness.files import first_changed, sha256_of, write_aside
-from experiments.harness.places import describe, fetch
 from experiments.harness.prepared_data import (
     cache_folder,
-    check_places,
     delete_advice,
     fingerprint_of,
     read_manifest,
-    try_places,
     unless_prepared,
 )
 from experiments.harness.seeds import derive_seed
+from experiments.harness.sources import announce, check_sources, describe, fetch, first_of
 from experiments.language_modeling.documents import Corpus, Source, folded_key, hold_out
 from experiments.language_modeling.packing import (
     SMALLEST_VOCAB,
@@ -88,32 +86,33 @@ class TokenSet:
 def open_tokens(data: Mapping[str, Any], cache_dir: Path) -> TokenSet:
     """The text set that ``data`` declares, from the cache, else packed from the first of its sources that has it.
 
-    ``data`` is the resolved config group as plain containers, with the keys ``name``, ``fingerprint``, ``places`` (see
-    experiments/harness/places.py; a decoder gets a folder's path or a hub repository's address and returns a
+    ``data`` is the resolved config group as plain containers, with the keys ``name``, ``fingerprint``, ``sources`` (see
+    experiments/harness/sources.py; a decoder gets a folder's path or a hub repository's address and returns a
     ``documents.Corpus``), ``vocab_size``, ``tokenizer_bytes`` (how much of the training split the tokenizer is trained
     on; null: all), and ``held_out_share``, for sources that only have a training split. Every byte is checked against
     the fingerprint. Processes that need the same set wait for the first; what a killed process has packed is kept.
     """
-    check_places(data)
+    check_sources(data, required={"decode"}, optional={"options"})
     if data["vocab_size"] < SMALLEST_VOCAB:
         raise ConfigError(
             f"data.vocab_size={data['vocab_size']}, but the separator and 256 bytes already make {SMALLEST_VOCAB}."
         )
-    identity = json.dumps([data["fingerprint"] or data["places"], *(data[key] for key in _IDENTITY_KEYS)])
+    identity = json.dumps([data["fingerprint"] or data["sources"], *(data[key] for key in _IDENTITY_KEYS)])
     directory = cache_folder(data["name"], identity, cache_dir)
-    unless_prepared(data, directory, lambda: try_places(data, partial(_make, data, directory)))
+    unless_prepared(data, directory, lambda: first_of(data, partial(_make, data, directory)))
     return _open(data, directory)
 
 
-def _make(data: Mapping[str, Any], directory: Path, place: Mapping[str, Any]) -> None:
+def _make(data: Mapping[str, Any], directory: Path, source: Mapping[str, Any]) -> None:
     """Fill ``directory`` from one source. The caller holds the lock."""
+    announce(data, source)
     fetched = directory.with_name(directory.name + ".fetched")
     work_dir = directory.with_name(directory.name + ".partial")
     shutil.rmtree(fetched, ignore_errors=True)  # what a killed process left
     fetched.mkdir()
     try:
-        corpus = _corpus(data, place, fetched)
-        counts = _pack(data, corpus, place, work_dir)
+        corpus = _corpus(data, source, fetched)
+        counts = _pack(data, corpus, source, work_dir)
     finally:
         shutil.rmtree(fetched, ignore_errors=True)
     files = _file_summaries(work_dir)
@@ -127,7 +126,7 @@ def _make(data: Mapping[str, Any], directory: Path, place: Mapping[str, Any]) ->
         )
     manifest = {
         "fingerprint": fingerprint,
-        "source": describe(place),
+        "source": describe(source),
         "vocab_size": data["vocab_size"],
         "splits": {split: asdict(of_split) for split, of_split in counts.items()},
         "files": files,
@@ -137,23 +136,23 @@ def _make(data: Mapping[str, Any], directory: Path, place: Mapping[str, Any]) ->
     (directory / "journal.json").unlink()
 
 
-def _corpus(data: Mapping[str, Any], place: Mapping[str, Any], fetched: Path) -> Corpus:
-    decode = get_method(place["decode"])
-    # Files on the hub are streamed by address; places.fetch would download them.
-    hub = place["kind"] == "hub"
-    root = f"hf://datasets/{place['repo']}@{place['revision']}" if hub else str(fetch(place, fetched))
-    corpus: Corpus = decode(root, **place.get("options", {}))
+def _corpus(data: Mapping[str, Any], source: Mapping[str, Any], fetched: Path) -> Corpus:
+    decode = get_method(source["decode"])
+    # Files on the hub are streamed by address; sources.fetch would download them.
+    hub = source["kind"] == "hub"
+    root = f"hf://datasets/{source['repo']}@{source['revision']}" if hub else str(fetch(source, fetched))
+    corpus: Corpus = decode(root, **source.get("options", {}))
     if set(corpus) == set(SPLITS):
         return corpus
-    assert set(corpus) == {"train"}, f"{place['decode']} gives the splits {', '.join(corpus)}"
+    assert set(corpus) == {"train"}, f"{source['decode']} gives the splits {', '.join(corpus)}"
     if data["held_out_share"] is None:
         raise DataError("it only has a training split: set data.held_out_share to hold some of it out.")
     return hold_out(corpus["train"], data["held_out_share"])
 
 
-def _pack(data: Mapping[str, Any], corpus: Corpus, place: Mapping[str, Any], work_dir: Path) -> dict[str, Counts]:
+def _pack(data: Mapping[str, Any], corpus: Corpus, source: Mapping[str, Any], work_dir: Path) -> dict[str, Counts]:
     """Write the tokenizer and token files of ``corpus`` into ``work_dir``, which may already contain a part of them."""
-    journal = Journal(work_dir, place)
+    journal = Journal(work_dir, source)
     held_out = {folded_key(document) for split in ("val", "test") for document in corpus[split](0)}
     tokenizer = _tokenizer(data, corpus["train"], held_out, work_dir / "tokenizer.json")
     with packing_progress(data["name"]) as show:

@@ -117,18 +117,18 @@ def split_files(directory: Path, split: str) -> dict[str, Path]:
 
 
 class Journal:
-    """Records in journal.json what is safely on disk of a set that is packed from ``place`` into ``directory``.
+    """Records in journal.json what is safely on disk of a set that is packed from ``source`` into ``directory``.
 
     A directory partly filled from a different source is emptied.
     """
 
-    def __init__(self, directory: Path, place: Mapping[str, Any]) -> None:
+    def __init__(self, directory: Path, source: Mapping[str, Any]) -> None:
         self._path = directory / "journal.json"
         self._content: dict[str, Any] = json.loads(self._path.read_text()) if self._path.exists() else {}
-        if self._content.get("place") != place:
+        if self._content.get("source") != source:
             shutil.rmtree(directory, ignore_errors=True)
             directory.mkdir()
-            self._content = {"place": place, "splits": {}}
+            self._content = {"source": source, "splits": {}}
             self._write()
 
     def counts(self, split: str) -> Counts:

@@ -241,5 +241,5 @@ def group_splits(group: np.ndarray, captions: Sequence[Sequence[str]]) -> np.nda
         number: int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") % 100
         for number, name in names.items()
     }
-    places = np.array([percent[number] for number in group])
-    return np.where(places < HELD_OUT_PERCENT, 1, np.where(places < 2 * HELD_OUT_PERCENT, 2, 0)).astype(np.uint8)
+    of_image = np.array([percent[number] for number in group])
+    return np.where(of_image < HELD_OUT_PERCENT, 1, np.where(of_image < 2 * HELD_OUT_PERCENT, 2, 0)).astype(np.uint8)

@@ -3,7 +3,7 @@
 import sys
 
 from experiments.harness.explained import one_sentence
-from experiments.harness.sources import task_name
+from experiments.harness.source_code import task_name
 from experiments.plan.plan import main
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from experiments.harness.errors import ConfigError
 from experiments.harness.explained import cells
 from experiments.harness.limits import check_conflicts
 from experiments.harness.metric import is_percent
-from experiments.harness.sources import ROOT, task_package
+from experiments.harness.source_code import ROOT, task_package
 from experiments.plan.costs import forward_operations, optimizer_bytes, training_operations
 from experiments.plan.table import Plan, show, show_cells
 from experiments.plan.training_memory import TrainingMemory, training_memory

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from experiments.harness.errors import SuiteError
-from experiments.harness.sources import ROOT
+from experiments.harness.source_code import ROOT
 from experiments.report.rebuild import write_report
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
-from experiments.harness.sources import our_tasks
+from experiments.harness.source_code import our_tasks
 from experiments.report.labels import (
     MISSING,
     Summary,

@@ -12,7 +12,7 @@ import numpy as np
 import scipy
 
 from experiments.harness.seeds import derive_seed
-from experiments.harness.sources import ROOT
+from experiments.harness.source_code import ROOT
 from experiments.report.labels import (
     dimension_label,
     metric_label,

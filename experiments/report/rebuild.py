@@ -6,7 +6,7 @@ from pathlib import Path
 from experiments.harness.errors import DataError
 from experiments.harness.files import write_aside
 from experiments.harness.metric import know_metrics_of
-from experiments.harness.sources import ROOT
+from experiments.harness.source_code import ROOT
 from experiments.report.figures import draw
 from experiments.report.labels import Summary
 from experiments.report.overview import front_page, overview_page

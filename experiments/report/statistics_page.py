@@ -9,7 +9,7 @@ from statistics import fmean
 import numpy as np
 import yaml
 
-from experiments.harness.sources import ROOT
+from experiments.harness.source_code import ROOT
 from experiments.report.labels import number, percent
 from experiments.report.statistics_designs import CHOSEN_NAME, compared, designs_section
 from experiments.report.tables import markdown_table

@@ -6,7 +6,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from experiments.harness.sources import ROOT
+from experiments.harness.source_code import ROOT
 from experiments.report.labels import Summary, metric_title, optimizer_name, result_cells
 from experiments.report.sentences import next_step, reproduction_sentences, steps_sentence, verdict_sentence
 from experiments.report.tables import comparisons_of

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from experiments.harness.errors import RunError, SuiteError
 from experiments.harness.record import is_held, last_values, read_metrics, read_status, take_lock
-from experiments.harness.sources import ROOT
+from experiments.harness.source_code import ROOT
 from experiments.harness.tracking import COMPLETE, Tracker, base_url, has_key, what_is_complete
 
 CONNECTION_TIMEOUT_S = 20

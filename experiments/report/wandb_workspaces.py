@@ -16,7 +16,7 @@ from typing import Any
 from experiments.harness.composition import composed, scale_of
 from experiments.harness.config import resolved
 from experiments.harness.errors import ConfigError, SuiteError
-from experiments.harness.sources import ROOT
+from experiments.harness.source_code import ROOT
 from experiments.harness.tracking import STEP, has_key, study_of
 from experiments.report.labels import metric_title
 

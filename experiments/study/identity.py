@@ -16,10 +16,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from experiments.harness.errors import ConfigError
 from experiments.harness.run_name import result_config, same_numbers
-from experiments.harness.sources import has_own_code, own_digest
+from experiments.harness.source_code import has_own_code, own_digest
 from experiments.study.replicates import read_replicate, replicate_path
 
-NOT_IN_NAME = ("scale", "experiment", "data.places", "study.numbers")
+NOT_IN_NAME = ("scale", "experiment", "data.sources", "study.numbers")
 """Overrides left out of the name because they are already in the folder's path or only say where data come from; those
 of the groups run and hydra are left out too."""
 LONGEST_NAME = 100
@@ -115,7 +115,7 @@ def check_folder(directory: Path, identity: Mapping[str, Any]) -> None:
         )
 
 
-def check_sources(directory: Path, published: Sequence[int], configs: Mapping[str, Mapping[str, Any]]) -> None:
+def check_source_code(directory: Path, published: Sequence[int], configs: Mapping[str, Mapping[str, Any]]) -> None:
     """Raise ConfigError if a contestant's own code, outside the suite and its packages, has changed since a replicate
     was published in ``directory``. The suite itself may change: `make verify` shows whether its results do.
     """

@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 
 from experiments.harness.errors import ConfigError
-from experiments.harness.sources import ROOT
+from experiments.harness.source_code import ROOT
 from experiments.study.statistics import Better, Difference, pairs_needed, sign_of
 
 PAPER = ROOT / "results" / "paper.yaml"

@@ -21,7 +21,7 @@ from experiments.harness.entry import execute
 from experiments.harness.errors import SuiteError
 from experiments.harness.record import read_metrics, read_status
 from experiments.harness.run import locate
-from experiments.harness.sources import ROOT, package_versions
+from experiments.harness.source_code import ROOT, package_versions
 from experiments.study.replicates import Replicate, ReplicateRun, read_replicate, read_replicates
 
 UNTIMED = ("time/", "cost/")
@@ -79,7 +79,7 @@ def config_of(recorded: ReplicateRun, replicate: Replicate, folder: Path) -> Dic
     cfg = composed(recorded.plain["task"], ["scale=smoke", "run.wandb=disabled", f"run.runs_dir='{folder}'"])
     with open_dict(cfg):
         for key, recorded_value in recorded.plain.items():
-            value = with_places(recorded_value) if key == "data" else recorded_value
+            value = with_sources(recorded_value) if key == "data" else recorded_value
             schema = OmegaConf.get_type(cfg, key)
             # Keys newer than the record get their schema's defaults, which are the behaviour before they existed.
             cfg[key] = OmegaConf.merge(OmegaConf.structured(schema), value) if is_dataclass(schema) else value
@@ -87,7 +87,7 @@ def config_of(recorded: ReplicateRun, replicate: Replicate, folder: Path) -> Dic
     return cfg
 
 
-def with_places(data: Mapping[str, Any]) -> dict[str, Any]:
+def with_sources(data: Mapping[str, Any]) -> dict[str, Any]:
     """A recorded data set, nested sets included, with its sources from conf/data filled in by name.
 
     The recorded fingerprint may combine several sets, so each gets its declared fingerprint back.
@@ -96,8 +96,8 @@ def with_places(data: Mapping[str, Any]) -> dict[str, Any]:
     if (ROOT / "conf" / "data" / f"{data.get('name')}.yaml").exists():
         with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
             known = OmegaConf.to_container(compose(f"data/{data['name']}").data)
-    recorded = {key: with_places(value) if isinstance(value, dict) else value for key, value in data.items()}
-    where = {key: value for key, value in known.items() if key in ("access", "fingerprint") or key.endswith("places")}
+    recorded = {key: with_sources(value) if isinstance(value, dict) else value for key, value in data.items()}
+    where = {key: value for key, value in known.items() if key in ("access", "fingerprint") or key.endswith("sources")}
     return recorded | where
 
 

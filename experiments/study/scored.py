@@ -12,7 +12,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from experiments.harness.seeds import derive_seed
-from experiments.harness.sources import ROOT
+from experiments.harness.source_code import ROOT
 from experiments.study.comparison import reference_slope, replicate_value
 from experiments.study.emulator import Emulator, all_trials, levels_of
 from experiments.study.in_steps import margin_in_units

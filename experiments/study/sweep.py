@@ -19,10 +19,10 @@ from rich.console import Console
 
 from experiments.harness.config import runs_a_replicate
 from experiments.harness.errors import ConfigError, SuiteError
-from experiments.harness.sources import ROOT
+from experiments.harness.source_code import ROOT
 from experiments.study.course import Course, PlannedRun
 from experiments.study.directions import with_directions
-from experiments.study.identity import check_folder, check_sources, study_identity, study_name
+from experiments.study.identity import check_folder, check_source_code, study_identity, study_name
 from experiments.study.naming import Compose, Naming
 from experiments.study.progress import Progress
 from experiments.study.replicates import numbers_of, replicate_path
@@ -88,7 +88,7 @@ class Study:
             raise ConfigError(f"study.numbers={asked} (make's REPLICATES): {error}") from error
         if self.config["run"]["fresh"]:
             return numbers
-        check_sources(self.results, published, configs)
+        check_source_code(self.results, published, configs)
         return [number for number in numbers if not replicate_path(self.results, number).exists()]
 
     @property

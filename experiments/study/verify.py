@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from experiments.harness.arithmetic import pin_instruction_set
-from experiments.harness.sources import ROOT
+from experiments.harness.source_code import ROOT
 
 # Nothing that loads NumPy or PyTorch is imported here: the processes that rerun runs import this file first, and a
 # library's instruction set is fixed when it is loaded.

@@ -131,8 +131,8 @@ def _start(settings: Mapping[str, Any], is_ours: bool) -> None:
     from experiments.harness.signals import leave_when_asked
 
     if is_ours:  # its workers inherit this process's environment
-        place = tempfile.gettempdir()
-        folder = tempfile.mkdtemp(prefix="lion-", dir=place if len(place) <= LONGEST_TEMPORARY_FOLDER else "/tmp")
+        source = tempfile.gettempdir()
+        folder = tempfile.mkdtemp(prefix="lion-", dir=source if len(source) <= LONGEST_TEMPORARY_FOLDER else "/tmp")
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
         settings = {**settings, "_temp_dir": folder}
     else:  # a cluster's load NumPy, and with it an instruction set, before they take a run

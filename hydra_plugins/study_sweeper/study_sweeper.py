@@ -56,7 +56,7 @@ class StudySweeper(Sweeper):
         from experiments.harness.explained import one_sentence
         from experiments.harness.processes import check_launcher, check_swept_scale
         from experiments.harness.signals import EXIT_CODE
-        from experiments.harness.sources import ROOT
+        from experiments.harness.source_code import ROOT
         from experiments.report.terminal import print_verdict
         from experiments.study.publish import published_summary, publishing
         from experiments.study.sweep import Study, run_studies, split_sweep
@@ -75,7 +75,7 @@ class StudySweeper(Sweeper):
                     check_swept_scale(study.config["scale"], self.scale)
                 run_studies(studies, self.launcher)
                 # Where it ran, where its data came from, and which replicates it ran are left out of the command.
-                here = re.compile(r"[+~]*(run\.|hydra|study\.numbers\b|data\.(\w+\.)*\w*places\b)")
+                here = re.compile(r"[+~]*(run\.|hydra|study\.numbers\b|data\.(\w+\.)*\w*sources\b)")
                 shown = shlex.join(argument for argument in arguments if not here.match(argument))
                 program = f"experiments {self.task}" if "." in self.task else f"experiments.{self.task}"
                 command = f"python -m {program} --multirun hydra/sweeper=study {shown}"

@@ -15,7 +15,7 @@ from benchmarks.contestants import contestants
 from benchmarks.optimizer_step import compile_s, step_ms
 from benchmarks.page import FOLDER, bandwidth_table, page, ratios_table, times_table
 from benchmarks.shapes import MODELS, parameter_shapes
-from experiments.harness.sources import ROOT
+from experiments.harness.source_code import ROOT
 
 CPU = torch.device("cpu")
 

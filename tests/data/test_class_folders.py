@@ -30,8 +30,8 @@ def write(path: Path, shade: int) -> None:
 
 
 def opened(folder: Path, splits: dict[str, str] = SPLITS, **more: Any) -> dict[str, StoredSplit]:
-    place = {"kind": "local", "path": str(folder), "splits": splits, "image": "image", "label": "label", **more}
-    return open_splits("tree", [place])
+    source = {"kind": "local", "path": str(folder), "splits": splits, "image": "image", "label": "label", **more}
+    return open_splits({"name": "tree", "sources": [source]})
 
 
 def found_rows(split: StoredSplit) -> dict[int, int]:
@@ -208,6 +208,6 @@ def test_ambiguous_class_folders_in_a_hub_repository_are_refused(tmp_path: Path)
     for split in ("train", "val"):
         for name in ("lorry", "train"):
             write(tmp_path / split / name / "0.png", 0)
-    place = {"kind": "hub", "repo": str(tmp_path), "revision": "main", "splits": SPLITS}
+    source = {"kind": "hub", "repo": str(tmp_path), "revision": "main", "splits": SPLITS}
     with pytest.raises(DataError, match="the library also guesses splits from class names"):
-        open_splits("tree", [{**place, "image": "image", "label": "label"}])
+        open_splits({"name": "tree", "sources": [{**source, "image": "image", "label": "label"}]})

@@ -31,8 +31,8 @@ def write_table(path: Path, labels: Any, names: list[str] | None = None) -> None
 
 
 def opened(folder: Path, num_classes: int | None = None, **splits: str) -> dict[str, StoredSplit]:
-    place = {"kind": "local", "path": str(folder), "splits": splits, "image": "image", "label": "label"}
-    return open_splits("table", [place], num_classes)
+    source = {"kind": "local", "path": str(folder), "splits": splits, "image": "image", "label": "label"}
+    return open_splits({"name": "table", "sources": [source], "num_classes": num_classes})
 
 
 @pytest.mark.parametrize(

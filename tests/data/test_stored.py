@@ -19,8 +19,8 @@ from tests.image_classification.small_imagenet import (
     TRAIN_NAME,
     encoded,
     photo,
-    place,
     rows,
+    source,
     write_imagenet,
     write_parquet,
     write_tar,
@@ -28,12 +28,12 @@ from tests.image_classification.small_imagenet import (
 )
 
 
-def open_one(where: dict[str, Any]) -> dict[str, StoredSplit]:
-    return open_splits("small", [where], CLASSES)
+def open_one(*sources: dict[str, Any], num_classes: int = CLASSES) -> dict[str, StoredSplit]:
+    return open_splits({"name": "small", "sources": sources, "num_classes": num_classes})
 
 
 def test_rows_of_all_shards_are_accessible_by_index(tmp_path: Path) -> None:
-    splits = open_one(place("hub", write_imagenet(tmp_path / "repo")))
+    splits = open_one(source("hub", write_imagenet(tmp_path / "repo")))
     stored = rows(40, 1, TRAIN_NAME)
     assert sorted(splits) == ["test", "train"]
     assert splits["train"].labels.tolist() == [label for _, _, label in stored]
@@ -54,7 +54,7 @@ def test_the_fingerprint_depends_on_every_row_but_not_on_the_sharding(tmp_path: 
     fingerprints = {}
     for name, shards in variants.items():
         write_parquet(tmp_path / name, "train", shards)
-        where = place("hub", tmp_path / name, splits={"train": "train"})
+        where = source("hub", tmp_path / name, splits={"train": "train"})
         fingerprints[name] = open_one(where)["train"].fingerprint()
     assert fingerprints["one"] == fingerprints["three"]
     assert len(set(fingerprints.values())) == 5
@@ -68,7 +68,7 @@ def test_class_folders_are_labelled_in_alphabetical_order(tmp_path: Path) -> Non
             path = tmp_path / split / f"n{label:08d}" / file_name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
-    splits = open_one(place("local", tmp_path))
+    splits = open_one(source("local", tmp_path))
     names = splits["train"].file_names()
     assert splits["train"].labels.tolist() == [int(name[1:9]) for name in names]
     assert len(splits["test"]) == 9
@@ -81,13 +81,13 @@ def test_numeric_folder_names_are_the_class_indices(tmp_path: Path) -> None:
     for label in (0, 1, 2, 9, 10):  # in alphabetical order 10 comes before 2
         (tmp_path / f"{label}").mkdir()
         (tmp_path / f"{label}" / f"{label}.jpeg").write_bytes(encoded(photo(label)))
-    split = open_splits("v2", [place("local", tmp_path, splits={"test": "train"})], 11)["test"]
+    split = open_one(source("local", tmp_path, splits={"test": "train"}), num_classes=11)["test"]
     assert [int(Path(name).stem) for name in split.file_names()] == split.labels.tolist()
     assert sorted(split.labels) == [0, 1, 2, 9, 10]
 
 
 def test_class_indices_are_read_from_the_keys_of_a_tar(tmp_path: Path) -> None:
-    split = open_one(place("hub", write_v2(tmp_path / "v2"), **V2_KEYS))["test"]
+    split = open_one(source("hub", write_v2(tmp_path / "v2"), **V2_KEYS))["test"]
     assert split.labels.tolist() == [7, 0, 9, 3]
     assert split.image(3).size == (60, 44)
 
@@ -98,13 +98,13 @@ def test_class_indices_are_read_from_cls_files_of_webdataset_tars(tmp_path: Path
         for number in range(count):
             members += [(f"{split}{number}.cls", b"%d" % number), (f"{split}{number}.jpg", encoded(photo(number)))]
         write_tar(tmp_path / f"imagenet22k-{split}-0000.tar", members)
-    splits = open_one(place("hub", tmp_path, image="jpg", label="cls"))
+    splits = open_one(source("hub", tmp_path, image="jpg", label="cls"))
     assert splits["train"].labels.tolist() == [0, 1, 2, 3, 4]
     assert len(splits["test"]) == 2
 
 
 def test_damaged_images_are_counted_and_reported_by_row(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    split = open_one(place("hub", write_imagenet(tmp_path / "repo")))["train"]
+    split = open_one(source("hub", write_imagenet(tmp_path / "repo")))["train"]
     with caplog.at_level(logging.WARNING):
         for row in range(len(split)):
             assert split.image(row).mode == "RGB"
@@ -118,7 +118,7 @@ def test_damaged_images_are_counted_and_reported_by_row(tmp_path: Path, caplog: 
 def test_a_damaged_image_is_reported_only_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     half = encoded(photo(0))[: len(encoded(photo(0))) // 2]
     write_parquet(tmp_path, "train", [[("half.jpg", half, 0), ("whole.jpg", encoded(photo(1)), 0)]])
-    split = open_one(place("hub", tmp_path, splits={"train": "train"}))["train"]
+    split = open_one(source("hub", tmp_path, splits={"train": "train"}))["train"]
     for _ in range(3):
         split.image(0)
     assert (split.decoded, split.damaged, len(caplog.records)) == (3, 3, 1)
@@ -130,17 +130,17 @@ def test_a_non_image_file_is_refused_when_the_set_is_fingerprinted(tmp_path: Pat
     (tmp_path / "train/0").mkdir(parents=True)
     (tmp_path / "train/0/good.png").write_bytes(encoded(photo(0), "PNG"))
     (tmp_path / "train/0/cut.jpg").write_bytes(encoded(photo(0))[:400])
-    split = open_one(place("local", tmp_path, splits={"train": "train"}))["train"]
+    split = open_one(source("local", tmp_path, splits={"train": "train"}))["train"]
     assert split.fingerprint()
     (tmp_path / "train/0/bad.png").write_bytes(content)
-    split = open_one(place("local", tmp_path, splits={"train": "train"}))["train"]
+    split = open_one(source("local", tmp_path, splits={"train": "train"}))["train"]
     with pytest.raises(DataError, match=r"train/0/bad\.png is not an image, despite its name: remove"):
         split.fingerprint()
 
 
 def test_a_set_whose_first_ten_images_are_damaged_is_refused(tmp_path: Path) -> None:
     write_parquet(tmp_path, "train", [[(f"{number}.JPEG", b"nothing", 0) for number in range(101)]])
-    split = open_one(place("hub", tmp_path, splits={"train": "train"}))["train"]
+    split = open_one(source("hub", tmp_path, splits={"train": "train"}))["train"]
     with pytest.raises(DataError, match="10 of 10 images are damaged, the last being row 9 of small/train"):
         [split.image(row) for row in range(101)]
 
@@ -149,16 +149,16 @@ def test_a_large_set_with_a_third_of_its_images_damaged_is_refused(tmp_path: Pat
     whole, damaged = encoded(photo(0), "PNG"), b"nothing"
     rows = [(f"{number}.JPEG", damaged if number % 3 == 2 else whole, 0) for number in range(300)]
     write_parquet(tmp_path, "train", [rows])
-    split = open_one(place("hub", tmp_path, splits={"train": "train"}))["train"]
+    split = open_one(source("hub", tmp_path, splits={"train": "train"}))["train"]
     with pytest.raises(DataError, match="100 of 300 images are damaged, the last being row 299 of small/train"):
         [split.image(row) for row in range(300)]
 
 
 def test_sources_are_tried_in_order_and_the_error_gives_every_reason(tmp_path: Path) -> None:
-    missing, there = place("local", tmp_path / "missing"), place("hub", write_imagenet(tmp_path / "repo"))
-    assert len(open_splits("small", [missing, there], CLASSES)["train"]) == 40
+    missing, there = source("local", tmp_path / "missing"), source("hub", write_imagenet(tmp_path / "repo"))
+    assert len(open_one(missing, there)["train"]) == 40
     with pytest.raises(DataError) as caught:
-        open_splits("small", [missing, {**there, "image": "img"}, {**there, "splits": {"train": "tain"}}], CLASSES)
+        open_one(missing, {**there, "image": "img"}, {**there, "splits": {"train": "tain"}})
     message = str(caught.value)
     assert f"local {tmp_path / 'missing'}: there is no folder" in message
     assert "it has no column img, only image, label" in message
@@ -167,7 +167,7 @@ def test_sources_are_tried_in_order_and_the_error_gives_every_reason(tmp_path: P
 
 
 def test_the_unlabelled_test_split_is_refused(tmp_path: Path) -> None:
-    where = place("hub", write_imagenet(tmp_path / "repo"), splits={"test": "test"})
+    where = source("hub", write_imagenet(tmp_path / "repo"), splits={"test": "test"})
     with pytest.raises(DataError, match="split test has labels from -1 to -1, but there are 10 classes, from 0"):
         open_one(where)
 
@@ -182,7 +182,7 @@ def test_the_error_for_a_gated_set_says_how_to_get_access(monkeypatch: pytest.Mo
 
     monkeypatch.setattr(datasets, "load_dataset", refuse)
     with pytest.raises(DataError, match=r"accept the terms of ILSVRC/imagenet-1k .* HF_TOKEN"):
-        open_one(place("hub", Path("ILSVRC/imagenet-1k")))
+        open_one(source("hub", Path("ILSVRC/imagenet-1k")))
 
 
 @pytest.mark.parametrize(
@@ -194,6 +194,6 @@ def test_the_error_for_a_gated_set_says_how_to_get_access(monkeypatch: pytest.Mo
     ],
 )
 def test_a_misspelt_source_key_is_refused_before_anything_is_fetched(change: dict[str, Any], message: str) -> None:
-    where = {**place("local", Path("/nowhere")), **change}
+    where = {**source("local", Path("/nowhere")), **change}
     with pytest.raises(DataError, match=message):
         open_one({key: value for key, value in where.items() if value is not None})

@@ -41,8 +41,8 @@ def write_webdataset(path: Path, captions: list[str]) -> None:
 
 
 def config(path: Path, **more: Any) -> dict[str, Any]:
-    place = {"kind": "local", "path": str(path), "splits": SPLITS, "image": "jpg", "caption": "txt", **more}
-    return {"name": "small", "fingerprint": None, "places": [place]}
+    source = {"kind": "local", "path": str(path), "splits": SPLITS, "image": "jpg", "caption": "txt", **more}
+    return {"name": "small", "fingerprint": None, "sources": [source]}
 
 
 def test_conceptual_captions_tars_give_image_caption_pairs(tmp_path: Path) -> None:
@@ -88,8 +88,8 @@ def test_labelled_parquet_gives_images_with_class_indices(tmp_path: Path) -> Non
     rows = {"image": [{"bytes": jpeg(n), "path": None} for n in range(4)], "label": [0, 1, 1, 0]}
     (tmp_path / "pets" / "data").mkdir(parents=True)
     datasets.Dataset.from_dict(rows, features).to_parquet(tmp_path / "pets" / "data" / "test-00000-of-00001.parquet")
-    place = {"kind": "local", "path": str(tmp_path / "pets"), "splits": {"test": "test"}}
-    data = {"name": "pets", "fingerprint": None, "places": [{**place, "image": "image", "label": "label"}]}
+    source = {"kind": "local", "path": str(tmp_path / "pets"), "splits": {"test": "test"}}
+    data = {"name": "pets", "fingerprint": None, "sources": [{**source, "image": "image", "label": "label"}]}
     split = labelled_splits(open_stored(data, tmp_path), val_size=0)["test"]
     np.testing.assert_array_equal(split.labels, [0, 1, 1, 0])
     assert split.images[2].shape == (3, 30, 22)

@@ -10,7 +10,7 @@ from experiments.diffusion.models import meta_model, meta_output
 from experiments.harness.composition import scale_of
 from experiments.harness.config import typed
 from experiments.harness.errors import ConfigError, SuiteError
-from experiments.harness.sources import ROOT
+from experiments.harness.source_code import ROOT
 from experiments.study.paper import paper_cell
 from tests.conftest import MakeConfig, built, configs
 

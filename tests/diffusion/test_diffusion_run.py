@@ -164,7 +164,7 @@ def test_invalid_settings_are_refused_before_training(
 def test_without_inception_weights_fid_is_skipped_with_a_message(
     make_diffusion: MakeConfig, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    cfg = make_diffusion("data.inception_places=[/nowhere/inception.pth]")
+    cfg = make_diffusion("data.inception_sources=[/nowhere/inception.pth]")
     execute(cfg)
     assert (
         capsys.readouterr().out.count("FID is left out: its Inception weights are not at /nowhere/inception.pth.") == 1
@@ -178,7 +178,7 @@ def test_inception_weights_with_the_wrong_hash_are_refused(make_diffusion: MakeC
     path = f"{tmp_path}/inception.pth"
     torch.save({"weight": torch.zeros(1)}, path)
     with pytest.raises(DataError, match=r"inception\.pth has the SHA-256 .* begins with 6726825d"):
-        execute(make_diffusion(f"data.inception_places=[{path}]"))
+        execute(make_diffusion(f"data.inception_sources=[{path}]"))
 
 
 def test_more_processes_than_sampling_batches_are_refused(make_diffusion: MakeConfig) -> None:

@@ -22,17 +22,17 @@ from tests.conftest import MakeConfig, built
 from tests.image_classification.small_imagenet import encoded, photo, write_parquet
 
 
-def stored_place(folder: Path, fingerprint: str | None = None) -> dict[str, object]:
+def stored_source(folder: Path, fingerprint: str | None = None) -> dict[str, object]:
     splits = {"train": "train", "test": "validation"}
-    place = {"kind": "local", "path": str(folder), "splits": splits, "image": "image", "label": "label"}
-    return {"name": "small", "places": [place], "num_classes": 10, "fingerprint": fingerprint}
+    source = {"kind": "local", "path": str(folder), "splits": splits, "image": "image", "label": "label"}
+    return {"name": "small", "sources": [source], "num_classes": 10, "fingerprint": fingerprint}
 
 
 def stored(folder: Path, fingerprint: str | None = None) -> dict[str, object]:
     rows = [(f"{number}.jpg", encoded(photo(number)), number % 10) for number in range(30)]
     write_parquet(folder, "train", [rows[:12], rows[12:20]])
     write_parquet(folder, "validation", [rows[20:]])
-    return stored_place(folder, fingerprint)
+    return stored_source(folder, fingerprint)
 
 
 def test_images_are_downsampled_by_averaging_and_centre_cropped() -> None:
@@ -88,8 +88,8 @@ def test_image_caption_tars_give_each_image_its_first_caption(tmp_path: Path) ->
                 member.size = len(content)
                 tar.addfile(member, io.BytesIO(content))
     splits = {"train": "train[:-4]", "val": "train[-4:-2]", "test": "train[-2:]"}
-    place = {"kind": "local", "path": str(tmp_path / "set"), "splits": splits, "image": "jpg", "caption": "txt"}
-    opened = open_stored({"name": "small", "fingerprint": None, "places": [place]}, tmp_path)
+    source = {"kind": "local", "path": str(tmp_path / "set"), "splits": splits, "image": "jpg", "caption": "txt"}
+    opened = open_stored({"name": "small", "fingerprint": None, "sources": [source]}, tmp_path)
     found = captioned_splits(opened)
     assert {name: len(split) for name, split in found.items()} == {"fit": 6, "val": 2, "test": 2}
     assert sorted(found["test"].conditions) == ["picture 8", "picture 9"]
@@ -102,7 +102,7 @@ def test_class_sorted_folders_are_shuffled(tmp_path: Path) -> None:
             path = tmp_path / split / f"class {number // count}" / f"{number:03d}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(encoded(photo(number), "PNG"))
-    opened = open_stored(stored_place(tmp_path), tmp_path)
+    opened = open_stored(stored_source(tmp_path), tmp_path)
     splits = labelled_splits(opened, 20)
     for name in ("fit", "val", "test"):
         first = np.asarray(splits[name].conditions)[:20]

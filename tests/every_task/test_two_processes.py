@@ -67,8 +67,8 @@ def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
 def make_odd_classification(make_classification: MakeConfig, tmp_path: Path) -> MakeConfig:
     """Seven sentences a film instead of eight: 21 in the validation set."""
     (tmp_path / "rotten_tomatoes_corpus_full.csv.bz2").write_bytes(review_file(reviews(sentences=7)))
-    place = f"{{kind: local, path: '{tmp_path}', decode: experiments.finetuning.decode.rotten_tomatoes}}"
-    return partial(make_classification, "data.name=odd_reviews", f"data.places=[{place}]")
+    source = f"{{kind: local, path: '{tmp_path}', decode: experiments.finetuning.decode.rotten_tomatoes}}"
+    return partial(make_classification, "data.name=odd_reviews", f"data.sources=[{source}]")
 
 
 def in_one_and_in_two(make: MakeConfig, alone: list[str], shared: list[str], folder: Path) -> tuple[Path, Path]:
@@ -141,9 +141,13 @@ def test_lit_in_two_processes_trains_and_evaluates_like_one(
     compared everywhere, and weights where they are not that small. With these betas, Lion takes the sign of the new
     momentum.
     """
-    place = f"{{kind: local, path: '{tmp_path}', decode: {__name__}.decode_one_caption}}"
+    source = f"{{kind: local, path: '{tmp_path}', decode: {__name__}.decode_one_caption}}"
     settings = [*SHORT, f"optimizer={optimizer}", "optimizer.betas=[0.9,0.9]", "run.checkpoint_every=1"]
-    settings += ["data.name=one_caption", f"data.places=[{place}]", "data.crop_area=[1.0,1.0]"]  # a crop of everything
+    settings += [
+        "data.name=one_caption",
+        f"data.sources=[{source}]",
+        "data.crop_area=[1.0,1.0]",
+    ]  # a crop of everything
     half = make_lit().train.batch_size // 2
     one, two = in_one_and_in_two(make_lit, settings, [*settings, f"train.micro_batch_size={half}"], tmp_path)
     expected, found = saved(one), saved(two)

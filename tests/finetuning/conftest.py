@@ -66,11 +66,11 @@ def sentences(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """Overrides that replace the real sentences with the generated ones."""
     folder = tmp_path_factory.mktemp("reviews")
     (folder / "rotten_tomatoes_corpus_full.csv.bz2").write_bytes(review_file(reviews()))
-    place = f"{{kind: local, path: '{folder}', decode: experiments.finetuning.decode.rotten_tomatoes}}"
+    source = f"{{kind: local, path: '{folder}', decode: experiments.finetuning.decode.rotten_tomatoes}}"
     return [
         "data.name=reviews",
         "data.fingerprint=null",
-        f"data.places=[{place}]",
+        f"data.sources=[{source}]",
         f"run.cache_dir={tmp_path_factory.mktemp('cache')}",
         "run.device=cpu",
     ]
@@ -101,5 +101,5 @@ def make_classification(sentences: list[str], smoke: list[str]) -> MakeConfig:
 @pytest.fixture
 def make_glue(glue_folder: Path, smoke: list[str]) -> MakeConfig:
     """A smoke run of the tiny T5 on the generated GLUE that writes below ``tmp_path``."""
-    place = f"data.places=[{{kind: local, path: '{glue_folder}'}}]"
-    return configs("finetuning", [*smoke, "experiment=finetuning/glue_smoke", place, "run.device=cpu"])
+    source = f"data.sources=[{{kind: local, path: '{glue_folder}'}}]"
+    return configs("finetuning", [*smoke, "experiment=finetuning/glue_smoke", source, "run.device=cpu"])

@@ -15,7 +15,7 @@ from experiments.finetuning.models import build_classifier, meta_loss, meta_mode
 from experiments.harness.composition import scale_of
 from experiments.harness.config import resolved, typed
 from experiments.harness.optimizer import decay_groups
-from experiments.harness.sources import ROOT
+from experiments.harness.source_code import ROOT
 from experiments.pretrained.locked import build_locked
 from experiments.study.paper import paper_cell
 from tests.conftest import MakeConfig, configs, fetched

@@ -207,12 +207,12 @@ class Killed(BaseException):
 def test_a_resumed_run_is_bit_identical_to_an_uninterrupted_one(
     make_classification: MakeConfig, glue_folder: Path, kind: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    place = f"data.places=[{{kind: local, path: '{glue_folder}'}}]"
+    source = f"data.sources=[{{kind: local, path: '{glue_folder}'}}]"
     glue = [
         "experiment=finetuning/glue_smoke",
         f"model={kind}",
         "data.name=glue",
-        place,
+        source,
         "data.tasks=[cola,stsb]",
     ]
     overrides = ["train.log_every=1", "run.checkpoint_every=2", *([] if kind == "classifier" else glue)]

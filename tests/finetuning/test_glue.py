@@ -131,8 +131,8 @@ def test_an_invalid_answer_counts_as_wrong() -> None:
 
 
 def data(folder: Path, **changes: Any) -> dict[str, Any]:
-    places = [{"kind": "local", "path": str(folder)}]
-    return {"name": "glue", "fingerprint": None, "tasks": list(TASKS), "val_rows": 500, "places": places, **changes}
+    sources = [{"kind": "local", "path": str(folder)}]
+    return {"name": "glue", "fingerprint": None, "tasks": list(TASKS), "val_rows": 500, "sources": sources, **changes}
 
 
 def test_held_out_and_training_rows_partition_the_training_set(glue_folder: Path, tmp_path: Path) -> None:

@@ -77,9 +77,9 @@ def test_a_malformed_review_file_is_refused(
     import bz2
 
     (tmp_path / FILE).write_bytes(bz2.compress(change(bz2.decompress(review_file(reviews())))))
-    place = {"kind": "local", "path": str(tmp_path), "decode": "experiments.finetuning.decode.rotten_tomatoes"}
+    source = {"kind": "local", "path": str(tmp_path), "decode": "experiments.finetuning.decode.rotten_tomatoes"}
     with pytest.raises(DataError, match=message):
-        prepare({"name": "reviews", "fingerprint": None, "places": [place]}, tmp_path / "cache")
+        prepare({"name": "reviews", "fingerprint": None, "sources": [source]}, tmp_path / "cache")
 
 
 def test_articles_in_utf_8_and_latin_1_get_their_folders_class(tmp_path: Path) -> None:

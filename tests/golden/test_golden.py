@@ -55,7 +55,7 @@ def smoke_run(task: str, optimizer: str, data: list[str], folder: Path) -> list[
     overrides = ["scale=smoke", *data, f"optimizer={optimizer}", "run.wandb=disabled", f"run.runs_dir={folder}/runs"]
     if task == "diffusion":
         labelled = PLACE.format(folder, "decode_labelled")
-        overrides += [f"data.images.places={labelled}", "data.images.val_size=40"]
+        overrides += [f"data.images.sources={labelled}", "data.images.val_size=40"]
     directory = executed(composed(task, overrides))
     environment = json.loads((directory / "environment.json").read_text())
     return [{"packages": environment["packages"], "arithmetic": environment["arithmetic"]}, *rows(directory)]

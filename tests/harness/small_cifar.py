@@ -38,7 +38,7 @@ def write_binary(folder: Path, train: Split = TRAIN, test: Split = TEST) -> Path
     return folder
 
 
-def local_place(folder: Path) -> dict[str, Any]:
+def local_source(folder: Path) -> dict[str, Any]:
     return {"kind": "local", "path": str(folder), "decode": "experiments.image_classification.decode.cifar10_binary"}
 
 
@@ -53,7 +53,7 @@ def write_npm_package(folder: Path) -> Path:
     return archive
 
 
-def npm_place(archive: Path) -> dict[str, Any]:
+def npm_source(archive: Path) -> dict[str, Any]:
     return {
         "kind": "npm",
         "package": "small-cifar",

@@ -15,7 +15,7 @@ from experiments.harness.entry import execute
 from experiments.harness.errors import ConfigError, RunError
 from experiments.harness.run import locate
 from experiments.harness.run_name import run_id
-from experiments.harness.sources import ROOT
+from experiments.harness.source_code import ROOT
 from experiments.study.identity import check_folder
 from tests import forked
 from tests.conftest import MakeConfig
@@ -124,15 +124,15 @@ def test_overrides_are_accepted_before_and_after_flags(command_line: list[str], 
 
 def test_the_error_for_missing_data_describes_the_expected_folder(tmp_path: Path) -> None:
     def said(task: str, *overrides: str) -> list[str]:
-        places = [f"run.cache_dir={tmp_path}/cache", f"run.runs_dir={tmp_path}/runs"]
-        result = forked.run([sys.executable, "-m", f"experiments.{task}", *places, *overrides])
+        sources = [f"run.cache_dir={tmp_path}/cache", f"run.runs_dir={tmp_path}/runs"]
+        result = forked.run([sys.executable, "-m", f"experiments.{task}", *sources, *overrides])
         assert result.returncode == 2
         return result.stderr.splitlines()
 
     nowhere = (
         f"[{{kind: local, path: {tmp_path}/nowhere, splits: {{train: train, test: val}}, image: image, label: label}}]"
     )
-    images = said("image_classification", "experiment=image_classification/resnet50", f"data.places={nowhere}")
+    images = said("image_classification", "experiment=image_classification/resnet50", f"data.sources={nowhere}")
     layout = images[-5:]
     assert layout[0].startswith("ImageNet as files goes to $LION_DATA/imagenet")
     assert [line.split()[0].split("/")[0] for line in layout[1:3]] == ["train", "val"]
@@ -140,7 +140,7 @@ def test_the_error_for_missing_data_describes_the_expected_folder(tmp_path: Path
     assert texts[-1].startswith("One document a file, in UTF-8: train/*.txt, validation/*.txt and test/*.txt.")
     assert "cifar10" not in "".join(texts)
     (tmp_path / "nowhere").mkdir()  # the folder exists: something else is wrong
-    images = said("image_classification", "experiment=image_classification/resnet50", f"data.places={nowhere}")
+    images = said("image_classification", "experiment=image_classification/resnet50", f"data.sources={nowhere}")
     assert "ImageNet as files" not in "".join(images)
 
 
@@ -233,7 +233,7 @@ def test_the_run_name_depends_on_exactly_the_settings_that_affect_results(make_c
 
 def test_the_run_name_does_not_depend_on_where_the_data_lie(make_config: MakeConfig) -> None:
     plain = resolved(make_config())
-    elsewhere = {**plain, "data": {**plain["data"], "places": []}}
+    elsewhere = {**plain, "data": {**plain["data"], "sources": []}}
     assert run_id(plain, "f" * 64) == run_id(elsewhere, "f" * 64)
     assert run_id(plain, "f" * 64) != run_id(plain, "e" * 64)
 

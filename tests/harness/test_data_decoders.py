@@ -12,7 +12,7 @@ from PIL import Image
 from experiments.harness.errors import DataError
 from experiments.harness.prepared_data import prepare
 from experiments.image_classification import decode
-from tests.harness.small_cifar import TEST, TRAIN, Split, binary_record, local_place, random_split, write_binary
+from tests.harness.small_cifar import TEST, TRAIN, Split, binary_record, local_source, random_split, write_binary
 
 Arrays = dict[str, np.ndarray]
 
@@ -84,16 +84,16 @@ def test_hub_and_original_files_have_the_same_fingerprint(tmp_path: Path, hub_re
         "decode": "experiments.image_classification.decode.hub_images",
         "options": {"image": "img", "label": "label"},
     }
-    local = local_place(write_binary(tmp_path / "files"))
+    local = local_source(write_binary(tmp_path / "files"))
     data = {"name": "small", "fingerprint": None}
-    from_hub = prepare({**data, "places": [hub]}, tmp_path / "cache")
-    from_files = prepare({**data, "places": [local]}, tmp_path / "cache")
+    from_hub = prepare({**data, "sources": [hub]}, tmp_path / "cache")
+    from_files = prepare({**data, "sources": [local]}, tmp_path / "cache")
     assert from_hub.directory != from_files.directory
     assert from_hub.fingerprint == from_files.fingerprint
     with pytest.raises(DataError, match="no_such_column"):
-        prepare({**data, "places": [{**hub, "options": {"image": "img", "label": "no_such_column"}}]}, tmp_path / "c")
+        prepare({**data, "sources": [{**hub, "options": {"image": "img", "label": "no_such_column"}}]}, tmp_path / "c")
     with pytest.raises(DataError, match=f"hub {tmp_path / 'nowhere'} at main: .*nowhere"):
-        prepare({**data, "places": [{**hub, "repo": str(tmp_path / "nowhere")}]}, tmp_path / "c")
+        prepare({**data, "sources": [{**hub, "repo": str(tmp_path / "nowhere")}]}, tmp_path / "c")
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "RGBA"])
@@ -182,9 +182,9 @@ def test_damaged_idx_files_are_refused_with_the_reason(
 ) -> None:
     write_idx(tmp_path, *[(images[:, :28, :28, 0], labels) for images, labels in (TRAIN, TEST)])
     damage(tmp_path)
-    place = {"kind": "local", "path": str(tmp_path), "decode": "experiments.image_classification.decode.idx"}
+    source = {"kind": "local", "path": str(tmp_path), "decode": "experiments.image_classification.decode.idx"}
     with pytest.raises(DataError, match=f"local {tmp_path}: .*{reason}"):
-        prepare({"name": "small", "fingerprint": None, "places": [place]}, tmp_path / "cache")
+        prepare({"name": "small", "fingerprint": None, "sources": [source]}, tmp_path / "cache")
 
 
 def test_mnist_csv_is_split_into_4000_training_images_and_the_rest(tmp_path: Path) -> None:

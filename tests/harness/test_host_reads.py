@@ -30,21 +30,21 @@ from tests.lit.conftest import shapes as shapes
 @pytest.fixture
 def glue(glue_folder: Path) -> list[str]:
     """Overrides that give the tiny T5 the generated GLUE, whose prompts and answers differ in length."""
-    return ["experiment=finetuning/glue_smoke", f"data.places=[{{kind: local, path: '{glue_folder}'}}]"]
+    return ["experiment=finetuning/glue_smoke", f"data.sources=[{{kind: local, path: '{glue_folder}'}}]"]
 
 
 @pytest.fixture
 def labelled(clouds: list[str], tmp_path: Path) -> list[str]:
     """Overrides that give the class-conditional U-Net generated images."""
-    place = PLACE.format(tmp_path, "decode_labelled")
-    return [*clouds, f"data.images.places={place}", "data.images.val_size=40"]
+    source = PLACE.format(tmp_path, "decode_labelled")
+    return [*clouds, f"data.images.sources={source}", "data.images.val_size=40"]
 
 
 @pytest.fixture
 def captioned(clouds: list[str], tmp_path: Path) -> list[str]:
     """Overrides that give the text-conditional U-Net generated images with captions."""
-    place = PLACE.format(tmp_path, "decode_captioned")
-    return ["experiment=diffusion/smoke_text", *clouds, f"data.images.places={place}"]
+    source = PLACE.format(tmp_path, "decode_captioned")
+    return ["experiment=diffusion/smoke_text", *clouds, f"data.images.sources={source}"]
 
 
 CASES = [

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.harness.sources import ROOT, our_tasks
+from experiments.harness.source_code import ROOT, our_tasks
 from tests.conftest import unpinned
 
 ELSEWHERE = {

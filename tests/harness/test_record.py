@@ -10,7 +10,7 @@ from shutil import copytree
 import pytest
 import torch
 
-from experiments.harness import entry, provenance, record, sources
+from experiments.harness import entry, provenance, record, source_code
 from experiments.harness.damage import find_damage
 from experiments.harness.entry import execute
 from experiments.harness.errors import RunError
@@ -79,7 +79,7 @@ def test_a_run_made_by_other_sources_is_refused_and_set_aside_by_fresh(
     cfg = make_config()
     directory = executed(cfg)
     before = rows(directory)
-    monkeypatch.setattr(sources, "digest", lambda task, named: "feedfeedfeedfeed")
+    monkeypatch.setattr(source_code, "digest", lambda task, named: "feedfeedfeedfeed")
     with pytest.raises(RunError, match=rf"{directory} was made by different source code .*FRESH=1"):
         execute(cfg)
     execute(make_config("run.fresh=true"))
@@ -93,7 +93,7 @@ def test_a_run_that_failed_before_its_first_row_is_replaced_once_the_sources_are
 ) -> None:
     cfg = make_config("optimizer._target_=json.loads")
     with monkeypatch.context() as broken:
-        broken.setattr(sources, "digest", lambda task, named: "feedfeedfeedfeed")
+        broken.setattr(source_code, "digest", lambda task, named: "feedfeedfeedfeed")
         with pytest.raises(Exception, match="cannot be built"):
             execute(cfg)
     directory = locate(cfg).directory

@@ -8,7 +8,7 @@ import datasets  # type: ignore[import-untyped]
 import pytest
 
 from experiments.harness.composition import composed
-from tests.image_classification.small_imagenet import CLASSES, place, write_imagenet, write_real, write_v2
+from tests.image_classification.small_imagenet import CLASSES, source, write_imagenet, write_real, write_v2
 
 V2_KEYS: dict[str, Any] = {
     "files": "imagenetv2-matched-frequency.tar.gz",
@@ -32,11 +32,11 @@ def imagenet(tmp_path: Path) -> dict[str, Any]:
         "fingerprint": None,
         "num_classes": CLASSES,
         "train_images": 40,
-        "places": [place("hub", write_imagenet(tmp_path / "imagenet"))],
-        "v2_places": [place("hub", write_v2(tmp_path / "v2"), **V2_KEYS)],
-        "real_places": [str(write_real(tmp_path / "real.json"))],
+        "sources": [source("hub", write_imagenet(tmp_path / "imagenet"))],
+        "v2_sources": [source("hub", write_v2(tmp_path / "v2"), **V2_KEYS)],
+        "real_sources": [str(write_real(tmp_path / "real.json"))],
         "initial_run": None,
-        "initial_places": [],
+        "initial_sources": [],
     }
 
 

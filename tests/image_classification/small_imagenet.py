@@ -114,7 +114,7 @@ def write_real(path: Path) -> Path:
     return path
 
 
-def place(kind: str, folder: Path, **keys: Any) -> dict[str, Any]:
+def source(kind: str, folder: Path, **keys: Any) -> dict[str, Any]:
     where = {"repo": str(folder), "revision": "main"} if kind == "hub" else {"path": str(folder)}
     common = {"splits": {"train": "train", "test": "validation"}, "image": "image", "label": "label"}
     return {"kind": kind, **where, **common, **keys}

@@ -12,7 +12,7 @@ from torch import nn
 from experiments.harness.config import resolved
 from experiments.harness.limits import check_conflicts
 from experiments.harness.optimizer import decay_groups
-from experiments.harness.sources import ROOT
+from experiments.harness.source_code import ROOT
 from tests.image_classification.conftest import compose_cell
 
 PAPER: dict[str, Any] = yaml.safe_load((ROOT / "results/paper.yaml").read_text())["cells"]["image_classification"]
@@ -125,7 +125,7 @@ def test_fine_tuning_at_384_pixels_starts_from_the_same_optimizers_pretraining(n
     before = name.removesuffix("_384")
     pretraining = compose_cell(before, "optimizer=adamw", "seed=2")
     assert cfg.data.initial_run == pretraining.data.name
-    assert cfg.data.initial_places == [
+    assert cfg.data.initial_sources == [
         {"path": "runs/image_classification/adamw-s2-*", "model_name": pretraining.model.model_name}
     ]
     assert cfg.model.model_name == PRETRAINING[before].model

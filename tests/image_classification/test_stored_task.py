@@ -154,7 +154,7 @@ def test_test_metrics_match_a_hand_calculation_for_any_processes_and_workers(
     assert metrics["top5"] == pytest.approx(100 * np.mean(labels < 5))
     assert metrics["v2_top1"] == pytest.approx(100 / 4), "labels 7, 0, 9, 3"
     # Of the numbers 1 to 12, three have no label and are ignored; the labels of all others include 0.
-    real = json.loads(Path(imagenet["real_places"][0]).read_text())
+    real = json.loads(Path(imagenet["real_sources"][0]).read_text())
     assert [len(entry) for entry in real].count(0) == 3
     assert (metrics["real_top1"], sums["real_count"]) == (100, 9)
 
@@ -176,10 +176,10 @@ def test_training_continues_over_damaged_images(compose_small: ComposeSmall) -> 
     [
         ({"train_images": 41}, DataError, r"has 40 training images here, but data\.train_images=41"),
         ({"fingerprint": "0" * 64}, DataError, "has the fingerprint .* here, but its config declares 0000"),
-        ({"real_places": ["/nowhere/real.json"]}, DataError, r"put real\.json of .* at /nowhere/real\.json"),
-        ({"real_places": []}, ConfigError, r"names test/real_top1, but data\.real_places is empty"),
+        ({"real_sources": ["/nowhere/real.json"]}, DataError, r"put real\.json of .* at /nowhere/real\.json"),
+        ({"real_sources": []}, ConfigError, r"names test/real_top1, but data\.real_sources is empty"),
         ({"channels": 2}, ConfigError, r"data\.channels=2, but images are read in RGB \(3\) or greyscale \(1\)"),
-        ({"v2_places": []}, ConfigError, r"names test/v2_top1, but data\.v2_places is empty"),
+        ({"v2_sources": []}, ConfigError, r"names test/v2_top1, but data\.v2_sources is empty"),
         ({"val_size": 40}, ConfigError, r"data\.val_size=40 must be above 0 and leave some of the 40 training images"),
     ],
 )
@@ -194,14 +194,14 @@ def test_a_set_that_does_not_match_its_config_is_refused(
 
 def test_a_primary_metric_without_its_data_is_refused(compose_small: ComposeSmall) -> None:
     cfg = compose_small("vit_b16", "data=imagenet_alone", "study.primary_metric=test/v2_top1")
-    cfg.data.update({"real_places": [], "v2_places": []})
-    with pytest.raises(ConfigError, match=r"study names test/v2_top1, but data\.v2_places is empty"):
+    cfg.data.update({"real_sources": [], "v2_sources": []})
+    with pytest.raises(ConfigError, match=r"study names test/v2_top1, but data\.v2_sources is empty"):
         small_task(cfg)
 
 
 def test_imagenet_alone_needs_neither_real_labels_nor_v2(compose_small: ComposeSmall) -> None:
     cfg = compose_small("vit_b16", "data=imagenet_alone")
-    cfg.data.update({"real_places": [], "v2_places": []})
+    cfg.data.update({"real_sources": [], "v2_sources": []})
     metrics = measured(small_task(cfg), "test", LikesFirstClass())
     assert set(metrics) == {"loss", "top1", "top5", "calibrated_loss", "calibration_error"}
 
@@ -211,8 +211,8 @@ def test_the_run_name_depends_on_real_labels_content_but_not_their_path(
 ) -> None:
     cfg = compose_small("vit_b16")
     name = locate(cfg).directory.name
-    moved = Path(imagenet["real_places"][0]).rename(tmp_path / "elsewhere.json")
-    cfg.data.update({"real_places": [str(moved)]})
+    moved = Path(imagenet["real_sources"][0]).rename(tmp_path / "elsewhere.json")
+    cfg.data.update({"real_sources": [str(moved)]})
     assert locate(cfg).directory.name == name
     moved.write_text(moved.read_text().replace("[0, 1]", "[1, 0]"))
     assert locate(cfg).directory.name != name

@@ -28,7 +28,7 @@ def write_books(folder: Path) -> Path:
     return folder
 
 
-def data_config(place: dict[str, Any], **more: Any) -> dict[str, Any]:
+def data_config(source: dict[str, Any], **more: Any) -> dict[str, Any]:
     """The arguments of ``open_tokens``, for one source."""
     defaults = {
         "name": "small",
@@ -37,10 +37,10 @@ def data_config(place: dict[str, Any], **more: Any) -> dict[str, Any]:
         "tokenizer_bytes": None,
         "held_out_share": None,
     }
-    return {**defaults, "places": [place], **more}
+    return {**defaults, "sources": [source], **more}
 
 
-def books_place(folder: Path) -> dict[str, Any]:
+def books_source(folder: Path) -> dict[str, Any]:
     return {"kind": "local", "path": str(folder), "decode": "experiments.language_modeling.decode.pg19"}
 
 
@@ -48,11 +48,11 @@ def books_place(folder: Path) -> dict[str, Any]:
 def books(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """Overrides that replace a real data set with the generated books."""
     folder = write_books(tmp_path_factory.mktemp("books") / "pg19")
-    place = f"{{kind: local, path: '{folder}', decode: experiments.language_modeling.decode.pg19}}"
+    source = f"{{kind: local, path: '{folder}', decode: experiments.language_modeling.decode.pg19}}"
     return [
         "data.name=books",
         "data.fingerprint=null",
-        f"data.places=[{place}]",
+        f"data.sources=[{source}]",
         "data.vocab_size=300",
         f"run.cache_dir={tmp_path_factory.mktemp('cache')}",
         "run.device=cpu",

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from experiments.harness.config import resolved
-from experiments.harness.sources import ROOT
+from experiments.harness.source_code import ROOT
 from experiments.language_modeling.data import open_tokens
 from experiments.language_modeling.documents import PUBLISHED_SPLITS
 from tests.conftest import configs
@@ -49,13 +49,13 @@ def test_streamed_hub_files_are_packed_like_local_ones(
     monkeypatch.setenv("LION_DATA", str(tmp_path))
     language = ["data.language=de"] if name == "lm_wiki40b" else []
     data = resolved(make_plain(f"data={name}", *language))["data"]
-    (place,) = [place for place in data["places"] if place["kind"] == "hub"]
-    with hub_server(folder, place["repo"], place["revision"]) as (address, requests):
+    (source,) = [source for source in data["sources"] if source["kind"] == "hub"]
+    with hub_server(folder, source["repo"], source["revision"]) as (address, requests):
         settings = {"HF_ENDPOINT": address, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_DISABLE_TELEMETRY": "1"}
-        command = [sys.executable, "-c", OPEN, json.dumps({**data, "places": [place]}), str(tmp_path / "hub cache")]
+        command = [sys.executable, "-c", OPEN, json.dumps({**data, "sources": [source]}), str(tmp_path / "hub cache")]
         done = subprocess.run(command, cwd=ROOT, env={**os.environ, **settings}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == open_tokens(data, tmp_path / "cache").fingerprint
-    assert all(place["revision"] in request for request in requests)
+    assert all(source["revision"] in request for request in requests)
     kept = [path for path in (tmp_path / "hf").rglob("*") if path.suffix in (".parquet", ".gz", ".arrow")]
     assert not kept, "streamed, not stored"

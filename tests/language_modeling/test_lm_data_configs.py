@@ -46,7 +46,7 @@ def test_wiki40b_without_held_out_files_holds_out_training_articles(
     rows = {"text": [f"_START_ARTICLE_\nArtikel {number}" for number in range(200)]}
     write_parquet(tmp_path / "wiki40b" / "de" / "train-00003-of-00010.parquet", rows)
     data = data_of(make_plain, "data=lm_wiki40b", "data.language=de")
-    tokens = open_tokens({**data, "places": data["places"][::2]}, tmp_path / "cache")
+    tokens = open_tokens({**data, "sources": data["sources"][::2]}, tmp_path / "cache")
     sizes = {name: len(split.num_words) for name, split in tokens.splits.items()}
     assert sum(sizes.values()) == 200
     assert 0 < sizes["val"] < 30

@@ -98,7 +98,7 @@ def test_metrics_match_a_float64_evaluation_of_the_raw_texts(make_lm: MakeConfig
         tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(tokens.directory / "tokenizer.json"))
         exact = model.double()
         nats = predicted = num_bytes = num_words = 0.0
-        for path in sorted((Path(cfg.data.places[0].path) / "validation").glob("*.txt")):
+        for path in sorted((Path(cfg.data.sources[0].path) / "validation").glob("*.txt")):
             text = path.read_bytes().decode()
             document = tokenizer.encode(text, add_special_tokens=False)
             num_bytes, num_words = num_bytes + len(text.encode()), num_words + len(text.split())

@@ -8,7 +8,7 @@ from experiments.harness.composition import composed
 from experiments.harness.config import typed
 from experiments.harness.memory import CountingMode, move_shapes, pass_memory
 from experiments.harness.optimizer import decay_groups
-from experiments.harness.sources import ROOT
+from experiments.harness.source_code import ROOT
 from experiments.language_modeling.likelihood import UNCOUNTED, token_nats
 from experiments.language_modeling.models import bidirectional, causal, meta_model
 from experiments.plan.plan import plan

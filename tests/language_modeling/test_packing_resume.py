@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from experiments.harness.sources import ROOT
+from experiments.harness.source_code import ROOT
 from experiments.language_modeling import decode, packing
 from experiments.language_modeling.data import TokenSet, open_tokens
 from experiments.language_modeling.documents import Corpus, Document
-from tests.language_modeling.conftest import BOOKS, books_place, data_config, write_books
+from tests.language_modeling.conftest import BOOKS, books_source, data_config, write_books
 
 SMALL_BATCHES = {"BATCH_BYTES": 900, "CHECKPOINT_BYTES": 5000}
 """A book has about 2 000 bytes."""
@@ -61,7 +61,7 @@ def files(tokens: TokenSet) -> dict[str, bytes]:
 def test_interrupted_packing_resumes_where_it_stopped(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, documents: int
 ) -> None:
-    data = data_config(books_place(folder), tokenizer_bytes=1)
+    data = data_config(books_source(folder), tokenizer_bytes=1)
     whole = open_tokens(data, tmp_path / "whole")
     original = decode.pg19
 
@@ -104,7 +104,7 @@ def test_interrupted_packing_resumes_where_it_stopped(
 
 @pytest.mark.parametrize("documents", [2, 14])
 def test_killed_packing_resumes_to_the_same_bytes(folder: Path, tmp_path: Path, documents: int) -> None:
-    data = data_config(books_place(folder))
+    data = data_config(books_source(folder))
     command = [sys.executable, "-c", KILLED, json.dumps(data), str(tmp_path / "cut"), str(documents)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == -signal.SIGKILL, done.stderr
@@ -115,18 +115,18 @@ def test_killed_packing_resumes_to_the_same_bytes(folder: Path, tmp_path: Path, 
 
 
 def test_packing_started_from_another_source_is_not_resumed(folder: Path, tmp_path: Path) -> None:
-    data = data_config(books_place(folder))
+    data = data_config(books_source(folder))
     command = [sys.executable, "-c", KILLED, json.dumps(data), str(tmp_path / "cut"), "14"]
     subprocess.run(command, cwd=ROOT, capture_output=True)
     (partial,) = (tmp_path / "cut").glob("*.partial")
     journal = json.loads((partial / "journal.json").read_text())
-    (partial / "journal.json").write_text(json.dumps({**journal, "place": books_place(tmp_path)}))
-    (partial / "tokenizer.json").write_text("from another place")
+    (partial / "journal.json").write_text(json.dumps({**journal, "source": books_source(tmp_path)}))
+    (partial / "tokenizer.json").write_text("from another source")
     assert files(open_tokens(data, tmp_path / "cut")) == files(open_tokens(data, tmp_path / "whole"))
 
 
 def test_two_processes_pack_a_set_only_once(folder: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-c", WAITING, json.dumps(data_config(books_place(folder))), str(tmp_path / "cache")]
+    command = [sys.executable, "-c", WAITING, json.dumps(data_config(books_source(folder))), str(tmp_path / "cache")]
     processes = [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     fingerprints = {process.communicate(timeout=60)[0] for process in processes}
     assert [process.returncode for process in processes] == [0, 0]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
-from experiments.harness.sources import ROOT
+from experiments.harness.source_code import ROOT
 from experiments.language_modeling import packing
 from experiments.language_modeling.packing import SEPARATOR, SEPARATOR_ID, cut, train_tokenizer
 from tests.language_modeling.conftest import book

@@ -11,7 +11,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from transformers import Trainer, TrainingArguments
 
-from experiments.harness.sources import ROOT
+from experiments.harness.source_code import ROOT
 from lion import Lion
 
 PAGE = (ROOT / "docs" / "lion.md").read_text()

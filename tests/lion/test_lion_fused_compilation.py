@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch.nn import Parameter
 
-from experiments.harness.sources import ROOT
+from experiments.harness.source_code import ROOT
 from lion import Lion
 from lion.fused import _kernel
 from lion.fused_cpu import _compiled, _libraries

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.harness.sources import ROOT
+from experiments.harness.source_code import ROOT
 
 # Steps with the kernel only, and prints where lion is imported from.
 PROGRAM = """

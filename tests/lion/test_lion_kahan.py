@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn import Parameter
 
-from experiments.harness.sources import ROOT
+from experiments.harness.source_code import ROOT
 from lion import Lion, lion
 
 CONTEXT, STEPS, BATCH_SIZE, LR = 6, 400, 64, 5e-4

@@ -44,10 +44,10 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return [
         "data.name=shapes",
         "data.fingerprint=null",
-        f"data.places=[{PAIR_PLACE.format(folder)}]",
+        f"data.sources=[{PAIR_PLACE.format(folder)}]",
         "data.zero_shot.cifar10.name=ten",
         "data.zero_shot.cifar10.fingerprint=null",
-        f"data.zero_shot.cifar10.places=[{LABELLED_PLACE.format(folder)}]",
+        f"data.zero_shot.cifar10.sources=[{LABELLED_PLACE.format(folder)}]",
         "data.zero_shot.cifar10.val_size=20",
         f"run.cache_dir={tmp_path_factory.mktemp('cache')}",
         "run.device=cpu",

@@ -58,8 +58,8 @@ def test_unknown_class_names_are_refused() -> None:
 def test_a_hundred_numeric_folder_names_are_the_class_indices(tmp_path: Path) -> None:
     for number in range(100):
         write(tmp_path / str(number) / f"{number}.png", number)
-    place = {"kind": "local", "path": str(tmp_path), "splits": {"test": "train"}, "image": "image", "label": "label"}
-    opened = open_stored({"name": "numbers", "fingerprint": None, "places": [place]}, tmp_path)
+    source = {"kind": "local", "path": str(tmp_path), "splits": {"test": "train"}, "image": "image", "label": "label"}
+    opened = open_stored({"name": "numbers", "fingerprint": None, "sources": [source]}, tmp_path)
     split = labelled_splits(opened, 0)["test"]
     shades = [int(split.images[row][0, 0, 0]) for row in range(100)]
     assert prompt_numbers(split.labels, split.class_names, "cifar100").tolist() == shades
@@ -68,9 +68,9 @@ def test_a_hundred_numeric_folder_names_are_the_class_indices(tmp_path: Path) ->
 def test_class_names_of_a_table_are_used_by_the_run(make_lit: MakeConfig, tmp_path: Path) -> None:
     names = sorted(CIFAR10, reverse=True)
     write_table(tmp_path / "set" / "test.parquet", list(range(10)), names)
-    place = f"{{kind: local, path: '{tmp_path}/set', splits: {{test: test}}, image: image, label: label}}"
+    source = f"{{kind: local, path: '{tmp_path}/set', splits: {{test: test}}, image: image, label: label}}"
     cfg = make_lit("+data.zero_shot.cifar10.access=experiments.data.stored.open_stored",
-                   f"data.zero_shot.cifar10.places=[{place}]")  # fmt: skip
+                   f"data.zero_shot.cifar10.sources=[{source}]")  # fmt: skip
     found = built(cfg).zero_shot_inputs["cifar10"]["test"].labels.tolist()
     assert found == [CIFAR10.index(name) for name in names]
 
@@ -94,8 +94,8 @@ def test_val_size_holds_out_training_images_within_their_number() -> None:
 
 
 def test_too_few_pairs_for_recall_are_refused(make_lit: MakeConfig, tmp_path: Path) -> None:
-    place = f"{{kind: local, path: '{tmp_path}', decode: tests.lit.test_class_names.few_shapes}}"
-    cfg = make_lit("data.name=few", f"data.places=[{place}]")
+    source = f"{{kind: local, path: '{tmp_path}', decode: tests.lit.test_class_names.few_shapes}}"
+    cfg = make_lit("data.name=few", f"data.sources=[{source}]")
     with pytest.raises(DataError, match=r"split test of data=few has only 10 images .* hold out more"):
         built(cfg)
 

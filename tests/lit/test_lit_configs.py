@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 
 from experiments.harness.composition import scale_of
 from experiments.harness.config import typed
-from experiments.harness.sources import ROOT
+from experiments.harness.source_code import ROOT
 from experiments.lit.class_names import class_names, templates
 from experiments.lit.models import build_locked_tower, build_two_towers
 from experiments.metrics.zero_shot import prompts

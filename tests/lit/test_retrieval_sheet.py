@@ -7,7 +7,7 @@ import pytest
 from experiments.harness.entry import execute
 from experiments.harness.errors import RunError
 from experiments.harness.run import locate
-from experiments.harness.sources import ROOT
+from experiments.harness.source_code import ROOT
 from experiments.lit.retrieval_sheet import write_sheet
 from tests.conftest import MakeConfig, executed, unpinned
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from experiments.harness.metric import metrics_of
-from experiments.harness.sources import ROOT
+from experiments.harness.source_code import ROOT
 from experiments.report.tables import markdown_table
 from tests.metrics.implementations import (
     Values,

@@ -3,7 +3,7 @@
 import pytest
 
 from experiments.harness.metric import metrics_of
-from experiments.harness.sources import ROOT
+from experiments.harness.source_code import ROOT
 from tests.metrics.agreement import ALL, CHECKS, Check, differences
 
 

@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from experiments.harness.composition import composed
 from experiments.harness.memory import CountingMode, PassMemory, move_shapes, pass_memory
-from experiments.harness.sources import ROOT
+from experiments.harness.source_code import ROOT
 from experiments.plan.plan import memory, plan
 from experiments.plan.training_memory import CONTEXT_BYTES, GPU_BYTES
 

@@ -16,7 +16,7 @@ from experiments.diffusion.models import meta_model, meta_output
 from experiments.harness.composition import composed, scale_of
 from experiments.harness.config import typed
 from experiments.harness.errors import ConfigError
-from experiments.harness.sources import ROOT, our_tasks, task_name
+from experiments.harness.source_code import ROOT, our_tasks, task_name
 from experiments.plan.plan import claim_words, main, memory, plan
 from experiments.plan.table import show
 from experiments.plan.utilisation import FAMILIES, PEAK

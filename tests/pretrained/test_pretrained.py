@@ -1,4 +1,4 @@
-"""MiniLM in two parts equals MiniLM, and weights are loaded into the right places."""
+"""MiniLM in two parts equals MiniLM, and weights are loaded into the right sources."""
 
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,13 @@ from tokenizers.pre_tokenizers import Whitespace
 from tokenizers.processors import TemplateProcessing
 from transformers import BertConfig, BertModel
 
-from experiments.harness.places import describe
 from experiments.harness.prepared_data import cached_arrays, prepare
+from experiments.harness.sources import describe
 from experiments.pretrained.minilm import LowerLayers, UpperLayers
 from experiments.pretrained.tokenizers import clip, word_piece
 from experiments.pretrained.weights import efficientnet_lite0, load_weights
 from tests.conftest import fetched
-from tests.harness.small_cifar import npm_place, npm_registry
+from tests.harness.small_cifar import npm_registry, npm_source
 
 
 @pytest.mark.parametrize("layers", [0, 4, 5])
@@ -103,13 +103,13 @@ def decode_two(folders: dict[str, Path]) -> dict[str, np.ndarray]:
 
 def test_several_archives_form_one_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with npm_registry(tmp_path / "npm", monkeypatch) as (archive, _):
-        one = {key: value for key, value in npm_place(archive).items() if key != "decode"}
-        place = {"kind": "archives", "archives": {"left": one, "right": one}, "decode": f"{__name__}.decode_two"}
-        data = {"name": "two", "fingerprint": None, "places": [place]}
+        one = {key: value for key, value in npm_source(archive).items() if key != "decode"}
+        source = {"kind": "archives", "archives": {"left": one, "right": one}, "decode": f"{__name__}.decode_two"}
+        data = {"name": "two", "fingerprint": None, "sources": [source]}
         arrays = prepare(data, tmp_path / "cache").load()
     assert sorted(arrays) == ["left", "right"]
     np.testing.assert_array_equal(arrays["left"], arrays["right"])
-    assert describe(place) == "npm small-cifar 1.0.0 with npm small-cifar 1.0.0"
+    assert describe(source) == "npm small-cifar 1.0.0 with npm small-cifar 1.0.0"
 
 
 @pytest.mark.network

@@ -7,7 +7,7 @@ import sys
 import urllib.request
 from pathlib import Path
 
-from experiments.harness.sources import ROOT
+from experiments.harness.source_code import ROOT
 from experiments.report.rebuild import read_summary
 from experiments.study.replicates import read_replicates
 from tests import forked

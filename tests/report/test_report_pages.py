@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from experiments.harness.errors import DataError
-from experiments.harness.sources import ROOT
+from experiments.harness.source_code import ROOT
 from experiments.report.overview import front_page, overview_page
 from experiments.report.readme import study_page
 from experiments.report.rebuild import read_summary, write_between_marks, write_report

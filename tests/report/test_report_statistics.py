@@ -5,7 +5,7 @@ import re
 import pytest
 import yaml
 
-from experiments.harness.sources import ROOT
+from experiments.harness.source_code import ROOT
 from experiments.report.statistics_page import statistics_page
 from experiments.study.simulated_designs import CHOSEN, Effort
 from experiments.study.simulation import SURFACES

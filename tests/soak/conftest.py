@@ -21,7 +21,7 @@ def data(
 ) -> dict[str, list[str]]:
     """By task, the overrides that replace real data with generated data."""
     folder = tmp_path_factory.mktemp("labelled")
-    labelled = [f"data.images.places={PLACE.format(folder, 'decode_labelled')}", "data.images.val_size=40"]
+    labelled = [f"data.images.sources={PLACE.format(folder, 'decode_labelled')}", "data.images.val_size=40"]
     return {
         "image_classification": digits,
         "lit": shapes,

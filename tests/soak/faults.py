@@ -17,7 +17,7 @@ from typing import Any
 import psutil
 from hydra.core.plugins import Plugins
 
-from experiments.harness import entry, sources
+from experiments.harness import entry, source_code
 from experiments.harness.record import FINISHED, read_status
 from tests.report.wandb_server import Server
 
@@ -61,7 +61,7 @@ def import_what_was_imported(task: str, listed: Path) -> None:
         with suppress(Exception):  # a part of a package that cannot be imported by itself
             import_module(name)
     Plugins.instance()
-    sources.programs([f"experiments.{task}.task", "experiments.harness.entry"], {"experiments", "lion"})
+    source_code.programs([f"experiments.{task}.task", "experiments.harness.entry"], {"experiments", "lion"})
 
 
 def list_imports(listed: Path) -> Prepare:

@@ -4,7 +4,7 @@ import re
 from collections import Counter
 from pathlib import Path
 
-from experiments.harness.sources import ROOT
+from experiments.harness.source_code import ROOT
 from tests.soak.page import FRESH, RAY, TWO, page_with
 
 FIRST = "60", "7", "abcdef0", "2 cores (x86_64)", "3", "8", "0"

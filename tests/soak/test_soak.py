@@ -21,9 +21,9 @@ import psutil
 import pytest
 import torch
 
-from experiments.harness import sources, tracking
+from experiments.harness import source_code, tracking
 from experiments.harness.files import write_aside
-from experiments.harness.sources import ROOT
+from experiments.harness.source_code import ROOT
 from tests.conftest import rows
 from tests.soak.faults import (
     DATA_WORKER,
@@ -89,7 +89,9 @@ class Trial:
             second = start(self.task, arguments, self.log)
             self.note(f"two processes ended with {end(first)} and {end(second)}")
         elif kind == FRESH:
-            old = start(self.task, arguments, self.log, lambda: setattr(sources, "digest", lambda task, named: "0-0"))
+            old = start(
+                self.task, arguments, self.log, lambda: setattr(source_code, "digest", lambda task, named: "0-0")
+            )
             time.sleep(self.rng.uniform(0, 2))
             fresh = "run.fresh=true"
             new = start(self.task, [*(argument for argument in arguments if argument != fresh), fresh], self.log)

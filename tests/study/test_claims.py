@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import yaml
 
-from experiments.harness.sources import ROOT
+from experiments.harness.source_code import ROOT
 from experiments.study import statistics
 from experiments.study.paper import PaperCell, claim_of
 from experiments.study.statistics import Difference, paired_difference

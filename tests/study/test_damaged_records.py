@@ -45,7 +45,7 @@ def test_a_study_with_damaged_records_is_rerun_to_the_same_result(command_line: 
     # The command on the page can be pasted, and contains nothing specific to this machine.
     command = shlex.split(summary["generated"])
     assert "study=fixed" in command
-    assert not [word for word in command if str(tmp_path) in word or word.startswith(("run.", "data.places"))]
+    assert not [word for word in command if str(tmp_path) in word or word.startswith(("run.", "data.sources"))]
     with pytest.raises(ConfigError, match="is damaged, so it is unclear which study is published there"):
         check_folder(foreign, {})
 

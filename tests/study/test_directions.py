@@ -11,7 +11,7 @@ from experiments.harness.composition import composed
 from experiments.harness.config import resolved
 from experiments.harness.errors import ConfigError
 from experiments.harness.metric import find, metrics_of
-from experiments.harness.sources import ROOT, our_tasks
+from experiments.harness.source_code import ROOT, our_tasks
 from experiments.report.labels import metric_of
 from experiments.study.directions import with_directions
 from tests.harness.test_run import LINEAR

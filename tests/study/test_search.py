@@ -10,7 +10,7 @@ from experiments.harness.composition import composed
 from experiments.harness.config import ScheduleConfig, resolved
 from experiments.harness.errors import ConfigError
 from experiments.harness.schedule import lr_factor
-from experiments.harness.sources import ROOT
+from experiments.harness.source_code import ROOT
 from experiments.study.course import draw
 from experiments.study.search import first_points, space_of
 

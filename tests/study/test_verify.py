@@ -39,8 +39,8 @@ def published(make_config: MakeConfig, runs_dir: str, monkeypatch: pytest.Monkey
     with publishing(study, "command"):
         pass
     monkeypatch.setenv("LION_CACHE", study.config["run"]["cache_dir"])
-    found = {key: study.config["data"][key] for key in ("access", "places")}
-    monkeypatch.setattr(rerun, "with_places", lambda recorded: {**found, **recorded})
+    found = {key: study.config["data"][key] for key in ("access", "sources")}
+    monkeypatch.setattr(rerun, "with_sources", lambda recorded: {**found, **recorded})
     return study.results / "replicates/0.parquet"
 
 
@@ -191,9 +191,9 @@ def test_runs_made_on_a_gpu_are_drawn_only_on_a_machine_with_one(
     "name", ["lm_articles_512", "cifar10", "ft_rotten_tomatoes", "lit_drawings", "diffusion_cifar10"]
 )
 def test_the_sources_of_a_recorded_data_set_come_from_its_config(name: str) -> None:
-    found = rerun.with_places({"name": name, "vocab_size": 7})
+    found = rerun.with_sources({"name": name, "vocab_size": 7})
     assert found["vocab_size"] == 7
-    assert found["inception_places" if name == "diffusion_cifar10" else "places"]
+    assert found["inception_sources" if name == "diffusion_cifar10" else "sources"]
 
 
 def test_the_verify_command_fails_and_names_a_run_that_cannot_be_rerun(published: Path) -> None:

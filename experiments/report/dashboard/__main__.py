@@ -11,7 +11,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 from experiments.harness.errors import SuiteError
-from experiments.harness.sources import ROOT
+from experiments.harness.source_code import ROOT
 from experiments.report.dashboard.site import write_dashboard
 
 

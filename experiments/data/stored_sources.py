@@ -12,35 +12,27 @@ from experiments.data.folders import (
     split_files,
     warn_of_unread,
 )
-from experiments.data.opening import SOURCE_KEYS
 from experiments.harness.errors import DataError
 from experiments.harness.offline import hub_source
-
-_COMMON_KEYS = {"kind", "splits", "image"}
-
-
-def check_place(name: str, place: Mapping[str, Any]) -> None:
-    """Raise DataError for a source of unknown kind, with a missing key, or with an unknown one."""
-    kind = place.get("kind")
-    if kind not in SOURCE_KEYS:
-        raise DataError(f"A source of {name} has kind={kind!r}; the kinds are {', '.join(SOURCE_KEYS)}.")
-    required = SOURCE_KEYS[kind] | _COMMON_KEYS
-    if missing := sorted(required - set(place)):
-        raise DataError(f"A {kind} source of {name} lacks the key {', '.join(missing)}.")
-    if ("label" in place) == ("caption" in place):
-        fault = "has both keys, label and caption" if "label" in place else "lacks the key label, or caption"
-        raise DataError(f"A {kind} source of {name} {fault}.")
-    if unknown := sorted(set(place) - required - {"files", "label", "caption"}):
-        raise DataError(f"A {kind} source of {name} has no key {', '.join(unknown)}.")
+from experiments.harness.sources import check_sources
 
 
-def hub_tables(place: Mapping[str, Any], wanted: Sequence[str]) -> dict[str, Any]:
+def check_stored_sources(data: Mapping[str, Any]) -> None:
+    """Raise DataError for a source with a missing or unknown key, or of a kind without tables."""
+    check_sources(data, {"splits", "image"}, {"files", "label", "caption"}, kinds=("hub", "local"))
+    for source in data["sources"]:
+        if ("label" in source) == ("caption" in source):
+            fault = "has both keys, label and caption" if "label" in source else "lacks the key label, or caption"
+            raise DataError(f"A source of data={data['name']}, of kind {source['kind']}, {fault}.")
+
+
+def hub_tables(source: Mapping[str, Any], wanted: Sequence[str]) -> dict[str, Any]:
     """The ``datasets.Dataset`` of each wanted split in a hub repository."""
     import datasets  # type: ignore[import-untyped]  # here, because it takes a second to import
 
     # The library would check against the whole repository, but ``files`` may select a part; the task counts the rows.
-    source = hub_source(place["repo"], place["revision"], place.get("files"))
-    splits = datasets.load_dataset(**source, data_files=place.get("files"), verification_mode="no_checks")
+    where = hub_source(source["repo"], source["revision"], source.get("files"))
+    splits = datasets.load_dataset(**where, data_files=source.get("files"), verification_mode="no_checks")
     if absent := [theirs for theirs in wanted if theirs not in splits]:
         raise DataError(f"it has no split {absent[0]}, only {', '.join(splits)}.")
     if any(splits[theirs].info.builder_name == "imagefolder" for theirs in wanted):
@@ -51,15 +43,15 @@ def hub_tables(place: Mapping[str, Any], wanted: Sequence[str]) -> dict[str, Any
     return {theirs: splits[theirs] for theirs in wanted}
 
 
-def local_tables(place: Mapping[str, Any], wanted: Sequence[str]) -> dict[str, Any]:
+def local_tables(source: Mapping[str, Any], wanted: Sequence[str]) -> dict[str, Any]:
     """The same for a folder; class folders become a table of paths and class names."""
     import datasets
 
-    folder = Path(place["path"]).expanduser().absolute()
+    folder = Path(source["path"]).expanduser().absolute()
     if not folder.is_dir():
         raise DataError(f"there is no folder {folder}.")
     tables = {}
-    for theirs, (kind, root, files) in split_files(folder, wanted, place.get("files")).items():
+    for theirs, (kind, root, files) in split_files(folder, wanted, source.get("files")).items():
         if kind == CLASS_FOLDERS:
             columns = {
                 "image": [{"bytes": None, "path": str(path)} for path in files],
@@ -69,7 +61,7 @@ def local_tables(place: Mapping[str, Any], wanted: Sequence[str]) -> dict[str, A
             tables[theirs] = datasets.Dataset.from_dict(columns, datasets.Features(features))
         else:
             if kind == "parquet":
-                _check_same_names(files, place.get("label"))
+                _check_same_names(files, source.get("label"))
             more = {"drop_labels": True} if kind == IMAGES_WITH_METADATA else {}
             paths = {"train": [str(path) for path in files]}
             rows = datasets.load_dataset(kind, data_files=paths, split="train", **more)
