@@ -18,12 +18,12 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from experiments.finetuning.data import labelled_splits
+from experiments.finetuning.data import text_splits
 from experiments.finetuning.decode import labelled_tables
 from experiments.harness.errors import DataError
 from experiments.harness.prepared_data import prepare
 from experiments.harness.source_code import ROOT
-from experiments.image_classification.data import open_stored
+from experiments.image_classification.data import open_image_set
 from tests import forked
 from tests.conftest import status_of
 from tests.image_classification.small_imagenet import encoded, photo
@@ -193,7 +193,7 @@ def test_every_image_layout_gives_the_same_labels(folder: Path, write: Callable[
         "real_sources": [],
         "initial_run": None,
     }
-    opened = open_stored(data, folder)
+    opened = open_image_set(data, folder)
     for split, rows in ((opened.train, pictures()["train"]), (opened.test, pictures()["test"])):
         expected = {content: ["cat", "dog", "emu"].index(label) for _, content, label in rows}
         assert {split.encoded(row): int(split.labels[row]) for row in range(len(split))} == expected
@@ -273,7 +273,7 @@ def test_every_layout_of_labelled_texts_gives_the_same_labels(
         (source,) = data["sources"]
         hub = {"kind": "hub", "repo": source.pop("path"), "revision": "main"}
         data["sources"] = [source | hub]
-    splits = labelled_splits(prepare(data, folder / "cache").load())
+    splits = text_splits(prepare(data, folder / "cache").load())
     assert "not read" not in caplog.text, "every file is read"
     label_of = {
         text: int(label == "good") for columns in rows.values() for text, label in zip(*columns.values(), strict=True)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from experiments.data.splits import sample
 from experiments.diffusion.config import DiffusionConfig
-from experiments.diffusion.data import ConditionedImages, Sets
+from experiments.diffusion.data import ConditionedImages, DiffusionSets
 from experiments.harness.stored_rows import stored_rows
 from experiments.pretrained.locked import Locked, build_locked
 from experiments.pretrained.tokenizers import in_chunks
@@ -78,7 +78,7 @@ class TextConditions:
     checkpoints nor averaged weights contain it.
     """
 
-    def __init__(self, cfg: DiffusionConfig, sets: Sets) -> None:
+    def __init__(self, cfg: DiffusionConfig, sets: DiffusionSets) -> None:
         weights = sets.weights["text"].load() if "text" in sets.weights else {}
         self._text, self._weights, self._cache_dir = cfg.text, weights, sets.cache_dir
         self._weights_fingerprint = sets.weights["text"].fingerprint if weights else None

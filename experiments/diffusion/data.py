@@ -33,7 +33,7 @@ SPLITS = {"train": "fit", "val": "val", "test": "test"}
 
 
 @dataclass(frozen=True)
-class Sets:
+class DiffusionSets:
     """The opened data of diffusion's config group ``data``."""
 
     images: PreparedData | StoredSet
@@ -43,12 +43,12 @@ class Sets:
     """SHA-256 over the fingerprints of all of these"""
 
 
-def open_sets(data: Mapping[str, Any], cache_dir: Path) -> Sets:
+def open_sets(data: Mapping[str, Any], cache_dir: Path) -> DiffusionSets:
     """Open, and if necessary download, the images and the weights, each with its own ``access``."""
     images = open_set(data["images"], cache_dir)
     weights = {name: prepare(one, cache_dir) for name, one in data["weights"].items()}
     parts = {"images": images.fingerprint, **{name: one.fingerprint for name, one in weights.items()}}
-    return Sets(images, weights, cache_dir, joint_fingerprint(parts))
+    return DiffusionSets(images, weights, cache_dir, joint_fingerprint(parts))
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def centre(image: Image.Image, size: int) -> np.ndarray:
     return np.asarray(image.crop((left, top, left + size, top + size)))
 
 
-def labelled_splits(
+def class_splits(
     opened: PreparedData | StoredSet, val_size: int, name: str = "images", seed: int | None = None
 ) -> dict[str, ConditionedImages]:
     """fit, val and test of a labelled set. ``val_size`` training images are held out, drawn by ``seed``. Without a

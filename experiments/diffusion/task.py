@@ -19,7 +19,7 @@ from experiments.data.copies import warn_of_copies
 from experiments.data.labels import check_classes
 from experiments.diffusion.conditions import ClassConditions, Conditions, TextConditions
 from experiments.diffusion.config import DiffusionConfig
-from experiments.diffusion.data import Sets, captioned_splits, labelled_splits
+from experiments.diffusion.data import DiffusionSets, captioned_splits, class_splits
 from experiments.diffusion.feature_nets import INCEPTION_FILE, feature_nets, found_inception
 from experiments.diffusion.forward_process import ForwardProcess, augmented, clean
 from experiments.diffusion.models import evaluation_batch, meta_model, meta_output, predict
@@ -47,7 +47,7 @@ import_utils._bitsandbytes_available = False
 class Diffusion:
     """The images, the U-Net described by the config, and the reference for generated images."""
 
-    def __init__(self, cfg: DiffusionConfig, sets: Sets) -> None:
+    def __init__(self, cfg: DiffusionConfig, sets: DiffusionSets) -> None:
         self._cfg, self._sets = cfg, sets
         self.frozen_outputs: dict[str, str] = {}
         self._forward = ForwardProcess(cfg.noise)
@@ -59,7 +59,7 @@ class Diffusion:
             splits, self._conditions = captioned_splits(sets.images), TextConditions(cfg, sets)
         else:
             images = cfg.data.images
-            splits = labelled_splits(sets.images, images["val_size"], images["name"])
+            splits = class_splits(sets.images, images["val_size"], images["name"])
             fit, val, test = (np.asarray(splits[name].conditions) for name in ("fit", "val", "test"))
             check_classes({"train": np.concatenate([fit, val]), "test": test}, images["num_classes"], images["name"])
             self._conditions = ClassConditions(images["num_classes"], cfg.sampling.batch_size)
@@ -70,7 +70,7 @@ class Diffusion:
         # Generated images are compared with the same training images whatever split is drawn, to reuse their features.
         self._reference = splits["fit"]
         if cfg.data.split_seed is not None:
-            splits = labelled_splits(sets.images, images["val_size"], images["name"], cfg.data.split_seed)
+            splits = class_splits(sets.images, images["val_size"], images["name"], cfg.data.split_seed)
         self._splits = splits | {"train": splits["fit"]}
         self._numbers = {name: self._conditions.numbers(split) for name, split in self._splits.items()}
         self._numbers["samples"] = self._conditions.of_samples(splits["test"], cfg.sampling.num_samples)
@@ -287,6 +287,6 @@ def _example_losses(sums: dict[str, Any]) -> tuple[str, np.ndarray]:
     return "loss", np.array(sums["errors"])
 
 
-def build(cfg: DiffusionConfig, data: Sets) -> Diffusion:
+def build(cfg: DiffusionConfig, data: DiffusionSets) -> Diffusion:
     """The task over its opened sets."""
     return Diffusion(cfg, data)

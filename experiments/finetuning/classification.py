@@ -14,7 +14,7 @@ from experiments.data.copies import warn_of_same_texts
 from experiments.data.labels import check_classes
 from experiments.data.splits import drawn_groups, sample
 from experiments.finetuning.config import FinetuningConfig
-from experiments.finetuning.data import LabelledTexts, TextSet, labelled_splits
+from experiments.finetuning.data import LabelledTexts, TextSet, text_splits
 from experiments.finetuning.models import EVALUATION_BATCH_SIZE, Classifier, build_classifier
 from experiments.harness.flatness import flatness
 from experiments.harness.prepared_data import cached_arrays
@@ -64,7 +64,7 @@ class TextClassification:
         assert cfg.data.num_classes is not None, "labelled texts have data.num_classes"
         self._num_classes = cfg.data.num_classes
         self._locked = self._locked_part() if cfg.model.locked else None
-        texts = labelled_splits(data.texts.load())
+        texts = text_splits(data.texts.load())
         check_classes({name: split.labels for name, split in texts.items()}, self._num_classes, cfg.data.name)
         held_out = {name: split.texts for name, split in texts.items() if name != "train"}
         warn_of_same_texts(cfg.data.name, texts["train"].texts, held_out)

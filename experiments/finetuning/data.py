@@ -104,7 +104,7 @@ def _split(group: str, own: str | None, draws_val: bool) -> int:
     return 1 if percent < VAL_PERCENT else 2 if percent < VAL_PERCENT + TEST_PERCENT else 0
 
 
-def labelled_splits(arrays: Mapping[str, np.ndarray]) -> dict[str, LabelledTexts]:
+def text_splits(arrays: Mapping[str, np.ndarray]) -> dict[str, LabelledTexts]:
     """Train, val and test."""
     texts = arrays["texts"].tobytes().decode().split("\n")
     splits = {}

@@ -6,9 +6,9 @@ Everything goes into the cache (LION_CACHE), including what the Hugging Face lib
 runs the cell without a network. The task ``all`` stands for every task of the suite.
 """
 
+import argparse
 import importlib
 import os
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
@@ -159,6 +159,15 @@ def main(task: str, cell: str, overrides: list[str]) -> None:
     print(f"To run without a network: LION_OFFLINE=1 LION_CACHE={fetched.cache_dir}")
 
 
+def arguments(program: str, description: str) -> dict[str, Any]:
+    """The keyword arguments of ``main``, from the command line."""
+    parser = argparse.ArgumentParser(prog=program, description=description.splitlines()[0])
+    parser.add_argument("task", help="lit, for example, my_package.my_task, or all")
+    parser.add_argument("cell", help="an experiment of the task: mini, for example")
+    parser.add_argument("overrides", nargs="*", default=[], help="Hydra's, such as data=cifar100")
+    return vars(parser.parse_args())
+
+
 if __name__ == "__main__":
     with one_sentence():
-        main(sys.argv[1], sys.argv[2], sys.argv[3:])
+        main(**arguments("python -m experiments.harness.fetch", __doc__))

@@ -1,31 +1,21 @@
 """One archive of everything a cell's runs need, to carry to machines without a network.
 
     python -m experiments.harness.pack image_classification mini
-    python -m experiments.harness.pack unpack runs/image_classification-mini.tar.xz
 
 A pack holds folders of the cache, and pack.json with the size and SHA-256 of every file. It leaves out what a run can
-compute from them (tokens, features of frozen networks).
+compute from them (tokens, features of frozen networks). unpack.py unpacks it.
 """
 
 import io
 import json
 import os
-import shutil
-import sys
 import tarfile
-from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
-from experiments.harness import archives
-from experiments.harness.composition import composed
-from experiments.harness.config import resolved
-from experiments.harness.errors import DataError
 from experiments.harness.explained import one_sentence
-from experiments.harness.fetch import bytes_below, cell_config, fetch, tasks_of
+from experiments.harness.fetch import arguments, bytes_below, cell_config, fetch, tasks_of
 from experiments.harness.files import sha256_of
-from experiments.harness.offline import cache_of
-from experiments.harness.prepared_data import lock
 from experiments.harness.source_code import ROOT
 
 MANIFEST = "pack.json"
@@ -41,7 +31,7 @@ def pack(cache_dir: Path, folders: list[Path], archive: Path) -> str:
     paths = [path for path in paths if path.is_symlink() or path.is_file()]
     manifest = {
         "folders": [folder.as_posix() for folder in sorted(folders)],
-        "files": {path.relative_to(cache_dir).as_posix(): _summary(path) for path in paths},
+        "files": {path.relative_to(cache_dir).as_posix(): summary_of(path) for path in paths},
     }
     archive.parent.mkdir(parents=True, exist_ok=True)
     aside = archive.with_name(archive.name + ".partial")
@@ -63,55 +53,8 @@ def pack(cache_dir: Path, folders: list[Path], archive: Path) -> str:
     return sha256_of(archive)
 
 
-def unpack(archive: Path, cache_dir: Path) -> list[str]:
-    """Check every file and unpack it into the cache, leaving existing folders as they are. Returns the new folders.
-
-    Raises DataError, and leaves the cache unchanged, for an archive that is not a pack, is damaged, or has members that
-    are missing from its manifest or would be written outside the cache.
-    """
-    work_dir = cache_dir / f".{archive.name}.unpacking"
-    with lock(cache_dir / f"{archive.name}.lock"):
-        shutil.rmtree(work_dir, ignore_errors=True)  # left over from a killed process
-        work_dir.mkdir()
-        try:
-            archives.unpack(archive, work_dir, most_bytes=shutil.disk_usage(cache_dir).free)
-            folders = _checked(archive.name, work_dir)
-            new = [folder for folder in folders if not (cache_dir / folder).exists()]
-            for folder in new:
-                (cache_dir / folder).parent.mkdir(parents=True, exist_ok=True)
-                (work_dir / folder).rename(cache_dir / folder)
-        finally:
-            shutil.rmtree(work_dir, ignore_errors=True)
-    return new
-
-
-def _checked(name: str, folder: Path) -> list[str]:
-    """The folders of an unpacked archive, once its files are found to match its manifest."""
-    try:
-        manifest = json.loads((folder / MANIFEST).read_text())
-        folders, files = list(manifest["folders"]), dict(manifest["files"])
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise DataError(f"{name} is not a pack: its {MANIFEST} cannot be read ({error}).") from error
-    if any(PurePosixPath(each).is_absolute() or ".." in PurePosixPath(each).parts for each in folders):
-        raise DataError(f"{name} is refused: its {MANIFEST} names a folder outside the cache.")
-    found = {path.relative_to(folder).as_posix() for path in _files(folder)} - {MANIFEST}
-    if wrong := sorted(found ^ files.keys()):
-        raise DataError(
-            f"{name} is damaged: {wrong[0]} is {'not in its manifest' if wrong[0] in found else 'missing'}."
-        )
-    for path, expected in files.items():
-        if _summary(folder / path) != expected:
-            raise DataError(f"{name} is damaged: {path} is not what was packed. Copy the pack again, or rebuild it.")
-        if not any(path.startswith(f"{each}/") for each in folders):
-            raise DataError(f"{name} is damaged: {path} is not in any of its folders.")
-    return folders
-
-
-def _files(folder: Path) -> Iterator[Path]:
-    return (path for path in folder.rglob("*") if path.is_symlink() or path.is_file())
-
-
-def _summary(path: Path) -> dict[str, Any]:
+def summary_of(path: Path) -> dict[str, Any]:
+    """What pack.json says of a file or link."""
     if path.is_symlink():
         return {"link": os.readlink(path)}
     return {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
@@ -131,18 +74,6 @@ def main(task: str, cell: str, overrides: list[str]) -> None:
     print(f"On the other machine: make unpack PACK={archive.name}, then run as usual with LION_OFFLINE=1.")
 
 
-def main_unpack(archive: Path) -> None:
-    """Unpack into this machine's cache, which LION_CACHE sets."""
-    if not archive.is_file():
-        raise DataError(f"There is no pack {archive}: name one with PACK=<file>.")
-    cache_dir = cache_of(resolved(composed("image_classification", [])))
-    new = unpack(archive, cache_dir)
-    print(f"{cache_dir}: unpacked {', '.join(new) or 'nothing new'} from a pack with SHA-256 {sha256_of(archive)}")
-
-
 if __name__ == "__main__":
     with one_sentence():
-        if sys.argv[1] == "unpack":
-            main_unpack(Path(sys.argv[2]))
-        else:
-            main(sys.argv[1], sys.argv[2], sys.argv[3:])
+        main(**arguments("python -m experiments.harness.pack", __doc__))

@@ -1,6 +1,6 @@
 """What an image classification run reads: decoded arrays (data.access is experiments.harness.prepared_data.prepare), or
-encoded files of any size (``open_stored``), such as ImageNet's, with extras: ImageNetV2, reassessed labels, the run to
-start from.
+encoded files of any size (``open_image_set``), such as ImageNet's, with extras: ImageNetV2, reassessed labels, the run
+to start from.
 
 fit     the images that training batches are drawn from
 train   the first ``flatness.samples`` of these, for evaluation
@@ -36,7 +36,7 @@ MODES = {1: "L", 3: "RGB"}
 
 
 @dataclass(frozen=True)
-class StoredSet:
+class StoredImageSet:
     """A labelled image set of encoded files, and the extras in its config."""
 
     train: StoredSplit
@@ -50,7 +50,7 @@ class StoredSet:
     """SHA-256 over all of the above: labels, encoded lengths, the run's name"""
 
 
-def open_stored(data: Mapping[str, Any], cache_dir: Path) -> StoredSet:
+def open_image_set(data: Mapping[str, Any], cache_dir: Path) -> StoredImageSet:
     """The set that the config group ``data`` declares, from the first of its sources that has it.
 
     The fingerprint depends on the order of the rows, so runs on a hub's copy and on a folder have different names.
@@ -81,7 +81,7 @@ def open_stored(data: Mapping[str, Any], cache_dir: Path) -> StoredSet:
     fingerprint = joint_fingerprint(parts)
     check_fingerprint(data, fingerprint)
     real_labels = read_real_labels(real_file, test.file_names()) if real_file else None
-    return StoredSet(train, test, v2, real_labels, initial_run, fingerprint)
+    return StoredImageSet(train, test, v2, real_labels, initial_run, fingerprint)
 
 
 def _real_file(name: str, paths: list[str]) -> Path:
@@ -117,7 +117,7 @@ def _find_run(name: str, sources: list[dict[str, Any]]) -> Path:
 
 
 @dataclass(frozen=True)
-class Labelled:
+class LabelledImages:
     """Some rows of a labelled set, in a fixed order."""
 
     images: Images
@@ -132,7 +132,7 @@ class Labelled:
 
 def array_splits(
     cfg: ImageClassificationConfig, arrays: dict[str, np.ndarray], seed: int | None
-) -> dict[str, Labelled]:
+) -> dict[str, LabelledImages]:
     """The splits of a decoded set. Without a ``seed``, ``val`` is the last training images, which are a random sample
     because the arrays are sorted by a hash of their content.
     """
@@ -147,12 +147,13 @@ def array_splits(
     count = num_kept(len(images), cfg.data.val_size, "data.val_size")
     rows = np.arange(len(images)) if seed is None else shuffled(len(images), seed)
     parts = {"fit": rows[:count], "train": rows[: cfg.flatness.samples], "val": rows[count:]}
-    splits = {name: Labelled(ArrayImages(images, part), labels[part]) for name, part in parts.items()}
+    splits = {name: LabelledImages(ArrayImages(images, part), labels[part]) for name, part in parts.items()}
     test_labels = arrays["test_labels"]
-    return {**splits, "test": Labelled(ArrayImages(arrays["test_images"], np.arange(len(test_labels))), test_labels)}
+    test = ArrayImages(arrays["test_images"], np.arange(len(test_labels)))
+    return {**splits, "test": LabelledImages(test, test_labels)}
 
 
-def stored_splits(cfg: ImageClassificationConfig, data: StoredSet, seed: int | None) -> dict[str, Labelled]:
+def stored_splits(cfg: ImageClassificationConfig, data: StoredImageSet, seed: int | None) -> dict[str, LabelledImages]:
     """The splits of a stored set. Its rows may be sorted by class, so ``val`` is a random choice even without a
     ``seed``.
     """
@@ -162,8 +163,8 @@ def stored_splits(cfg: ImageClassificationConfig, data: StoredSet, seed: int | N
     count = num_kept(len(data.train), cfg.data.val_size, "data.val_size")
     rows = shuffled(len(data.train), seed)
 
-    def labelled(split: StoredSplit, own: np.ndarray) -> Labelled:
-        return Labelled(StoredImages(split, own, mode), split.labels[own])
+    def labelled(split: StoredSplit, own: np.ndarray) -> LabelledImages:
+        return LabelledImages(StoredImages(split, own, mode), split.labels[own])
 
     splits = {
         "fit": labelled(data.train, rows[:count]),

@@ -114,7 +114,7 @@ def _hub_split(split: Any, column: str, label: str) -> Split:
         raise ValueError(
             f"column {column} has images of different sizes or channels, {arrays[0].shape} in row 0 and "
             f"{arrays[other].shape} in row {other}: read them with "
-            "access: experiments.image_classification.data.open_stored, which accepts any (docs/your-own.md)"
+            "access: experiments.image_classification.data.open_image_set, which accepts any (docs/your-own.md)"
         )
     stacked = np.stack(arrays)
     labels = column_labels(list(split[label]), None, f"column {label}")

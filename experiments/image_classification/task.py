@@ -31,7 +31,7 @@ from experiments.image_classification.augmentation import (
     training_transform,
 )
 from experiments.image_classification.config import ImageClassificationConfig
-from experiments.image_classification.data import Labelled, StoredSet, array_splits, stored_splits
+from experiments.image_classification.data import LabelledImages, StoredImageSet, array_splits, stored_splits
 from experiments.image_classification.models import (
     EVALUATION_BATCH_SIZE,
     IMAGES_IN_CACHE,
@@ -60,7 +60,7 @@ class ImageClassification:
     def __init__(
         self,
         cfg: ImageClassificationConfig,
-        splits: dict[str, Labelled],
+        splits: dict[str, LabelledImages],
         real_labels: np.ndarray | None = None,
         initial_run: Path | None = None,
     ) -> None:
@@ -196,7 +196,7 @@ def _metrics(sums: dict[str, Any]) -> dict[str, float]:
 class _EvaluationBatches(Dataset[dict[str, Any]]):
     """Batches of transformed images, by the index ``start`` of their first one."""
 
-    def __init__(self, split: Labelled, cfg: ImageClassificationConfig) -> None:
+    def __init__(self, split: LabelledImages, cfg: ImageClassificationConfig) -> None:
         self._split, self._transform = split, evaluation_transform(cfg)
         unchanged = cfg.augmentation.crop_area is None  # by the transform, if they have the right size
         self._arrays = arrays_of_size(split.images, cfg.data.image_size) if unchanged else None
@@ -217,7 +217,7 @@ class _EvaluationBatches(Dataset[dict[str, Any]]):
 
 
 def evaluation_batches(
-    split: Labelled, cfg: ImageClassificationConfig, process: int, num_processes: int
+    split: LabelledImages, cfg: ImageClassificationConfig, process: int, num_processes: int
 ) -> DataLoader[dict[str, Any]]:
     """This process's share of the images: images uint8 ``[N, C, H, W]``, labels and indices (numbers) int64 ``[N]``,
     and how many were damaged.
@@ -227,10 +227,10 @@ def evaluation_batches(
     return ShieldedLoader(dataset, starts, cfg.run.num_workers, pin=False)
 
 
-def build(cfg: ImageClassificationConfig, data: PreparedData | StoredSet) -> ImageClassification:
+def build(cfg: ImageClassificationConfig, data: PreparedData | StoredImageSet) -> ImageClassification:
     """The task over decoded arrays, or over encoded files."""
-    splits_of: Callable[[int | None], dict[str, Labelled]]
-    if isinstance(data, StoredSet):
+    splits_of: Callable[[int | None], dict[str, LabelledImages]]
+    if isinstance(data, StoredImageSet):
         splits_of, further = partial(stored_splits, cfg, data), (data.real_labels, data.initial_run)
     else:
         splits_of, further = partial(array_splits, cfg, data.load()), (None, None)
@@ -239,7 +239,7 @@ def build(cfg: ImageClassificationConfig, data: PreparedData | StoredSet) -> Ima
     return task
 
 
-def _warn_of_copies(cfg: ImageClassificationConfig, splits: dict[str, Labelled], fingerprint: str) -> None:
+def _warn_of_copies(cfg: ImageClassificationConfig, splits: dict[str, LabelledImages], fingerprint: str) -> None:
     """Look for held-out images in the training set, once for the data with this ``fingerprint``. The set's own split is
     searched, since a redrawn one contains the same images and would be searched again for every seed.
     """

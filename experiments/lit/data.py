@@ -43,7 +43,7 @@ THUMBNAIL = 16
 
 
 @dataclass(frozen=True)
-class Sets:
+class LitSets:
     """The opened data of LiT's config group ``data``."""
 
     pairs: PreparedData | StoredSet
@@ -55,7 +55,7 @@ class Sets:
     """SHA-256 over the fingerprints of all of these"""
 
 
-def open_sets(data: Mapping[str, Any], cache_dir: Path) -> Sets:
+def open_sets(data: Mapping[str, Any], cache_dir: Path) -> LitSets:
     """Open, and if necessary download, the pairs and all sets within ``data``, each with its own ``access`` (by default
     experiments.harness.prepared_data.prepare), the pairs with their ``pair_access``.
     """
@@ -68,7 +68,7 @@ def open_sets(data: Mapping[str, Any], cache_dir: Path) -> Sets:
         "pairs": pairs.fingerprint,
         **{f"{group}/{name}": one.fingerprint for group, sets in groups.items() for name, one in sets.items()},
     }
-    return Sets(pairs, **groups, cache_dir=cache_dir, fingerprint=joint_fingerprint(parts))
+    return LitSets(pairs, **groups, cache_dir=cache_dir, fingerprint=joint_fingerprint(parts))
 
 
 class StoredTensors:
@@ -104,7 +104,7 @@ class Pairs:
 
 
 @dataclass(frozen=True)
-class Labelled:
+class ZeroShotSplit:
     """Images with class labels."""
 
     images: Images
@@ -149,13 +149,13 @@ def split_groups(opened: PreparedData, cache_dir: Path) -> dict[str, np.ndarray]
     return {name: np.array(group[arrays["splits"] == number]) for number, name in enumerate(SPLITS)}
 
 
-def labelled_splits(opened: PreparedData | StoredSet, val_size: int) -> dict[str, Labelled]:
+def zero_shot_splits(opened: PreparedData | StoredSet, val_size: int) -> dict[str, ZeroShotSplit]:
     """Those of val and test that the set has; for an array set, val is the last ``val_size`` training images, as in
     image classification.
     """
     if isinstance(opened, StoredSet):
         return {
-            name: Labelled(StoredTensors(split), split.labels, split.class_names, f"{opened.fingerprint}/{name}")
+            name: ZeroShotSplit(StoredTensors(split), split.labels, split.class_names, f"{opened.fingerprint}/{name}")
             for name, split in opened.splits.items()
         }
     arrays = opened.load()
@@ -166,10 +166,10 @@ def labelled_splits(opened: PreparedData | StoredSet, val_size: int) -> dict[str
         raise ConfigError(f"data.zero_shot has val_size={val_size}, but there are {len(images)} training images.")
     val, test = np.arange(len(images) - val_size, len(images)), np.arange(len(arrays["test_images"]))
     of_test = ArrayImages(arrays["test_images"], test)
-    splits = {"test": Labelled(of_test, arrays["test_labels"], None, f"{opened.fingerprint}/test")}
+    splits = {"test": ZeroShotSplit(of_test, arrays["test_labels"], None, f"{opened.fingerprint}/test")}
     if val_size:
         name = f"{opened.fingerprint}/val/{val_size}"
-        splits["val"] = Labelled(ArrayImages(images, val), labels[val], None, name)
+        splits["val"] = ZeroShotSplit(ArrayImages(images, val), labels[val], None, name)
     return splits
 
 

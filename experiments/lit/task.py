@@ -21,7 +21,7 @@ from experiments.harness.stored_rows import stored_rows
 from experiments.harness.task import Evaluator
 from experiments.lit.class_names import class_names, prompt_numbers, templates
 from experiments.lit.config import LitConfig
-from experiments.lit.data import Pairs, Sets, labelled_splits, pair_splits, split_groups
+from experiments.lit.data import LitSets, Pairs, pair_splits, split_groups, zero_shot_splits
 from experiments.lit.evaluation import (
     PairInputs,
     ZeroShotInputs,
@@ -51,7 +51,7 @@ class Lit:
     config.
     """
 
-    def __init__(self, cfg: LitConfig, sets: Sets) -> None:
+    def __init__(self, cfg: LitConfig, sets: LitSets) -> None:
         check_batch(cfg.train.batch_size, cfg.train.micro_batch_size)
         if not cfg.model.image.locked and not cfg.model.text.locked:
             size = cfg.model.image_size
@@ -68,7 +68,7 @@ class Lit:
         self._train_images = splits["train"].images
         held_out = {name: pairs.images for name, pairs in splits.items() if name != "train"}
         for name, one in sets.zero_shot.items():
-            labelled = labelled_splits(one, 0)
+            labelled = zero_shot_splits(one, 0)
             check_splits(labelled, ("test",), f"zero_shot.{name}")
             held_out[f"zero_shot.{name}"] = labelled["test"].images
         cache, workers = sets.cache_dir, cfg.run.num_workers
@@ -212,7 +212,7 @@ class Lit:
                 len(texts),
                 len(names),
             )
-            for split, labelled in labelled_splits(self._sets.zero_shot[name], val_size).items()
+            for split, labelled in zero_shot_splits(self._sets.zero_shot[name], val_size).items()
         }
 
 
@@ -228,6 +228,6 @@ def _check_size(pairs: Pairs, where: str) -> None:
         )
 
 
-def build(cfg: LitConfig, data: Sets) -> Lit:
+def build(cfg: LitConfig, data: LitSets) -> Lit:
     """The task over its opened sets."""
     return Lit(cfg, data)

@@ -19,7 +19,7 @@ from PIL import Image
 from experiments.data.stored import open_stored
 from experiments.data.text import folded
 from experiments.harness.errors import DataError
-from experiments.lit.data import labelled_splits, pair_splits
+from experiments.lit.data import pair_splits, zero_shot_splits
 
 SPLITS = {"train": "train[:-4]", "val": "train[-4:-2]", "test": "train[-2:]"}
 
@@ -90,7 +90,7 @@ def test_labelled_parquet_gives_images_with_class_indices(tmp_path: Path) -> Non
     datasets.Dataset.from_dict(rows, features).to_parquet(tmp_path / "pets" / "data" / "test-00000-of-00001.parquet")
     source = {"kind": "local", "path": str(tmp_path / "pets"), "splits": {"test": "test"}}
     data = {"name": "pets", "fingerprint": None, "sources": [{**source, "image": "image", "label": "label"}]}
-    split = labelled_splits(open_stored(data, tmp_path), val_size=0)["test"]
+    split = zero_shot_splits(open_stored(data, tmp_path), val_size=0)["test"]
     np.testing.assert_array_equal(split.labels, [0, 1, 1, 0])
     assert split.images[2].shape == (3, 30, 22)
 

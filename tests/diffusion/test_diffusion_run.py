@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from experiments.diffusion.data import labelled_splits
+from experiments.diffusion.data import class_splits
 from experiments.diffusion.feature_nets import FeatureNet
 from experiments.diffusion.sample_metrics import GeneratedImages
 from experiments.diffusion.sampler import start_noise
@@ -105,7 +105,7 @@ def test_distances_of_real_images_equal_the_reported_floor(
 ) -> None:
     cfg = make_diffusion("sampling.batch_size=16")
     task = built(cfg)
-    real = labelled_splits(locate(cfg).data.images, 40)["test"]
+    real = class_splits(locate(cfg).data.images, 40)["test"]
     monkeypatch.setattr(task, "denoised", lambda model, numbers: [real.pixels(np.array(numbers), 16)])
     metrics = measured(task, "samples", task.model())
     for distance in DISTANCES:

@@ -12,7 +12,7 @@ from PIL import Image
 from experiments.data.images import ArrayImages
 from experiments.data.stored import open_stored
 from experiments.diffusion.conditions import ClassConditions, TextConditions
-from experiments.diffusion.data import ConditionedImages, captioned_splits, centre, labelled_splits
+from experiments.diffusion.data import ConditionedImages, captioned_splits, centre, class_splits
 from experiments.diffusion.sampler import from_bytes
 from experiments.harness.config import typed
 from experiments.harness.errors import DataError
@@ -62,7 +62,7 @@ def test_images_of_any_size_become_squares_of_the_requested_size() -> None:
 
 def test_stored_images_are_split_and_keep_their_labels(tmp_path: Path) -> None:
     opened = open_stored(stored(tmp_path), tmp_path)
-    splits = labelled_splits(opened, 5)
+    splits = class_splits(opened, 5)
     assert {name: len(split) for name, split in splits.items()} == {"fit": 15, "val": 5, "test": 10}
     labels = np.concatenate([np.asarray(splits[name].conditions) for name in ("fit", "val")])
     assert np.array_equal(np.sort(labels), np.sort(np.arange(20) % 10))
@@ -103,7 +103,7 @@ def test_class_sorted_folders_are_shuffled(tmp_path: Path) -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(encoded(photo(number), "PNG"))
     opened = open_stored(stored_source(tmp_path), tmp_path)
-    splits = labelled_splits(opened, 20)
+    splits = class_splits(opened, 20)
     for name in ("fit", "val", "test"):
         first = np.asarray(splits[name].conditions)[:20]
         assert len(set(first.tolist())) >= 7, "20 of 10 classes are 8.8 of them in the mean"
@@ -116,7 +116,7 @@ def test_class_sorted_arrays_are_refused() -> None:
             return {"train_images": images, "train_labels": np.repeat([0, 1], 10)}
 
     with pytest.raises(DataError, match="data=digits: the rows are sorted by class"):
-        labelled_splits(Sorted(Path(), "0", {}), 5, "digits")
+        class_splits(Sorted(Path(), "0", {}), 5, "digits")
 
 
 @pytest.mark.parametrize(
@@ -181,10 +181,10 @@ class Numbered(PreparedData):
 
 def test_the_split_seed_draws_the_held_out_images_with_their_labels(tmp_path: Path) -> None:
     opened = Numbered(tmp_path, "0", {})
-    drawn = {seed: labelled_splits(opened, 6, seed=seed) for seed in (None, 1, 2)}
+    drawn = {seed: class_splits(opened, 6, seed=seed) for seed in (None, 1, 2)}
     held_out = {seed: tuple(np.asarray(splits["val"].conditions).tolist()) for seed, splits in drawn.items()}
     assert len({*held_out.values()}) == 3
-    assert held_out[1] == tuple(np.asarray(labelled_splits(opened, 6, seed=1)["val"].conditions).tolist())
+    assert held_out[1] == tuple(np.asarray(class_splits(opened, 6, seed=1)["val"].conditions).tolist())
     for splits in drawn.values():
         assert {name: len(split) for name, split in splits.items()} == {"fit": 24, "val": 6, "test": 5}
         for split in splits.values():

@@ -9,7 +9,7 @@ import torch
 
 from experiments.data.splits import drawn_groups
 from experiments.finetuning.classification import ClassifiedTexts, TextClassification
-from experiments.finetuning.data import labelled_splits
+from experiments.finetuning.data import text_splits
 from experiments.finetuning.decode import rotten_tomatoes
 from experiments.harness.run import locate
 from tests.conftest import MakeConfig, built
@@ -45,7 +45,7 @@ def test_texts_of_one_film_share_one_group_index(tmp_path: Path) -> None:
     film_of = {row["text"]: row["movie_name"] for row in rows}
     pairs = {
         (film_of[text], int(group))
-        for split in labelled_splits(rotten_tomatoes(tmp_path)).values()
+        for split in text_splits(rotten_tomatoes(tmp_path)).values()
         for text, group in zip(split.texts, split.groups, strict=True)
     }
     assert len(pairs) == len({film for film, _ in pairs}) == len({group for _, group in pairs})

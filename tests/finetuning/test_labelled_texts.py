@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from experiments.finetuning.data import SPLITS, labelled_splits, text_arrays
+from experiments.finetuning.data import SPLITS, text_arrays, text_splits
 from experiments.finetuning.decode import bbc_news, rotten_tomatoes
 from experiments.harness.errors import DataError
 from experiments.harness.prepared_data import prepare
@@ -23,7 +23,7 @@ def decoded(folder: Path, content: bytes) -> dict[str, np.ndarray]:
 
 def test_no_film_is_in_two_splits_and_plot_summaries_are_dropped(tmp_path: Path) -> None:
     rows = reviews()
-    splits = labelled_splits(decoded(tmp_path, review_file(rows)))
+    splits = text_splits(decoded(tmp_path, review_file(rows)))
     film_of = {row["text"]: row["movie_name"] for row in rows}
     films = {name: {film_of[text] for text in split.texts} for name, split in splits.items()}
     assert all(films.values())
@@ -35,8 +35,8 @@ def test_no_film_is_in_two_splits_and_plot_summaries_are_dropped(tmp_path: Path)
 
 
 def test_the_split_does_not_depend_on_the_order_of_the_films(tmp_path: Path) -> None:
-    splits = labelled_splits(decoded(tmp_path, review_file(reviews())))
-    turned = labelled_splits(decoded(tmp_path, review_file(reviews()[::-1])))
+    splits = text_splits(decoded(tmp_path, review_file(reviews())))
+    turned = text_splits(decoded(tmp_path, review_file(reviews()[::-1])))
     assert {name: set(split.texts) for name, split in splits.items()} == {
         name: set(split.texts) for name, split in turned.items()
     }
@@ -45,13 +45,13 @@ def test_the_split_does_not_depend_on_the_order_of_the_films(tmp_path: Path) -> 
 def test_duplicate_texts_are_kept_once() -> None:
     groups = [f"film {number}" for number in range(40)]
     texts = ["The  same\n words." if number % 2 else "the same words." for number in range(40)]
-    splits = labelled_splits(text_arrays([*texts, "Others."], [1] * 41, [*groups, "film 40"]))
+    splits = text_splits(text_arrays([*texts, "Others."], [1] * 41, [*groups, "film 40"]))
     assert sorted(text for split in splits.values() for text in split.texts) == ["Others.", "the same words."]
 
 
 def test_only_white_space_of_a_text_is_changed() -> None:
     texts = ["one\ttwo\nthree", "é ü 日本", '"quoted", and so on']
-    splits = labelled_splits(text_arrays(texts, [0, 1, 2], ["a", "b", "c"]))
+    splits = text_splits(text_arrays(texts, [0, 1, 2], ["a", "b", "c"]))
     assert sorted(text for name in SPLITS for text in splits[name].texts) == sorted(["one two three", *texts[1:]])
 
 
@@ -87,14 +87,14 @@ def test_articles_in_utf_8_and_latin_1_get_their_folders_class(tmp_path: Path) -
         (tmp_path / name).mkdir()
     (tmp_path / "tech/001.txt").write_bytes("Headline\n\nCafé".encode())
     (tmp_path / "business/001.txt").write_bytes(b"A \xa315.8m sign")
-    splits = labelled_splits(bbc_news(tmp_path))
+    splits = text_splits(bbc_news(tmp_path))
     found = {text: label for split in splits.values() for text, label in zip(split.texts, split.labels, strict=True)}
     assert found == {"A £15.8m sign": 0, "Headline Café": 1}
 
 
 def test_texts_that_look_alike_are_duplicates_and_invisible_ones_are_empty() -> None:
     texts = ["A café.", "\ufeffA cafe\u0301.", "a ca\u200bFÉ.", "another"]
-    splits = labelled_splits(text_arrays(texts, [0] * 4, ["a", "b", "c", "d"]))
+    splits = text_splits(text_arrays(texts, [0] * 4, ["a", "b", "c", "d"]))
     assert sorted(text for split in splits.values() for text in split.texts) == ["A café.", "another"]
     with pytest.raises(ValueError, match="text 1"):
         text_arrays(["a", "\u200b\ufeff"], [0, 0], ["a", "b"])
@@ -112,7 +112,7 @@ def test_hidden_files_are_ignored_and_utf_16_is_refused(tmp_path: Path, caplog: 
     ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(f"of {name}".encode())
-    splits = labelled_splits(bbc_news(tmp_path))
+    splits = text_splits(bbc_news(tmp_path))
     found = {text: label for split in splits.values() for text, label in zip(split.texts, split.labels, strict=True)}
     assert found == {"of art/2.TXT": 0, "of tech/1.txt": 1}
     assert "2 files of" in caplog.text

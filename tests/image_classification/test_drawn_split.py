@@ -10,7 +10,7 @@ from torch import nn
 
 from experiments.harness.run import locate
 from experiments.image_classification.augmentation import normalization
-from experiments.image_classification.data import Labelled
+from experiments.image_classification.data import LabelledImages
 from experiments.image_classification.task import ImageClassification
 from tests.conftest import MakeConfig, built, measured
 
@@ -19,7 +19,7 @@ def task_of(cfg: Any) -> ImageClassification:
     return built(cfg)
 
 
-def contents(split: Labelled) -> list[tuple[bytes, int]]:
+def contents(split: LabelledImages) -> list[tuple[bytes, int]]:
     return [(split.images[n].numpy().tobytes(), int(label)) for n, label in enumerate(split.labels)]
 
 

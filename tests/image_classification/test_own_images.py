@@ -46,7 +46,7 @@ def own(folder: Path, channels: int = 3) -> list[str]:
     values = ",".join(["0.5"] * channels)
     source = f"{{kind: local, path: '{folder}', splits: {{train: train, test: test}}, image: image, label: label}}"
     return [
-        "data.name=own", "data.access=experiments.image_classification.data.open_stored", "data.num_classes=3",
+        "data.name=own", "data.access=experiments.image_classification.data.open_image_set", "data.num_classes=3",
         "data.image_size=32", f"data.channels={channels}", f"data.mean=[{values}]", f"data.std=[{values}]",
         "data.val_size=6", f"data.sources=[{source}]", "flatness.draws=0", "flatness.samples=0",
     ]  # fmt: skip

@@ -17,7 +17,7 @@ from experiments.harness.errors import ConfigError, DataError, RunError
 from experiments.harness.record import read_metrics
 from experiments.harness.run import locate
 from experiments.harness.seeds import derive_seed
-from experiments.image_classification.data import open_stored
+from experiments.image_classification.data import open_image_set
 from experiments.image_classification.task import ImageClassification
 from tests.conftest import built, executed, measured, status_of, sums_of
 
@@ -53,7 +53,7 @@ def test_training_and_validation_splits_partition_the_stored_set(
     compose_small: ComposeSmall, imagenet: Data, tmp_path: Path
 ) -> None:
     task = small_task(compose_small("vit_b16"))
-    splits, stored = task.splits, open_stored(imagenet, tmp_path).train
+    splits, stored = task.splits, open_image_set(imagenet, tmp_path).train
     assert (task.num_train, len(splits["val"].labels)) == (34, 6)
     pictures = [
         np.asarray(splits[name].images[index]).tobytes()

@@ -11,7 +11,7 @@ from experiments.data.stored import open_stored
 from experiments.harness.errors import ConfigError, DataError
 from experiments.harness.prepared_data import PreparedData
 from experiments.lit.class_names import CIFAR10, class_names, prompt_numbers
-from experiments.lit.data import labelled_splits
+from experiments.lit.data import zero_shot_splits
 from tests.conftest import MakeConfig, built
 from tests.data.test_class_folders import write
 from tests.data.test_labels import write_table
@@ -60,7 +60,7 @@ def test_a_hundred_numeric_folder_names_are_the_class_indices(tmp_path: Path) ->
         write(tmp_path / str(number) / f"{number}.png", number)
     source = {"kind": "local", "path": str(tmp_path), "splits": {"test": "train"}, "image": "image", "label": "label"}
     opened = open_stored({"name": "numbers", "fingerprint": None, "sources": [source]}, tmp_path)
-    split = labelled_splits(opened, 0)["test"]
+    split = zero_shot_splits(opened, 0)["test"]
     shades = [int(split.images[row][0, 0, 0]) for row in range(100)]
     assert prompt_numbers(split.labels, split.class_names, "cifar100").tolist() == shades
 
@@ -86,11 +86,11 @@ class Arrays(PreparedData):
 
 
 def test_val_size_holds_out_training_images_within_their_number() -> None:
-    assert sorted(labelled_splits(Arrays(), 0)) == ["test"]
-    np.testing.assert_array_equal(labelled_splits(Arrays(), 3)["val"].labels, [7, 8, 9])
+    assert sorted(zero_shot_splits(Arrays(), 0)) == ["test"]
+    np.testing.assert_array_equal(zero_shot_splits(Arrays(), 3)["val"].labels, [7, 8, 9])
     for val_size in (-1, 41):
         with pytest.raises(ConfigError, match=f"val_size={val_size}, but there are 40 training images"):
-            labelled_splits(Arrays(), val_size)
+            zero_shot_splits(Arrays(), val_size)
 
 
 def test_too_few_pairs_for_recall_are_refused(make_lit: MakeConfig, tmp_path: Path) -> None:
