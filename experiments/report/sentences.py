@@ -17,7 +17,7 @@ from experiments.report.labels import (
     steps_interval,
     steps_words,
 )
-from experiments.study.statistics import LEAST_REPLICATES, MOST_PAIRS, Difference, at_edges, pairs_needed, verdict
+from experiments.study.statistics import LEAST_REPLICATES, MOST_PAIRS, at_edges, pairs_needed
 from experiments.study.trials import ends_below
 
 
@@ -104,14 +104,7 @@ def _others(summary: Summary, comparison: dict[str, Any], found: str) -> str:
     difference = comparison["difference"]
     if difference is None:
         return f"; in the other one, {found}"
-    decimals, sides = metric_of(comparison["metric"]).decimals, {side: comparison[side] for side in "ab"}
-    alone = verdict(
-        Difference(**difference),
-        **sides,
-        better=comparison["better"],
-        margin=comparison["margin"],
-        unsettled=comparison["unsettled"],
-    )
+    decimals, alone = metric_of(comparison["metric"]).decimals, comparison["verdict_without_diverged"]
     words = {None: "too few for a verdict", "tie": "a tie", "undecided": "undecided", "withheld": "withheld"}
     margin = margin_words(summary, comparison)
     within = f"95 % interval {interval(difference['ci95'], decimals)}" + (f", tie margin {margin}" if margin else "")

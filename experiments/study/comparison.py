@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from statistics import fmean
 from typing import Any
 
@@ -72,17 +73,14 @@ def compare(
         row["margin"] = study["margin"] if study["margin"] is not None else in_units
         row["unsettled"] = _unsettled(study, replicates, a, row["slope"])
         row["diverged"] = {name: sum(value is None for value in of) for name, of in values.items()}
+        row["verdict_without_diverged"] = None
         if study["replicates"]:
-            row["verdict"] = verdict(
-                difference,
-                a=a,
-                b=b,
-                better=better,
-                margin=row["margin"],
-                unsettled=row["unsettled"],
-                diverged=row["diverged"],
-                replicates=len(replicates),
+            judged = partial(
+                verdict, difference, a=a, b=b, better=better, margin=row["margin"], unsettled=row["unsettled"]
             )
+            row["verdict"] = judged(diverged=row["diverged"], replicates=len(replicates))
+            if any(row["diverged"].values()):  # a selection, so this decides nothing
+                row["verdict_without_diverged"] = judged()
     if study["paper"] and not study["stages"]:  # a study with a search does not use the paper's hyperparameters
         row["paper"] = _paper(described, a, b, metric, difference, row["margin"])
     return row

@@ -113,6 +113,10 @@ def test_a_replicate_with_a_diverged_confirm_run_has_no_difference(
     assert missing == {*diverged}
     assert row["difference"]["n"] == 6 - len({number for number, _ in diverged})
     assert row["verdict"] == verdict
+    others = [number for number in range(6) if number not in dict(diverged)]
+    alone = primary(summary_of(tmp_path / "others", gain=0.1, numbers=others))
+    assert alone["verdict_without_diverged"] is None, "nothing is left out"
+    assert row["verdict_without_diverged"] == alone["verdict"]
 
 
 def test_a_winner_is_withheld_while_the_searches_have_not_settled(tmp_path: Path) -> None:
