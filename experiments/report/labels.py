@@ -28,6 +28,12 @@ def verdict_name(summary: Summary, comparison: dict[str, Any]) -> str:
     return optimizer_name(comparison["verdict"]) + (f" ({', '.join(notes)})" if notes else "")
 
 
+def verdict_words(verdict: str | None) -> str:
+    """A verdict within a sentence: ``a tie``, ``undecided``, ``withheld``, ``no verdict``, ``a win for AdamW``."""
+    words = {None: "no verdict", "tie": "a tie", "undecided": "undecided", "withheld": "withheld"}
+    return words.get(verdict) or f"a win for {optimizer_name(str(verdict))}"
+
+
 def dimension_label(space: dict[str, Any]) -> str:
     """The label of one dimension of a search space, from its entry in study.json."""
     name = str(space["name"])

@@ -19,6 +19,7 @@ from experiments.report.labels import (
     steps_words,
     task_name,
     verdict_name,
+    verdict_words,
 )
 from experiments.report.readme import VERDICTS
 from experiments.report.sentences import steps_sentence, verdict_sentence
@@ -107,7 +108,7 @@ def _tally(studies: Mapping[str, Summary], adjusted: Mapping[str, float]) -> str
     for of_declared in (True, False):
         verdicts = [row["verdict"] for _, row in rows if row["exploratory"] != of_declared]
         counts = {verdict: verdicts.count(verdict) for verdict in dict.fromkeys(verdicts)}
-        counted = ", ".join(f"{_told(verdict)} in {count}" for verdict, count in counts.items())
+        counted = ", ".join(f"{verdict_words(verdict)} in {count}" for verdict, count in counts.items())
         if counted and of_declared:
             sentences.append(f"With all declared replicates: {counted} of {len(verdicts)} comparisons.")
             won = [key for key, row in rows if row["verdict"] in (row["a"], row["b"]) and not row["exploratory"]]
@@ -122,11 +123,6 @@ def _tally(studies: Mapping[str, Summary], adjusted: Mapping[str, float]) -> str
                 f"{counted} of {len(verdicts)} comparisons."
             )
     return " ".join(sentences)
-
-
-def _told(verdict: str | None) -> str:
-    words = {None: "no verdict", "tie": "a tie", "undecided": "undecided", "withheld": "withheld"}
-    return words.get(verdict) or f"{optimizer_name(str(verdict))} better"
 
 
 def _is_default(folder: str, scale: str) -> bool:

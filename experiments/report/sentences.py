@@ -16,6 +16,7 @@ from experiments.report.labels import (
     ranges,
     steps_interval,
     steps_words,
+    verdict_words,
 )
 from experiments.study.statistics import LEAST_REPLICATES, MOST_PAIRS, at_edges, pairs_needed
 from experiments.study.trials import ends_below
@@ -105,13 +106,12 @@ def _others(summary: Summary, comparison: dict[str, Any], found: str) -> str:
     if difference is None:
         return f"; in the other one, {found}"
     decimals, alone = metric_of(comparison["metric"]).decimals, comparison["verdict_without_diverged"]
-    words = {None: "too few for a verdict", "tie": "a tie", "undecided": "undecided", "withheld": "withheld"}
     margin = margin_words(summary, comparison)
     within = f"95 % interval {interval(difference['ci95'], decimals)}" + (f", tie margin {margin}" if margin else "")
     others = other_metrics(summary, comparison)
     return (
         f"; in the other {difference['n']}, {found} ({within}): alone, these would be "
-        f"{words.get(alone) or f'a win for {optimizer_name(str(alone))}'}, but they are a selection"
+        f"{verdict_words(alone) if alone else 'too few for a verdict'}, but they are a selection"
         + (f". Other metrics: {others}" if others else "")
     )
 

@@ -226,8 +226,8 @@ def test_the_front_page_counts_verdicts_and_lists_unmeasured_tasks(write_study: 
     )
     page = front_page(studies)
     lead = page.split("\n\n")[0]
-    assert "With all declared replicates: Lion better in 1 of 1 comparisons." in lead
-    assert "not those declared: AdamW better in 1, no verdict in 1 of 2 comparisons." in lead
+    assert "With all declared replicates: a win for Lion in 1 of 1 comparisons." in lead
+    assert "not those declared: a win for AdamW in 1, no verdict in 1 of 2 comparisons." in lead
     assert "Not measured yet: fine-tuning, language modeling." in lead
     assert "None of these studies uses the paper's models" in lead
     assert "ablation" not in page
