@@ -21,7 +21,14 @@ from experiments.harness.files import write_aside
 from experiments.harness.record import read_example_losses
 from experiments.study.course import Course, PlannedRun
 from experiments.study.identity import check_folder
-from experiments.study.replicates import Replicate, ReplicateRun, read_replicates, replicate_path, write_replicate
+from experiments.study.replicates import (
+    Replicate,
+    ReplicateRun,
+    read_replicate,
+    replicate_path,
+    replicate_paths,
+    write_replicate,
+)
 from experiments.study.search import Space
 from experiments.study.sweep import Study
 
@@ -71,11 +78,11 @@ def _write_records(study: Study, command: str, directory: Path) -> None:
     directory.mkdir(exist_ok=True)
     for course in study.courses:
         write_replicate(replicate_path(directory, course.number), _replicate(course))
-    replicates = read_replicates(directory)
+    first = read_replicate(replicate_paths(directory)[0])
     for course in study.courses:
-        if course.number == replicates[0].number:
+        if course.number == first.number:
             _copy_samples(course, directory)
-    described = {**_declared(study, command), "regime": _regime(study.config, replicates[0].environment)}
+    described = {**_declared(study, command), "regime": _regime(study.config, first.environment)}
     write_aside(directory / "study.json", json.dumps(described, indent=1, allow_nan=False) + "\n")
 
 

@@ -143,10 +143,15 @@ def read_replicate(path: Path) -> Replicate:
         raise DataError(f"The replicate {path} cannot be read: {error}") from error
 
 
+def replicate_paths(directory: Path) -> list[Path]:
+    """The files of all replicates published in a study's folder, sorted by number."""
+    paths = [path for path in (directory / "replicates").glob("*.parquet") if re.fullmatch(r"\d+", path.stem)]
+    return sorted(paths, key=lambda path: int(path.stem))
+
+
 def read_replicates(directory: Path) -> list[Replicate]:
     """All replicates published in a study's folder, sorted by number."""
-    paths = [path for path in (directory / "replicates").glob("*.parquet") if re.fullmatch(r"\d+", path.stem)]
-    return [read_replicate(path) for path in sorted(paths, key=lambda path: int(path.stem))]
+    return [read_replicate(path) for path in replicate_paths(directory)]
 
 
 def numbers_of(text: str) -> Sequence[int]:

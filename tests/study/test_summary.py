@@ -16,11 +16,14 @@ from experiments.study.summary import summarize, write_summary
 from tests.synthetic_study import BEST, SLOPE, STEPS, write_study
 
 
-def summary_of(results: Path, *folder: str, **arguments: Any) -> dict[str, Any]:
-    directory = write_study(results, *folder, **arguments)
-    write_summary(directory)
+def summarized(directory: Path) -> dict[str, Any]:
+    write_summary(directory, read_replicates(directory))
     summary: dict[str, Any] = json.loads((directory / "summary.json").read_text())
     return summary
+
+
+def summary_of(results: Path, *folder: str, **arguments: Any) -> dict[str, Any]:
+    return summarized(write_study(results, *folder, **arguments))
 
 
 def primary(summary: dict[str, Any]) -> dict[str, Any]:
@@ -72,10 +75,7 @@ def test_replicates_beyond_the_declared_number_are_reproductions(tmp_path: Path)
     directory = tmp_path / "c/image_classification/mini/mini"
     other = write_study(tmp_path / "d", gain=0.5, numbers=[6])
     replicate_path(other, 6).rename(replicate_path(directory, 6))
-    write_summary(directory)
-    assert [
-        row["inside"] for row in primary(json.loads((directory / "summary.json").read_text()))["reproductions"]
-    ] == [False]
+    assert [row["inside"] for row in primary(summarized(directory))["reproductions"]] == [False]
     assert primary(far)["reproductions"] == []
 
 
@@ -190,7 +190,7 @@ def test_mixed_data_and_mixed_sources_are_refused(tmp_path: Path) -> None:
     changed = (dataclasses.replace(second.runs[0], status=status), *second.runs[1:])
     write_replicate(replicate_path(directory, 1), dataclasses.replace(second, runs=changed))
     with pytest.raises(SuiteError, match="replicate 1 were made by source code with different digests"):
-        write_summary(directory)
+        summarized(directory)
 
 
 def test_a_study_that_does_not_measure_its_primary_metric_is_refused(tmp_path: Path) -> None:
@@ -205,7 +205,7 @@ def test_a_study_of_another_schema_is_refused(tmp_path: Path) -> None:
     directory = write_study(tmp_path, numbers=[0])
     (directory / "study.json").write_text('{"schema": 1}')
     with pytest.raises(DataError, match="has schema 1, but this version reads 2"):
-        write_summary(directory)
+        summarized(directory)
 
 
 def test_only_the_papers_own_settings_are_compared_with_its_claim(tmp_path: Path) -> None:
@@ -239,9 +239,9 @@ def test_every_other_optimizer_is_compared_with_the_reference(tmp_path: Path) ->
 
 def test_the_summary_is_reproducible(tmp_path: Path) -> None:
     directory = write_study(tmp_path, numbers=range(3))
-    write_summary(directory)
+    summarized(directory)
     first = (directory / "summary.json").read_bytes()
-    write_summary(directory)
+    summarized(directory)
     assert (directory / "summary.json").read_bytes() == first
 
 
@@ -253,8 +253,6 @@ def test_flatness_is_the_increase_of_the_training_loss_under_noise(tmp_path: Pat
             row = {"step": STEPS, "flatness/train_loss": 1.0 + place, "flatness/perturbed_loss": 1.5 + 2 * place}
             runs.append(dataclasses.replace(run, metrics=run.metrics + json.dumps(row) + "\n"))
         write_replicate(replicate_path(directory, replicate.number), dataclasses.replace(replicate, runs=tuple(runs)))
-    write_summary(directory)
-    rows = json.loads((directory / "summary.json").read_text())["comparisons"]
-    (flatness,) = (row for row in rows if row["metric"].startswith("flatness/"))
+    (flatness,) = (row for row in summarized(directory)["comparisons"] if row["metric"].startswith("flatness/"))
     places = [place for place, run in enumerate(replicate.runs) if run.phase == "confirm" and run.optimizer == "lion"]
     assert flatness["per_replicate"]["lion"] == [0.5 + statistics.fmean(places)] * 2
