@@ -6,6 +6,7 @@ from typing import Any
 from experiments.harness.metric import Metric, all_metrics, find
 from experiments.study.in_steps import LEAST_PERCENT
 from experiments.study.names import optimizer_name as optimizer_name
+from experiments.study.names import significant as significant
 
 Summary = dict[str, Any]
 """The content of a study's summary.json"""
@@ -90,12 +91,6 @@ def interval(ends: tuple[float, float] | None, decimals: int) -> str:
     return MISSING if ends is None else f"{number(ends[0], decimals)} to {number(ends[1], decimals)}"
 
 
-def significant(value: float, digits: int = 2) -> str:
-    """``0.0312`` -> ``0.031``, ``41.7`` -> ``42``: settings and memories."""
-    written = f"{value:.{digits}g}"
-    return f"{float(written):g}" if "e" in written and 1e-3 <= abs(value) < 1e6 else written
-
-
 def probability(p: float | None) -> str:
     """Three decimals, or ``< 0.001``."""
     if p is None:
@@ -117,8 +112,7 @@ def means(comparison: dict[str, Any]) -> tuple[float | None, float | None]:
 
 def replicates(summary: Summary, comparison: dict[str, Any]) -> str:
     """``11 of 11``: the number of replicates with a difference, out of those declared."""
-    pairs = zip(*(comparison["per_replicate"][comparison[side]] for side in "ab"), strict=True)
-    return f"{sum(None not in pair for pair in pairs)} of {summary['declared'] or len(summary['replicates'])}"
+    return f"{len(differences(summary, comparison)[0])} of {summary['declared'] or len(summary['replicates'])}"
 
 
 def ranges(numbers: Sequence[int]) -> str:

@@ -124,12 +124,11 @@ def how_decided(summary: Summary, comparison: dict[str, Any]) -> str:
     """The metric, the margin and the numbers behind a verdict, as Markdown."""
     margin = margin_words(summary, comparison)
     tie = f"Differences within {margin} are a tie: {_text(summary['margin_reason'].rstrip('.'))}. " if margin else ""
-    lines = [
+    rule = (
         f"The {metric_label(comparison['metric'])} decides, because {_text(summary['primary_reason'].rstrip('.'))}; "
-        f"{comparison['better']} is better. {tie}",
-        *(f"- {fact}" for fact in decided_by(comparison)),
-    ]
-    return "\n".join([lines[0].strip(), "", *lines[1:]]) if len(lines) > 1 else lines[0].strip()
+        f"{comparison['better']} is better. {tie}"
+    )
+    return "\n".join([rule.strip(), "", *(f"- {fact}" for fact in decided_by(comparison))]).strip()
 
 
 def _settings(summary: Summary, figures: Sequence[str]) -> list[str]:

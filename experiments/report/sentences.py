@@ -142,8 +142,8 @@ def margin_words(summary: Summary, comparison: dict[str, Any]) -> str:
 
 def other_metrics(summary: Summary, comparison: dict[str, Any]) -> str:
     """The metrics that disagree with the verdict of the deciding one, and whom they favour; empty if none does."""
-    others = [row for row in summary["comparisons"] if not row["primary"] and row["a"] == comparison["a"]]
-    others = [row for row in others if row["difference"]]
+    of_pair = (row for row in summary["comparisons"] if row["a"] == comparison["a"])
+    others = [row for row in of_pair if row["difference"] and not row["primary"]]
     elsewhere = []
     for row in others:
         if (side := better_side(row)) and side != comparison["verdict"]:

@@ -187,7 +187,7 @@ def speedup_table(rows: Sequence[dict[str, Any]]) -> str:
     cells = []
     for row in rows:
         if speedup := row["speedup"]:
-            reaches = [f"{_ratio(reach)}" for reach in (speedup, speedup["reverse"], speedup["aa"])]
+            reaches = [_ratio(reach) for reach in (speedup, speedup["reverse"], speedup["aa"])]
             cells.append([metric_title(speedup["curve"]), *reaches])
     a, b = (optimizer_name(rows[0][side]) for side in "ab")
     head = ["metric", f"{a} reaches {b}'s end", f"{b} reaches {a}'s end", f"{b} reaches {b}'s end (A/A)"]

@@ -127,8 +127,7 @@ def _reproduction(
     """A reproduction's difference, and whether it lies within the prediction interval."""
     x, y = (replicate_value(study, replicate, name, metric) for name in (a, b))
     difference = None if x is None or y is None else x - y
-    known = difference is not None and prediction is not None
-    inside = prediction[0] <= difference <= prediction[1] if known else None  # type: ignore[index, operator]
+    inside = None if difference is None or prediction is None else prediction[0] <= difference <= prediction[1]
     return {"replicate": replicate.number, a: x, b: y, "difference": difference, "inside": inside}
 
 

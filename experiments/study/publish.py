@@ -120,14 +120,14 @@ def _replicate(course: Course) -> Replicate:
     runs = tuple(_published(run) for run in course.runs)
     environments = [json.loads((run.directory / "environment.json").read_bytes()) for run in course.runs]
     first = environments[0]
-    first["sources_digest"] = first["sources_digest"].partition("-")[0]  # the part shared by all optimizers
     for run, environment in zip(course.runs, environments, strict=True):
+        environment["sources_digest"] = environment["sources_digest"].partition("-")[0]  # shared by all optimizers
         for key in ("hardware", "packages", "sources_digest"):
-            theirs = environment[key].partition("-")[0] if key == "sources_digest" else environment[key]
-            if theirs != first[key]:
+            if environment[key] != first[key]:
                 raise SuiteError(
-                    f"Replicate {course.number} is inconsistent: {run.directory} was made with {key} {theirs}, its "
-                    f"first run with {first[key]}. A replicate must be run in one environment; FRESH=1 runs it again."
+                    f"Replicate {course.number} is inconsistent: {run.directory} was made with {key} "
+                    f"{environment[key]}, its first run with {first[key]}. A replicate must be run in one environment; "
+                    "FRESH=1 runs it again."
                 )
     return Replicate(course.number, first, course.nuisance, runs)
 

@@ -76,7 +76,7 @@ class ReplicateRun:
         """The rows of metrics.jsonl."""
         return [json.loads(line) for line in self.metrics.splitlines()]
 
-    @property
+    @cached_property
     def diverged(self) -> bool:
         """Whether the run diverged; published runs are complete or diverged."""
         return bool(json.loads(self.status)["status"] == "diverged")

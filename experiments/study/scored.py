@@ -29,7 +29,7 @@ from experiments.study.protocols import (
     rate_grid,
     search,
 )
-from experiments.study.replicates import Replicate, read_replicates
+from experiments.study.replicates import read_replicates
 from experiments.study.summary import read_study, summarize
 from experiments.study.trials import trials_of, value_at
 
@@ -47,13 +47,11 @@ class Scored:
         self.described = read_study(directory)
         self.study = self.described["study"]
         self.where = "/".join(self.described[key] for key in ("task", "scale", "experiment"))
-        self.replicates = [each for each in read_replicates(directory) if self._counts(each)]
+        declared = self.study["replicates"] or math.inf
+        self.replicates = [each for each in read_replicates(directory) if each.number < declared]
         self.names = [name for name in self.described["identity"]["contestants"] if name in self.described["spaces"]]
         self.reference = self.study["reference"]
         self.other = next((name for name in self.names if name != self.reference), None)
-
-    def _counts(self, replicate: Replicate) -> bool:
-        return not self.study["replicates"] or replicate.number < self.study["replicates"]
 
     def why_not(self) -> str | None:
         """Why the study cannot be scored; None if it can."""
