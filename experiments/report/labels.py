@@ -35,6 +35,11 @@ def verdict_words(verdict: str | None) -> str:
     return words.get(verdict) or f"a win for {optimizer_name(str(verdict))}"
 
 
+def pair_name(comparison: dict[str, Any]) -> str:
+    """``Lion - AdamW``."""
+    return " - ".join(optimizer_name(comparison[side]) for side in "ab")
+
+
 def dimension_label(space: dict[str, Any]) -> str:
     """The label of one dimension of a search space, from its entry in study.json."""
     name = str(space["name"])
@@ -65,6 +70,11 @@ def metric_title(name: str) -> str:
     """``test/top1`` -> ``test top-1 accuracy, %``: the label of a column or an axis."""
     unit = metric_of(name).unit
     return f"{metric_label(name)}, {unit}" if unit else metric_label(name)
+
+
+def titled(metric: str, better: str) -> str:
+    """``test loss (lower is better)``."""
+    return f"{metric_title(metric)} ({better} is better)"
 
 
 def number(value: float | None, decimals: int, sign: str = "-") -> str:

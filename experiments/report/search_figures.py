@@ -9,8 +9,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments.report.labels import Summary, dimension_label, metric_title, optimizer_name, significant
-from experiments.report.style import subject, titled
+from experiments.report.labels import Summary, dimension_label, metric_title, optimizer_name, significant, titled
+from experiments.report.style import subject
 from experiments.study.replicates import Replicate, ReplicateRun
 
 SHOWN = 0.75

@@ -13,6 +13,7 @@ from experiments.report.labels import (
     metric_of,
     number,
     optimizer_name,
+    pair_name,
     ranges,
     steps_interval,
     steps_words,
@@ -161,8 +162,7 @@ def better_side(row: dict[str, Any]) -> str | None:
     low, high = row["difference"]["ci95"]
     if low <= 0 <= high:
         return None
-    a_is_better = (low > 0) == (row["better"] == "higher")
-    return str(row["a"] if a_is_better else row["b"])
+    return str(row["a"] if (low > 0) == (row["better"] == "higher") else row["b"])
 
 
 def _qualifiers(summary: Summary, comparison: dict[str, Any]) -> list[str]:
@@ -242,9 +242,9 @@ def reproduction_sentences(comparison: dict[str, Any]) -> list[str]:
             )
     if sentences and difference:
         committed = (
-            f"Committed: {optimizer_name(comparison['a'])} - {optimizer_name(comparison['b'])} = "
-            f"{number(difference['mean'], decimals, '+')} in {metric_label(comparison['metric'])} (95 % interval "
-            f"{interval(difference['ci95'], decimals)}, {difference['n']} replicates)."
+            f"Committed: {pair_name(comparison)} = {number(difference['mean'], decimals, '+')} in "
+            f"{metric_label(comparison['metric'])} (95 % interval {interval(difference['ci95'], decimals)}, "
+            f"{difference['n']} replicates)."
         )
         return [committed, *sentences]
     return sentences

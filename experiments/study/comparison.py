@@ -6,13 +6,12 @@ from functools import partial
 from statistics import fmean
 from typing import Any
 
-from experiments.harness.metric import is_percent
+from experiments.harness.metric import Better, is_percent
 from experiments.study.by_example import interval_by_example
 from experiments.study.in_steps import fewer_steps, log_slope, margin_in_units, typical_slope
 from experiments.study.paper import claim_of, paper_cell
 from experiments.study.replicates import Replicate, ReplicateRun
 from experiments.study.statistics import (
-    Better,
     Difference,
     paired_difference,
     prediction_interval,

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from experiments.study.replicates import Phase
 from experiments.study.search import Space, first_points
 from experiments.study.statistics import sign_of
 from experiments.study.surrogate import next_trial
-from experiments.study.trials import best, chosen_by
+from experiments.study.trials import ChosenBy, best, chosen_by
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ class Course:
             search.trials.append(self._run(name, "search", seed, arguments, stage=stage, unit=tuple(point)))
         return search.trials[done:]
 
-    def _value(self, trial: PlannedRun, by: Literal["validation", "headline"] = "validation") -> float | None:
+    def _value(self, trial: PlannedRun, by: ChosenBy = "validation") -> float | None:
         """The final value of the metric that chooses winners; None if the trial diverged, or if the value was too large
         to be written.
         """
@@ -120,7 +120,7 @@ class Course:
         value: float | None = status["metrics"].get(chosen_by(self._settings, by))
         return value if status["status"] == "complete" else None
 
-    def winner(self, name: str, by: Literal["validation", "headline"] = "validation") -> PlannedRun | None:
+    def winner(self, name: str, by: ChosenBy = "validation") -> PlannedRun | None:
         """An optimizer's best trial so far; None before the first."""
         trials, better = self.searches[name].trials, self._settings[f"{by}_better"]
         return best(trials, lambda trial: self._value(trial, by), better)
@@ -144,7 +144,7 @@ class Course:
                 self.confirmation.append(run)
         return self.confirmation
 
-    def _chosen(self, name: str, by: Literal["validation", "headline"] = "validation") -> list[str]:
+    def _chosen(self, name: str, by: ChosenBy = "validation") -> list[str]:
         winner = self.winner(name, by)
         return [o for o in winner.overrides if o.startswith("optimizer.")] if winner else []
 

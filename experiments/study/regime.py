@@ -48,10 +48,9 @@ def _memories(space: Sequence[Mapping[str, Any]], values: Sequence[Mapping[str, 
     """The median of each beta's memory over the winners, with the shortest and longest."""
     found = []
     for name in [each["name"] for each in space if each["kind"] == "memory"]:
-        steps = [value[name] for value in values if name in value]
-        if steps:
-            spread = f" ({significant(min(steps))} to {significant(max(steps))})" if len(steps) > 1 else ""
-            found.append(f"{significant(median(steps))}{spread}")
+        steps = [value[name] for value in values]
+        spread = f" ({significant(min(steps))} to {significant(max(steps))})" if len(steps) > 1 else ""
+        found.append(f"{significant(median(steps))}{spread}")
     return found
 
 

@@ -8,12 +8,12 @@ import math
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Literal
 
 import numpy as np
 import scipy
 
-Better = Literal["higher", "lower"]
+from experiments.harness.metric import Better
+
 Curve = Sequence[tuple[int, float]]
 """(step, value) of each evaluation in one run, in order of the step"""
 

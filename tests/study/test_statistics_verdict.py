@@ -1,15 +1,15 @@
 """Every branch of the verdict on hand-made data, and its error rates on simulated runs."""
 
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from experiments.harness.metric import Better
 from experiments.study.statistics import LEAST_REPLICATES, Difference, holm, is_at_edge, paired_difference, verdict
 
-Better = Literal["higher", "lower"]
 # Multiples of 1/8 add and subtract without rounding, so that equal means equal.
 EIGHTHS = st.integers(0, 800).map(lambda i: i / 8)
 
