@@ -25,6 +25,18 @@ SPACE = [
     {"name": "weight_decay", "argument": "weight_decay", "kind": "decay", "low": 0.01, "high": 10.0, "zero": 0.1}
     | {"copies": 1},
 ]
+PAPER: dict[str, Any] = {
+    "stages": (),
+    "lengths": (),
+    "confirm": 1,
+    "declared": 3,
+    "numbers": range(3),
+    "nuisance": {},
+    "paper": "image_classification.vit_b16",
+    "gain": 0.05,
+    "top1_gain": 2.0,
+}
+"""A study at the paper's own settings that confirms its claim."""
 ENVIRONMENT = {
     "git_sha": "0" * 40,
     "git_dirty": False,

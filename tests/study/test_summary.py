@@ -13,7 +13,7 @@ from scipy import stats
 from experiments.harness.errors import DataError, SuiteError
 from experiments.study.replicates import read_replicates, replicate_path, write_replicate
 from experiments.study.summary import summarize, write_summary
-from tests.synthetic_study import BEST, SLOPE, STEPS, write_study
+from tests.synthetic_study import BEST, PAPER, SLOPE, STEPS, write_study
 
 
 def summarized(directory: Path) -> dict[str, Any]:
@@ -209,23 +209,14 @@ def test_a_study_of_another_schema_is_refused(tmp_path: Path) -> None:
 
 
 def test_only_the_papers_own_settings_are_compared_with_its_claim(tmp_path: Path) -> None:
-    cell = "image_classification.vit_b16"
-    fixed: dict[str, Any] = {
-        "stages": (),
-        "lengths": (),
-        "confirm": 1,
-        "declared": 3,
-        "numbers": range(3),
-        "paper": cell,
-    }
-    rows = summary_of(tmp_path, scale="paper", nuisance={}, gain=0.05, top1_gain=2.0, **fixed)["comparisons"]
+    rows = summary_of(tmp_path, scale="paper", **PAPER)["comparisons"]
     top1 = next(row for row in rows if row["metric"] == "test/top1")
     assert (top1["paper"]["kind"], top1["paper"]["by"], top1["paper"]["outcome"]) == ("gain", "lion", "confirmed")
     assert (top1["paper"]["lion"], top1["paper"]["adamw"]) == (77.44, 75.48)
     assert primary({"comparisons": rows})["verdict"] is None, (
         "3 replicates are no verdict, only what is said to a claim"
     )
-    searched = summary_of(tmp_path, gain=0.05, paper=cell)["comparisons"]
+    searched = summary_of(tmp_path, gain=0.05, paper=PAPER["paper"])["comparisons"]
     assert [row["paper"] for row in searched] == [None, None]
 
 
