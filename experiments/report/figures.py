@@ -140,10 +140,7 @@ def _sample_figures(
     if not all(records.values()):
         return {}
     steps = sampled_steps(next(iter(records.values()))[0])
-    if not steps:
-        return {}
-    sheet = sample_sheets({optimizer_name(name): sheet for name, sheet in sheets.items()}, steps)
-    figures = {"samples.png": sheet}
+    figures = {"samples.png": sample_sheets({optimizer_name(name): sheet for name, sheet in sheets.items()}, steps)}
     titles = {
         row["metric"]: titled(row["metric"], row["better"])
         for row in summary["comparisons"]

@@ -29,7 +29,7 @@ def test_fast_naming_matches_composing_each_run_alone(make_config: MakeConfig) -
 
 def confirmed(course: Any) -> list[Any]:
     """The course's confirm runs, with an arbitrary winner in place of the trials' best."""
-    course.winner = lambda name, metric="validation": course.searches[name].trials[-1]
+    course.winner = lambda name, metric="validation": course.trials[name][-1]
     runs: list[Any] = course.confirm()
     return runs
 
