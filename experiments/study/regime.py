@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import Any
 
-from experiments.harness.metric import find, metrics_of
+from experiments.harness.metric import Metric, find, metrics_of
 from experiments.study.in_steps import percent_fewer
 from experiments.study.names import optimizer_name, significant
 
@@ -58,14 +58,10 @@ def _reach(task: str, row: Mapping[str, Any], *, several: bool) -> str:
     beside = f" of {optimizer_name(row['a'])}" if several else ""
     if row["smallest_effect"] is None:
         return f"smallest detectable difference{beside} unknown with fewer than 2 replicates"
-    declared = find(metrics_of(task), row["metric"])
-    digits, unit = (declared.decimals, declared.difference_unit) if declared else (4, "")
-    amount = f"{row['smallest_effect']:.{digits}f} {unit}".rstrip()
-    label = declared.label if declared else row["metric"]
+    metric = find(metrics_of(task), row["metric"]) or Metric(row["metric"], row["better"])
+    amount = f"{row['smallest_effect']:.{metric.decimals}f} {metric.difference_unit}".rstrip()
     if row["steps_percent"]:
         percent = significant(percent_fewer(abs(row["smallest_effect"] / row["slope"])))
         amount += f" (what {percent} % fewer steps cost)"
-    return (
-        f"smallest difference{beside} in {label} that {row['difference']['n']} replicates detect in 80 % of studies: "
-        f"{amount}"
-    )
+    detected = f"that {row['difference']['n']} replicates detect in 80 % of studies"
+    return f"smallest difference{beside} in {metric.label} {detected}: {amount}"

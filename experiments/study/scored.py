@@ -30,6 +30,7 @@ from experiments.study.protocols import (
     search,
 )
 from experiments.study.replicates import read_replicates
+from experiments.study.statistics import sign_of
 from experiments.study.summary import read_study, summarize
 from experiments.study.trials import trials_of, value_at
 
@@ -75,12 +76,11 @@ class Scored:
         same_metric = metric.rpartition("/")[2] == self.study["primary_metric"].rpartition("/")[2]
         declared = self.study["margin"] if same_metric else None
         self.margin = declared or margin_in_units(self.study["margin_percent"], known, better) or 0.0
-        sign = 1 if better == "lower" else -1  # lower losses of the emulators are better
+        sign = -sign_of(better)  # lower losses of the emulators are better
         ends = [[replicate_value(self.study, each, self.pair[key], metric) for each in self.replicates] for key in "ab"]
         self.differences = [sign * (x - y) for x, y in zip(*ends, strict=True) if x is not None and y is not None]
         summary = summarize(self.described, self.replicates)
-        primary = [row for row in summary["comparisons"] if row["primary"] and row["a"] == self.other]
-        named = primary[0]["verdict"]
+        (named,) = [row["verdict"] for row in summary["comparisons"] if row["primary"] and row["a"] == self.other]
         self.verdict = {self.other: "a", self.reference: "b"}.get(named, named)
 
     def _side(self, key: str, emulator: Emulator) -> Side:

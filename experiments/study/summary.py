@@ -149,7 +149,6 @@ def _environments(replicates: Sequence[Replicate]) -> list[dict[str, Any]]:
     for replicate in replicates:
         keys = ("git_sha", "git_dirty", "sources_digest", "packages", "hardware")
         content = {key: replicate.environment.get(key) for key in keys}
-        content["sources_digest"] = str(content["sources_digest"]).partition("-")[0]
         entry = found.setdefault(json.dumps(content, sort_keys=True), {"replicates": [], **content})
         entry["replicates"].append(replicate.number)
     return list(found.values())
