@@ -133,8 +133,7 @@ def read_replicate(path: Path) -> Replicate:
     try:
         table = pq.ParquetFile(path).read()  # read_table imports pandas
         about = json.loads((table.schema.metadata or {})[METADATA])
-        # Older replicates have no losses per example.
-        rows = table.select([name for name in COLUMNS if name in table.column_names]).to_pylist()
+        rows = table.select(list(COLUMNS)).to_pylist()
         for row in rows:
             row |= {key: tuple(value) for key, value in row.items() if isinstance(value, list)}
         runs = tuple(ReplicateRun(**row) for row in rows)
