@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,75 +25,101 @@ SPACE = [
     {"name": "weight_decay", "argument": "weight_decay", "kind": "decay", "low": 0.01, "high": 10.0, "zero": 0.1}
     | {"copies": 1},
 ]
+PAPER: dict[str, Any] = {
+    "stages": (),
+    "lengths": (),
+    "confirm": 1,
+    "declared": 3,
+    "numbers": range(3),
+    "nuisance": {},
+    "paper": "image_classification.vit_b16",
+    "gain": 0.05,
+    "top1_gain": 2.0,
+}
+"""A study at the paper's own settings that confirms its claim."""
 ENVIRONMENT = {
     "git_sha": "0" * 40,
     "git_dirty": False,
     "sources_digest": "abcdef0123456789",
     "packages": {"torch": "2.15.0", "numpy": "2.4.6"},
-    "hardware": {"cpu": "an imagined processor", "cpu_count": 2},
 }
 
 
-def write_study(
-    results: Path,
-    task: str = "image_classification",
-    scale: str = "mini",
-    experiment: str = "mini",
-    *,
-    gain: float = 0.0,
-    top1_gain: float | None = None,
-    spread: float = 0.01,
-    numbers: Sequence[int] = range(6),
-    declared: int = 6,
-    stages: Sequence[int] = (4, 3, 2),
-    confirm: int = 2,
-    lengths: Sequence[float] = (0.7, 1.4),
-    optimizers: Sequence[str] = ("lion", "adamw"),
-    best: Mapping[str, Sequence[float]] = BEST,
-    widths: Mapping[str, float] | None = None,
-    diverged: Sequence[tuple[int, str]] = (),
-    margin: float | None = None,
-    paper: str | None = None,
-    nuisance: Mapping[str, Any] | None = None,
-    hardware: Mapping[int, str] | None = None,
-    fingerprints: Mapping[int, str] | None = None,
-    samples: bool = False,
-) -> Path:
-    """Write a study below ``results`` and return its folder.
+@dataclass(frozen=True, kw_only=True)
+class Truth:
+    """What a study declares, and what is true of its optimizers."""
 
-    The test loss of ``lion`` lies ``gain`` below that of any other optimizer, and its accuracy ``top1_gain`` points
-    above (50 times the gain, if it is not given); differences scatter by ``spread``. Confirm runs of the (replicate,
-    optimizer) in ``diverged`` diverge, as do trials in the uppermost tenth of the learning rate. ``widths`` are those
-    of the optimizers' basins.
-    """
-    directory = results / task / scale / experiment
-    drawn = nuisance if nuisance is not None else {"train.clip_norm": {"low": 0.5, "high": 2.0}}
-    described = {
+    gain: float = 0.0
+    """how far the test loss of ``lion`` lies below that of any other optimizer"""
+    top1_gain: float | None = None
+    """how many points its accuracy lies above theirs; None: 50 times the gain"""
+    spread: float = 0.01
+    """standard deviation over replicates of the difference in loss"""
+    best: Mapping[str, Sequence[float]] = field(default_factory=lambda: BEST)
+    widths: Mapping[str, float] = field(default_factory=dict)
+    """of the optimizers' basins, if not 1"""
+    diverged: Sequence[tuple[int, str]] = ()
+    """(replicate, optimizer) whose confirm runs diverge; trials do in the uppermost tenth of the learning rate"""
+    optimizers: Sequence[str] = ("lion", "adamw")
+    numbers: Sequence[int] = range(6)
+    declared: int = 6
+    stages: Sequence[int] = (4, 3, 2)
+    confirm: int = 2
+    lengths: Sequence[float] = (0.7, 1.4)
+    nuisance: Mapping[str, Any] = field(default_factory=lambda: {"train.clip_norm": {"low": 0.5, "high": 2.0}})
+    margin: float | None = None
+    paper: str | None = None
+    hardware: Mapping[int, str] = field(default_factory=dict)
+    """the processors of replicates, if not the imagined one"""
+    fingerprints: Mapping[int, str] = field(default_factory=dict)
+    """of replicates' data, if not all f"""
+    samples: bool = False
+    """whether the task generates images"""
+
+
+def write_study(
+    results: Path, task: str = "image_classification", scale: str = "mini", experiment: str = "mini", **truth: Any
+) -> Path:
+    """Write a study below ``results`` and return its folder; ``truth`` are fields of Truth."""
+    study, directory = Truth(**truth), results / task / scale / experiment
+    directory.mkdir(parents=True, exist_ok=True)
+    about = {
         "schema": 2,
         "task": task,
         "scale": scale,
         "experiment": experiment,
         "command": f"python -m experiments.{task} --multirun hydra/sweeper=study scale={scale}",
+    }
+    (directory / "study.json").write_text(json.dumps(about | _declared(study)))
+    for number in study.numbers:
+        write_replicate(replicate_path(directory, number), _Simulated(study, task, number).replicate())
+    if study.samples:
+        _write_samples(directory, study.optimizers)
+    return directory
+
+
+def _declared(study: Truth) -> dict[str, Any]:
+    return {
         "study": {
             "reference": "adamw",
-            "replicates": declared,
-            "stages": list(stages),
-            "confirm": confirm,
-            "lengths": list(lengths),
-            "nuisance": drawn,
+            "replicates": study.declared,
+            "stages": list(study.stages),
+            "confirm": study.confirm,
+            "lengths": list(study.lengths),
+            "nuisance": study.nuisance,
             "primary_metric": "test/loss",
             "primary_reason": "it spreads least between replicates",
             "validation_metric": "val/loss",
             "better": "lower",
             "validation_better": "lower",
-            "secondary_metrics": {"test/top1": "higher"} | ({"samples/kid": "lower"} if samples else {}),
+            "secondary_metrics": {"test/top1": "higher"} | ({"samples/kid": "lower"} if study.samples else {}),
             "margin_percent": 10.0,
-            "margin": margin,
+            "margin": study.margin,
             "margin_reason": "a tenth of the cost matters to nobody",
-            "paper": paper,
+            "paper": study.paper,
         },
-        "identity": {"contestants": dict.fromkeys(optimizers)},
-        "spaces": dict.fromkeys(optimizers, SPACE) if stages else {},
+        "identity": {"contestants": dict.fromkeys(study.optimizers)},
+        "spaces": dict.fromkeys(study.optimizers, SPACE) if study.stages else {},
         "regime": {
             "model": "ConvNet",
             "parameters": PARAMETERS,
@@ -102,49 +129,32 @@ def write_study(
             "train_samples": 40_000,
         },
     }
-    directory.mkdir(parents=True, exist_ok=True)
-    (directory / "study.json").write_text(json.dumps(described))
-    for number in numbers:
-        replicate = _Replicate(
-            number, gain, top1_gain, spread, task, best, widths or {}, (fingerprints or {}).get(number), samples
-        )
-        runs = [run for name in optimizers for run in replicate.search(name, stages)]
-        for seed in range(100 * number + 1, 100 * number + 1 + confirm):
-            for name in optimizers:
-                runs.append(replicate.run(name, "confirm", seed=seed, diverged=(number, name) in diverged))
-            runs += [replicate.run("adamw", "length", seed=seed, length=length) for length in lengths]
-        environment = json.loads(json.dumps(ENVIRONMENT))
-        environment["hardware"]["cpu"] = (hardware or {}).get(number, "an imagined processor")
-        values = {key: round(0.5 + number / 10, 3) for key in drawn}
-        write_replicate(replicate_path(directory, number), Replicate(number, environment, values, tuple(runs)))
-    if samples:
-        _write_samples(directory, optimizers)
-    return directory
 
 
-class _Replicate:
-    def __init__(
-        self,
-        number: int,
-        gain: float,
-        top1_gain: float | None,
-        spread: float,
-        task: str,
-        best: Mapping[str, Sequence[float]],
-        widths: Mapping[str, float],
-        fingerprint: str | None,
-        samples: bool,
-    ) -> None:
-        self.number, self.task, self.best, self.widths = number, task, best, widths
-        self.gains = {"lion": gain}
-        self.top1_gain = 50 * gain if top1_gain is None else top1_gain
-        self.samples = samples
-        self.fingerprint = fingerprint or "f" * 16
+class _Simulated:
+    """One replicate."""
+
+    def __init__(self, study: Truth, task: str, number: int) -> None:
+        self.study, self.task, self.number = study, task, number
         rng = np.random.default_rng([7, number])
         self.shared = float(rng.normal(0, 0.05))
-        self.own = {"lion": float(rng.normal(0, spread))}
-        self.own_top1 = float(rng.normal(0, 20 * spread))
+        self.own = {"lion": study.gain + float(rng.normal(0, study.spread))}
+        top1_gain = 50 * study.gain if study.top1_gain is None else study.top1_gain
+        self.own_top1 = top1_gain + float(rng.normal(0, 20 * study.spread))
         self.winners: dict[str, tuple[float, ...]] = {}
+
+    def replicate(self) -> Replicate:
+        """The searches of all optimizers, and their winners on fresh seeds."""
+        study, number = self.study, self.number
+        runs = [run for name in study.optimizers for run in self.search(name, study.stages)]
+        for seed in range(100 * number + 1, 100 * number + 1 + study.confirm):
+            for name in study.optimizers:
+                runs.append(self.run(name, "confirm", seed=seed, diverged=(number, name) in study.diverged))
+            runs += [self.run("adamw", "length", seed=seed, length=length) for length in study.lengths]
+        processor = study.hardware.get(number, "an imagined processor")
+        environment = ENVIRONMENT | {"hardware": {"cpu": processor, "cpu_count": 2}}
+        drawn = {key: round(0.5 + number / 10, 3) for key in study.nuisance}
+        return Replicate(number, environment, drawn, tuple(runs))
 
     def search(self, name: str, stages: Sequence[int]) -> list[ReplicateRun]:
         """The replicate's trials, as the suite would choose them."""
@@ -182,11 +192,11 @@ class _Replicate:
     ) -> ReplicateRun:
         seed = 100 * self.number if seed is None else seed
         at = unit or self.winners.get(name, ())
-        centre, width = self.best.get(name, (0.5,) * 4), self.widths.get(name, 1.0)
+        centre, width = self.study.best.get(name, (0.5,) * 4), self.study.widths.get(name, 1.0)
         regret = sum((x - y) ** 2 for x, y in zip(at, centre, strict=False)) / width
-        gain = self.gains.get(name, 0.0) + self.own.get(name, 0.0)
+        gain = self.own.get(name, 0.0)
         loss = 1.2 + self.shared + SLOPE * math.log(length) + (regret if phase == "search" else 0.0) - gain
-        top1 = 60 - 20 * (loss - 1.2) + (self.top1_gain - 20 * gain + self.own_top1 if name == "lion" else 0.0)
+        top1 = 60 - 20 * (loss - 1.2) + (self.own_top1 - 20 * gain if name == "lion" else 0.0)
         steps = round(STEPS * length)
         rows = list(
             self._rows(loss, top1, steps // 2 if diverged else steps, steps, tested=phase != "search" and not diverged)
@@ -195,7 +205,7 @@ class _Replicate:
         settings |= {"lr": 1e-5 * 1000 ** (at[0] if at else 0.5), "betas": [0.9, 0.99], "weight_decay": 0.1}
         config = {
             "task": self.task,
-            "data": {"name": "cifar10", "fingerprint": self.fingerprint},
+            "data": {"name": "cifar10", "fingerprint": self.study.fingerprints.get(self.number, "f" * 16)},
             "model": {"_target_": "experiments.image_classification.convnet.ConvNet"},
             "optimizer": settings,
             "seed": seed,
@@ -232,7 +242,7 @@ class _Replicate:
                 "cost/state_bytes": 8 * PARAMETERS,
                 "cost/peak_bytes": 50_000_000,
             }
-            if self.samples and tested and step in (steps // 2, steps):
+            if self.study.samples and tested and step in (steps // 2, steps):
                 yield shared | {"samples/num_samples": 8, "samples/kid": loss + left, "samples/kid_floor": 0.1}
             if step % 40 == 0 or step == until:
                 yield shared | {"val/loss": loss + left, "val/top1": top1 - 20 * left}

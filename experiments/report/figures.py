@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from experiments.report.labels import Summary, deciding, differences, metric_of, optimizer_name
+from experiments.report.labels import Summary, deciding, differences, metric_of, optimizer_name, pair_name, titled
 from experiments.report.samples import sample_distances, sample_sheets, sampled_steps
 from experiments.report.search_figures import ease_of_tuning, settings_scatter
-from experiments.report.style import figure_style, save, subject, titled
+from experiments.report.style import figure_style, save, subject
 from experiments.study.replicates import Replicate
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart. An optimizer has its colour in every figure.
@@ -90,8 +90,7 @@ def paired_differences(summary: Summary, comparison: dict[str, Any], colors: dic
         )
     axes.set_xticks(range(at + 1 + len(new)), [*map(str, points), "mean", *map(str, new)])
     axes.set_xlabel("replicate")
-    pair = f"{optimizer_name(a)} - {optimizer_name(b)}"
-    axes.set_title(f"{subject(summary)}\n{pair}: {titled(comparison['metric'], comparison['better'])}")
+    axes.set_title(f"{subject(summary)}\n{pair_name(comparison)}: {titled(comparison['metric'], comparison['better'])}")
     unit = metric_of(comparison["metric"]).difference_unit
     better = f"above 0: {optimizer_name(a if comparison['better'] == 'higher' else b)} is better"
     axes.set_ylabel(f"{unit}, {better}" if unit else better)
@@ -141,10 +140,7 @@ def _sample_figures(
     if not all(records.values()):
         return {}
     steps = sampled_steps(next(iter(records.values()))[0])
-    if not steps:
-        return {}
-    sheet = sample_sheets({optimizer_name(name): sheet for name, sheet in sheets.items()}, steps)
-    figures = {"samples.png": sheet}
+    figures = {"samples.png": sample_sheets({optimizer_name(name): sheet for name, sheet in sheets.items()}, steps)}
     titles = {
         row["metric"]: titled(row["metric"], row["better"])
         for row in summary["comparisons"]

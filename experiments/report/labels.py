@@ -6,6 +6,7 @@ from typing import Any
 from experiments.harness.metric import Metric, all_metrics, find
 from experiments.study.in_steps import LEAST_PERCENT
 from experiments.study.names import optimizer_name as optimizer_name
+from experiments.study.names import significant as significant
 
 Summary = dict[str, Any]
 """The content of a study's summary.json"""
@@ -26,6 +27,17 @@ def verdict_name(summary: Summary, comparison: dict[str, Any]) -> str:
     notes = ["exploratory"] if comparison["exploratory"] else []
     notes += ["box-limited"] if any(comparison["box_limited"].values()) else []
     return optimizer_name(comparison["verdict"]) + (f" ({', '.join(notes)})" if notes else "")
+
+
+def verdict_words(verdict: str | None) -> str:
+    """A verdict within a sentence: ``a tie``, ``undecided``, ``withheld``, ``no verdict``, ``a win for AdamW``."""
+    words = {None: "no verdict", "tie": "a tie", "undecided": "undecided", "withheld": "withheld"}
+    return words.get(verdict) or f"a win for {optimizer_name(str(verdict))}"
+
+
+def pair_name(comparison: dict[str, Any]) -> str:
+    """``Lion - AdamW``."""
+    return " - ".join(optimizer_name(comparison[side]) for side in "ab")
 
 
 def dimension_label(space: dict[str, Any]) -> str:
@@ -60,6 +72,11 @@ def metric_title(name: str) -> str:
     return f"{metric_label(name)}, {unit}" if unit else metric_label(name)
 
 
+def titled(metric: str, better: str) -> str:
+    """``test loss (lower is better)``."""
+    return f"{metric_title(metric)} ({better} is better)"
+
+
 def number(value: float | None, decimals: int, sign: str = "-") -> str:
     """A decimal number; ``sign="+"`` also writes a plus."""
     if value is None:
@@ -84,12 +101,6 @@ def interval(ends: tuple[float, float] | None, decimals: int) -> str:
     return MISSING if ends is None else f"{number(ends[0], decimals)} to {number(ends[1], decimals)}"
 
 
-def significant(value: float, digits: int = 2) -> str:
-    """``0.0312`` -> ``0.031``, ``41.7`` -> ``42``: settings and memories."""
-    written = f"{value:.{digits}g}"
-    return f"{float(written):g}" if "e" in written and 1e-3 <= abs(value) < 1e6 else written
-
-
 def probability(p: float | None) -> str:
     """Three decimals, or ``< 0.001``."""
     if p is None:
@@ -111,8 +122,7 @@ def means(comparison: dict[str, Any]) -> tuple[float | None, float | None]:
 
 def replicates(summary: Summary, comparison: dict[str, Any]) -> str:
     """``11 of 11``: the number of replicates with a difference, out of those declared."""
-    pairs = zip(*(comparison["per_replicate"][comparison[side]] for side in "ab"), strict=True)
-    return f"{sum(None not in pair for pair in pairs)} of {summary['declared'] or len(summary['replicates'])}"
+    return f"{len(differences(summary, comparison)[0])} of {summary['declared'] or len(summary['replicates'])}"
 
 
 def ranges(numbers: Sequence[int]) -> str:

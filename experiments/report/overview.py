@@ -1,5 +1,6 @@
 """The summary pages of all studies: ``results/README.md``, and the results block of the project's front page."""
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
@@ -13,12 +14,15 @@ from experiments.report.labels import (
     metric_title,
     number,
     optimizer_name,
+    pair_name,
     probability,
     replicates,
     result_cells,
     steps_words,
     task_name,
+    titled,
     verdict_name,
+    verdict_words,
 )
 from experiments.report.readme import VERDICTS
 from experiments.report.sentences import steps_sentence, verdict_sentence
@@ -88,8 +92,7 @@ def front_page(studies: Mapping[str, Summary]) -> str:
             " None of these studies uses the paper's models or training lengths, so none confirms or contradicts the "
             "paper: each asks which optimizer is better when both are tuned in the stated regime."
         )
-    sections.append(_short_table(shown, "results/", adjusted))
-    sections.append(_HOLM)
+    sections += [_short_table(shown, "results/", adjusted), _HOLM]
     sections += [
         f"[{task_name(summary['task'])}](results/{quote(folder)}/README.md). Regime: {summary['regime']}. "
         + " ".join(f"**{verdict_sentence(summary, row)}** {steps_sentence(summary, row)}" for row in deciding(summary))
@@ -104,29 +107,23 @@ def _tally(studies: Mapping[str, Summary], adjusted: Mapping[str, float]) -> str
     """
     rows = [(_key(folder, row), row) for folder, summary in studies.items() for row in deciding(summary)]
     sentences = []
-    for of_declared in (True, False):
-        verdicts = [row["verdict"] for _, row in rows if row["exploratory"] != of_declared]
-        counts = {verdict: verdicts.count(verdict) for verdict in dict.fromkeys(verdicts)}
-        counted = ", ".join(f"{_told(verdict)} in {count}" for verdict, count in counts.items())
-        if counted and of_declared:
-            sentences.append(f"With all declared replicates: {counted} of {len(verdicts)} comparisons.")
+    for exploratory in (False, True):
+        counts = Counter(verdict_words(row["verdict"]) for _, row in rows if row["exploratory"] == exploratory)
+        counted = ", ".join(f"{words} in {count}" for words, count in counts.items())
+        if counts and not exploratory:
+            sentences.append(f"With all declared replicates: {counted} of {counts.total()} comparisons.")
             won = [key for key, row in rows if row["verdict"] in (row["a"], row["b"]) and not row["exploratory"]]
             if corrected := [adjusted[key] for key in won if key in adjusted]:
                 sentences.append(
                     f"Winners whose p is at most {ALPHA:g} after correction for the number of studies: "
                     f"{sum(p <= ALPHA for p in corrected)} of {len(corrected)}."
                 )
-        elif counted:
+        elif counts:
             sentences.append(
                 "Exploratory and not final, because the replicates are not those declared: "
-                f"{counted} of {len(verdicts)} comparisons."
+                f"{counted} of {counts.total()} comparisons."
             )
     return " ".join(sentences)
-
-
-def _told(verdict: str | None) -> str:
-    words = {None: "no verdict", "tie": "a tie", "undecided": "undecided", "withheld": "withheld"}
-    return words.get(verdict) or f"{optimizer_name(str(verdict))} better"
 
 
 def _is_default(folder: str, scale: str) -> bool:
@@ -143,7 +140,7 @@ def _short_table(studies: Mapping[str, Summary], prefix: str, adjusted: Mapping[
             cells = [
                 f"[{task_name(summary['task'])}, {summary['data']['name']}]({prefix}{quote(folder)}/README.md)",
                 folder.partition("/")[2],
-                f"{metric_title(row['metric'])} ({row['better']} is better)",
+                titled(row["metric"], row["better"]),
                 f"{optimizer_name(row['a'])} {mean_a}, {optimizer_name(row['b'])} {mean_b}",
                 f"{difference} ({within})",
                 steps_words(steps["mean"]) if steps else MISSING,
@@ -174,7 +171,7 @@ def _paper_cell(summary: Summary, pair: Mapping[str, Any]) -> str:
 
 
 def _key(folder: str, row: dict[str, Any]) -> str:
-    return f"{folder}: {optimizer_name(row['a'])} - {optimizer_name(row['b'])}"
+    return f"{folder}: {pair_name(row)}"
 
 
 def _scale_sections(scale: str, studies: Mapping[str, Summary], adjusted: Mapping[str, float]) -> list[str]:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
-from experiments.report.labels import Summary, metric_label, optimizer_name, ranges, task_name
+from experiments.report.labels import Summary, metric_label, optimizer_name, pair_name, ranges, task_name
 from experiments.report.sentences import (
     ease_sentence,
     margin_words,
@@ -77,27 +77,27 @@ def study_page(summary: Summary, figures: Sequence[str]) -> str:
             sections.append(_text(steps_sentence(summary, rows[0])))
     if sentence := next_step(summary):
         sections.append(sentence)
-    sections += _reproductions(summary, by_name)
+    sections += _reproductions(by_name)
     sections += _shown(figures, "paired-differences")
     if summary["stages"]:
         sections.append("## Ease of tuning")
         sections += [sentence for name in by_name if (sentence := ease_sentence(summary, name))]
         sections += _shown(figures, "ease-of-tuning")
-    for name, rows in by_name.items():
-        sections += [f"## Result: {_pair(summary, name)}", result_table(summary, rows)]
+    for rows in by_name.values():
+        sections += [f"## Result: {pair_name(rows[0])}", result_table(summary, rows)]
         if claims := claims_table(rows):
             sections += ["### The paper's claims", claims, _CLAIMS]
         sections.append(how_decided(summary, rows[0]))
     sections += ["The verdict is one of these:", VERDICTS]
     sections += _shown(figures, "learning-curves", "samples", "sample-distances")
     sections += _settings(summary, figures)
-    for name, rows in by_name.items():
+    for rows in by_name.values():
         if speedups := speedup_table(rows):
-            sections += [f"## Speed-up: {_pair(summary, name)}", speedups, _SPEEDUP]
+            sections += [f"## Speed-up: {pair_name(rows[0])}", speedups, _SPEEDUP]
     sections += ["## Cost", cost_table(summary), _COST]
     sections += ["## What was redrawn in each replicate", nuisance_table(summary) or _NOTHING_DRAWN]
-    for name, rows in by_name.items():
-        sections += [f"## Every replicate: {_pair(summary, name)}", replicates_table(summary, rows[0])]
+    for rows in by_name.values():
+        sections += [f"## Every replicate: {pair_name(rows[0])}", replicates_table(summary, rows[0])]
     sections += ["## Hardware, packages and sources", environments_table(summary), *_what_was_run(summary)]
     return "\n\n".join(sections) + "\n"
 
@@ -106,16 +106,12 @@ def _text(sentence: str) -> str:
     return escape(sentence, quote=False)
 
 
-def _pair(summary: Summary, name: str) -> str:
-    return f"{optimizer_name(name)} - {optimizer_name(summary['reference'])}"
-
-
 def _shown(figures: Sequence[str], *kinds: str) -> list[str]:
     found = [(name, CAPTIONS[kind]) for kind in kinds for name in figures if name.startswith(kind)]
     return [f"![{caption}]({name})\n\n*{caption}*" for name, caption in found]
 
 
-def _reproductions(summary: Summary, by_name: dict[str, list[dict[str, Any]]]) -> list[str]:
+def _reproductions(by_name: dict[str, list[dict[str, Any]]]) -> list[str]:
     sentences = [text for rows in by_name.values() for text in reproduction_sentences(rows[0])]
     return ["\n".join(f"- {_text(sentence)}" for sentence in sentences)] if sentences else []
 
@@ -124,12 +120,11 @@ def how_decided(summary: Summary, comparison: dict[str, Any]) -> str:
     """The metric, the margin and the numbers behind a verdict, as Markdown."""
     margin = margin_words(summary, comparison)
     tie = f"Differences within {margin} are a tie: {_text(summary['margin_reason'].rstrip('.'))}. " if margin else ""
-    lines = [
+    rule = (
         f"The {metric_label(comparison['metric'])} decides, because {_text(summary['primary_reason'].rstrip('.'))}; "
-        f"{comparison['better']} is better. {tie}",
-        *(f"- {fact}" for fact in decided_by(comparison)),
-    ]
-    return "\n".join([lines[0].strip(), "", *lines[1:]]) if len(lines) > 1 else lines[0].strip()
+        f"{comparison['better']} is better. {tie}"
+    )
+    return "\n".join([rule.strip(), "", *(f"- {fact}" for fact in decided_by(comparison))]).strip()
 
 
 def _settings(summary: Summary, figures: Sequence[str]) -> list[str]:

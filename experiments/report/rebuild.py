@@ -33,11 +33,12 @@ def write_study(directory: Path) -> Summary:
     """Write summary.json, README.md and the figures of the study whose study.json and replicates are in ``directory``;
     returns the summary.
     """
-    write_summary(directory)
+    replicates = read_replicates(directory)
+    write_summary(directory, replicates)
     summary = read_summary(directory)
     for left in (*directory.glob("*.png"), *directory.glob("*.svg")):  # figures that an earlier version drew
         left.unlink()
-    figures = draw(directory, summary, read_replicates(directory))
+    figures = draw(directory, summary, replicates)
     (directory / "README.md").write_text(study_page(summary, figures), encoding="utf-8")
     return summary
 

@@ -9,8 +9,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments.report.labels import Summary, dimension_label, metric_title, optimizer_name, significant
-from experiments.report.style import subject, titled
+from experiments.report.labels import Summary, dimension_label, metric_title, optimizer_name, significant, titled
+from experiments.report.style import subject
 from experiments.study.replicates import Replicate, ReplicateRun
 
 SHOWN = 0.75
@@ -59,24 +59,22 @@ def settings_scatter(summary: Summary, replicates: Sequence[Replicate], colors: 
     if not values.size:
         return figure
     winners = [found[-1] for name in spaces for found in summary["optimizers"][name]["best_so_far"]]
-    ends = shown_ends(values, [best for best in winners if best is not None], is_lower)
+    ends = shown_ends(values, [value for value in winners if value is not None], is_lower)
     room = ends[1] - ends[0] or 1.0
-    worst, outside = (ends[1], ends[1] + 0.2 * room) if is_lower else (ends[0], ends[0] - 0.2 * room)
+    side = 1 if is_lower else -1  # diverged trials lie above, if lower values are better
+    best, worst = ends[::side]
+    band = sorted((worst + side * 0.08 * room, worst + side * 0.2 * room))
     for row, (name, space) in zip(grid, spaces.items(), strict=True):
         own = [run for run in runs if run.optimizer == name]
         for column, axes in enumerate(row):
             if column < len(space):
-                _scatter(axes, own, column, metric, colors[name], worst, outside, is_lower)
-                winners = [positions[column] for positions in summary["optimizers"][name]["positions"]]
-                best = [found[-1] for found in summary["optimizers"][name]["best_so_far"]]
-                _mark_winners(axes, winners, best)
+                _scatter(axes, own, column, metric, colors[name], ends, band)
+                _mark_winners(axes, column, summary["optimizers"][name])
                 _label(axes, space[column])
             else:
                 axes.set_visible(False)
         row[0].set_ylabel(optimizer_name(name))
-    grid[0][0].set_ylim(
-        *sorted((float(ends[0] if is_lower else ends[1]) - (0.1 if is_lower else -0.1) * room, float(outside)))
-    )
+    grid[0][0].set_ylim(*sorted((best - side * 0.1 * room, worst + side * 0.2 * room)))
     handles, labels = grid[0][0].get_legend_handles_labels()
     figure.suptitle(f"{subject(summary)}: {titled(metric, summary['validation_better'])}")
     figure.legend(handles, labels, loc="outside lower center", ncols=3)
@@ -95,26 +93,22 @@ def _scatter(
     column: int,
     metric: str,
     color: str,
-    worst: float,
-    outside: float,
-    is_lower: bool,
+    ends: tuple[float, float],
+    band: Sequence[float],
 ) -> None:
-    band = sorted((worst + (outside - worst) * 0.4, outside))
     axes.axhspan(*band, color="#f3d9d9", label="diverged")
     known = [(run.unit[column], value) for run in runs if (value := run.last(metric)) is not None]
-    limited = [(x, min(value, worst) if is_lower else max(value, worst)) for x, value in known]
-    if limited:
-        x, y = zip(*limited, strict=True)
-        axes.plot(
-            x, y, color=color, marker=".", linestyle="", alpha=0.5, markersize=4, label="trial (worst at the edge)"
-        )
-    if lost := [run.unit[column] for run in runs if run.last(metric) is None]:
-        axes.plot(lost, [float(np.mean(band))] * len(lost), color=color, marker="x", linestyle="", markersize=4)
-
-
-def _mark_winners(axes: Axes, positions: Sequence[float], values: Sequence[float | None]) -> None:
-    known = [(x, y) for x, y in zip(positions, values, strict=True) if y is not None]
+    style: dict[str, Any] = {"color": color, "linestyle": "", "markersize": 4}
     if known:
+        x, y = zip(*known, strict=True)
+        axes.plot(x, np.clip(y, *ends), marker=".", alpha=0.5, label="trial (worst at the edge)", **style)
+    if lost := [run.unit[column] for run in runs if run.last(metric) is None]:
+        axes.plot(lost, [float(np.mean(band))] * len(lost), marker="x", **style)
+
+
+def _mark_winners(axes: Axes, column: int, optimizer: Mapping[str, Any]) -> None:
+    both = zip(optimizer["positions"], optimizer["best_so_far"], strict=True)
+    if known := [(position[column], found[-1]) for position, found in both if found[-1] is not None]:
         x, y = zip(*known, strict=True)
         axes.plot(x, y, color="black", marker="*", linestyle="", markersize=7, label="winner of a replicate")
 

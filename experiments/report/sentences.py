@@ -13,11 +13,13 @@ from experiments.report.labels import (
     metric_of,
     number,
     optimizer_name,
+    pair_name,
     ranges,
     steps_interval,
     steps_words,
+    verdict_words,
 )
-from experiments.study.statistics import LEAST_REPLICATES, MOST_PAIRS, Difference, at_edges, pairs_needed, verdict
+from experiments.study.statistics import LEAST_REPLICATES, MOST_PAIRS, at_edges, pairs_needed
 from experiments.study.trials import ends_below
 
 
@@ -104,21 +106,13 @@ def _others(summary: Summary, comparison: dict[str, Any], found: str) -> str:
     difference = comparison["difference"]
     if difference is None:
         return f"; in the other one, {found}"
-    decimals, sides = metric_of(comparison["metric"]).decimals, {side: comparison[side] for side in "ab"}
-    alone = verdict(
-        Difference(**difference),
-        **sides,
-        better=comparison["better"],
-        margin=comparison["margin"],
-        unsettled=comparison["unsettled"],
-    )
-    words = {None: "too few for a verdict", "tie": "a tie", "undecided": "undecided", "withheld": "withheld"}
+    decimals, alone = metric_of(comparison["metric"]).decimals, comparison["verdict_without_diverged"]
     margin = margin_words(summary, comparison)
     within = f"95 % interval {interval(difference['ci95'], decimals)}" + (f", tie margin {margin}" if margin else "")
     others = other_metrics(summary, comparison)
     return (
         f"; in the other {difference['n']}, {found} ({within}): alone, these would be "
-        f"{words.get(alone) or f'a win for {optimizer_name(str(alone))}'}, but they are a selection"
+        f"{verdict_words(alone) if alone else 'too few for a verdict'}, but they are a selection"
         + (f". Other metrics: {others}" if others else "")
     )
 
@@ -149,8 +143,8 @@ def margin_words(summary: Summary, comparison: dict[str, Any]) -> str:
 
 def other_metrics(summary: Summary, comparison: dict[str, Any]) -> str:
     """The metrics that disagree with the verdict of the deciding one, and whom they favour; empty if none does."""
-    others = [row for row in summary["comparisons"] if not row["primary"] and row["a"] == comparison["a"]]
-    others = [row for row in others if row["difference"]]
+    of_pair = (row for row in summary["comparisons"] if row["a"] == comparison["a"])
+    others = [row for row in of_pair if row["difference"] and not row["primary"]]
     elsewhere = []
     for row in others:
         if (side := better_side(row)) and side != comparison["verdict"]:
@@ -168,8 +162,7 @@ def better_side(row: dict[str, Any]) -> str | None:
     low, high = row["difference"]["ci95"]
     if low <= 0 <= high:
         return None
-    a_is_better = (low > 0) == (row["better"] == "higher")
-    return str(row["a"] if a_is_better else row["b"])
+    return str(row["a"] if (low > 0) == (row["better"] == "higher") else row["b"])
 
 
 def _qualifiers(summary: Summary, comparison: dict[str, Any]) -> list[str]:
@@ -249,9 +242,9 @@ def reproduction_sentences(comparison: dict[str, Any]) -> list[str]:
             )
     if sentences and difference:
         committed = (
-            f"Committed: {optimizer_name(comparison['a'])} - {optimizer_name(comparison['b'])} = "
-            f"{number(difference['mean'], decimals, '+')} in {metric_label(comparison['metric'])} (95 % interval "
-            f"{interval(difference['ci95'], decimals)}, {difference['n']} replicates)."
+            f"Committed: {pair_name(comparison)} = {number(difference['mean'], decimals, '+')} in "
+            f"{metric_label(comparison['metric'])} (95 % interval {interval(difference['ci95'], decimals)}, "
+            f"{difference['n']} replicates)."
         )
         return [committed, *sentences]
     return sentences

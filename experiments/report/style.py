@@ -10,7 +10,7 @@ from matplotlib import font_manager, get_data_path
 from matplotlib.figure import Figure
 from PIL import Image
 
-from experiments.report.labels import Summary, metric_title, task_name
+from experiments.report.labels import Summary, task_name
 
 _STYLE = {
     "figure.dpi": 220,
@@ -72,8 +72,3 @@ def subject(summary: Summary) -> str:
     """``image classification, cifar10``: the first line of a figure's title, since a figure may be seen on its own."""
     task = f"{task_name(summary['task'])}, {summary['data']['name']}"
     return task if summary["declared"] else f"{task} (no verdict: {summary['scale']})"
-
-
-def titled(metric: str, better: str) -> str:
-    """``test loss (lower is better)``."""
-    return f"{metric_title(metric)} ({better} is better)"

@@ -15,6 +15,7 @@ from experiments.report.labels import (
     metric_title,
     number,
     optimizer_name,
+    pair_name,
     probability,
     ranges,
     replicates,
@@ -99,7 +100,7 @@ def spaces_table(summary: Summary) -> str:
                     optimizer_name(name),
                     dimension_label(space),
                     f"{from_zero}{significant(space['low'])} to {significant(space['high'])}",
-                    spread if values else MISSING,
+                    spread,
                     "**yes: box-limited**" if space["name"] in optimizer["box_limited"] else "no",
                 ]
             )
@@ -167,7 +168,7 @@ def replicates_table(summary: Summary, comparison: dict[str, Any]) -> str:
     for row in comparison["reproductions"]:
         inside = {True: "inside", False: "**outside**", None: MISSING}[row["inside"]]
         rows.append([str(row["replicate"]), *pair_cells(row[a], row[b], decimals), f"reproduction: {inside}"])
-    head = ["replicate", optimizer_name(a), optimizer_name(b), f"{optimizer_name(a)} - {optimizer_name(b)}", ""]
+    head = ["replicate", optimizer_name(a), optimizer_name(b), pair_name(comparison), ""]
     return markdown_table(head, rows)
 
 
@@ -187,7 +188,7 @@ def speedup_table(rows: Sequence[dict[str, Any]]) -> str:
     cells = []
     for row in rows:
         if speedup := row["speedup"]:
-            reaches = [f"{_ratio(reach)}" for reach in (speedup, speedup["reverse"], speedup["aa"])]
+            reaches = [_ratio(reach) for reach in (speedup, speedup["reverse"], speedup["aa"])]
             cells.append([metric_title(speedup["curve"]), *reaches])
     a, b = (optimizer_name(rows[0][side]) for side in "ab")
     head = ["metric", f"{a} reaches {b}'s end", f"{b} reaches {a}'s end", f"{b} reaches {b}'s end (A/A)"]

@@ -58,27 +58,26 @@ def views(config: dict[str, Any]) -> list[dict[str, Any]]:
         {"kind": "scatter", "x": f"optimizer.{setting}", "metric": study["validation_metric"]}
         for setting in ("lr", "weight_decay")
     ]
+    of_confirm_runs = {
+        "Result": [_bar(name) for name in results],
+        "Validation": validation,
+        "Training": training,
+        "Optimizer": health,
+        "Cost": [_bar(name) for name in cost],
+    }
+    of_trials = {"Settings": tuning, "Validation": validation, "Training": training}
     return [
         {
-            "name": f"{group}: confirmation",
+            "name": f"{group}: {name}",
             "project": config["run"]["wandb_project"],
-            "filters": {"Group": group, "JobType": "confirm"},
-            "band": "stddev",
-            "sections": {
-                "Result": [_bar(name) for name in results],
-                "Validation": validation,
-                "Training": training,
-                "Optimizer": health,
-                "Cost": [_bar(name) for name in cost],
-            },
-        },
-        {
-            "name": f"{group}: tuning",
-            "project": config["run"]["wandb_project"],
-            "filters": {"Group": group, "JobType": "search"},
-            "band": "minmax",
-            "sections": {"Settings": tuning, "Validation": validation, "Training": training},
-        },
+            "filters": {"Group": group, "JobType": phase},
+            "band": band,
+            "sections": sections,
+        }
+        for name, phase, band, sections in (
+            ("confirmation", "confirm", "stddev", of_confirm_runs),
+            ("tuning", "search", "minmax", of_trials),
+        )
     ]
 
 

@@ -2,16 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from statistics import fmean
 from typing import Any
 
-from experiments.harness.metric import is_percent
+from experiments.harness.metric import Better, is_percent
 from experiments.study.by_example import interval_by_example
 from experiments.study.in_steps import fewer_steps, log_slope, margin_in_units, typical_slope
 from experiments.study.paper import claim_of, paper_cell
 from experiments.study.replicates import Replicate, ReplicateRun
 from experiments.study.statistics import (
-    Better,
     Difference,
     paired_difference,
     prediction_interval,
@@ -72,17 +72,14 @@ def compare(
         row["margin"] = study["margin"] if study["margin"] is not None else in_units
         row["unsettled"] = _unsettled(study, replicates, a, row["slope"])
         row["diverged"] = {name: sum(value is None for value in of) for name, of in values.items()}
+        row["verdict_without_diverged"] = None
         if study["replicates"]:
-            row["verdict"] = verdict(
-                difference,
-                a=a,
-                b=b,
-                better=better,
-                margin=row["margin"],
-                unsettled=row["unsettled"],
-                diverged=row["diverged"],
-                replicates=len(replicates),
+            judged = partial(
+                verdict, difference, a=a, b=b, better=better, margin=row["margin"], unsettled=row["unsettled"]
             )
+            row["verdict"] = judged(diverged=row["diverged"], replicates=len(replicates))
+            if any(row["diverged"].values()):  # a selection, so this decides nothing
+                row["verdict_without_diverged"] = judged()
     if study["paper"] and not study["stages"]:  # a study with a search does not use the paper's hyperparameters
         row["paper"] = _paper(described, a, b, metric, difference, row["margin"])
     return row
@@ -129,8 +126,7 @@ def _reproduction(
     """A reproduction's difference, and whether it lies within the prediction interval."""
     x, y = (replicate_value(study, replicate, name, metric) for name in (a, b))
     difference = None if x is None or y is None else x - y
-    known = difference is not None and prediction is not None
-    inside = prediction[0] <= difference <= prediction[1] if known else None  # type: ignore[index, operator]
+    inside = None if difference is None or prediction is None else prediction[0] <= difference <= prediction[1]
     return {"replicate": replicate.number, a: x, b: y, "difference": difference, "inside": inside}
 
 

@@ -1,9 +1,9 @@
 """One replicate of a study: what is drawn for it, which runs come next, and their results."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from experiments.study.replicates import Phase
 from experiments.study.search import Space, first_points
 from experiments.study.statistics import sign_of
 from experiments.study.surrogate import next_trial
-from experiments.study.trials import best, chosen_by
+from experiments.study.trials import ChosenBy, best, chosen_by
 
 
 @dataclass(frozen=True)
@@ -45,15 +45,6 @@ class PlannedRun:
         return self.status()["status"] in FINISHED
 
 
-@dataclass
-class Search:
-    """The search of one optimizer in one replicate."""
-
-    space: Space | None
-    """None if nothing is searched and the experiment's own hyperparameters are used"""
-    trials: list[PlannedRun] = field(default_factory=list)
-
-
 class Course:
     """Replicate ``number`` of a study. All its optimizers share the seeds, the draws, and the first points."""
 
@@ -65,12 +56,14 @@ class Course:
         spaces: Mapping[str, Space | None],
         settings: Mapping[str, Any],
     ) -> None:
-        """``overrides`` are shared by all runs of the study; ``settings`` are the study's own."""
-        self.number, self._naming, self._settings = number, naming, settings
+        """``overrides`` are shared by all runs of the study; ``settings`` are the study's own. An optimizer without a
+        space keeps the experiment's own hyperparameters.
+        """
+        self.number, self._naming, self._spaces, self._settings = number, naming, spaces, settings
         self.nuisance = draw(settings["nuisance"], overrides, number)
         self._overrides = overrides
         self._drawn = [f"{key}={override_value(value)}" for key, value in self.nuisance.items()]
-        self.searches = {name: Search(space) for name, space in spaces.items()}
+        self.trials: dict[str, list[PlannedRun]] = {name: [] for name in spaces}
         self.confirmation: list[PlannedRun] = []
         self._first_seed = SEEDS_A_REPLICATE * number
         plain = naming.resolved([*overrides, *self._drawn])
@@ -81,7 +74,7 @@ class Course:
     @property
     def runs(self) -> list[PlannedRun]:
         """All runs so far."""
-        return [run for search in self.searches.values() for run in search.trials] + self.confirmation
+        return [run for trials in self.trials.values() for run in trials] + self.confirmation
 
     def rounds(self) -> int:
         """How often ``search`` can be called: once for the first stage, then once for every further trial."""
@@ -89,30 +82,30 @@ class Course:
 
     def search(self) -> list[PlannedRun]:
         """The next runs: all of the first stage, then one per optimizer, chosen from the results so far."""
-        return [run for name, search in self.searches.items() for run in self._trials(name, search)]
+        return [run for name, space in self._spaces.items() if space for run in self._next_trials(name, space)]
 
-    def _trials(self, name: str, search: Search) -> list[PlannedRun]:
-        assert search.space, name
-        done, ends = len(search.trials), np.cumsum(self._settings["stages"])
+    def _next_trials(self, name: str, space: Space) -> list[PlannedRun]:
+        trials = self.trials[name]
+        done, ends = len(trials), np.cumsum(self._settings["stages"])
         if not done:
-            points = first_points(len(search.space.dimensions), int(ends[0]), self.number).tolist()
+            points = first_points(len(space.dimensions), int(ends[0]), self.number).tolist()
         else:
             sign = sign_of(self._settings["validation_better"])
-            values = [self._value(trial) for trial in search.trials]
+            values = [self._value(trial) for trial in trials]
             worst = max((-sign * value for value in values if value is not None), default=0.0)
             losses = [worst if value is None else -sign * value for value in values]
-            units = [trial.unit for trial in search.trials]
+            units = [trial.unit for trial in trials]
             points = [next_trial(units, losses, first=int(ends[0]), total=int(ends[-1]), seed=self.number).tolist()]
         for point in points:
-            of_point = search.space.arguments(point, steps=self._steps, factor_sum=self._factor_sum)
+            of_point = space.arguments(point, steps=self._steps, factor_sum=self._factor_sum)
             arguments = [f"optimizer.{key}={override_value(value)}" for key, value in of_point.items()]
-            stage = int(np.searchsorted(ends, len(search.trials), side="right")) + 1
+            stage = int(np.searchsorted(ends, len(trials), side="right")) + 1
             # A new seed for each trial, the same for all optimizers: on a single seed, a search overfits to that seed.
-            seed = self._first_seed + MOST_CONFIRM_SEEDS + len(search.trials)
-            search.trials.append(self._run(name, "search", seed, arguments, stage=stage, unit=tuple(point)))
-        return search.trials[done:]
+            seed = self._first_seed + MOST_CONFIRM_SEEDS + len(trials)
+            trials.append(self._run(name, "search", seed, arguments, stage=stage, unit=tuple(point)))
+        return trials[done:]
 
-    def _value(self, trial: PlannedRun, by: Literal["validation", "headline"] = "validation") -> float | None:
+    def _value(self, trial: PlannedRun, by: ChosenBy = "validation") -> float | None:
         """The final value of the metric that chooses winners; None if the trial diverged, or if the value was too large
         to be written.
         """
@@ -120,17 +113,16 @@ class Course:
         value: float | None = status["metrics"].get(chosen_by(self._settings, by))
         return value if status["status"] == "complete" else None
 
-    def winner(self, name: str, by: Literal["validation", "headline"] = "validation") -> PlannedRun | None:
+    def winner(self, name: str, by: ChosenBy = "validation") -> PlannedRun | None:
         """An optimizer's best trial so far; None before the first."""
-        trials, better = self.searches[name].trials, self._settings[f"{by}_better"]
-        return best(trials, lambda trial: self._value(trial, by), better)
+        return best(self.trials[name], lambda trial: self._value(trial, by), self._settings[f"{by}_better"])
 
     def confirm(self) -> list[PlannedRun]:
         """The winners on fresh seeds, each evaluated on the test split once, and the reference's also at other
         lengths.
         """
         for seed in range(self._first_seed, self._first_seed + self._settings["confirm"]):
-            for name in self.searches:
+            for name in self._spaces:
                 self.confirmation.append(self._run(name, "confirm", seed, self._chosen(name)))
                 if self._settings["headline_metric"] and self._chosen(name, "headline") != self._chosen(name):
                     self.confirmation.append(self._run(name, "headline", seed, self._chosen(name, "headline")))
@@ -144,7 +136,7 @@ class Course:
                 self.confirmation.append(run)
         return self.confirmation
 
-    def _chosen(self, name: str, by: Literal["validation", "headline"] = "validation") -> list[str]:
+    def _chosen(self, name: str, by: ChosenBy = "validation") -> list[str]:
         winner = self.winner(name, by)
         return [o for o in winner.overrides if o.startswith("optimizer.")] if winner else []
 
@@ -169,7 +161,7 @@ class Course:
         overrides = [*shared, f"optimizer={name}", *own]  # what differs between runs comes last; see Naming
         plain, _, directory = self._naming.locate(overrides)
         usable_status(directory, plain)  # refuses a run made by different source code, or sets it aside with FRESH=1
-        trial = len(self.searches[name].trials) + 1 if phase == "search" else 0
+        trial = len(self.trials[name]) + 1 if phase == "search" else 0
         return PlannedRun(overrides, directory, name, phase, seed, stage, trial, length, unit)
 
 

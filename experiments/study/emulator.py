@@ -15,8 +15,6 @@ from experiments.study.statistics import sign_of
 from experiments.study.surrogate import SPREAD_BELOW, Array, Fit, drawn_in, most_probable, predict
 from experiments.study.trials import trials_of
 
-Integers = NDArray[np.intp]
-
 
 @dataclass(frozen=True)
 class Trials:
@@ -26,7 +24,7 @@ class Trials:
     """[n, dimensions]"""
     losses: Array
     """[n]: last validation value, signed so that lower is better; a diverged trial gets the worst of the others"""
-    replicates: Integers
+    replicates: NDArray[np.intp]
     """[n]: index of the replicate within the study"""
 
     def best(self, replicate: int, allowed: NDArray[np.bool_] | None = None) -> float | None:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import scipy
 
-from experiments.study.statistics import ALPHA, Better, sign_of
+from experiments.harness.metric import Better
+from experiments.study.statistics import ALPHA, sign_of
 
 MOST_TIMES = 10
 """Larger differences are reported as at least this many times the steps: no slope was measured that far out."""

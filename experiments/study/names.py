@@ -1,4 +1,4 @@
-"""The usual names of optimizers."""
+"""How optimizers and numbers are written, wherever they are shown."""
 
 OPTIMIZERS = {
     "lion": "Lion",
@@ -24,3 +24,8 @@ OPTIMIZERS = {
 def optimizer_name(name: str) -> str:
     """``adamw`` -> ``AdamW``; an optimizer that is not listed keeps its own name."""
     return OPTIMIZERS.get(name, name)
+
+
+def significant(value: float, digits: int = 2) -> str:
+    """``0.0312`` -> ``0.031``, ``109.7`` -> ``110``."""
+    return f"{float(f'{value:.{digits}g}'):g}"  # .2g alone writes 1.1e+02

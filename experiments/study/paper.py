@@ -7,8 +7,9 @@ from typing import Any
 import yaml
 
 from experiments.harness.errors import ConfigError
+from experiments.harness.metric import Better
 from experiments.harness.source_code import ROOT
-from experiments.study.statistics import Better, Difference, pairs_needed, sign_of
+from experiments.study.statistics import Difference, pairs_needed, sign_of
 
 PAPER = ROOT / "results" / "paper.yaml"
 SEED_NOISE = 0.25

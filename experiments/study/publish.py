@@ -21,7 +21,14 @@ from experiments.harness.files import write_aside
 from experiments.harness.record import read_example_losses
 from experiments.study.course import Course, PlannedRun
 from experiments.study.identity import check_folder
-from experiments.study.replicates import Replicate, ReplicateRun, read_replicates, replicate_path, write_replicate
+from experiments.study.replicates import (
+    Replicate,
+    ReplicateRun,
+    read_replicate,
+    replicate_path,
+    replicate_paths,
+    write_replicate,
+)
 from experiments.study.search import Space
 from experiments.study.sweep import Study
 
@@ -71,11 +78,11 @@ def _write_records(study: Study, command: str, directory: Path) -> None:
     directory.mkdir(exist_ok=True)
     for course in study.courses:
         write_replicate(replicate_path(directory, course.number), _replicate(course))
-    replicates = read_replicates(directory)
+    first = read_replicate(replicate_paths(directory)[0])
     for course in study.courses:
-        if course.number == replicates[0].number:
+        if course.number == first.number:
             _copy_samples(course, directory)
-    described = {**_declared(study, command), "regime": _regime(study.config, replicates[0].environment)}
+    described = {**_declared(study, command), "regime": _regime(study.config, first.environment)}
     write_aside(directory / "study.json", json.dumps(described, indent=1, allow_nan=False) + "\n")
 
 
@@ -113,14 +120,14 @@ def _replicate(course: Course) -> Replicate:
     runs = tuple(_published(run) for run in course.runs)
     environments = [json.loads((run.directory / "environment.json").read_bytes()) for run in course.runs]
     first = environments[0]
-    first["sources_digest"] = first["sources_digest"].partition("-")[0]  # the part shared by all optimizers
     for run, environment in zip(course.runs, environments, strict=True):
+        environment["sources_digest"] = environment["sources_digest"].partition("-")[0]  # shared by all optimizers
         for key in ("hardware", "packages", "sources_digest"):
-            theirs = environment[key].partition("-")[0] if key == "sources_digest" else environment[key]
-            if theirs != first[key]:
+            if environment[key] != first[key]:
                 raise SuiteError(
-                    f"Replicate {course.number} is inconsistent: {run.directory} was made with {key} {theirs}, its "
-                    f"first run with {first[key]}. A replicate must be run in one environment; FRESH=1 runs it again."
+                    f"Replicate {course.number} is inconsistent: {run.directory} was made with {key} "
+                    f"{environment[key]}, its first run with {first[key]}. A replicate must be run in one environment; "
+                    "FRESH=1 runs it again."
                 )
     return Replicate(course.number, first, course.nuisance, runs)
 

@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import Any
 
-from experiments.harness.metric import find, metrics_of
+from experiments.harness.metric import Metric, find, metrics_of
 from experiments.study.in_steps import percent_fewer
-from experiments.study.names import optimizer_name
+from experiments.study.names import optimizer_name, significant
 
 
 def regime_line(
@@ -20,9 +20,9 @@ def regime_line(
     tokens = regime["tokens_per_sample"]
     seen = regime["steps"] * regime["batch_size"]
     batch = f"batch {regime['batch_size']:,}" + (f" ({regime['batch_size'] * tokens:,} tokens)" if tokens else "")
-    passes = [f"{_two_digits(seen / regime['train_samples'])} epochs"] if regime["train_samples"] else []
+    passes = [f"{significant(seen / regime['train_samples'])} epochs"] if regime["train_samples"] else []
     if tokens:
-        passes.append(f"{_two_digits(seen * tokens / regime['parameters'])} tokens per parameter")
+        passes.append(f"{significant(seen * tokens / regime['parameters'])} tokens per parameter")
     facts = [
         f"{regime['model']}, {counted(regime['parameters'])} parameters",
         batch,
@@ -39,39 +39,29 @@ def regime_line(
 
 def counted(number: float) -> str:
     """``241382`` -> ``0.24 M``."""
-    for unit, size in (("G", 1e9), ("M", 1e5)):
-        if number >= size:
-            return f"{number / (1e9 if unit == 'G' else 1e6):.3g} {unit}"
-    return f"{number:,}"
+    if number >= 1e9:
+        return f"{number / 1e9:.3g} G"
+    return f"{number / 1e6:.3g} M" if number >= 1e5 else f"{number:,}"
 
 
 def _memories(space: Sequence[Mapping[str, Any]], values: Sequence[Mapping[str, float]]) -> list[str]:
     """The median of each beta's memory over the winners, with the shortest and longest."""
     found = []
     for name in [each["name"] for each in space if each["kind"] == "memory"]:
-        steps = [value[name] for value in values if name in value]
-        if steps:
-            spread = f" ({_two_digits(min(steps))} to {_two_digits(max(steps))})" if len(steps) > 1 else ""
-            found.append(f"{_two_digits(median(steps))}{spread}")
+        steps = [value[name] for value in values]
+        spread = f" ({significant(min(steps))} to {significant(max(steps))})" if len(steps) > 1 else ""
+        found.append(f"{significant(median(steps))}{spread}")
     return found
-
-
-def _two_digits(value: float) -> str:
-    return f"{float(f'{value:.2g}'):g}"  # 110, where .2g alone writes 1.1e+02
 
 
 def _reach(task: str, row: Mapping[str, Any], *, several: bool) -> str:
     beside = f" of {optimizer_name(row['a'])}" if several else ""
     if row["smallest_effect"] is None:
         return f"smallest detectable difference{beside} unknown with fewer than 2 replicates"
-    declared = find(metrics_of(task), row["metric"])
-    digits, unit = (declared.decimals, declared.difference_unit) if declared else (4, "")
-    amount = f"{row['smallest_effect']:.{digits}f} {unit}".rstrip()
-    label = declared.label if declared else row["metric"]
+    metric = find(metrics_of(task), row["metric"]) or Metric(row["metric"], row["better"])
+    amount = f"{row['smallest_effect']:.{metric.decimals}f} {metric.difference_unit}".rstrip()
     if row["steps_percent"]:
-        percent = _two_digits(percent_fewer(abs(row["smallest_effect"] / row["slope"])))
+        percent = significant(percent_fewer(abs(row["smallest_effect"] / row["slope"])))
         amount += f" (what {percent} % fewer steps cost)"
-    return (
-        f"smallest difference{beside} in {label} that {row['difference']['n']} replicates detect in 80 % of studies: "
-        f"{amount}"
-    )
+    detected = f"that {row['difference']['n']} replicates detect in 80 % of studies"
+    return f"smallest difference{beside} in {metric.label} {detected}: {amount}"

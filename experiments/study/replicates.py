@@ -76,7 +76,7 @@ class ReplicateRun:
         """The rows of metrics.jsonl."""
         return [json.loads(line) for line in self.metrics.splitlines()]
 
-    @property
+    @cached_property
     def diverged(self) -> bool:
         """Whether the run diverged; published runs are complete or diverged."""
         return bool(json.loads(self.status)["status"] == "diverged")
@@ -133,8 +133,7 @@ def read_replicate(path: Path) -> Replicate:
     try:
         table = pq.ParquetFile(path).read()  # read_table imports pandas
         about = json.loads((table.schema.metadata or {})[METADATA])
-        # Older replicates have no losses per example.
-        rows = table.select([name for name in COLUMNS if name in table.column_names]).to_pylist()
+        rows = table.select(list(COLUMNS)).to_pylist()
         for row in rows:
             row |= {key: tuple(value) for key, value in row.items() if isinstance(value, list)}
         runs = tuple(ReplicateRun(**row) for row in rows)
@@ -143,10 +142,15 @@ def read_replicate(path: Path) -> Replicate:
         raise DataError(f"The replicate {path} cannot be read: {error}") from error
 
 
+def replicate_paths(directory: Path) -> list[Path]:
+    """The files of all replicates published in a study's folder, sorted by number."""
+    paths = [path for path in (directory / "replicates").glob("*.parquet") if re.fullmatch(r"\d+", path.stem)]
+    return sorted(paths, key=lambda path: int(path.stem))
+
+
 def read_replicates(directory: Path) -> list[Replicate]:
     """All replicates published in a study's folder, sorted by number."""
-    paths = [path for path in (directory / "replicates").glob("*.parquet") if re.fullmatch(r"\d+", path.stem)]
-    return [read_replicate(path) for path in sorted(paths, key=lambda path: int(path.stem))]
+    return [read_replicate(path) for path in replicate_paths(directory)]
 
 
 def numbers_of(text: str) -> Sequence[int]:

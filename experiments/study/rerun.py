@@ -114,16 +114,12 @@ def environment_here(cfg: DictConfig) -> dict[str, Any]:
 
 def other_arithmetic(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[str]:
     """The differences from the record that affect the bits, in words."""
-    kinds = ["packages", "arithmetic"] if "arithmetic" in theirs else ["packages"]
-    found = [
+    return [
         f"the record was made with {name} {theirs[kind].get(name)}, here it is {here}"
-        for kind in kinds
+        for kind in ("packages", "arithmetic")
         for name, here in ours[kind].items()
         if theirs[kind].get(name) != here
     ]
-    return (
-        found if "arithmetic" in theirs else [*found, "the record does not say with which instruction set it was made"]
-    )
 
 
 def first_difference(theirs: Sequence[Mapping[str, Any]], ours: Sequence[Mapping[str, Any]]) -> str | None:

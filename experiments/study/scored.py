@@ -29,7 +29,8 @@ from experiments.study.protocols import (
     rate_grid,
     search,
 )
-from experiments.study.replicates import Replicate, read_replicates
+from experiments.study.replicates import read_replicates
+from experiments.study.statistics import sign_of
 from experiments.study.summary import read_study, summarize
 from experiments.study.trials import trials_of, value_at
 
@@ -47,13 +48,11 @@ class Scored:
         self.described = read_study(directory)
         self.study = self.described["study"]
         self.where = "/".join(self.described[key] for key in ("task", "scale", "experiment"))
-        self.replicates = [each for each in read_replicates(directory) if self._counts(each)]
+        declared = self.study["replicates"] or math.inf
+        self.replicates = [each for each in read_replicates(directory) if each.number < declared]
         self.names = [name for name in self.described["identity"]["contestants"] if name in self.described["spaces"]]
         self.reference = self.study["reference"]
         self.other = next((name for name in self.names if name != self.reference), None)
-
-    def _counts(self, replicate: Replicate) -> bool:
-        return not self.study["replicates"] or replicate.number < self.study["replicates"]
 
     def why_not(self) -> str | None:
         """Why the study cannot be scored; None if it can."""
@@ -77,12 +76,11 @@ class Scored:
         same_metric = metric.rpartition("/")[2] == self.study["primary_metric"].rpartition("/")[2]
         declared = self.study["margin"] if same_metric else None
         self.margin = declared or margin_in_units(self.study["margin_percent"], known, better) or 0.0
-        sign = 1 if better == "lower" else -1  # lower losses of the emulators are better
+        sign = -sign_of(better)  # lower losses of the emulators are better
         ends = [[replicate_value(self.study, each, self.pair[key], metric) for each in self.replicates] for key in "ab"]
         self.differences = [sign * (x - y) for x, y in zip(*ends, strict=True) if x is not None and y is not None]
         summary = summarize(self.described, self.replicates)
-        primary = [row for row in summary["comparisons"] if row["primary"] and row["a"] == self.other]
-        named = primary[0]["verdict"]
+        (named,) = [row["verdict"] for row in summary["comparisons"] if row["primary"] and row["a"] == self.other]
         self.verdict = {self.other: "a", self.reference: "b"}.get(named, named)
 
     def _side(self, key: str, emulator: Emulator) -> Side:

@@ -5,14 +5,15 @@ that belongs to neither.
 """
 
 import math
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import scipy
 
-Better = Literal["higher", "lower"]
+from experiments.harness.metric import Better
+
 Curve = Sequence[tuple[int, float]]
 """(step, value) of each evaluation in one run, in order of the step"""
 
@@ -59,12 +60,9 @@ class Reach:
 
 
 @dataclass(frozen=True)
-class Speedup:
+class Speedup(Reach):
     """The paper's speed-up of a over b, that of b over a, and that between runs of b alone."""
 
-    reached: int
-    of: int
-    median: float | None
     reverse: Reach
     aa: Reach
 
@@ -142,13 +140,9 @@ def pairs_needed(effect: float, sd: float, *, tie: bool = False) -> int | None:
     in POWER of all studies, or (``tie``) a true difference of 0 from ``effect``; None if even MOST_PAIRS are too few.
     """
     needed = _equivalence if tie else _detectable
-    if needed(MOST_PAIRS) * sd > abs(effect):
-        return None
-    low, high = 1, MOST_PAIRS  # too few for an interval; enough
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if needed(middle) * sd <= abs(effect) else (middle, high)
-    return high
+    counts = range(2, MOST_PAIRS + 1)
+    enough = bisect_left(counts, True, key=lambda n: needed(n) * sd <= abs(effect))
+    return counts[enough] if enough < len(counts) else None
 
 
 def _equivalence(n: int) -> float:
@@ -249,18 +243,12 @@ def speedup(
         raise ValueError(f"Pairs need as many curves of a as of b, but there are {len(curves_a)} and {len(curves_b)}.")
     sign = sign_of(better)
     pairs = list(zip(curves_a, curves_b, strict=True))
-    forward = _reach(pairs, sign)
     group = list(groups) if groups is not None else [0] * len(pairs)
     same_optimizer = [
         (x, y) for i, x in enumerate(curves_b) for j, y in enumerate(curves_b) if i != j and group[i] == group[j]
     ]
-    return Speedup(
-        reached=forward.reached,
-        of=forward.of,
-        median=forward.median,
-        reverse=_reach([(b, a) for a, b in pairs], sign),
-        aa=_reach(same_optimizer, sign),
-    )
+    reverse = _reach([(b, a) for a, b in pairs], sign)
+    return Speedup(**asdict(_reach(pairs, sign)), reverse=reverse, aa=_reach(same_optimizer, sign))
 
 
 def _reach(pairs: Sequence[tuple[Curve, Curve]], sign: int) -> Reach:

@@ -11,7 +11,7 @@ from experiments.harness.files import write_aside
 from experiments.harness.metric import Better
 from experiments.study.comparison import FLATNESS_INCREASE, compare
 from experiments.study.regime import regime_line
-from experiments.study.replicates import Replicate, read_replicates
+from experiments.study.replicates import Replicate
 from experiments.study.trials import best_so_far, box_limited, chosen, ease_of_tuning, value_at, winner_of
 
 SCHEMA = 2
@@ -39,9 +39,9 @@ def read_study(directory: Path) -> dict[str, Any]:
     return described
 
 
-def write_summary(directory: Path) -> None:
-    """Recompute summary.json."""
-    summary = summarize(read_study(directory), read_replicates(directory))
+def write_summary(directory: Path, replicates: Sequence[Replicate]) -> None:
+    """Recompute summary.json of the study whose study.json and ``replicates`` are in ``directory``."""
+    summary = summarize(read_study(directory), replicates)
     write_aside(directory / "summary.json", json.dumps(summary, indent=1, allow_nan=False) + "\n")
 
 
@@ -149,7 +149,6 @@ def _environments(replicates: Sequence[Replicate]) -> list[dict[str, Any]]:
     for replicate in replicates:
         keys = ("git_sha", "git_dirty", "sources_digest", "packages", "hardware")
         content = {key: replicate.environment.get(key) for key in keys}
-        content["sources_digest"] = str(content["sources_digest"]).partition("-")[0]
         entry = found.setdefault(json.dumps(content, sort_keys=True), {"replicates": [], **content})
         entry["replicates"].append(replicate.number)
     return list(found.values())

@@ -164,7 +164,7 @@ def announcement(study: Study) -> str:
     numbers = f"replicate {courses[0].number}"
     if len(courses) > 1:
         numbers = f"{len(courses)} replicates, {courses[0].number} to {courses[-1].number}"
-    names = f"{' and '.join(study.spaces)}"
+    names = " and ".join(study.spaces)
     trials = (
         f"{sum(settings['stages'])} trials to tune each of {names}, then the winners on fresh seeds"
         if settings["stages"]

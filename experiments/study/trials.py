@@ -10,6 +10,8 @@ from experiments.study.search import Dimension
 from experiments.study.statistics import is_at_edge, paired_difference, sign_of
 
 Trial = TypeVar("Trial")
+ChosenBy = Literal["validation", "headline"]
+"""which of a study's metrics chooses a winner"""
 
 
 def trials_of(replicate: Replicate, optimizer: str) -> list[ReplicateRun]:
@@ -30,14 +32,14 @@ def best(trials: Iterable[Trial], value: Callable[[Trial], float | None], better
 
 
 def winner_of(
-    study: Mapping[str, Any], replicate: Replicate, optimizer: str, by: Literal["validation", "headline"] = "validation"
+    study: Mapping[str, Any], replicate: Replicate, optimizer: str, by: ChosenBy = "validation"
 ) -> ReplicateRun | None:
     """The trial with the best final value of the metric by which it is ``chosen_by``; None without a search."""
     metric = chosen_by(study, by)
     return best(trials_of(replicate, optimizer), lambda run: run.last(metric), study[f"{by}_better"])
 
 
-def chosen_by(study: Mapping[str, Any], by: Literal["validation", "headline"]) -> str:
+def chosen_by(study: Mapping[str, Any], by: ChosenBy) -> str:
     """The metric by which winners are chosen, on the validation split."""
     metric: str = study[f"{by}_metric"]
     return metric.replace("test/", "val/")

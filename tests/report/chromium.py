@@ -54,9 +54,9 @@ class Page:
             self.requests.append(message["params"]["request"]["url"])
         return message
 
-    def open(self, address: str, width: int = 1400, height: int = 1000) -> None:
+    def open(self, address: str, width: int = 1400) -> None:
         """Load a page and wait until it is drawn."""
-        self.send("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
+        self.send("Emulation.setDeviceMetricsOverride", width=width, height=1000, deviceScaleFactor=1, mobile=False)
         self.send("Page.navigate", url="about:blank")
         self.send("Page.navigate", url=address)
         self.evaluate(
@@ -74,9 +74,9 @@ class Page:
         """Give the page time to draw."""
         self.evaluate("new Promise(done => setTimeout(done, 300))")
 
-    def click(self, selector: str, across: float = 0.5, down: float = 0.5) -> None:
-        """Click on the first element that ``selector`` finds, at these fractions of its size."""
-        x, y = self._place(selector, across, down)
+    def click(self, selector: str) -> None:
+        """Click on the middle of the first element that ``selector`` finds."""
+        x, y = self._place(selector)
         self._mouse("mouseMoved", x, y)
         self.settle()  # lets plotly register what it hovers over
         self._mouse("mousePressed", x, y)
@@ -86,14 +86,14 @@ class Page:
     def drag(self, selector: str, start: float, end: float) -> None:
         """Drag the mouse across the middle of an element, between these fractions of its width."""
         for kind, across in (("mousePressed", start), ("mouseMoved", end), ("mouseReleased", end)):
-            self._mouse(kind, *self._place(selector, across, 0.5))
+            self._mouse(kind, *self._place(selector, across))
             self.settle()
 
-    def _place(self, selector: str, across: float, down: float) -> tuple[float, float]:
+    def _place(self, selector: str, across: float = 0.5) -> tuple[float, float]:
         find = f"document.querySelector({json.dumps(selector)})"
         self.evaluate(f"{find}.scrollIntoView({{block: 'center'}})")
         box = self.evaluate(f"{find}.getBoundingClientRect().toJSON()")
-        return box["x"] + box["width"] * across, box["y"] + box["height"] * down
+        return box["x"] + box["width"] * across, box["y"] + box["height"] / 2
 
     def _mouse(self, kind: str, x: float, y: float) -> None:
         self.send("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", buttons=1, clickCount=1)

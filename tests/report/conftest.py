@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from experiments.study.replicates import read_replicates
 from experiments.study.summary import write_summary
 from tests.synthetic_study import write_study as write_records
 
@@ -16,7 +17,7 @@ WriteStudy = Callable[..., Path]
 def write_with_summary(results: Path, *folder: str, **arguments: Any) -> Path:
     """Write a study (the arguments are those of tests/synthetic_study.py) and return its folder."""
     directory = write_records(results, *folder, **arguments)
-    write_summary(directory)
+    write_summary(directory, read_replicates(directory))
     return directory
 
 

@@ -9,11 +9,12 @@ from typing import Any
 from experiments.harness.record import RunRecord
 
 BATCH_SIZE, SECONDS_A_STEP = 128, 0.25
+LION = {"name": "lion", "lr": 1e-3}
 
 
 def write_record(
     directory: Path,
-    optimizer: dict[str, Any],
+    optimizer: dict[str, Any] = LION,
     *,
     seed: int = 0,
     test: bool = True,

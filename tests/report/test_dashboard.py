@@ -21,10 +21,8 @@ def test_the_index_links_to_finished_and_running_studies(write_study: WriteStudy
     write_study("lit", "mini", "mini-optimizer.betas=[0.9,0.95]", numbers=range(2))
     write_study("finetuning", "smoke", "smoke", numbers=[0], declared=0, stages=())
     run = tmp_path / "runs" / "diffusion" / "lion-s0-0000000000"
-    write_record(run, {"name": "lion", "lr": 1e-3}, status="running")
-    write_record(
-        tmp_path / "runs/diffusion/lion-s1-0000000000", {"name": "lion", "lr": 1e-3}, data="mnist5k", steps=100
-    )
+    write_record(run, status="running")
+    write_record(tmp_path / "runs/diffusion/lion-s1-0000000000", data="mnist5k", steps=100)
     with held(run):
         folder = build(tmp_path)
     index = Page(folder / "index.html")
@@ -119,7 +117,7 @@ def test_rebuilding_the_dashboard_is_reproducible_and_removes_stale_pages(
 ) -> None:
     write_study()
     run = tmp_path / "runs" / "lit" / "lion-s0-a"
-    write_record(run, {"name": "lion", "lr": 1e-3})
+    write_record(run)
     folder = build(tmp_path)
     made = {path.name: path.read_bytes() for path in folder.iterdir()}
     foreign = folder / "notes.html"

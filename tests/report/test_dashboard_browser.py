@@ -33,7 +33,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_with_summary(place / "results", "lit", numbers=range(7))
     for seed, status in enumerate(("complete", "running")):
         directory = place / "runs" / "diffusion" / f"lion-s{seed}-0123456789"
-        write_record(directory, {"name": "lion", "lr": 1e-3}, seed=seed, status=status)
+        write_record(directory, seed=seed, status=status)
     return write_dashboard(place / "results", place / "runs", place / "dashboard").parent
 
 

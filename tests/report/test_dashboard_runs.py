@@ -13,7 +13,7 @@ from tests.report.dashboard_records import held, write_record
 
 def test_a_failed_runs_page_gives_the_reason(tmp_path: Path) -> None:
     run = tmp_path / "runs" / "lit" / "lion-s0-a"
-    write_record(run, {"name": "lion", "lr": 1e-3}, status="failed")
+    write_record(run, status="failed")
     status = json.loads((run / "status.json").read_text())
     (run / "status.json").write_text(json.dumps(status | {"reason": "RuntimeError: no <memory> is left"}))
     (page,) = (Page(path) for path in build(tmp_path).glob("lit-*.html"))
@@ -23,8 +23,8 @@ def test_a_failed_runs_page_gives_the_reason(tmp_path: Path) -> None:
 def test_unpublished_runs_are_grouped_by_data_model_and_sources(write_study: WriteStudy, tmp_path: Path) -> None:
     published = read_replicates(write_study(numbers=[0]))[0].of("lion", "search")[0]
     runs = tmp_path / "runs" / "image_classification"
-    write_record(runs / published.run_id, {"name": "lion", "lr": 1e-3}, digest="abcdef0123456789-lion")
-    write_record(runs / "lion-s1-0123456789", {"name": "lion", "lr": 1e-3}, digest="other-lion", status="running")
+    write_record(runs / published.run_id, digest="abcdef0123456789-lion")
+    write_record(runs / "lion-s1-0123456789", digest="other-lion", status="running")
     write_record(runs / "adamw-s100-a", {"name": "adamw", "lr": 1e-2}, digest="other-adamw", seed=100, test=False)
     write_record(runs / "adamw-s1-b", {"name": "adamw", "lr": 1e-2}, digest="other-adamw", data="mnist5k")
     write_record(runs / ".superseded" / "lion-s0-c", {"name": "lion", "lr": 1e-2})
@@ -41,7 +41,7 @@ def test_unpublished_runs_are_grouped_by_data_model_and_sources(write_study: Wri
 
 def test_a_running_status_without_a_process_counts_as_interrupted(tmp_path: Path) -> None:
     run = tmp_path / "runs" / "lit" / "lion-s0-a"
-    write_record(run, {"name": "lion", "lr": 1e-3}, status="running")
+    write_record(run, status="running")
     with held(run):
         assert open_studies(tmp_path / "runs", [])[0].states == {"running": 1}
     assert open_studies(tmp_path / "runs", [])[0].states == {"interrupted": 1}
@@ -49,7 +49,7 @@ def test_a_running_status_without_a_process_counts_as_interrupted(tmp_path: Path
 
 def test_an_interrupted_run_shows_the_step_of_its_checkpoint(tmp_path: Path) -> None:
     run = tmp_path / "runs" / "lit" / "lion-s0-a"
-    write_record(run, {"name": "lion", "lr": 1e-3}, status="running")  # its last row is that of step 100
+    write_record(run, status="running")  # its last row is that of step 100
     assert open_studies(tmp_path / "runs", [])[0].runs[0].step == 0, "nothing was saved"
     for step in (95, 117):
         (run / f"step-{step:08d}-0123456789abcdef.pt").touch()
@@ -83,5 +83,5 @@ def test_differing_settings_of_runs_become_columns_and_filters(tmp_path: Path) -
 
 
 def test_a_run_without_rows_has_a_page(tmp_path: Path) -> None:
-    write_record(tmp_path / "runs/lit/lion-s0-a", {"name": "lion", "lr": 1e-3}, rows=[], status="running")
+    write_record(tmp_path / "runs/lit/lion-s0-a", rows=[], status="running")
     assert "0 of 200" in Page(build(tmp_path) / "index.html").text

@@ -65,6 +65,7 @@ def study(
         "unsettled": 2.5,
         "diverged": dict(zip(("lion", "adamw"), diverged, strict=True)),
         "verdict": verdict,
+        "verdict_without_diverged": None,
         "box_limited": {"lion": [], "adamw": []},
         "exploratory": replicates < 11,
     }
@@ -137,17 +138,24 @@ def study(
             "needs 4. Lion minus AdamW is -1.90 points in test top-1 accuracy.",
         ),
         (
-            {"verdict": "undecided", "diverged": (1, 0)},
+            {"verdict": "undecided", "diverged": (1, 0), "verdict_without_diverged": "withheld"},
             "Undecided, because confirm runs diverged: Lion in 1 of 11 and AdamW in 0 of 11 replicates; in the other "
             "10, Lion minus AdamW is -1.90 points in test top-1 accuracy (95 % interval -2.70 to -1.10, tie margin "
             "1.00 points (what 10 % fewer steps cost)): alone, these would be withheld, but they are a selection.",
         ),
         (
-            {"verdict": "undecided", "diverged": (1, 0), "unsettled": None, "margin": None},
+            {"verdict": "undecided", "diverged": (1, 0), "verdict_without_diverged": "adamw", "margin": None},
             "Undecided, because confirm runs diverged: Lion in 1 of 11 and AdamW in 0 of 11 replicates; in the other "
             "10, Lion minus AdamW is -1.90 points in test top-1 accuracy (95 % interval -2.70 to -1.10): alone, these "
             "would be a win for AdamW, but they are a selection. No difference can count as a tie, because longer runs "
             "of the reference are no better here.",
+        ),
+        (
+            {"verdict": "undecided", "diverged": (8, 1), "margin": None},
+            "Undecided, because confirm runs diverged: Lion in 8 of 11 and AdamW in 1 of 11 replicates; in the other "
+            "3, Lion minus AdamW is -1.90 points in test top-1 accuracy (95 % interval -2.70 to -1.10): alone, these "
+            "would be too few for a verdict, but they are a selection. No difference can count as a tie, because "
+            "longer runs of the reference are no better here.",
         ),
         (
             {"verdict": "adamw", "diverged": (6, 0)},

@@ -14,7 +14,7 @@ from experiments.report.tables import (
     speedup_table,
 )
 from tests.report.conftest import WriteStudy
-from tests.report.test_report_pages import PAPER
+from tests.synthetic_study import PAPER
 
 
 def cells(table: str) -> list[list[str]]:

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import yaml
 
+from experiments.harness.metric import Better
 from experiments.harness.source_code import ROOT
 from experiments.study import statistics
-from experiments.study.paper import PaperCell, claim_of
+from experiments.study.paper import Claim, PaperCell, claim_of
 from experiments.study.statistics import Difference, paired_difference
 
 CELLS = yaml.safe_load((ROOT / "results/paper.yaml").read_text())["cells"]
@@ -22,8 +23,12 @@ SEED_SD = 0.15
 """of one ImageNet run's top-1, in points: a realistic noise level"""
 
 
-def gain(better: str = "higher", a: float = 77.44, b: float = 75.48, **more: Any) -> PaperCell:
-    return PaperCell({"lion": a, "adamw": b}, better, "Table 2", "exact", **more)  # type: ignore[arg-type]
+def gain(better: Better = "higher", a: float = 77.44, b: float = 75.48, **more: Any) -> PaperCell:
+    return PaperCell({"lion": a, "adamw": b}, better, "Table 2", "exact", **more)
+
+
+def claim(cell: PaperCell, difference: Difference | None = None, percent: bool = True) -> Claim:
+    return claim_of(cell, "lion", "adamw", difference, percent=percent, margin=None)
 
 
 def outcome(cell: PaperCell, ci90: tuple[float, float], ci95: tuple[float, float], **more: Any) -> str | None:
@@ -43,13 +48,13 @@ def test_a_claim_follows_the_direction_of_its_metric() -> None:
     loss_gain = gain("lower", 2.5, 3.0)
     assert outcome(loss_gain, (-0.6, -0.4), (-0.7, -0.3), percent=False) == "confirmed"
     assert outcome(loss_gain, (0.4, 0.6), (0.3, 0.7), percent=False) == "contradicted"
-    assert claim_of(loss_gain, "lion", "adamw", None, percent=False, margin=None).by == "lion"
-    assert claim_of(gain(a=75.0, b=77.0), "lion", "adamw", None, percent=True, margin=None).by == "adamw"
+    assert claim(loss_gain, percent=False).by == "lion"
+    assert claim(gain(a=75.0, b=77.0)).by == "adamw"
 
 
 def test_a_claimed_tie_is_confirmed_by_equivalence() -> None:
     on_par = gain(a=76.45, b=76.34)
-    assert claim_of(on_par, "lion", "adamw", None, percent=True, margin=None).kind == "tie"
+    assert claim(on_par).kind == "tie"
     assert outcome(on_par, (-0.4, 0.4), (-0.5, 0.5)) == "confirmed"
     assert outcome(on_par, (0.6, 0.9), (0.5, 1.0)) == "contradicted"
     assert outcome(on_par, (0.1, 0.9), (0.0, 1.0)) == "cannot tell"
@@ -58,12 +63,12 @@ def test_a_claimed_tie_is_confirmed_by_equivalence() -> None:
 
 def test_a_claim_from_a_figure_within_reading_uncertainty_is_a_tie() -> None:
     read: dict[str, Any] = {"uncertainty": 0.05}
-    assert claim_of(gain(a=2.80, b=2.85, **read), "lion", "adamw", None, percent=False, margin=None).kind == "tie"
-    assert claim_of(gain(a=2.80, b=2.95, **read), "lion", "adamw", None, percent=False, margin=None).kind == "gain"
+    assert claim(gain(a=2.80, b=2.85, **read), percent=False).kind == "tie"
+    assert claim(gain(a=2.80, b=2.95, **read), percent=False).kind == "gain"
 
 
 def test_one_pair_gives_no_outcome_for_a_claim() -> None:
-    assert claim_of(gain(), "lion", "adamw", None, percent=True, margin=None).outcome is None
+    assert claim(gain()).outcome is None
 
 
 def test_claims_simulated_from_the_papers_table_are_confirmed_and_not_contradicted(
@@ -78,19 +83,9 @@ def test_claims_simulated_from_the_papers_table_are_confirmed_and_not_contradict
         outcomes = []
         for _ in range(200):
             a, b = rng.normal(difference, SEED_SD, 3), rng.normal(0, SEED_SD, 3)
-            claim = claim_of(
-                cell, "lion", "adamw", paired_difference(a.tolist(), b.tolist()), percent=True, margin=None
-            )
-            outcomes.append(claim.outcome)
-        assert claim.kind == ("tie" if name == "resnet50" else "gain")
-        needed = claim_of(
-            cell,
-            "lion",
-            "adamw",
-            Difference(0, (0, 0), (0, 0), 1, 3, SEED_SD * 2**0.5, None, None),
-            percent=True,
-            margin=None,
-        ).pairs_needed
+            outcomes.append(claim(cell, paired_difference(a.tolist(), b.tolist())).outcome)
+        assert claim(cell).kind == ("tie" if name == "resnet50" else "gain")
+        needed = claim(cell, Difference(0, (0, 0), (0, 0), 1, 3, SEED_SD * 2**0.5, None, None)).pairs_needed
         assert needed is not None
         share = outcomes.count("confirmed") / 200
         assert outcomes.count("contradicted") / 200 < 0.08, name

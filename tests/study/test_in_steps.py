@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 
+from experiments.harness.metric import Better
 from experiments.report.labels import steps_words
 from experiments.study.in_steps import fewer_steps, log_slope, margin_in_units, percent_fewer
 
@@ -25,11 +26,11 @@ def test_a_blown_up_run_does_not_change_the_margin() -> None:
 
 @pytest.mark.parametrize("better", ["lower", "higher"])
 @pytest.mark.parametrize("fewer", [20.0, 0.0, -25.0])
-def test_fewer_steps_for_an_equal_loss_are_recovered(better: str, fewer: float) -> None:
+def test_fewer_steps_for_an_equal_loss_are_recovered(better: Better, fewer: float) -> None:
     # b's curve is s * ln(steps); after 200 steps, a is where b is after 200 / (1 - fewer).
     slope = -0.2 if better == "lower" else 3.0
     difference = slope * (math.log(200 / (1 - fewer / 100)) - math.log(200))
-    found = fewer_steps([difference] * 5, [slope] * 5, better)  # type: ignore[arg-type]
+    found = fewer_steps([difference] * 5, [slope] * 5, better)
     assert found
     assert found.ci95
     assert found.mean == pytest.approx(fewer)
@@ -37,9 +38,9 @@ def test_fewer_steps_for_an_equal_loss_are_recovered(better: str, fewer: float) 
 
 
 @pytest.mark.parametrize("better", ["lower", "higher"])
-def test_the_margin_is_the_difference_made_by_10_percent_of_steps(better: str) -> None:
+def test_the_margin_is_the_difference_made_by_10_percent_of_steps(better: Better) -> None:
     slope = -0.2 if better == "lower" else 3.0
-    margin = margin_in_units(10.0, [slope] * 3, better)  # type: ignore[arg-type]
+    margin = margin_in_units(10.0, [slope] * 3, better)
     assert margin is not None
     assert margin == pytest.approx(abs(slope) * math.log(1 / 0.9))
     assert percent_fewer(margin / abs(slope)) == pytest.approx(10.0)

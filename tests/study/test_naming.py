@@ -7,15 +7,15 @@ import pytest
 from experiments.harness.run import locate, opened
 from experiments.study import naming
 from experiments.study.naming import Naming
-from experiments.study.sweep import Study
 from tests.conftest import MakeConfig
+from tests.study.conftest import make_study
 
 SEARCHED = ["study.numbers=0-2", "study.stages=[2,1]", "study.confirm=2", "study.lengths=[1.5]"]
 DRAWN = "+study.nuisance={model: {choices: [convnet_small, convnet_tiny]}}"
 
 
 def test_fast_naming_matches_composing_each_run_alone(make_config: MakeConfig) -> None:
-    study = Study(lambda more: make_config(*more), [*SEARCHED, DRAWN, "train.micro_batch_size=8"], ["lion", "adamw"])
+    study = make_study(make_config, *SEARCHED, DRAWN, "train.micro_batch_size=8")
     runs = [run for course in study.courses for run in [*course.search(), *confirmed(course)]]
     assert {run.phase for run in runs} == {"search", "confirm", "length"}
     assert len({run.directory for run in runs}) == len(runs)
@@ -29,7 +29,7 @@ def test_fast_naming_matches_composing_each_run_alone(make_config: MakeConfig) -
 
 def confirmed(course: Any) -> list[Any]:
     """The course's confirm runs, with an arbitrary winner in place of the trials' best."""
-    course.winner = lambda name, metric="validation": course.searches[name].trials[-1]
+    course.winner = lambda name, metric="validation": course.trials[name][-1]
     runs: list[Any] = course.confirm()
     return runs
 

@@ -125,12 +125,12 @@ def test_speedup_on_imagenet256_is_the_ratio_of_the_stated_steps() -> None:
     assert round(1_000_000 / 440_000, 1) == ENTRIES["diffusion.imagenet256.speedup"]["values"]["lion"]
 
 
-def vit_parameters(width: int, layers: int, patch: int, image: int, classes: int = 1000, mlp: int = 4) -> int:
-    """Class token, learned positions, biases everywhere, one linear head."""
+def vit_parameters(width: int, layers: int, patch: int, image: int) -> int:
+    """Class token, learned positions, MLPs of four times the width, biases everywhere, one linear head."""
     tokens = (image // patch) ** 2 + 1
     embedding = 3 * patch**2 * width + width + width + tokens * width
-    block = (2 + 2) * width + (4 * width**2 + 4 * width) + (2 * mlp * width**2 + (mlp + 1) * width)
-    return embedding + layers * block + 2 * width + width * classes + classes
+    block = (2 + 2) * width + (4 * width**2 + 4 * width) + (8 * width**2 + 5 * width)
+    return embedding + layers * block + 2 * width + 1000 * width + 1000
 
 
 def mixer_parameters(width: int, layers: int, patch: int, image: int) -> int:

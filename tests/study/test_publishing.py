@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from experiments.harness.entry import execute
 from experiments.harness.errors import ConfigError
 from experiments.study import publish
 from experiments.study.publish import published_summary, publishing
 from experiments.study.replicates import read_replicates
 from experiments.study.sweep import Study
 from tests.conftest import MakeConfig
+from tests.study.conftest import execute_all, make_study
 from tests.study.test_study import run_study
 
 FIXED = "study=fixed"
@@ -24,24 +24,11 @@ FILE_OPERATIONS = ("open", "os.rename", "os.mkdir", "os.rmdir", "os.remove", "sh
 """Audit events of what publishing does to the file system."""
 
 
-def make_study(make_config: MakeConfig, *overrides: str, optimizers: tuple[str, ...] = ("lion", "adamw")) -> Study:
-    return Study(lambda more: make_config(*more), list(overrides), list(optimizers))
-
-
-@pytest.fixture(scope="module")
-def runs_dir(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The runs folder of ``finished``, which the first test that needs it fills."""
-    return f"run.runs_dir={tmp_path_factory.mktemp('runs')}"
-
-
 @pytest.fixture
 def finished(make_config: MakeConfig, runs_dir: str) -> Study:
     """A study of one replicate without a search whose runs are complete but not yet published."""
     study = make_study(make_config, FIXED, runs_dir)
-    (course,) = study.courses
-    for run in course.confirm():
-        if not run.is_finished():
-            execute(make_config(*run.overrides))
+    execute_all(study, make_config)
     return study
 
 
@@ -149,18 +136,12 @@ def test_a_failure_while_writing_pages_keeps_the_old_study(finished: Study) -> N
 def test_a_new_replicate_is_added_to_the_published_ones(make_config: MakeConfig, runs_dir: str) -> None:
     for number in (3, 1):
         study = make_study(make_config, FIXED, runs_dir, f"study.numbers={number}")
-        (course,) = study.courses
-        for run in course.confirm():
-            execute(make_config(*run.overrides))
+        execute_all(study, make_config)
         with publishing(study, "command"):
             pass
-    assert [replicate.number for replicate in read_replicates(study.results)] == [1, 3]
-    assert [run.seed for replicate in read_replicates(study.results) for run in replicate.runs] == [
-        1000,
-        1000,
-        3000,
-        3000,
-    ]
+    published = read_replicates(study.results)
+    assert [replicate.number for replicate in published] == [1, 3]
+    assert [run.seed for replicate in published for run in replicate.runs] == [1000, 1000, 3000, 3000]
     asked = make_study(make_config, FIXED, runs_dir, "study.numbers=0-3")
     assert [course.number for course in asked.courses] == [0, 2]
     # Two of the three declared replicates may be published together with one more.

@@ -1,30 +1,28 @@
 """Every branch of the verdict on hand-made data, and its error rates on simulated runs."""
 
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from experiments.harness.metric import Better
 from experiments.study.statistics import LEAST_REPLICATES, Difference, holm, is_at_edge, paired_difference, verdict
 
-Better = Literal["higher", "lower"]
 # Multiples of 1/8 add and subtract without rounding, so that equal means equal.
 EIGHTHS = st.integers(0, 800).map(lambda i: i / 8)
 
 
+RULE: dict[str, Any] = {"a": "lion", "b": "adamw", "better": "higher", "margin": 1.0}
+
+
 def judge(a: list[float], b: list[float], **rule: Any) -> str | None:
-    return verdict(paired_difference(a, b), **{"a": "lion", "b": "adamw", "better": "higher", "margin": 1.0, **rule})
-
-
-def with_intervals(ci90: tuple[float, float], ci95: tuple[float, float]) -> Difference:
-    return Difference(sum(ci90) / 2, ci95, ci90, 0.5, 8, 1.0, None, None)
+    return verdict(paired_difference(a, b), **{**RULE, **rule})
 
 
 def of_intervals(ci90: tuple[float, float], ci95: tuple[float, float], **rule: Any) -> str | None:
-    rule = {"a": "lion", "b": "adamw", "better": "higher", "margin": 1.0, **rule}
-    return verdict(with_intervals(ci90, ci95), **rule)
+    return verdict(Difference(sum(ci90) / 2, ci95, ci90, 0.5, 8, 1.0, None, None), **{**RULE, **rule})
 
 
 LOW, HIGH = [60.0, 60.5, 61.0, 60.2], [65.1, 65.4, 66.2, 65.0]
@@ -103,7 +101,7 @@ def test_a_verdict_needs_4_replicates() -> None:
     assert LEAST_REPLICATES == 4
     assert judge(HIGH[:3], LOW[:3]) is None
     assert judge(HIGH, LOW) == "lion"
-    assert verdict(None, a="lion", b="adamw", better="higher", margin=1) is None
+    assert verdict(None, **RULE) is None
 
 
 @pytest.mark.parametrize(
@@ -119,14 +117,12 @@ def test_a_verdict_needs_4_replicates() -> None:
     ],
 )
 def test_divergence_takes_precedence_over_the_difference(diverged: dict[str, int], expected: str) -> None:
-    rule: dict[str, Any] = {"a": "lion", "b": "adamw", "better": "higher", "margin": 1, "diverged": diverged}
     for difference in (paired_difference(HIGH, LOW), None):
-        assert verdict(difference, **rule, replicates=8) == expected
+        assert verdict(difference, **RULE, diverged=diverged, replicates=8) == expected
 
 
 def test_three_diverged_replicates_give_no_verdict() -> None:
-    diverged = {"lion": 3, "adamw": 0}
-    assert verdict(None, a="lion", b="adamw", better="higher", margin=1, diverged=diverged, replicates=3) is None
+    assert verdict(None, **RULE, diverged={"lion": 3, "adamw": 0}, replicates=3) is None
 
 
 @pytest.mark.parametrize(

@@ -16,9 +16,10 @@ from experiments.harness.errors import ConfigError, DataError, SuiteError
 from experiments.study import sweep
 from experiments.study.course import PlannedRun
 from experiments.study.replicates import Phase, Replicate, read_replicates
-from experiments.study.sweep import Study, announcement, run_studies, split_sweep
+from experiments.study.sweep import announcement, run_studies, split_sweep
 from tests import forked
 from tests.conftest import MakeConfig
+from tests.study.conftest import make_study
 
 
 def study_command(command_line: list[str], *overrides: str) -> list[str]:
@@ -184,36 +185,35 @@ def test_swept_optimizers_are_contestants_and_other_sweeps_are_studies() -> None
 
 
 def test_swept_values_that_give_the_same_study_are_refused(make_config: MakeConfig) -> None:
-    equal = [["optimizer.weight_decay=0"], ["optimizer.weight_decay=0.0"]]
-    of_both = [Study(lambda more: make_config(*more), overrides, ["lion", "adamw"]) for overrides in equal]
+    of_both = [make_study(make_config, f"optimizer.weight_decay={equal}") for equal in ("0", "0.0")]
     with pytest.raises(ConfigError, match="give the same study"):
         run_studies(of_both, FlakyLauncher(0))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
-    ("overrides", "optimizers"), [([], ["adamw", "adamw"]), (["study.contestants=[lion,adamw,lion]"], [])]
+    ("overrides", "optimizers"), [([], ("adamw", "adamw")), (["study.contestants=[lion,adamw,lion]"], ())]
 )
 def test_a_contestant_listed_twice_is_refused(
-    make_config: MakeConfig, overrides: list[str], optimizers: list[str]
+    make_config: MakeConfig, overrides: list[str], optimizers: tuple[str, ...]
 ) -> None:
     with pytest.raises(ConfigError, match="lists a contestant twice: list each once"):
-        Study(lambda more: make_config(*more), overrides, optimizers)
+        make_study(make_config, *overrides, optimizers=optimizers)
 
 
 def test_an_optimizer_without_a_search_space_is_refused_with_the_remedy(make_config: MakeConfig) -> None:
     with pytest.raises(ConfigError, match=r"optimizer=lion has no search space, .* as in conf/optimizer/adamw\.yaml,"):
-        Study(lambda more: make_config(*more), ["~optimizer.space"], [])
+        make_study(make_config, "~optimizer.space")
 
 
 def test_an_optimizer_without_settings_is_refused_where_nothing_is_searched(make_config: MakeConfig) -> None:
     with pytest.raises(
         ConfigError, match=r"image_classification/smoke has no settings for sgd, and study\.stages=\[\]"
     ):
-        Study(lambda more: make_config(*more), ["study=fixed"], ["sgd", "adamw"])
+        make_study(make_config, "study=fixed", optimizers=("sgd", "adamw"))
 
 
 def test_an_optimizer_that_takes_anothers_settings_needs_no_own(make_config: MakeConfig) -> None:
-    study = Study(lambda more: make_config(*more), ["study=fixed"], ["lion_8bit", "adamw"])
+    study = make_study(make_config, "study=fixed", optimizers=("lion_8bit", "adamw"))
     (course,) = study.courses
     assert {run.optimizer for run in course.confirm()} == {"lion_8bit", "adamw"}
 
@@ -221,12 +221,12 @@ def test_an_optimizer_that_takes_anothers_settings_needs_no_own(make_config: Mak
 @pytest.mark.parametrize("numbers", ["x", "3-1", "1.5", "-1"])
 def test_invalid_replicate_numbers_are_refused(make_config: MakeConfig, numbers: str) -> None:
     with pytest.raises(ConfigError, match=r"study\.numbers=.* \(make's REPLICATES\)"):
-        Study(lambda more: make_config(*more), [f"study.numbers='{numbers}'"], [])
+        make_study(make_config, f"study.numbers='{numbers}'")
 
 
 def test_a_study_announces_its_replicates_runs_and_minutes(make_config: MakeConfig) -> None:
     def said(*overrides: str) -> str:
-        return announcement(Study(lambda more: make_config(*more), list(overrides), ["lion", "adamw"]))
+        return announcement(make_study(make_config, *overrides))
 
     several = said("study.numbers=0-3", "study.stages=[2,1]", "study.confirm=2", "study.lengths=[0.5]")
     assert "4 replicates, 0 to 3. 3 trials to tune each of lion and adamw" in several
@@ -237,7 +237,7 @@ def test_a_study_announces_its_replicates_runs_and_minutes(make_config: MakeConf
 
 def test_a_study_without_its_reference_optimizer_is_refused(make_config: MakeConfig) -> None:
     with pytest.raises(ConfigError, match=r"study\.reference=adamw, but optimizer=lion"):
-        Study(lambda overrides: make_config(*overrides), [], ["lion"])
+        make_study(make_config, optimizers=("lion",))
 
 
 class FlakyLauncher:
@@ -259,22 +259,20 @@ class FlakyLauncher:
         return []
 
 
+def planned(folder: Path, count: int) -> list[PlannedRun]:
+    return [PlannedRun([str(folder / str(n))], folder / str(n), "lion", "search", 0) for n in range(count)]
+
+
 def test_a_failed_launch_is_repeated_for_unfinished_runs(tmp_path: Path) -> None:
-    runs = [
-        PlannedRun([str(tmp_path / str(number))], tmp_path / str(number), "lion", "search", 0) for number in range(4)
-    ]
     launcher = FlakyLauncher(faults=2)
-    sweep.launch(launcher, runs)  # type: ignore[arg-type]
+    sweep.launch(launcher, planned(tmp_path, 4))  # type: ignore[arg-type]
     assert launcher.launched == [4, 3, 2]
 
 
 def test_a_launcher_that_keeps_failing_ends_the_study_and_names_the_runs(tmp_path: Path) -> None:
-    runs = [
-        PlannedRun([str(tmp_path / str(number))], tmp_path / str(number), "lion", "search", 0) for number in range(9)
-    ]
     launcher = FlakyLauncher(faults=99)
     with pytest.raises(SuiteError, match=r"6 of 9 runs did not finish:\n  .*/3: missing"):
-        sweep.launch(launcher, runs)  # type: ignore[arg-type]
+        sweep.launch(launcher, planned(tmp_path, 9))  # type: ignore[arg-type]
     assert launcher.launched == [9, 8, 7]
 
 
@@ -285,7 +283,7 @@ def test_a_run_that_failed_before_its_record_is_named_with_the_reason(tmp_path: 
             return [JobReturn(_return_value=fault, status=JobStatus.FAILED)]
 
     with pytest.raises(SuiteError, match=r"/0: the cache of this node cannot be written"):
-        sweep.launch(Launcher(), [PlannedRun([], tmp_path / "0", "lion", "search", 0)])  # type: ignore[arg-type]
+        sweep.launch(Launcher(), planned(tmp_path, 1))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("swept", ["seed=0,0", "optimizer.lr=0.1,1e-1", "run.num_workers=0,2", "optimizer.lr=1,1.0"])

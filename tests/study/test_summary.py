@@ -13,14 +13,17 @@ from scipy import stats
 from experiments.harness.errors import DataError, SuiteError
 from experiments.study.replicates import read_replicates, replicate_path, write_replicate
 from experiments.study.summary import summarize, write_summary
-from tests.synthetic_study import BEST, SLOPE, STEPS, write_study
+from tests.synthetic_study import BEST, PAPER, SLOPE, STEPS, write_study
+
+
+def summarized(directory: Path) -> dict[str, Any]:
+    write_summary(directory, read_replicates(directory))
+    summary: dict[str, Any] = json.loads((directory / "summary.json").read_text())
+    return summary
 
 
 def summary_of(results: Path, *folder: str, **arguments: Any) -> dict[str, Any]:
-    directory = write_study(results, *folder, **arguments)
-    write_summary(directory)
-    summary: dict[str, Any] = json.loads((directory / "summary.json").read_text())
-    return summary
+    return summarized(write_study(results, *folder, **arguments))
 
 
 def primary(summary: dict[str, Any]) -> dict[str, Any]:
@@ -72,10 +75,7 @@ def test_replicates_beyond_the_declared_number_are_reproductions(tmp_path: Path)
     directory = tmp_path / "c/image_classification/mini/mini"
     other = write_study(tmp_path / "d", gain=0.5, numbers=[6])
     replicate_path(other, 6).rename(replicate_path(directory, 6))
-    write_summary(directory)
-    assert [
-        row["inside"] for row in primary(json.loads((directory / "summary.json").read_text()))["reproductions"]
-    ] == [False]
+    assert [row["inside"] for row in primary(summarized(directory))["reproductions"]] == [False]
     assert primary(far)["reproductions"] == []
 
 
@@ -113,6 +113,10 @@ def test_a_replicate_with_a_diverged_confirm_run_has_no_difference(
     assert missing == {*diverged}
     assert row["difference"]["n"] == 6 - len({number for number, _ in diverged})
     assert row["verdict"] == verdict
+    others = [number for number in range(6) if number not in dict(diverged)]
+    alone = primary(summary_of(tmp_path / "others", gain=0.1, numbers=others))
+    assert alone["verdict_without_diverged"] is None, "nothing is left out"
+    assert row["verdict_without_diverged"] == alone["verdict"]
 
 
 def test_a_winner_is_withheld_while_the_searches_have_not_settled(tmp_path: Path) -> None:
@@ -186,7 +190,7 @@ def test_mixed_data_and_mixed_sources_are_refused(tmp_path: Path) -> None:
     changed = (dataclasses.replace(second.runs[0], status=status), *second.runs[1:])
     write_replicate(replicate_path(directory, 1), dataclasses.replace(second, runs=changed))
     with pytest.raises(SuiteError, match="replicate 1 were made by source code with different digests"):
-        write_summary(directory)
+        summarized(directory)
 
 
 def test_a_study_that_does_not_measure_its_primary_metric_is_refused(tmp_path: Path) -> None:
@@ -201,27 +205,18 @@ def test_a_study_of_another_schema_is_refused(tmp_path: Path) -> None:
     directory = write_study(tmp_path, numbers=[0])
     (directory / "study.json").write_text('{"schema": 1}')
     with pytest.raises(DataError, match="has schema 1, but this version reads 2"):
-        write_summary(directory)
+        summarized(directory)
 
 
 def test_only_the_papers_own_settings_are_compared_with_its_claim(tmp_path: Path) -> None:
-    cell = "image_classification.vit_b16"
-    fixed: dict[str, Any] = {
-        "stages": (),
-        "lengths": (),
-        "confirm": 1,
-        "declared": 3,
-        "numbers": range(3),
-        "paper": cell,
-    }
-    rows = summary_of(tmp_path, scale="paper", nuisance={}, gain=0.05, top1_gain=2.0, **fixed)["comparisons"]
+    rows = summary_of(tmp_path, scale="paper", **PAPER)["comparisons"]
     top1 = next(row for row in rows if row["metric"] == "test/top1")
     assert (top1["paper"]["kind"], top1["paper"]["by"], top1["paper"]["outcome"]) == ("gain", "lion", "confirmed")
     assert (top1["paper"]["lion"], top1["paper"]["adamw"]) == (77.44, 75.48)
     assert primary({"comparisons": rows})["verdict"] is None, (
         "3 replicates are no verdict, only what is said to a claim"
     )
-    searched = summary_of(tmp_path, gain=0.05, paper=cell)["comparisons"]
+    searched = summary_of(tmp_path, gain=0.05, paper=PAPER["paper"])["comparisons"]
     assert [row["paper"] for row in searched] == [None, None]
 
 
@@ -235,9 +230,9 @@ def test_every_other_optimizer_is_compared_with_the_reference(tmp_path: Path) ->
 
 def test_the_summary_is_reproducible(tmp_path: Path) -> None:
     directory = write_study(tmp_path, numbers=range(3))
-    write_summary(directory)
+    summarized(directory)
     first = (directory / "summary.json").read_bytes()
-    write_summary(directory)
+    summarized(directory)
     assert (directory / "summary.json").read_bytes() == first
 
 
@@ -249,8 +244,6 @@ def test_flatness_is_the_increase_of_the_training_loss_under_noise(tmp_path: Pat
             row = {"step": STEPS, "flatness/train_loss": 1.0 + place, "flatness/perturbed_loss": 1.5 + 2 * place}
             runs.append(dataclasses.replace(run, metrics=run.metrics + json.dumps(row) + "\n"))
         write_replicate(replicate_path(directory, replicate.number), dataclasses.replace(replicate, runs=tuple(runs)))
-    write_summary(directory)
-    rows = json.loads((directory / "summary.json").read_text())["comparisons"]
-    (flatness,) = (row for row in rows if row["metric"].startswith("flatness/"))
+    (flatness,) = (row for row in summarized(directory)["comparisons"] if row["metric"].startswith("flatness/"))
     places = [place for place, run in enumerate(replicate.runs) if run.phase == "confirm" and run.optimizer == "lion"]
     assert flatness["per_replicate"]["lion"] == [0.5 + statistics.fmean(places)] * 2

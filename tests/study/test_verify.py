@@ -10,32 +10,22 @@ from typing import Any
 
 import pytest
 
-from experiments.harness.entry import execute
 from experiments.study import rerun
 from experiments.study.publish import publishing
 from experiments.study.replicates import Replicate, ReplicateRun, read_replicate, write_replicate
 from experiments.study.rerun import Different, verify
-from experiments.study.sweep import Study
 from experiments.study.verify import Record, drawn
 from tests.conftest import MakeConfig, unpinned
+from tests.study.conftest import execute_all, make_study
 
 Row = dict[str, Any]
-
-
-@pytest.fixture(scope="module")
-def runs_dir(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The runs folder of ``published``, which the first test that needs it fills."""
-    return f"run.runs_dir={tmp_path_factory.mktemp('runs')}"
 
 
 @pytest.fixture
 def published(make_config: MakeConfig, runs_dir: str, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The first of two published replicates without a search; the data are found where the study found them."""
-    overrides = ["study=fixed", "study.numbers=0-1", "study.confirm=2", runs_dir]
-    study = Study(lambda more: make_config(*more), overrides, ["lion", "adamw"])
-    for run in [run for course in study.courses for run in course.confirm()]:
-        if not run.is_finished():
-            execute(make_config(*run.overrides))
+    study = make_study(make_config, "study=fixed", "study.numbers=0-1", "study.confirm=2", runs_dir)
+    execute_all(study, make_config)
     with publishing(study, "command"):
         pass
     monkeypatch.setenv("LION_CACHE", study.config["run"]["cache_dir"])

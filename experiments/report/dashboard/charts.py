@@ -145,9 +145,9 @@ def settings_scatter(summary: Summary, name: str, column: int, trials: Sequence[
     domain, band = ((0.0, 0.88), (0.9, 1.0)) if is_lower else ((0.12, 1.0), (0.0, 0.1))
     return {
         "data": [
-            _trials(summary, space, column, known, marker),
-            _trials(summary, space, column, list(best.values()), {"color": "--ink", "size": 10, "symbol": "star"}),
-            _trials(summary, space, column, lost, {"color": color, "size": 7, "symbol": "x"})
+            _trials(space, column, known, marker),
+            _trials(space, column, list(best.values()), {"color": "--ink", "size": 10, "symbol": "star"}),
+            _trials(space, column, lost, {"color": color, "size": 7, "symbol": "x"})
             | {"y": [0.5] * len(lost), "yaxis": "y2"},
         ],
         "layout": {
@@ -175,7 +175,7 @@ def _shown(known: Sequence[Mapping[str, Any]], best: Sequence[Mapping[str, Any]]
 
 
 def _trials(
-    summary: Summary, space: Mapping[str, Any], column: int, trials: Sequence[Mapping[str, Any]], marker: dict[str, Any]
+    space: Mapping[str, Any], column: int, trials: Sequence[Mapping[str, Any]], marker: dict[str, Any]
 ) -> dict[str, Any]:
     hover_texts = [
         f"{value_at(space, trial['unit'][column]):.3g}, replicate {trial['replicate']}, "

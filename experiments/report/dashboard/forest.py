@@ -19,14 +19,14 @@ from experiments.report.labels import (
     metric_of,
     number,
     optimizer_name,
+    pair_name,
     task_name,
     verdict_name,
 )
+from experiments.study.statistics import sign_of
 
 FARTHEST = 8.0
 """The axis shows at most this many margins to either side; intervals beyond it end at its edge, with an arrow."""
-
-
 _OTHERS = ("the first", "the second")
 
 
@@ -61,7 +61,7 @@ def _in_margins(row: dict[str, Any]) -> tuple[float, float, float] | str:
         return "one replicate: no interval"
     if not row["margin"]:
         return "no margin: longer runs are no better"
-    sign = 1 if row["better"] == "higher" else -1
+    sign = sign_of(row["better"])
     low, high = sorted(sign * end / row["margin"] for end in row["difference"]["ci95"])
     return low, sign * row["difference"]["mean"] / row["margin"], high
 
@@ -76,7 +76,7 @@ def _row(study: PublishedStudy, row: dict[str, Any], reach: float) -> dict[str, 
     shown = {
         "study": study,
         "task": f"{task_name(summary['task'])}, {summary['data']['name']}",
-        "pair": f"{optimizer_name(row['a'])} - {optimizer_name(row['b'])}",
+        "pair": pair_name(row),
         "metric": f"{metric_label(row['metric'])}, {row['better']} is better",
         "verdict": verdict_name(summary, row),
         "color": optimizer_colors(summary["optimizers"])[winner] if winner else None,

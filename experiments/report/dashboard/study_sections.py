@@ -17,6 +17,7 @@ from experiments.report.labels import (
     metric_title,
     number,
     optimizer_name,
+    pair_name,
 )
 from experiments.report.tables import claims_table, comparisons_of, pair_cells, result_table
 from experiments.study.replicates import Replicate
@@ -51,7 +52,7 @@ def pair_sections(summary: Summary, replicates: Sequence[Replicate]) -> list[dic
         places = {each.number: replicate_place(name, each.number) for each in replicates}
         sections.append(
             {
-                "pair": f"{optimizer_name(name)} - {optimizer_name(summary['reference'])}",
+                "pair": pair_name(rows[0]),
                 "charts": {
                     f"differences-{summary['comparisons'].index(row)}": (
                         f"{metric_label(row['metric'])} ({row['better']} is better)",
