@@ -23,7 +23,15 @@ from experiments.report.labels import (
 )
 from experiments.report.tables import markdown_table
 from experiments.study.emulator import Trials
-from experiments.study.protocols import ALGOPERF, CONFIRM_SEEDS, RANDOM_POINTS, RATES, Searches, outcomes, replicated
+from experiments.study.protocols import (
+    ALGOPERF,
+    CONFIRM_SEEDS,
+    RANDOM_POINTS,
+    RATES,
+    EmulatedSearches,
+    outcomes,
+    replicated,
+)
 from experiments.study.robustness import by_box, by_budget, cost_of_betas, settled_after, verdict_of
 from experiments.study.scored import SEARCHES, Scored, protocols_of, searches_of
 from experiments.study.statistics import ALPHA, LEAST_REPLICATES
@@ -34,7 +42,7 @@ TIMES = 200
 """repetitions of each protocol"""
 
 
-def scores(scored: Scored, found: Mapping[str, Searches], rng: np.random.Generator) -> list[list[str]]:
+def scores(scored: Scored, found: Mapping[str, EmulatedSearches], rng: np.random.Generator) -> list[list[str]]:
     """One row per protocol: winners of the reference against itself, verdicts on the pair, agreement with the study.
     ``found`` are the suite's searches.
     """
@@ -75,7 +83,7 @@ def scores(scored: Scored, found: Mapping[str, Searches], rng: np.random.Generat
     return rows
 
 
-def check(scored: Scored, found: Mapping[str, Searches]) -> str:
+def check(scored: Scored, found: Mapping[str, EmulatedSearches]) -> str:
     """The difference at the end of the suite's searches on the emulators, beside the observed one."""
     emulated, observed = found["a"].confirmed - found["b"].confirmed, np.array(scored.differences)
     sides = f"{optimizer_name(scored.pair['a'])} minus {optimizer_name(scored.pair['b'])}"

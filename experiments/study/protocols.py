@@ -30,7 +30,7 @@ class Side(NamedTuple):
     """[len(RATES), dimensions]: the default at multiples of its learning rate"""
 
 
-class Searches(NamedTuple):
+class EmulatedSearches(NamedTuple):
     """Emulated searches by the suite's method, each in a randomly drawn replicate."""
 
     before: Array
@@ -40,13 +40,13 @@ class Searches(NamedTuple):
     confirmed: Array
     """[n]: mean of the confirm runs"""
 
-    def chosen(self, numbers: NDArray[np.int64]) -> "Searches":
+    def chosen(self, numbers: NDArray[np.int64]) -> "EmulatedSearches":
         """The searches with these numbers."""
-        return Searches(*(each[numbers] for each in self))
+        return EmulatedSearches(*(each[numbers] for each in self))
 
-    def mixed(self, others: "Searches", where: NDArray[np.bool_]) -> "Searches":
+    def mixed(self, others: "EmulatedSearches", where: NDArray[np.bool_]) -> "EmulatedSearches":
         """These searches, but the others ``where`` it is true."""
-        return Searches(*(np.where(where, other, own) for own, other in zip(self, others, strict=True)))
+        return EmulatedSearches(*(np.where(where, other, own) for own, other in zip(self, others, strict=True)))
 
 
 def by_margin(a: float, b: float, margin: float) -> str:
@@ -97,7 +97,7 @@ def _best_of(side: Side, points: int, replicate: int, rng: np.random.Generator) 
 
 def search(
     emulator: Emulator, replicates: Sequence[int], stages: Sequence[int], confirm: int, rng: np.random.Generator
-) -> Searches:
+) -> EmulatedSearches:
     """The suite's searches, one in each of the given ``replicates``."""
     points = hypercubes(rng, len(replicates), stages[0])[:, :, : emulator.dimensions]
 
@@ -112,10 +112,10 @@ def search(
     winners = points[np.arange(len(replicates)), losses.argmin(axis=1)]
     confirmed = tried(np.repeat(winners[:, None], confirm, axis=1)).mean(axis=1)
     before = losses[:, : -stages[-1]].min(axis=1) if len(stages) > 1 else losses.min(axis=1)
-    return Searches(before, losses.min(axis=1), confirmed)
+    return EmulatedSearches(before, losses.min(axis=1), confirmed)
 
 
-def replicated(a: Searches, b: Searches, margin: float) -> str | None:
+def replicated(a: EmulatedSearches, b: EmulatedSearches, margin: float) -> str | None:
     """The suite's protocol, composed of these searches."""
     gains = [float((each.before - each.best).mean()) for each in (a, b)]
     return judged(a.confirmed.tolist(), b.confirmed.tolist(), margin, abs(gains[0] - gains[1]))

@@ -21,7 +21,7 @@ from experiments.study.protocols import (
     CONFIRM_SEEDS,
     RANDOM_POINTS,
     RATES,
-    Searches,
+    EmulatedSearches,
     Side,
     algoperf,
     best_of_many,
@@ -153,7 +153,7 @@ def protocols_of(scored: Scored, rng: np.random.Generator) -> dict[str, Protocol
     }
 
 
-def searches_of(scored: Scored, rng: np.random.Generator) -> dict[str, Searches]:
+def searches_of(scored: Scored, rng: np.random.Generator) -> dict[str, EmulatedSearches]:
     """The suite's searches of a, of b, and of b again; searches with the same index are in the same replicate."""
     places = rng.integers(len(scored.replicates), size=SEARCHES).tolist()
     stages, confirm = scored.study["stages"], scored.study["confirm"]

@@ -10,7 +10,7 @@ from scipy import stats
 from experiments.report import protocols_page as page_of
 from experiments.report.protocols_page import check, protocols_page
 from experiments.study import scored
-from experiments.study.protocols import Searches
+from experiments.study.protocols import EmulatedSearches
 from tests.synthetic_study import write_study
 
 
@@ -74,8 +74,8 @@ def test_emulators_that_do_not_vary_or_lie_like_the_study_are_exposed(
 ) -> None:
     quantiles = stats.norm.ppf((np.arange(48) + 0.5) / 48)
     zeros = np.zeros(48)
-    a = Searches(zeros, zeros, shift + spread * quantiles)
+    a = EmulatedSearches(zeros, zeros, shift + spread * quantiles)
     observed = SimpleNamespace(differences=stats.norm.ppf((np.arange(8) + 0.5) / 8), pair={"a": "lion", "b": "adamw"})
-    sentence = check(observed, {"a": a, "b": Searches(zeros, zeros, zeros)})  # type: ignore[arg-type]
+    sentence = check(observed, {"a": a, "b": EmulatedSearches(zeros, zeros, zeros)})  # type: ignore[arg-type]
     for words in ("vary", "means disagree"):
         assert (words in sentence) == (words in said)

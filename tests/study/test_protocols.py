@@ -9,7 +9,7 @@ from scipy import stats
 from experiments.harness.errors import SuiteError
 from experiments.study.emulator import Emulator, Trials, all_trials, levels_of
 from experiments.study.protocols import (
-    Searches,
+    EmulatedSearches,
     Side,
     algoperf,
     by_margin,
@@ -171,7 +171,7 @@ def test_emulators_of_a_study_are_fitted_with_its_verdict_and_margin(tmp_path: P
 def test_exchanging_searches_at_random_hides_a_difference_between_two_pools() -> None:
     rng = np.random.default_rng(0)
     zeros = np.zeros(48)
-    a, b = (Searches(zeros, zeros, mean + rng.standard_normal(48)) for mean in (0.6, 0.0))
+    a, b = (EmulatedSearches(zeros, zeros, mean + rng.standard_normal(48)) for mean in (0.6, 0.0))
     winners = 0
     for _ in range(1000):
         drawn, swap = rng.integers(48, size=8), rng.random(8) < 0.5
