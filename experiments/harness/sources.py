@@ -89,6 +89,7 @@ def first_of(data: Mapping[str, Any], attempt: Callable[[Mapping[str, Any]], Ope
             cause = error.__cause__ or error
             reason = str(error) if isinstance(error, DataError) else f"{type(cause).__name__}: {first_line(cause)}"
             log.warning("data=%s: %s failed: %s", name, describe(source), reason)
+            log.debug("the exception:", exc_info=True)
             reasons.append(f"  {describe(source)}: {reason}{_gate_advice(source, str(error))}")
     if absent:
         raise NotFetched(f"data={name}")
