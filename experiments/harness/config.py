@@ -5,9 +5,9 @@ Nothing here imports torch: a study composes and names all its runs without it.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, is_dataclass
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
@@ -233,6 +233,23 @@ def resolved(cfg: DictConfig) -> dict[str, Any]:
         name = min(gone)
         raise ConfigError(f"{name} was removed from the config (~{name}), but every run needs it: leave it in.")
     return plain
+
+
+def check_keys(cfg: DictConfig) -> None:
+    """Raise ConfigError for a key that the schema does not declare, and that Hydra has added because of a ``+``."""
+    if unknown := next(_unknown_keys(cfg), None):
+        raise ConfigError(f"There is no setting {unknown}, so +{unknown} would change nothing: leave it out.")
+
+
+def _unknown_keys(node: DictConfig, prefix: str = "") -> Iterator[str]:
+    schema = OmegaConf.get_type(node)
+    for key in map(str, node):
+        if key == "hydra" or OmegaConf.is_missing(node, key) or OmegaConf.is_interpolation(node, key):
+            continue
+        if is_dataclass(schema) and key not in schema.__dataclass_fields__:
+            yield f"{prefix}{key}"
+        elif isinstance(child := node[key], DictConfig):
+            yield from _unknown_keys(child, f"{prefix}{key}.")
 
 
 def typed(cfg: DictConfig) -> Any:

@@ -36,16 +36,18 @@ def _evaluate(session: Session, split: str, evaluator: Evaluator) -> None:
     """Run an evaluator and write its metrics, its files, and the loss of each example if it has them.
 
     Raises Diverged if the split's loss, the validation metric or the primary metric is not finite, and ConfigError if
-    the run has no metric named study.validation_metric.
+    the validation or primary metric is this split's but was not measured.
     """
     study = session.cfg.study
     with evaluation_mode(session.state.optimizer):
         sums = _sums(session, evaluated_model(session), evaluator)
     row = {f"{split}/{name}": value for name, value in evaluator.metrics(sums).items()}
-    if split == "val" and study.validation_metric not in row:
-        raise ConfigError(
-            f"study.validation_metric={study.validation_metric} is not among the metrics of this run: {', '.join(row)}."
-        )
+    named = (study.validation_metric, study.primary_metric, *study.secondary_metrics)
+    for name in [name for name in named if name.partition("/")[0] == split and name not in row]:
+        sentence = f"The study names {name}, which is not among the metrics of this run: {', '.join(row)}."
+        if name in (study.validation_metric, study.primary_metric):
+            raise ConfigError(sentence)
+        session.warn_once(name, sentence)
     for name in (f"{split}/loss", study.validation_metric, study.primary_metric):
         if name in row and not math.isfinite(row[name]):
             raise Diverged(session.state.step, name)

@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
+from experiments.harness.errors import ConfigError
 from experiments.harness.source_code import our_tasks, task_package
 
 Better = Literal["higher", "lower"]
@@ -32,6 +33,10 @@ class Metric:
     prepended to its own (``_top1`` becomes ``cifar100_top1``)"""
     of_set: str = ""
     """that set, once ``find`` has found it in a recorded name"""
+
+    def __post_init__(self) -> None:
+        if self.better not in get_args(Better):
+            raise ConfigError(f"The metric {self.label!r} has better={self.better!r}: it must be higher or lower.")
 
     @property
     def difference_unit(self) -> str:
@@ -59,7 +64,10 @@ FLATNESS = {
 def metrics_of(task: str) -> Mapping[str, Metric]:
     """All metrics of a task, ours or a user's own."""
     own: Mapping[str, Metric] = importlib.import_module(f"{task_package(task)}.config").METRICS
-    return {"loss": LOSS, **FLATNESS, **own}
+    shared = {"loss": LOSS, **FLATNESS}
+    if twice := sorted(shared.keys() & own.keys()):
+        raise ConfigError(f"METRICS of the task {task} redefines {twice[0]}, which every task has: leave it out.")
+    return {**shared, **own}
 
 
 def worst(task: str, name: str) -> float:

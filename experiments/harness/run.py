@@ -9,7 +9,7 @@ from hydra.utils import get_method
 from omegaconf import DictConfig
 
 from experiments.harness.arithmetic import pin_instruction_set
-from experiments.harness.config import Config, resolved, typed
+from experiments.harness.config import Config, check_keys, resolved, typed
 from experiments.harness.errors import DataError
 from experiments.harness.limits import check_conflicts, check_limits
 from experiments.harness.offline import cache_of, without_network
@@ -43,6 +43,7 @@ class Run:
 
 def locate(cfg: DictConfig) -> Run:
     """Find the run of a composed config. Opens its data; raises ConfigError or DataError."""
+    check_keys(cfg)
     plain = resolved(cfg)
     check_whole(plain)
     data = opened(plain)

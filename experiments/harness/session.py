@@ -1,8 +1,9 @@
 """The objects that one process of a run works with: built before its first step, or restored from a checkpoint."""
 
 import importlib
+import logging
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,8 @@ from experiments.harness.task import Task
 from experiments.harness.timing import TrainingClock
 from experiments.harness.tracking import Tracker
 
+log = logging.getLogger(__name__)
+
 
 @dataclass
 class Session:
@@ -49,12 +52,22 @@ class Session:
     model: nn.Module
     """the state's, wrapped to compute gradients over all processes"""
     statistics: SharedStatistics
+    warned: set[str] = field(default_factory=set)
+    """metrics that a warning was about"""
+
+    def warn_once(self, metric: str, sentence: str) -> None:
+        """Log a warning, unless there was one about this metric before."""
+        if self.record and metric not in self.warned:
+            log.warning(sentence)
+        self.warned.add(metric)
 
     def write(self, values: dict[str, float]) -> None:
         """Append a row of metrics to the run's record, and to W&B."""
         if self.record:
             # Metrics that decide about divergence have been checked; other values that overflow are left out.
             finite = {name: value for name, value in values.items() if math.isfinite(value)}
+            for name in values.keys() - finite.keys():
+                self.warn_once(name, f"{name} is {values[name]} at step {self.state.step}: such values are left out.")
             step = self.state.step
             row = {"step": step, "samples": step * self.cfg.train.batch_size, **finite}
             self.record.append(row)
@@ -75,6 +88,7 @@ def set_up(run: Run, record: RunRecord | None, tracker: Tracker) -> Session:
     mine = range(accelerator.process_index, micro_batches, processes)
 
     task: Task = importlib.import_module(f"{task_package(cfg.task)}.task").build(cfg, run.data)
+    check_evaluators(task, cfg.task)
     seed_generators(derive_seed(cfg.seed, "init"))
     bare_model = task.model()
     scale_initial_weights(bare_model, cfg.train.init_scale)
@@ -95,6 +109,13 @@ def set_up(run: Run, record: RunRecord | None, tracker: Tracker) -> Session:
     dataset = MicroBatches(task.batch, task.num_train, cfg.seed, cfg.train)
     statistics = SharedStatistics(bare_model, accelerator)
     return Session(cfg, run.directory, record, tracker, accelerator, task, dataset, mine, state, model, statistics)
+
+
+def check_evaluators(task: Task, name: str) -> None:
+    """Raise ConfigError unless a task measures what a study decides by."""
+    for split, what in (("val", "chooses hyperparameters"), ("test", "decides which optimizer is better")):
+        if split not in task.evaluators:
+            raise ConfigError(f"The task {name} has no evaluator {split!r}, which {what}: add it to its evaluators.")
 
 
 def resume(session: Session, digest: str) -> None:

@@ -49,7 +49,7 @@ def confidence_sums(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
     class was right; float64 ``[15]`` each.
     """
     confidence, guesses = logits.double().softmax(1).max(1)
-    bins = (confidence * BINS).long().clamp(max=BINS - 1)
+    bins = (confidence * BINS).nan_to_num().long().clamp(max=BINS - 1)  # the sums of a NaN are NaN, whatever its bin
     empty = confidence.new_zeros(BINS)
     return {
         "confidence": empty.index_add(0, bins, confidence),

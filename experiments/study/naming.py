@@ -9,7 +9,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from experiments.harness.composition import VALUE, set_values
-from experiments.harness.config import resolved
+from experiments.harness.config import check_keys, resolved
 from experiments.harness.run import check_whole, directory_of, opened
 
 Compose = Callable[[list[str]], DictConfig]
@@ -35,6 +35,7 @@ class Naming:
         key = *groups, "then", *(value.partition("=")[0] for value in values)
         if key not in self._composed:
             self._composed[key] = self._compose(list(overrides)), values
+            check_keys(self._composed[key][0])
         cfg, before = self._composed[key]
         changed = [value for value, other in zip(values, before, strict=True) if value != other]
         set_values(cfg, changed)

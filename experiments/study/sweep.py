@@ -66,6 +66,14 @@ class Study:
         configs = {name: plain for name, (plain, _, _) in located.items()}
         _, fingerprint, _ = located[optimizers[0]]
         self.spaces = {name: space_of(config["optimizer"]) if is_tuned else None for name, config in configs.items()}
+        spaces = [space for space in self.spaces.values() if space]
+        searched = {f"optimizer.{dimension.argument}" for space in spaces for dimension in space.dimensions}
+        given = {override.partition("=")[0].lstrip("+") for override in overrides}
+        if ignored := sorted(searched & given):
+            raise ConfigError(
+                f"{ignored[0]} is searched by this study, so a value for it would be ignored: leave it out, or choose "
+                "the space in the optimizer's file."
+            )
         chosen = [override for override in overrides if override.startswith(("scale=", "experiment="))]
         self.name = study_name(cfg, compose(chosen), overrides, optimizers)
         self.identity = study_identity(configs, fingerprint)

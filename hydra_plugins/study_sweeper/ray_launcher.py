@@ -7,6 +7,7 @@ import os
 import secrets
 import shutil
 import socket
+import subprocess
 import sys
 import tempfile
 import threading
@@ -21,6 +22,8 @@ from hydra.core.singleton import Singleton
 from hydra.core.utils import JobReturn
 from hydra_plugins.hydra_ray_launcher.ray_launcher import RayLauncher
 from omegaconf import OmegaConf, open_dict
+
+from hydra_plugins.study_sweeper import ray_watch
 
 LONGEST_TEMPORARY_FOLDER = 30
 """The longest $TMPDIR with which Ray's socket paths (75 characters longer) stay within Linux's limit of 107 bytes."""
@@ -131,8 +134,8 @@ def _start(settings: Mapping[str, Any], is_ours: bool) -> None:
     from experiments.harness.signals import leave_when_asked
 
     if is_ours:  # its workers inherit this process's environment
-        source = tempfile.gettempdir()
-        folder = tempfile.mkdtemp(prefix="lion-", dir=source if len(source) <= LONGEST_TEMPORARY_FOLDER else "/tmp")
+        place = tempfile.gettempdir()
+        folder = tempfile.mkdtemp(prefix="lion-", dir=place if len(place) <= LONGEST_TEMPORARY_FOLDER else "/tmp")
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
         settings = {**settings, "_temp_dir": folder}
     else:  # a cluster's load NumPy, and with it an instruction set, before they take a run
@@ -141,6 +144,10 @@ def _start(settings: Mapping[str, Any], is_ours: bool) -> None:
     ray.init(**settings)
     if is_ours:
         _OURS.extend(psutil.Process().children(recursive=True))
+        watch = [sys.executable, ray_watch.__file__, folder, *(str(process.pid) for process in _OURS)]
+        # Not ended by a Ctrl-C; its standard input ends with this process, however that ends.
+        quiet = subprocess.DEVNULL
+        _OPEN.append(subprocess.Popen(watch, stdin=subprocess.PIPE, stdout=quiet, stderr=quiet, start_new_session=True))
         atexit.register(_end)
     atexit.register(ray.shutdown)  # runs before its folder is deleted
     leave_when_asked()
@@ -148,6 +155,10 @@ def _start(settings: Mapping[str, Any], is_ours: bool) -> None:
 
 _OURS: list[psutil.Process] = []
 """Processes of the Ray that was started here: as of its start, and as of the request to stop."""
+
+
+_OPEN: list[subprocess.Popen[bytes]] = []
+"""Keeps ray_watch.py's standard input open."""
 
 
 def _end() -> None:

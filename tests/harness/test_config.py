@@ -204,6 +204,8 @@ def test_help_explains_only_existing_keys() -> None:
         ("data.mean=[0.5,0.5,0.5]", r"data\.mean"),
         ("data.val_size=300", r"data\.val_size=300"),
         ("+optimizer.nesterov=true", r"optimizer=lion cannot be built .*nesterov"),
+        ("+train.stepz=4", r"There is no setting train\.stepz, so \+train\.stepz would change nothing"),
+        ("++typo=4", "There is no setting typo"),
     ],
 )
 def test_an_invalid_setting_is_refused_by_name(make_config: MakeConfig, override: str, message: str) -> None:

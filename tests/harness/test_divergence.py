@@ -11,6 +11,7 @@ from accelerate import Accelerator
 from experiments.harness import session, train
 from experiments.harness.divergence import Diverged, FiniteWatch
 from experiments.harness.entry import execute
+from experiments.harness.errors import ConfigError
 from experiments.harness.record import read_status
 from experiments.harness.run import locate
 from experiments.image_classification import task
@@ -95,6 +96,56 @@ def test_a_non_finite_metric_counts_as_divergence(make_config: MakeConfig, monke
     status = read_status(locate(cfg).directory)
     assert status is not None
     assert (status["status"], status["reason"]) == ("diverged", "val/loss is not finite at step 2")
+
+
+@pytest.mark.parametrize("optimizer", ["lion", "sgd"])
+def test_weights_that_overflow_before_an_evaluation_count_as_divergence(
+    make_config: MakeConfig, optimizer: str
+) -> None:
+    cfg = make_config(*DENSE, "train.evaluate_every=1", f"optimizer={optimizer}", "optimizer.lr=1e30")
+    execute(cfg)
+    status = read_status(locate(cfg).directory)
+    assert status is not None
+    assert (status["status"], status["reason"]) == ("diverged", "val/loss is not finite at step 1")
+
+
+def test_another_metric_that_is_not_finite_is_left_out_with_one_warning(
+    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    cfg = make_config(*DENSE)
+    measured = task.classification_metrics
+    monkeypatch.setattr(task, "classification_metrics", lambda sums: {**measured(sums), "top5": math.nan})
+    execute(cfg)
+    assert not any("val/top5" in row for row in rows(locate(cfg).directory))
+    said = [message for message in caplog.messages if "val/top5" in message]
+    assert said == ["val/top5 is nan at step 2: such values are left out."]
+
+
+def test_a_metric_that_the_study_names_must_be_measured_or_is_missed_with_a_warning(
+    make_config: MakeConfig, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(ConfigError, match=r"names test/f1, which is not among .*: test/loss, test/top1"):
+        execute(make_config("study.primary_metric=test/f1"))
+    execute(make_config("study.secondary_metrics=[test/f1]"))
+    assert "The study names test/f1, which is not among the metrics of this run: test/loss, test/top1" in caplog.text
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_a_task_that_does_not_measure_what_decides_is_refused_before_it_trains(
+    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, split: str
+) -> None:
+    original = task.build
+
+    def build(*arguments: Any) -> ImageClassification:
+        made = original(*arguments)
+        del made.evaluators[split]
+        return made
+
+    monkeypatch.setattr(task, "build", build)
+    cfg = make_config()
+    with pytest.raises(ConfigError, match=f"has no evaluator '{split}'"):
+        execute(cfg)
+    assert not list(locate(cfg).directory.glob("step-*"))
 
 
 def test_the_first_non_finite_step_is_reported_however_late_it_is_read() -> None:

@@ -56,6 +56,11 @@ def test_uninformative_logits_have_a_calibrated_loss_of_log_classes() -> None:
     assert calibrated_losses(nats, nats) / 2000 == pytest.approx(math.log(9), rel=2e-3)
 
 
+def test_calibration_sums_of_logits_that_are_not_numbers_are_not_numbers() -> None:
+    logits = torch.tensor([[1.0, 2.0], [math.nan, 0.0]])
+    assert confidence_sums(logits, torch.tensor([1, 0]))["confidence"].sum().isnan()
+
+
 def test_calibration_error_matches_a_hand_calculation() -> None:
     # Two of three correct at a confidence of 2/3, and four of four at 1.
     logits = torch.tensor([[math.log(2), 0.0]] * 3 + [[60.0, 0.0]] * 4)

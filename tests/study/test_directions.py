@@ -10,8 +10,9 @@ import yaml
 from experiments.harness.composition import composed
 from experiments.harness.config import resolved
 from experiments.harness.errors import ConfigError
-from experiments.harness.metric import find, metrics_of
+from experiments.harness.metric import Metric, find, metrics_of
 from experiments.harness.source_code import ROOT, our_tasks
+from experiments.image_classification import config as image_classification
 from experiments.report.labels import metric_of
 from experiments.study.directions import with_directions
 from tests.harness.test_run import LINEAR
@@ -131,3 +132,14 @@ def test_a_refused_study_starts_no_run(command_line: list[str], tmp_path: Path) 
     result = run_study(command_line, "optimizer=lion,adamw", "study.primary_metric=val/lose", code=2)
     assert "study.primary_metric names val/lose" in result.stderr
     assert not list(tmp_path.rglob("metrics.jsonl"))
+
+
+def test_a_metric_with_another_direction_than_higher_or_lower_is_refused() -> None:
+    with pytest.raises(ConfigError, match="'speed' has better='smaller': it must be higher or lower"):
+        Metric("speed", "smaller")  # type: ignore[arg-type]
+
+
+def test_a_task_cannot_redefine_the_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(image_classification.METRICS, "loss", Metric("loss", "higher"))
+    with pytest.raises(ConfigError, match="METRICS of the task image_classification redefines loss"):
+        metrics_of("image_classification")

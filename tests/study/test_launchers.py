@@ -171,11 +171,13 @@ def test_a_killed_or_signalled_study_on_ray_resumes_at_once(
 ) -> None:
     process = start("hydra/launcher=ray_local", "+hydra.launcher.ray.init.num_cpus=2")
     training_run(tmp_path / "runs")
+    killed = process.pid
     process.kill()
     process.communicate()
     # Its workers may still hold their runs; the next study waits for them.
     process = start("hydra/launcher=ray_local", "+hydra.launcher.ray.init.num_cpus=2")
     eventually(lambda: str(training_run(tmp_path / "runs")[1]) in session_processes(process.pid), "a run of its own")
+    eventually(lambda: session_processes(killed) == {}, "the end of the killed study's Ray")
     assert listening_addresses(process.pid) <= {"127.0.0.1", "[::1]", "[::ffff:127.0.0.1]"}
     process.send_signal(signal.SIGTERM)
     leaves_nothing_behind(process)

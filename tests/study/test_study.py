@@ -164,6 +164,11 @@ def test_a_failing_run_is_named_and_fails_the_study(command_line: list[str]) -> 
     assert "nonsense" in result.stderr
 
 
+def test_a_value_for_what_the_study_searches_is_refused(command_line: list[str]) -> None:
+    result = run_study(command_line, "optimizer=lion,adamw", "optimizer.lr=0.1,0.2", code=2)
+    assert "optimizer.lr is searched by this study, so a value for it would be ignored" in result.stderr
+
+
 def parse(*overrides: str) -> tuple[list[str], list[list[str]]]:
     return split_sweep(OverridesParser.create().parse_overrides(list(overrides)))
 
@@ -185,7 +190,7 @@ def test_swept_optimizers_are_contestants_and_other_sweeps_are_studies() -> None
 
 
 def test_swept_values_that_give_the_same_study_are_refused(make_config: MakeConfig) -> None:
-    of_both = [make_study(make_config, f"optimizer.weight_decay={equal}") for equal in ("0", "0.0")]
+    of_both = [make_study(make_config, f"label_smoothing={equal}") for equal in ("0", "0.0")]
     with pytest.raises(ConfigError, match="give the same study"):
         run_studies(of_both, FlakyLauncher(0))  # type: ignore[arg-type]
 
