@@ -41,7 +41,10 @@ def explained(error: HydraException) -> str:
     said, cause = str(error), error.__cause__
     if isinstance(error, InstantiationException) and cause:
         first = first_cause(cause)
-        return f"{said.partition(', set env var')[0]}: {type(first).__name__}: {first}"
+        reason = f"{type(first).__name__}: {first}"
+        if isinstance(first, ModuleNotFoundError):
+            reason = f"Python finds no module or class {first.name}."
+        return f"{said.partition(', set env var')[0]}: {reason}"
     if given := re.match(r"Ambiguous value for argument '(([^=]*)=(.*))'", said):
         return (
             f"{given[1]} gives several values: -m runs one after the other (with hydra/sweeper=study it is a study); a "

@@ -16,5 +16,5 @@ def test_the_message_names_the_root_cause_of_a_failed_import(tmp_path: Path, mon
         instantiate({"_target_": "my_broken_module.Vote"})
     sentence = explained(raised.value)
     assert "Error locating target 'my_broken_module.Vote'" in sentence
-    assert "ModuleNotFoundError: No module named 'no_such_package'" in sentence
+    assert "Python finds no module or class no_such_package." in sentence
     assert "HYDRA_FULL_ERROR" not in sentence
