@@ -21,6 +21,7 @@ from tests import forked
 from tests.conftest import MakeConfig
 
 EXPERIMENTS = sorted(path.stem for path in (ROOT / "conf/experiment/image_classification").glob("*.yaml"))
+IN_FULL = ", image_classification/".join(EXPERIMENTS)
 MILLION_PARAMETERS = {"convnet": 0.242, "convnet_small": 0.061, "vit_s4": 21.3, "resnet18": 11.2}
 
 
@@ -70,6 +71,34 @@ def test_a_value_of_the_wrong_type_is_refused(make_config: MakeConfig) -> None:
         ("optimizer=lyon", "There is no optimizer=lyon: did you mean optimizer=lion?"),
         ("scale=qqq", "There is no scale=qqq: there are gpu, mini, paper, smoke."),
         ("train.steps", "Error parsing override 'train.steps'. missing EQUAL at '<EOF>'."),
+        ("~train.steps", "train.steps cannot be removed (~train.steps), because every run needs it: give it a value."),
+        (
+            "run.runs_dir=/tmp/x/ünïcode",
+            "run.runs_dir=/tmp/x/ünïcode cannot be read, because the value must be quoted: write "
+            "'run.runs_dir=\"/tmp/x/ünïcode\"'.",
+        ),
+        (
+            "run.runs_dir=/tmp/a=b",
+            "run.runs_dir=/tmp/a=b cannot be read, because the value must be quoted: write "
+            "'run.runs_dir=\"/tmp/a=b\"'.",
+        ),
+        (
+            "run.runs_dir=~/zz",
+            "run.runs_dir=~/zz cannot be read, because the shell expands ~ only at the start of a word: write "
+            f"run.runs_dir={Path.home()}/zz.",
+        ),
+        (
+            'run.runs_dir=it"s',
+            'run.runs_dir=it"s cannot be read, because the value must be quoted: write \'run.runs_dir="it\\"s"\'.',
+        ),
+        ("train.steps=[1,2", "no viable alternative at input '[1,2'."),
+        (
+            "experiment=lit/mini",
+            "experiment=lit/mini is an experiment of lit, not of image_classification: run it with python -m "
+            "experiments.lit.",
+        ),
+        ("experiment=nope", f"There is no experiment=nope: there are image_classification/{IN_FULL}."),
+        ("experiment=mini", "There is no experiment=mini: did you mean experiment=image_classification/mini?"),
         (
             "optimizer=lion,adamw",
             "optimizer=lion,adamw gives several values: -m runs one after the other (with hydra/sweeper=study it is a "
