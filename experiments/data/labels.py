@@ -125,7 +125,7 @@ def warn_of_small_splits(splits: Mapping[str, np.ndarray], num_classes: int, nam
     """Warn about a split, given by its labels (int64 [rows]), that has fewer than FEW_ROWS rows or lacks a class."""
     for split, numbers in splits.items():
         if len(numbers) < FEW_ROWS:
-            log.warning("data=%s: %s has only %d rows, so its metrics are mostly chance", name, split, len(numbers))
+            log.warning("data=%s: %s has few rows (%d), so its metrics are mostly chance", name, split, len(numbers))
         if absent := num_classes - len(set(numbers.tolist())):
             log.warning(
                 "data=%s: %s lacks %d of the %d classes, so its metrics say nothing about them",

@@ -15,26 +15,35 @@ from hydra.errors import HydraException, InstantiationException, MissingConfigEx
 from omegaconf import DictConfig
 
 from experiments.harness.composition import scale_of, scales
-from experiments.harness.errors import DISK_FULL, SuiteError, first_cause
+from experiments.harness.errors import DISK_FULL, SuiteError, first_cause, first_line
 from experiments.harness.source_code import ROOT
 
 KINDS = {"Integer": "a whole number", "Float": "a number", "valid bool": "true or false"}
 """Expected values, by the last words of OmegaConf's error message."""
+OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "Unable to allocate")
+"""What CUDA's, PyTorch's CPU and NumPy's messages contain."""
 
 
 @contextmanager
 def one_sentence(task: str = "") -> Iterator[None]:
-    """Print a SuiteError, or a full disk, as one sentence on stderr with exit code 2, also if Ray has wrapped it. The
-    sentence for an experiment that does not exist lists those of ``task``.
+    """Print a SuiteError, a full disk or a lack of memory as one sentence on stderr with exit code 2, also if Ray has
+    wrapped it. The sentence for an experiment that does not exist lists those of ``task``.
     """
     try:
         yield
-    except (SuiteError, HydraException, OSError) as error:
+    except (SuiteError, HydraException, OSError, MemoryError, RuntimeError) as error:
         fault = getattr(error, "cause", error)
         if isinstance(fault, HydraException):
             fault = explained(fault, task)
         elif isinstance(error, OSError) and error.errno not in DISK_FULL:
             raise
+        elif isinstance(error, MemoryError | RuntimeError):  # PyTorch's are RuntimeErrors
+            if not any(words in str(error) for words in OUT_OF_MEMORY):
+                raise
+            fault = (
+                "The run needs more memory than there is: lower train.micro_batch_size, or choose a smaller model or "
+                f"smaller inputs ({first_line(error)})."
+            )
         print(f"error: {fault}", file=sys.stderr)
         sys.exit(2)
 

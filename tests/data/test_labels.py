@@ -164,7 +164,7 @@ def test_a_split_of_few_rows_or_without_a_class_is_warned_of(caplog: pytest.LogC
     assert not caplog.messages
     warn_of_small_splits({"val": three[:49], "test": three}, 4, "set")
     assert [message.partition(",")[0] for message in caplog.messages] == [
-        "data=set: val has only 49 rows",
+        "data=set: val has few rows (49)",
         "data=set: val lacks 1 of the 4 classes",
         "data=set: test lacks 1 of the 4 classes",
     ]

@@ -55,7 +55,7 @@ def test_a_table_too_small_to_evaluate_on_is_warned_of(
     decode = "experiments.finetuning.decode.labelled_tables"
     source = f"{{kind: local, path: '{tmp_path}', decode: {decode}, options: {options}}}"
     built(make_classification("data.name=tiny", f"data.sources=[{source}]", "flatness.draws=0"))
-    assert "data=tiny: val has only 2 rows" in caplog.text
+    assert "data=tiny: val has few rows (2)" in caplog.text
     assert "data=tiny: val lacks 1 of the 2 classes" in caplog.text
     assert "data=tiny: test lacks" not in caplog.text
 
