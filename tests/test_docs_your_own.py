@@ -288,7 +288,11 @@ def test_every_layout_of_labelled_texts_gives_the_same_labels(
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.csv", "text,class\nx,1\n", r"a\.csv has no column label, only text, class"),
+        (
+            "a.csv",
+            "text,class\nx,1\n",
+            r"a\.csv has no column label, only text, class: set options\.label of its source",
+        ),
         ("a.csv", 'text,label\nx,1\n" ",1\n', r"a\.csv has no text in row 1: it is ' '"),
         ("a.csv", "text,label\nx,1\ny\n", r"a\.csv has 1 cells in row 1, but 2 columns"),
         ("a.csv", "text,label\nx,1\ny,\n", r"split train has the label '' in row 1"),

@@ -109,8 +109,11 @@ def _read(where: str, rows: Any, source: Mapping[str, Any]) -> StoredSplit:
 
     key = "label" if "label" in source else "caption"
     image, column = source["image"], source[key]
-    if absent := {image, column} - set(rows.column_names):
-        raise DataError(f"it has no column {', '.join(sorted(absent))}, only {', '.join(rows.column_names)}.")
+    if absent := {name: source[name] for name in ("image", key) if source[name] not in rows.column_names}:
+        raise DataError(
+            f"it has no column {', '.join(absent.values())}, only {', '.join(rows.column_names)}: set the key "
+            f"{', '.join(absent)} of the source."
+        )
     try:
         table = rows.select_columns([image]).cast_column(image, datasets.Image(decode=False))
     except Exception as error:  # pyarrow's own, and the library's

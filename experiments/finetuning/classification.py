@@ -11,7 +11,7 @@ from hydra.utils import get_method
 from torch import Tensor, nn
 
 from experiments.data.copies import warn_of_same_texts
-from experiments.data.labels import check_classes
+from experiments.data.labels import check_classes, warn_of_small_splits
 from experiments.data.splits import drawn_groups, sample
 from experiments.finetuning.config import FinetuningConfig
 from experiments.finetuning.data import LabelledTexts, TextSet, text_splits
@@ -73,6 +73,8 @@ class TextClassification:
             rows = drawn_groups(texts["train"].groups, texts["val"].groups, cfg.data.split_seed)
             both = self.splits["train"].and_then(self.splits["val"])
             self.splits |= {name: both.chosen(own) for name, own in zip(("train", "val"), rows, strict=True)}
+        evaluated = {name: self.splits[name].labels for name in ("val", "test")}
+        warn_of_small_splits(evaluated, self._num_classes, cfg.data.name)
         self.num_train = len(self.splits["train"].labels)
         self.evaluators = {
             "val": Evaluator("evaluate", partial(self._sums, "val"), text_metrics),

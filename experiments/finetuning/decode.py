@@ -86,7 +86,7 @@ def labelled_tables(
     theirs = splits or {"train": "train"}
     if "train" not in theirs or not set(theirs) <= set(SPLITS) or set(theirs) == {"train", "val"}:
         raise DataError(f"its splits are {', '.join(theirs)}, but they may be train, train and test, or all of them.")
-    wanted = [text, label, *([group] if group else [])]
+    wanted = {"text": text, "label": label} | ({"group": group} if group else {})
     in_order = [ours for ours in reversed(SPLITS) if ours in theirs]
     # All splits at once, so that only files that no split reads are warned about.
     found = split_files(source, [theirs[ours] for ours in in_order], files) if isinstance(source, Path) else source
@@ -103,9 +103,9 @@ def labelled_tables(
     )
 
 
-def _columns(source: Any, split: str, wanted: list[str]) -> dict[str, Column]:
-    """The wanted columns of a split, from ``split_files`` or a DatasetDict. The first is the text column, in which
-    every row is checked.
+def _columns(source: Any, split: str, wanted: Mapping[str, str]) -> dict[str, Column]:
+    """The wanted columns of a split, each given with the option that names it, from ``split_files`` or a DatasetDict.
+    Every row of the column of texts is checked.
     """
     if split in source and isinstance(source[split], tuple):
         kind, _, paths = source[split]
@@ -118,14 +118,18 @@ def _columns(source: Any, split: str, wanted: list[str]) -> dict[str, Column]:
         if split not in source:
             raise DataError(f"it has no split {split}, only {', '.join(source)}.")
         parts = [(f"split {split}", {name: list(source[split][name]) for name in source[split].column_names})]
-    joined: dict[str, Column] = {name: [] for name in wanted}
+    joined: dict[str, Column] = {name: [] for name in wanted.values()}
     for where, table in parts:
-        if absent := [name for name in wanted if name not in table]:
-            raise DataError(f"{where} has no column {', '.join(absent)}, only {', '.join(table)}.")
-        for row, content in enumerate(table[wanted[0]]):
+        if absent := {option: name for option, name in wanted.items() if name not in table}:
+            options = ", ".join(f"options.{option}" for option in absent)
+            raise DataError(
+                f"{where} has no column {', '.join(absent.values())}, only {', '.join(table)}: set {options} of its "
+                "source in data.sources."
+            )
+        for row, content in enumerate(table[wanted["text"]]):
             if not isinstance(content, str) or not folded(content):
                 raise DataError(f"{where} has no text in row {row}: it is {content!r}.")
-        for name in wanted:
+        for name in joined:
             joined[name] += table[name]
     return joined
 

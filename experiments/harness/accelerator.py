@@ -32,6 +32,9 @@ RECOMPILE_LIMIT = 2**16
 """Maximum number of shapes for which a function is compiled; with dynamo's default of 8, the ninth would run eagerly
 and round differently."""
 
+MOST_THREADS = 64
+"""Threads that any machine can run: a run that a larger one has recorded can be repeated, if slowly, on a smaller."""
+
 
 def make_accelerator(cfg: Config) -> Accelerator:
     """Apply the settings that affect rounding and select the device; raises ConfigError if it is not available."""
@@ -81,8 +84,21 @@ def make_accelerator(cfg: Config) -> Accelerator:
     return accelerator
 
 
+def check_threads(threads: int) -> None:
+    """Raise ConfigError for more ``train.threads`` than this machine can run: it would run out of memory, or of time.
+    Composing such a run is no error, since it may be for another machine.
+    """
+    cores = os.cpu_count() or 1
+    if threads > (most := max(cores, MOST_THREADS)):
+        raise ConfigError(
+            f"train.threads={threads}, but this machine has {cores} CPU cores, and more threads than cores only wait "
+            f"for each other: set it to at most {most}."
+        )
+
+
 def _set_up_process(train: TrainConfig) -> None:
     """Undo what earlier runs in this process may have changed, and set the thread count, which accelerate changes."""
+    check_threads(train.threads)
     torch.set_num_threads(train.threads)
     threadpool_limits(train.threads, user_api="blas")  # for NumPy: the eigenvalues of a Frechet distance
     torch.set_default_dtype(torch.float32)

@@ -33,7 +33,9 @@ def unpack(archive: Path, folder: Path, most_bytes: int | None = None) -> None:
             with tarfile.open(archive) as tar:
                 _unpack_tar(tar, archive.name, folder, most_bytes)
     except (*_FORMAT_FAULTS, OSError, RuntimeError) as error:  # RuntimeError: a member is encrypted
-        raise DataError(f"{archive.name} cannot be unpacked: {error}.") from error
+        # tarfile lists, on a line each, what every kind of compression finds wrong.
+        reason = "it is not a tar archive, or its beginning is damaged" if "\n" in str(error) else error
+        raise DataError(f"{archive.name} cannot be unpacked: {reason}.") from error
 
 
 def _unpack_zip(archive: Path, folder: Path, most_bytes: int) -> None:

@@ -55,6 +55,21 @@ def configs_of(task: str) -> Path:
     return Path(str(importlib.import_module(package).__path__[0])) / "conf"
 
 
+def check_experiments(task: str, arguments: Sequence[str]) -> None:
+    """Raise ConfigError if the ``arguments`` of our ``task`` name an experiment of another of our tasks, whose keys
+    this task does not declare.
+    """
+    named = [argument.partition("=")[2] for argument in arguments if argument.startswith("experiment=")]
+    for experiment in (one.strip() for value in named for one in value.split(",")):
+        owner = experiment.partition("/")[0]
+        exists = (ROOT / "conf" / "experiment" / f"{experiment}.yaml").exists()
+        if task in our_tasks() and owner != task and exists:
+            raise ConfigError(
+                f"experiment={experiment} is an experiment of {owner}, not of {task}: run it with python -m "
+                f"experiments.{owner}."
+            )
+
+
 def composed(task: str, overrides: Sequence[str]) -> DictConfig:
     """The config that the command line of ``task`` would compose from ``overrides``, without starting a run.
 

@@ -22,7 +22,7 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from experiments.harness.composition import configs_of
+from experiments.harness.composition import check_experiments, configs_of
 from experiments.harness.damage import find_damage
 from experiments.harness.errors import ConfigError, RunError, SuiteError
 from experiments.harness.explained import explained, one_sentence
@@ -60,8 +60,9 @@ def main(task: str) -> None:
     sys.argv[1:] = sorted(sys.argv[1:], key=_is_override)  # Hydra accepts overrides only on one side of the flags
     leave_when_asked()
     try:
-        with one_sentence():
+        with one_sentence(task):
             folder = configs_of(task)
+            check_experiments(task, sys.argv[1:])
             hydra.main(config_path=str(folder), config_name=task.rpartition(".")[2], version_base="1.3")(run)()
     except SystemExit as request:
         if request.code == EXIT_CODE:

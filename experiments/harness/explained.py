@@ -1,47 +1,66 @@
 """Report errors of a command line, Hydra's among them, in one sentence that suggests the closest existing name."""
 
 import difflib
+import os
 import re
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from hydra.errors import HydraException, InstantiationException, MissingConfigException
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException, InstantiationException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig
 
 from experiments.harness.composition import scale_of, scales
-from experiments.harness.errors import DISK_FULL, SuiteError, first_cause
+from experiments.harness.errors import DISK_FULL, SuiteError, first_cause, first_line
 from experiments.harness.source_code import ROOT
 
 KINDS = {"Integer": "a whole number", "Float": "a number", "valid bool": "true or false"}
 """Expected values, by the last words of OmegaConf's error message."""
+OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "Unable to allocate")
+"""What CUDA's, PyTorch's CPU and NumPy's messages contain."""
 
 
 @contextmanager
-def one_sentence() -> Iterator[None]:
-    """Print a SuiteError, or a full disk, as one sentence on stderr with exit code 2, also if Ray has wrapped it."""
+def one_sentence(task: str = "") -> Iterator[None]:
+    """Print a SuiteError, a full disk or a lack of memory as one sentence on stderr with exit code 2, also if Ray has
+    wrapped it. The sentence for an experiment that does not exist lists those of ``task``.
+    """
     try:
         yield
-    except (SuiteError, HydraException, OSError) as error:
+    except (SuiteError, HydraException, OSError, MemoryError, RuntimeError) as error:
         fault = getattr(error, "cause", error)
         if isinstance(fault, HydraException):
-            fault = explained(fault)
+            fault = explained(fault, task)
         elif isinstance(error, OSError) and error.errno not in DISK_FULL:
             raise
+        elif isinstance(error, MemoryError | RuntimeError):  # PyTorch's are RuntimeErrors
+            if not any(words in str(error) for words in OUT_OF_MEMORY):
+                raise
+            fault = (
+                "The run needs more memory than there is: lower train.micro_batch_size, or choose a smaller model or "
+                f"smaller inputs ({first_line(error)})."
+            )
         print(f"error: {fault}", file=sys.stderr)
         sys.exit(2)
 
 
-def explained(error: HydraException) -> str:
+def explained(error: HydraException, task: str = "") -> str:
     """The sentence; for a fault that is not about a key, a value or a choice, the first lines of Hydra's message."""
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
-        return _missing_choice(error.missing_cfg_file, error.options or [])
+        return _missing_choice(error.missing_cfg_file, error.options or [], task)
+    if isinstance(error, OverrideParseException) and (advice := _unreadable(error.override)):
+        return advice
     said, cause = str(error), error.__cause__
     if isinstance(error, InstantiationException) and cause:
         first = first_cause(cause)
-        return f"{said.partition(', set env var')[0]}: {type(first).__name__}: {first}"
+        reason = f"{type(first).__name__}: {first}"
+        if isinstance(first, ModuleNotFoundError):
+            reason = f"Python finds no module or class {first.name}."
+        return f"{said.partition(', set env var')[0]}: {reason}"
     if given := re.match(r"Ambiguous value for argument '(([^=]*)=(.*))'", said):
         return (
             f"{given[1]} gives several values: -m runs one after the other (with hydra/sweeper=study it is a study); a "
@@ -50,6 +69,8 @@ def explained(error: HydraException) -> str:
     if given := re.match(r"Could not override '(.*)'", said):
         folder, _, name = given[1].rpartition(".")
         return f"There is no setting {given[1]}: {nearest(name, _names_beside(cause), f'{folder}.' if folder else '')}"
+    if (given := re.match(r"Error merging override ~(\S+)", said)) and "does not support deletion" in str(cause):
+        return f"{given[1]} cannot be removed (~{given[1]}), because every run needs it: give it a value."
     if given := re.match(r"Error merging override ([^=]*)=", said):
         value = re.match(r"Value '(.*?)' .*(?:converted to|not a) (Integer|Float|valid bool)", str(cause))
         if value:
@@ -69,6 +90,23 @@ def explained(error: HydraException) -> str:
     return f"{'. '.join(lines[:2]) or str(cause).partition(chr(10))[0]}."
 
 
+def _unreadable(override: str) -> str:
+    """The sentence for a text that Hydra's grammar does not read, with the argument that it does read as this text.
+    Empty if there is none, or if it was meant to be a list, a dict or a quoted text.
+    """
+    given = re.fullmatch(r"([+\w./@:-]+)=([^\[{'\",][^,]*)", override)
+    if not given:
+        return ""
+    key, text = given[1], os.path.expanduser(given[2])
+    reason = "the value must be quoted" if text == given[2] else "the shell expands ~ only at the start of a word"
+    escaped = text.replace('"', '\\"')
+    for argument in (f"{key}={text}", f'{key}="{escaped}"'):
+        with suppress(HydraException):
+            if OverridesParser.create().parse_override(argument).value() == text:
+                return f"{override} cannot be read, because {reason}: write {shlex.quote(argument)}."
+    return ""
+
+
 def nearest(name: str, names: Sequence[str], folder: str = "") -> str:
     """The end of a sentence that suggests the most similar of ``names`` in ``folder``, or lists all of them."""
     if alike := difflib.get_close_matches(name, names, n=1):
@@ -76,9 +114,16 @@ def nearest(name: str, names: Sequence[str], folder: str = "") -> str:
     return f"there are {', '.join(names)}." if names else "leave it out."
 
 
-def _missing_choice(path: str, options: Sequence[str]) -> str:
-    """The sentence for a choice in a config group whose file, ``path`` under conf/, does not exist."""
+def _missing_choice(path: str, options: Sequence[str], of_task: str) -> str:
+    """The sentence for a choice in a config group whose file, ``path`` under conf/, does not exist. Experiments are in
+    a folder for each task.
+    """
     folder, _, name = path.rpartition("/")
+    if folder == "experiment" and (own := sorted((ROOT / "conf" / folder / of_task).glob("*.yaml"))):
+        stems = [file.stem for file in own]
+        if alike := difflib.get_close_matches(name, stems, n=1):
+            return f"There is no experiment={name}: did you mean experiment={of_task}/{alike[0]}?"
+        return f"There is no experiment={name}: there are {', '.join(f'{of_task}/{stem}' for stem in stems)}."
     files = sorted((ROOT / "conf" / folder).glob("*.yaml"))
     group, _, task = folder.partition("/")
     choice = f"{group}={f'{task}/' if task else ''}"

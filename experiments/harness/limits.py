@@ -21,6 +21,8 @@ AT_LEAST = {
     **dict.fromkeys(("run.num_workers", "run.gpus", "run.checkpoint_minutes"), 0),
 }
 """By key; null values, and keys that a task does not have, are not checked."""
+AREAS = ("augmentation.crop_area", "data.crop_area")
+"""Ranges of a random crop's share of the image."""
 CHOICES = {
     "train.precision": ("fp32", "bf16"),
     "schedule.shape": ("cosine", "linear", "constant", "rsqrt"),
@@ -42,8 +44,21 @@ def check_limits(plain: Mapping[str, Any]) -> None:
     """Raise ConfigError, naming the key, for the first value of a resolved config that is out of range."""
     for key, least in AT_LEAST.items():
         value = _at(plain, key)
-        if value is not None and not (isinstance(value, int | float) and least <= value < math.inf):
+        if value is not None and not is_finite(value):
+            raise ConfigError(f"{key} must be a finite number, but it is {value!r}.")
+        if value is not None and value < least:
             raise ConfigError(f"{key} must be at least {least}, but it is {value!r}.")
+    for key in AREAS:
+        area = _at(plain, key)
+        if area is not None and not (len(area) == 2 and 0 < area[0] <= area[1] <= 1):
+            raise ConfigError(
+                f"{key} must be the smallest and the largest share of an image's area, such as [0.05,1.0], or null, "
+                f"but it is {area}."
+            )
+    if (betas := _at(plain, "optimizer.betas")) is not None and not (
+        isinstance(betas, list) and all(map(is_finite, betas))
+    ):
+        raise ConfigError(f"optimizer.betas must be a list of finite numbers, such as [0.9,0.99], but it is {betas!r}.")
     for key, choices in CHOICES.items():
         if (value := _at(plain, key)) not in choices:
             raise ConfigError(f"{key} must be one of {', '.join(choices)}, but it is {value!r}.")
@@ -61,6 +76,11 @@ def check_limits(plain: Mapping[str, Any]) -> None:
     for key in ("runs_dir", "results_dir", "cache_dir"):
         if not plain["run"][key].strip():
             raise ConfigError(f"run.{key} is empty{' (LION_CACHE)' if key == 'cache_dir' else ''}: name a folder.")
+
+
+def is_finite(value: Any) -> bool:
+    """Whether a config's value is a number, and neither infinite nor NaN."""
+    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def _at(plain: Mapping[str, Any], key: str) -> Any:

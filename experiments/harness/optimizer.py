@@ -1,14 +1,17 @@
 """Build the optimizer of a run, with the same two parameter groups for every optimizer."""
 
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
 import torch
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from experiments.harness.errors import ConfigError
+from experiments.harness.explained import explained
 from experiments.harness.low_bit import prepare_low_bit
 from lion.health import state_tensors
 
@@ -45,9 +48,14 @@ def build_optimizer(model: nn.Module, config: Mapping[str, Any]) -> Optimizer:
     arguments = {key: value for key, value in config.items() if key not in ("name", "space")}
     try:
         make = instantiate(arguments, _partial_=True, _convert_="all")
+    except InstantiationException as error:
+        raise ConfigError(f"optimizer={config['name']} cannot be built: {explained(error)}") from error
+    _check_step(make.func, config["name"])
+    try:
         optimizer: Optimizer = make(groups)
     except Exception as error:
         raise ConfigError(f"optimizer={config['name']} cannot be built from {arguments}: {error}") from error
+    _check_step(type(optimizer), config["name"])
     covered = [id(parameter) for group in optimizer.param_groups for parameter in group["params"]]
     trained = [id(parameter) for parameter in model.parameters() if parameter.requires_grad]
     if sorted(covered) != sorted(trained):
@@ -59,6 +67,17 @@ def build_optimizer(model: nn.Module, config: Mapping[str, Any]) -> Optimizer:
         optimizer.register_step_pre_hook(_rates_as_tensors)
     prepare_low_bit(optimizer, config["name"], make, groups)
     return optimizer
+
+
+def _check_step(optimizer_class: Any, name: str) -> None:
+    """Raise ConfigError if a class of optimizers has a ``step`` that must be given a closure."""
+    step = getattr(optimizer_class, "step", None)  # a factory, which is no class, has none
+    parameters = inspect.signature(step).parameters if step else {}
+    if "closure" in parameters and parameters["closure"].default is inspect.Parameter.empty:
+        raise ConfigError(
+            f"optimizer={name} cannot be used: the suite calls step() without a closure, which "
+            f"{optimizer_class.__name__} requires."
+        )
 
 
 def _rates_as_tensors(optimizer: Optimizer, *_: Any) -> None:

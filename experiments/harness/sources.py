@@ -94,10 +94,11 @@ def first_of(data: Mapping[str, Any], attempt: Callable[[Mapping[str, Any]], Ope
     if absent:
         raise NotFetched(f"data={name}")
     paths = dict.fromkeys(source["path"] for source in sources if source["kind"] == "local")
-    local = [str(Path(path).expanduser().absolute()) for path in paths]
-    put_files = f"\nPut its files at {' or '.join(local)}." if local else ""
+    folders = [Path(path).expanduser().absolute() for path in paths]
+    missing = [str(folder) for folder in folders if not folder.is_dir()]
+    put_files = f"\nPut its files at {' or '.join(missing)}." if missing else ""
     others = _others_of_its_task(data)
-    choose = f"\n{'Or choose' if local else 'Choose'} another data set: data={'|'.join(others)}." if others else ""
+    choose = f"\n{'Or choose' if missing else 'Choose'} another data set: data={'|'.join(others)}." if others else ""
     opening = f"data={name} cannot be opened, because each of its sources failed."
     raise DataError("\n".join([opening, *reasons]) + put_files + choose)
 

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from experiments.data.copies import warn_of_copies
 from experiments.data.images import arrays_of_size
-from experiments.data.labels import check_classes
+from experiments.data.labels import check_classes, warn_of_small_splits
 from experiments.harness.batches import ShieldedLoader
 from experiments.harness.errors import ConfigError, refused_as
 from experiments.harness.flatness import flatness
@@ -83,6 +83,7 @@ class ImageClassification:
         labels = {name: split.labels for name, split in self.splits.items() if name != "train"}
         labels["train"] = np.concatenate([labels.pop("fit"), labels["val"]])
         check_classes(labels, cfg.data.num_classes, cfg.data.name)
+        warn_of_small_splits({name: labels[name] for name in ("val", "test")}, cfg.data.num_classes, cfg.data.name)
         size = f"{cfg.data.channels} channels (data.channels) and {cfg.data.image_size} pixels (data.image_size)"
         with refused_as(f"The model cannot take images of {size}"):
             meta_output(meta_model(cfg), cfg, 2)  # two, because batch norm has no variance over one

@@ -171,7 +171,10 @@ def pack_split(
             journal.save(writer.split, counts)
             safe_bytes = counts.bytes
     if not counts.documents:
-        raise DataError(f"its split {writer.split} has no documents ({counts.documents_read} were left out).")
+        raise DataError(
+            f"its split {writer.split} has no documents ({counts.documents_read} were left out): add some, or, if it "
+            "is held out of the training split, add some there or set another data.held_out_share."
+        )
     writer.finish()
     counts.done = True
     journal.save(writer.split, counts)

@@ -133,8 +133,12 @@ def split_sweep(overrides: Sequence[Override]) -> tuple[list[str], list[list[str
         )
         if key == "optimizer":
             optimizers = values
-        elif key in ("seed", "test"):
-            raise ConfigError(f"A study chooses {key} itself: leave it out, or set study.numbers and study.confirm.")
+        elif key == "seed":
+            raise ConfigError("A study chooses seed itself: leave it out, or set study.numbers and study.confirm.")
+        elif key == "test":
+            raise ConfigError(
+                "A study chooses test itself, false in its search and true for its winners: leave it out."
+            )
         else:
             choices.append([f"{key}={value}" for value in values])
     return optimizers, [list(combination) for combination in itertools.product(*choices)]

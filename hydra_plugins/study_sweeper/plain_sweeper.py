@@ -22,7 +22,8 @@ class PlainSweeper(BasicSweeper):
         """Run every combination of the swept values; exit code 2 if one of them cannot be run."""
         from experiments.harness.explained import one_sentence
 
-        with one_sentence():
+        assert self.config is not None
+        with one_sentence(self.config.task):
             results: Sequence[Any] = super().sweep(arguments)
         return results
 

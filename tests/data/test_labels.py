@@ -12,7 +12,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from experiments.data.labels import check_classes, column_labels
+from experiments.data.labels import check_classes, column_labels, warn_of_small_splits
 from experiments.data.stored import open_splits
 from experiments.data.stored_split import StoredSplit
 from experiments.harness.errors import DataError
@@ -156,3 +156,15 @@ def test_arbitrary_label_columns_are_read_like_a_plain_loop_or_refused_by_the_of
         assert [labels.names[number] for number in labels.numbers] == [
             os.path.basename(os.path.dirname(cell.rstrip("/"))) if paths else cell for cell in cells
         ]
+
+
+def test_a_split_of_few_rows_or_without_a_class_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    three = np.arange(60) % 3
+    warn_of_small_splits({"val": three[:50], "test": three}, 3, "set")
+    assert not caplog.messages
+    warn_of_small_splits({"val": three[:49], "test": three}, 4, "set")
+    assert [message.partition(",")[0] for message in caplog.messages] == [
+        "data=set: val has few rows (49)",
+        "data=set: val lacks 1 of the 4 classes",
+        "data=set: test lacks 1 of the 4 classes",
+    ]

@@ -161,7 +161,7 @@ def test_sources_are_tried_in_order_and_the_error_gives_every_reason(tmp_path: P
         open_one(missing, {**there, "image": "img"}, {**there, "splits": {"train": "tain"}})
     message = str(caught.value)
     assert f"local {tmp_path / 'missing'}: there is no folder" in message
-    assert "it has no column img, only image, label" in message
+    assert "it has no column img, only image, label: set the key image of the source." in message
     assert "it has no split tain, only train, validation, test" in message
     assert f"Put its files at {tmp_path / 'missing'}" in message
 

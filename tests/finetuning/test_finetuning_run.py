@@ -45,6 +45,21 @@ class Mean(torch.nn.Module):
         return features
 
 
+def test_a_table_too_small_to_evaluate_on_is_warned_of(
+    make_classification: MakeConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for split, labels in {"train": [0, 1, 0, 1], "val": [0, 0], "test": [0, 1]}.items():
+        rows = "".join(f"sentence {number} of {split},{label}\n" for number, label in enumerate(labels))
+        (tmp_path / f"{split}.csv").write_text(f"text,label\n{rows}")
+    options = "{splits: {train: train, val: val, test: test}}"
+    decode = "experiments.finetuning.decode.labelled_tables"
+    source = f"{{kind: local, path: '{tmp_path}', decode: {decode}, options: {options}}}"
+    built(make_classification("data.name=tiny", f"data.sources=[{source}]", "flatness.draws=0"))
+    assert "data=tiny: val has few rows (2)" in caplog.text
+    assert "data=tiny: val lacks 1 of the 2 classes" in caplog.text
+    assert "data=tiny: test lacks" not in caplog.text
+
+
 @pytest.mark.parametrize("optimizer", ["lion", "adamw"])
 @pytest.mark.parametrize("locked", [[], LOCKED])
 def test_a_classifiers_run_reports_every_metric(

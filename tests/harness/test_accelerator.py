@@ -22,6 +22,7 @@ from experiments.harness.averages import update_average
 from experiments.harness.config import typed
 from experiments.harness.entry import execute
 from experiments.harness.errors import ConfigError
+from experiments.harness.run import locate
 from experiments.image_classification.convnet import ConvNet
 from tests.conftest import AVERAGED, MakeConfig, executed, rows
 
@@ -147,6 +148,13 @@ def test_numpy_and_torch_use_the_configured_number_of_threads(make_config: MakeC
         make_accelerator(make_config(f"train.threads={threads}"))
         assert torch.get_num_threads() == threads
         assert {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"} == {threads}
+
+
+def test_more_threads_than_a_machine_can_start_are_refused_where_the_run_starts(make_config: MakeConfig) -> None:
+    cfg = make_config("train.threads=100000")
+    locate(cfg)  # it may be for another machine
+    with pytest.raises(ConfigError, match=r"train\.threads=100000, but this machine has \d+ CPU cores"):
+        make_accelerator(cfg)
 
 
 @pytest.mark.slow

@@ -21,6 +21,7 @@ from tests import forked
 from tests.conftest import MakeConfig
 
 EXPERIMENTS = sorted(path.stem for path in (ROOT / "conf/experiment/image_classification").glob("*.yaml"))
+IN_FULL = ", image_classification/".join(EXPERIMENTS)
 MILLION_PARAMETERS = {"convnet": 0.242, "convnet_small": 0.061, "vit_s4": 21.3, "resnet18": 11.2}
 
 
@@ -70,6 +71,34 @@ def test_a_value_of_the_wrong_type_is_refused(make_config: MakeConfig) -> None:
         ("optimizer=lyon", "There is no optimizer=lyon: did you mean optimizer=lion?"),
         ("scale=qqq", "There is no scale=qqq: there are gpu, mini, paper, smoke."),
         ("train.steps", "Error parsing override 'train.steps'. missing EQUAL at '<EOF>'."),
+        ("~train.steps", "train.steps cannot be removed (~train.steps), because every run needs it: give it a value."),
+        (
+            "run.runs_dir=/tmp/x/ünïcode",
+            "run.runs_dir=/tmp/x/ünïcode cannot be read, because the value must be quoted: write "
+            "'run.runs_dir=\"/tmp/x/ünïcode\"'.",
+        ),
+        (
+            "run.runs_dir=/tmp/a=b",
+            "run.runs_dir=/tmp/a=b cannot be read, because the value must be quoted: write "
+            "'run.runs_dir=\"/tmp/a=b\"'.",
+        ),
+        (
+            "run.runs_dir=~/zz",
+            "run.runs_dir=~/zz cannot be read, because the shell expands ~ only at the start of a word: write "
+            f"run.runs_dir={Path.home()}/zz.",
+        ),
+        (
+            'run.runs_dir=it"s',
+            'run.runs_dir=it"s cannot be read, because the value must be quoted: write \'run.runs_dir="it\\"s"\'.',
+        ),
+        ("train.steps=[1,2", "no viable alternative at input '[1,2'."),
+        (
+            "experiment=lit/mini",
+            "experiment=lit/mini is an experiment of lit, not of image_classification: run it with python -m "
+            "experiments.lit.",
+        ),
+        ("experiment=nope", f"There is no experiment=nope: there are image_classification/{IN_FULL}."),
+        ("experiment=mini", "There is no experiment=mini: did you mean experiment=image_classification/mini?"),
         (
             "optimizer=lion,adamw",
             "optimizer=lion,adamw gives several values: -m runs one after the other (with hydra/sweeper=study it is a "
@@ -176,9 +205,16 @@ def test_help_explains_only_existing_keys() -> None:
         ("train.clip_norm=nan", r"train\.clip_norm must be above 0, or null"),
         ("train.threads=0", r"train\.threads must be at least 1"),
         ("optimizer.lr=-0.1", r"optimizer\.lr must be at least 0"),
-        ("optimizer.lr=nan", r"optimizer\.lr must be at least 0"),
-        ("optimizer.lr=abc", r"optimizer\.lr must be at least 0, but it is 'abc'"),
-        ("optimizer.weight_decay=[1]", r"optimizer\.weight_decay must be at least 0, but it is \[1\]"),
+        ("optimizer.lr=nan", r"optimizer\.lr must be a finite number, but it is nan"),
+        ("optimizer.lr=abc", r"optimizer\.lr must be a finite number, but it is 'abc'"),
+        ("optimizer.weight_decay=[1]", r"optimizer\.weight_decay must be a finite number, but it is \[1\]"),
+        ("optimizer.weight_decay=inf", r"optimizer\.weight_decay must be a finite number, but it is inf"),
+        ("optimizer.betas=0.9", r"optimizer\.betas must be a list of finite numbers, .* but it is 0\.9"),
+        ("optimizer.betas=[0.9,nan]", r"optimizer\.betas must be a list of finite numbers"),
+        ("augmentation.crop_area=[1,0]", r"augmentation\.crop_area must be the smallest and the largest share"),
+        ("augmentation.crop_area=[0.5]", r"augmentation\.crop_area must be the smallest and the largest share"),
+        ("augmentation.crop_area=[0,1]", r"augmentation\.crop_area must be the smallest and the largest share"),
+        ("augmentation.crop_area=[0.5,1.5]", r"augmentation\.crop_area must be the smallest and the largest share"),
         ("optimizer.lr=null", r"optimizer lacks lr"),
         ("run.keep_checkpoints=-1", r"run\.keep_checkpoints must be at least 1"),
         ("run.num_workers=-1", r"run\.num_workers must be at least 0"),
@@ -195,7 +231,7 @@ def test_help_explains_only_existing_keys() -> None:
         ("train.ema_decay=-0.5", r"train\.ema_decay must be from 0 to below 1, or null, but it is -0\.5"),
         ("schedule.warmup_steps=-3", r"schedule\.warmup_steps must be at least 0, but it is -3"),
         ("schedule.end_factor=-1", r"schedule\.end_factor must be at least 0, but it is -1"),
-        ("schedule.init_factor=nan", r"schedule\.init_factor must be at least 0, but it is nan"),
+        ("schedule.init_factor=nan", r"schedule\.init_factor must be a finite number, but it is nan"),
         ("flatness.draws=-1", r"flatness\.draws must be at least 0, but it is -1"),
         ("run.checkpoint_every=0", r"run\.checkpoint_every must be at least 1, but it is 0"),
         ("train.sample_every=0", r"train\.sample_every must be at least 1, but it is 0"),

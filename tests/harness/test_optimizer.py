@@ -1,7 +1,12 @@
+import re
+from typing import Any
+
+import pytest
 import timm
 import torch
 from torch import nn
 
+from experiments.harness.errors import ConfigError
 from experiments.harness.optimizer import build_optimizer, decay_groups, state_bytes
 from tests.conftest import MakeConfig
 
@@ -60,3 +65,25 @@ def test_state_bytes_count_two_moments_for_adamw_and_one_for_lion(make_config: M
         model(torch.ones(1, 10)).sum().backward()
         optimizer.step()
         assert state_bytes(optimizer) == 110 * 4 * moments + 2 * extra  # AdamW keeps a step counter for each tensor
+
+
+class AsksForTheLoss(torch.optim.SGD):
+    """Takes parameter groups, and a step only with a closure."""
+
+    def step(self, closure: Any) -> Any:  # type: ignore[override]
+        return super().step(closure)
+
+
+@pytest.mark.parametrize("target", ["torch.optim.LBFGS", f"{__name__}.AsksForTheLoss"])
+def test_an_optimizer_whose_step_requires_a_closure_is_refused(target: str) -> None:
+    with pytest.raises(ConfigError, match=r"optimizer=mine cannot be used: the suite calls step\(\) without a closure"):
+        build_optimizer(nn.Linear(2, 2), {"name": "mine", "_target_": target, "lr": 0.1})
+
+
+@pytest.mark.parametrize(
+    ("target", "missing"), [("no_such_package.Lion", "no_such_package"), ("torch.optim.Lyon", "torch.optim.Lyon")]
+)
+def test_a_misspelt_optimizer_is_refused_by_what_python_does_not_find(target: str, missing: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(f"Error locating target '{target}': ")) as raised:
+        build_optimizer(nn.Linear(2, 2), {"name": "mine", "_target_": target, "lr": 0.1})
+    assert str(raised.value).endswith(f"Python finds no module or class {missing}.")

@@ -183,7 +183,15 @@ def test_a_failing_text_source_falls_back_to_the_next_and_all_failures_are_named
     assert "data=small cannot be opened" in message
     assert f"local {tmp_path / 'missing'}: there is no folder" in message
     assert f"local {bad}: {bad / 'train' / '00005.txt'} is not UTF-8: invalid start byte at byte 3" in message
-    assert f"local {empty}: its split test has no documents (3 were left out)" in message
+    assert f"local {empty}: its split test has no documents (3 were left out): add some, or, if" in message
+
+
+def test_four_documents_that_hash_into_no_validation_split_end_with_advice(tmp_path: Path) -> None:
+    for number in range(4):
+        (tmp_path / f"{number}.txt").write_text(f"text {number}")
+    source = {"kind": "local", "path": str(tmp_path), "decode": "experiments.language_modeling.documents.texts"}
+    with pytest.raises(DataError, match=r"its split val has no documents .* set another data\.held_out_share\."):
+        open_tokens(data_config(source, held_out_share=0.01), tmp_path / "cache")
 
 
 def test_a_misspelt_source_key_is_refused_before_packing(tmp_path: Path) -> None:

@@ -185,6 +185,8 @@ def test_swept_optimizers_are_contestants_and_other_sweeps_are_studies() -> None
     )
     with pytest.raises(ConfigError, match="A study chooses seed itself"):
         parse("optimizer=lion,adamw", "seed=1,2")
+    with pytest.raises(ConfigError, match=r"A study chooses test itself, .*: leave it out\."):
+        parse("optimizer=lion,adamw", "test=false")
     with pytest.raises(ConfigError, match=r"train\.batch_size is given twice"):
         parse("optimizer=lion,adamw", "train.batch_size=16,32", "train.batch_size=64")
 
