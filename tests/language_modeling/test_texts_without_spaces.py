@@ -140,5 +140,5 @@ def test_a_validation_metric_the_objective_lacks_is_refused(
     make_lm: MakeConfig,
 ) -> None:
     masked = make_lm("experiment=language_modeling/smoke_masked", "study.validation_metric=val/bits_per_byte")
-    with pytest.raises(ConfigError, match="names val/bits_per_byte, which is not among the metrics .*: val/loss"):
+    with pytest.raises(ConfigError, match=r"names val/bits_per_byte, which is not among the metrics .*: val/loss"):
         execute(masked)
