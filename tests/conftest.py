@@ -19,6 +19,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
+from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
@@ -32,6 +34,12 @@ from experiments.harness.source_code import ROOT
 # Starts autograd while no device is known. If its first use came after fake CUDA tensors, it would start threads for
 # their device, and then no fork of this process could train.
 torch.zeros(1, requires_grad=True).sum().backward()
+
+
+# Composing configs takes a seventh of the time, so Hydra reads YAML with the parser in C, whose results are the same,
+# and does not copy the store of all schemas for each config: what it loads from there is a copy already.
+yaml.SafeLoader = yaml.CSafeLoader  # type: ignore[assignment, misc]
+ConfigStore.__deepcopy__ = lambda self, memo: self  # type: ignore[attr-defined]
 
 
 def pytest_collection_finish() -> None:

@@ -331,7 +331,8 @@ def test_a_study_of_the_task_and_optimizer_listings_runs(folder: Path, launcher:
     command = command_with("-m hydra/sweeper=study", "my_package.my_task").replace("optimizer=lion,adamw", "")
     more = ["study=smoke", "optimizer=mine,adamw", *launcher]
     typed = [*at_smoke(command, folder, *more), "--config-dir", "my_conf"]
-    result = subprocess.run(typed, capture_output=True, text=True, check=False)  # a new process, as its workers are
+    # On Ray a new process, as its workers are.
+    result = subprocess.run(typed, capture_output=True, text=True, check=False) if launcher else forked.run(typed)
     assert result.returncode == 0, result.stdout + result.stderr
     (path,) = folder.rglob("study.json")
     assert json.loads(path.read_text())["command"].startswith("python -m experiments my_package.my_task --multirun ")

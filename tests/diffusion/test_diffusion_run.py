@@ -17,6 +17,8 @@ from experiments.harness.run import locate
 from tests.conftest import MakeConfig, built, executed, last_values, measured, rows, sums_of, values_of
 
 DISTANCES = ("fd_efficientnet_lite0", "kid_efficientnet_lite0")
+SHORT = ["train.steps=3", "train.evaluate_every=3", "train.sample_every=3"]
+"""Three steps, and one evaluation with samples"""
 
 
 @pytest.mark.parametrize("optimizer", ["lion", "adamw"])
@@ -40,7 +42,7 @@ def test_a_run_reports_every_metric(make_diffusion: MakeConfig, optimizer: str) 
 
 def test_text_to_image_and_super_resolution_report_every_metric(make_text_to_image: MakeConfig) -> None:
     for experiment in ("smoke_text", "smoke_sr"):
-        cfg = make_text_to_image(f"experiment=diffusion/{experiment}")
+        cfg = make_text_to_image(f"experiment=diffusion/{experiment}", *SHORT)
         last = last_values(executed(cfg))
         assert all(math.isfinite(last[f"samples/{distance}"]) for distance in DISTANCES)
         assert math.isfinite(last["test/loss"])
@@ -113,7 +115,7 @@ def test_distances_of_real_images_equal_the_reported_floor(
 
 
 def test_flatness_is_measured_on_training_samples(make_diffusion: MakeConfig) -> None:
-    cfg = make_diffusion("flatness.draws=1", "flatness.std=0.1", "flatness.samples=20")
+    cfg = make_diffusion(*SHORT, "flatness.draws=1", "flatness.std=0.1", "flatness.samples=20")
     assert "flatness/perturbed_loss" in rows(executed(cfg))[-1]
 
 
@@ -164,7 +166,7 @@ def test_invalid_settings_are_refused_before_training(
 def test_without_inception_weights_fid_is_skipped_with_a_message(
     make_diffusion: MakeConfig, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    cfg = make_diffusion("data.inception_sources=[/nowhere/inception.pth]")
+    cfg = make_diffusion(*SHORT, "data.inception_sources=[/nowhere/inception.pth]")
     execute(cfg)
     assert (
         capsys.readouterr().out.count("FID is left out: its Inception weights are not at /nowhere/inception.pth.") == 1

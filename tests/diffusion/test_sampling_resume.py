@@ -17,7 +17,7 @@ from experiments.harness.run import locate
 from tests import forked
 from tests.conftest import MakeConfig, executed, rows
 
-BATCHES = ["sampling.num_samples=32", "sampling.batch_size=4"]
+BATCHES = ["sampling.num_samples=16", "sampling.batch_size=2", "sampling.shown=2", "sampling.steps=2"]
 
 
 class Killed(BaseException):

@@ -38,7 +38,8 @@ CASES: dict[str, tuple[str, list[str]]] = {
     "finetuning": ("make_odd_classification", []),
     "finetuning, glue": ("make_glue", ["data.val_rows=7"]),
     "finetuning, glue, gpt2": ("make_glue", ["model=ft_gpt2_tiny", "data.val_rows=7"]),
-    "diffusion": ("make_diffusion", ["data.num_val=31", "sampling.num_samples=24"]),  # three batches of samples
+    # Three batches of samples
+    "diffusion": ("make_diffusion", ["data.num_val=31", "sampling.num_samples=24", "sampling.steps=2"]),
     "diffusion, captions": ("make_text_to_image", ["data.num_val=15", "sampling.num_samples=16"]),
 }
 """With evaluation sets that two processes cannot share evenly"""

@@ -14,7 +14,7 @@ from experiments.finetuning.glue import TASKS
 from tests.conftest import MakeConfig, configs
 
 WORDS = {"fresh": ["great", "moving", "funny", "superb"], "rotten": ["dull", "awful", "clumsy", "boring"]}
-ROWS = {"train": 60, "validation": 20, "validation_matched": 20, "validation_mismatched": 20}
+ROWS = {"train": 60, "validation": 12, "validation_matched": 12, "validation_mismatched": 12}
 
 
 def review_file(reviews: list[dict[str, str]]) -> bytes:

@@ -128,7 +128,7 @@ def test_a_classifiers_flatness_is_measured_on_training_samples(make_classificat
 @KINDS
 @pytest.mark.parametrize("optimizer", ["lion", "adamw"])
 def test_a_run_on_glue_reports_every_score(make_glue: MakeConfig, model: str, optimizer: str) -> None:
-    cfg = make_glue(f"model={model}", f"optimizer={optimizer}")
+    cfg = make_glue(f"model={model}", f"optimizer={optimizer}", "train.steps=2", "train.evaluate_every=2")
     value = execute(cfg)
     last = last_values(locate(cfg).directory)
     assert value == last["val/average"]

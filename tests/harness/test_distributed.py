@@ -1,5 +1,4 @@
 import os
-import subprocess
 import sys
 from contextlib import suppress
 from dataclasses import replace
@@ -19,13 +18,14 @@ from experiments.harness.run import locate
 from experiments.harness.task import Sums
 from experiments.image_classification import task
 from experiments.image_classification.convnet import ConvNet
+from tests import forked
 from tests.conftest import AVERAGED, MakeConfig, rows
 from tests.harness.process_group import in_processes
 from tests.harness.test_run import LINEAR
 
 
 def test_training_in_two_processes_matches_one(
-    make_config: MakeConfig, command_line: list[str], tmp_path: Path
+    make_config: MakeConfig, command_line: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Four micro-batches per step: one process accumulates them, two processes take two each and average. The model has
     # batch norms, whose running statistics are evaluated.
@@ -33,9 +33,8 @@ def test_training_in_two_processes_matches_one(
     alone = make_config(*settings, f"run.runs_dir={tmp_path}/alone")
     execute(alone)
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=29531"]
-    environment = {**os.environ, "ACCELERATE_USE_CPU": "true"}
-    command = [*launcher, *command_line[1:], *settings]
-    result = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    result = forked.run([*launcher, *command_line[1:], *settings])  # the launcher; it starts new processes
     assert result.returncode == 0, result.stderr
     ours, theirs = rows(locate(make_config(*settings)).directory), rows(locate(alone).directory)
     assert len(ours) == len(theirs)

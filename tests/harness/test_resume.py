@@ -132,14 +132,17 @@ def test_a_run_resumed_after_sigkill_and_sigterm_is_bit_identical(
     cfg = make_config(*LONGER)
     directory = locate(cfg).directory
     # Started, killed after 3 rows, continued, asked to stop after 15, continued to the end.
-    for kill, count, code in ((signal.SIGKILL, 3, -signal.SIGKILL), (signal.SIGTERM, 15, EXIT_CODE)):
-        process = subprocess.Popen([*command_line, *LONGER], stderr=subprocess.PIPE)
-        wait_for_row(directory, count, process)
-        process.send_signal(kill)
-        _, errors = process.communicate(timeout=WAIT_S)
-        assert process.returncode == code, errors
-        status = status_of(directory)
-        assert status["status"] == "running"
+    killed = forked.Started([*command_line, *LONGER])
+    wait_for_row(directory, 3, killed)
+    os.kill(killed.pid, signal.SIGKILL)
+    assert killed.result().returncode == -signal.SIGKILL
+    assert status_of(directory)["status"] == "running"
+    asked = subprocess.Popen([*command_line, *LONGER], stderr=subprocess.PIPE)  # a new process, as after a reboot
+    wait_for_row(directory, 15, asked)
+    asked.terminate()
+    _, errors = asked.communicate(timeout=WAIT_S)
+    assert asked.returncode == EXIT_CODE, errors
+    assert status_of(directory)["status"] == "running"
     assert b"the same command continues it" in errors
     assert_same_end(end_of(cfg), uninterrupted)
 

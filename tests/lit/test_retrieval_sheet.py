@@ -10,10 +10,11 @@ from experiments.harness.run import locate
 from experiments.harness.source_code import ROOT
 from experiments.lit.retrieval_sheet import write_sheet
 from tests.conftest import MakeConfig, executed, unpinned
+from tests.every_task.conftest import SHORT
 
 
 def test_the_retrieval_sheet_shows_each_query_with_its_five_nearest(make_lit: MakeConfig) -> None:
-    cfg = make_lit()
+    cfg = make_lit(*SHORT)
     page = write_sheet(executed(cfg), cfg).read_text(encoding="utf-8")
     assert page.count("<tr>") == 2 * 12  # each of the 12 test images is a query
     assert page.count("class='right'") + page.count("class='wrong'") == 2 * 12 * 5
@@ -37,14 +38,14 @@ def test_a_retrieval_sheet_without_a_run_is_refused(make_lit: MakeConfig, tmp_pa
 
 
 def test_a_retrieval_sheet_of_a_different_model_is_refused(make_lit: MakeConfig) -> None:
-    cfg = make_lit()
+    cfg = make_lit(*SHORT)
     execute(cfg)
     with pytest.raises(RunError, match="different model"):
-        write_sheet(locate(cfg).directory, make_lit("model.embed_dim=24"))
+        write_sheet(locate(cfg).directory, make_lit(*SHORT, "model.embed_dim=24"))
 
 
 def test_a_retrieval_sheet_without_a_checkpoint_is_refused(make_lit: MakeConfig) -> None:
-    cfg = make_lit()
+    cfg = make_lit(*SHORT)
     directory = executed(cfg)
     for path in directory.glob("step-*.pt"):
         path.unlink()

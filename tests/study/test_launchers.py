@@ -68,7 +68,8 @@ def assert_ends_like_one_that_was_not_disturbed(
 ) -> None:
     if not undisturbed:
         elsewhere = results.parent / "undisturbed"
-        run_study(command_line, *LONGER, f"run.runs_dir={elsewhere}/runs", f"run.results_dir={elsewhere}/results")
+        folders = [f"run.runs_dir={elsewhere}/runs", f"run.results_dir={elsewhere}/results"]
+        run_study(command_line, *LONGER, *folders, "run.checkpoint_every=200")
         undisturbed["comparisons"] = studies(elsewhere / "results")[0]["comparisons"]
     (summary,) = studies(results)
     assert summary["comparisons"] == undisturbed["comparisons"]
@@ -189,8 +190,9 @@ def test_a_killed_or_signalled_study_on_ray_resumes_at_once(
 def test_ray_replaces_a_killed_worker_and_runs_save_before_a_signalled_study_ends(
     start: Start, command_line: list[str], tmp_path: Path, undisturbed: dict[str, Any], number: signal.Signals
 ) -> None:
+    # One run at a time, so a run that trains after the kill has a new worker, and the other waits in Ray's queue.
     # Checkpoints are rare, so a saved one is due to the signal.
-    process = start("hydra/launcher=ray_local", "+hydra.launcher.ray.init.num_cpus=2", "run.checkpoint_every=60")
+    process = start("hydra/launcher=ray_local", "+hydra.launcher.ray.init.num_cpus=1", "run.checkpoint_every=60")
     _, killed = training_run(tmp_path / "runs")
     os.kill(killed, signal.SIGKILL)
     eventually(lambda: not is_alive(killed), "the killed worker's end")
@@ -199,7 +201,7 @@ def test_ray_replaces_a_killed_worker_and_runs_save_before_a_signalled_study_end
     said = leaves_nothing_behind(process)
     assert "the active runs save first" in said
     assert "asked to stop, saved at step" in words(tmp_path / "runs")
-    run_study(command_line, *LONGER)
+    run_study(command_line, *LONGER, "run.checkpoint_every=200")
     assert_ends_like_one_that_was_not_disturbed(command_line, tmp_path / "results", undisturbed)
 
 
@@ -225,7 +227,7 @@ def test_an_unreachable_ray_head_raises_a_connection_error(monkeypatch: pytest.M
     forever = threading.Event()
 
     def a_while() -> list[Any]:
-        time.sleep(3)
+        time.sleep(1.5)  # it is asked once meanwhile
         return []
 
     def fault() -> list[Any]:

@@ -10,7 +10,7 @@ from experiments.study.naming import Naming
 from tests.conftest import MakeConfig
 from tests.study.conftest import make_study
 
-SEARCHED = ["study.numbers=0-2", "study.stages=[2,1]", "study.confirm=2", "study.lengths=[1.5]"]
+SEARCHED = ["study.numbers=0-1", "study.stages=[2,1]", "study.confirm=2", "study.lengths=[1.5]"]
 DRAWN = "+study.nuisance={model: {choices: [convnet_small, convnet_tiny]}}"
 
 

@@ -205,7 +205,7 @@ def kill_at(operation: int) -> None:
 
 def test_studies_of_other_optimizers_are_published_in_their_own_folder(command_line: list[str], tmp_path: Path) -> None:
     for optimizers in ("lion,adamw", "nadam,adamw"):
-        run_study(command_line, f"optimizer={optimizers}", "study.stages=[1]")
+        run_study(command_line, f"optimizer={optimizers}", "study.stages=[1]", "study.lengths=[]")
     summaries = [json.loads(path.read_text()) for path in tmp_path.glob("results/*/*/*/summary.json")]
     assert sorted(sorted(summary["optimizers"]) for summary in summaries) == [["adamw", "lion"], ["adamw", "nadam"]]
     page = (tmp_path / "results/README.md").read_text()

@@ -100,7 +100,9 @@ def test_a_study_searches_confirms_publishes_and_is_not_rerun(command_line: list
 
 def test_the_headline_metric_is_measured_on_its_own_winners(command_line: list[str], tmp_path: Path) -> None:
     name = "test/loss"
-    run_study(command_line, "optimizer=lion,adamw", f"study.headline_metric={name}", "study.stages=[5]")
+    run_study(
+        command_line, "optimizer=lion,adamw", f"study.headline_metric={name}", "study.stages=[5]", "study.lengths=[]"
+    )
     (replicate,), (summary,) = replicates(tmp_path), studies(tmp_path)
     (row,) = [row for row in summary["comparisons"] if row["metric"] == name]
     others = 0
@@ -120,7 +122,8 @@ def test_the_headline_metric_is_measured_on_its_own_winners(command_line: list[s
 
 
 def test_an_optimizer_matches_itself_in_other_units(command_line: list[str], tmp_path: Path) -> None:
-    run_study(command_line, "optimizer=adamw,adamw_thousandths", "hydra.searchpath=[pkg://tests.study.conf]")
+    optimizers = "optimizer=adamw,adamw_thousandths"
+    run_study(command_line, optimizers, "hydra.searchpath=[pkg://tests.study.conf]", "study.lengths=[]")
     (replicate,) = replicates(tmp_path)
     measured: list[tuple[str, Phase]] = [("val/loss", "search"), ("test/loss", "confirm")]
     for metric, phase in measured:
