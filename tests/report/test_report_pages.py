@@ -273,12 +273,23 @@ def test_stale_figures_of_a_study_are_removed(write_study: WriteStudy) -> None:
     assert not (directory / "paired-differences-sgd-adamw.png").exists()
 
 
-def test_the_report_command_names_a_missing_folder(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "experiments.report", str(tmp_path / "nowhere")]
+@pytest.mark.parametrize(
+    ("module", "arguments", "message"),
+    [
+        ("experiments.report", ["{}/nowhere"], "There is no folder {}/nowhere"),
+        ("experiments.report.samples", ["run={}", "out={}/a.png"], "{} has no samples.png"),
+        ("experiments.report.wandb_sync", ["{}"], "There is no W&B account"),
+    ],
+)
+def test_the_reports_commands_refuse_in_one_sentence_with_exit_code_2(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str, arguments: list[str], message: str
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("WANDB_API_KEY", "")
+    command = [sys.executable, "-m", module, *(argument.format(tmp_path) for argument in arguments)]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert result.returncode != 0
-    assert "There is no folder" in result.stderr
-    assert "Traceback" not in result.stderr
+    assert (result.returncode, result.stderr.count("\n")) == (2, 1)
+    assert result.stderr.startswith(f"error: {message.format(tmp_path)}")
 
 
 def test_only_the_marked_section_of_the_front_page_is_replaced(tmp_path: Path, write_study: WriteStudy) -> None:
