@@ -48,8 +48,10 @@ def dimension_label(space: dict[str, Any]) -> str:
 
 
 def task_name(task: str) -> str:
-    """``image_classification`` -> ``image classification``; ``lit`` -> ``LiT``."""
-    return TASKS.get(task, task.replace("_", " "))
+    """``image_classification`` -> ``image classification``; ``lit`` -> ``LiT``; a user's own package, whose name has a
+    dot, stays as it is.
+    """
+    return TASKS.get(task, task if "." in task else task.replace("_", " "))
 
 
 def metric_of(name: str) -> Metric:
@@ -106,6 +108,12 @@ def probability(p: float | None) -> str:
     if p is None:
         return MISSING
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def minutes(count: float) -> str:
+    """``15 minutes``, ``1 minute``, ``less than 1 minute``; rounded."""
+    whole = round(count)
+    return f"{whole} minutes" if whole > 1 else "1 minute" if whole else "less than 1 minute"
 
 
 def megabytes(count: float | None, decimals: int = 3) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
-from experiments.report.labels import Summary, metric_label, optimizer_name, pair_name, ranges, task_name
+from experiments.report.labels import Summary, metric_label, minutes, optimizer_name, pair_name, ranges, task_name
 from experiments.report.sentences import (
     ease_sentence,
     margin_words,
@@ -177,7 +177,7 @@ def _what_was_run(summary: Summary) -> list[str]:
         f"- data: {_text(data['name'])}, fingerprint `{data['fingerprint']}`",
         f"- replicates: {ranges(summary['replicates'])} of {summary['declared']} declared"
         + (f"; reproductions {ranges(summary['reproductions'])}" if summary["reproductions"] else ""),
-        f"- training time of a replicate, summed over its runs: {summary['train_min']:.0f} minutes",
+        f"- training time of a replicate, summed over its runs: {minutes(summary['train_min'])}",
     ]
     records = (
         "`summary.json` holds these numbers; `replicates/` holds the config, metrics and environment of every run, in "

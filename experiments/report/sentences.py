@@ -11,6 +11,7 @@ from experiments.report.labels import (
     mean_difference,
     metric_label,
     metric_of,
+    minutes,
     number,
     optimizer_name,
     pair_name,
@@ -275,11 +276,11 @@ def next_step(summary: Summary) -> str:
     if not summary["declared"] or count >= min(LEAST_REPLICATES, summary["declared"]):
         return ""
     missing = LEAST_REPLICATES - count
-    minutes = math.ceil(summary["train_min"])
+    each = math.ceil(summary["train_min"])
     by_make = "" if "." in summary["task"] else f" (with make, REPLICATES=0-{LEAST_REPLICATES - 1})"
     return (
         f"An interval needs 2 replicates and a verdict {LEAST_REPLICATES}: the same command with "
         f"study.numbers=0-{LEAST_REPLICATES - 1}"
-        f"{by_make} runs the {missing} that are missing, about {minutes} minutes of training each on one core, "
-        f"{missing * minutes} in total."
+        f"{by_make} runs the {missing} that are missing, about {minutes(each)} of training each on one core, "
+        f"{missing * each} in total."
     )

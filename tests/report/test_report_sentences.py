@@ -9,11 +9,13 @@ from experiments.report.labels import (
     amount,
     megabytes,
     metric_title,
+    minutes,
     number,
     probability,
     ranges,
     significant,
     steps_words,
+    task_name,
     verdict_name,
 )
 from experiments.report.sentences import (
@@ -285,6 +287,8 @@ def test_the_next_step_states_the_cost_of_a_verdict() -> None:
     own_task, _ = study(None, replicates=1)
     assert "study.numbers=0-3 runs the 3" in next_step(own_task | {"task": "my_package.my_task"}), "it has no target"
     assert "about 13 minutes of training each on one core, 39 in total" in sentence
+    short, _ = study(None, replicates=1, train_min=0.4)
+    assert "about 1 minute of training each on one core, 3 in total" in next_step(short)
     assert next_step(study("tie", replicates=4)[0]) == ""
     assert next_step(study(None, replicates=1, declared=0)[0]) == ""
 
@@ -303,7 +307,15 @@ def test_number_formatting() -> None:
     assert megabytes(1_920_000) == "1.920"
     assert amount(-1.906, "test/top1") == "-1.91 points"
     assert amount(0.5, "test/fid") == "0.50"
+    assert [minutes(count) for count in (0.4, 0.6, 1.4, 14.6)] == [
+        *("less than 1 minute", "1 minute", "1 minute", "15 minutes")
+    ]
     assert ranges([0, 1, 2, 5, 7, 8]) == "0 to 2, 5, 7 to 8"
+
+
+def test_a_task_is_named_in_words_unless_it_is_a_users_own_package() -> None:
+    named = {"image_classification": "image classification", "lit": "LiT", "v.collide.my_task": "v.collide.my_task"}
+    assert {task: task_name(task) for task in named} == named
 
 
 def test_a_metric_without_a_label_keeps_its_recorded_name() -> None:
