@@ -13,6 +13,9 @@ Summary = dict[str, Any]
 
 MISSING = "n/a"
 
+NO_P = "\N{EN DASH}"
+"""instead of the p of a selection"""
+
 TASKS = {"lit": "LiT", "finetuning": "fine-tuning"}
 
 SPLITS = {"samples": "sample", "val": "validation", "test": "test", "train": "training", "flatness": "final"}
@@ -33,6 +36,19 @@ def verdict_words(verdict: str | None) -> str:
     """A verdict within a sentence: ``a tie``, ``undecided``, ``withheld``, ``no verdict``, ``a win for AdamW``."""
     words = {None: "no verdict", "tie": "a tie", "undecided": "undecided", "withheld": "withheld"}
     return words.get(verdict) or f"a win for {optimizer_name(str(verdict))}"
+
+
+def too_small(comparison: dict[str, Any]) -> str:
+    """How likely it is that a winner's difference is too small to matter: ``is probably`` if it lies within the margin,
+    ``may be`` if only the near end of its interval does. Otherwise empty, as without a winner, and for one that won
+    because the other's runs diverged.
+    """
+    margin, difference = comparison["margin"], comparison["difference"]
+    if comparison["verdict"] not in (comparison["a"], comparison["b"]) or any(comparison["diverged"].values()):
+        return ""
+    if margin is None or min(map(abs, difference["ci95"])) >= margin:
+        return ""
+    return "is probably" if abs(difference["mean"]) < margin else "may be"
 
 
 def pair_name(comparison: dict[str, Any]) -> str:
@@ -161,8 +177,23 @@ def mean_difference(comparison: dict[str, Any]) -> float | None:
     return None if mean_a is None or mean_b is None else mean_a - mean_b
 
 
+def selected(comparison: dict[str, Any]) -> str:
+    """``7 of 8`` if a comparison lacks replicates because a run diverged in them; otherwise empty. The numbers of the
+    others describe a selection, so a reader must see this wherever they stand.
+    """
+    pairs = list(zip(*(comparison["per_replicate"][comparison[side]] for side in "ab"), strict=True))
+    left = sum(x is not None and y is not None for x, y in pairs)
+    return f"{left} of {len(pairs)}" if left < len(pairs) else ""
+
+
+def marked(cell: str, comparison: dict[str, Any]) -> str:
+    """``in 7 of 8: +0.0015`` for a cell of a selection; other cells, and those without a number, as they are."""
+    of = selected(comparison)
+    return f"in {of}: {cell}" if of and cell != MISSING else cell
+
+
 def result_cells(comparison: dict[str, Any]) -> tuple[str, str, str, str]:
-    """The means of a and b, their difference and its 95 % interval."""
+    """The means of a and b, their difference and its 95 % interval, without the mark of a selection."""
     decimals, difference = metric_of(comparison["metric"]).decimals, comparison["difference"]
     mean_a, mean_b = (number(mean, decimals) for mean in means(comparison))
     within = interval(difference and difference["ci95"], decimals)

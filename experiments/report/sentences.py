@@ -8,6 +8,7 @@ from experiments.report.labels import (
     amount,
     dimension_label,
     interval,
+    marked,
     mean_difference,
     metric_label,
     metric_of,
@@ -16,8 +17,10 @@ from experiments.report.labels import (
     optimizer_name,
     pair_name,
     ranges,
+    selected,
     steps_interval,
     steps_words,
+    too_small,
     verdict_words,
 )
 from experiments.study.statistics import LEAST_REPLICATES, MOST_PAIRS, at_edges, pairs_needed
@@ -73,8 +76,7 @@ def _outcome(summary: Summary, comparison: dict[str, Any]) -> str:
     low, high = sorted(abs(end) for end in difference["ci95"])
     lower = "lower is better, " if comparison["better"] == "lower" else ""
     tie = f"; tie margin {margin}" if margin else ""
-    if comparison["margin"] is not None and low < comparison["margin"]:
-        likely = "is probably" if abs(difference["mean"]) < comparison["margin"] else "may be"
+    if likely := too_small(comparison):
         tie += f", so the difference {likely} too small to matter"
     by = amount(abs(difference["mean"]), comparison["metric"])
     return (
@@ -114,7 +116,7 @@ def _others(summary: Summary, comparison: dict[str, Any], found: str) -> str:
     return (
         f"; in the other {difference['n']}, {found} ({within}): alone, these would be "
         f"{verdict_words(alone) if alone else 'too few for a verdict'}, but they are a selection"
-        + (f". Other metrics: {others}" if others else "")
+        + (f". Other metrics, also of a selection: {others}" if others else "")
     )
 
 
@@ -151,7 +153,8 @@ def other_metrics(summary: Summary, comparison: dict[str, Any]) -> str:
         if (side := better_side(row)) and side != comparison["verdict"]:
             decimals = metric_of(row["metric"]).decimals
             elsewhere.append(
-                f"{metric_label(row['metric'])} ({number(row['difference']['mean'], decimals, '+')}, 95 % interval "
+                f"{metric_label(row['metric'])} "
+                f"({marked(number(row['difference']['mean'], decimals, '+'), row)}, 95 % interval "
                 f"{interval(row['difference']['ci95'], decimals)}) favours {optimizer_name(side)}"
             )
     of_many = f" (of {len(others)} other metrics, not corrected for their number)" if len(others) > 1 else ""
@@ -212,7 +215,9 @@ def steps_sentence(summary: Summary, comparison: dict[str, Any]) -> str:
             f"show that {label} improves with length."
         )
     ends = f" (95 % interval {steps_interval(steps['ci95'])})" if steps["ci95"] else ""
-    sentence = f"In steps: {a} needs {steps_words(steps['mean'])} steps than {b} for the same {label}{ends}."
+    of = selected(comparison)
+    where = f", in the {of} replicates without a diverged run, which are a selection" if of else ""
+    sentence = f"In steps{where}: {a} needs {steps_words(steps['mean'])} steps than {b} for the same {label}{ends}."
     as_long = 1 / (1 - steps["mean"] / 100)
     lengths = [1.0, *summary["lengths"]]
     if not min(lengths) <= as_long <= max(lengths):
@@ -239,13 +244,14 @@ def reproduction_sentences(comparison: dict[str, Any]) -> list[str]:
             where, outcome = ("inside", "consistent") if row["inside"] else ("outside", "not consistent")
             sentences.append(
                 f"{yours}, {where} the 95 % prediction interval for one replicate "
-                f"({interval(prediction, decimals)}): {outcome}."
+                f"({marked(interval(prediction, decimals), comparison)}): {outcome}."
             )
     if sentences and difference:
         committed = (
             f"Committed: {pair_name(comparison)} = {number(difference['mean'], decimals, '+')} in "
             f"{metric_label(comparison['metric'])} (95 % interval {interval(difference['ci95'], decimals)}, "
-            f"{difference['n']} replicates)."
+            f"{selected(comparison) or difference['n']} replicates"
+            f"{', a selection: in the others a run diverged' if selected(comparison) else ''})."
         )
         return [committed, *sentences]
     return sentences
@@ -257,7 +263,7 @@ def ease_sentence(summary: Summary, name: str) -> str:
     decimals = metric_of(validation).decimals
     phrases = [
         f"after {row['trials']} trials {number(row['difference']['mean'], decimals, '+')} "
-        f"({interval(row['difference']['ci95'], decimals)})"
+        f"({interval(row['difference']['ci95'], decimals)}{_of_all(row['difference']['n'], summary)})"
         for row in summary["ease"][name]
         if row["difference"]
     ]
@@ -268,6 +274,12 @@ def ease_sentence(summary: Summary, name: str) -> str:
         f"Ease of tuning: {a} - {b} in the best {metric_label(validation)} so far, with its 95 % interval: "
         f"{', '.join(phrases)}. The early values show how quickly each is tuned; the verdict is about the end."
     )
+
+
+def _of_all(count: int, summary: Summary) -> str:
+    """``, in 7 of 8 replicates`` if all trials so far have diverged in the others; otherwise empty."""
+    all_of = len(summary["replicates"])
+    return f", in {count} of {all_of} replicates: in the others every trial had diverged" if count < all_of else ""
 
 
 def next_step(summary: Summary) -> str:

@@ -57,11 +57,14 @@ def _memories(space: Sequence[Mapping[str, Any]], values: Sequence[Mapping[str, 
 def _reach(task: str, row: Mapping[str, Any], *, several: bool) -> str:
     beside = f" of {optimizer_name(row['a'])}" if several else ""
     if row["smallest_effect"] is None:
-        return f"smallest detectable difference{beside} unknown with fewer than 2 replicates"
+        of_both = " in which both completed" if any(row["diverged"].values()) else ""
+        return f"smallest detectable difference{beside} unknown with fewer than 2 replicates{of_both}"
     metric = find(metrics_of(task), row["metric"]) or Metric(row["metric"], row["better"])
     amount = f"{row['smallest_effect']:.{metric.decimals}f} {metric.difference_unit}".rstrip()
     if row["steps_percent"]:
         percent = significant(percent_fewer(abs(row["smallest_effect"] / row["slope"])))
         amount += f" (what {percent} % fewer steps cost)"
-    detected = f"that {row['difference']['n']} replicates detect in 80 % of studies"
+    of_all, left = len(row["per_replicate"][row["a"]]), row["difference"]["n"]
+    selection = f" (of {of_all}; runs diverged in the others)" if left < of_all else ""
+    detected = f"that {left} replicates{selection} detect in 80 % of studies"
     return f"smallest difference{beside} in {metric.label} {detected}: {amount}"

@@ -6,16 +6,7 @@ from typing import Any
 import pytest
 
 from experiments.report.labels import (
-    amount,
-    megabytes,
-    metric_title,
-    minutes,
-    number,
-    probability,
-    ranges,
-    significant,
     steps_words,
-    task_name,
     verdict_name,
 )
 from experiments.report.sentences import (
@@ -47,6 +38,10 @@ def study(
         "primary": True,
         "better": better,
         "mean": {"lion": 50 + mean, "adamw": 50.0},
+        "per_replicate": {
+            name: [None] * lost + [at] * (replicates - lost)
+            for name, at, lost in zip(("lion", "adamw"), (50 + mean, 50.0), diverged, strict=True)
+        },
         "difference": {
             "mean": mean,
             "sd": 2.0,
@@ -274,7 +269,7 @@ def test_a_reproduction_is_compared_with_the_prediction_interval() -> None:
 
 def test_ease_of_tuning_is_stated_after_each_stage() -> None:
     summary, _ = study("adamw")
-    told = {"mean": 0.02, "ci95": (0.01, 0.03)}
+    told = {"mean": 0.02, "ci95": (0.01, 0.03), "n": 11}
     summary["ease"] = {"lion": [{"trials": 12, "difference": told}, {"trials": 22, "difference": None}]}
     assert "after 12 trials +0.0200 (0.0100 to 0.0300). The" in ease_sentence(summary, "lion")
     summary["ease"] = {"lion": [{"trials": 12, "difference": None}]}
@@ -291,34 +286,3 @@ def test_the_next_step_states_the_cost_of_a_verdict() -> None:
     assert "about 1 minute of training each on one core, 3 in total" in next_step(short)
     assert next_step(study("tie", replicates=4)[0]) == ""
     assert next_step(study(None, replicates=1, declared=0)[0]) == ""
-
-
-def test_number_formatting() -> None:
-    assert number(61.237, 2) == "61.24"
-    assert number(-0.001, 2) == "0.00"
-    assert number(1.5, 2, "+") == "+1.50"
-    assert number(None, 2) == "n/a"
-    assert [significant(x) for x in (1e-5, 0.0123, 8.14, 31.6, 199.6, 1234.0)] == [
-        *("1e-05", "0.012", "8.1", "32", "200", "1200")
-    ]
-    assert [probability(p) for p in (0.0, 0.00099, 0.001, 0.0346, 1.0)] == [
-        *("< 0.001", "< 0.001", "0.001", "0.035", "1.000")
-    ]
-    assert megabytes(1_920_000) == "1.920"
-    assert amount(-1.906, "test/top1") == "-1.91 points"
-    assert amount(0.5, "test/fid") == "0.50"
-    assert [minutes(count) for count in (0.4, 0.6, 1.4, 14.6)] == [
-        *("less than 1 minute", "1 minute", "1 minute", "15 minutes")
-    ]
-    assert ranges([0, 1, 2, 5, 7, 8]) == "0 to 2, 5, 7 to 8"
-
-
-def test_a_task_is_named_in_words_unless_it_is_a_users_own_package() -> None:
-    named = {"image_classification": "image classification", "lit": "LiT", "v.collide.my_task": "v.collide.my_task"}
-    assert {task: task_name(task) for task in named} == named
-
-
-def test_a_metric_without_a_label_keeps_its_recorded_name() -> None:
-    assert metric_title("test/top1") == "test top-1 accuracy, %"
-    assert metric_title("val/log_perplexity") == "validation log-perplexity, nats"
-    assert metric_title("test/edit_distance") == "test edit_distance"

@@ -18,8 +18,9 @@ from experiments.report.labels import (
     number,
     optimizer_name,
     pair_name,
+    selected,
 )
-from experiments.report.tables import claims_table, comparisons_of, pair_cells, result_table
+from experiments.report.tables import claims_table, comparisons_of, pair_cells, result_table, selection_note
 from experiments.study.replicates import Replicate
 from experiments.study.trials import chosen, trials_of
 
@@ -55,7 +56,7 @@ def pair_sections(summary: Summary, replicates: Sequence[Replicate]) -> list[dic
                 "pair": pair_name(rows[0]),
                 "charts": {
                     f"differences-{summary['comparisons'].index(row)}": (
-                        f"{metric_label(row['metric'])} ({row['better']} is better)",
+                        f"{metric_label(row['metric'])} ({row['better']} is better){_of_selection(row)}",
                         paired_differences(summary, row, places),
                     )
                     for row in rows
@@ -65,6 +66,11 @@ def pair_sections(summary: Summary, replicates: Sequence[Replicate]) -> list[dic
             }
         )
     return sections
+
+
+def _of_selection(row: dict[str, Any]) -> str:
+    of = selected(row)
+    return f", in {of} replicates: a selection, as a run diverged in the others" if of else ""
 
 
 def _replicates_table(
@@ -98,6 +104,7 @@ def _replicates_table(
             *(f"{optimizer_name(side)}: {key}" for side in sides for key in keys[side]),
         ],
         "rows": table_rows,
+        "mean_of": f"mean{_of_selection(row)}",
         "mean": number(difference["mean"], decimals, "+") if difference else None,
         "ci95": interval(difference["ci95"], decimals) if difference else None,
     }
@@ -138,7 +145,9 @@ def search_charts(summary: Summary, replicates: Sequence[Replicate]) -> dict[str
 def result_tables(summary: Summary) -> list[Markup]:
     """The report's table of all metrics of each pair, and the paper's claims about them, as HTML."""
     texts = [
-        text for rows in comparisons_of(summary).values() for text in (result_table(summary, rows), claims_table(rows))
+        text
+        for rows in comparisons_of(summary).values()
+        for text in (result_table(summary, rows), selection_note(rows), claims_table(rows))
     ]
     # markdown-it escapes all text and passes no HTML through.
     return [Markup(_markdown.render(text)) for text in texts if text]
