@@ -39,7 +39,8 @@ def draw(directory: Path, summary: Summary, replicates: Sequence[Replicate]) -> 
         for row in deciding(summary):
             if row["difference"]:
                 figures[f"paired-differences-{row['a']}-{row['b']}.svg"] = paired_differences(summary, row, colors)
-        if summary["stages"]:
+        found = [each[-1:] for optimizer in summary["optimizers"].values() for each in optimizer["best_so_far"]]
+        if any(value is not None for best in found for value in best):
             figures["ease-of-tuning.svg"] = ease_of_tuning(summary, colors)
             figures["settings.png"] = settings_scatter(summary, counting, colors)
         figures["learning-curves.svg"] = learning_curves(summary, counting, colors)

@@ -210,3 +210,20 @@ def differences(summary: Summary, comparison: dict[str, Any]) -> tuple[dict[int,
     values = zip(summary["replicates"], *(comparison["per_replicate"][comparison[side]] for side in "ab"), strict=True)
     new = {row["replicate"]: row["difference"] for row in comparison["reproductions"] if row["difference"] is not None}
     return {n: x - y for n, x, y in values if x is not None and y is not None}, new
+
+
+def margin_words(summary: Summary, comparison: dict[str, Any]) -> str:
+    """``0.0211 nats (what 10 % fewer steps cost)``; empty if nothing can count as a tie."""
+    if comparison["margin"] is None:
+        return ""
+    percent = summary["margin_percent"]
+    of_steps = f" (what {percent:g} % fewer steps cost)" if percent is not None else ""
+    return f"{amount(comparison['margin'], comparison['metric'])}{of_steps}"
+
+
+def better_side(row: dict[str, Any]) -> str | None:
+    """The optimizer that the 95 % interval of a metric shows to be better; None if the interval contains 0."""
+    low, high = row["difference"]["ci95"]
+    if low <= 0 <= high:
+        return None
+    return str(row["a"] if (low > 0) == (row["better"] == "higher") else row["b"])

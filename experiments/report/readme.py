@@ -4,10 +4,19 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
-from experiments.report.labels import Summary, metric_label, minutes, optimizer_name, pair_name, ranges, task_name
+from experiments.report.labels import (
+    Summary,
+    margin_words,
+    metric_label,
+    minutes,
+    optimizer_name,
+    pair_name,
+    ranges,
+    task_name,
+)
+from experiments.report.search_tables import spaces_table, winners_table
 from experiments.report.sentences import (
     ease_sentence,
-    margin_words,
     next_step,
     reproduction_sentences,
     steps_sentence,
@@ -24,9 +33,7 @@ from experiments.report.tables import (
     result_table,
     selection_note,
     settings_table,
-    spaces_table,
     speedup_table,
-    winners_table,
 )
 
 VERDICTS = """\

@@ -6,8 +6,10 @@ from typing import Any
 from experiments.report.labels import (
     Summary,
     amount,
+    better_side,
     dimension_label,
     interval,
+    margin_words,
     marked,
     mean_difference,
     metric_label,
@@ -135,15 +137,6 @@ def _replicates_for_a_tie(comparison: dict[str, Any]) -> str:
     return f" If the two are equal, {count} replicates would show a tie in 80 % of studies."
 
 
-def margin_words(summary: Summary, comparison: dict[str, Any]) -> str:
-    """``0.0211 nats (what 10 % fewer steps cost)``; empty if nothing can count as a tie."""
-    if comparison["margin"] is None:
-        return ""
-    percent = summary["margin_percent"]
-    of_steps = f" (what {percent:g} % fewer steps cost)" if percent is not None else ""
-    return f"{amount(comparison['margin'], comparison['metric'])}{of_steps}"
-
-
 def other_metrics(summary: Summary, comparison: dict[str, Any]) -> str:
     """The metrics that disagree with the verdict of the deciding one, and whom they favour; empty if none does."""
     of_pair = (row for row in summary["comparisons"] if row["a"] == comparison["a"])
@@ -161,14 +154,6 @@ def other_metrics(summary: Summary, comparison: dict[str, Any]) -> str:
     return f"{' and '.join(elsewhere)}{of_many}" if elsewhere else ""
 
 
-def better_side(row: dict[str, Any]) -> str | None:
-    """The optimizer that the 95 % interval of a metric shows to be better; None if the interval contains 0."""
-    low, high = row["difference"]["ci95"]
-    if low <= 0 <= high:
-        return None
-    return str(row["a"] if (low > 0) == (row["better"] == "higher") else row["b"])
-
-
 def _qualifiers(summary: Summary, comparison: dict[str, Any]) -> list[str]:
     said = []
     by_example = comparison["by_example"]
@@ -182,13 +167,20 @@ def _qualifiers(summary: Summary, comparison: dict[str, Any]) -> list[str]:
             )
     if limited := {name: names for name, names in comparison["box_limited"].items() if names}:
         where = [
-            _at_edges(name, space, [position[i] for position in summary["optimizers"][name]["positions"]])
+            _at_edges(name, space, [position[i] for position in summary["optimizers"][name]["positions"] if position])
             for name, names in limited.items()
             for i, space in enumerate(summary["spaces"][name])
             if space["name"] in names
         ]
         then = f"; if so, this study understates {optimizer_name(next(iter(limited)))}" if len(limited) == 1 else ""
         said.append(f"Box-limited: {'; '.join(where)}, so better settings may lie outside the search space{then}.")
+    for name in (comparison["a"], comparison["b"]):
+        winners = summary["optimizers"][name]["winners"]
+        if lost := winners.count(None):
+            said.append(
+                f"In {lost} of {len(winners)} replicates every trial of {optimizer_name(name)} diverged, so it has no "
+                "winner there: its confirm runs repeat its first trial."
+            )
     if not summary["stages"]:
         said.append("Nothing was searched: the settings are the experiment's own.")
     if comparison["margin"] is None and comparison["verdict"] is not None:
@@ -209,6 +201,8 @@ def steps_sentence(summary: Summary, comparison: dict[str, Any]) -> str:
     label = metric_label(comparison["metric"])
     if not summary["lengths"]:
         return "The difference cannot be expressed in steps: no runs of other lengths were made."
+    if comparison["mean"] is None:
+        return "The difference cannot be expressed in steps: runs of one or the other diverged in every replicate."
     if steps is None:
         return (
             f"The difference cannot be expressed in steps: runs of {b} at {_lengths(summary)} times the length do not "

@@ -1,14 +1,12 @@
 """The tables of a study, in Markdown."""
 
 from collections.abc import Mapping, Sequence
-from statistics import median
 from typing import Any
 
 from experiments.report.labels import (
     MISSING,
     Summary,
     amount,
-    dimension_label,
     interval,
     marked,
     megabytes,
@@ -22,7 +20,6 @@ from experiments.report.labels import (
     replicates,
     result_cells,
     selected,
-    significant,
     steps_words,
     verdict_name,
 )
@@ -98,27 +95,6 @@ def claims_table(rows: Sequence[dict[str, Any]]) -> str:
     return markdown_table(head, cells) if cells else ""
 
 
-def spaces_table(summary: Summary) -> str:
-    """The search spaces, and where in them the winners lie."""
-    rows = []
-    for name, optimizer in summary["optimizers"].items():
-        for space in summary["spaces"].get(name, []):
-            values = [value[space["name"]] for value in optimizer["values"]]
-            from_zero = "0, " if space["zero"] else ""
-            spread = f"{significant(median(values))} ({significant(min(values))} to {significant(max(values))})"
-            rows.append(
-                [
-                    optimizer_name(name),
-                    dimension_label(space),
-                    f"{from_zero}{significant(space['low'])} to {significant(space['high'])}",
-                    spread,
-                    "**yes: box-limited**" if space["name"] in optimizer["box_limited"] else "no",
-                ]
-            )
-    head = ["optimizer", "dimension", "range", "winners: median (lowest to highest)", "many at an edge"]
-    return markdown_table(head, rows)
-
-
 def settings_table(summary: Summary) -> str:
     """The hyperparameters of a study without a search."""
     rows = [
@@ -127,29 +103,6 @@ def settings_table(summary: Summary) -> str:
         for settings in optimizer["winners"][:1]
     ]
     return markdown_table(["optimizer", "settings"], rows)
-
-
-def winners_table(summary: Summary) -> str:
-    """The winner of every search."""
-    arguments = dict.fromkeys(
-        key
-        for optimizer in summary["optimizers"].values()
-        for settings in optimizer["winners"]
-        for key, value in settings.items()
-        if isinstance(value, float | list)
-    )
-    rows = [
-        [str(replicate), optimizer_name(name), *(_argument(settings.get(key)) for key in arguments)]
-        for name, optimizer in summary["optimizers"].items()
-        for replicate, settings in zip(summary["replicates"], optimizer["winners"], strict=False)
-    ]
-    return markdown_table(["replicate", "optimizer", *arguments], rows)
-
-
-def _argument(value: Any) -> str:
-    if value is None:
-        return MISSING
-    return ", ".join(f"{each:g}" for each in value) if isinstance(value, list) else f"{value:.4g}"
 
 
 def nuisance_table(summary: Summary) -> str:

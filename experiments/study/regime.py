@@ -29,7 +29,7 @@ def regime_line(
         f"{regime['steps']:,} steps" + (f" ({', '.join(passes)})" if passes else ""),
     ]
     for name, optimizer in optimizers.items():
-        if memories := _memories(described["spaces"].get(name, []), optimizer["values"]):
+        if memories := _memories(described["spaces"].get(name, []), [value for value in optimizer["values"] if value]):
             facts.append(f"memories of {optimizer_name(name)}'s winners: {' and '.join(memories)} steps")
     for row in comparisons:
         if row["primary"] and study["replicates"]:
@@ -45,10 +45,11 @@ def counted(number: float) -> str:
 
 
 def _memories(space: Sequence[Mapping[str, Any]], values: Sequence[Mapping[str, float]]) -> list[str]:
-    """The median of each beta's memory over the winners, with the shortest and longest."""
+    """The median of each beta's memory over the winners, with the shortest and longest; empty without a winner."""
     found = []
     for name in [each["name"] for each in space if each["kind"] == "memory"]:
-        steps = [value[name] for value in values]
+        if not (steps := [value[name] for value in values]):
+            continue
         spread = f" ({significant(min(steps))} to {significant(max(steps))})" if len(steps) > 1 else ""
         found.append(f"{significant(median(steps))}{spread}")
     return found

@@ -79,7 +79,10 @@ def study(
         "reference": "adamw",
         "validation_metric": "val/loss",
         "spaces": {"lion": [{"name": "eps", "kind": "plain", "zero": 0.0}], "adamw": []},
-        "optimizers": {"lion": {"positions": [[at] for at in positions]}},
+        "optimizers": {
+            "lion": {"positions": [[at] for at in positions], "winners": [{}] * len(positions)},
+            "adamw": {"winners": []},
+        },
         "comparisons": [row],
     }
     return summary | {key: value for key, value in more.items() if key in summary}, row

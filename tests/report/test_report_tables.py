@@ -1,6 +1,7 @@
 """The tables of a synthetic study, cell by cell."""
 
 from experiments.report.rebuild import read_summary
+from experiments.report.search_tables import spaces_table
 from experiments.report.tables import (
     claims_table,
     cost_table,
@@ -10,7 +11,6 @@ from experiments.report.tables import (
     nuisance_table,
     replicates_table,
     result_table,
-    spaces_table,
     speedup_table,
 )
 from tests.report.conftest import WriteStudy

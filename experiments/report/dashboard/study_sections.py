@@ -80,7 +80,8 @@ def _replicates_table(
     sides, decimals, difference = (row["a"], row["b"]), metric_of(row["metric"]).decimals, row["difference"]
     counted = zip(summary["replicates"], *(row["per_replicate"][side] for side in sides), strict=True)
     values = [*counted, *((new["replicate"], *(new[side] for side in sides)) for new in row["reproductions"])]
-    settings = {each.number: {side: _winner(each, side) for side in sides} for each in replicates}
+    metric = summary["validation_metric"]
+    settings = {each.number: {side: _winner(each, side, metric) for side in sides} for each in replicates}
     keys = {side: _varying([of[side] for of in settings.values()]) for side in sides}
     a, b = map(optimizer_name, sides)
     table_rows = [
@@ -116,8 +117,11 @@ def _varying(winners: Sequence[dict[str, Any]]) -> list[str]:
     return [key for key in keys if key == "lr" or len({repr(each.get(key)) for each in winners}) > 1]
 
 
-def _winner(replicate: Replicate, name: str) -> dict[str, Any]:
-    runs = replicate.of(name, "confirm")
+def _winner(replicate: Replicate, name: str, metric: str) -> dict[str, Any]:
+    """The settings of the confirm runs; empty if they are not those of a winner, because all trials diverged."""
+    trials, runs = trials_of(replicate, name), replicate.of(name, "confirm")
+    if trials and all(trial.last(metric) is None for trial in trials):
+        return {}
     return chosen(runs[0]) if runs else {}
 
 
