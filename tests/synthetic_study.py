@@ -60,6 +60,8 @@ class Truth:
     """of the optimizers' basins, if not 1"""
     diverged: Sequence[tuple[int, str]] = ()
     """(replicate, optimizer) whose confirm runs diverge; trials do in the uppermost tenth of the learning rate"""
+    never_trains: Sequence[str] = ()
+    """optimizers all of whose runs diverge"""
     optimizers: Sequence[str] = ("lion", "adamw")
     numbers: Sequence[int] = range(6)
     declared: int = 6
@@ -192,6 +194,7 @@ class _Simulated:
     ) -> ReplicateRun:
         seed = 100 * self.number if seed is None else seed
         at = unit or self.winners.get(name, ())
+        diverged = diverged or name in self.study.never_trains
         centre, width = self.study.best.get(name, (0.5,) * 4), self.study.widths.get(name, 1.0)
         regret = sum((x - y) ** 2 for x, y in zip(at, centre, strict=False)) / width
         gain = self.own.get(name, 0.0)

@@ -18,7 +18,6 @@ from functools import partial
 from types import ModuleType
 
 from omegaconf import DictConfig
-from rich.console import Console
 
 from experiments.harness.composition import composed, configs_of
 from experiments.harness.config import processes_on_node, resolved, runs_a_replicate, typed
@@ -28,7 +27,7 @@ from experiments.harness.limits import check_conflicts
 from experiments.harness.metric import is_percent
 from experiments.harness.source_code import ROOT, task_package
 from experiments.plan.costs import forward_operations, optimizer_bytes, training_operations
-from experiments.plan.table import Plan, show, show_cells
+from experiments.plan.table import Plan, print_table, show, show_cells
 from experiments.plan.training_memory import TrainingMemory, training_memory
 from experiments.plan.utilisation import family_of
 from experiments.study.paper import claim_of, paper_cell
@@ -129,9 +128,9 @@ def main(task: str, overrides: list[str]) -> None:
     scales = [f"{task}/{path.stem}" for path in (ROOT / "conf/scale").glob("*.yaml")]
     if is_there or given[0].partition("=")[2] not in scales:
         planned = plan(task, overrides)
-        Console().print(show(planned, memory(task, overrides, planned)))
+        print_table(show(planned, memory(task, overrides, planned)))
     else:
         others = [override for override in overrides if override not in given]
         files = cells(sorted((ROOT / "conf/experiment" / task).glob("*.yaml")))
         plans = ((file.stem, plan(task, [*others, f"experiment={task}/{file.stem}"])) for file in files)
-        Console().print(show_cells(plans))
+        print_table(show_cells(plans))

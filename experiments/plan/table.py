@@ -3,10 +3,14 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from rich.console import Console
 from rich.table import Table
 
 from experiments.plan.training_memory import TrainingMemory
 from experiments.plan.utilisation import FAMILIES
+
+LONGEST_LINE = 1_000
+"""Characters; far beyond the longest line of a plan."""
 
 
 @dataclass(frozen=True)
@@ -163,15 +167,29 @@ def runs_words(planned: Plan) -> str:
 
 def show_cells(plans: Iterable[tuple[str, Plan]]) -> Table:
     """The plans of the paper's cells, by name, one per row."""
-    table = Table(
-        title="The paper's cells; hours of an H100, assuming a share of its peak", title_justify="left", box=None
-    )
-    table.add_column("CELL=", no_wrap=True)
-    for column in ("M parameters", "steps x batch", "of peak", "h per run", "runs", "h in total"):
-        table.add_column(column, justify="right")
+    title = "The paper's cells; hours of an H100, assuming a share of its peak"
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False, min_width=len(title))
+    table.add_column("CELL=", no_wrap=True, overflow="fold")
+    # In two lines, so that the table fits into a terminal of 80 characters; in a narrower one, a number is continued
+    # on the next line rather than cut.
+    for column in ("M\nparameters", "steps", "batch", "of\npeak", "h per\nrun", "runs", "h in\ntotal"):
+        table.add_column(column, justify="right", overflow="fold")
     for name, planned in plans:
         per_run = planned.run_flops + sum(planned.tested.values())  # no cell of the paper is searched
-        length, share = f"{planned.steps:,} x {planned.batch_size:,}", f"{FAMILIES[planned.family].share:.2g}"
+        size = f"{planned.parameters / 1e6:,.1f}", f"{planned.steps:,}", f"{planned.batch_size:,}"
         hours = f"{planned.hours(per_run):,.1f}", str(planned.runs), f"{planned.hours(planned.study_flops):,.0f}"
-        table.add_row(name, f"{planned.parameters / 1e6:,.1f}", length, share, *hours)
+        table.add_row(name, *size, f"{FAMILIES[planned.family].share:.2g}", *hours)
     return table
+
+
+def print_table(table: Table) -> None:
+    """Print a table within a terminal's width; into a file or a pipe, which have none, every row as one line."""
+    console = Console()
+    if console.is_terminal:
+        console.print(table)
+        return
+    console.width = console.measure(table, options=console.options.update(max_width=LONGEST_LINE)).maximum
+    with console.capture() as drawn:
+        console.print(table)
+    for line in drawn.get().splitlines():
+        print(line.rstrip())

@@ -4,10 +4,9 @@ python -m experiments.report [results folder]
 """
 
 import argparse
-import sys
 from pathlib import Path
 
-from experiments.harness.errors import SuiteError
+from experiments.harness.explained import one_sentence
 from experiments.harness.source_code import ROOT
 from experiments.report.rebuild import write_report
 
@@ -16,8 +15,7 @@ if __name__ == "__main__":
     parser.add_argument(
         "results", nargs="?", type=Path, default=ROOT / "results", help="default: results/ of this checkout"
     )
-    try:
-        for directory in write_report(parser.parse_args().results):
+    arguments = parser.parse_args()
+    with one_sentence():
+        for directory in write_report(arguments.results):
             print(directory / "README.md")
-    except SuiteError as error:
-        sys.exit(f"error: {error}")

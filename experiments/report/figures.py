@@ -8,7 +8,16 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from experiments.report.labels import Summary, deciding, differences, metric_of, optimizer_name, pair_name, titled
+from experiments.report.labels import (
+    Summary,
+    deciding,
+    differences,
+    metric_of,
+    optimizer_name,
+    pair_name,
+    selected,
+    titled,
+)
 from experiments.report.samples import sample_distances, sample_sheets, sampled_steps
 from experiments.report.search_figures import ease_of_tuning, settings_scatter
 from experiments.report.style import figure_style, save, subject
@@ -30,7 +39,8 @@ def draw(directory: Path, summary: Summary, replicates: Sequence[Replicate]) -> 
         for row in deciding(summary):
             if row["difference"]:
                 figures[f"paired-differences-{row['a']}-{row['b']}.svg"] = paired_differences(summary, row, colors)
-        if summary["stages"]:
+        found = [each[-1:] for optimizer in summary["optimizers"].values() for each in optimizer["best_so_far"]]
+        if any(value is not None for best in found for value in best):
             figures["ease-of-tuning.svg"] = ease_of_tuning(summary, colors)
             figures["settings.png"] = settings_scatter(summary, counting, colors)
         figures["learning-curves.svg"] = learning_curves(summary, counting, colors)
@@ -90,7 +100,9 @@ def paired_differences(summary: Summary, comparison: dict[str, Any], colors: dic
         )
     axes.set_xticks(range(at + 1 + len(new)), [*map(str, points), "mean", *map(str, new)])
     axes.set_xlabel("replicate")
-    axes.set_title(f"{subject(summary)}\n{pair_name(comparison)}: {titled(comparison['metric'], comparison['better'])}")
+    of = f"\nin {selected(comparison)} replicates: a run diverged in the others" if selected(comparison) else ""
+    metric = titled(comparison["metric"], comparison["better"])
+    axes.set_title(f"{subject(summary)}\n{pair_name(comparison)}: {metric}{of}")
     unit = metric_of(comparison["metric"]).difference_unit
     better = f"above 0: {optimizer_name(a if comparison['better'] == 'higher' else b)} is better"
     axes.set_ylabel(f"{unit}, {better}" if unit else better)

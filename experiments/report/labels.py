@@ -13,6 +13,9 @@ Summary = dict[str, Any]
 
 MISSING = "n/a"
 
+NO_P = "\N{EN DASH}"
+"""instead of the p of a selection"""
+
 TASKS = {"lit": "LiT", "finetuning": "fine-tuning"}
 
 SPLITS = {"samples": "sample", "val": "validation", "test": "test", "train": "training", "flatness": "final"}
@@ -35,6 +38,19 @@ def verdict_words(verdict: str | None) -> str:
     return words.get(verdict) or f"a win for {optimizer_name(str(verdict))}"
 
 
+def too_small(comparison: dict[str, Any]) -> str:
+    """How likely it is that a winner's difference is too small to matter: ``is probably`` if it lies within the margin,
+    ``may be`` if only the near end of its interval does. Otherwise empty, as without a winner, and for one that won
+    because the other's runs diverged.
+    """
+    margin, difference = comparison["margin"], comparison["difference"]
+    if comparison["verdict"] not in (comparison["a"], comparison["b"]) or any(comparison["diverged"].values()):
+        return ""
+    if margin is None or min(map(abs, difference["ci95"])) >= margin:
+        return ""
+    return "is probably" if abs(difference["mean"]) < margin else "may be"
+
+
 def pair_name(comparison: dict[str, Any]) -> str:
     """``Lion - AdamW``."""
     return " - ".join(optimizer_name(comparison[side]) for side in "ab")
@@ -48,8 +64,10 @@ def dimension_label(space: dict[str, Any]) -> str:
 
 
 def task_name(task: str) -> str:
-    """``image_classification`` -> ``image classification``; ``lit`` -> ``LiT``."""
-    return TASKS.get(task, task.replace("_", " "))
+    """``image_classification`` -> ``image classification``; ``lit`` -> ``LiT``; a user's own package, whose name has a
+    dot, stays as it is.
+    """
+    return TASKS.get(task, task if "." in task else task.replace("_", " "))
 
 
 def metric_of(name: str) -> Metric:
@@ -108,6 +126,12 @@ def probability(p: float | None) -> str:
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
+def minutes(count: float) -> str:
+    """``15 minutes``, ``1 minute``, ``less than 1 minute``; rounded."""
+    whole = round(count)
+    return f"{whole} minutes" if whole > 1 else "1 minute" if whole else "less than 1 minute"
+
+
 def megabytes(count: float | None, decimals: int = 3) -> str:
     """Bytes as MB (10^6 bytes)."""
     return MISSING if count is None else f"{count / 1e6:,.{decimals}f}"
@@ -153,8 +177,23 @@ def mean_difference(comparison: dict[str, Any]) -> float | None:
     return None if mean_a is None or mean_b is None else mean_a - mean_b
 
 
+def selected(comparison: dict[str, Any]) -> str:
+    """``7 of 8`` if a comparison lacks replicates because a run diverged in them; otherwise empty. The numbers of the
+    others describe a selection, so a reader must see this wherever they stand.
+    """
+    pairs = list(zip(*(comparison["per_replicate"][comparison[side]] for side in "ab"), strict=True))
+    left = sum(x is not None and y is not None for x, y in pairs)
+    return f"{left} of {len(pairs)}" if left < len(pairs) else ""
+
+
+def marked(cell: str, comparison: dict[str, Any]) -> str:
+    """``in 7 of 8: +0.0015`` for a cell of a selection; other cells, and those without a number, as they are."""
+    of = selected(comparison)
+    return f"in {of}: {cell}" if of and cell != MISSING else cell
+
+
 def result_cells(comparison: dict[str, Any]) -> tuple[str, str, str, str]:
-    """The means of a and b, their difference and its 95 % interval."""
+    """The means of a and b, their difference and its 95 % interval, without the mark of a selection."""
     decimals, difference = metric_of(comparison["metric"]).decimals, comparison["difference"]
     mean_a, mean_b = (number(mean, decimals) for mean in means(comparison))
     within = interval(difference and difference["ci95"], decimals)
@@ -171,3 +210,20 @@ def differences(summary: Summary, comparison: dict[str, Any]) -> tuple[dict[int,
     values = zip(summary["replicates"], *(comparison["per_replicate"][comparison[side]] for side in "ab"), strict=True)
     new = {row["replicate"]: row["difference"] for row in comparison["reproductions"] if row["difference"] is not None}
     return {n: x - y for n, x, y in values if x is not None and y is not None}, new
+
+
+def margin_words(summary: Summary, comparison: dict[str, Any]) -> str:
+    """``0.0211 nats (what 10 % fewer steps cost)``; empty if nothing can count as a tie."""
+    if comparison["margin"] is None:
+        return ""
+    percent = summary["margin_percent"]
+    of_steps = f" (what {percent:g} % fewer steps cost)" if percent is not None else ""
+    return f"{amount(comparison['margin'], comparison['metric'])}{of_steps}"
+
+
+def better_side(row: dict[str, Any]) -> str | None:
+    """The optimizer that the 95 % interval of a metric shows to be better; None if the interval contains 0."""
+    low, high = row["difference"]["ci95"]
+    if low <= 0 <= high:
+        return None
+    return str(row["a"] if (low > 0) == (row["better"] == "higher") else row["b"])

@@ -1,15 +1,17 @@
 """The summary pages of all studies: ``results/README.md``, and the results block of the project's front page."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
 from experiments.harness.source_code import our_tasks
 from experiments.report.labels import (
     MISSING,
+    NO_P,
     Summary,
     deciding,
+    marked,
     metric_of,
     metric_title,
     number,
@@ -18,15 +20,17 @@ from experiments.report.labels import (
     probability,
     replicates,
     result_cells,
+    selected,
     steps_words,
     task_name,
     titled,
+    too_small,
     verdict_name,
     verdict_words,
 )
 from experiments.report.readme import VERDICTS
 from experiments.report.sentences import steps_sentence, verdict_sentence
-from experiments.report.tables import markdown_table
+from experiments.report.tables import markdown_table, selection_note
 from experiments.study.statistics import ALPHA, LEAST_REPLICATES, holm
 
 INTRODUCTION = """\
@@ -102,17 +106,21 @@ def front_page(studies: Mapping[str, Summary]) -> str:
 
 
 def _tally(studies: Mapping[str, Summary], adjusted: Mapping[str, float]) -> str:
-    """How many comparisons have which verdict, exploratory ones in a sentence of their own, and how many of the
-    winners Holm's correction leaves.
+    """How many comparisons have which verdict, exploratory ones in a sentence of their own, how many of the winners
+    Holm's correction leaves, and how many wins may be too small to matter.
     """
     rows = [(_key(folder, row), row) for folder, summary in studies.items() for row in deciding(summary)]
     sentences = []
     for exploratory in (False, True):
         counts = Counter(verdict_words(row["verdict"]) for _, row in rows if row["exploratory"] == exploratory)
+        won = {
+            key: row
+            for key, row in rows
+            if row["verdict"] in (row["a"], row["b"]) and row["exploratory"] == exploratory
+        }
         counted = ", ".join(f"{words} in {count}" for words, count in counts.items())
         if counts and not exploratory:
             sentences.append(f"With all declared replicates: {counted} of {counts.total()} comparisons.")
-            won = [key for key, row in rows if row["verdict"] in (row["a"], row["b"]) and not row["exploratory"]]
             if corrected := [adjusted[key] for key in won if key in adjusted]:
                 sentences.append(
                     f"Winners whose p is at most {ALPHA:g} after correction for the number of studies: "
@@ -123,7 +131,15 @@ def _tally(studies: Mapping[str, Summary], adjusted: Mapping[str, float]) -> str
                 "Exploratory and not final, because the replicates are not those declared: "
                 f"{counted} of {counts.total()} comparisons."
             )
+        sentences += _too_small(list(won.values()))
     return " ".join(sentences)
+
+
+def _too_small(wins: Sequence[dict[str, Any]]) -> list[str]:
+    """Of how many wins the verdict itself says that the difference may not matter, as a sentence; none if of none."""
+    counts = Counter(likely for row in wins if (likely := too_small(row)))
+    phrases = [f"{likely} too small to matter in {count}" for likely, count in sorted(counts.items())]
+    return [f"The difference {' and '.join(phrases)} of {len(wins)} wins."] if phrases else []
 
 
 def _is_default(folder: str, scale: str) -> bool:
@@ -136,19 +152,19 @@ def _short_table(studies: Mapping[str, Summary], prefix: str, adjusted: Mapping[
     rows = []
     for folder, summary in studies.items():
         for row in deciding(summary):
-            steps, (mean_a, mean_b, difference, within) = row["steps_percent"], result_cells(row)
+            steps, (_, _, difference, within) = row["steps_percent"], result_cells(row)
             cells = [
                 f"[{task_name(summary['task'])}, {summary['data']['name']}]({prefix}{quote(folder)}/README.md)",
                 folder.partition("/")[2],
                 titled(row["metric"], row["better"]),
-                f"{optimizer_name(row['a'])} {mean_a}, {optimizer_name(row['b'])} {mean_b}",
-                f"{difference} ({within})",
-                steps_words(steps["mean"]) if steps else MISSING,
+                _means_cell(row),
+                marked(f"{difference} ({within})", row),
+                marked(steps_words(steps["mean"]), row) if steps else MISSING,
                 str(sum(summary["stages"])) if summary["stages"] else "none",
                 replicates(summary, row),
                 _paper_cell(summary, row),
                 f"**{verdict_name(summary, row)}**",
-                probability(row["difference"] and row["difference"]["p"]),
+                NO_P if selected(row) else probability(row["difference"] and row["difference"]["p"]),
                 probability(adjusted.get(_key(folder, row))),
             ]
             rows.append(cells)
@@ -156,7 +172,17 @@ def _short_table(studies: Mapping[str, Summary], prefix: str, adjusted: Mapping[
     first, second = map(optimizer_name, pairs.pop()) if len(pairs) == 1 else ("first", "second")
     head = ["task", "study", "metric", "means", f"{first} - {second} (95 % interval)", f"steps that {first} needs"]
     head += ["trials each, per replicate", "replicates", "paper", "verdict", "p", "Holm's p"]
-    return markdown_table(head, rows)
+    deciders = [row for summary in studies.values() for row in deciding(summary)]
+    note = selection_note(deciders)
+    return markdown_table(head, rows) + (f"\n\n{note} Holm's p counts such a comparison as p = 1." if note else "")
+
+
+def _means_cell(row: dict[str, Any]) -> str:
+    """``Lion 0.5009, AdamW 0.4978``; n/a if no pair is left."""
+    if row["mean"] is None:
+        return MISSING
+    mean_a, mean_b, *_ = result_cells(row)
+    return marked(f"{optimizer_name(row['a'])} {mean_a}, {optimizer_name(row['b'])} {mean_b}", row)
 
 
 def _paper_cell(summary: Summary, pair: Mapping[str, Any]) -> str:

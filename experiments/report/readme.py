@@ -4,10 +4,19 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
-from experiments.report.labels import Summary, metric_label, optimizer_name, pair_name, ranges, task_name
+from experiments.report.labels import (
+    Summary,
+    margin_words,
+    metric_label,
+    minutes,
+    optimizer_name,
+    pair_name,
+    ranges,
+    task_name,
+)
+from experiments.report.search_tables import spaces_table, winners_table
 from experiments.report.sentences import (
     ease_sentence,
-    margin_words,
     next_step,
     reproduction_sentences,
     steps_sentence,
@@ -22,10 +31,9 @@ from experiments.report.tables import (
     nuisance_table,
     replicates_table,
     result_table,
+    selection_note,
     settings_table,
-    spaces_table,
     speedup_table,
-    winners_table,
 )
 
 VERDICTS = """\
@@ -62,6 +70,14 @@ CAPTIONS = {
     "standard deviation.",
 }
 
+LEFT_OUT = {
+    "paired-differences": "Replicates in which a confirm run diverged have no difference: mean and intervals are those "
+    "of a selection.",
+    "learning-curves": "Diverged runs are left out, so the mean of their optimizer is that of a selection.",
+    "sample-distances": "Diverged runs are left out, so the mean of their optimizer is that of a selection.",
+}
+"""What a caption adds if confirm runs diverged."""
+
 
 def study_page(summary: Summary, figures: Sequence[str]) -> str:
     """The whole page as Markdown; ``figures`` are the file names of the figures in the same folder."""
@@ -78,22 +94,24 @@ def study_page(summary: Summary, figures: Sequence[str]) -> str:
     if sentence := next_step(summary):
         sections.append(sentence)
     sections += _reproductions(by_name)
-    sections += _shown(figures, "paired-differences")
+    sections += _shown(summary, figures, "paired-differences")
     if summary["stages"]:
         sections.append("## Ease of tuning")
         sections += [sentence for name in by_name if (sentence := ease_sentence(summary, name))]
-        sections += _shown(figures, "ease-of-tuning")
+        sections += _shown(summary, figures, "ease-of-tuning")
     for rows in by_name.values():
         sections += [f"## Result: {pair_name(rows[0])}", result_table(summary, rows)]
+        sections += [note] if (note := selection_note(rows)) else []
         if claims := claims_table(rows):
             sections += ["### The paper's claims", claims, _CLAIMS]
         sections.append(how_decided(summary, rows[0]))
     sections += ["The verdict is one of these:", VERDICTS]
-    sections += _shown(figures, "learning-curves", "samples", "sample-distances")
+    sections += _shown(summary, figures, "learning-curves", "samples", "sample-distances")
     sections += _settings(summary, figures)
     for rows in by_name.values():
         if speedups := speedup_table(rows):
             sections += [f"## Speed-up: {pair_name(rows[0])}", speedups, _SPEEDUP]
+            sections += [_SPEEDUP_OF_SELECTION] if selection_note(rows) else []
     sections += ["## Cost", cost_table(summary), _COST]
     sections += ["## What was redrawn in each replicate", nuisance_table(summary) or _NOTHING_DRAWN]
     for rows in by_name.values():
@@ -106,9 +124,16 @@ def _text(sentence: str) -> str:
     return escape(sentence, quote=False)
 
 
-def _shown(figures: Sequence[str], *kinds: str) -> list[str]:
-    found = [(name, CAPTIONS[kind]) for kind in kinds for name in figures if name.startswith(kind)]
+def _shown(summary: Summary, figures: Sequence[str], *kinds: str) -> list[str]:
+    has_diverged = any(optimizer["diverged"] for optimizer in summary["optimizers"].values())
+    left_out = {kind: f" {words}" for kind, words in LEFT_OUT.items() if has_diverged}
+    found = [(name, CAPTIONS[kind] + left_out.get(kind, "")) for kind in kinds for name in figures if _is(name, kind)]
     return [f"![{caption}]({name})\n\n*{caption}*" for name, caption in found]
+
+
+def _is(name: str, kind: str) -> bool:
+    """Whether the file ``name`` is a figure of this kind; that of paired differences also names the optimizers."""
+    return name.rpartition(".")[0] == kind or name.startswith(f"{kind}-")
 
 
 def _reproductions(by_name: dict[str, list[dict[str, Any]]]) -> list[str]:
@@ -146,7 +171,7 @@ def _settings(summary: Summary, figures: Sequence[str]) -> list[str]:
         "run, which determines how much would be left of the initial weights."
     )
     winners = f"<details><summary>The winner of every search</summary>\n\n{winners_table(summary)}\n\n</details>"
-    return ["## Search", searched, spaces_table(summary), units, *_shown(figures, "settings"), winners]
+    return ["## Search", searched, spaces_table(summary), units, *_shown(summary, figures, "settings"), winners]
 
 
 _CLAIMS = """\
@@ -161,6 +186,8 @@ optimizer is as good as that run's final value. Shown are its median over the co
 do. Runs are only evaluated every so often: with one evaluation halfway and one at the end, the ratio is 1 or 2. It
 cannot fall below 1, so noise alone makes it look good. The last column shows how much an optimizer gains over itself on
 other seeds: a speed-up that is not clearly above it means nothing."""
+
+_SPEEDUP_OF_SELECTION = "Pairs of which a run diverged are left out, so these numbers are those of a selection, too."
 
 _COST = """\
 Peak memory is the smallest of the confirm runs: on a CPU it is that of the whole process, which may have made other
@@ -177,7 +204,7 @@ def _what_was_run(summary: Summary) -> list[str]:
         f"- data: {_text(data['name'])}, fingerprint `{data['fingerprint']}`",
         f"- replicates: {ranges(summary['replicates'])} of {summary['declared']} declared"
         + (f"; reproductions {ranges(summary['reproductions'])}" if summary["reproductions"] else ""),
-        f"- training time of a replicate, summed over its runs: {summary['train_min']:.0f} minutes",
+        f"- training time of a replicate, summed over its runs: {minutes(summary['train_min'])}",
     ]
     records = (
         "`summary.json` holds these numbers; `replicates/` holds the config, metrics and environment of every run, in "

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from experiments.harness.errors import RunError
+from experiments.harness.explained import one_sentence
 from experiments.harness.record import read_metrics
 from experiments.report.style import figure_style, save
 
@@ -94,21 +95,19 @@ def sample_distances(
 
 
 def main(arguments: Sequence[str]) -> None:
-    """``arguments`` are one or more ``run=<directory>``, and ``out=<file>``."""
+    """``arguments`` are one or more ``run=<directory>``, and ``out=<file>``. Raises RunError if a run has no images."""
     runs = [Path(argument.removeprefix("run=")) for argument in arguments if argument.startswith("run=")]
     out = [Path(argument.removeprefix("out=")) for argument in arguments if argument.startswith("out=")]
     if not runs or len(out) != 1 or len(runs) + 1 != len(arguments):
         sys.exit("usage: python -m experiments.report.samples run=<directory> [run=<directory> ...] out=<file>.png")
-    try:
-        for run in runs:
-            if not (run / "samples.png").exists():
-                raise RunError(f"{run} has no samples.png: it needs a run with train.sample_every and test=true.")
-        with figure_style():
-            sheets = {run.name: run / "samples.png" for run in runs}
-            save(sample_sheets(sheets, sampled_steps(read_metrics(runs[0]))), out[0])
-    except RunError as error:
-        sys.exit(f"error: {error}")
+    for run in runs:
+        if not (run / "samples.png").exists():
+            raise RunError(f"{run} has no samples.png: it needs a run with train.sample_every and test=true.")
+    with figure_style():
+        sheets = {run.name: run / "samples.png" for run in runs}
+        save(sample_sheets(sheets, sampled_steps(read_metrics(runs[0]))), out[0])
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    with one_sentence():
+        main(sys.argv[1:])

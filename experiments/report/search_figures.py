@@ -27,6 +27,7 @@ def ease_of_tuning(summary: Summary, colors: Mapping[str, str]) -> Figure:
         found = np.array(optimizer["best_so_far"], dtype=float)  # [replicates, trials], nan while all have diverged
         trials = np.flatnonzero(np.isfinite(found).all(axis=0))
         if not trials.size:
+            axes.plot([], [], color=colors[name], label=f"{optimizer_name(name)}: every trial of a replicate diverged")
             continue
         low, middle, high = np.percentile(found[:, trials], (25, 50, 75), axis=0)
         label = optimizer_name(name)
@@ -34,7 +35,7 @@ def ease_of_tuning(summary: Summary, colors: Mapping[str, str]) -> Figure:
         axes.fill_between(trials + 1, low, high, color=colors[name], alpha=0.2, linewidth=0, step="post")
         drawn += [low[1:], high[1:]]
     if drawn and (values := np.concatenate(drawn)).size:
-        room = 0.05 * np.ptp(values)
+        room = 0.05 * np.ptp(values) or 0.05 * abs(values[0]) or 1.0  # a single value has no range
         axes.set_ylim(values.min() - room, values.max() + room)
     for end in itertools.accumulate(summary["stages"][:-1]):
         axes.axvline(end + 0.5, color="#888888", linestyle=":")
@@ -108,7 +109,7 @@ def _scatter(
 
 def _mark_winners(axes: Axes, column: int, optimizer: Mapping[str, Any]) -> None:
     both = zip(optimizer["positions"], optimizer["best_so_far"], strict=True)
-    if known := [(position[column], found[-1]) for position, found in both if found[-1] is not None]:
+    if known := [(position[column], found[-1]) for position, found in both if position and found[-1] is not None]:
         x, y = zip(*known, strict=True)
         axes.plot(x, y, color="black", marker="*", linestyle="", markersize=7, label="winner of a replicate")
 

@@ -6,17 +6,23 @@ from typing import Any
 from experiments.report.labels import (
     Summary,
     amount,
+    better_side,
     dimension_label,
     interval,
+    margin_words,
+    marked,
     mean_difference,
     metric_label,
     metric_of,
+    minutes,
     number,
     optimizer_name,
     pair_name,
     ranges,
+    selected,
     steps_interval,
     steps_words,
+    too_small,
     verdict_words,
 )
 from experiments.study.statistics import LEAST_REPLICATES, MOST_PAIRS, at_edges, pairs_needed
@@ -72,8 +78,7 @@ def _outcome(summary: Summary, comparison: dict[str, Any]) -> str:
     low, high = sorted(abs(end) for end in difference["ci95"])
     lower = "lower is better, " if comparison["better"] == "lower" else ""
     tie = f"; tie margin {margin}" if margin else ""
-    if comparison["margin"] is not None and low < comparison["margin"]:
-        likely = "is probably" if abs(difference["mean"]) < comparison["margin"] else "may be"
+    if likely := too_small(comparison):
         tie += f", so the difference {likely} too small to matter"
     by = amount(abs(difference["mean"]), comparison["metric"])
     return (
@@ -113,7 +118,7 @@ def _others(summary: Summary, comparison: dict[str, Any], found: str) -> str:
     return (
         f"; in the other {difference['n']}, {found} ({within}): alone, these would be "
         f"{verdict_words(alone) if alone else 'too few for a verdict'}, but they are a selection"
-        + (f". Other metrics: {others}" if others else "")
+        + (f". Other metrics, also of a selection: {others}" if others else "")
     )
 
 
@@ -132,15 +137,6 @@ def _replicates_for_a_tie(comparison: dict[str, Any]) -> str:
     return f" If the two are equal, {count} replicates would show a tie in 80 % of studies."
 
 
-def margin_words(summary: Summary, comparison: dict[str, Any]) -> str:
-    """``0.0211 nats (what 10 % fewer steps cost)``; empty if nothing can count as a tie."""
-    if comparison["margin"] is None:
-        return ""
-    percent = summary["margin_percent"]
-    of_steps = f" (what {percent:g} % fewer steps cost)" if percent is not None else ""
-    return f"{amount(comparison['margin'], comparison['metric'])}{of_steps}"
-
-
 def other_metrics(summary: Summary, comparison: dict[str, Any]) -> str:
     """The metrics that disagree with the verdict of the deciding one, and whom they favour; empty if none does."""
     of_pair = (row for row in summary["comparisons"] if row["a"] == comparison["a"])
@@ -150,19 +146,12 @@ def other_metrics(summary: Summary, comparison: dict[str, Any]) -> str:
         if (side := better_side(row)) and side != comparison["verdict"]:
             decimals = metric_of(row["metric"]).decimals
             elsewhere.append(
-                f"{metric_label(row['metric'])} ({number(row['difference']['mean'], decimals, '+')}, 95 % interval "
+                f"{metric_label(row['metric'])} "
+                f"({marked(number(row['difference']['mean'], decimals, '+'), row)}, 95 % interval "
                 f"{interval(row['difference']['ci95'], decimals)}) favours {optimizer_name(side)}"
             )
     of_many = f" (of {len(others)} other metrics, not corrected for their number)" if len(others) > 1 else ""
     return f"{' and '.join(elsewhere)}{of_many}" if elsewhere else ""
-
-
-def better_side(row: dict[str, Any]) -> str | None:
-    """The optimizer that the 95 % interval of a metric shows to be better; None if the interval contains 0."""
-    low, high = row["difference"]["ci95"]
-    if low <= 0 <= high:
-        return None
-    return str(row["a"] if (low > 0) == (row["better"] == "higher") else row["b"])
 
 
 def _qualifiers(summary: Summary, comparison: dict[str, Any]) -> list[str]:
@@ -178,13 +167,20 @@ def _qualifiers(summary: Summary, comparison: dict[str, Any]) -> list[str]:
             )
     if limited := {name: names for name, names in comparison["box_limited"].items() if names}:
         where = [
-            _at_edges(name, space, [position[i] for position in summary["optimizers"][name]["positions"]])
+            _at_edges(name, space, [position[i] for position in summary["optimizers"][name]["positions"] if position])
             for name, names in limited.items()
             for i, space in enumerate(summary["spaces"][name])
             if space["name"] in names
         ]
         then = f"; if so, this study understates {optimizer_name(next(iter(limited)))}" if len(limited) == 1 else ""
         said.append(f"Box-limited: {'; '.join(where)}, so better settings may lie outside the search space{then}.")
+    for name in (comparison["a"], comparison["b"]):
+        winners = summary["optimizers"][name]["winners"]
+        if lost := winners.count(None):
+            said.append(
+                f"In {lost} of {len(winners)} replicates every trial of {optimizer_name(name)} diverged, so it has no "
+                "winner there: its confirm runs repeat its first trial."
+            )
     if not summary["stages"]:
         said.append("Nothing was searched: the settings are the experiment's own.")
     if comparison["margin"] is None and comparison["verdict"] is not None:
@@ -205,13 +201,17 @@ def steps_sentence(summary: Summary, comparison: dict[str, Any]) -> str:
     label = metric_label(comparison["metric"])
     if not summary["lengths"]:
         return "The difference cannot be expressed in steps: no runs of other lengths were made."
+    if comparison["mean"] is None:
+        return "The difference cannot be expressed in steps: runs of one or the other diverged in every replicate."
     if steps is None:
         return (
             f"The difference cannot be expressed in steps: runs of {b} at {_lengths(summary)} times the length do not "
             f"show that {label} improves with length."
         )
     ends = f" (95 % interval {steps_interval(steps['ci95'])})" if steps["ci95"] else ""
-    sentence = f"In steps: {a} needs {steps_words(steps['mean'])} steps than {b} for the same {label}{ends}."
+    of = selected(comparison)
+    where = f", in the {of} replicates without a diverged run, which are a selection" if of else ""
+    sentence = f"In steps{where}: {a} needs {steps_words(steps['mean'])} steps than {b} for the same {label}{ends}."
     as_long = 1 / (1 - steps["mean"] / 100)
     lengths = [1.0, *summary["lengths"]]
     if not min(lengths) <= as_long <= max(lengths):
@@ -238,13 +238,14 @@ def reproduction_sentences(comparison: dict[str, Any]) -> list[str]:
             where, outcome = ("inside", "consistent") if row["inside"] else ("outside", "not consistent")
             sentences.append(
                 f"{yours}, {where} the 95 % prediction interval for one replicate "
-                f"({interval(prediction, decimals)}): {outcome}."
+                f"({marked(interval(prediction, decimals), comparison)}): {outcome}."
             )
     if sentences and difference:
         committed = (
             f"Committed: {pair_name(comparison)} = {number(difference['mean'], decimals, '+')} in "
             f"{metric_label(comparison['metric'])} (95 % interval {interval(difference['ci95'], decimals)}, "
-            f"{difference['n']} replicates)."
+            f"{selected(comparison) or difference['n']} replicates"
+            f"{', a selection: in the others a run diverged' if selected(comparison) else ''})."
         )
         return [committed, *sentences]
     return sentences
@@ -256,7 +257,7 @@ def ease_sentence(summary: Summary, name: str) -> str:
     decimals = metric_of(validation).decimals
     phrases = [
         f"after {row['trials']} trials {number(row['difference']['mean'], decimals, '+')} "
-        f"({interval(row['difference']['ci95'], decimals)})"
+        f"({interval(row['difference']['ci95'], decimals)}{_of_all(row['difference']['n'], summary)})"
         for row in summary["ease"][name]
         if row["difference"]
     ]
@@ -269,17 +270,23 @@ def ease_sentence(summary: Summary, name: str) -> str:
     )
 
 
+def _of_all(count: int, summary: Summary) -> str:
+    """``, in 7 of 8 replicates`` if all trials so far have diverged in the others; otherwise empty."""
+    all_of = len(summary["replicates"])
+    return f", in {count} of {all_of} replicates: in the others every trial had diverged" if count < all_of else ""
+
+
 def next_step(summary: Summary) -> str:
     """What it would take to reach a verdict; empty if there is one, or if the scale has none."""
     count = len(summary["replicates"])
     if not summary["declared"] or count >= min(LEAST_REPLICATES, summary["declared"]):
         return ""
     missing = LEAST_REPLICATES - count
-    minutes = math.ceil(summary["train_min"])
+    each = math.ceil(summary["train_min"])
     by_make = "" if "." in summary["task"] else f" (with make, REPLICATES=0-{LEAST_REPLICATES - 1})"
     return (
         f"An interval needs 2 replicates and a verdict {LEAST_REPLICATES}: the same command with "
         f"study.numbers=0-{LEAST_REPLICATES - 1}"
-        f"{by_make} runs the {missing} that are missing, about {minutes} minutes of training each on one core, "
-        f"{missing * minutes} in total."
+        f"{by_make} runs the {missing} that are missing, about {minutes(each)} of training each on one core, "
+        f"{missing * each} in total."
     )

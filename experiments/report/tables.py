@@ -1,15 +1,14 @@
 """The tables of a study, in Markdown."""
 
 from collections.abc import Mapping, Sequence
-from statistics import median
 from typing import Any
 
 from experiments.report.labels import (
     MISSING,
     Summary,
     amount,
-    dimension_label,
     interval,
+    marked,
     megabytes,
     metric_of,
     metric_title,
@@ -20,7 +19,7 @@ from experiments.report.labels import (
     ranges,
     replicates,
     result_cells,
-    significant,
+    selected,
     steps_words,
     verdict_name,
 )
@@ -49,14 +48,23 @@ def result_table(summary: Summary, rows: Sequence[dict[str, Any]]) -> str:
             [
                 f"{metric_title(row['metric'])} ({row['better']} is better{own if row['metric'] == headline else ''})",
                 f"**{verdict_name(summary, row)}**" if row["primary"] else "",
-                *result_cells(row),
-                *([steps_words(steps["mean"]) if steps else MISSING] if summary["declared"] else []),
+                *(marked(cell, row) for cell in result_cells(row)),
+                *([marked(steps_words(steps["mean"]) if steps else MISSING, row)] if summary["declared"] else []),
                 replicates(summary, row),
             ]
         )
     in_steps = [f"steps that {a} needs"] if summary["declared"] else []
     head = ["metric", "verdict", a, b, f"{a} - {b}", "95 % interval", *in_steps, "replicates"]
     return markdown_table(head, cells)
+
+
+def selection_note(rows: Sequence[dict[str, Any]]) -> str:
+    """Why cells of these comparisons are marked; empty if none is."""
+    marks = " or ".join(sorted({f'"in {of}"' for row in rows if row["mean"] and (of := selected(row))}))
+    return marks and (
+        f"{marks}: in the other replicates a confirm run diverged, so these numbers are those of a selection. They "
+        "may not be compared with numbers of all replicates, and a p would mean nothing."
+    )
 
 
 def paper_source(paper: dict[str, Any]) -> str:
@@ -77,7 +85,7 @@ def claims_table(rows: Sequence[dict[str, Any]]) -> str:
                     metric_title(row["metric"]),
                     f"{' / '.join(number(paper[row[side]], decimals) for side in 'ab')} ({paper_source(paper)})",
                     claim,
-                    f"{difference} ({within})",
+                    marked(f"{difference} ({within})", row),
                     f"**{paper['outcome']}**" if paper["outcome"] else MISSING,
                     str(paper["pairs_needed"]) if paper["pairs_needed"] else MISSING,
                 ]
@@ -85,27 +93,6 @@ def claims_table(rows: Sequence[dict[str, Any]]) -> str:
     a, b = (optimizer_name(rows[0][side]) for side in "ab")
     head = ["metric", f"paper, {a} / {b}", "claim", f"ours, {a} - {b} (95 % interval)", "outcome", "pairs needed"]
     return markdown_table(head, cells) if cells else ""
-
-
-def spaces_table(summary: Summary) -> str:
-    """The search spaces, and where in them the winners lie."""
-    rows = []
-    for name, optimizer in summary["optimizers"].items():
-        for space in summary["spaces"].get(name, []):
-            values = [value[space["name"]] for value in optimizer["values"]]
-            from_zero = "0, " if space["zero"] else ""
-            spread = f"{significant(median(values))} ({significant(min(values))} to {significant(max(values))})"
-            rows.append(
-                [
-                    optimizer_name(name),
-                    dimension_label(space),
-                    f"{from_zero}{significant(space['low'])} to {significant(space['high'])}",
-                    spread,
-                    "**yes: box-limited**" if space["name"] in optimizer["box_limited"] else "no",
-                ]
-            )
-    head = ["optimizer", "dimension", "range", "winners: median (lowest to highest)", "many at an edge"]
-    return markdown_table(head, rows)
 
 
 def settings_table(summary: Summary) -> str:
@@ -116,29 +103,6 @@ def settings_table(summary: Summary) -> str:
         for settings in optimizer["winners"][:1]
     ]
     return markdown_table(["optimizer", "settings"], rows)
-
-
-def winners_table(summary: Summary) -> str:
-    """The winner of every search."""
-    arguments = dict.fromkeys(
-        key
-        for optimizer in summary["optimizers"].values()
-        for settings in optimizer["winners"]
-        for key, value in settings.items()
-        if isinstance(value, float | list)
-    )
-    rows = [
-        [str(replicate), optimizer_name(name), *(_argument(settings.get(key)) for key in arguments)]
-        for name, optimizer in summary["optimizers"].items()
-        for replicate, settings in zip(summary["replicates"], optimizer["winners"], strict=False)
-    ]
-    return markdown_table(["replicate", "optimizer", *arguments], rows)
-
-
-def _argument(value: Any) -> str:
-    if value is None:
-        return MISSING
-    return ", ".join(f"{each:g}" for each in value) if isinstance(value, list) else f"{value:.4g}"
 
 
 def nuisance_table(summary: Summary) -> str:
@@ -164,7 +128,10 @@ def replicates_table(summary: Summary, comparison: dict[str, Any]) -> str:
     a, b = comparison["a"], comparison["b"]
     decimals = metric_of(comparison["metric"]).decimals
     counted = zip(summary["replicates"], *(comparison["per_replicate"][side] for side in (a, b)), strict=True)
-    rows = [[str(n), *pair_cells(x, y, decimals), "counted"] for n, x, y in counted]
+    rows = [
+        [str(n), *pair_cells(x, y, decimals), "counted as diverged" if x is None or y is None else "counted"]
+        for n, x, y in counted
+    ]
     for row in comparison["reproductions"]:
         inside = {True: "inside", False: "**outside**", None: MISSING}[row["inside"]]
         rows.append([str(row["replicate"]), *pair_cells(row[a], row[b], decimals), f"reproduction: {inside}"])
@@ -241,16 +208,15 @@ def _listed(facts: Mapping[str, Any]) -> str:
 
 
 def decided_by(comparison: dict[str, Any]) -> list[str]:
-    """The numbers behind a verdict, as list items."""
+    """The numbers behind a verdict, as list items; those of a selection are marked, and have no p."""
     metric, difference = comparison["metric"], comparison["difference"]
     decimals = metric_of(metric).decimals
     facts = []
     if difference:
-        facts = [
-            f"90 % interval: {interval(difference['ci90'], decimals)}",
-            f"two-sided paired t test: p {_equals(difference['p'])}",
-        ]
-        if difference["sign_flip_p"] is not None:
+        facts = [f"90 % interval: {interval(difference['ci90'], decimals)}"]
+        if not selected(comparison):  # a selection has no p
+            facts.append(f"two-sided paired t test: p {_equals(difference['p'])}")
+        if difference["sign_flip_p"] is not None and not selected(comparison):
             facts.append(f"exact sign-flip test: p {_equals(difference['sign_flip_p'])} (not used for the verdict)")
         if by_example := comparison["by_example"]:
             within = interval(by_example["ci95"], decimals)
@@ -272,6 +238,8 @@ def decided_by(comparison: dict[str, Any]) -> list[str]:
                 f"without pairing, the variance of the difference would be {difference['variance_ratio']:.1f} times as "
                 "large"
             )
+        if of := selected(comparison):
+            facts = [f"in {of}, {fact}" for fact in facts]
     if comparison["unsettled"] is not None:
         facts.append(
             f"the gains in the last search stage differ by {amount(comparison['unsettled'], metric)} between the two"

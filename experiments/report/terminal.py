@@ -7,9 +7,9 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments.harness.source_code import ROOT
-from experiments.report.labels import Summary, metric_title, optimizer_name, result_cells
+from experiments.report.labels import Summary, metric_title, optimizer_name, result_cells, selected
 from experiments.report.sentences import next_step, reproduction_sentences, steps_sentence, verdict_sentence
-from experiments.report.tables import comparisons_of
+from experiments.report.tables import comparisons_of, selection_note
 
 
 def print_verdict(summary: Summary, directory: Path, runs: Path, console: Console) -> None:
@@ -22,8 +22,12 @@ def print_verdict(summary: Summary, directory: Path, runs: Path, console: Consol
         for column in (*map(optimizer_name, (a, summary["reference"])), "difference", "95 % interval"):
             table.add_column(column, justify="right", no_wrap=True)
         for row in rows:
-            table.add_row(metric_title(row["metric"]), *result_cells(row))
+            # In the first column, which may be wrapped: in all others the mark would be too wide for a terminal.
+            of = selected(row) if row["mean"] else ""
+            table.add_row(metric_title(row["metric"]) + (f", in {of}" if of else ""), *result_cells(row))
         console.print(table)
+        if note := selection_note(rows):
+            _say(console, note)
     _say(console, f"Regime: {summary['regime']}.")
     for rows in comparisons_of(summary).values():
         _say(console, verdict_sentence(summary, rows[0]), style="bold")

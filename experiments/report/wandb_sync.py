@@ -16,6 +16,7 @@ import urllib.request
 from pathlib import Path
 
 from experiments.harness.errors import RunError, SuiteError
+from experiments.harness.explained import one_sentence
 from experiments.harness.record import is_held, last_values, read_metrics, read_status, take_lock
 from experiments.harness.source_code import ROOT
 from experiments.harness.tracking import COMPLETE, Tracker, base_url, has_key, what_is_complete
@@ -89,7 +90,6 @@ if __name__ == "__main__":
         prog="python -m experiments.report.wandb_sync", description=__doc__.splitlines()[0]
     )
     parser.add_argument("runs", nargs="?", type=Path, default=ROOT / "runs", help="default: runs/ of this checkout")
-    try:
-        sys.exit(0 if sync(parser.parse_args().runs) else 1)
-    except SuiteError as error:
-        sys.exit(f"error: {error}")
+    arguments = parser.parse_args()
+    with one_sentence():
+        sys.exit(0 if sync(arguments.runs) else 1)

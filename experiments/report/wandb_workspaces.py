@@ -9,13 +9,13 @@ replaces the earlier workspaces.
 import argparse
 import hashlib
 import os
-import sys
 from contextlib import suppress
 from typing import Any
 
 from experiments.harness.composition import composed, scale_of
 from experiments.harness.config import resolved
 from experiments.harness.errors import ConfigError, SuiteError
+from experiments.harness.explained import one_sentence
 from experiments.harness.source_code import ROOT
 from experiments.harness.tracking import STEP, has_key, study_of
 from experiments.report.labels import metric_title
@@ -171,7 +171,5 @@ if __name__ == "__main__":
     )
     parser.add_argument("experiment", nargs="?", default="mini")
     arguments = parser.parse_args()
-    try:
+    with one_sentence():
         main(arguments.experiment)
-    except SuiteError as error:
-        sys.exit(f"error: {error}")

@@ -81,7 +81,8 @@ def compare(
             if any(row["diverged"].values()):  # a selection, so this decides nothing
                 row["verdict_without_diverged"] = judged()
     if study["paper"] and not study["stages"]:  # a study with a search does not use the paper's hyperparameters
-        row["paper"] = _paper(described, a, b, metric, difference, row["margin"])
+        whole = len(pairs) == len(replicates)  # otherwise a selection, which confirms and contradicts nothing
+        row["paper"] = _paper(described, a, b, metric, difference if whole else None, row["margin"])
     return row
 
 

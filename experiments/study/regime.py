@@ -29,7 +29,7 @@ def regime_line(
         f"{regime['steps']:,} steps" + (f" ({', '.join(passes)})" if passes else ""),
     ]
     for name, optimizer in optimizers.items():
-        if memories := _memories(described["spaces"].get(name, []), optimizer["values"]):
+        if memories := _memories(described["spaces"].get(name, []), [value for value in optimizer["values"] if value]):
             facts.append(f"memories of {optimizer_name(name)}'s winners: {' and '.join(memories)} steps")
     for row in comparisons:
         if row["primary"] and study["replicates"]:
@@ -45,10 +45,11 @@ def counted(number: float) -> str:
 
 
 def _memories(space: Sequence[Mapping[str, Any]], values: Sequence[Mapping[str, float]]) -> list[str]:
-    """The median of each beta's memory over the winners, with the shortest and longest."""
+    """The median of each beta's memory over the winners, with the shortest and longest; empty without a winner."""
     found = []
     for name in [each["name"] for each in space if each["kind"] == "memory"]:
-        steps = [value[name] for value in values]
+        if not (steps := [value[name] for value in values]):
+            continue
         spread = f" ({significant(min(steps))} to {significant(max(steps))})" if len(steps) > 1 else ""
         found.append(f"{significant(median(steps))}{spread}")
     return found
@@ -57,11 +58,14 @@ def _memories(space: Sequence[Mapping[str, Any]], values: Sequence[Mapping[str, 
 def _reach(task: str, row: Mapping[str, Any], *, several: bool) -> str:
     beside = f" of {optimizer_name(row['a'])}" if several else ""
     if row["smallest_effect"] is None:
-        return f"smallest detectable difference{beside} unknown with fewer than 2 replicates"
+        of_both = " in which both completed" if any(row["diverged"].values()) else ""
+        return f"smallest detectable difference{beside} unknown with fewer than 2 replicates{of_both}"
     metric = find(metrics_of(task), row["metric"]) or Metric(row["metric"], row["better"])
     amount = f"{row['smallest_effect']:.{metric.decimals}f} {metric.difference_unit}".rstrip()
     if row["steps_percent"]:
         percent = significant(percent_fewer(abs(row["smallest_effect"] / row["slope"])))
         amount += f" (what {percent} % fewer steps cost)"
-    detected = f"that {row['difference']['n']} replicates detect in 80 % of studies"
+    of_all, left = len(row["per_replicate"][row["a"]]), row["difference"]["n"]
+    selection = f" (of {of_all}; runs diverged in the others)" if left < of_all else ""
+    detected = f"that {left} replicates{selection} detect in 80 % of studies"
     return f"smallest difference{beside} in {metric.label} {detected}: {amount}"

@@ -12,7 +12,7 @@ from experiments.harness.metric import Better
 from experiments.study.comparison import FLATNESS_INCREASE, compare
 from experiments.study.regime import regime_line
 from experiments.study.replicates import Replicate
-from experiments.study.trials import best_so_far, box_limited, chosen, ease_of_tuning, value_at, winner_of
+from experiments.study.trials import best_so_far, box_limited, chosen, chosen_by, ease_of_tuning, value_at, winner_of
 
 SCHEMA = 2
 
@@ -160,10 +160,13 @@ def _train_seconds(replicate: Replicate) -> float:
 
 
 def _optimizer(described: Mapping[str, Any], replicates: Sequence[Replicate], name: str) -> dict[str, Any]:
-    """One optimizer's trials, winners and cost."""
+    """One optimizer's trials, winners and cost. A search whose trials all diverged has None for a winner."""
     study, space = described["study"], described["spaces"].get(name, [])
     confirmed = [run for each in replicates for run in each.of(name, "confirm")]
-    winners = [winner for each in replicates if (winner := winner_of(study, each, name))] or confirmed[:1]
+    found = [winner for each in replicates if (winner := winner_of(study, each, name))]
+    metric = chosen_by(study, "validation")
+    winners = [None if run.last(metric) is None else run for run in found] or confirmed[:1]
+    known = [run for run in winners if run]
     complete = [run for run in confirmed if not run.diverged]
     costs: dict[str, Any] = {}
     if complete:
@@ -181,12 +184,13 @@ def _optimizer(described: Mapping[str, Any], replicates: Sequence[Replicate], na
         "diverged_trials": sum(run.diverged for run in trials),
         "confirmed": len(confirmed),
         "diverged": len(confirmed) - len(complete),
-        "winners": [chosen(run) for run in winners],
-        "positions": [list(run.unit) for run in winners],
+        "winners": [chosen(run) if run else None for run in winners],
+        "positions": [list(run.unit) if run else None for run in winners],
         "values": [
-            {each["name"]: value_at(each, at) for each, at in zip(space, run.unit, strict=True)} for run in winners
+            {each["name"]: value_at(each, at) for each, at in zip(space, run.unit, strict=True)} if run else None
+            for run in winners
         ],
-        "box_limited": box_limited(space, [run.unit for run in winners if run.unit]),
+        "box_limited": box_limited(space, [run.unit for run in known if run.unit]),
         **costs,
         "best_so_far": [best_so_far(study, each, name) for each in replicates],
     }

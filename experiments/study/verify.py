@@ -3,7 +3,7 @@
     make verify N=2                          # two runs, drawn from all studies; SEED=1 makes the draw repeatable
     make verify RUN=lion-s0-57dbac15ea
 
-Exit code 0 means that all runs agree.
+Exit code 0 means that all runs agree, 1 that one does not, 2 that there was nothing to rerun.
 """
 
 import argparse
@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from experiments.harness.arithmetic import pin_instruction_set
+from experiments.harness.errors import ConfigError
+from experiments.harness.explained import one_sentence
 from experiments.harness.source_code import ROOT
 
 # Nothing that loads NumPy or PyTorch is imported here: the processes that rerun runs import this file first, and a
@@ -35,7 +37,9 @@ class Record(NamedTuple):
 
 
 def drawn(results: Path, run: str | None, number: int, seed: int) -> list[Record]:
-    """The records to verify: ``run``, or a random sample of those that this machine has the device for."""
+    """The records to verify: ``run``, or a random sample of those that this machine has the device for. Raises
+    ConfigError if there are none to choose from.
+    """
     from experiments.study.replicates import read_replicate
 
     replicates = [(path, read_replicate(path)) for path in sorted(results.glob("*/*/[!.]*/replicates/*.parquet"))]
@@ -43,7 +47,7 @@ def drawn(results: Path, run: str | None, number: int, seed: int) -> list[Record
         runs = ((path, recorded) for path, replicate in replicates for recorded in replicate.runs)
         chosen = [(path, recorded) for path, recorded in runs if recorded.run_id == run][:1]
         if not chosen:
-            sys.exit(f"error: There is no run {run} under {results}; the replicate files of a study list its runs.")
+            raise ConfigError(f"There is no run {run} under {results}; the replicate files of a study list its runs.")
     else:
         rerunnable = [each for each in replicates if "gpu" not in each[1].environment["hardware"] or _has_gpu()]
         if others := len(replicates) - len(rerunnable):
@@ -68,13 +72,17 @@ def verified(record: Record, folder: Path) -> str:
 
 
 def main() -> None:
-    """Verify the runs that the command line selects, as many in parallel as there are cores."""
+    """Verify the runs that the command line selects, as many in parallel as there are cores. Raises SuiteError if there
+    are none.
+    """
     parser = argparse.ArgumentParser(prog="python -m experiments.study.verify", description=__doc__)
     parser.add_argument("--run", help="a run's id")
     parser.add_argument("--number", type=int, default=2, help="runs to draw")
     parser.add_argument("--seed", type=int, default=int.from_bytes(os.urandom(3), "big"), help="of the draw")
     parser.add_argument("--results", type=Path, default=ROOT / "results", help="the folder of all results")
     arguments = parser.parse_args()
+    if arguments.number < 1:
+        raise ConfigError(f"N (--number) must be at least 1, but it is {arguments.number}.")
     records = drawn(arguments.results, arguments.run, arguments.number, arguments.seed)
     print(f"{len(records)} runs, drawn with SEED={arguments.seed}" if arguments.run is None else arguments.run)
     folder = Path(tempfile.mkdtemp(prefix="lion-verify-"))
@@ -99,4 +107,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with one_sentence():
+        main()

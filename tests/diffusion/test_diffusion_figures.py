@@ -87,5 +87,5 @@ def test_a_denoising_strip_of_a_different_model_is_refused(make_diffusion: MakeC
 
 
 def test_a_run_without_a_sample_sheet_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(SystemExit, match=r"has no samples\.png"):
+    with pytest.raises(RunError, match=r"has no samples\.png"):
         main([f"run={tmp_path}", f"out={tmp_path}/out.png"])

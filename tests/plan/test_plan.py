@@ -3,6 +3,7 @@
 import io
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from experiments.harness.config import typed
 from experiments.harness.errors import ConfigError
 from experiments.harness.source_code import ROOT, our_tasks, task_name
 from experiments.plan.plan import claim_words, main, memory, plan
-from experiments.plan.table import show
+from experiments.plan.table import print_table, show, show_cells
 from experiments.plan.utilisation import FAMILIES, PEAK
 from tests.conftest import AVERAGED, MakeConfig, executed
 
@@ -134,8 +135,35 @@ def test_make_accepts_both_spellings_of_a_task() -> None:
 @pytest.mark.slow
 def test_a_plan_without_a_cell_lists_all_paper_cells(capsys: pytest.CaptureFixture[str]) -> None:
     main("lit", ["experiment=lit/paper", "scale=paper"])
-    cells = capsys.readouterr().out.splitlines()[2:]
+    cells = capsys.readouterr().out.splitlines()[3:]
     assert [cell.split()[0] for cell in cells] == ["b16_b", "b32_b", "g14_288_l"]
+
+
+@pytest.mark.parametrize("columns", [80, 40])
+def test_a_plan_in_a_pipe_is_neither_cut_nor_wrapped(
+    columns: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    asked = ["experiment=lit/gpu", "scale=gpu"]
+    planned = plan("lit", asked)
+    print_table(show(planned, memory("lit", asked, planned)))
+    assert "eight runs at 36 to 42 steps per second each on an H200)\n" in capsys.readouterr().out
+    print_table(show_cells([("vit_b16_aug_batch16384", replace(planned, steps=6_005_470, batch_size=16_384))]))
+    *_, row = capsys.readouterr().out.splitlines()
+    assert row.split()[:4] == ["vit_b16_aug_batch16384", "11.1", "6,005,470", "16,384"]
+
+
+def test_the_table_of_all_cells_fits_into_80_characters_and_loses_no_digit_in_fewer() -> None:
+    planned = plan("lit", ["experiment=lit/smoke", "scale=smoke"])
+    planned = replace(planned, steps=6_005_470, batch_size=16_384, parameters=10**9)
+
+    def shown(width: int) -> list[str]:
+        output = io.StringIO()
+        Console(file=output, width=width).print(show_cells([("vit_b16_aug_batch16384", planned)]))
+        return output.getvalue().splitlines()
+
+    assert shown(80)[-1].split()[:4] == ["vit_b16_aug_batch16384", "1,000.0", "6,005,470", "16,384"]
+    assert "…" not in "".join(shown(60))
 
 
 def test_resnet50_flops_match_the_published_number() -> None:

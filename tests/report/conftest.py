@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from experiments.report.rebuild import read_summary
 from experiments.study.replicates import read_replicates
 from experiments.study.summary import write_summary
 from tests.synthetic_study import write_study as write_records
@@ -19,6 +20,10 @@ def write_with_summary(results: Path, *folder: str, **arguments: Any) -> Path:
     directory = write_records(results, *folder, **arguments)
     write_summary(directory, read_replicates(directory))
     return directory
+
+
+def by_folder(*directories: Path) -> dict[str, dict[str, Any]]:
+    return {"/".join(directory.parts[-3:]): read_summary(directory) for directory in directories}
 
 
 @pytest.fixture

@@ -151,7 +151,7 @@ def test_the_dashboard_command_names_missing_folders(tmp_path: Path) -> None:
     result = subprocess.run(
         [*command, "--runs", str(tmp_path / "b")], cwd=ROOT, capture_output=True, text=True, check=False
     )
-    assert result.returncode == 1
+    assert result.returncode == 2
     assert result.stderr.startswith("error: There is neither ")
 
 

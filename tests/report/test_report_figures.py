@@ -114,6 +114,7 @@ def test_the_difference_figure_shows_interval_margin_and_reproductions(write_stu
     assert (low, high) == (5 - 0.4, 5 + 0.4), "behind the mean only, which a tie is about"
     assert xy(labelled(axes, "90 % interval of the mean"))[1] == row["difference"]["ci90"]
     assert axes.get_ylabel() == "above 0: AdamW is better", "of a loss"
+    assert axes.get_title().endswith("in 5 of 6 replicates: a run diverged in the others")
     row["better"] = "higher"
     assert paired_differences(summary, row, COLORS).axes[0].get_ylabel() == "above 0: Lion is better"
 

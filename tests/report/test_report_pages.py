@@ -1,4 +1,4 @@
-"""The page of a study, its tables, the terminal, and the pages over all studies."""
+"""The page of a study, the terminal, and the commands that rebuild pages."""
 
 import io
 import re
@@ -13,7 +13,7 @@ from rich.console import Console
 
 from experiments.harness.errors import DataError
 from experiments.harness.source_code import ROOT
-from experiments.report.overview import front_page, overview_page
+from experiments.report.overview import front_page
 from experiments.report.readme import study_page
 from experiments.report.rebuild import read_summary, write_between_marks, write_report
 from experiments.report.rebuild import write_study as write_page
@@ -29,10 +29,6 @@ def headings(page: str) -> list[str]:
 def broken_links(page: Path) -> list[str]:
     targets = re.findall(r"\]\(([^)]+)\)", page.read_text())
     return [target for target in targets if not (page.parent / unquote(target)).is_file()]
-
-
-def by_folder(*directories: Path) -> dict[str, dict[str, Any]]:
-    return {"/".join(directory.parts[-3:]): read_summary(directory) for directory in directories}
 
 
 def test_a_study_page_puts_regime_verdict_and_reproduction_first(write_study: WriteStudy) -> None:
@@ -146,102 +142,6 @@ def test_printing_a_verdict_imports_neither_matplotlib_nor_torch() -> None:
     assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0
 
 
-def test_holm_correction_covers_the_default_studies_of_all_scales(write_study: WriteStudy) -> None:
-    directories = [
-        write_study("diffusion", gain=0.010),
-        write_study("lit", gain=0.015),
-        write_study("image_classification", "mini", "mini-model.width=64", gain=0.01),
-        write_study("lit", "gpu", "gpu", gain=0.1),
-    ]
-    page = overview_page(by_folder(*directories))
-    p = {
-        directory.parts[-3:]: read_summary(directory)["comparisons"][0]["difference"]["p"] for directory in directories
-    }
-    large, small, least = p["diffusion", "mini", "mini"], p["lit", "mini", "mini"], p["lit", "gpu", "gpu"]
-    assert least < small < large
-    expected = {
-        "diffusion/mini/mini": max(2 * small, large),
-        "lit/gpu/gpu": 3 * least,
-        "lit/mini/mini": 2 * small,
-        "image_classification/mini/mini-model.width=64": None,
-    }
-    rows = [line.strip("| ").split(" | ") for line in page.splitlines() if line.startswith("| [")]
-    shown = {unquote(re.findall(r"\((.*)/README.md\)", row[0])[0]): row[-1] for row in rows}
-    assert shown == {
-        folder: "n/a" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}" for folder, p in expected.items()
-    }
-
-
-def test_diverged_and_missing_comparisons_count_as_p_1_in_holm(write_study: WriteStudy) -> None:
-    alone = write_study("lit", gain=0.015)
-    p = read_summary(alone)["comparisons"][0]["difference"]["p"]
-    others = [write_study("diffusion", diverged=[(0, "lion")]), write_study("finetuning", numbers=[0])]
-    page = overview_page(by_folder(alone, *others))
-    row = next(line for line in page.splitlines() if line.startswith("| [LiT"))
-    assert row.strip("| ").split(" | ")[-1] == f"{3 * p:.3f}"
-
-
-def test_an_exploratory_comparison_counts_as_p_1_in_holm(write_study: WriteStudy) -> None:
-    whole, part = write_study("lit", gain=0.015), write_study("diffusion", gain=0.1, numbers=range(5))
-    p = read_summary(whole)["comparisons"][0]["difference"]["p"]
-    rows = [line for line in front_page(by_folder(whole, part)).splitlines() if line.startswith("| [")]
-    shown = {row[3 : row.index(",")]: row.strip("| ").split(" | ")[-1] for row in rows}
-    assert shown == {"LiT": f"{2 * p:.3f}", "diffusion": "1.000"}
-
-
-def test_the_tally_says_how_many_winners_holms_correction_leaves(write_study: WriteStudy) -> None:
-    clear = front_page(by_folder(write_study(gain=0.1), write_study("lit", gain=0.1)))
-    assert "Winners whose p is at most 0.05 after correction for the number of studies: 2 of 2." in clear
-    several = by_folder(write_study(gain=0.034, spread=0.02), write_study("lit"), write_study("diffusion"))
-    rows = [row for summary in several.values() for row in summary["comparisons"] if row["primary"]]
-    p = min(row["difference"]["p"] for row in rows)
-    assert p <= 0.05 < 3 * p
-    assert "for the number of studies: 0 of 1." in front_page(several)
-    alone = front_page(by_folder(write_study(gain=0.1)))
-    assert "after correction" not in alone.split("\n\n")[0]
-
-
-def test_the_overview_explains_every_kind_of_verdict(write_study: WriteStudy) -> None:
-    page = overview_page(by_folder(write_study(), write_study("lit", "smoke", "smoke", declared=0)))
-    assert page.index("**tie**") < page.index("**undecided**") < page.index("## mini")
-    assert page.index("## mini") < page.index("## smoke: checks that the code runs; the numbers mean nothing")
-    assert "**no verdict: smoke**" in page
-    assert "There is no study yet" in overview_page({})
-
-
-def test_the_front_page_counts_verdicts_and_lists_unmeasured_tasks(write_study: WriteStudy) -> None:
-    assert front_page({}).startswith("**Nothing has been shown here yet: no study is committed.**")
-    studies = by_folder(
-        write_study(gain=0.1),
-        write_study("lit", gain=-0.1, numbers=range(5)),
-        write_study("diffusion", numbers=range(2)),
-        write_study("finetuning", "mini", "ablation", gain=0.1),
-        write_study("finetuning", "smoke", "smoke", declared=0),
-    )
-    page = front_page(studies)
-    lead = page.split("\n\n")[0]
-    assert "With all declared replicates: a win for Lion in 1 of 1 comparisons." in lead
-    assert "not those declared: a win for AdamW in 1, no verdict in 1 of 2 comparisons." in lead
-    assert "Not measured yet: fine-tuning, language modeling." in lead
-    assert "None of these studies uses the paper's models" in lead
-    assert "ablation" not in page
-    assert "smoke" not in page
-    assert page.count("Regime: ConvNet") == 3
-    for paragraph in page.split("\n\n")[3:]:
-        assert paragraph.index("Regime: ") < paragraph.index("**"), "the regime stands above the verdict"
-    assert "**AdamW (exploratory)**" in page
-
-
-def test_front_page_rows_state_the_tuning_budget_and_the_papers_numbers(write_study: WriteStudy) -> None:
-    tuned = front_page(by_folder(write_study(stages=(4, 3, 2))))
-    row = next(line for line in tuned.splitlines() if line.startswith("| [image"))
-    assert row.split(" | ")[6:9] == ["9", "6 of 6", "not comparable"]
-    published = front_page(by_folder(write_study(scale="paper", experiment="paper", **PAPER)))
-    row = next(line for line in published.splitlines() if line.startswith("| [image"))
-    assert row.split(" | ")[6] == "none"
-    assert row.split(" | ")[8].endswith("Lion 77.44, AdamW 75.48: confirmed")
-
-
 def test_rebuilding_the_report_is_reproducible_without_broken_links(write_study: WriteStudy, tmp_path: Path) -> None:
     write_study(numbers=range(3), samples=True)
     write_study("lit", "mini", "mini-optimizer.betas=[0.9,0.95]", numbers=range(2), stages=())
@@ -273,12 +173,23 @@ def test_stale_figures_of_a_study_are_removed(write_study: WriteStudy) -> None:
     assert not (directory / "paired-differences-sgd-adamw.png").exists()
 
 
-def test_the_report_command_names_a_missing_folder(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "experiments.report", str(tmp_path / "nowhere")]
+@pytest.mark.parametrize(
+    ("module", "arguments", "message"),
+    [
+        ("experiments.report", ["{}/nowhere"], "There is no folder {}/nowhere"),
+        ("experiments.report.samples", ["run={}", "out={}/a.png"], "{} has no samples.png"),
+        ("experiments.report.wandb_sync", ["{}"], "There is no W&B account"),
+    ],
+)
+def test_the_reports_commands_refuse_in_one_sentence_with_exit_code_2(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str, arguments: list[str], message: str
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("WANDB_API_KEY", "")
+    command = [sys.executable, "-m", module, *(argument.format(tmp_path) for argument in arguments)]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert result.returncode != 0
-    assert "There is no folder" in result.stderr
-    assert "Traceback" not in result.stderr
+    assert (result.returncode, result.stderr.count("\n")) == (2, 1)
+    assert result.stderr.startswith(f"error: {message.format(tmp_path)}")
 
 
 def test_only_the_marked_section_of_the_front_page_is_replaced(tmp_path: Path, write_study: WriteStudy) -> None:

@@ -6,13 +6,6 @@ from typing import Any
 import pytest
 
 from experiments.report.labels import (
-    amount,
-    megabytes,
-    metric_title,
-    number,
-    probability,
-    ranges,
-    significant,
     steps_words,
     verdict_name,
 )
@@ -45,6 +38,10 @@ def study(
         "primary": True,
         "better": better,
         "mean": {"lion": 50 + mean, "adamw": 50.0},
+        "per_replicate": {
+            name: [None] * lost + [at] * (replicates - lost)
+            for name, at, lost in zip(("lion", "adamw"), (50 + mean, 50.0), diverged, strict=True)
+        },
         "difference": {
             "mean": mean,
             "sd": 2.0,
@@ -82,7 +79,10 @@ def study(
         "reference": "adamw",
         "validation_metric": "val/loss",
         "spaces": {"lion": [{"name": "eps", "kind": "plain", "zero": 0.0}], "adamw": []},
-        "optimizers": {"lion": {"positions": [[at] for at in positions]}},
+        "optimizers": {
+            "lion": {"positions": [[at] for at in positions], "winners": [{}] * len(positions)},
+            "adamw": {"winners": []},
+        },
         "comparisons": [row],
     }
     return summary | {key: value for key, value in more.items() if key in summary}, row
@@ -272,7 +272,7 @@ def test_a_reproduction_is_compared_with_the_prediction_interval() -> None:
 
 def test_ease_of_tuning_is_stated_after_each_stage() -> None:
     summary, _ = study("adamw")
-    told = {"mean": 0.02, "ci95": (0.01, 0.03)}
+    told = {"mean": 0.02, "ci95": (0.01, 0.03), "n": 11}
     summary["ease"] = {"lion": [{"trials": 12, "difference": told}, {"trials": 22, "difference": None}]}
     assert "after 12 trials +0.0200 (0.0100 to 0.0300). The" in ease_sentence(summary, "lion")
     summary["ease"] = {"lion": [{"trials": 12, "difference": None}]}
@@ -285,28 +285,7 @@ def test_the_next_step_states_the_cost_of_a_verdict() -> None:
     own_task, _ = study(None, replicates=1)
     assert "study.numbers=0-3 runs the 3" in next_step(own_task | {"task": "my_package.my_task"}), "it has no target"
     assert "about 13 minutes of training each on one core, 39 in total" in sentence
+    short, _ = study(None, replicates=1, train_min=0.4)
+    assert "about 1 minute of training each on one core, 3 in total" in next_step(short)
     assert next_step(study("tie", replicates=4)[0]) == ""
     assert next_step(study(None, replicates=1, declared=0)[0]) == ""
-
-
-def test_number_formatting() -> None:
-    assert number(61.237, 2) == "61.24"
-    assert number(-0.001, 2) == "0.00"
-    assert number(1.5, 2, "+") == "+1.50"
-    assert number(None, 2) == "n/a"
-    assert [significant(x) for x in (1e-5, 0.0123, 8.14, 31.6, 199.6, 1234.0)] == [
-        *("1e-05", "0.012", "8.1", "32", "200", "1200")
-    ]
-    assert [probability(p) for p in (0.0, 0.00099, 0.001, 0.0346, 1.0)] == [
-        *("< 0.001", "< 0.001", "0.001", "0.035", "1.000")
-    ]
-    assert megabytes(1_920_000) == "1.920"
-    assert amount(-1.906, "test/top1") == "-1.91 points"
-    assert amount(0.5, "test/fid") == "0.50"
-    assert ranges([0, 1, 2, 5, 7, 8]) == "0 to 2, 5, 7 to 8"
-
-
-def test_a_metric_without_a_label_keeps_its_recorded_name() -> None:
-    assert metric_title("test/top1") == "test top-1 accuracy, %"
-    assert metric_title("val/log_perplexity") == "validation log-perplexity, nats"
-    assert metric_title("test/edit_distance") == "test edit_distance"

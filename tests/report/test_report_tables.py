@@ -1,6 +1,7 @@
 """The tables of a synthetic study, cell by cell."""
 
 from experiments.report.rebuild import read_summary
+from experiments.report.search_tables import spaces_table
 from experiments.report.tables import (
     claims_table,
     cost_table,
@@ -10,7 +11,6 @@ from experiments.report.tables import (
     nuisance_table,
     replicates_table,
     result_table,
-    spaces_table,
     speedup_table,
 )
 from tests.report.conftest import WriteStudy
@@ -92,7 +92,7 @@ def test_tables_show_redrawn_settings_divergence_hardware_and_cost(write_study: 
     (drawn,) = cells(nuisance_table(summary))[1:]
     assert drawn == ["`train.clip_norm`", "0.5 to 2, log-uniform", "0.5, 0.6, 0.7, 0.8, 0.9, 1, 1.1"]
     rows = cells(replicates_table(summary, summary["comparisons"][0]))[1:]
-    assert rows[2][1:] == ["diverged", rows[2][2], "n/a", "counted"]
+    assert rows[2][1:] == ["diverged", rows[2][2], "n/a", "counted as diverged"]
     assert rows[6][4].startswith("reproduction: ")
     assert [row[0] for row in cells(environments_table(summary))[1:]] == ["0 to 2, 4 to 6", "3"]
     lion = cells(cost_table(summary))[1]

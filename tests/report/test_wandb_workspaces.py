@@ -159,5 +159,5 @@ def test_workspaces_without_a_key_or_experiment_are_refused_in_one_sentence(
     monkeypatch.setenv("WANDB_API_KEY", "")
     command = [sys.executable, "-m", "experiments.report.wandb_workspaces", *arguments]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert (result.returncode, result.stderr.count("\n")) == (1, 1)
+    assert (result.returncode, result.stderr.count("\n")) == (2, 1)
     assert result.stderr.startswith(message)

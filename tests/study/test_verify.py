@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from experiments.harness.errors import ConfigError
 from experiments.study import rerun
 from experiments.study.publish import publishing
 from experiments.study.replicates import Replicate, ReplicateRun, read_replicate, write_replicate
@@ -160,7 +161,7 @@ def test_the_draw_of_runs_to_verify_depends_on_the_seed(tmp_path: Path) -> None:
     path = write_runs(tmp_path, 3, range(40), {})
     assert drawn(tmp_path, None, 3, seed=1) == drawn(tmp_path, None, 3, seed=1) != drawn(tmp_path, None, 3, seed=2)
     assert drawn(tmp_path, "lion-s7", 2, seed=1) == [Record(path, "lion-s7", "avx2")]
-    with pytest.raises(SystemExit, match="There is no run lion-s99"):
+    with pytest.raises(ConfigError, match="There is no run lion-s99"):
         drawn(tmp_path, "lion-s99", 2, seed=1)
 
 
@@ -195,3 +196,21 @@ def test_the_verify_command_fails_and_names_a_run_that_cannot_be_rerun(published
     assert result.returncode == 1, result.stdout
     assert f"{published.relative_to(results)} {name}: cannot be rerun" in result.stdout
     assert "1 of 1 do not agree with their records" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--run", "nope"], "There is no run nope under "),
+        (["--number", "-1"], "N (--number) must be at least 1, but it is -1."),
+        (["--number", "0"], "N (--number) must be at least 1, but it is 0."),
+    ],
+)
+def test_a_verification_of_nothing_is_refused_in_one_sentence(
+    tmp_path: Path, arguments: list[str], message: str
+) -> None:
+    write_runs(tmp_path, 0, [0], {})
+    command = [sys.executable, "-m", "experiments.study.verify", "--results", str(tmp_path), *arguments]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stderr.count("\n")) == (2, 1)
+    assert result.stderr.startswith(f"error: {message}")

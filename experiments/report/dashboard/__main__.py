@@ -4,13 +4,13 @@ python -m experiments.report.dashboard [--serve]
 """
 
 import argparse
-import sys
 from contextlib import suppress
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 from experiments.harness.errors import SuiteError
+from experiments.harness.explained import one_sentence
 from experiments.harness.source_code import ROOT
 from experiments.report.dashboard.site import write_dashboard
 
@@ -36,12 +36,10 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=8000, help="for --serve; 0 picks a free one (default: 8000)")
     arguments = parser.parse_args()
     output = arguments.output or arguments.runs / "dashboard"
-    try:
+    with one_sentence():
         print(write_dashboard(arguments.results, arguments.runs, output))
         if arguments.serve:
             serve(output, arguments.port)
-    except SuiteError as error:
-        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":

@@ -18,8 +18,9 @@ from experiments.report.labels import (
     number,
     optimizer_name,
     pair_name,
+    selected,
 )
-from experiments.report.tables import claims_table, comparisons_of, pair_cells, result_table
+from experiments.report.tables import claims_table, comparisons_of, pair_cells, result_table, selection_note
 from experiments.study.replicates import Replicate
 from experiments.study.trials import chosen, trials_of
 
@@ -55,7 +56,7 @@ def pair_sections(summary: Summary, replicates: Sequence[Replicate]) -> list[dic
                 "pair": pair_name(rows[0]),
                 "charts": {
                     f"differences-{summary['comparisons'].index(row)}": (
-                        f"{metric_label(row['metric'])} ({row['better']} is better)",
+                        f"{metric_label(row['metric'])} ({row['better']} is better){_of_selection(row)}",
                         paired_differences(summary, row, places),
                     )
                     for row in rows
@@ -67,6 +68,11 @@ def pair_sections(summary: Summary, replicates: Sequence[Replicate]) -> list[dic
     return sections
 
 
+def _of_selection(row: dict[str, Any]) -> str:
+    of = selected(row)
+    return f", in {of} replicates: a selection, as a run diverged in the others" if of else ""
+
+
 def _replicates_table(
     summary: Summary, row: dict[str, Any], replicates: Sequence[Replicate], places: dict[int, str]
 ) -> dict[str, Any]:
@@ -74,7 +80,8 @@ def _replicates_table(
     sides, decimals, difference = (row["a"], row["b"]), metric_of(row["metric"]).decimals, row["difference"]
     counted = zip(summary["replicates"], *(row["per_replicate"][side] for side in sides), strict=True)
     values = [*counted, *((new["replicate"], *(new[side] for side in sides)) for new in row["reproductions"])]
-    settings = {each.number: {side: _winner(each, side) for side in sides} for each in replicates}
+    metric = summary["validation_metric"]
+    settings = {each.number: {side: _winner(each, side, metric) for side in sides} for each in replicates}
     keys = {side: _varying([of[side] for of in settings.values()]) for side in sides}
     a, b = map(optimizer_name, sides)
     table_rows = [
@@ -98,6 +105,7 @@ def _replicates_table(
             *(f"{optimizer_name(side)}: {key}" for side in sides for key in keys[side]),
         ],
         "rows": table_rows,
+        "mean_of": f"mean{_of_selection(row)}",
         "mean": number(difference["mean"], decimals, "+") if difference else None,
         "ci95": interval(difference["ci95"], decimals) if difference else None,
     }
@@ -109,8 +117,11 @@ def _varying(winners: Sequence[dict[str, Any]]) -> list[str]:
     return [key for key in keys if key == "lr" or len({repr(each.get(key)) for each in winners}) > 1]
 
 
-def _winner(replicate: Replicate, name: str) -> dict[str, Any]:
-    runs = replicate.of(name, "confirm")
+def _winner(replicate: Replicate, name: str, metric: str) -> dict[str, Any]:
+    """The settings of the confirm runs; empty if they are not those of a winner, because all trials diverged."""
+    trials, runs = trials_of(replicate, name), replicate.of(name, "confirm")
+    if trials and all(trial.last(metric) is None for trial in trials):
+        return {}
     return chosen(runs[0]) if runs else {}
 
 
@@ -138,7 +149,9 @@ def search_charts(summary: Summary, replicates: Sequence[Replicate]) -> dict[str
 def result_tables(summary: Summary) -> list[Markup]:
     """The report's table of all metrics of each pair, and the paper's claims about them, as HTML."""
     texts = [
-        text for rows in comparisons_of(summary).values() for text in (result_table(summary, rows), claims_table(rows))
+        text
+        for rows in comparisons_of(summary).values()
+        for text in (result_table(summary, rows), selection_note(rows), claims_table(rows))
     ]
     # markdown-it escapes all text and passes no HTML through.
     return [Markup(_markdown.render(text)) for text in texts if text]
