@@ -12,7 +12,8 @@ from experiments.harness.averages import evaluated_weights
 from experiments.harness.checkpoint import load_checkpoint
 from experiments.harness.composition import composed
 from experiments.harness.damage import find_damage
-from experiments.harness.errors import RunError, SuiteError
+from experiments.harness.errors import RunError
+from experiments.harness.explained import one_sentence
 from experiments.harness.record import FINISHED, read_status
 from experiments.harness.run import Run, locate
 from experiments.harness.task import Task
@@ -59,7 +60,5 @@ def draw(task: str, write: Callable[[Path, Any], Path], arguments: list[str]) ->
         sys.exit(f"usage: python -m {program} run=<directory> [experiment={task}/<name> ...]")
     # A figure is no record: it may be drawn with whatever instruction set PyTorch has been loaded with.
     cfg = composed(task, [*arguments[1:], "train.instruction_set=null"])
-    try:
+    with one_sentence():
         print(write(Path(arguments[0].removeprefix("run=")), cfg))
-    except SuiteError as error:
-        sys.exit(f"error: {error}")

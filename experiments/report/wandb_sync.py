@@ -81,7 +81,7 @@ def sync(runs: Path) -> bool:
         elif went_through:
             print(f"{run.name} uploaded", flush=True)
             uploaded += 1
-    print(f"{uploaded} runs uploaded, {failed} failed")
+    print(f"runs uploaded: {uploaded}, failed: {failed}")
     return not failed
 
 

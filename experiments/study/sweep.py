@@ -169,8 +169,9 @@ def announcement(study: Study) -> str:
     """What a study will do, printed before it begins."""
     settings, courses = study.settings, study.courses
     is_plain = study.config["experiment"].endswith(f"/{study.name}")  # times are only known for unmodified experiments
-    minutes = study.config["run"]["minutes"] if is_plain else None
-    name = f"{study.config['task'].replace('_', ' ')}, {study.config['scale']}, {study.name}"
+    minutes = study.config["run"]["minutes"] * len(courses) if is_plain and study.config["run"]["minutes"] else None
+    task = study.config["task"]
+    name = f"{task if '.' in task else task.replace('_', ' ')}, {study.config['scale']}, {study.name}"
     if not courses:
         return f"{name}: everything requested is already published."
     numbers = f"replicate {courses[0].number}"
@@ -184,7 +185,7 @@ def announcement(study: Study) -> str:
     )
     return (
         f"{name}: {numbers}. {trials}: {len(courses) * runs_a_replicate(settings, len(study.spaces))} runs"
-        + (f", at most about {minutes * len(courses)} minutes on two CPU cores" if minutes else "")
+        + (f", at most about {minutes} minute{'s' * (minutes != 1)} on two CPU cores" if minutes else "")
         + ". Ctrl-C saves and stops; the same command continues."
     )
 

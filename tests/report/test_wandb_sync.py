@@ -102,7 +102,7 @@ def test_a_run_killed_while_online_has_every_row_exactly_once(
     execute(cfg)
     assert held(server, run) == recorded(run)
     assert sync(run.parents[1])
-    assert "0 runs uploaded, 0 failed" in capsys.readouterr().out
+    assert "runs uploaded: 0, failed: 0" in capsys.readouterr().out
 
 
 def test_rows_missed_by_a_failing_server_are_synced_later(
@@ -136,7 +136,7 @@ def test_an_offline_run_in_two_pieces_is_synced_once_and_marked_as_synced(
     run = locate(cfg).directory
     execute_until(cfg, 5, and_services=True)
     execute(cfg)
-    for said in ("1 runs uploaded, 0 failed", "0 runs uploaded, 0 failed"):
+    for said in ("runs uploaded: 1, failed: 0", "runs uploaded: 0, failed: 0"):
         assert sync(run.parents[1])
         assert said in capsys.readouterr().out
         assert held(server, run) == recorded(run)
@@ -165,7 +165,7 @@ def test_live_and_damaged_runs_do_not_block_the_upload_of_others(
     said = capsys.readouterr().out
     assert f"{runs[0].name}: still being written; call again when it has ended" in said
     assert "is damaged: line 1 is not a row of metrics" in said
-    assert "1 runs uploaded, 1 failed" in said
+    assert "runs uploaded: 1, failed: 1" in said
     assert [run.name for run in runs if server.history.get(run.name)] == [runs[2].name]
 
 
