@@ -125,6 +125,18 @@ class ShieldedLoader(DataLoader[dict[str, Any]]):
             return super().__iter__()
 
 
+@contextmanager
+def ended(batches: Any) -> Iterator[None]:
+    """End the workers of a loader's iterator with the context: they ignore signals, so a process that raises inside
+    would wait for them forever.
+    """
+    try:
+        yield
+    finally:
+        if hasattr(batches, "_shutdown_workers"):
+            batches._shutdown_workers()
+
+
 def _end_with_the_queue(worker: int) -> None:
     """Make this worker exit if its queue thread fails. By default Python drops the batch, and the run waits forever."""
 

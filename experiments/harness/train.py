@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from experiments.harness.accelerator import Agreement, compile_and_warm_up, seed_generators
 from experiments.harness.averages import evaluation_mode, update_average
-from experiments.harness.batches import MicroBatchKeys, ShieldedLoader, to_device
+from experiments.harness.batches import MicroBatchKeys, ShieldedLoader, ended, to_device
 from experiments.harness.config import Config
 from experiments.harness.divergence import Diverged, FiniteWatch
 from experiments.harness.evaluation import evaluate
@@ -57,7 +57,11 @@ def take_steps(session: Session) -> None:
     watch, step_timer, memory = FiniteWatch(accelerator), StepTimer(device), PeakMemory(device)
     minutes, saved_at = cfg.run.checkpoint_minutes, time.monotonic()
 
-    with progress_bar(cfg.train.batch_size, accelerator.is_main_process) as progress, stop_requests() as stop:
+    with (
+        progress_bar(cfg.train.batch_size, accelerator.is_main_process) as progress,
+        stop_requests() as stop,
+        ended(batches),
+    ):
         bar = progress.add_task(session.directory.name, total=cfg.train.steps, completed=state.step)
         memory.start()
         state.clock.start()
