@@ -157,6 +157,7 @@ class _Blocks(Dataset[dict[str, torch.Tensor]]):
 
 def _looks(images: Images, num_workers: int) -> _Looks:
     starts = range(0, len(images), BLOCK)
-    blocks = [block["rows"] for block in ShieldedLoader(_Blocks(images), starts, num_workers, pin=False)]
+    with ShieldedLoader(_Blocks(images), starts, num_workers, pin=False).reading() as read:
+        blocks = [block["rows"] for block in read]
     rows = torch.cat([torch.zeros(0, 3 * THUMBNAIL**2 + DIGEST_BYTES, dtype=torch.uint8), *blocks])
     return _Looks(rows[:, :-DIGEST_BYTES], [row.tobytes() for row in rows[:, -DIGEST_BYTES:].numpy()])

@@ -124,17 +124,17 @@ class ShieldedLoader(DataLoader[dict[str, Any]]):
         with shielded():
             return super().__iter__()
 
-
-@contextmanager
-def ended(batches: Any) -> Iterator[None]:
-    """End the workers of a loader's iterator with the context: they ignore signals, so a process that raises inside
-    would wait for them forever.
-    """
-    try:
-        yield
-    finally:
-        if hasattr(batches, "_shutdown_workers"):
-            batches._shutdown_workers()
+    @contextmanager
+    def reading(self) -> Iterator[Iterator[dict[str, Any]]]:
+        """Iterate, and end the workers with the context. They ignore signals, so a process that raises while its
+        traceback still refers to the iterator would wait for them forever.
+        """
+        batches = iter(self)
+        try:
+            yield batches
+        finally:
+            if self.num_workers:
+                batches._shutdown_workers()
 
 
 def _end_with_the_queue(worker: int) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from experiments.harness.accelerator import Agreement, compile_and_warm_up, seed_generators
 from experiments.harness.averages import evaluation_mode, update_average
-from experiments.harness.batches import MicroBatchKeys, ShieldedLoader, ended, to_device
+from experiments.harness.batches import MicroBatchKeys, ShieldedLoader, to_device
 from experiments.harness.config import Config
 from experiments.harness.divergence import Diverged, FiniteWatch
 from experiments.harness.evaluation import evaluate
@@ -37,19 +37,25 @@ def train(run: Run, record: RunRecord | None, tracker: Tracker) -> None:
     """
     session = set_up(run, record, tracker)
     resume(session, run.digest)
-    take_steps(session)
+    with training_batches(session).reading() as batches:
+        take_steps(session, batches)
     if run.cfg.test:
         evaluate(session, {"end"})
     if record:
         record.add_environment("arithmetic", frozen_outputs=session.task.frozen_outputs)
 
 
-def take_steps(session: Session) -> None:
+def training_batches(session: Session) -> ShieldedLoader:
+    """This process's micro-batches of the remaining steps, in order."""
+    cfg = session.cfg
+    keys = MicroBatchKeys(range(session.state.step, cfg.train.steps), session.micro_batches)
+    return ShieldedLoader(session.dataset, keys, cfg.run.num_workers, pin=session.accelerator.device.type == "cuda")
+
+
+def take_steps(session: Session, batches: Iterator[dict[str, Tensor]]) -> None:
     """Take the remaining steps, each followed by what is due after it."""
     cfg, state, accelerator = session.cfg, session.state, session.accelerator
     optimizer, device = state.optimizer, accelerator.device
-    keys = MicroBatchKeys(range(state.step, cfg.train.steps), session.micro_batches)
-    batches = iter(ShieldedLoader(session.dataset, keys, cfg.run.num_workers, pin=device.type == "cuda"))
     model = session.model
     if cfg.train.compile:
         model = compile_and_warm_up(model, session.task, accelerator, cfg)
@@ -57,11 +63,7 @@ def take_steps(session: Session) -> None:
     watch, step_timer, memory = FiniteWatch(accelerator), StepTimer(device), PeakMemory(device)
     minutes, saved_at = cfg.run.checkpoint_minutes, time.monotonic()
 
-    with (
-        progress_bar(cfg.train.batch_size, accelerator.is_main_process) as progress,
-        stop_requests() as stop,
-        ended(batches),
-    ):
+    with progress_bar(cfg.train.batch_size, accelerator.is_main_process) as progress, stop_requests() as stop:
         bar = progress.add_task(session.directory.name, total=cfg.train.steps, completed=state.step)
         memory.start()
         state.clock.start()

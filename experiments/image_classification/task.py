@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from hydra.utils import instantiate
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from experiments.data.copies import warn_of_copies
 from experiments.data.images import arrays_of_size
@@ -167,17 +167,18 @@ class ImageClassification:
         calibrates = split in ("val", "test")
         if calibrates:
             sums |= no_calibration_sums(device, len(self.splits[split].labels) if split == "test" else None)
-        for batch in evaluation_batches(self.splits[split], self._cfg, process, num_processes):
-            images, labels = self._normalize(batch["images"].to(device)), batch["labels"].to(device)
-            logits = in_parts(model, IMAGES_IN_CACHE, images)
-            parts = classification_sums(logits, labels)
-            if calibrates:
-                add_calibration(sums, logits, labels, batch["numbers"])
-            if real_labels is not None:
-                parts |= real_sums(logits, torch.from_numpy(real_labels[batch["numbers"]]).to(device))
-            for name, value in parts.items():
-                sums[name] += value
-            sums["damaged"] += batch["damaged"]
+        with evaluation_batches(self.splits[split], self._cfg, process, num_processes).reading() as batches:
+            for batch in batches:
+                images, labels = self._normalize(batch["images"].to(device)), batch["labels"].to(device)
+                logits = in_parts(model, IMAGES_IN_CACHE, images)
+                parts = classification_sums(logits, labels)
+                if calibrates:
+                    add_calibration(sums, logits, labels, batch["numbers"])
+                if real_labels is not None:
+                    parts |= real_sums(logits, torch.from_numpy(real_labels[batch["numbers"]]).to(device))
+                for name, value in parts.items():
+                    sums[name] += value
+                sums["damaged"] += batch["damaged"]
         return sums
 
 
@@ -219,7 +220,7 @@ class _EvaluationBatches(Dataset[dict[str, Any]]):
 
 def evaluation_batches(
     split: LabelledImages, cfg: ImageClassificationConfig, process: int, num_processes: int
-) -> DataLoader[dict[str, Any]]:
+) -> ShieldedLoader:
     """This process's share of the images: images uint8 ``[N, C, H, W]``, labels and indices (numbers) int64 ``[N]``,
     and how many were damaged.
     """

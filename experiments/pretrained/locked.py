@@ -136,13 +136,14 @@ class LockedPart:
         module = self.build().to(self.device)
         starts = range(first, count, LOCKED_BATCH_SIZE)
         loader = ShieldedLoader(_Batches(inputs, count), starts, self.workers, pin=self.device.type == "cuda")
-        for batch in track(loader, "features of a frozen network"):
-            with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-                outputs = module(batch["inputs"].to(self.device, non_blocking=True))
-            if self.bf16:
-                yield outputs.bfloat16().cpu().view(torch.int16).numpy()
-            else:
-                yield outputs.float().cpu().numpy()
+        with loader.reading() as batches:
+            for batch in track(batches, "features of a frozen network"):
+                with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+                    outputs = module(batch["inputs"].to(self.device, non_blocking=True))
+                if self.bf16:
+                    yield outputs.bfloat16().cpu().view(torch.int16).numpy()
+                else:
+                    yield outputs.float().cpu().numpy()
 
 
 def locked_part(

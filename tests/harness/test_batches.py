@@ -2,6 +2,7 @@ import itertools
 import multiprocessing
 import shutil
 import sys
+from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any
 
@@ -135,6 +136,14 @@ def test_a_worker_that_cannot_send_a_batch_ends_the_run_instead_of_hanging() -> 
     loader = ShieldedLoader(OneBatch({"images": Unsendable()}), range(4), num_workers=1, pin=False)
     with pytest.raises(RuntimeError, match="exited unexpectedly"):
         next(iter(loader))
+
+
+def test_workers_end_with_the_reading_even_if_it_fails_while_the_iterator_is_in_use() -> None:
+    loader = ShieldedLoader(OneBatch({}), range(4), num_workers=2, pin=False)
+    with suppress(KeyError), loader.reading() as batches:
+        assert len(multiprocessing.active_children()) == 2
+        raise KeyError(next(batches))
+    assert not multiprocessing.active_children()
 
 
 def test_data_workers_are_refused_where_they_cannot_be_forked(monkeypatch: pytest.MonkeyPatch) -> None:
