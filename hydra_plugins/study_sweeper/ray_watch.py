@@ -12,7 +12,10 @@ import psutil
 
 if __name__ == "__main__":
     folder, *ids = sys.argv[1:]
-    processes = [psutil.Process(int(number)) for number in ids]  # remember when they started: numbers are used again
+    processes = []
+    for number in ids:
+        with suppress(psutil.NoSuchProcess):
+            processes.append(psutil.Process(int(number)))  # remembers its start, since numbers are used again
     sys.stdin.read()
     for process in processes:
         with suppress(psutil.NoSuchProcess):
