@@ -55,8 +55,8 @@ def at_smoke(command: str, folder: Path, *more: str) -> list[str]:
     """A command of the page, at the smoke scale and below ``folder``."""
     python, *arguments = shlex.split(command)
     assert python == "python"
-    sources = [f"run.{name}_dir={folder}/{name}" for name in ("runs", "results", "cache")]
-    return [sys.executable, *arguments, "scale=smoke", "run.wandb=disabled", *sources, *more]
+    places = [f"run.{name}_dir={folder}/{name}" for name in ("runs", "results", "cache")]
+    return [sys.executable, *arguments, "scale=smoke", "run.wandb=disabled", *places, *more]
 
 
 def run(command: str, folder: Path, *more: str) -> str:

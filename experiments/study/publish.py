@@ -172,8 +172,8 @@ def _described(space: Space, steps: int) -> list[dict[str, Any]]:
     described = []
     for number, dimension in enumerate(space.dimensions):
         several = arguments.count(dimension.argument) > 1
-        source = f" {number - arguments.index(dimension.argument) + 1}" if several else ""
-        described.append({"name": f"{dimension.argument}{source}", **asdict(dimension.within(steps))})
+        place = f" {number - arguments.index(dimension.argument) + 1}" if several else ""
+        described.append({"name": f"{dimension.argument}{place}", **asdict(dimension.within(steps))})
     return described
 
 

@@ -8,7 +8,7 @@ import torch
 
 from tests.conftest import MakeConfig, configs
 
-PLACE = "[{{kind: local, path: '{}', decode: tests.diffusion.conftest.{}}}]"
+SOURCE = "[{{kind: local, path: '{}', decode: tests.diffusion.conftest.{}}}]"
 COLOURS = np.array([(200, 30, 30), (30, 160, 40), (30, 60, 200), (120, 120, 120)])
 
 
@@ -59,7 +59,7 @@ def clouds(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
         "data.images.fingerprint=null",
         "data.weights.features.name=random_net",
         "data.weights.features.fingerprint=null",
-        f"data.weights.features.sources={PLACE.format(folder, 'decode_feature_net')}",
+        f"data.weights.features.sources={SOURCE.format(folder, 'decode_feature_net')}",
         f"run.cache_dir={tmp_path_factory.mktemp('cache')}",
         "run.device=cpu",
     ]
@@ -68,7 +68,7 @@ def clouds(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 @pytest.fixture
 def diffusion_overrides(clouds: list[str], smoke: list[str], tmp_path: Path) -> list[str]:
     """A diffusion smoke run on the generated sets that writes below ``tmp_path``."""
-    labelled = [f"data.images.sources={PLACE.format(tmp_path, 'decode_labelled')}", "data.images.val_size=40"]
+    labelled = [f"data.images.sources={SOURCE.format(tmp_path, 'decode_labelled')}", "data.images.val_size=40"]
     return [*smoke, *clouds, *labelled]
 
 
@@ -81,6 +81,6 @@ def make_diffusion(diffusion_overrides: list[str]) -> MakeConfig:
 @pytest.fixture
 def make_text_to_image(clouds: list[str], tmp_path: Path) -> MakeConfig:
     """The same for text-to-image."""
-    captioned = f"data.images.sources={PLACE.format(tmp_path, 'decode_captioned')}"
+    captioned = f"data.images.sources={SOURCE.format(tmp_path, 'decode_captioned')}"
     experiment = ["scale=smoke", "experiment=diffusion/smoke_text"]
     return configs("diffusion", [*experiment, *clouds, captioned, f"run.runs_dir={tmp_path}/runs"])

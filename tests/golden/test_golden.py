@@ -15,7 +15,7 @@ import pytest
 
 from experiments.harness.composition import composed
 from tests.conftest import executed, rows
-from tests.diffusion.conftest import PLACE
+from tests.diffusion.conftest import SOURCE
 
 FOLDER = Path(__file__).parent
 FIRST_ROW_TOLERANCE = 0.05
@@ -54,7 +54,7 @@ def smoke_run(task: str, optimizer: str, data: list[str], folder: Path) -> list[
     """What determines the bits of a run, followed by its rows."""
     overrides = ["scale=smoke", *data, f"optimizer={optimizer}", "run.wandb=disabled", f"run.runs_dir={folder}/runs"]
     if task == "diffusion":
-        labelled = PLACE.format(folder, "decode_labelled")
+        labelled = SOURCE.format(folder, "decode_labelled")
         overrides += [f"data.images.sources={labelled}", "data.images.val_size=40"]
     directory = executed(composed(task, overrides))
     environment = json.loads((directory / "environment.json").read_text())

@@ -153,8 +153,8 @@ def test_overrides_are_accepted_before_and_after_flags(command_line: list[str], 
 
 def test_the_error_for_missing_data_describes_the_expected_folder(tmp_path: Path) -> None:
     def said(task: str, *overrides: str) -> list[str]:
-        sources = [f"run.cache_dir={tmp_path}/cache", f"run.runs_dir={tmp_path}/runs"]
-        result = forked.run([sys.executable, "-m", f"experiments.{task}", *sources, *overrides])
+        places = [f"run.cache_dir={tmp_path}/cache", f"run.runs_dir={tmp_path}/runs"]
+        result = forked.run([sys.executable, "-m", f"experiments.{task}", *places, *overrides])
         assert result.returncode == 2
         return result.stderr.splitlines()
 

@@ -17,7 +17,7 @@ from experiments.harness.composition import composed
 from experiments.harness.optimizer import build_optimizer
 from tests.conftest import built
 from tests.conftest import digits as digits
-from tests.diffusion.conftest import PLACE
+from tests.diffusion.conftest import SOURCE
 from tests.diffusion.conftest import clouds as clouds
 from tests.finetuning.conftest import glue_folder as glue_folder
 from tests.finetuning.conftest import sentences as sentences
@@ -36,14 +36,14 @@ def glue(glue_folder: Path) -> list[str]:
 @pytest.fixture
 def labelled(clouds: list[str], tmp_path: Path) -> list[str]:
     """Overrides that give the class-conditional U-Net generated images."""
-    source = PLACE.format(tmp_path, "decode_labelled")
+    source = SOURCE.format(tmp_path, "decode_labelled")
     return [*clouds, f"data.images.sources={source}", "data.images.val_size=40"]
 
 
 @pytest.fixture
 def captioned(clouds: list[str], tmp_path: Path) -> list[str]:
     """Overrides that give the text-conditional U-Net generated images with captions."""
-    source = PLACE.format(tmp_path, "decode_captioned")
+    source = SOURCE.format(tmp_path, "decode_captioned")
     return ["experiment=diffusion/smoke_text", *clouds, f"data.images.sources={source}"]
 
 

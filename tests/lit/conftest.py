@@ -9,7 +9,7 @@ from tests.conftest import MakeConfig, configs
 
 COLOURS = {"red": (200, 30, 30), "green": (30, 160, 40), "blue": (30, 60, 200), "grey": (120, 120, 120)}
 PAIR_PLACE = "{{kind: local, path: '{}', decode: tests.lit.conftest.decode_shapes}}"
-LABELLED_PLACE = "{{kind: local, path: '{}', decode: tests.lit.conftest.decode_labelled}}"
+LABELLED_SOURCE = "{{kind: local, path: '{}', decode: tests.lit.conftest.decode_labelled}}"
 
 
 def decode_shapes(folder: Path) -> dict[str, np.ndarray]:
@@ -47,7 +47,7 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
         f"data.sources=[{PAIR_PLACE.format(folder)}]",
         "data.zero_shot.cifar10.name=ten",
         "data.zero_shot.cifar10.fingerprint=null",
-        f"data.zero_shot.cifar10.sources=[{LABELLED_PLACE.format(folder)}]",
+        f"data.zero_shot.cifar10.sources=[{LABELLED_SOURCE.format(folder)}]",
         "data.zero_shot.cifar10.val_size=20",
         f"run.cache_dir={tmp_path_factory.mktemp('cache')}",
         "run.device=cpu",

@@ -1,4 +1,4 @@
-"""MiniLM in two parts equals MiniLM, and weights are loaded into the right sources."""
+"""MiniLM in two parts equals MiniLM, and weights are loaded into the right places."""
 
 from pathlib import Path
 from typing import Any

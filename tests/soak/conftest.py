@@ -3,7 +3,7 @@
 import pytest
 
 from tests.conftest import digits as digits
-from tests.diffusion.conftest import PLACE
+from tests.diffusion.conftest import SOURCE
 from tests.diffusion.conftest import clouds as clouds
 from tests.finetuning.conftest import sentences as sentences
 from tests.language_modeling.conftest import books as books
@@ -21,7 +21,7 @@ def data(
 ) -> dict[str, list[str]]:
     """By task, the overrides that replace real data with generated data."""
     folder = tmp_path_factory.mktemp("labelled")
-    labelled = [f"data.images.sources={PLACE.format(folder, 'decode_labelled')}", "data.images.val_size=40"]
+    labelled = [f"data.images.sources={SOURCE.format(folder, 'decode_labelled')}", "data.images.val_size=40"]
     return {
         "image_classification": digits,
         "lit": shapes,

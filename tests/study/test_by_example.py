@@ -45,7 +45,7 @@ def test_the_crossed_interval_equals_the_t_interval_without_example_effects() ->
 
 def test_the_crossed_interval_matches_a_hand_calculation() -> None:
     # Mean 3; rows 1, 5; columns 2, 4; the rest 0: mean squares 2 * 8 / 1 and 2 * 2 / 1. The variance of the mean is
-    # (16 + 4) / 4 = 5, with 20^2 / (16^2 + 4^2) = 1.4706 degrees of freedom: t(0.975) is 6.3139 to three sources there.
+    # (16 + 4) / 4 = 5, with 20^2 / (16^2 + 4^2) = 1.4706 degrees of freedom: t(0.975) is 6.3139 to three places there.
     low, high = crossed_interval(np.array([[0.0, 2.0], [4.0, 6.0]]))
     assert (low + high) / 2 == pytest.approx(3)
     from scipy.special import stdtrit

@@ -111,10 +111,10 @@ def test_the_suites_search_finds_the_optimum_of_an_emulator() -> None:
 
 def test_the_verdict_by_budget_counts_trials_within_each_replicate() -> None:
     # a is ahead from its third trial on, in every replicate.
-    units, sources = np.zeros((20, 1)), np.repeat(np.arange(4), 5)
+    units, places = np.zeros((20, 1)), np.repeat(np.arange(4), 5)
     jitter = 0.01 * np.random.default_rng(0).standard_normal(20)
-    a = Trials(units, np.tile([3.0, 2.0, 0.5, 0.5, 0.5], 4) + jitter, sources)
-    b = Trials(units, np.tile([1.0, 1.0, 1.0, 1.0, 1.0], 4) - jitter, sources)
+    a = Trials(units, np.tile([3.0, 2.0, 0.5, 0.5, 0.5], 4) + jitter, places)
+    b = Trials(units, np.tile([1.0, 1.0, 1.0, 1.0, 1.0], 4) - jitter, places)
     assert by_budget(a, b, 4, 0.1) == ["b", "b", "a", "a", "a"]
     assert settled_after(["b", "b", "a", "a", "a"]) == 3
     assert settled_after(["a", "a"]) == 1
@@ -123,9 +123,9 @@ def test_the_verdict_by_budget_counts_trials_within_each_replicate() -> None:
 
 def test_the_box_cut_that_changes_a_verdict_is_at_the_good_trials() -> None:
     rng = np.random.default_rng(0)
-    sources, at = np.repeat(np.arange(6), 30), np.tile(np.linspace(0, 1, 30), 6)[:, None]
-    a = Trials(at, np.where(at[:, 0] > 0.7, 0.0, 2.0) + 0.05 * rng.standard_normal(180), sources)
-    b = Trials(at, 1 + 0.05 * rng.standard_normal(180), sources)
+    places, at = np.repeat(np.arange(6), 30), np.tile(np.linspace(0, 1, 30), 6)[:, None]
+    a = Trials(at, np.where(at[:, 0] > 0.7, 0.0, 2.0) + 0.05 * rng.standard_normal(180), places)
+    b = Trials(at, 1 + 0.05 * rng.standard_normal(180), places)
     assert verdict_of(a, b, 6, 0.01) == "a"
     cuts = by_box("a", a, b, 6, 0.01, [{"name": "lr", "zero": 0.0}])
     assert [cut.end for cut in cuts] == ["high"]

@@ -85,10 +85,10 @@ def test_a_config_key_added_later_keeps_the_study_name(finished: Study, make_con
 def as_published(key: list[str], value: Any, path: Path) -> None:
     """Replace the published study with a different one of the same name."""
     described = json.loads(path.read_text())
-    source = described
+    place = described
     for part in key[:-1]:
-        source = source[part]
-    source[key[-1]] = value
+        place = place[part]
+    place[key[-1]] = value
     path.write_text(json.dumps(described))
 
 
