@@ -46,14 +46,15 @@ def drawn(results: Path, run: str | None, number: int, seed: int) -> list[Record
     if run is not None:
         runs = ((path, recorded) for path, replicate in replicates for recorded in replicate.runs)
         chosen = [(path, recorded) for path, recorded in runs if recorded.run_id == run][:1]
-        if not chosen:
-            raise ConfigError(f"There is no run {run} under {results}; the replicate files of a study list its runs.")
     else:
         rerunnable = [each for each in replicates if "gpu" not in each[1].environment["hardware"] or _has_gpu()]
         if others := len(replicates) - len(rerunnable):
             print(f"{others} of {len(replicates)} replicates were made on a GPU: none of their runs is drawn here")
         published = [(path, recorded) for path, replicate in rerunnable for recorded in replicate.runs]
         chosen = random.Random(seed).sample(published, min(number, len(published)))
+    if not chosen:
+        wanted = "to rerun on this machine" if run is None else run
+        raise ConfigError(f"There is no run {wanted} under {results}; the replicate files of a study list its runs.")
     return [Record(path, each.run_id, each.plain["train"]["instruction_set"]) for path, each in chosen]
 
 

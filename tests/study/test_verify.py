@@ -163,6 +163,8 @@ def test_the_draw_of_runs_to_verify_depends_on_the_seed(tmp_path: Path) -> None:
     assert drawn(tmp_path, "lion-s7", 2, seed=1) == [Record(path, "lion-s7", "avx2")]
     with pytest.raises(ConfigError, match="There is no run lion-s99"):
         drawn(tmp_path, "lion-s99", 2, seed=1)
+    with pytest.raises(ConfigError, match="There is no run to rerun on this machine"):
+        drawn(tmp_path / "empty", None, 2, seed=1)
 
 
 @pytest.mark.parametrize("has_gpu", [False, True])
