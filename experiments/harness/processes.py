@@ -22,11 +22,13 @@ from typing import Any, NoReturn
 
 import psutil
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from experiments.harness import errors
 from experiments.harness.config import processes_on_node
 from experiments.harness.errors import ConfigError, RunError, SuiteError
+from experiments.harness.explained import explained
 from experiments.harness.signals import EXIT_CODE, SIGNALS, leave_when_asked, stop_requests
 
 PR_SET_PDEATHSIG = 1
@@ -65,22 +67,19 @@ def needs_processes(run: Mapping[str, Any]) -> bool:
     return not is_launched() and processes_on_node(run["gpus"]) * run["nodes"] > 1
 
 
-def check_launcher(nodes: int, launcher: str) -> None:
-    """Raise ConfigError if a sweep's ``launcher``, a dotted class name, cannot give its runs several nodes."""
+def check_launcher(run: Mapping[str, Any], sweep: DictConfig) -> None:
+    """Raise ConfigError if the launcher of a ``sweep`` cannot start a ``run`` of it, given by its resolved config: on
+    several nodes, or at another scale, since the launcher is configured before the swept values are known.
+    """
+    nodes, scale, launcher = run["run"]["nodes"], run["scale"], sweep.hydra.launcher._target_
     if nodes > 1 and not launcher.endswith(".SlurmLauncher"):
         raise ConfigError(
             f"run.nodes={nodes}, but only hydra/launcher=slurm starts a run on several nodes, not "
             f"{launcher.rpartition('.')[2]}: set run.nodes to 1, or use slurm."
         )
-
-
-def check_swept_scale(scale: str, launchers: str) -> None:
-    """Raise ConfigError if a swept run has another ``scale`` than its launcher, which is configured before the swept
-    values are known and asks for that scale's cores and GPUs.
-    """
-    if scale != launchers:
+    if scale != sweep.scale:
         raise ConfigError(
-            f"The swept values choose scale={scale}, but the launcher is set up for scale={launchers}: pass "
+            f"The swept values choose scale={scale}, but the launcher is set up for scale={sweep.scale}: pass "
             f"scale={scale} too, and sweep one scale at a time."
         )
 
@@ -221,6 +220,8 @@ def _take_part(work: Callable[[DictConfig], None], cfg: DictConfig, given: list[
         work(cfg)
     except SystemExit as request:  # asked to stop, and saved; destroying the connection to a dead process could hang
         leave_at_once(request.code)
+    except HydraException as error:
+        raise ConfigError(explained(error)) from error
     except Exception as error:
         if not isinstance(error, SuiteError) and not cfg.run.study:  # a study's run has written it to its log
             traceback.print_exc()
