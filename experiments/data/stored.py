@@ -25,11 +25,11 @@ from typing import Any
 import numpy as np
 
 from experiments.data.labels import Labels, check_classes, check_labels, column_labels, same_numbers
-from experiments.data.opening import check_fingerprint, joint_fingerprint
 from experiments.data.stored_sources import check_stored_sources, hub_tables, local_tables
 from experiments.data.stored_split import StoredSplit
 from experiments.data.text import check_text, folded, lines
 from experiments.harness.errors import DataError
+from experiments.harness.prepared_data import check_fingerprint, joint_fingerprint
 from experiments.harness.sources import first_of
 
 log = logging.getLogger(__name__)
