@@ -17,8 +17,7 @@ from experiments.harness.averages import (
     tracked_layers,
 )
 from experiments.harness.batches import to_device
-from experiments.harness.divergence import Diverged
-from experiments.harness.errors import ConfigError
+from experiments.harness.errors import ConfigError, Diverged
 from experiments.harness.seeds import derive_seed
 from experiments.harness.session import Session
 from experiments.harness.sharding import whole

@@ -57,9 +57,8 @@ def prepare_low_bit(
     make: Callable[[list[dict[str, Any]]], "Optimizer"],
     groups: Sequence[Mapping[str, Any]],
 ) -> None:
-    """Prepare an optimizer that ``make`` has just made from ``groups``, if it is of PACKAGES.
-
-    Raises ConfigError if it cannot take a step on the device of its parameters with the installed torch.
+    """Prepare an optimizer that ``make`` has just made from ``groups``, if it is of PACKAGES. Raises ConfigError if it
+    cannot take a step on the device of its parameters with the installed torch.
     """
     import torch
 
@@ -85,9 +84,7 @@ def prepare_low_bit(
 
 
 def _stand_ins(parameters: Sequence["Tensor"], every_shape: bool) -> list["Tensor"]:
-    """New tensors with a gradient of zeros: one, or one of every layout and dtype, so that code is compiled for all of
-    them before the training clock starts.
-    """
+    """New tensors with a gradient of zeros: one, or one of every layout and dtype, to compile code for all of them."""
     import torch
 
     if every_shape:
@@ -146,9 +143,7 @@ def _qualified(subclass: type) -> str:
 
 
 def _restore_memory(optimizer: Any) -> None:
-    """Undo what bitsandbytes' ``load_state_dict`` does to memory: it gives each tensor its own copy of the code books,
-    and state without pages.
-    """
+    """Undo bitsandbytes' ``load_state_dict``, which gives each tensor its own code books, and state without pages."""
     for group_number, group in enumerate(optimizer.param_groups):
         for number, parameter in enumerate(group["params"]):
             if loaded := optimizer.state.pop(parameter, None):

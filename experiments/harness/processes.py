@@ -184,8 +184,8 @@ def _handing_on(stop: threading.Event) -> Iterator[None]:
 
 
 def _first_error(failure: Any, rank: int, folder: str) -> tuple[int, Any]:
-    """The rank and the error of the process that failed first, from the files in which processes leave errors. Its
-    peers fail in turn, and PyTorch may report one of them instead.
+    """The rank and the error of the process that failed first, from the files in which processes leave errors. Others
+    fail in turn, and PyTorch may report one of them.
     """
     files = sorted(Path(folder).rglob("error.json"), key=lambda file: file.stat().st_mtime_ns)
     if failure.exitcode < 0 or not files:  # ended by a signal, which leaves no file

@@ -1,6 +1,4 @@
-"""The interface of a task, which a task package provides as ``build(cfg, data) -> Task`` in its module ``task``, and
-what several tasks use.
-"""
+"""The interface of a task, which its module ``task`` provides as ``build(cfg, data) -> Task``, and what tasks share."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -31,8 +29,7 @@ class Evaluator:
     """From the same sums as the metrics, the name of one of them and its value for each test example, float64
     ``[examples]``, whose plain mean it is."""
     write_files: Callable[[Path, int], None] | None = None
-    """Writes files about the latest evaluation, after this step, into the run's directory; called in the main
-    process."""
+    """Writes files about the evaluation after this step into the run's directory; called in the main process."""
 
 
 class Task(Protocol):
