@@ -16,9 +16,7 @@ from experiments.harness.optimizer import build_optimizer, state_bytes
 
 
 def training_operations(model: nn.Module, loss: Callable[[], Tensor]) -> tuple[int, float]:
-    """Floating point operations of a forward and a backward pass (matrix products and convolutions), and the share of
-    convolutions among them.
-    """
+    """Operations of a forward and a backward pass, in matrix products and convolutions, and the latter's share."""
     counter = _counted(model, lambda: loss().backward())
     total = counter.get_total_flops()
     in_convolutions = sum(
@@ -43,15 +41,12 @@ def _counted(model: nn.Module, compute: Callable[[], Any]) -> FlopCounterMode:
 
 def optimizer_bytes(model: nn.Module, settings: Mapping[str, Any], averages: bool) -> tuple[int, int]:
     """Bytes of the optimizer's state after a step, and of the run's checkpoint, which also has the weights, the buffers
-    and, if the run ``averages`` them, a copy of both.
-
-    The checkpoint's file is a little larger: it also has the names, and its tensors are aligned.
+    and, if the run ``averages`` them, a copy of both; its file is a little larger.
     """
     for parameter in model.parameters():
         parameter.grad = torch.empty_like(parameter)
-    optimizer = build_optimizer(
-        model, {key: value for key, value in settings.items() if key != "fused"}
-    )  # needs memory
+    on_meta = {key: value for key, value in settings.items() if key != "fused"}  # which needs memory
+    optimizer = build_optimizer(model, on_meta)
     optimizer.step()
     with evaluation_mode(optimizer) as trained:
         average = AveragedModel(model).state_dict() if averages else {}
