@@ -44,10 +44,9 @@ class StoredSet:
 
 
 def open_stored(data: Mapping[str, Any], cache_dir: Path) -> StoredSet:
-    """The set that ``data`` declares, from the first of its sources that has it.
-
-    Its fingerprint depends on the order of the rows, so runs on a hub's copy and on a folder have different names.
-    ``cache_dir`` is unused: the ``datasets`` library has its own cache.
+    """The set that ``data`` declares, from the first of its sources that has it. Its fingerprint depends on the order
+    of the rows, so runs on a hub's copy and on a folder have different names. ``cache_dir`` is unused: the ``datasets``
+    library has its own cache.
     """
     splits = open_splits(data)
     if data.get("num_classes") is not None:

@@ -21,10 +21,9 @@ EMBEDDING_WORDS = ("embed", "token", "bias", "position")
 
 
 def decay_groups(model: nn.Module) -> dict[str, list[str]]:
-    """Names of the trained parameters that weight decay applies to (``decay``) and of the others (``no_decay``).
-
-    Matrices and convolution kernels decay; biases, norms, embeddings, position tables and scalars such as a temperature
-    do not. A tied parameter counts as an embedding wherever it appears.
+    """Names of the trained parameters that decay (``decay``: matrices and convolution kernels), and of the others
+    (``no_decay``: biases, norms, embeddings, position tables and scalars such as a temperature). A tied parameter
+    counts as an embedding wherever it appears.
     """
     undecayed = {
         id(parameter)

@@ -118,7 +118,7 @@ def run_processes(work: Callable[[DictConfig], None], cfg: DictConfig) -> bool:
             rank, failure = error.get_first_failure()
             if failure.exitcode == EXIT_CODE or (stop.is_set() and -failure.exitcode in SIGNALS):
                 return True
-            raise _as_error(*_first_error(failure, rank, folder), failure.exitcode) from None
+            raise _first_error(failure, rank, folder) from None
     return False
 
 
@@ -183,18 +183,14 @@ def _handing_on(stop: threading.Event) -> Iterator[None]:
         thread.join()
 
 
-def _first_error(failure: Any, rank: int, folder: str) -> tuple[int, Any]:
-    """The rank and the error of the process that failed first, from the files in which processes leave errors. Others
-    fail in turn, and PyTorch may report one of them.
+def _first_error(failure: Any, rank: int, folder: str) -> SuiteError:
+    """The error of the process that failed first, from the files in which processes leave ``<exception's class>:
+    <message>``: others fail in turn, and PyTorch may report one of them. A signal leaves no file.
     """
+    exitcode, error = failure.exitcode, failure.error_file_data
     files = sorted(Path(folder).rglob("error.json"), key=lambda file: file.stat().st_mtime_ns)
-    if failure.exitcode < 0 or not files:  # ended by a signal, which leaves no file
-        return rank, failure.error_file_data
-    return int(files[0].parent.name), json.loads(files[0].read_text())
-
-
-def _as_error(rank: int, error: Any, exitcode: int) -> SuiteError:
-    """What PyTorch's ProcessFailure reports: ``<exception's class>: <message>``, or the signal that ended a process."""
+    if exitcode >= 0 and files:
+        rank, error = int(files[0].parent.name), json.loads(files[0].read_text())
     recorded = error.get("message")
     if not isinstance(recorded, dict):
         ended = f"signal {-exitcode}" if exitcode < 0 else f"exit code {exitcode}"

@@ -32,10 +32,9 @@ from lion import measure_step
 
 
 def train(run: Run, record: RunRecord | None, tracker: Tracker) -> None:
-    """Train to the last step, from the newest checkpoint if there is one, and evaluate.
-
-    Only the main process of a distributed run has a ``record``, the others get None.
-    Raises Diverged, or SystemExit after saving if a signal asked it to stop; anything else is a SuiteError or a bug.
+    """Train to the last step, from the newest checkpoint if there is one, and evaluate. Only the main process has a
+    ``record``. Raises Diverged, or SystemExit after saving if a signal asked it to stop; anything else is a SuiteError
+    or a bug.
     """
     session = set_up(run, record, tracker)
     resume(session, run.digest)

@@ -44,9 +44,8 @@ def classification_metrics(sums: dict[str, float]) -> dict[str, float]:
 
 
 def temperature_nats(logits: Tensor, labels: Tensor) -> Tensor:
-    """The cross-entropy of ``logits / temperature`` for each sample and temperature: float64 ``[N, 161]``.
-
-    ``logits`` ``[N, classes]`` (any float dtype; computed in float32), ``labels`` int64 ``[N]``.
+    """The cross-entropy of ``logits / temperature`` for each sample and temperature: float64 ``[N, 161]``, from
+    ``logits [N, classes]`` (any float dtype; computed in float32) and ``labels`` int64 ``[N]``.
     """
     logits = logits.float()
     nats = [F.cross_entropy(logits / temperature, labels, reduction="none") for temperature in TEMPERATURES.tolist()]

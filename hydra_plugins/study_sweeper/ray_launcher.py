@@ -1,6 +1,4 @@
-"""``hydra/launcher=ray_local`` and ``ray_cluster``: Hydra's launcher for Ray, started so that it leaves nothing behind
-and refuses requests that could never be satisfied.
-"""
+"""``hydra/launcher=ray_local`` and ``ray_cluster``: Hydra's launcher for a Ray that leaves nothing behind."""
 
 import atexit
 import os

@@ -278,7 +278,7 @@ def test_a_checkpoint_is_as_large_as_planned(overrides: list[str], make_config: 
 )
 def test_the_measured_utilisation_follows_from_docs_gpu_md(task: str, cell: str, batch_ms: float, batch: int) -> None:
     planned = plan(task, [f"experiment={task}/{cell}", "scale=gpu"])
-    flops = planned.flops_per_step / planned.batch_size * batch
+    flops = planned.flops_per_step / planned.cfg.train.batch_size * batch
     assert FAMILIES[planned.family].source.startswith("measured")
     assert FAMILIES[planned.family].share == pytest.approx(flops / (batch_ms / 1000) / PEAK, rel=0.02)
 
