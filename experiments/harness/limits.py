@@ -37,7 +37,7 @@ def one_of(*choices: str) -> tuple[Callable[[Any], object], str]:
 
 def like(pattern: str, what: str) -> tuple[Callable[[Any], object], str]:
     """The rule that a text matches the pattern."""
-    return lambda text: re.fullmatch(pattern, text), what
+    return lambda text: re.fullmatch(pattern, str(text)), what
 
 
 RULES: dict[str, tuple[Callable[[Any], object], str]] = {
