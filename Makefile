@@ -53,7 +53,7 @@ pack: $(READY)  ## fetch, then archive it all in runs/ for machines without a ne
 	$(BIN)/python -m experiments.harness.pack $(TASK) $(EXPERIMENT) $(AT_SCALE) $(ARGS)
 
 unpack: $(READY)  ## unpack PACK=<file>, made by `make pack`, into the cache
-	$(BIN)/python -m experiments.harness.unpack "$(PACK)"
+	$(BIN)/python -m experiments.harness.pack --unpack "$(PACK)"
 
 report: $(READY)  ## rebuild every table and figure under results/ from the committed records
 	$(BIN)/python -m experiments.report

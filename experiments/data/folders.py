@@ -64,7 +64,6 @@ def is_hidden(name: str) -> bool:
 
 def visible_files(folder: Path) -> Iterator[Path]:
     """The files in a folder and its subfolders, in order of their names, without hidden ones; links are followed.
-
     Raises DataError for a broken or circular link.
     """
 

@@ -85,9 +85,7 @@ def _meant(labels: Labels, split: str) -> Labels:
 
 
 def renumbered(labels: Labels, names: Sequence[str], where: str) -> Labels:
-    """The same classes, renumbered by their position in ``names``. Raises DataError for a class that is not among
-    them.
-    """
+    """The same classes, renumbered by their position in ``names``. Raises DataError for a class that is not there."""
     assert labels.names is not None
     used = {labels.names[number] for number in np.unique(labels.numbers)}
     if strange := sorted(used - set(names)):
@@ -107,9 +105,7 @@ def check_labels(numbers: np.ndarray, num_classes: int, where: str) -> None:
 
 
 def check_classes(splits: Mapping[str, np.ndarray], num_classes: int, name: str) -> None:
-    """Raise DataError unless the labels of each split (int64 [rows], by name) are valid classes and the split train, if
-    present, contains all classes.
-    """
+    """Raise DataError unless the labels (int64 [rows], by split) are valid and a split train contains all classes."""
     for split, numbers in splits.items():
         check_labels(numbers, num_classes, f"data={name}: split {split}")
     if "train" in splits:
@@ -127,19 +123,12 @@ def warn_of_small_splits(splits: Mapping[str, np.ndarray], num_classes: int, nam
         if len(numbers) < FEW_ROWS:
             log.warning("data=%s: %s has few rows (%d), so its metrics are mostly chance", name, split, len(numbers))
         if absent := num_classes - len(set(numbers.tolist())):
-            log.warning(
-                "data=%s: %s lacks %d of the %d classes, so its metrics say nothing about them",
-                name,
-                split,
-                absent,
-                num_classes,
-            )
+            why = f"lacks {absent} of the {num_classes} classes, so its metrics say nothing about them"
+            log.warning("data=%s: %s %s", name, split, why)
 
 
 def check_order(numbers: np.ndarray, name: str) -> None:
-    """Raise DataError for labels int64 [rows] that are sorted by class, so that a slice of them is not a random
-    sample.
-    """
+    """Raise DataError for labels int64 [rows] sorted by class, of which a slice is no random sample."""
     steps = np.diff(numbers)
     if len(np.unique(steps)) > 1 and ((steps >= 0).all() or (steps <= 0).all()) and steps.any():
         raise DataError(

@@ -60,9 +60,8 @@ def _decode(encoded: bytes) -> Image.Image:
 
 
 def converted(image: Image.Image, mode: str) -> Image.Image:
-    """Convert an opened image to ``mode``, RGB or RGBA; of 16 bits (or 12 in a TIFF) the upper 8 are kept.
-
-    Raises DataError for pixel types without a fixed white level: floats, 32-bit and signed numbers.
+    """Convert an opened image to ``mode``, RGB or RGBA; of 16 bits (or 12 in a TIFF) the upper 8 are kept. Raises
+    DataError for pixel types without a fixed white level: floats, 32-bit and signed numbers.
     """
     tags = getattr(image, "tag_v2", {})
     numbers = tags.get(_SAMPLE_FORMAT, (1,))

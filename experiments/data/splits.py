@@ -18,9 +18,7 @@ def shuffled(rows: int, seed: int | None) -> np.ndarray:
 
 
 def num_kept(training_images: int, val_size: int, key: str) -> int:
-    """How many training images remain after holding out ``val_size``. ConfigError, naming ``key``, if none do, or if
-    none are held out.
-    """
+    """How many training images are left without ``val_size``. ConfigError, naming ``key``, if all or none are."""
     if not 0 < val_size < training_images:
         raise ConfigError(f"{key}={val_size} must be above 0 and leave some of the {training_images} training images.")
     return training_images - val_size

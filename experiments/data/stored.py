@@ -25,11 +25,11 @@ from typing import Any
 import numpy as np
 
 from experiments.data.labels import Labels, check_classes, check_labels, column_labels, same_numbers
-from experiments.data.opening import check_fingerprint, joint_fingerprint
 from experiments.data.stored_sources import check_stored_sources, hub_tables, local_tables
 from experiments.data.stored_split import StoredSplit
 from experiments.data.text import check_text, folded, lines
 from experiments.harness.errors import DataError
+from experiments.harness.prepared_data import check_fingerprint, joint_fingerprint
 from experiments.harness.sources import first_of
 
 log = logging.getLogger(__name__)
@@ -44,10 +44,9 @@ class StoredSet:
 
 
 def open_stored(data: Mapping[str, Any], cache_dir: Path) -> StoredSet:
-    """The set that ``data`` declares, from the first of its sources that has it.
-
-    Its fingerprint depends on the order of the rows, so runs on a hub's copy and on a folder have different names.
-    ``cache_dir`` is unused: the ``datasets`` library has its own cache.
+    """The set that ``data`` declares, from the first of its sources that has it. Its fingerprint depends on the order
+    of the rows, so runs on a hub's copy and on a folder have different names. ``cache_dir`` is unused: the ``datasets``
+    library has its own cache.
     """
     splits = open_splits(data)
     if data.get("num_classes") is not None:

@@ -74,9 +74,7 @@ def local_tables(source: Mapping[str, Any], wanted: Sequence[str]) -> dict[str, 
 
 
 def _check_same_names(files: Sequence[Path], label: str | None) -> None:
-    """Raise DataError if the files of a split number their classes differently: the library would use the first's
-    names.
-    """
+    """Raise DataError if files of a split number classes differently: the library would use the first's names."""
     import pyarrow.parquet as pq
 
     first: list[str] | None = None

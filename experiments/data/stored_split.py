@@ -17,12 +17,9 @@ from experiments.harness.errors import DataError
 log = logging.getLogger(__name__)
 
 MOST_DAMAGED = {100: 0.01, 10: 0.5}
-"""Largest share of damaged images among those decoded by a process, once it has met this many damaged ones: above it
-the set is not usable."""
+"""Largest share of damaged images in a usable set, once a process has met this many among those it has decoded."""
 HASHED_BYTES = 2**28
-"""Up to this size, the fingerprint of a split covers the images' content, above it only their lengths (ImageNet: 150
-GB).
-"""
+"""Up to this size, a split's fingerprint covers the images' content, above it only their lengths (ImageNet: 150 GB)."""
 NO_LABELS = np.zeros(0, np.int64)
 
 
@@ -67,9 +64,8 @@ class StoredSplit:
         return _content(stored)
 
     def image(self, row: int) -> Image.Image:
-        """The image of a row in RGB. A damaged image is decoded as far as possible, counted, and named in one warning,
-        so that it does not end a long run. Raises DataError if there are many of them, or if the pixels are not
-        colours.
+        """The image of a row in RGB. So as not to end a long run, a damaged one is decoded as far as possible, counted
+        and named in one warning. Raises DataError if there are many of them, or if the pixels are not colours.
         """
         try:
             image, whole = decode_rgb(self.encoded(row))

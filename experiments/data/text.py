@@ -39,9 +39,7 @@ def lines(text: str) -> list[str]:
 
 
 def check_text(text: str, where: str) -> str:
-    """Return the text unchanged. Raises DataError if more than a tenth of it is control characters, as in UTF-16 that
-    was read as UTF-8.
-    """
+    """The text itself. Raises DataError if over a tenth is control characters, as in UTF-16 that was read as UTF-8."""
     if 10 * (len(text) - len(text.translate(_CONTROLS))) > len(text):
         raise DataError(
             f"{where} is not text but full of control characters: if it is UTF-16, convert it to UTF-8 (iconv)."

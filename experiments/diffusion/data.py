@@ -18,11 +18,10 @@ from PIL import Image
 
 from experiments.data.images import ArrayImages, StoredImages, arrays_of_size
 from experiments.data.labels import check_order
-from experiments.data.opening import joint_fingerprint, open_set
 from experiments.data.splits import num_kept, sample, shuffled
 from experiments.data.stored import StoredSet, check_splits
 from experiments.data.stored_split import StoredSplit
-from experiments.harness.prepared_data import PreparedData, prepare
+from experiments.harness.prepared_data import PreparedData, joint_fingerprint, open_set, prepare
 
 if TYPE_CHECKING:
     from torch import Tensor

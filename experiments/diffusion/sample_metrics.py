@@ -22,8 +22,15 @@ from experiments.harness.errors import ConfigError
 from experiments.harness.files import write_aside
 from experiments.harness.prepared_data import cached_arrays
 from experiments.harness.progress_bar import track
-from experiments.metrics.frechet import covariance_root, frechet_distance, moments, moments_of_sums
-from experiments.metrics.kernel_distance import cross_kernel, kernel_distance, own_kernel
+from experiments.metrics.feature_distances import (
+    covariance_root,
+    cross_kernel,
+    frechet_distance,
+    kernel_distance,
+    moments,
+    moments_of_sums,
+    own_kernel,
+)
 
 BATCH_SIZE = 256
 ReadImages = Callable[[np.ndarray], Tensor]

@@ -19,13 +19,13 @@ from experiments.finetuning.models import EVALUATION_BATCH_SIZE, Classifier, bui
 from experiments.harness.flatness import flatness
 from experiments.harness.prepared_data import cached_arrays
 from experiments.harness.task import Evaluator
-from experiments.metrics.calibration import (
+from experiments.metrics.classification import (
     add_calibration,
     calibrated_example_losses,
     calibration_metrics,
     no_calibration_sums,
 )
-from experiments.metrics.confusion import accuracy, confusion_matrix, macro_f1
+from experiments.metrics.scores import accuracy, confusion_matrix, macro_f1
 from experiments.pretrained.locked import Inputs, LockedPart, Rows, build_locked, joined, locked_part
 
 

@@ -19,12 +19,11 @@ from typing import Any
 
 import numpy as np
 
-from experiments.data.opening import check_fingerprint, joint_fingerprint
 from experiments.data.text import folded
 from experiments.finetuning.glue import TASKS, answer, prompt
 from experiments.harness.errors import ConfigError, DataError, first_line
 from experiments.harness.offline import hub_source
-from experiments.harness.prepared_data import PreparedData, prepare
+from experiments.harness.prepared_data import PreparedData, check_fingerprint, joint_fingerprint, prepare
 from experiments.harness.seeds import derive_seed
 from experiments.harness.sources import check_sources, first_of
 

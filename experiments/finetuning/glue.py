@@ -6,8 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from experiments.metrics.confusion import accuracy, f1, matthews
-from experiments.metrics.correlation import pearson, spearman
+from experiments.metrics.scores import accuracy, f1, matthews, pearson, spearman
 
 NO_ANSWER = -1.0
 """The value of an invalid answer. As in T5's own evaluation it counts as wrong: as an extra class in CoLA's matrix, as

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, PreTrainedConfig
 
 from experiments.harness.errors import ConfigError
-from experiments.harness.initial_scale import mark_pretrained
+from experiments.harness.optimizer import mark_pretrained
 
 IGNORED = -100
 """The label that ``transformers`` ignores in a loss."""

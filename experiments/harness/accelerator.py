@@ -23,15 +23,12 @@ from experiments.harness.errors import ConfigError
 from experiments.harness.task import Task
 
 LONGEST_WAIT = timedelta(hours=6)
-"""How long processes wait for each other. Writing a checkpoint, which the main process does alone unless the model is
-sharded, can exceed NCCL's default of ten minutes, and their parts of an evaluation do not finish together.
-"""
+"""How long processes wait for each other: parts of an evaluation do not finish together, and the main process may take
+more than NCCL's default of ten minutes to write a checkpoint."""
 ENGINES = ("FSDP", "DEEPSPEED", "MEGATRON_LM", "PARALLELISM_CONFIG")
 """Other ways to compute a step, which ``accelerate launch`` requests through ACCELERATE_USE_<engine>."""
 RECOMPILE_LIMIT = 2**16
-"""Maximum number of shapes for which a function is compiled; with dynamo's default of 8, the ninth would run eagerly
-and round differently."""
-
+"""Shapes for which a function is compiled; after dynamo's default of 8 it would run eagerly, and round differently."""
 MOST_THREADS = 64
 """Threads that any machine can run: a run that a larger one has recorded can be repeated, if slowly, on a smaller."""
 
@@ -84,21 +81,14 @@ def make_accelerator(cfg: Config) -> Accelerator:
     return accelerator
 
 
-def check_threads(threads: int) -> None:
-    """Raise ConfigError for more ``train.threads`` than this machine can run: it would run out of memory, or of time.
-    Composing such a run is no error, since it may be for another machine.
-    """
-    cores = os.cpu_count() or 1
-    if threads > (most := max(cores, MOST_THREADS)):
-        raise ConfigError(
-            f"train.threads={threads}, but this machine has {cores} CPU cores, and more threads than cores only wait "
-            f"for each other: set it to at most {most}."
-        )
-
-
 def _set_up_process(train: TrainConfig) -> None:
     """Undo what earlier runs in this process may have changed, and set the thread count, which accelerate changes."""
-    check_threads(train.threads)
+    cores = os.cpu_count() or 1
+    if train.threads > (most := max(cores, MOST_THREADS)):  # it would run out of memory, or of time
+        raise ConfigError(
+            f"train.threads={train.threads}, but this machine has {cores} CPU cores, and more threads than cores only "
+            f"wait for each other: set it to at most {most}."
+        )
     torch.set_num_threads(train.threads)
     threadpool_limits(train.threads, user_api="blas")  # for NumPy: the eigenvalues of a Frechet distance
     torch.set_default_dtype(torch.float32)
@@ -132,8 +122,8 @@ def seed_generators(seed: int) -> None:
 
 
 def compile_and_warm_up(model: nn.Module, task: Task, accelerator: Accelerator, cfg: Config) -> nn.Module:
-    """Apply ``torch.compile`` with static shapes, and run one forward and backward pass, undoing its side effects, so
-    that no compilation happens on the training clock.
+    """Apply ``torch.compile`` with static shapes, and run one forward and backward pass without side effects, so that
+    nothing is compiled on the training clock.
     """
     import torch._dynamo.config as dynamo
     import torch._inductor.config as inductor
@@ -159,10 +149,7 @@ def compile_and_warm_up(model: nn.Module, task: Task, accelerator: Accelerator, 
 
 
 class Agreement:
-    """Shares flags between all processes of a run, so that they act together.
-
-    They communicate through the CPU, so none waits for its GPU.
-    """
+    """Shares flags between the processes of a run, so that they act together; by the CPU, so none waits for its GPU."""
 
     def __init__(self, accelerator: Accelerator) -> None:
         self._group: Any = (

@@ -18,10 +18,9 @@ MAX_UNPACKED_BYTES = 8 * 2**30
 
 
 def unpack(archive: Path, folder: Path, most_bytes: int | None = None) -> None:
-    """Unpack a wheel or zip, a tar archive of any compression, or a Debian package into ``folder``.
-
-    Raises DataError for a member with an absolute name, a ``..`` or a link out of the folder, a device, a total of more
-    than ``most_bytes`` (MAX_UNPACKED_BYTES), or an unreadable archive; the caller then discards ``folder``.
+    """Unpack a wheel or zip, a tar archive of any compression, or a Debian package into ``folder``. Raises DataError
+    for a member with an absolute name, a ``..`` or a link out of the folder, a device, a total of more than
+    ``most_bytes`` (MAX_UNPACKED_BYTES), or an unreadable archive; the caller then discards ``folder``.
     """
     most_bytes = MAX_UNPACKED_BYTES if most_bytes is None else most_bytes
     try:

@@ -32,10 +32,8 @@ MKL_BRANCHES = {1: "off", 2: "auto", 3: "compatible", 4: "SSE2", 8: "SSE4.2", 9:
 
 
 def pin_instruction_set(instruction_set: str | None) -> None:
-    """Make this process, and those it starts, use one instruction set; None keeps the processor's best.
-
-    Raises:
-        ConfigError: there is no such pin, or NumPy or PyTorch was loaded with a different one.
+    """Make this process, and those it starts, use one instruction set; None keeps the processor's best. Raises
+    ConfigError if there is no such pin, or if NumPy or PyTorch was loaded with a different one.
     """
     if instruction_set is None:
         return

@@ -22,9 +22,7 @@ BatchNorm", 2021, section 3) find that 10^3 to 10^4 are enough."""
 
 
 def tracked_layers(model: nn.Module) -> list[str]:
-    """Names of the layers whose running statistics training updates; none in a locked part, which stays in eval
-    mode.
-    """
+    """Names of the layers whose running statistics training updates; none in a locked part, always in eval mode."""
     return [
         name
         for name, module in model.named_modules()
@@ -62,9 +60,7 @@ def estimating_statistics(model: nn.Module, layers: list[str]) -> Iterator[None]
 
 
 def has_modes(optimizer: Optimizer) -> bool:
-    """Whether the optimizer keeps different weights for training and for evaluation, as schedule-free ones do, with
-    ``train()`` and ``eval()`` to switch between them.
-    """
+    """Whether ``train()`` and ``eval()`` switch between two sets of weights, as in schedule-free optimizers."""
     return all(callable(getattr(optimizer, mode, None)) for mode in ("train", "eval"))
 
 
@@ -108,9 +104,8 @@ def evaluated_weights(saved: Mapping[str, Any]) -> dict[str, torch.Tensor]:
 
 @torch.no_grad()
 def update_average(average: AveragedModel, model: nn.Module, decay: float) -> None:
-    """An exponential moving average of the parameters, and the newest buffers.
-
-    Gives the same bits as ``average.update_parameters``, which waits for the GPU in every step.
+    """An exponential moving average of the parameters, and the newest buffers. Gives the same bits as
+    ``average.update_parameters``, which waits for the GPU in every step.
     """
     ours: list[torch.Tensor] = list(average.module.parameters())
     theirs: list[torch.Tensor] = list(model.parameters())

@@ -59,9 +59,7 @@ def one_thread() -> Iterator[None]:
 
 
 class MicroBatches(Dataset[dict[str, Any]]):
-    """Micro-batch ``g`` of ``step`` by key ``(step, g)``; ``make_batch`` gets sample indices and one seed per
-    sample.
-    """
+    """Micro-batch ``g`` of ``step`` by key ``(step, g)``; ``make_batch`` gets sample indices and a seed for each."""
 
     def __init__(self, make_batch: MakeBatch, num_samples: int, seed: int, train: TrainConfig) -> None:
         self.make_batch, self.num_samples, self.seed, self.train = make_batch, num_samples, seed, train

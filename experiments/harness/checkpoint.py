@@ -1,6 +1,4 @@
-"""Checkpoints that survive a kill at any moment: written to a temporary file, read back, then renamed to their
-digest.
-"""
+"""Checkpoints that survive a kill at any moment: written to a temporary file, read back, renamed to their digest."""
 
 import hashlib
 import os
@@ -28,9 +26,8 @@ from experiments.harness.timing import TrainingClock
 
 
 def save_checkpoint(directory: Path, step: int, state: dict[str, Any], keep: int, sharded: bool = False) -> None:
-    """Write ``state`` (tensors and plain data) as the newest checkpoint and delete all but the last ``keep``.
-
-    If ``sharded``, all processes of the run must call this; otherwise only one of them.
+    """Write ``state`` (tensors and plain data) as the newest checkpoint and delete all but the last ``keep``. If
+    ``sharded``, all processes of the run must call this; otherwise only one of them.
     """
     aside = directory / f".checkpoint.{step}"
     main = not sharded or dist.get_rank() == 0

@@ -33,10 +33,8 @@ class _Groups(SearchPathPlugin):
 
 
 def configs_of(task: str) -> Path:
-    """The folder of a task's config ``<name>.yaml``: conf/ for our tasks, the package's own folder conf for a user's
-    task. Registers the task's schema.
-
-    Raises ConfigError if there is no such task.
+    """The folder of a task's config ``<name>.yaml``: conf/ for our tasks, the package's own folder conf for a user's.
+    Registers the task's schema. Raises ConfigError if there is no such task.
     """
     package = task_package(task)
     try:
@@ -56,9 +54,7 @@ def configs_of(task: str) -> Path:
 
 
 def check_experiments(task: str, arguments: Sequence[str]) -> None:
-    """Raise ConfigError if the ``arguments`` of our ``task`` name an experiment of another of our tasks, whose keys
-    this task does not declare.
-    """
+    """Raise ConfigError if ``arguments`` name an experiment of another of our tasks, whose keys ``task`` lacks."""
     named = [argument.partition("=")[2] for argument in arguments if argument.startswith("experiment=")]
     for experiment in (one.strip() for value in named for one in value.split(",")):
         owner = experiment.partition("/")[0]
@@ -71,9 +67,8 @@ def check_experiments(task: str, arguments: Sequence[str]) -> None:
 
 
 def composed(task: str, overrides: Sequence[str]) -> DictConfig:
-    """The config that the command line of ``task`` would compose from ``overrides``, without starting a run.
-
-    Hydra composes each choice of groups only once (0.1 s); the values are then set in a copy.
+    """The config that the command line of ``task`` would compose from ``overrides``. Hydra composes each choice of
+    groups only once (0.1 s); the values are then set in a copy.
     """
     values = [override for override in overrides if VALUE.match(override)]
     groups = [override for override in overrides if not VALUE.match(override)]

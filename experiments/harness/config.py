@@ -55,11 +55,9 @@ class TrainConfig:
     deterministic: bool = True
     compile: bool = False
     threads: int = 1
-    """CPU threads of one process: fixed at every scale, since sums over a different number of threads round differently
-    """
+    """CPU threads of one process: fixed at every scale, since sums over another number of threads round differently"""
     instruction_set: str | None = None
-    """avx2 pins the CPU's instruction set, so that rows do not depend on the machine; null: the processor's best. See
-    experiments/harness/arithmetic.py"""
+    """avx2 pins the CPU's instruction set, so that rows do not depend on it (arithmetic.py); null: the best there is"""
 
 
 @dataclass
@@ -86,8 +84,7 @@ class StudyConfig:
     numbers: str = "next"
     """which of them to run: ``3``, ``0-3``, or ``next``, the first after those that give the verdict"""
     stages: list[int] = MISSING
-    """trials per optimizer in each stage of its search; empty: the experiment's own hyperparameters, without a search
-    """
+    """trials per optimizer in each stage of its search; empty: no search, but the experiment's own hyperparameters"""
     confirm: int = MISSING
     """fresh seeds on which a winner is run in each replicate"""
     lengths: list[float] = field(default_factory=list)
@@ -122,8 +119,7 @@ class RunConfig:
     checkpoint_every: int = MISSING
     """steps from one checkpoint to the next"""
     checkpoint_minutes: float | None = None
-    """also save after the first step that ends this many minutes after the last checkpoint; null: only every
-    checkpoint_every steps"""
+    """also save after the first step that ends this many minutes after the last checkpoint; null: do not"""
     keep_checkpoints: int = 2
     num_workers: int = 0
     cpus: int = 1

@@ -44,8 +44,8 @@ def find_damage(directory: Path, status: dict[str, Any]) -> str | None:
 
 
 def _damage_of_checkpoint(directory: Path, last: int | None) -> str | None:
-    """What is wrong with the newest checkpoint, which must be that of step ``last`` if given. It is fine if all
-    checkpoints were deleted, to save space or to publish the record.
+    """What is wrong with the newest checkpoint, which must be that of step ``last`` if given. All may be deleted, to
+    save space or to publish the record.
     """
     found = checkpoints(directory)
     if not found:

@@ -5,8 +5,10 @@ torch is imported only if a run really has to train: for a completed run the com
 
 import atexit
 import gc
+import importlib
 import logging
 import os
+import re
 import sys
 import traceback
 from collections.abc import Iterator
@@ -24,7 +26,7 @@ from omegaconf import DictConfig
 
 from experiments.harness.composition import check_experiments, configs_of
 from experiments.harness.damage import find_damage
-from experiments.harness.errors import ConfigError, RunError, SuiteError
+from experiments.harness.errors import Diverged, RunError, SuiteError
 from experiments.harness.explained import explained, one_sentence
 from experiments.harness.metric import worst
 from experiments.harness.offline import without_network
@@ -57,7 +59,8 @@ def main(task: str) -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that cannot print a character must not end the run
-    sys.argv[1:] = sorted(sys.argv[1:], key=_is_override)  # Hydra accepts overrides only on one side of the flags
+    # Hydra accepts overrides only on one side of the flags.
+    sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: bool(re.match(r"~|(?!-).*=", word)))
     leave_when_asked()
     try:
         with one_sentence(task):
@@ -76,14 +79,8 @@ def main(task: str) -> None:
         leave_at_once(0)
 
 
-def _is_override(argument: str) -> bool:
-    return argument.startswith("~") or ("=" in argument and not argument.startswith("-"))
-
-
 def run(cfg: DictConfig) -> float | None:
-    """Hydra's job: ``execute``, printing a SuiteError as one sentence with exit code 2. Inside a sweep it is raised,
-    for the sweep to report.
-    """
+    """Hydra's job: ``execute``, with a SuiteError as one sentence and exit code 2. A sweep gets the error itself."""
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         return execute(cfg)
     with one_sentence():
@@ -113,9 +110,8 @@ def execute(cfg: DictConfig) -> float | None:
 
 def _train_and_record(run: Run) -> None:
     """Train, and record the outcome, whatever it is, in status.json and in W&B."""
-    with _never_collected():
-        from experiments.harness.divergence import Diverged
-        from experiments.harness.train import train
+    _import_training()
+    from experiments.harness.train import train
 
     plain, directory, record = run.plain, run.directory, None
     with ExitStack() as stack:
@@ -151,10 +147,15 @@ def _train_and_record(run: Run) -> None:
             finish("complete")
 
 
+def _locate_and_train(cfg: DictConfig) -> None:
+    """What each process of several does."""
+    _train_and_record(locate(cfg))
+
+
 def _train_in_processes(cfg: DictConfig, run: Run) -> None:
     """``_train_and_record`` in several processes; if any of them fails, that is recorded too."""
     try:
-        stopped = run_processes(_take_part, cfg)
+        stopped = run_processes(_locate_and_train, cfg)
     except SuiteError as error:
         if is_main(run.plain["run"]):
             with RunRecord(run.directory, run.digest, run.recorded) as record:
@@ -164,15 +165,6 @@ def _train_in_processes(cfg: DictConfig, run: Run) -> None:
     status = read_status(run.directory)
     if stopped and is_main(run.plain["run"]) and not (status and status["status"] in FINISHED):
         sys.exit(EXIT_CODE)
-
-
-def _take_part(cfg: DictConfig) -> None:
-    """What each of these processes does."""
-    run = locate(cfg)
-    try:
-        _train_and_record(run)
-    except HydraException as error:
-        raise ConfigError(explained(error)) from error
 
 
 _BEGUN_ANEW: set[Path] = set()
@@ -237,19 +229,15 @@ def words_of_its_own(directory: Path) -> Iterator[None]:
             raise
 
 
-@contextmanager
-def _never_collected() -> Iterator[None]:
-    """Exempt the modules imported here, which stay, from garbage collection, which took 10 to 20 % of a run's start."""
+@cache
+def _import_training() -> None:
+    """Import what training needs. It stays, so it is exempt from garbage collection, which took 10 to 20 % of a run's
+    start. Later, that would include the model of a finished run, whose references form a cycle.
+    """
     gc.disable()
     try:
-        yield
+        importlib.import_module("experiments.harness.train")
     finally:
-        _freeze_once()
+        gc.freeze()
+        atexit.register(gc.unfreeze)  # Triton reports what is never collected as leaks
         gc.enable()
-
-
-@cache
-def _freeze_once() -> None:
-    """Exempt the imports; later, that would include the model of a finished run, whose references form a cycle."""
-    gc.freeze()
-    atexit.register(gc.unfreeze)  # Triton reports what is never collected as leaks

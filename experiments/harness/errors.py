@@ -24,6 +24,14 @@ class RunError(SuiteError):
     """A run directory that is held by another process, was made by different source code, or cannot be written."""
 
 
+class Diverged(Exception):  # a result, not an error
+    """Loss, gradient, optimizer state or a metric became NaN or infinite."""
+
+    def __init__(self, step: int, what: str) -> None:
+        super().__init__(f"{what} is not finite at step {step}")
+        self.step = step
+
+
 def first_cause(error: BaseException) -> BaseException:
     """The start of a chain of ``raise ... from``: what went wrong, not where it surfaced."""
     while error.__cause__ is not None:
@@ -38,9 +46,7 @@ def first_line(error: BaseException) -> str:
 
 @contextmanager
 def refused_as(what: str) -> Iterator[None]:
-    """Turn any exception inside the context, such as one from third-party code, into a ConfigError starting with
-    ``what``.
-    """
+    """Turn any exception inside the context, as of third-party code, into a ConfigError starting with ``what``."""
     try:
         yield
     except Exception as error:

@@ -17,8 +17,7 @@ from experiments.harness.averages import (
     tracked_layers,
 )
 from experiments.harness.batches import to_device
-from experiments.harness.divergence import Diverged
-from experiments.harness.errors import ConfigError
+from experiments.harness.errors import ConfigError, Diverged
 from experiments.harness.seeds import derive_seed
 from experiments.harness.session import Session
 from experiments.harness.sharding import whole
@@ -33,10 +32,8 @@ def evaluate(session: Session, due: Set[str]) -> None:
 
 
 def _evaluate(session: Session, split: str, evaluator: Evaluator) -> None:
-    """Run an evaluator and write its metrics, its files, and the loss of each example if it has them.
-
-    Raises Diverged if the split's loss, the validation metric or the primary metric is not finite, and ConfigError if
-    the validation or primary metric is this split's but was not measured.
+    """Run an evaluator and write its metrics, its files, and the loss of each example if it has them. Raises Diverged
+    if the split's loss, the validation or the primary metric is not finite, ConfigError if a metric is missing.
     """
     study = session.cfg.study
     with evaluation_mode(session.state.optimizer):

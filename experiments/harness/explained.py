@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 
 from experiments.harness.composition import scale_of, scales
 from experiments.harness.errors import DISK_FULL, SuiteError, first_cause, first_line
-from experiments.harness.source_code import ROOT
+from experiments.harness.source_code import ROOT, our_tasks
 
 KINDS = {"Integer": "a whole number", "Float": "a number", "valid bool": "true or false"}
 """Expected values, by the last words of OmegaConf's error message."""
@@ -67,8 +67,10 @@ def explained(error: HydraException, task: str = "") -> str:
             f"single list is written {given[2]}=[{given[3]}]."
         )
     if given := re.match(r"Could not override '(.*)'", said):
-        folder, _, name = given[1].rpartition(".")
-        return f"There is no setting {given[1]}: {nearest(name, _names_beside(cause), f'{folder}.' if folder else '')}"
+        section, _, name = given[1].rpartition(".")
+        parent: Any = getattr(cause, "parent_node", None)
+        beside = [str(key) for key in parent if key != "hydra"] if isinstance(parent, DictConfig) else []
+        return f"There is no setting {given[1]}: {nearest(name, beside, folder=f'{section}.' if section else '')}"
     if (given := re.match(r"Error merging override ~(\S+)", said)) and "does not support deletion" in str(cause):
         return f"{given[1]} cannot be removed (~{given[1]}), because every run needs it: give it a value."
     if given := re.match(r"Error merging override ([^=]*)=", said):
@@ -107,34 +109,30 @@ def _unreadable(override: str) -> str:
     return ""
 
 
-def nearest(name: str, names: Sequence[str], folder: str = "") -> str:
+def nearest(name: str, names: Sequence[str], key: str = "", folder: str = "") -> str:
     """The end of a sentence that suggests the most similar of ``names`` in ``folder``, or lists all of them."""
     if alike := difflib.get_close_matches(name, names, n=1):
-        return f"did you mean {folder}{alike[0]}?"
-    return f"there are {', '.join(names)}." if names else "leave it out."
+        return f"did you mean {key}{folder}{alike[0]}?"
+    return f"there are {', '.join(folder + each for each in names)}." if names else "leave it out."
 
 
 def _missing_choice(path: str, options: Sequence[str], of_task: str) -> str:
-    """The sentence for a choice in a config group whose file, ``path`` under conf/, does not exist. Experiments are in
-    a folder for each task.
-    """
-    folder, _, name = path.rpartition("/")
-    if folder == "experiment" and (own := sorted((ROOT / "conf" / folder / of_task).glob("*.yaml"))):
-        stems = [file.stem for file in own]
-        if alike := difflib.get_close_matches(name, stems, n=1):
-            return f"There is no experiment={name}: did you mean experiment={of_task}/{alike[0]}?"
-        return f"There is no experiment={name}: there are {', '.join(f'{of_task}/{stem}' for stem in stems)}."
-    files = sorted((ROOT / "conf" / folder).glob("*.yaml"))
-    group, _, task = folder.partition("/")
-    choice = f"{group}={f'{task}/' if task else ''}"
+    """The sentence for a choice in a config group whose file, ``path`` under conf/, does not exist."""
+    group, _, name = path.rpartition("/")
+    said, task = f"There is no {group}={name}: ", ""
+    if group.startswith("experiment"):  # they are in a folder for each task
+        said = f"There is no {path.replace('/', '=', 1)}: "
+        group, _, task = group.partition("/")
+        task = task or (of_task if of_task in our_tasks() else "")
+    files = sorted((ROOT / "conf" / group / task).glob("*.yaml"))
     names = sorted({*options, *(file.stem for file in files)})
     if group != "experiment" or name not in scales() or difflib.get_close_matches(name, names):
-        return f"There is no {choice}{name}: {nearest(name, names, choice)}"
+        return said + nearest(name, names, f"{group}=", f"{task}/" if task else "")
     lines = "\n".join(
         f"  CELL={file.stem:<22} {file.read_text().splitlines()[1].lstrip('# ')}" for file in cells(files)
     )
     return (
-        f"There is no {choice}{name}: choose one of these with CELL=.\n{lines}\n"
+        f"{said}choose one of these with CELL=.\n{lines}\n"
         f"`make plan SCALE={name}{f' TASK={task}' if task != 'image_classification' else ''}` shows what each costs."
     )
 
@@ -142,8 +140,3 @@ def _missing_choice(path: str, options: Sequence[str], of_task: str) -> str:
 def cells(files: Sequence[Path]) -> list[Path]:
     """Those of the experiments' ``files`` that are the paper's cells."""
     return [file for file in files if scale_of(f"{file.parent.name}/{file.stem}") == "paper"]
-
-
-def _names_beside(cause: BaseException | None) -> list[str]:
-    parent: Any = getattr(cause, "parent_node", None)
-    return [str(key) for key in parent if key != "hydra"] if isinstance(parent, DictConfig) else []

@@ -40,9 +40,7 @@ class Fetched:
 
 
 def fetch(cfg: DictConfig) -> Fetched:
-    """Fetch data, weights and tokenizers into the cache, unless already there. Raises DataError if any of them cannot
-    be obtained.
-    """
+    """Fetch data, weights and tokenizers that are not in the cache. Raises DataError if one cannot be obtained."""
     if is_offline():
         raise DataError("LION_OFFLINE=1 forbids the network, so nothing can be fetched: unset it.")
     plain = resolved(cfg)
@@ -63,8 +61,8 @@ def fetch(cfg: DictConfig) -> Fetched:
 
 
 def compute_features(cfg: DictConfig) -> bool:
-    """Have the task compute and cache the features that its runs share. Returns False, computing
-    nothing, if the runs need a GPU and there is none: elsewhere the bits, and so the name in the cache, would differ.
+    """Have the task compute and cache the features that its runs share. Returns False, computing nothing, if the runs
+    need a GPU and there is none: elsewhere the bits, and so the name in the cache, would differ.
     """
     run = locate(cfg)
     import torch
@@ -128,16 +126,10 @@ def _fetched_models(plain: Mapping[str, Any]) -> Iterator[str]:
             yield open_clip.get_pretrained_cfg(node["clip_model"], node["clip_weights"])["hf_hub"].strip("/")
 
 
-def tasks_of(task: str) -> list[str]:
-    """``task`` alone, or every task of the suite for ``all``."""
-    if task == "all":
-        return our_tasks()
-    return [task_name(task)]
-
-
-def cell_config(task: str, cell: str, overrides: list[str]) -> DictConfig:
-    """The config of one of a cell's runs."""
-    return composed(task, [f"experiment={task}/{cell}", *overrides])
+def cell_configs(task: str, cell: str, overrides: list[str]) -> dict[str, DictConfig]:
+    """The config of one of a cell's runs, by task: of ``task`` alone, or of every task of the suite for ``all``."""
+    tasks = our_tasks() if task == "all" else [task_name(task)]
+    return {name: composed(name, [f"experiment={name}/{cell}", *overrides]) for name in tasks}
 
 
 def bytes_below(folder: Path) -> int:
@@ -147,8 +139,7 @@ def bytes_below(folder: Path) -> int:
 
 def main(task: str, cell: str, overrides: list[str]) -> None:
     """Fetch what the experiment ``cell`` of ``task`` needs, and print where it is."""
-    for name in tasks_of(task):
-        cfg = cell_config(name, cell, overrides)
+    for name, cfg in cell_configs(task, cell, overrides).items():
         fetched = fetch(cfg)
         size = sum(bytes_below(fetched.cache_dir / folder) for folder in fetched.folders)
         print(f"{name}/{cell}: {size / 1e6:,.1f} MB in {fetched.cache_dir}", flush=True)

@@ -9,9 +9,7 @@ from pathlib import Path
 
 
 def write_aside(path: Path, content: str | bytes) -> None:
-    """Replace ``path`` by ``content`` atomically: a reader, or a crash, sees either the whole old file or the new
-    one.
-    """
+    """Replace ``path`` by ``content`` atomically: a reader, or a crash, sees the whole old file or the new one."""
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with aside.open("wb") as file:

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from experiments.harness.composition import scale_of
@@ -21,23 +21,59 @@ AT_LEAST = {
     **dict.fromkeys(("run.num_workers", "run.gpus", "run.checkpoint_minutes"), 0),
 }
 """By key; null values, and keys that a task does not have, are not checked."""
-AREAS = ("augmentation.crop_area", "data.crop_area")
-"""Ranges of a random crop's share of the image."""
-CHOICES = {
-    "train.precision": ("fp32", "bf16"),
-    "schedule.shape": ("cosine", "linear", "constant", "rsqrt"),
-    "run.device": ("auto", "cpu", "cuda"),
-    "run.wandb": ("auto", "online", "offline", "disabled"),
-}
 SEEDS_A_REPLICATE, MOST_CONFIRM_SEEDS = 1000, 100
 """Seeds reserved for a replicate: the first ones are for confirm runs, each of the others for one search trial."""
-NAMES = {
-    "optimizer.name": (r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", "up to 64 letters, digits, '.', '_' and '-'"),
-    "data.name": (r"[^/.\0][^/\0]{0,199}", "up to 200 characters without '/'"),
-    "scale": (r"[A-Za-z0-9_-]{1,64}", "up to 64 letters, digits, '_' and '-'"),
-    "run.wandb_project": (r"[^/\\#?%:]{1,128}", "a name that W&B accepts, without / \\ # ? % :"),
+
+
+def is_finite(value: Any) -> bool:
+    """Whether a config's value is a number, and neither infinite nor NaN."""
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def one_of(*choices: str) -> tuple[Callable[[Any], object], str]:
+    """The rule that a value is one of the choices."""
+    return choices.__contains__, f"one of {', '.join(choices)}"
+
+
+def like(pattern: str, what: str) -> tuple[Callable[[Any], object], str]:
+    """The rule that a text matches the pattern."""
+    return lambda text: re.fullmatch(pattern, str(text)), what
+
+
+RULES: dict[str, tuple[Callable[[Any], object], str]] = {
+    **dict.fromkeys(
+        ("augmentation.crop_area", "data.crop_area"),
+        (
+            lambda area: len(area) == 2 and 0 < area[0] <= area[1] <= 1,
+            "the smallest and the largest share of an image's area, such as [0.05,1.0], or null",
+        ),
+    ),
+    "optimizer.betas": (
+        lambda betas: isinstance(betas, list) and all(map(is_finite, betas)),
+        "a list of finite numbers, such as [0.9,0.99]",
+    ),
+    "train.clip_norm": (lambda norm: 0 < norm < math.inf, "above 0, or null for no clipping"),
+    "train.ema_decay": (lambda decay: 0 <= decay < 1, "from 0 to below 1, or null"),
+    "run.gpus": (lambda gpus: gpus <= 1 or gpus == int(gpus), "a whole number above 1, or a share of one GPU"),
+    "study.stages": (lambda stages: all(trials >= 1 for trials in stages), "numbers of trials of at least 1"),
+    "study.confirm": (lambda seeds: 1 <= seeds <= MOST_CONFIRM_SEEDS, f"from 1 to {MOST_CONFIRM_SEEDS}"),
+    "study.lengths": (
+        lambda lengths: all(0 < length < math.inf and length != 1 for length in lengths),
+        "above 0 and not 1, which runs anyway",
+    ),
+    "study.margin_percent": (lambda percent: 0 < percent < 100, "between 0 and 100"),
+    "study.margin": (lambda margin: 0 <= margin < math.inf, "at least 0, or null"),
+    "train.precision": one_of("fp32", "bf16"),
+    "schedule.shape": one_of("cosine", "linear", "constant", "rsqrt"),
+    "run.device": one_of("auto", "cpu", "cuda"),
+    "run.wandb": one_of("auto", "online", "offline", "disabled"),
+    # Parts of folder names or W&B names; W&B allows 64 characters in a tag.
+    "optimizer.name": like(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", "up to 64 letters, digits, '.', '_' and '-'"),
+    "data.name": like(r"[^/.\0][^/\0]{0,199}", "up to 200 characters without '/'"),
+    "scale": like(r"[A-Za-z0-9_-]{1,64}", "up to 64 letters, digits, '_' and '-'"),
+    "run.wandb_project": like(r"[^/\\#?%:]{1,128}", "a name that W&B accepts, without / \\ # ? % :"),
 }
-"""Values that become parts of folder names or W&B names; W&B allows 64 characters in a tag."""
+"""By key, what must be true of a value that is not null, and how a message says so."""
 
 
 def check_limits(plain: Mapping[str, Any]) -> None:
@@ -48,39 +84,21 @@ def check_limits(plain: Mapping[str, Any]) -> None:
             raise ConfigError(f"{key} must be a finite number, but it is {value!r}.")
         if value is not None and value < least:
             raise ConfigError(f"{key} must be at least {least}, but it is {value!r}.")
-    for key in AREAS:
-        area = _at(plain, key)
-        if area is not None and not (len(area) == 2 and 0 < area[0] <= area[1] <= 1):
-            raise ConfigError(
-                f"{key} must be the smallest and the largest share of an image's area, such as [0.05,1.0], or null, "
-                f"but it is {area}."
-            )
-    if (betas := _at(plain, "optimizer.betas")) is not None and not (
-        isinstance(betas, list) and all(map(is_finite, betas))
-    ):
-        raise ConfigError(f"optimizer.betas must be a list of finite numbers, such as [0.9,0.99], but it is {betas!r}.")
-    for key, choices in CHOICES.items():
-        if (value := _at(plain, key)) not in choices:
-            raise ConfigError(f"{key} must be one of {', '.join(choices)}, but it is {value!r}.")
-    for key, (pattern, rule) in NAMES.items():
-        if not re.fullmatch(pattern, str(_at(plain, key))):
-            raise ConfigError(f"{key} must be {rule}, but it is {_at(plain, key)!r}.")
-    if (clip := plain["train"]["clip_norm"]) is not None and not 0 < clip < math.inf:
-        raise ConfigError(f"train.clip_norm must be above 0, or null for no clipping, but it is {clip}.")
-    if (decay := plain["train"]["ema_decay"]) is not None and not 0 <= decay < 1:
-        raise ConfigError(f"train.ema_decay must be from 0 to below 1, or null, but it is {decay}.")
-    if (gpus := plain["run"]["gpus"]) > 1 and gpus != int(gpus):
-        raise ConfigError(f"run.gpus must be a whole number above 1, but it is {gpus}: only one GPU can be shared.")
-    _check_study(plain["study"])
+    for key, (is_met, rule) in RULES.items():
+        value = _at(plain, key)
+        if value is not None and not is_met(value):
+            raise ConfigError(f"{key} must be {rule}, but it is {value!r}.")
+    if (trials := sum(plain["study"]["stages"])) > (most := SEEDS_A_REPLICATE - MOST_CONFIRM_SEEDS):
+        raise ConfigError(f"study.stages may have at most {most} trials in total, but has {trials}.")
+    for key, drawn in plain["study"]["nuisance"].items():
+        if not isinstance(drawn, Mapping) or not (drawn.get("choices") or {"low", "high"} <= drawn.keys()):
+            raise ConfigError(f"study.nuisance.{key} needs choices, or low and high, but it is {drawn}.")
+        if drawn.get("log") and not 0 < drawn["low"] <= drawn["high"]:
+            raise ConfigError(f"study.nuisance.{key} is log-uniform, so it needs 0 < low <= high.")
     check_low_bit(plain)
     for key in ("runs_dir", "results_dir", "cache_dir"):
         if not plain["run"][key].strip():
             raise ConfigError(f"run.{key} is empty{' (LION_CACHE)' if key == 'cache_dir' else ''}: name a folder.")
-
-
-def is_finite(value: Any) -> bool:
-    """Whether a config's value is a number, and neither infinite nor NaN."""
-    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def _at(plain: Mapping[str, Any], key: str) -> Any:
@@ -88,28 +106,6 @@ def _at(plain: Mapping[str, Any], key: str) -> Any:
     for part in key.split("."):
         value = value.get(part) if isinstance(value, Mapping) else None
     return value
-
-
-def _check_study(study: Mapping[str, Any]) -> None:
-    if not all(trials >= 1 for trials in study["stages"]):
-        raise ConfigError(f"study.stages must be numbers of trials of at least 1, but it is {study['stages']}.")
-    if (trials := sum(study["stages"])) > (most := SEEDS_A_REPLICATE - MOST_CONFIRM_SEEDS):
-        raise ConfigError(f"study.stages may have at most {most} trials in total, but has {trials}.")
-    if not 1 <= study["confirm"] <= MOST_CONFIRM_SEEDS:
-        raise ConfigError(f"study.confirm must be from 1 to {MOST_CONFIRM_SEEDS}, but it is {study['confirm']}.")
-    if not all(0 < length < math.inf and length != 1 for length in study["lengths"]):
-        raise ConfigError(
-            f"study.lengths must be above 0 and not 1, which runs anyway, but they are {study['lengths']}."
-        )
-    if not 0 < study["margin_percent"] < 100:
-        raise ConfigError(f"study.margin_percent must be between 0 and 100, but it is {study['margin_percent']}.")
-    if (margin := study["margin"]) is not None and not 0 <= margin < math.inf:
-        raise ConfigError(f"study.margin must be at least 0, or null, but it is {margin}.")
-    for key, drawn in study["nuisance"].items():
-        if not isinstance(drawn, Mapping) or not (drawn.get("choices") or {"low", "high"} <= drawn.keys()):
-            raise ConfigError(f"study.nuisance.{key} needs choices, or low and high, but it is {drawn}.")
-        if drawn.get("log") and not 0 < drawn["low"] <= drawn["high"]:
-            raise ConfigError(f"study.nuisance.{key} is log-uniform, so it needs 0 < low <= high.")
 
 
 def check_conflicts(plain: Mapping[str, Any]) -> None:

@@ -57,9 +57,8 @@ def prepare_low_bit(
     make: Callable[[list[dict[str, Any]]], "Optimizer"],
     groups: Sequence[Mapping[str, Any]],
 ) -> None:
-    """Prepare an optimizer that ``make`` has just made from ``groups``, if it is of PACKAGES.
-
-    Raises ConfigError if it cannot take a step on the device of its parameters with the installed torch.
+    """Prepare an optimizer that ``make`` has just made from ``groups``, if it is of PACKAGES. Raises ConfigError if it
+    cannot take a step on the device of its parameters with the installed torch.
     """
     import torch
 
@@ -85,9 +84,7 @@ def prepare_low_bit(
 
 
 def _stand_ins(parameters: Sequence["Tensor"], every_shape: bool) -> list["Tensor"]:
-    """New tensors with a gradient of zeros: one, or one of every layout and dtype, so that code is compiled for all of
-    them before the training clock starts.
-    """
+    """New tensors with a gradient of zeros: one, or one of every layout and dtype, to compile code for all of them."""
     import torch
 
     if every_shape:
@@ -103,19 +100,17 @@ def saved_state(optimizer: "Optimizer") -> dict[str, Any]:
     """``optimizer.state_dict()`` in plain tensors: instead of a tensor subclass, such as torchao's quantized state, the
     tensors inside it and what it takes to rebuild it, so that a checkpoint can be read without torchao.
     """
+    from torch.utils._pytree import tree_map
+
     saved = optimizer.state_dict()
-    state = {
-        number: {name: _flattened(value) for name, value in values.items()} for number, values in saved["state"].items()
-    }
-    return {**saved, "state": state}
+    return {**saved, "state": tree_map(_flattened, saved["state"])}
 
 
 def load_saved_state(optimizer: "Optimizer", saved: Mapping[str, Any]) -> None:
     """Restore what ``saved_state`` gave."""
-    state = {
-        number: {name: _rebuilt(value) for name, value in values.items()} for number, values in saved["state"].items()
-    }
-    optimizer.load_state_dict({**saved, "state": state})
+    from torch.utils._pytree import tree_map
+
+    optimizer.load_state_dict({**saved, "state": tree_map(_rebuilt, saved["state"], is_leaf=_is_flattened)})
     if type(optimizer).__module__.partition(".")[0] == "bitsandbytes":
         _restore_memory(optimizer)
 
@@ -130,10 +125,14 @@ def _flattened(value: Any) -> Any:
     return {"subclass": _qualified(type(value)), "context": context, "tensors": tensors}
 
 
+def _is_flattened(value: Any) -> bool:
+    return isinstance(value, dict) and value.keys() == {"subclass", "context", "tensors"}
+
+
 def _rebuilt(value: Any) -> Any:
     import torch
 
-    if not (isinstance(value, dict) and value.keys() == {"subclass", "context", "tensors"}):
+    if not _is_flattened(value):
         return value
     # Only what its package has declared safe to load; the optimizer, which exists already, has imported it.
     declared = torch.serialization.get_safe_globals()
@@ -146,9 +145,7 @@ def _qualified(subclass: type) -> str:
 
 
 def _restore_memory(optimizer: Any) -> None:
-    """Undo what bitsandbytes' ``load_state_dict`` does to memory: it gives each tensor its own copy of the code books,
-    and state without pages.
-    """
+    """Undo bitsandbytes' ``load_state_dict``, which gives each tensor its own code books, and state without pages."""
     for group_number, group in enumerate(optimizer.param_groups):
         for number, parameter in enumerate(group["params"]):
             if loaded := optimizer.state.pop(parameter, None):

@@ -62,8 +62,8 @@ class CountingMode(FakeTensorMode):
 
 
 def move_shapes(model: nn.Module, device: str) -> None:
-    """Replace the tensors of a model on the device ``meta`` by new ones on another ``device``, which the machine need
-    not have under a CountingMode; ``Module.to_empty`` cannot do that.
+    """Replace a model's tensors on the device ``meta`` by new ones on another ``device``, which the machine need not
+    have under a CountingMode; ``Module.to_empty`` cannot do that.
     """
     made: dict[Tensor, Tensor] = {}
     for module in model.modules():

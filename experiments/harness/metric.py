@@ -52,7 +52,7 @@ def percent(label: str, **more: Any) -> Metric:
 LOSS = Metric("loss", "lower", splits=("train", "val", "test"))
 """Every task has it."""
 CALIBRATED_LOSS = Metric("loss at the best temperature", "lower")
-"""For classifiers; the temperature is fitted on the validation split. See experiments/metrics/calibration.py"""
+"""For classifiers; the temperature is fitted on the validation split. See experiments/metrics/classification.py"""
 CALIBRATION_ERROR = Metric("calibration error", "lower", decimals=2, unit="%")
 FLATNESS = {
     "perturbed_loss": Metric("training loss under weight noise", "lower", splits=("flatness",)),

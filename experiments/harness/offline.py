@@ -75,8 +75,8 @@ def is_absent(error: BaseException | None) -> bool:
 
 @contextmanager
 def without_network(plain: Mapping[str, Any]) -> Iterator[None]:
-    """Under LION_OFFLINE, keep all libraries off the network. If something is missing, raise a DataError: one sentence
-    that gives the command to fetch it. ``plain`` is the run's resolved config.
+    """Under LION_OFFLINE, keep all libraries off the network. If something is missing, a DataError gives the command
+    that fetches it. ``plain`` is the run's resolved config.
     """
     if not is_offline():
         yield

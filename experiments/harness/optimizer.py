@@ -1,6 +1,7 @@
-"""Build the optimizer of a run, with the same two parameter groups for every optimizer."""
+"""Build the optimizer of a run, with the same two parameter groups for every optimizer, and scale initial weights."""
 
 import inspect
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,10 +21,9 @@ EMBEDDING_WORDS = ("embed", "token", "bias", "position")
 
 
 def decay_groups(model: nn.Module) -> dict[str, list[str]]:
-    """Names of the trained parameters that weight decay applies to (``decay``) and of the others (``no_decay``).
-
-    Matrices and convolution kernels decay; biases, norms, embeddings, position tables and scalars such as a temperature
-    do not. A tied parameter counts as an embedding wherever it appears.
+    """Names of the trained parameters that decay (``decay``: matrices and convolution kernels), and of the others
+    (``no_decay``: biases, norms, embeddings, position tables and scalars such as a temperature). A tied parameter
+    counts as an embedding wherever it appears.
     """
     undecayed = {
         id(parameter)
@@ -36,6 +36,25 @@ def decay_groups(model: nn.Module) -> dict[str, list[str]]:
         if parameter.requires_grad:
             groups["no_decay" if id(parameter) in undecayed else "decay"].append(name)
     return groups
+
+
+def mark_pretrained(module: nn.Module) -> None:
+    """Mark all parameters as pretrained."""
+    for parameter in module.parameters():
+        parameter.is_pretrained = True  # type: ignore[attr-defined]  # read below, before anything copies the model
+
+
+def scale_initial_weights(model: nn.Module, scale: float) -> None:
+    """Multiply the matrices and kernels that decay by ``scale`` in place, except pretrained ones. A scale of 1 leaves
+    every bit unchanged. Raises ConfigError unless it is finite and above 0.
+    """
+    if not 0 < scale < math.inf:
+        raise ConfigError(f"train.init_scale must be above 0, but it is {scale}.")
+    parameters = dict(model.named_parameters())
+    with torch.no_grad():
+        for name in decay_groups(model)["decay"]:
+            if not getattr(parameters[name], "is_pretrained", False):
+                parameters[name].mul_(scale)
 
 
 def build_optimizer(model: nn.Module, config: Mapping[str, Any]) -> Optimizer:
@@ -81,9 +100,7 @@ def _check_step(optimizer_class: Any, name: str) -> None:
 
 
 def _rates_as_tensors(optimizer: Optimizer, *_: Any) -> None:
-    """Before a step, put the float that the training loop has set into a tensor, where torchao's optimizers keep their
-    learning rate so as not to compile again for every value.
-    """
+    """Put the training loop's learning rate into a tensor, for which torchao does not compile every value's step."""
     for group in optimizer.param_groups:
         group["lr"] = torch.as_tensor(group["lr"], dtype=torch.float32)
 

@@ -13,6 +13,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,10 +39,8 @@ class PreparedData:
     """dtype, shape and SHA-256 of the content of each array, by name"""
 
     def load(self) -> dict[str, np.ndarray]:
-        """All arrays by name, read-only and memory-mapped.
-
-        Every byte is checked against the fingerprint, once per change of a file (see ``first_changed``). Raises
-        DataError, naming the file, if it was changed or truncated.
+        """All arrays by name, read-only and memory-mapped. Every byte is checked against the fingerprint, once for each
+        change of a file (``first_changed``). Raises DataError, naming the file, if it was changed or truncated.
         """
         loaded = {}
         for name in self.arrays:
@@ -76,6 +75,25 @@ def fingerprint_of(arrays: Mapping[str, Mapping[str, Any]]) -> str:
     return hashlib.sha256(json.dumps(arrays, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
+def joint_fingerprint(parts: Mapping[str, str | None]) -> str:
+    """SHA-256 over the fingerprints of named parts, None for a part that is absent; their order does not matter."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def check_fingerprint(data: Mapping[str, Any], found: str) -> None:
+    """Raise DataError if the config group ``data`` declares a different fingerprint."""
+    if data.get("fingerprint") not in (None, found):
+        raise DataError(
+            f"data={data['name']} has the fingerprint {found} here, but its config declares {data['fingerprint']}; "
+            "a different version, or a different order of rows, needs its own config."
+        )
+
+
+def open_set(data: Mapping[str, Any], cache_dir: Path) -> Any:
+    """Open the set of a ``data`` config with the function that its key ``access`` names, by default ``prepare``."""
+    return (get_method(data["access"]) if "access" in data else prepare)(data, cache_dir)
+
+
 def prepare(data: Mapping[str, Any], cache_dir: Path) -> PreparedData:
     """The data set that ``data`` declares, from the cache, else from the first of its sources that has it.
 
@@ -86,7 +104,7 @@ def prepare(data: Mapping[str, Any], cache_dir: Path) -> PreparedData:
     check_sources(data, required={"decode"}, optional={"options"})
     identity = data["fingerprint"] or json.dumps(data["sources"], sort_keys=True)
     directory = cache_folder(data["name"], identity, cache_dir)
-    unless_prepared(data, directory, lambda: _prepare_anew(data, directory))
+    unless_prepared(data, directory, lambda: first_of(data, partial(_prepare_from, data, directory)))
     return _open(directory, data["fingerprint"])
 
 
@@ -123,24 +141,20 @@ def unless_prepared(data: Mapping[str, Any], directory: Path, make: Callable[[],
 def cached_arrays(
     name: str, identity: str, cache_dir: Path, compute: Callable[[], Mapping[str, np.ndarray]]
 ) -> PreparedData:
-    """The result of ``compute``, from the cache if it was computed before under this ``name`` and ``identity``.
-
-    ``identity`` must identify everything that the arrays depend on. Processes that need the same arrays wait for the
-    first.
+    """The result of ``compute``, from the cache if it was computed before under this ``name`` and ``identity``, which
+    must identify everything that the arrays depend on. Processes that need the same arrays wait for the first.
     """
 
     def make(work_dir: Path) -> None:
         shutil.rmtree(work_dir, ignore_errors=True)  # what a killed process left
-        _write(compute(), None, identity, work_dir)
+        _write(compute(), identity, work_dir)
 
     return cached(name, identity, cache_dir, make)
 
 
 def cached(name: str, identity: str, cache_dir: Path, make: Callable[[Path], None]) -> PreparedData:
-    """The folder that ``make`` fills, from the cache if it was made before under this ``name`` and ``identity``.
-
-    ``make`` gets a temporary path, where a killed process may have left something. Processes that need the same folder
-    wait for the first.
+    """The folder that ``make`` fills, from the cache if it was made before under this ``name`` and ``identity``. It is
+    given a temporary path, where a killed process may have left something.
     """
     directory = cache_folder(name, identity, cache_dir)
     if not directory.exists():
@@ -188,52 +202,39 @@ def lock(path: Path) -> Iterator[None]:
         yield
 
 
-def _prepare_anew(data: Mapping[str, Any], directory: Path) -> None:
-    """Fill ``directory`` from the first source that works. The caller holds the lock."""
+def _prepare_from(data: Mapping[str, Any], directory: Path, source: Mapping[str, Any]) -> None:
+    """Fill ``directory`` from one source. The caller holds the lock."""
     work_dir = directory.with_name(directory.name + ".partial")
-
-    def attempt(source: Mapping[str, Any]) -> None:
-        announce(data, source)
-        shutil.rmtree(work_dir, ignore_errors=True)  # what a killed process left
-        work_dir.mkdir()
-        try:
-            arrays = _decode(source, work_dir)
-            _write(arrays, data["fingerprint"], describe(source), work_dir / "arrays")
-            (work_dir / "arrays").rename(directory)
-        finally:
-            shutil.rmtree(work_dir, ignore_errors=True)
-
-    first_of(data, attempt)
-
-
-def _decode(source: Mapping[str, Any], work_dir: Path) -> dict[str, np.ndarray]:
-    decode = get_method(source["decode"])
-    arrays: dict[str, np.ndarray] = decode(fetch(source, work_dir), **source.get("options", {}))
-    return arrays
+    announce(data, source)
+    shutil.rmtree(work_dir, ignore_errors=True)  # what a killed process left
+    work_dir.mkdir()
+    try:
+        arrays = get_method(source["decode"])(fetch(source, work_dir), **source.get("options", {}))
+        fingerprint = _write(arrays, describe(source), work_dir / "arrays")
+        if (declared := data["fingerprint"]) not in (None, fingerprint):
+            raise DataError(
+                f"it decoded to the fingerprint {fingerprint}, but the config declares {declared}; a different data "
+                "set, or a different version, needs its own config."
+            )
+        (work_dir / "arrays").rename(directory)
+    finally:
+        shutil.rmtree(work_dir, ignore_errors=True)
 
 
-def _write(arrays: Mapping[str, np.ndarray], declared: str | None, source: str, directory: Path) -> None:
-    """Write arrays and manifest into a new ``directory``, unless the arrays are not those that the config declares."""
-    contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-    digests = {name: (array, hashlib.sha256(array.data).hexdigest()) for name, array in contiguous.items()}
-    fingerprint = fingerprint_of(_summaries(digests))
-    if declared not in (None, fingerprint):
-        raise DataError(
-            f"it decoded to the fingerprint {fingerprint}, but the config declares {declared}; a different data set, "
-            "or a different version, needs its own config."
-        )
+def _write(arrays: Mapping[str, np.ndarray], source: str, directory: Path) -> str:
+    """Write arrays and manifest into a new ``directory``; returns their fingerprint."""
     directory.mkdir()
+    contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     for name, array in contiguous.items():
         np.save(directory / f"{name}.npy", array, allow_pickle=False)
-    write_manifest(digests, source, directory)
+    digests = {name: (array, hashlib.sha256(array.data).hexdigest()) for name, array in contiguous.items()}
+    return write_manifest(digests, source, directory)
 
 
-def write_manifest(arrays: Mapping[str, tuple[np.ndarray, str]], source: str, directory: Path) -> None:
-    """Write manifest.json: what the ``arrays`` are, each given with the SHA-256 of its bytes in C order."""
-    summaries = _summaries(arrays)
-    manifest = {"fingerprint": fingerprint_of(summaries), "source": source, "arrays": summaries}
+def write_manifest(arrays: Mapping[str, tuple[np.ndarray, str]], source: str, directory: Path) -> str:
+    """Write manifest.json for ``arrays``, each with the SHA-256 of its bytes in C order. Returns the fingerprint."""
+    summaries = {name: _summary(*array) for name, array in sorted(arrays.items())}
+    fingerprint = fingerprint_of(summaries)
+    manifest = {"fingerprint": fingerprint, "source": source, "arrays": summaries}
     (directory / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
-
-
-def _summaries(arrays: Mapping[str, tuple[np.ndarray, str]]) -> dict[str, dict[str, Any]]:
-    return {name: _summary(*array) for name, array in sorted(arrays.items())}
+    return fingerprint

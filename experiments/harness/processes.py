@@ -22,11 +22,13 @@ from typing import Any, NoReturn
 
 import psutil
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from experiments.harness import errors
 from experiments.harness.config import processes_on_node
 from experiments.harness.errors import ConfigError, RunError, SuiteError
+from experiments.harness.explained import explained
 from experiments.harness.signals import EXIT_CODE, SIGNALS, leave_when_asked, stop_requests
 
 PR_SET_PDEATHSIG = 1
@@ -65,22 +67,19 @@ def needs_processes(run: Mapping[str, Any]) -> bool:
     return not is_launched() and processes_on_node(run["gpus"]) * run["nodes"] > 1
 
 
-def check_launcher(nodes: int, launcher: str) -> None:
-    """Raise ConfigError if a sweep's ``launcher``, a dotted class name, cannot give its runs several nodes."""
+def check_launcher(run: Mapping[str, Any], sweep: DictConfig) -> None:
+    """Raise ConfigError if the launcher of a ``sweep`` cannot start a ``run`` of it, given by its resolved config: on
+    several nodes, or at another scale, since the launcher is configured before the swept values are known.
+    """
+    nodes, scale, launcher = run["run"]["nodes"], run["scale"], sweep.hydra.launcher._target_
     if nodes > 1 and not launcher.endswith(".SlurmLauncher"):
         raise ConfigError(
             f"run.nodes={nodes}, but only hydra/launcher=slurm starts a run on several nodes, not "
             f"{launcher.rpartition('.')[2]}: set run.nodes to 1, or use slurm."
         )
-
-
-def check_swept_scale(scale: str, launchers: str) -> None:
-    """Raise ConfigError if a swept run has another ``scale`` than its launcher, which is configured before the swept
-    values are known and asks for that scale's cores and GPUs.
-    """
-    if scale != launchers:
+    if scale != sweep.scale:
         raise ConfigError(
-            f"The swept values choose scale={scale}, but the launcher is set up for scale={launchers}: pass "
+            f"The swept values choose scale={scale}, but the launcher is set up for scale={sweep.scale}: pass "
             f"scale={scale} too, and sweep one scale at a time."
         )
 
@@ -119,7 +118,7 @@ def run_processes(work: Callable[[DictConfig], None], cfg: DictConfig) -> bool:
             rank, failure = error.get_first_failure()
             if failure.exitcode == EXIT_CODE or (stop.is_set() and -failure.exitcode in SIGNALS):
                 return True
-            raise _as_error(*_first_error(failure, rank, folder), failure.exitcode) from None
+            raise _first_error(failure, rank, folder) from None
     return False
 
 
@@ -184,18 +183,14 @@ def _handing_on(stop: threading.Event) -> Iterator[None]:
         thread.join()
 
 
-def _first_error(failure: Any, rank: int, folder: str) -> tuple[int, Any]:
-    """The rank and the error of the process that failed first, from the files in which processes leave errors. Its
-    peers fail in turn, and PyTorch may report one of them instead.
+def _first_error(failure: Any, rank: int, folder: str) -> SuiteError:
+    """The error of the process that failed first, from the files in which processes leave ``<exception's class>:
+    <message>``: others fail in turn, and PyTorch may report one of them. A signal leaves no file.
     """
+    exitcode, error = failure.exitcode, failure.error_file_data
     files = sorted(Path(folder).rglob("error.json"), key=lambda file: file.stat().st_mtime_ns)
-    if failure.exitcode < 0 or not files:  # ended by a signal, which leaves no file
-        return rank, failure.error_file_data
-    return int(files[0].parent.name), json.loads(files[0].read_text())
-
-
-def _as_error(rank: int, error: Any, exitcode: int) -> SuiteError:
-    """What PyTorch's ProcessFailure reports: ``<exception's class>: <message>``, or the signal that ended a process."""
+    if exitcode >= 0 and files:
+        rank, error = int(files[0].parent.name), json.loads(files[0].read_text())
     recorded = error.get("message")
     if not isinstance(recorded, dict):
         ended = f"signal {-exitcode}" if exitcode < 0 else f"exit code {exitcode}"
@@ -221,6 +216,8 @@ def _take_part(work: Callable[[DictConfig], None], cfg: DictConfig, given: list[
         work(cfg)
     except SystemExit as request:  # asked to stop, and saved; destroying the connection to a dead process could hang
         leave_at_once(request.code)
+    except HydraException as error:
+        raise ConfigError(explained(error)) from error
     except Exception as error:
         if not isinstance(error, SuiteError) and not cfg.run.study:  # a study's run has written it to its log
             traceback.print_exc()

@@ -29,9 +29,7 @@ def instruction_sets() -> list[str]:
 
 
 def environment(digest: str) -> dict[str, Any]:
-    """The content of environment.json, with the ``digest`` of the sources. It contains no host name, user name or path,
-    because it is published.
-    """
+    """The content of environment.json. It is published, so it has no host name, user name or path."""
     memory_kib = (file_field("/proc/meminfo", "MemTotal") or "0").split()[0]
     changed = _git("status", "--porcelain", "--", "lion", "experiments", "conf")
     return {

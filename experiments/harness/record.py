@@ -13,13 +13,13 @@ lock              held by the process that writes here
 
 import fcntl
 import io
+import itertools
 import json
 import os
 import re
 import shutil
 import time
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TextIO
 
 from omegaconf import OmegaConf
@@ -54,10 +54,7 @@ def read_status(directory: Path) -> dict[str, Any] | None:
 
 
 def read_metrics(directory: Path) -> list[dict[str, Any]]:
-    """All complete rows of metrics.jsonl; a last line cut off by a crash is left out.
-
-    Raises RunError, naming the line, if one is not a row.
-    """
+    """All complete rows of metrics.jsonl, without a last line cut off by a crash. RunError if a line is not a row."""
     path = directory / "metrics.jsonl"
     content = path.read_bytes() if path.exists() else b""
     rows = []
@@ -78,9 +75,8 @@ def last_values(directory: Path) -> dict[str, Any]:
 
 
 def read_example_losses(directory: Path) -> "tuple[str, np.ndarray]":
-    """The metric, as ``test/<name>``, and its value for each test example, float32 ``[examples]``.
-
-    Raises RunError if the file is incomplete.
+    """The metric, as ``test/<name>``, and its value for each test example, float32 ``[examples]``. RunError if the file
+    is damaged.
     """
     import numpy as np
 
@@ -115,7 +111,6 @@ def is_held(directory: Path) -> bool:
 
 def take_lock(directory: Path) -> TextIO:
     """Lock the run's ``directory``, creating it if necessary, until the returned file is closed or the process dies.
-
     Raises RunError if another process still holds the lock after LOCK_WAIT_S.
     """
     deadline = time.monotonic() + LOCK_WAIT_S
@@ -160,29 +155,25 @@ def set_aside(directory: Path) -> None:
         status = read_status(directory)
         if status is None:
             return
-        number = 0
-        while (
-            aside := directory.parent / ".superseded" / f"{directory.name}-{status.get('sources_digest')}-{number}"
-        ).exists():
-            number += 1
-        aside.parent.mkdir(exist_ok=True)
-        directory.rename(aside)
+        superseded = directory.parent / ".superseded"
+        superseded.mkdir(exist_ok=True)
+        names = (f"{directory.name}-{status.get('sources_digest')}-{number}" for number in itertools.count())
+        directory.rename(next(superseded / name for name in names if not (superseded / name).exists()))
 
 
 class RunRecord:
     """The only writer of a run directory. A second process that opens the same directory gets a RunError."""
 
     def __init__(self, directory: Path, digest: str, result_config: dict[str, Any]) -> None:
-        """``digest`` identifies the source code.
-
-        ``finished`` is set if another process finished the run before this one got the lock; nothing is written then.
+        """``digest`` identifies the source code. ``finished`` is set if another process finished the run before this
+        one got the lock; nothing is written then.
         """
         self.directory, self.digest = directory, digest
         self._lock = take_lock(directory)
         self._metrics = (directory / "metrics.jsonl").open("ab")
         found = read_status(directory)
         if found and found.get("sources_digest") != digest:
-            self.__exit__(None, None, None)
+            self.__exit__()
             raise RunError(f"The run {directory} was meanwhile taken by different source code: rerun the same command.")
         self.finished = found is not None and found["status"] in FINISHED
         if self.finished:
@@ -197,9 +188,7 @@ class RunRecord:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._metrics.close()
         self._lock.close()
 

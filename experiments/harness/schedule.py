@@ -1,6 +1,4 @@
-"""The learning rate as a function of the step, for the shapes that the paper's tasks use (cosine, linear, constant,
-reciprocal square root; section 4 of the paper).
-"""
+"""The learning rate as a function of the step, for the shapes of the paper's tasks (its section 4)."""
 
 import math
 

@@ -20,8 +20,7 @@ from experiments.harness.batches import MicroBatches
 from experiments.harness.checkpoint import TrainingState, drop_checkpoints_after
 from experiments.harness.config import Config
 from experiments.harness.errors import ConfigError
-from experiments.harness.initial_scale import scale_initial_weights
-from experiments.harness.optimizer import build_optimizer, decay_groups
+from experiments.harness.optimizer import build_optimizer, decay_groups, scale_initial_weights
 from experiments.harness.record import RunRecord
 from experiments.harness.run import Run
 from experiments.harness.seeds import derive_seed
@@ -119,8 +118,8 @@ def check_evaluators(task: Task, name: str) -> None:
 
 
 def resume(session: Session, digest: str) -> None:
-    """Continue from the newest checkpoint that was written by the source code with this ``digest``, if there is one,
-    and cut the run's record back to it.
+    """Continue from the newest checkpoint that source code with this ``digest`` has written, or from the start, and cut
+    the run's record back to it.
     """
     state, record = session.state, session.record
     saved = state.load(session.directory, digest, session.accelerator)

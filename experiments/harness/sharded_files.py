@@ -31,8 +31,7 @@ OUTLINE = "outline.pt"
 
 def write_shards(folder: Path, state: dict[str, Any]) -> None:
     """Write ``state``: nested dicts and lists of plain data and tensors, each sharded or the same in every process.
-
-    All processes must call this; process 0's copy of anything unsharded is written. If one process raises, all do.
+    All processes must call this; if one raises, all do.
     """
     tensors: dict[str, Tensor] = {}
     first: dict[Any, str] = {}
@@ -91,10 +90,8 @@ def read_shards(folder: Path, place: Callable[[str, Tensor], Tensor]) -> dict[st
 
 
 def read_sharded(checkpoint: Path, model: nn.Module, optimizer: Optimizer) -> dict[str, Any]:
-    """What a checkpoint holds, whatever number of processes wrote it, laid out like this sharded ``model`` and its
-    optimizer.
-
-    State with the shape of its parameter is sharded like the parameter; each process holds all other state in full.
+    """What a checkpoint by any number of processes holds, laid out like this sharded ``model`` and its optimizer. State
+    with the shape of its parameter is sharded like the parameter; each process holds all other state in full.
     """
     named = dict(model.named_parameters(remove_duplicate=False))
     trained = [weight for group in optimizer.param_groups for weight in group["params"]]
@@ -125,9 +122,7 @@ def read_sharded(checkpoint: Path, model: nn.Module, optimizer: Optimizer) -> di
 
 
 def with_tensors(state: Any, put: Callable[[str, Tensor], Tensor], name: str = "") -> Any:
-    """A copy of nested dicts, lists and tuples with each tensor replaced by ``put(name, tensor)``; names are like
-    ``optimizer.state.3.exp_avg``.
-    """
+    """A copy of nested containers in which ``put("optimizer.state.3.exp_avg", tensor)``, say, replaces each tensor."""
     if isinstance(state, Tensor):
         return put(name, state)
     prefix = f"{name}." if name else ""

@@ -60,10 +60,8 @@ def layers_to_shard(model: nn.Module) -> Iterator[nn.Module]:
 
 @contextmanager
 def more_to_come(model: nn.Module, accelerator: Accelerator) -> Iterator[None]:
-    """For every backward pass of a step but the last: processes with the same weights exchange gradients only in the
-    last one.
-
-    Processes that shard a model exchange them in every pass; otherwise each would hold gradients for all its weights.
+    """For every backward pass of a step but the last, the only one in which copies of a model exchange their gradients.
+    Those that shard a model do so in every pass; otherwise each would hold gradients for all its weights.
     """
     if not isinstance(model, FSDPModule):
         with accelerator.no_sync(model):

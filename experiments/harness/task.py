@@ -1,6 +1,4 @@
-"""The interface of a task, which a task package provides as ``build(cfg, data) -> Task`` in its module ``task``, and
-what several tasks use.
-"""
+"""The interface of a task, which its module ``task`` provides as ``build(cfg, data) -> Task``, and what tasks share."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -31,8 +29,7 @@ class Evaluator:
     """From the same sums as the metrics, the name of one of them and its value for each test example, float64
     ``[examples]``, whose plain mean it is."""
     write_files: Callable[[Path, int], None] | None = None
-    """Writes files about the latest evaluation, after this step, into the run's directory; called in the main
-    process."""
+    """Writes files about the evaluation after this step into the run's directory; called in the main process."""
 
 
 class Task(Protocol):
@@ -72,9 +69,8 @@ class Passes:
 
 def in_parts(forward: Callable[..., Tensor], most: int, *inputs: Tensor) -> Tensor:
     """``forward(*inputs)``, whose first dimension indexes samples. On a CPU at most ``most`` samples are processed at a
-    time, so that activations stay in its caches, which saves memory and two fifths of the time.
-
-    The parts have nearly equal sizes, because for very few samples PyTorch uses kernels that round differently.
+    time, so that activations stay in its caches, which saves memory and two fifths of the time. The parts have nearly
+    equal sizes, because for very few samples PyTorch uses kernels that round differently.
     """
     if inputs[0].device.type != "cpu":
         return forward(*inputs)

@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 
+from experiments.harness.arithmetic import file_field
+
 
 class TrainingClock:
-    """Seconds of training: stopped during evaluation, checkpointing and compile warm-up, and continued after a
-    resume.
-    """
+    """Seconds of training, without evaluation, checkpoints and compile warm-up; continued when a run is resumed."""
 
     def __init__(self, device: torch.device) -> None:
         self.seconds = 0.0
@@ -60,12 +60,10 @@ class StepTimer:
         """``{"time/optimizer_step_ms": median}`` of the steps since the last call, or empty. Waits for the GPU."""
         pairs = list(zip(self._marks[::2], self._marks[1::2], strict=True))
         self._marks = []
-        if not pairs:
-            return {}
         if self._cuda:
             torch.cuda.synchronize()
-            return {"time/optimizer_step_ms": statistics.median(start.elapsed_time(end) for start, end in pairs)}
-        return {"time/optimizer_step_ms": statistics.median((end - start) * 1000 for start, end in pairs)}
+        spans = [start.elapsed_time(end) if self._cuda else (end - start) * 1000 for start, end in pairs]
+        return {"time/optimizer_step_ms": statistics.median(spans)} if spans else {}
 
 
 class PeakMemory:
@@ -86,13 +84,10 @@ class PeakMemory:
 
     def stop(self) -> None:
         """Raise ``bytes`` to the peak since ``start`` if that is higher."""
-        self.bytes = max(self.bytes, self._peak_since_start())
-
-    def _peak_since_start(self) -> int:
         if self._device.type == "cuda":
-            return torch.cuda.max_memory_allocated(self._device)
-        status = Path("/proc/self/status")
-        if not status.exists():
-            return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        peak_kib = next(line.split()[1] for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
-        return int(peak_kib) * 1024
+            peak = torch.cuda.max_memory_allocated(self._device)
+        elif resident := file_field("/proc/self/status", "VmHWM"):  # such as "1234 kB"
+            peak = int(resident.split()[0]) * 1024
+        else:
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        self.bytes = max(self.bytes, peak)

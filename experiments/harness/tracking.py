@@ -56,10 +56,8 @@ def study_of(config: dict[str, Any]) -> str:
 
 
 def description_of(config: dict[str, Any]) -> dict[str, Any]:
-    """W&B's metadata of a run besides its id, as plain data, from the complete resolved config.
-
-    The group is named after the folder of the study's results; the job type is the phase of the study: search, confirm
-    or length.
+    """W&B's metadata of a run besides its id, as plain data, from the complete resolved config: the group is the study,
+    the job type its phase (search, confirm or length).
     """
     return {
         "project": config["run"]["wandb_project"],
@@ -129,9 +127,7 @@ class Tracker:
         self._run = run
 
     def _guard(self, what: str, action: Callable[[], None]) -> bool:
-        """Run ``action`` with a time limit and return whether it succeeded. Whatever W&B does, the run goes on: its
-        record is metrics.jsonl.
-        """
+        """Whether ``action`` succeeded within its time limit. Whatever W&B does, the run goes on."""
         faults: list[str] = []
 
         def attempt() -> None:
@@ -170,14 +166,18 @@ class Tracker:
         self._guard("log a row", lambda: self._run.log({STEP: row["step"], **values}, step=place, commit=True))
 
     def finish(self, status: str, summary: dict[str, float]) -> bool:
-        """Close the run: with exit code 0 for a result (complete, diverged), 1 otherwise (failed, interrupted).
-
-        Returns whether a server now has everything.
+        """Close the run: with exit code 0 for a result (complete, diverged), 1 otherwise (failed, interrupted). Returns
+        whether a server now has everything.
         """
         if self._run is None:
             return False
         log = Path(self._run.settings.sync_file) if self._is_online() else None
-        done = self._guard("finish", lambda: self._finish(status, summary)) and log is not None
+
+        def finish() -> None:
+            self._run.summary.update({"status": status, **summary})
+            self._run.finish(exit_code=int(status not in FINISHED))
+
+        done = self._guard("finish", finish) and log is not None
         if done:
             Path(f"{log}.synced").touch()  # W&B's own mark, which it does not set for runs it logs online
             write_aside(self._directory / COMPLETE, what_is_complete(self._rows_seen, status))
@@ -185,10 +185,6 @@ class Tracker:
 
     def _is_online(self) -> bool:
         return self._run is not None and self._run.settings.mode != "offline"
-
-    def _finish(self, status: str, summary: dict[str, float]) -> None:
-        self._run.summary.update({"status": status, **summary})
-        self._run.finish(exit_code=int(status not in FINISHED))
 
 
 def what_is_complete(rows: int, status: str) -> str:

@@ -1,5 +1,6 @@
 """The training loop: every run of every task is one call of ``train``."""
 
+import math
 import sys
 import time
 from collections.abc import Iterator
@@ -7,13 +8,14 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
+from accelerate import Accelerator
 from torch import Tensor, nn
 
 from experiments.harness.accelerator import Agreement, compile_and_warm_up, seed_generators
 from experiments.harness.averages import evaluation_mode, update_average
 from experiments.harness.batches import MicroBatchKeys, ShieldedLoader, to_device
 from experiments.harness.config import Config
-from experiments.harness.divergence import Diverged, FiniteWatch
+from experiments.harness.errors import Diverged
 from experiments.harness.evaluation import evaluate
 from experiments.harness.optimizer import state_bytes
 from experiments.harness.progress_bar import progress_bar
@@ -30,14 +32,15 @@ from lion import measure_step
 
 
 def train(run: Run, record: RunRecord | None, tracker: Tracker) -> None:
-    """Train to the last step, from the newest checkpoint if there is one, and evaluate.
-
-    Only the main process of a distributed run has a ``record``, the others get None.
-    Raises Diverged, or SystemExit after saving if a signal asked it to stop; anything else is a SuiteError or a bug.
+    """Train to the last step, from the newest checkpoint if there is one, and evaluate. Only the main process has a
+    ``record``. Raises Diverged, or SystemExit after saving if a signal asked it to stop; anything else is a SuiteError
+    or a bug.
     """
     session = set_up(run, record, tracker)
     resume(session, run.digest)
-    with training_batches(session).reading() as batches:
+    keys = MicroBatchKeys(range(session.state.step, session.cfg.train.steps), session.micro_batches)
+    on_gpu = session.accelerator.device.type == "cuda"
+    with ShieldedLoader(session.dataset, keys, session.cfg.run.num_workers, pin=on_gpu).reading() as batches:
         take_steps(session, batches)
     if run.cfg.test:
         evaluate(session, {"end"})
@@ -45,15 +48,8 @@ def train(run: Run, record: RunRecord | None, tracker: Tracker) -> None:
         record.add_environment("arithmetic", frozen_outputs=session.task.frozen_outputs)
 
 
-def training_batches(session: Session) -> ShieldedLoader:
-    """This process's micro-batches of the remaining steps, in order."""
-    cfg = session.cfg
-    keys = MicroBatchKeys(range(session.state.step, cfg.train.steps), session.micro_batches)
-    return ShieldedLoader(session.dataset, keys, cfg.run.num_workers, pin=session.accelerator.device.type == "cuda")
-
-
 def take_steps(session: Session, batches: Iterator[dict[str, Tensor]]) -> None:
-    """Take the remaining steps, each followed by what is due after it."""
+    """Take the remaining steps, of which these are this process's micro-batches, and after each do what is due."""
     cfg, state, accelerator = session.cfg, session.state, session.accelerator
     optimizer, device = state.optimizer, accelerator.device
     model = session.model
@@ -134,6 +130,27 @@ def accumulate_gradients(session: Session, model: nn.Module, batches: Iterator[d
         session.statistics.end_micro_batch()
     session.statistics.end_step()
     return loss
+
+
+class FiniteWatch:
+    """Remembers, on the device, the first step whose loss or gradient is not finite: ``sign(nan)`` is 0, so Lion's
+    weights alone would hide it.
+    """
+
+    def __init__(self, accelerator: Accelerator) -> None:
+        self._accelerator = accelerator
+        self._first_bad = torch.full((), math.inf, device=accelerator.device)
+
+    def observe(self, step: int, loss: Tensor, grad_norm: Tensor) -> None:
+        """Check one step without waiting for the device."""
+        finite = torch.isfinite(loss) & torch.isfinite(grad_norm)
+        self._first_bad = torch.where(finite, self._first_bad, self._first_bad.clamp(max=step))
+
+    def check(self) -> None:
+        """Wait for the device and raise Diverged if any process has seen a bad step."""
+        first_bad = self._accelerator.gather(self._first_bad).min().item()
+        if math.isfinite(first_bad):
+            raise Diverged(int(first_bad), "the loss or its gradient")
 
 
 @dataclass(frozen=True)

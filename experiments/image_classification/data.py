@@ -20,12 +20,12 @@ from omegaconf import OmegaConf
 
 from experiments.data.images import ArrayImages, Images, StoredImages
 from experiments.data.labels import check_order
-from experiments.data.opening import check_fingerprint, joint_fingerprint
 from experiments.data.splits import num_kept, shuffled
 from experiments.data.stored import check_splits, open_splits
 from experiments.data.stored_split import StoredSplit
 from experiments.harness.errors import ConfigError, DataError
 from experiments.harness.files import first_file
+from experiments.harness.prepared_data import check_fingerprint, joint_fingerprint
 from experiments.harness.record import read_status
 from experiments.harness.source_code import ROOT
 from experiments.image_classification.config import ImageClassificationConfig

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from experiments.harness.averages import evaluated_weights
 from experiments.harness.checkpoint import load_checkpoint
 from experiments.harness.errors import RunError
-from experiments.harness.initial_scale import mark_pretrained
+from experiments.harness.optimizer import mark_pretrained
 from experiments.image_classification.config import ImageClassificationConfig
 
 EVALUATION_BATCH_SIZE = 500

@@ -40,13 +40,14 @@ from experiments.image_classification.models import (
     meta_output,
 )
 from experiments.image_classification.real_labels import real_sums
-from experiments.metrics.calibration import (
+from experiments.metrics.classification import (
     add_calibration,
     calibrated_example_losses,
     calibration_metrics,
+    classification_metrics,
+    classification_sums,
     no_calibration_sums,
 )
-from experiments.metrics.classification import classification_metrics, classification_sums
 
 
 class ImageClassification:

@@ -19,13 +19,12 @@ from PIL import Image
 
 from experiments.data.images import ArrayImages, Images
 from experiments.data.labels import check_order
-from experiments.data.opening import joint_fingerprint, open_set
 from experiments.data.pixels import converted
 from experiments.data.stored import StoredSet
 from experiments.data.stored_split import StoredSplit
 from experiments.data.text import folded
 from experiments.harness.errors import ConfigError
-from experiments.harness.prepared_data import PreparedData, cached_arrays
+from experiments.harness.prepared_data import PreparedData, cached_arrays, joint_fingerprint, open_set
 
 if TYPE_CHECKING:
     from torch import Tensor

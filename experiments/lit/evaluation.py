@@ -10,8 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from experiments.lit.models import EVALUATION_BATCH_SIZE, TwoTowers
-from experiments.metrics.calibration import TEMPERATURES, calibrated_losses, temperature_nats
-from experiments.metrics.classification import classification_sums
+from experiments.metrics.classification import TEMPERATURES, calibrated_losses, classification_sums, temperature_nats
 from experiments.metrics.retrieval import RANKS, recall_sums
 from experiments.metrics.zero_shot import class_embeddings
 from experiments.pretrained.locked import Inputs, joined

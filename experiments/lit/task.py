@@ -39,7 +39,7 @@ from experiments.lit.models import (
     computed_once,
     contrastive_loss,
 )
-from experiments.metrics.calibration import calibrated_example_losses
+from experiments.metrics.classification import calibrated_example_losses
 from experiments.metrics.retrieval import RANKS
 from experiments.metrics.zero_shot import prompts
 from experiments.pretrained.locked import Inputs, LockedPart, Rows, locked_part

@@ -15,20 +15,26 @@ Not counted: the losses of held-out data and the networks that judge samples, wh
 
 import importlib
 from functools import partial
+from importlib.util import find_spec
 from types import ModuleType
 
 from omegaconf import DictConfig
 
 from experiments.harness.composition import composed, configs_of
-from experiments.harness.config import processes_on_node, resolved, runs_a_replicate, typed
+from experiments.harness.config import resolved, typed
 from experiments.harness.errors import ConfigError
 from experiments.harness.explained import cells
 from experiments.harness.limits import check_conflicts
 from experiments.harness.metric import is_percent
 from experiments.harness.source_code import ROOT, task_package
-from experiments.plan.costs import forward_operations, optimizer_bytes, training_operations
+from experiments.plan.costs import (
+    TrainingMemory,
+    forward_operations,
+    optimizer_bytes,
+    training_memory,
+    training_operations,
+)
 from experiments.plan.table import Plan, print_table, show, show_cells
-from experiments.plan.training_memory import TrainingMemory, training_memory
 from experiments.plan.utilisation import family_of
 from experiments.study.paper import claim_of, paper_cell
 from experiments.study.statistics import pairs_needed
@@ -53,26 +59,18 @@ def plan(task: str, overrides: list[str]) -> Plan:
     }
     epoch = meta.samples_per_epoch(own) if hasattr(meta, "samples_per_epoch") else None
     return Plan(
+        cfg=cfg,
         model=str(cfg.model.get("model_name") or cfg.model.get("_target_") or type(model).__name__),
         parameters=sum(parameter.numel() for parameter in model.parameters()),
-        steps=cfg.train.steps,
-        batch_size=cfg.train.batch_size,
         epochs=cfg.train.steps * cfg.train.batch_size / epoch if epoch else None,
         flops_per_step=flops // samples * cfg.train.batch_size,
         tested={each.name: each.count * per_sample[each.name] for each in passes if each.count is not None},
         once={each.name: per_sample[each.name] for each in passes if each.count is None and per_sample[each.name]},
         family=family_of(model, convolutions),
-        replicates=max(1, cfg.study.replicates),
-        trials=sum(cfg.study.stages),
-        runs=max(1, cfg.study.replicates) * runs_a_replicate(cfg.study, len(contestants)),
-        on_gpu=cfg.run.device != "cpu",
-        gpus=processes_on_node(cfg.run.gpus) * cfg.run.nodes,
-        shards=cfg.run.shards,
         minutes=cfg.run.minutes if all(each.startswith(("experiment=", "scale=")) for each in overrides) else None,
         claim=claim_words(cfg),
         state_bytes={name: state for name, (state, _) in both.items()},
         checkpoint_bytes={name: checkpoint for name, (_, checkpoint) in both.items()},
-        kept=cfg.run.keep_checkpoints,
     )
 
 
@@ -88,12 +86,7 @@ def memory(task: str, overrides: list[str], planned: Plan) -> TrainingMemory:
 
 def _meta(task: str) -> ModuleType:
     name = f"{task_package(task)}.models"
-    module = None
-    try:
-        module = importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name != name:
-            raise  # an import inside it failed
+    module = importlib.import_module(name) if find_spec(name) else None
     if module is None or not hasattr(module, "meta_loss"):
         raise ConfigError(
             f"A plan of {task} needs a module {name} with meta_model and meta_loss; "
@@ -119,7 +112,6 @@ def claim_words(cfg: DictConfig) -> str:
 
 def main(task: str, overrides: list[str]) -> None:
     """Print the plan of one experiment, or of all of the paper's cells if ``overrides`` name no existing experiment.
-
     Raises ConfigError if there is no such task, or if its module ``models`` lacks what a plan needs.
     """
     configs_of(task)

@@ -3,10 +3,12 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
-from experiments.plan.training_memory import TrainingMemory
+from experiments.harness.config import processes_on_node, runs_a_replicate
+from experiments.plan.costs import TrainingMemory
 from experiments.plan.utilisation import FAMILIES
 
 LONGEST_LINE = 1_000
@@ -17,10 +19,10 @@ LONGEST_LINE = 1_000
 class Plan:
     """The cost of one run, and of the study that it belongs to."""
 
+    cfg: DictConfig
+    """of a run of Lion"""
     model: str
     parameters: int
-    steps: int
-    batch_size: int
     epochs: float | None
     """None if the config does not give the number of training samples"""
     flops_per_step: int
@@ -31,17 +33,6 @@ class Plan:
     """what is computed once and cached for all runs, such as a frozen tower's features: operations per input by name"""
     family: str
     """of the model, in utilisation.py"""
-    replicates: int
-    trials: int
-    """per optimizer in each replicate"""
-    runs: int
-    """in all replicates of a study of Lion against its reference, search trials included"""
-    on_gpu: bool
-    """whether its runs use a GPU"""
-    gpus: int
-    """processes of one run, with a GPU each"""
-    shards: int
-    """the number of processes over which one model is sharded"""
     minutes: int | None
     """of one replicate on two idle CPU cores; None if they are not known"""
     claim: str
@@ -50,18 +41,31 @@ class Plan:
     """by optimizer"""
     checkpoint_bytes: dict[str, int]
     """by optimizer"""
-    kept: int
-    """the number of checkpoints that a run keeps"""
 
     @property
     def samples(self) -> int:
         """Training samples of one run, counting repetitions."""
-        return self.steps * self.batch_size
+        return int(self.cfg.train.steps * self.cfg.train.batch_size)
+
+    @property
+    def replicates(self) -> int:
+        """Of a study of Lion against its reference."""
+        return max(1, self.cfg.study.replicates)
+
+    @property
+    def trials(self) -> int:
+        """Per optimizer in each replicate."""
+        return sum(self.cfg.study.stages)
+
+    @property
+    def runs(self) -> int:
+        """In all replicates, search trials included."""
+        return self.replicates * runs_a_replicate(self.cfg.study, len(self.state_bytes))
 
     @property
     def run_flops(self) -> int:
         """Floating point operations of one run's training."""
-        return self.steps * self.flops_per_step
+        return int(self.cfg.train.steps * self.flops_per_step)
 
     @property
     def study_flops(self) -> int:
@@ -77,16 +81,17 @@ class Plan:
 def show(planned: Plan, used: TrainingMemory) -> Table:
     """The plan as two columns."""
     table = Table(show_header=False, box=None)
-    assumed = FAMILIES[planned.family]
+    assumed, train, run = FAMILIES[planned.family], planned.cfg.train, planned.cfg.run
+    on_gpu, gpus = run.device != "cpu", processes_on_node(run.gpus) * run.nodes
 
     def cost(flops: int, more: str = "") -> str:
-        return f"{flops:.3g}" + planned.on_gpu * f" ({hours_words(planned.hours(flops))}{more})"
+        return f"{flops:.3g}" + on_gpu * f" ({hours_words(planned.hours(flops))}{more})"
 
-    several = (planned.gpus > 1) * f", on {planned.gpus} {hours_words(planned.hours(planned.run_flops) / planned.gpus)}"
+    several = (gpus > 1) * f", on {gpus} {hours_words(planned.hours(planned.run_flops) / gpus)}"
     rows: list[tuple[str, str]] = [
         ("model", planned.model),
         ("parameters", f"{planned.parameters / 1e6:.2f} M"),
-        ("steps", f"{planned.steps:,} of {planned.batch_size:,} samples"),
+        ("steps", f"{train.steps:,} of {train.batch_size:,} samples"),
         ("samples", f"{planned.samples:,}" + (f" ({planned.epochs:.1f} epochs)" if planned.epochs else "")),
         ("FLOPs per step", f"{planned.flops_per_step:.3g}"),
         ("FLOPs per run", cost(planned.run_flops, several)),
@@ -99,18 +104,18 @@ def show(planned: Plan, used: TrainingMemory) -> Table:
         ("FLOPs of all runs", cost(planned.study_flops)),
         *(
             [("hours of an H100", f"assuming {assumed.share:.2g} of its peak ({planned.family}; {assumed.source})")]
-            if planned.on_gpu
+            if on_gpu
             else []
         ),
         *([("time on two CPU cores", time_words(planned, planned.minutes))] if planned.minutes else []),
         *([("the paper's claim", planned.claim)] if planned.claim else []),
-        ("weights, gradients", per_gpu(8 * planned.parameters, planned.shards)),
-        *((f"state of {name}", per_gpu(size, planned.shards)) for name, size in planned.state_bytes.items()),
+        ("weights, gradients", per_gpu(8 * planned.parameters, run.shards)),
+        *((f"state of {name}", per_gpu(size, run.shards)) for name, size in planned.state_bytes.items()),
         ("kept for the backward pass", f"{mebibytes(used.saved)} per micro-batch"),
-        *((f"peak with {name}", peak_words(used, name) + planned.on_gpu * ", on a GPU") for name in used.peak),
-        *([("runs on a GPU of 80 GB", str(used.runs))] if planned.on_gpu else []),
+        *((f"peak with {name}", peak_words(used, name) + on_gpu * ", on a GPU") for name in used.peak),
+        *([("runs on a GPU of 80 GB", str(used.runs))] if on_gpu else []),
         *(
-            (f"checkpoint with {name}", disk_words(size, planned.kept))
+            (f"checkpoint with {name}", disk_words(size, run.keep_checkpoints))
             for name, size in planned.checkpoint_bytes.items()
         ),
     ]
@@ -176,7 +181,8 @@ def show_cells(plans: Iterable[tuple[str, Plan]]) -> Table:
         table.add_column(column, justify="right", overflow="fold")
     for name, planned in plans:
         per_run = planned.run_flops + sum(planned.tested.values())  # no cell of the paper is searched
-        size = f"{planned.parameters / 1e6:,.1f}", f"{planned.steps:,}", f"{planned.batch_size:,}"
+        train = planned.cfg.train
+        size = f"{planned.parameters / 1e6:,.1f}", f"{train.steps:,}", f"{train.batch_size:,}"
         hours = f"{planned.hours(per_run):,.1f}", str(planned.runs), f"{planned.hours(planned.study_flops):,.0f}"
         table.add_row(name, *size, f"{FAMILIES[planned.family].share:.2g}", *hours)
     return table

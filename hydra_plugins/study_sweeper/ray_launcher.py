@@ -1,11 +1,8 @@
-"""``hydra/launcher=ray_local`` and ``ray_cluster``: Hydra's launcher for Ray, started so that it leaves nothing behind
-and refuses requests that could never be satisfied.
-"""
+"""``hydra/launcher=ray_local`` and ``ray_cluster``: Hydra's launcher for a Ray that leaves nothing behind."""
 
 import atexit
 import os
 import secrets
-import shutil
 import socket
 import subprocess
 import sys
@@ -29,16 +26,15 @@ LONGEST_TEMPORARY_FOLDER = 30
 """The longest $TMPDIR with which Ray's socket paths (75 characters longer) stay within Linux's limit of 107 bytes."""
 LONGEST_SILENCE_S = 10.0
 """Seconds without an answer after which Ray's head is considered lost; a cluster may have restarted it by then."""
-
-
 LONGEST_SAVING_S = 30.0
 """Seconds that runs get to save when a study is asked to stop: a step, perhaps an evaluation, and a checkpoint."""
 
 
 class SuiteRayLauncher(RayLauncher):
-    """Hydra's launcher, which also starts Ray, checks the cluster's resources, and lets runs save when asked to
-    stop.
-    """
+    """Hydra's launcher, which also starts Ray, checks the cluster's resources, and lets runs save if asked to stop."""
+
+    watch: "subprocess.Popen[str] | None" = None
+    """the process that cleans up after the Ray that was started here: ray_watch.py"""
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """As Hydra's launcher. Raises ConfigError for runs that no node of our own Ray can ever hold, and
@@ -52,7 +48,7 @@ class SuiteRayLauncher(RayLauncher):
         import ray
 
         if not ray.is_initialized():
-            _start(settings, is_ours)
+            self.watch = _start(settings, is_ours)
         request: Any = OmegaConf.to_container(self.ray_cfg.remote, resolve=True)
         _check(request, [node["Resources"] for node in ray.nodes() if node["Alive"]], is_ours)
         address: str = ray.get_runtime_context().gcs_address
@@ -67,8 +63,8 @@ class SuiteRayLauncher(RayLauncher):
         except SystemExit:
             if jobs:
                 _let_save(jobs)
-            if is_ours:
-                _OURS.extend(psutil.Process().children(recursive=True))
+            if self.watch:
+                _name_processes(self.watch)
             raise
 
     def _submit(self, number: int, overrides: Sequence[str]) -> Any:
@@ -124,48 +120,44 @@ def while_it_answers(address: str, wait_for_ray: Callable[[], Sequence[JobReturn
     return outcome.result()
 
 
-def _start(settings: Mapping[str, Any], is_ours: bool) -> None:
+def _start(settings: Mapping[str, Any], is_ours: bool) -> "subprocess.Popen[str] | None":
     """Start Ray as Hydra's launcher would, but with our signal handlers: Ray's own handler for SIGTERM aborts the study
-    3 s later, while it is still ending its workers.
+    3 s later, while it is still ending its workers. Returns the process that watches our own Ray.
     """
     import ray
 
     from experiments.harness.arithmetic import PINS
     from experiments.harness.signals import leave_when_asked
 
+    watch = None
     if is_ours:  # its workers inherit this process's environment
         place = tempfile.gettempdir()
         folder = tempfile.mkdtemp(prefix="lion-", dir=place if len(place) <= LONGEST_TEMPORARY_FOLDER else "/tmp")
-        atexit.register(shutil.rmtree, folder, ignore_errors=True)
         settings = {**settings, "_temp_dir": folder}
+        # Not ended by a Ctrl-C; its standard input ends with this process, however that ends.
+        command, quiet = [sys.executable, ray_watch.__file__, folder], subprocess.DEVNULL
+        watch = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=quiet, stderr=quiet, start_new_session=True, text=True
+        )
+        atexit.register(watch.communicate, ray_watch.OVER)
     else:  # a cluster's load NumPy, and with it an instruction set, before they take a run
         pinned = {name: os.environ[name] for pins in PINS.values() for name in pins if name in os.environ}
         settings = {"runtime_env": {"env_vars": pinned}, **settings}
     ray.init(**settings)
-    if is_ours:
-        _OURS.extend(psutil.Process().children(recursive=True))
-        watch = [sys.executable, ray_watch.__file__, folder, *(str(process.pid) for process in _OURS)]
-        # Not ended by a Ctrl-C; its standard input ends with this process, however that ends.
-        quiet = subprocess.DEVNULL
-        _OPEN.append(subprocess.Popen(watch, stdin=subprocess.PIPE, stdout=quiet, stderr=quiet, start_new_session=True))
-        atexit.register(_end)
-    atexit.register(ray.shutdown)  # runs before its folder is deleted
+    if watch:
+        _name_processes(watch)
+    atexit.register(ray.shutdown)  # runs before what is left is cleaned up
     leave_when_asked()
+    return watch
 
 
-_OURS: list[psutil.Process] = []
-"""Processes of the Ray that was started here: as of its start, and as of the request to stop."""
-
-
-_OPEN: list[subprocess.Popen[bytes]] = []
-"""Keeps ray_watch.py's standard input open."""
-
-
-def _end() -> None:
-    """Kill what is left of a Ray that was shut down: its agents survive if they cannot reach its head."""
-    for process in _OURS:
-        with suppress(psutil.NoSuchProcess):
-            process.kill()
+def _name_processes(watch: "subprocess.Popen[str]") -> None:
+    """Tell ``watch`` which processes are Ray's now: at its start, and when the study is asked to stop."""
+    assert watch.stdin is not None
+    processes = psutil.Process().children(recursive=True)
+    with suppress(BrokenPipeError):  # someone has ended it
+        watch.stdin.writelines(f"{process.pid}\n" for process in processes if process.pid != watch.pid)
+        watch.stdin.flush()
 
 
 def _check(request: Mapping[str, float], nodes: Sequence[Mapping[str, float]], is_ours: bool) -> None:

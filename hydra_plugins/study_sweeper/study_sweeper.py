@@ -5,9 +5,7 @@ import os
 import re
 import shlex
 import sys
-from dataclasses import dataclass
 
-from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from hydra.plugins.launcher import Launcher
@@ -15,21 +13,11 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
-
-@dataclass
-class StudySweeperConf:
-    """The node that Hydra instantiates; a study's own settings are in the config group ``study``."""
-
-    _target_: str = "hydra_plugins.study_sweeper.study_sweeper.StudySweeper"
-
-
 LAUNCHERS = (
     "hydra._internal.core_plugins.basic_launcher",
     "hydra_plugins.hydra_submitit_launcher.submitit_launcher",
 )
 """Loggers that print the overrides of every run; a study prints its progress instead."""
-
-ConfigStore.instance().store(group="hydra/sweeper", name="study", node=StudySweeperConf, provider="study_sweeper")
 
 
 class StudySweeper(Sweeper):
@@ -40,9 +28,7 @@ class StudySweeper(Sweeper):
         from experiments.harness.arithmetic import pin_instruction_set
 
         pin_instruction_set(config.train.instruction_set)
-        self.task: str = config.task
-        self.scale: str = config.scale
-        self.nodes, self.launcher_name = config.run.nodes, config.hydra.launcher._target_
+        self.config = config
         self.compose = lambda overrides: hydra_context.config_loader.load_sweep_config(config, overrides)
         self.parser = OverridesParser.create(config_loader=hydra_context.config_loader)
         self.launcher: Launcher = Plugins.instance().instantiate_launcher(
@@ -54,7 +40,7 @@ class StudySweeper(Sweeper):
         from rich.console import Console
 
         from experiments.harness.explained import one_sentence
-        from experiments.harness.processes import check_launcher, check_swept_scale
+        from experiments.harness.processes import check_launcher
         from experiments.harness.signals import EXIT_CODE
         from experiments.harness.source_code import ROOT
         from experiments.report.terminal import print_verdict
@@ -66,18 +52,19 @@ class StudySweeper(Sweeper):
             logging.getLogger(name).setLevel(logging.WARNING)
         for handler in logging.root.handlers:
             handler.setFormatter(logging.Formatter("%(message)s"))  # without Hydra's time and name
+        assert self.config is not None
         try:
             with one_sentence():
-                check_launcher(self.nodes, self.launcher_name)
                 optimizers, combinations = split_sweep(self.parser.parse_overrides(arguments))
                 studies = [Study(self.compose, combination, optimizers) for combination in combinations]
                 for study in studies:
-                    check_swept_scale(study.config["scale"], self.scale)
+                    check_launcher(study.config, self.config)
                 run_studies(studies, self.launcher)
                 # Where it ran, where its data came from, and which replicates it ran are left out of the command.
                 here = re.compile(r"[+~]*(run\.|hydra|study\.numbers\b|data\.(\w+\.)*\w*sources\b)")
                 shown = shlex.join(argument for argument in arguments if not here.match(argument))
-                program = f"experiments {self.task}" if "." in self.task else f"experiments.{self.task}"
+                task = str(self.config.task)
+                program = f"experiments {task}" if "." in task else f"experiments.{task}"
                 command = f"python -m {program} --multirun hydra/sweeper=study {shown}"
                 summaries = []
                 for study in studies:

@@ -71,7 +71,7 @@ def test_a_drawn_split_reuses_the_cached_locked_outputs(make_classification: Mak
 
 def test_initial_scaling_skips_a_pretrained_encoder(make_classification: MakeConfig) -> None:
     from experiments.finetuning.models import Classifier
-    from experiments.harness.initial_scale import scale_initial_weights
+    from experiments.harness.optimizer import scale_initial_weights
     from experiments.pretrained.weights import load_weights
 
     encoder = torch.nn.Sequential(torch.nn.Linear(3, 3))

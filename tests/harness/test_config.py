@@ -22,6 +22,7 @@ from tests.conftest import MakeConfig
 
 EXPERIMENTS = sorted(path.stem for path in (ROOT / "conf/experiment/image_classification").glob("*.yaml"))
 IN_FULL = ", image_classification/".join(EXPERIMENTS)
+FINETUNING = ROOT / "conf/experiment/finetuning"
 MILLION_PARAMETERS = {"convnet": 0.242, "convnet_small": 0.061, "vit_s4": 21.3, "resnet18": 11.2}
 
 
@@ -107,7 +108,7 @@ def test_a_value_of_the_wrong_type_is_refused(make_config: MakeConfig) -> None:
         (
             "experiment=finetuning/nope",
             "There is no experiment=finetuning/nope: there are "
-            f"{', '.join(sorted(path.stem for path in (ROOT / 'conf/experiment/finetuning').glob('*.yaml')))}.",
+            f"finetuning/{', finetuning/'.join(sorted(path.stem for path in FINETUNING.glob('*.yaml')))}.",
         ),
     ],
 )

@@ -9,11 +9,11 @@ import torch
 from accelerate import Accelerator
 
 from experiments.harness import session, train
-from experiments.harness.divergence import Diverged, FiniteWatch
 from experiments.harness.entry import execute
-from experiments.harness.errors import ConfigError
+from experiments.harness.errors import ConfigError, Diverged
 from experiments.harness.record import read_status
 from experiments.harness.run import locate
+from experiments.harness.train import FiniteWatch
 from experiments.image_classification import task
 from experiments.image_classification.task import ImageClassification
 from lion import measure_step

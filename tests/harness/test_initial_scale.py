@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from experiments.harness.errors import ConfigError
-from experiments.harness.initial_scale import mark_pretrained, scale_initial_weights
+from experiments.harness.optimizer import mark_pretrained, scale_initial_weights
 from tests.conftest import MakeConfig, executed, rows
 from tests.harness.test_optimizer import Tied
 

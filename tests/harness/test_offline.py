@@ -22,11 +22,10 @@ from experiments.harness import fetch, offline
 from experiments.harness.config import resolved
 from experiments.harness.errors import DataError
 from experiments.harness.offline import NotFetched, fetching, without_network
-from experiments.harness.pack import MANIFEST, pack
+from experiments.harness.pack import MANIFEST, pack, unpack
 from experiments.harness.prepared_data import prepare
 from experiments.harness.source_code import ROOT
 from experiments.harness.tracking import Tracker
-from experiments.harness.unpack import unpack
 from experiments.image_classification.convnet import ConvNet
 from tests.conftest import MakeConfig, write_idx
 from tests.language_modeling.hub_server import hub_server
@@ -54,7 +53,7 @@ from pathlib import Path
 from experiments.harness.composition import composed
 from experiments.harness.entry import execute
 from experiments.harness.errors import DataError
-from experiments.harness.unpack import unpack
+from experiments.harness.pack import unpack
 
 archive, cache, *overrides = sys.argv[1:]
 cfg = composed("image_classification", overrides)

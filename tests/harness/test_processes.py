@@ -227,7 +227,7 @@ def test_errors_of_a_child_process_quote_the_original_command(
 
 
 def test_invalid_multi_process_settings_are_refused(make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ConfigError, match=r"run\.gpus must be a whole number above 1, but it is 1\.5"):
+    with pytest.raises(ConfigError, match=r"run\.gpus must be a whole number above 1, or a share .*, but it is 1\.5"):
         locate(make_config("run.gpus=1.5"))
     with pytest.raises(ConfigError, match=r"run\.shards=3 does not divide the 4 processes of run\.gpus=2 and .*=2"):
         locate(make_config(*SETTINGS, "run.gpus=2", "run.nodes=2", "run.shards=3"))

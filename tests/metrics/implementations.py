@@ -36,16 +36,23 @@ from experiments.lit.evaluation import (
     zero_shot_metrics,
     zero_shot_sums,
 )
-from experiments.metrics.calibration import (
+from experiments.metrics.classification import (
     calibrated_losses,
     calibration_error,
+    classification_metrics,
+    classification_sums,
     confidence_sums,
     temperature_nats,
 )
-from experiments.metrics.classification import classification_metrics, classification_sums
 from experiments.metrics.clip_score import clip_scores
-from experiments.metrics.frechet import covariance_root, frechet_distance, moments
-from experiments.metrics.kernel_distance import cross_kernel, kernel_distance, own_kernel
+from experiments.metrics.feature_distances import (
+    covariance_root,
+    cross_kernel,
+    frechet_distance,
+    kernel_distance,
+    moments,
+    own_kernel,
+)
 from experiments.metrics.perplexity import perplexity_metrics
 from tests.diffusion.test_sampler import signal_of
 from tests.harness.test_flatness import around

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from experiments.metrics.calibration import (
+from experiments.metrics.classification import (
     add_calibration,
     calibrated_losses,
     calibration_error,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from experiments.metrics.confusion import confusion_matrix, f1, matthews
+from experiments.metrics.scores import confusion_matrix, f1, matthews
 
 
 def samples(classes: int, count: int = 200) -> tuple[np.ndarray, np.ndarray]:

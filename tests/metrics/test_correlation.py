@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from experiments.metrics.correlation import pearson, spearman
+from experiments.metrics.scores import pearson, spearman
 
 
 def test_a_monotone_curve_has_a_rank_correlation_of_100_percent() -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.linalg
 
-from experiments.metrics.frechet import covariance_root, frechet_distance, moments, moments_of_sums
+from experiments.metrics.feature_distances import covariance_root, frechet_distance, moments, moments_of_sums
 
 
 def distance(a: np.ndarray, b: np.ndarray) -> float:

@@ -5,8 +5,8 @@ import itertools
 import numpy as np
 import pytest
 
-from experiments.metrics import kernel_distance as module
-from experiments.metrics.kernel_distance import cross_kernel, kernel_distance, own_kernel
+from experiments.metrics import feature_distances as module
+from experiments.metrics.feature_distances import cross_kernel, kernel_distance, own_kernel
 
 
 def kernel(x: np.ndarray, y: np.ndarray) -> float:

@@ -14,8 +14,8 @@ from torch.utils.checkpoint import checkpoint
 from experiments.harness.composition import composed
 from experiments.harness.memory import CountingMode, PassMemory, move_shapes, pass_memory
 from experiments.harness.source_code import ROOT
+from experiments.plan.costs import CONTEXT_BYTES, GPU_BYTES
 from experiments.plan.plan import memory, plan
-from experiments.plan.training_memory import CONTEXT_BYTES, GPU_BYTES
 
 EXPERIMENTS = sorted(
     path.relative_to(ROOT / "conf/experiment").with_suffix("").as_posix()

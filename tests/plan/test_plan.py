@@ -148,14 +148,16 @@ def test_a_plan_in_a_pipe_is_neither_cut_nor_wrapped(
     planned = plan("lit", asked)
     print_table(show(planned, memory("lit", asked, planned)))
     assert "eight runs at 36 to 42 steps per second each on an H200)\n" in capsys.readouterr().out
-    print_table(show_cells([("vit_b16_aug_batch16384", replace(planned, steps=6_005_470, batch_size=16_384))]))
+    planned.cfg.train.steps, planned.cfg.train.batch_size = 6_005_470, 16_384
+    print_table(show_cells([("vit_b16_aug_batch16384", planned)]))
     *_, row = capsys.readouterr().out.splitlines()
     assert row.split()[:4] == ["vit_b16_aug_batch16384", "11.1", "6,005,470", "16,384"]
 
 
 def test_the_table_of_all_cells_fits_into_80_characters_and_loses_no_digit_in_fewer() -> None:
     planned = plan("lit", ["experiment=lit/smoke", "scale=smoke"])
-    planned = replace(planned, steps=6_005_470, batch_size=16_384, parameters=10**9)
+    planned.cfg.train.steps, planned.cfg.train.batch_size = 6_005_470, 16_384
+    planned = replace(planned, parameters=10**9)
 
     def shown(width: int) -> list[str]:
         output = io.StringIO()
@@ -278,7 +280,7 @@ def test_a_checkpoint_is_as_large_as_planned(overrides: list[str], make_config: 
 )
 def test_the_measured_utilisation_follows_from_docs_gpu_md(task: str, cell: str, batch_ms: float, batch: int) -> None:
     planned = plan(task, [f"experiment={task}/{cell}", "scale=gpu"])
-    flops = planned.flops_per_step / planned.batch_size * batch
+    flops = planned.flops_per_step / planned.cfg.train.batch_size * batch
     assert FAMILIES[planned.family].source.startswith("measured")
     assert FAMILIES[planned.family].share == pytest.approx(flops / (batch_ms / 1000) / PEAK, rel=0.02)
 

@@ -1,7 +1,8 @@
-"""Scores from a confusion matrix, in percent. Matrices add up over batches and processes, so every score is exact.
+"""Scores of predictions, in percent: from a confusion matrix, or correlations of two series.
 
-A matrix is an array ``[classes, classes]`` of counts, with true classes as rows and predicted ones as columns. A score
-whose denominator is 0 (a class that is never predicted, or does not occur) is 0.
+Matrices add up over batches and processes, so every score is exact. A matrix is an array ``[classes, classes]`` of
+counts, with true classes as rows and predicted ones as columns. A score whose denominator is 0 (a class that is never
+predicted, or does not occur) is 0.
 """
 
 import math
@@ -40,3 +41,18 @@ def matthews(matrix: np.ndarray) -> float:
     count, true, predicted = matrix.sum(), matrix.sum(1), matrix.sum(0)
     spread = (count**2 - true @ true) * (count**2 - predicted @ predicted)
     return float(100 * (count * np.trace(matrix) - true @ predicted) / math.sqrt(spread)) if spread else 0.0
+
+
+def pearson(first: np.ndarray, second: np.ndarray) -> float:
+    """Pearson correlation of two series ``[N]``, -100 to 100; 0 if one of them is constant."""
+    a, b = (np.asarray(values, np.float64) - np.mean(values, dtype=np.float64) for values in (first, second))
+    norms = np.linalg.norm(a) * np.linalg.norm(b)
+    constant = np.ptp(first) == 0 or np.ptp(second) == 0
+    return 0.0 if constant else float(100 * (a @ b) / norms)
+
+
+def spearman(first: np.ndarray, second: np.ndarray) -> float:
+    """Spearman correlation: Pearson correlation of the ranks, where equal values share their mean rank."""
+    from scipy.stats import rankdata
+
+    return pearson(rankdata(first), rankdata(second))
