@@ -7,6 +7,7 @@ import torch
 from torch.nn import Parameter
 
 from lion import Lion
+from tests.lion.building import with_gradient
 from tests.lion.reference import BACK_ENDS
 
 # Weight, gradient and momentum before the step, settings, and weight and momentum after it.
@@ -32,10 +33,9 @@ def test_a_step_matches_a_hand_calculation(
     before: tuple[float, float, float], settings: dict[str, Any], after: tuple[float, float], foreach: bool | None
 ) -> None:
     weight, gradient, momentum = (torch.tensor([value], dtype=torch.float64) for value in before)
-    param = Parameter(weight)
+    param = with_gradient(weight, gradient)
     optimizer = Lion([param], foreach=foreach, **settings)
     optimizer.state[param]["exp_avg"] = momentum
-    param.grad = gradient
     optimizer.step()
     assert (param.item(), optimizer.state[param]["exp_avg"].item()) == after
 
@@ -44,10 +44,10 @@ def test_a_step_matches_a_hand_calculation(
 def test_a_cautious_step_matches_a_hand_calculation(foreach: bool | None) -> None:
     # Update signs with momentum (4, 4, -4, 0) and beta1 0.5: +, +, -, 0. Gradients agree only in the first and third:
     # 2 kept of 4, scaled by 4 / (2 + 1).
-    param = Parameter(torch.zeros(4, dtype=torch.float64))
+    gradient = torch.tensor([1.0, -1.0, -1.0, 0.0], dtype=torch.float64)
+    param = with_gradient(torch.zeros_like(gradient), gradient)
     optimizer = Lion([param], lr=0.75, betas=(0.5, 0.5), cautious=True, foreach=foreach)
     optimizer.state[param]["exp_avg"] = torch.tensor([4.0, 4.0, -4.0, 0.0], dtype=torch.float64)
-    param.grad = torch.tensor([1.0, -1.0, -1.0, 0.0], dtype=torch.float64)
     optimizer.step()
     torch.testing.assert_close(param.detach(), torch.tensor([-1.0, 0.0, 1.0, 0.0], dtype=torch.float64))
     assert optimizer.state[param]["exp_avg"].tolist() == [2.5, 1.5, -2.5, 0.0]
