@@ -25,11 +25,11 @@ def take_steps(optimizer: torch.optim.Optimizer, params: Sequence[Tensor], steps
         optimizer.step()
 
 
-def through_file(state_dict: dict[str, Any]) -> dict[str, Any]:
+def through_file(state_dict: dict[str, Any], map_location: str | None = None) -> dict[str, Any]:
     file = io.BytesIO()
     torch.save(state_dict, file)
     file.seek(0)
-    return torch.load(file, weights_only=True)
+    return torch.load(file, map_location, weights_only=True)
 
 
 @contextmanager

@@ -12,6 +12,8 @@ from lion import Lion, lion
 from tests.lion.building import with_gradient
 from tests.lion.reference import BACK_ENDS
 
+FUNCTIONAL: dict[str, Any] = {"lr": 0.5, "beta1": 0.9, "beta2": 0.99, "weight_decay": 0.0}
+
 
 def one_param(*shape: int) -> Parameter:
     return with_gradient(torch.ones(shape))
@@ -120,17 +122,8 @@ def test_a_group_can_mix_devices_and_dtypes(foreach: bool | None) -> None:
 
 @BACK_ENDS
 def test_a_gradient_can_have_another_dtype_than_the_parameter(foreach: bool | None) -> None:
-    param = torch.zeros(3)
-    lion(
-        [param],
-        [torch.tensor([1.0, -1.0, 0.0], dtype=torch.bfloat16)],
-        [torch.zeros(3)],
-        lr=0.5,
-        beta1=0.9,
-        beta2=0.99,
-        weight_decay=0.0,
-        foreach=foreach,
-    )
+    param, grad = torch.zeros(3), torch.tensor([1.0, -1.0, 0.0], dtype=torch.bfloat16)
+    lion([param], [grad], [torch.zeros(3)], **FUNCTIONAL, foreach=foreach)
     assert param.tolist() == [-0.5, 0.5, 0.0]
 
 
@@ -145,7 +138,7 @@ def test_a_gradient_can_have_another_dtype_than_the_parameter(foreach: bool | No
 def test_the_functional_form_refuses_what_the_class_refuses(settings: dict[str, Any]) -> None:
     params, grads, exp_avgs = ([torch.ones(1)] for _ in range(3))
     with pytest.raises(ValueError, match="not supported"):
-        lion(params, grads, exp_avgs, **({"lr": 0.1, "beta1": 0.9, "beta2": 0.99, "weight_decay": 0.0} | settings))
+        lion(params, grads, exp_avgs, **(FUNCTIONAL | settings))
 
 
 def test_groups_can_override_settings() -> None:
