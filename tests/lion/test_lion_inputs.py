@@ -61,6 +61,16 @@ def test_a_sparse_gradient_is_refused_before_anything_is_updated(foreach: bool |
     assert torch.equal(dense, torch.ones(2))
 
 
+@BACK_ENDS
+@pytest.mark.parametrize("momentum", [torch.zeros(1), torch.zeros(2, device="meta")])
+def test_a_momentum_of_another_shape_or_device_is_refused(momentum: torch.Tensor, foreach: bool | None) -> None:
+    param = one_param(2)
+    optimizer = Lion([param], foreach=foreach)
+    optimizer.state[param]["exp_avg"] = momentum
+    with pytest.raises(RuntimeError, match=r"A parameter of shape \(2,\) on cpu has a momentum of shape"):
+        optimizer.step()
+
+
 def test_momentum_dtype_for_a_complex_parameter_is_refused() -> None:
     param = with_gradient(torch.ones(2, dtype=torch.complex64))
     with pytest.raises(ValueError, match=r"momentum_dtype=bfloat16 does not work for complex parameters"):
