@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -36,10 +37,14 @@ MEMORY_MODEL = "ViT-B/16"
 PEERS = ("bitsandbytes", "lion-pytorch", "pytorch-optimizer", "timm", "torch-optimi")
 
 
-def synchronize(device: torch.device) -> None:
-    """Wait until the device has finished its work."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+def seconds(work: Callable[[], Any], device: torch.device) -> float:
+    """The time that the device takes for ``work``."""
+    synchronize = torch.cuda.synchronize if device.type == "cuda" else lambda: None
+    synchronize()
+    start = time.perf_counter()
+    work()
+    synchronize()
+    return time.perf_counter() - start
 
 
 def step_ms(optimizer: Optimizer, device: torch.device) -> list[float]:
@@ -47,21 +52,8 @@ def step_ms(optimizer: Optimizer, device: torch.device) -> list[float]:
     optimizer.step()
     times_ms: list[float] = []
     while len(times_ms) < STEPS_PER_ROUND or sum(times_ms) < 1e3 * SECONDS_PER_ROUND[device.type]:
-        synchronize(device)
-        start = time.perf_counter()
-        optimizer.step()
-        synchronize(device)
-        times_ms.append(1e3 * (time.perf_counter() - start))
+        times_ms.append(1e3 * seconds(optimizer.step, device))
     return times_ms
-
-
-def copy_gb_per_s(source: torch.Tensor, target: torch.Tensor, device: torch.device) -> float:
-    """Gigabytes per second that a copy reads and writes."""
-    synchronize(device)
-    start = time.perf_counter()
-    target.copy_(source)
-    synchronize(device)
-    return 2 * source.nbytes / (time.perf_counter() - start) / 1e9
 
 
 def time_model(params: list[Parameter], entrants: dict[str, Contestant], device: torch.device) -> dict[str, Any]:
@@ -70,7 +62,8 @@ def time_model(params: list[Parameter], entrants: dict[str, Contestant], device:
     times_ms: dict[str, list[float]] = {name: [] for name in entrants}
     copies = []
     for round_number in range(ROUNDS):
-        copies.append(max(copy_gb_per_s(source, target, device) for _ in range(2)))  # the first one warms up
+        copy_s = min(seconds(lambda: target.copy_(source), device) for _ in range(2))  # the first one warms up
+        copies.append(2 * source.nbytes / copy_s / 1e9)  # it reads and writes
         names = list(entrants)
         for name in names[round_number:] + names[:round_number]:
             times_ms[name] += step_ms(entrants[name].build(params), device)

@@ -88,21 +88,15 @@ def check_groups(make: Make, allowed: float) -> Iterator[Finding]:
     known = make([Parameter(torch.ones(1))], **SETTINGS).param_groups[0]
     for name, value in changes.items():
         for later in (False, True) if name in known else ():
-            first, second = (
-                random_problem(shapes=((70, 3), (9,))),
-                random_problem(shapes=((5,), (4, 4)), **{name: value}),
-            )
-            alone = [Trial(make, first).run(), Trial(make, second).run(range(2, 12) if later else None)]
-            params = [[Parameter(clone(start)) for start in problem.starts] for problem in (first, second)]
-            groups = [
-                {"params": of_group, **problem.settings[0]}
-                for of_group, problem in zip(params, (first, second), strict=True)
-            ]
+            problems = random_problem(((70, 3), (9,))), random_problem(((5,), (4, 4)), **{name: value})
+            alone = [Trial(make, problems[0]).run(), Trial(make, problems[1]).run(range(2 if later else 0, 12))]
+            params = [[Parameter(clone(start)) for start in problem.starts] for problem in problems]
+            groups = [{"params": params[group], **problems[group].settings[0]} for group in (0, 1)]
             optimizer = make(groups[:1] if later else groups, **SETTINGS)
             for index in range(12):
                 if later and index == 2:
                     optimizer.add_param_group(groups[1])
-                for of_group, problem in zip(params, (first, second), strict=True):
+                for of_group, problem in zip(params, problems, strict=True):
                     for param, gradient in zip(of_group, problem.gradients[index], strict=True):
                         param.grad = None if gradient is None else clone(gradient)
                 optimizer.step()
@@ -208,7 +202,7 @@ def check_loading(make: Make, allowed: float) -> Iterator[Finding]:
         reloaded = Trial(make, problem).run(between=reload)
         if [value.dtype for value in _tensors_of(plain)] != [value.dtype for value in _tensors_of(reloaded)]:
             yield Finding(f"Loading its own state dict changes the dtype of the state of {dtype} weights.")
-        elif any(not torch.equal(*pair) for pair in zip(plain.params, reloaded.params, strict=True)):
+        elif not all(map(torch.equal, plain.params, reloaded.params)):
             yield Finding(
                 f"After saving and loading, training of {dtype} weights does not continue as it would have without."
             )
@@ -229,10 +223,8 @@ def check_copies(make: Make, allowed: float) -> Iterator[Finding]:
             trial.optimizer, trial.params = copy.deepcopy((trial.optimizer, trial.params))
 
     problem = random_problem()
-    if any(
-        not torch.equal(*pair)
-        for pair in zip(Trial(make, problem).run().params, Trial(make, problem).run(between=copied).params, strict=True)
-    ):
+    trials = Trial(make, problem).run(), Trial(make, problem).run(between=copied)
+    if not all(map(torch.equal, trials[0].params, trials[1].params)):
         yield Finding("A deep copy of it and the parameters does not continue as the original does.")
 
 
@@ -240,8 +232,8 @@ def check_back_ends(make: Make, allowed: float) -> Iterator[Finding]:
     """Its back ends all take the same step, and so does maximize with negated gradients."""
     known = inspect.signature(make).parameters
     problem = random_problem()
-    flags: list[dict[str, Any]] = [{}, *({"maximize": True} for _ in known.keys() & {"maximize"})]
-    for flag in flags:
+    flags: list[dict[str, Any]] = [{}, {"maximize": True}]
+    for flag in flags[: 1 + ("maximize" in known)]:
         negated = replace(problem, gradients=[[None if g is None else -g for g in step] for step in problem.gradients])
         plain = Trial(make, negated if flag else problem).run()
         for name in ["", *sorted(known.keys() & {"foreach", "fused", "triton", "use_triton"})]:

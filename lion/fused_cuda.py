@@ -80,11 +80,9 @@ def step(
     grad_scale: Tensor | None = None,
     found_inf: Tensor | None = None,
 ) -> bool:
-    """Update parameters, momenta and compensations in place; with `grad_scale`, divide the gradients by it in place.
+    """The step of `lion.fused_cpu` on a GPU, for tensors that `lion.fusible.are_fusible` accepts.
 
-    Nothing changes if `found_inf` is not 0. If the kernel does not support these tensors (see
-    `lion.fusible.are_fusible`), nothing changes and the return value is False. Scalars given as device tensors stay on
-    the device, so that a CUDA graph uses their current values.
+    Scalars given as device tensors stay on the device, so that a CUDA graph uses their current values.
     """
     device = columns[0][0].device
     with torch.cuda.device_of(columns[0][0]):

@@ -27,7 +27,7 @@ from torch import nn
 from experiments.harness.composition import composed
 from experiments.harness.entry import execute
 from experiments.harness.prepared_data import prepare
-from experiments.harness.record import read_status
+from experiments.harness.record import RunRecord, read_status
 from experiments.harness.run import locate
 from experiments.harness.source_code import ROOT
 
@@ -150,6 +150,34 @@ def measured(task: Any, split: str, model: nn.Module, processes: int = 1) -> dic
 def executed(cfg: DictConfig) -> Path:
     """Execute a run and return its folder."""
     execute(cfg)
+    return locate(cfg).directory
+
+
+def finished(cfg: DictConfig) -> tuple[Path, list[dict[str, Any]]]:
+    """Execute a run to its end; its folder and its rows."""
+    directory = executed(cfg)
+    status = status_of(directory)
+    assert status["status"] == "complete", status
+    return directory, rows(directory)
+
+
+class Killed(BaseException):
+    """Simulates SIGKILL within a process: `except Exception` does not catch it."""
+
+
+def killed_after(step: int, cfg: DictConfig) -> Path:
+    """Execute a run until it records a later step; its folder."""
+    append = RunRecord.append
+
+    def dying(self: RunRecord, row: dict[str, float]) -> None:
+        if row["step"] > step:
+            raise Killed
+        append(self, row)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RunRecord, "append", dying)
+        with pytest.raises(Killed):
+            execute(cfg)
     return locate(cfg).directory
 
 

@@ -8,13 +8,11 @@ from typing import Any
 
 import pytest
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
-from experiments.harness import record, train
-from experiments.harness.entry import execute
-from experiments.harness.run import locate
+from experiments.harness import train
 from experiments.harness.schedule import lr_factor
-from tests.conftest import AVERAGED, MakeConfig, executed, rows, status_of
+from tests.conftest import AVERAGED, MakeConfig, finished, killed_after
 from tests.diffusion.conftest import clouds as clouds
 from tests.diffusion.conftest import diffusion_overrides as diffusion_overrides
 from tests.diffusion.conftest import make_diffusion as make_diffusion
@@ -54,14 +52,6 @@ def make(request: pytest.FixtureRequest) -> MakeConfig:
     return partial(made, AVERAGED) if request.param == "image_classification" else made
 
 
-def finished(cfg: DictConfig) -> tuple[Path, list[dict[str, Any]]]:
-    """Execute a run; its directory and its rows."""
-    directory = executed(cfg)
-    status = status_of(directory)
-    assert status["status"] == "complete", status
-    return directory, rows(directory)
-
-
 def first_loss(made: list[dict[str, Any]]) -> float:
     """The training loss before any update."""
     return next(row["train/loss"] for row in made if row["step"] == 1)
@@ -89,27 +79,10 @@ def test_the_first_loss_on_a_gpu_matches_the_cpus(make: MakeConfig, setting: str
     assert ours == pytest.approx(theirs, rel=tolerance)
 
 
-class Killed(BaseException):
-    """Simulates SIGKILL."""
-
-
-def test_a_killed_and_resumed_run_is_bit_identical(
-    make: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_killed_and_resumed_run_is_bit_identical(make: MakeConfig, tmp_path: Path) -> None:
     whole = finished(make(DEVICE, "train.log_every=1", f"run.runs_dir={tmp_path}/whole"))
-    append = record.RunRecord.append
-
-    def killed(self: record.RunRecord, row: dict[str, float]) -> None:
-        if row["step"] > 4:  # a step after the checkpoint
-            raise Killed
-        append(self, row)
-
     cfg = make(DEVICE, "train.log_every=1")
-    with monkeypatch.context() as patch:
-        patch.setattr(record.RunRecord, "append", killed)
-        with pytest.raises(Killed):
-            execute(cfg)
-    directory = locate(cfg).directory
+    directory = killed_after(4, cfg)  # a step after the checkpoint
     assert list(directory.glob("step-00000003-*.pt"))
     assert finished(cfg)[1] == whole[1]
     ours, theirs = (torch.load(max(path.glob("step-*.pt")), weights_only=True) for path in (directory, whole[0]))

@@ -9,15 +9,15 @@ import pytest
 import torch
 from torch import nn
 
-from experiments.harness import low_bit, record
+from experiments.harness import low_bit
 from experiments.harness.averages import evaluated_weights
 from experiments.harness.config import resolved
 from experiments.harness.entry import execute
 from experiments.harness.errors import ConfigError
 from experiments.harness.optimizer import build_optimizer, state_bytes
-from experiments.harness.run import check_whole, locate
+from experiments.harness.run import check_whole
 from lion import Lion, measure_step
-from tests.conftest import MakeConfig, executed, rows, status_of
+from tests.conftest import MakeConfig, executed, finished, killed_after, status_of
 from tests.harness.test_divergence import DENSE, poison
 from tests.harness.test_optimizer_configs import train, unless_missing
 
@@ -32,17 +32,10 @@ WIDER = ["model.widths=[8,64,64]", "train.steps=12", "train.log_every=1", "run.c
 """With a kernel of 64 x 64 x 9 entries: the smoke model's tensors are too small to be quantized."""
 
 
-class Model(nn.Module):
+def two_layers() -> nn.Sequential:
     """Two matrices of 8192 entries, which are quantized, and biases of 128 and 64, which are not."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.first, self.second = nn.Linear(64, 128), nn.Linear(128, 64)
-
-    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        outputs: torch.Tensor = self.second(self.first(inputs))
-        return outputs
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(64, 128), nn.Linear(128, 64))
 
 
 @pytest.mark.parametrize(("name", "precise"), [*ON_CPU.items(), *PAGED.items()])
@@ -66,7 +59,7 @@ BYTES = {
 
 @each_on_cpu
 def test_quantized_state_bytes_match_a_hand_count(make_config: MakeConfig, name: str) -> None:
-    net = Model()
+    net = two_layers()
     config = make_config(f"optimizer={name}").optimizer
     optimizer, resumed = build_optimizer(net, config), build_optimizer(net, config)
     train(net, optimizer, range(2))
@@ -79,18 +72,19 @@ def test_quantized_state_bytes_match_a_hand_count(make_config: MakeConfig, name:
 def test_the_first_low_bit_step_matches_the_precise_optimizer(make_config: MakeConfig, name: str) -> None:
     """The first step, from a state of zeros, is the same; the state after it is the gradient's within a rounding."""
     config = make_config(f"optimizer={name}").optimizer
-    ours, theirs = Model(), Model()
+    ours, theirs = two_layers(), two_layers()
     precise: Any = Lion if ON_CPU[name] == "lion" else torch.optim.AdamW
     settings = {key: config[key] for key in ("lr", "weight_decay", "betas", "eps") if key in config}
-    optimizers = build_optimizer(ours, config), precise([theirs.first.weight, theirs.second.weight], **settings)
+    optimizers = build_optimizer(ours, config), precise([theirs[0].weight, theirs[1].weight], **settings)
     for net, optimizer in zip((ours, theirs), optimizers, strict=True):
         train(net, optimizer, range(1))
     # torchao takes 1 - 0.999 in float32, of which the root in the update has a relative error of up to 2**-25 / 0.001.
     tolerance = config.lr * 3e-5 if "ao" in name else 1e-8
-    torch.testing.assert_close(ours.first.weight, theirs.first.weight, rtol=1e-6, atol=tolerance)
-    state = optimizers[0].state[ours.first.weight]
-    assert theirs.first.weight.grad is not None
-    expected = theirs.first.weight.grad * (1 - config.betas[1 if precise is Lion else 0])
+    weight, their_weight = (next(net.parameters()) for net in (ours, theirs))
+    torch.testing.assert_close(weight, their_weight, rtol=1e-6, atol=tolerance)
+    state = optimizers[0].state[weight]
+    assert their_weight.grad is not None
+    expected = their_weight.grad * (1 - config.betas[1 if precise is Lion else 0])
     if name.endswith("ao_4bit"):
         got, gap = state["exp_avg"].dequantize(), 0.225  # the widest between two of 16 values, from -0.8875 to 1
     elif "ao" in name:
@@ -101,36 +95,15 @@ def test_the_first_low_bit_step_matches_the_precise_optimizer(make_config: MakeC
     torch.testing.assert_close(got, expected, rtol=0, atol=gap / 2 * expected.abs().max().item())
 
 
-class Killed(BaseException):
-    """Simulates SIGKILL."""
-
-
-def end_of(cfg: Any) -> tuple[list[dict[str, Any]], Path]:
-    directory = executed(cfg)
-    status = status_of(directory)
-    assert status["status"] == "complete", status
-    return rows(directory), max(directory.glob("step-*.pt"))
-
-
-def assert_resumes_to_the_bit(make: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *more: str) -> Path:
+def assert_resumes_to_the_bit(make: MakeConfig, tmp_path: Path, *more: str) -> Path:
     """Kill a run two steps after a checkpoint and continue it; returns its last checkpoint."""
-    whole, checkpoint = end_of(make(*WIDER, *more, f"run.runs_dir={tmp_path}/whole"))
-    append = record.RunRecord.append
-
-    def killed(self: record.RunRecord, row: dict[str, float]) -> None:
-        if row["step"] > 6:
-            raise Killed
-        append(self, row)
-
+    whole, whole_rows = finished(make(*WIDER, *more, f"run.runs_dir={tmp_path}/whole"))
     cfg = make(*WIDER, *more)
-    with monkeypatch.context() as patch:
-        patch.setattr(record.RunRecord, "append", killed)
-        with pytest.raises(Killed):
-            execute(cfg)
-    assert [path.name.split("-")[1] for path in locate(cfg).directory.glob("step-*.pt")] == ["00000004"]
-    resumed, newest = end_of(cfg)
-    assert resumed == whole
-    ours, theirs = (torch.load(path, weights_only=True) for path in (newest, checkpoint))
+    directory = killed_after(6, cfg)
+    assert [path.name.split("-")[1] for path in directory.glob("step-*.pt")] == ["00000004"]
+    assert finished(cfg) == (directory, whole_rows)
+    newest = max(directory.glob("step-*.pt"))
+    ours, theirs = (torch.load(path, weights_only=True) for path in (newest, max(whole.glob("step-*.pt"))))
     weights = evaluated_weights(theirs)
     assert all(torch.equal(value, weights[name]) for name, value in evaluated_weights(ours).items())
     assert repr(ours["optimizer"]) == repr(theirs["optimizer"])
@@ -138,24 +111,17 @@ def assert_resumes_to_the_bit(make: MakeConfig, tmp_path: Path, monkeypatch: pyt
 
 
 @each_on_cpu
-def test_a_killed_and_resumed_run_is_bit_identical(
-    make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
-    checkpoint = assert_resumes_to_the_bit(make_config, tmp_path, monkeypatch, f"optimizer={name}")
+def test_a_killed_and_resumed_run_is_bit_identical(make_config: MakeConfig, tmp_path: Path, name: str) -> None:
+    checkpoint = assert_resumes_to_the_bit(make_config, tmp_path, f"optimizer={name}")
     declared = torch.serialization.get_safe_globals()
     torch.serialization.clear_safe_globals()  # as in a process without torchao
     try:
         saved = torch.load(checkpoint, weights_only=True)["optimizer"]["state"]
     finally:
         torch.serialization.add_safe_globals(declared)
-    assert any(tensor.dtype == torch.uint8 for tensor in tensors_in(saved)), "nothing was quantized"
-    assert {type(tensor) for tensor in tensors_in(saved)} == {torch.Tensor}
-
-
-def tensors_in(value: Any) -> list[torch.Tensor]:
-    if isinstance(value, dict):
-        return [tensor for inner in value.values() for tensor in tensors_in(inner)]
-    return [value] if isinstance(value, torch.Tensor) else []
+    tensors = [leaf for leaf in torch.utils._pytree.tree_leaves(saved) if isinstance(leaf, torch.Tensor)]
+    assert any(tensor.dtype == torch.uint8 for tensor in tensors), "nothing was quantized"
+    assert {type(tensor) for tensor in tensors} == {torch.Tensor}
 
 
 def test_resumed_state_is_moved_back_to_paged_memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -173,7 +139,7 @@ def test_resumed_state_is_moved_back_to_paged_memory(monkeypatch: pytest.MonkeyP
     kind = bitsandbytes.optim.PagedAdamW8bit
     monkeypatch.setattr(kind, "get_state_buffer", new_pages)
     monkeypatch.setattr(kind, "prefetch_state", lambda self, param: None)
-    net = Model()
+    net = two_layers()
     optimizer, resumed = kind(net.parameters()), kind(net.parameters())
     train(net, optimizer, range(2))
     torch.save(low_bit.saved_state(optimizer), tmp_path / "state.pt")
@@ -203,12 +169,13 @@ def test_a_nan_in_quantized_state_is_visible_in_torchao_but_not_in_bitsandbytes(
 ) -> None:
     """So for bitsandbytes, only the check of loss and gradients finds it, as measure_step says."""
     pytest.importorskip("torchao" if "ao" in name else "bitsandbytes")
-    net = Model()
+    net = two_layers()
     optimizer = build_optimizer(net, make_config(f"optimizer={name}").optimizer)
     train(net, optimizer, range(2))
     assert measure_step(optimizer)["nonfinite_state"] == 0
-    assert net.first.weight.grad is not None
-    net.first.weight.grad[3, 5] = math.nan
+    gradient = next(net.parameters()).grad
+    assert gradient is not None
+    gradient[3, 5] = math.nan
     assert (measure_step(optimizer)["nonfinite_state"] > 0) == shows
 
 
@@ -247,7 +214,7 @@ def test_paged_optimizers_are_refused_on_a_cpu(make_config: MakeConfig, name: st
         check_whole(resolved(cfg))
     check_whole(resolved(make_config(f"optimizer={name}", "run.device=auto")))
     with pytest.raises(ConfigError, match=rf"optimizer={name} .* set run\.device to cuda"):
-        build_optimizer(Model(), cfg.optimizer)
+        build_optimizer(two_layers(), cfg.optimizer)
 
 
 @each_on_cpu
@@ -255,7 +222,7 @@ def test_an_optimizer_whose_step_fails_is_refused_when_it_is_built(
     make_config: MakeConfig, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = make_config(f"optimizer={name}").optimizer
-    kind = type(build_optimizer(Model(), config))
+    kind = type(build_optimizer(two_layers(), config))
 
     def step(self: Any, closure: Any = None) -> None:
         raise RuntimeError("undefined symbol: at::native\nand more")
@@ -265,7 +232,7 @@ def test_an_optimizer_whose_step_fails_is_refused_when_it_is_built(
         rf"optimizer={name} cannot take a step on this cpu with torch {re.escape(torch.__version__)}: undefined symbol"
     )
     with pytest.raises(ConfigError, match=said):
-        build_optimizer(Model(), config)
+        build_optimizer(two_layers(), config)
 
 
 def test_the_warm_up_compiles_all_code_of_torchaos_steps() -> None:
@@ -300,10 +267,8 @@ def test_the_warm_up_compiles_all_code_of_torchaos_steps() -> None:
 @pytest.mark.gpu
 @gpu
 @each_on_gpu
-def test_a_killed_and_resumed_gpu_run_is_bit_identical(
-    make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
-    assert_resumes_to_the_bit(make_config, tmp_path, monkeypatch, f"optimizer={name}", "run.device=cuda")
+def test_a_killed_and_resumed_gpu_run_is_bit_identical(make_config: MakeConfig, tmp_path: Path, name: str) -> None:
+    assert_resumes_to_the_bit(make_config, tmp_path, f"optimizer={name}", "run.device=cuda")
 
 
 @pytest.mark.gpu

@@ -9,6 +9,7 @@ from torch._dynamo.testing import CompileCounter
 from torch.nn import Parameter
 
 from lion import Lion
+from tests.lion.building import with_gradient
 
 
 @pytest.fixture(autouse=True)
@@ -59,33 +60,26 @@ def capture(optimizer: Lion, monkeypatch: pytest.MonkeyPatch) -> None:
     optimizer.step()
 
 
-def one_param() -> Parameter:
-    param = Parameter(torch.ones(2))
-    param.grad = torch.ones(2)
-    return param
-
-
-def test_capture_without_capturable_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    optimizer = Lion([one_param()])
-    optimizer.step()
-    with pytest.raises(RuntimeError, match="construct Lion with capturable=True"):
-        capture(optimizer, monkeypatch)
-
-
-def test_capture_of_the_first_step_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(RuntimeError, match="Take one step before the capture"):
-        capture(Lion([one_param()], capturable=True), monkeypatch)
-
-
-def test_capture_with_a_cpu_tensor_lr_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    optimizer = Lion([one_param()], lr=torch.tensor(0.1), capturable=True)
-    optimizer.step()
-    with pytest.raises(RuntimeError, match="lr as a CPU tensor"):
+@pytest.mark.parametrize(
+    ("settings", "steps", "message"),
+    [
+        ({}, 1, "construct Lion with capturable=True"),
+        ({"capturable": True}, 0, "Take one step before the capture"),
+        ({"capturable": True, "lr": torch.tensor(0.1)}, 1, "lr as a CPU tensor"),
+    ],
+)
+def test_a_capture_that_would_replay_wrongly_is_refused(
+    settings: dict[str, Any], steps: int, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    optimizer = Lion([with_gradient(torch.ones(2))], **settings)
+    for _ in range(steps):
+        optimizer.step()
+    with pytest.raises(RuntimeError, match=message):
         capture(optimizer, monkeypatch)
 
 
 def test_a_capturable_step_can_be_captured(monkeypatch: pytest.MonkeyPatch) -> None:
-    param = one_param()
+    param = with_gradient(torch.ones(2))
     optimizer = Lion([param], lr=0.25, capturable=True)
     optimizer.step()
     capture(optimizer, monkeypatch)

@@ -13,6 +13,7 @@ from transformers import Trainer, TrainingArguments
 
 from experiments.harness.source_code import ROOT
 from lion import Lion
+from tests.lion.building import with_gradient
 
 PAGE = (ROOT / "docs" / "lion.md").read_text()
 OWN_LOOP, TRAINER, LIGHTNING, ACCELERATE, TIMM = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
@@ -89,8 +90,7 @@ def test_state_bytes_match_the_pages_table() -> None:
     ]
     rows = re.findall(r"^\| (?:float32|bfloat16)[^|]*\|[^|]*\| (\d) \|", PAGE, flags=re.MULTILINE)
     for (dtype, settings), stated in zip(kinds, rows, strict=True):
-        param = torch.nn.Parameter(torch.zeros(10, dtype=dtype))
-        param.grad = torch.zeros_like(param)
+        param = with_gradient(torch.zeros(10, dtype=dtype))
         optimizer = Lion([param], **settings)
         optimizer.step()
         assert sum(tensor.nbytes for tensor in optimizer.state[param].values()) == 10 * int(stated)

@@ -1,7 +1,5 @@
 """The fused back end matches the loop bit for bit on tensors of every kind and has no other effect."""
 
-import copy
-import io
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +11,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from lion import Lion
+from tests.lion.building import take_steps, threads, with_gradient
 
 DTYPES = (torch.float32, torch.bfloat16)
 CHUNK = 1 << 14  # kChunk of fused_cpu.cpp
@@ -32,10 +31,7 @@ LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
 def stepped(starts: list[Tensor], gradients: list[list[Tensor]], **settings: Any) -> tuple[list[Parameter], Lion]:
     params = [Parameter(start.clone(memory_format=torch.preserve_format)) for start in starts]
     optimizer = Lion(params, **settings)
-    for given_gradients in gradients:
-        for param, gradient in zip(params, given_gradients, strict=True):
-            param.grad = gradient
-        optimizer.step()
+    take_steps(optimizer, params, gradients)
     return params, optimizer
 
 
@@ -132,16 +128,12 @@ def test_every_bfloat16_value_is_rounded_like_the_loop(dtype: torch.dtype) -> No
         assert_same_bits([start.to(dtype)], [[gradient.to(dtype)]] * 3, **settings)
 
 
-@pytest.mark.parametrize("threads", [1, 2, 5])
-def test_the_fused_step_covers_all_entries_with_any_number_of_threads(threads: int) -> None:
+@pytest.mark.parametrize("number", [1, 2, 5])
+def test_the_fused_step_covers_all_entries_with_any_number_of_threads(number: int) -> None:
     starts = [torch.zeros(entries) for entries in (1, 2 * CHUNK + 1, 0, 0, CHUNK, 7, 0)]
     gradients = [torch.ones_like(start) for start in starts]
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
+    with threads(number):
         params, _ = stepped(starts, [gradients, gradients], lr=0.25, fused=True)
-    finally:
-        torch.set_num_threads(before)
     assert torch.cat([param.detach() for param in params]).unique().tolist() == [-0.5]
 
 
@@ -162,67 +154,9 @@ def test_a_lazily_negated_gradient_is_resolved() -> None:
     assert params[0].item() == 0.5
 
 
-def test_the_fused_step_does_not_write_to_gradients() -> None:
-    gradient = torch.randn(ENTRIES)
-    before = gradient.clone()
-    stepped([torch.zeros(ENTRIES)], [[gradient]], fused=True)
-    assert torch.equal(gradient, before)
-
-
 def test_autograd_notices_the_in_place_fused_step() -> None:
-    param = Parameter(torch.ones(ENTRIES))
+    param = with_gradient(torch.ones(ENTRIES))
     loss = param.square().sum()
-    param.grad = torch.ones(ENTRIES)
     Lion([param], fused=True).step()
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         loss.backward()
-
-
-def test_the_fused_step_unscales_gradients_and_skips_infinite_ones() -> None:
-    start, gradient = torch.randn(ENTRIES), torch.randn(ENTRIES)
-    expected, _ = stepped([start], [[gradient]], lr=0.01, betas=(0.9, 0.5), fused=True)
-    param = Parameter(start.clone())
-    optimizer = Lion([param], lr=0.01, betas=(0.9, 0.5), fused=True)
-    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
-    scaler.scale(torch.zeros(()))  # creates the scale
-    param.grad = gradient * 1024
-    scaler.step(optimizer)
-    assert torch.equal(param, expected[0])
-    assert torch.equal(optimizer.state[param]["exp_avg"], gradient * 0.5)
-
-    scaler.update()
-    param.grad = torch.full_like(gradient, float("inf"))
-    scaler.step(optimizer)
-    assert torch.equal(param, expected[0])
-    assert torch.isfinite(optimizer.state[param]["exp_avg"]).all()
-
-
-@pytest.mark.parametrize(("saved", "loaded"), [(True, False), (False, True)])
-def test_a_state_dict_moves_between_fused_and_loop(saved: bool, loaded: bool) -> None:
-    start = torch.randn(ENTRIES)
-    gradients = [[torch.randn(ENTRIES)] for _ in range(4)]
-    expected, _ = stepped([start], gradients, lr=0.01, fused=False)
-    params, optimizer = stepped([start], gradients[:2], lr=0.01, fused=saved)
-    file = io.BytesIO()
-    torch.save(optimizer.state_dict(), file)
-    file.seek(0)
-    continued = Lion(params, fused=loaded)
-    state_dict = torch.load(file, weights_only=True)
-    state_dict["param_groups"][0]["fused"] = loaded
-    continued.load_state_dict(state_dict)
-    for given_gradients in gradients[2:]:
-        params[0].grad = given_gradients[0]
-        continued.step()
-    assert torch.equal(params[0], expected[0])
-
-
-def test_a_deep_copy_of_a_fused_lion_is_fused() -> None:
-    optimizer = copy.deepcopy(Lion([Parameter(torch.zeros(2))], fused=True))
-    assert optimizer.param_groups[0]["fused"]
-    assert optimizer._step_supports_amp_scaling
-
-
-@pytest.mark.parametrize("name", ["foreach", "differentiable", "cautious"])
-def test_options_the_fused_kernel_lacks_are_refused(name: str) -> None:
-    with pytest.raises(ValueError, match=f"{name}=True is not supported with fused=True"):
-        Lion([Parameter(torch.zeros(2))], fused=True, **{name: True})  # type: ignore[arg-type]

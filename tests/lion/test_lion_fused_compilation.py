@@ -21,6 +21,7 @@ from lion import Lion
 from lion.fused import _kernel
 from lion.fused_cpu import _compiled, _libraries
 from tests import forked
+from tests.lion.building import with_gradient
 
 TWO_STEPS = [sys.executable, "-m", "tests.lion.two_steps"]
 WORKS = ["built", "[-1.0]"]
@@ -40,6 +41,13 @@ def finished(process: forked.Started) -> tuple[list[str], str]:
     return result.stdout.split(), result.stderr
 
 
+def compiler_script(folder: Path, lines: str) -> str:
+    path = folder / "compiler"
+    path.write_text(f"#!/bin/sh\n{lines}\n")
+    path.chmod(0o755)
+    return str(path)
+
+
 @pytest.fixture(scope="module")
 def kernels(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A user's cache with a compiled kernel; only to be copied."""
@@ -55,9 +63,7 @@ def test_the_kernel_is_compiled_once_by_the_constructor() -> None:
     Lion([Parameter(torch.zeros(3))], fused=True)
     assert _libraries.cache_info().currsize == 1
     for dtype in (torch.float32, torch.bfloat16):
-        param = Parameter(torch.zeros(100, dtype=dtype))
-        param.grad = torch.ones_like(param)
-        Lion([param], fused=True, kahan_sum=True).step()
+        Lion([with_gradient(torch.zeros(100, dtype=dtype))], fused=True, kahan_sum=True).step()
     assert _libraries.cache_info().misses == 1
 
 
@@ -89,17 +95,12 @@ def test_without_a_compiler_the_default_uses_the_loop_without_warning(tmp_path: 
 
 
 def test_a_killed_compilation_is_restarted(tmp_path: Path) -> None:
-    compiler = tmp_path / "compiler"
-    compiler.write_text(
-        """#!/bin/sh
-[ "$1" = --version ] && exec c++ --version
-for argument; do :; done
-echo half of it >"$argument"
-sleep 60
-"""
+    # The last argument is the target.
+    compiler = compiler_script(
+        tmp_path,
+        '[ "$1" = --version ] && exec c++ --version\nfor argument; do :; done\necho half of it >"$argument"\nsleep 60',
     )
-    compiler.chmod(0o755)
-    killed = started(tmp_path, CXX=str(compiler))
+    killed = started(tmp_path, CXX=compiler)
     deadline = time.monotonic() + 60
     while not list(tmp_path.glob("lion-optimizer/*/*.so")):
         assert time.monotonic() < deadline
@@ -109,16 +110,14 @@ sleep 60
     assert finished(started(tmp_path))[0] == WORKS
 
 
-def truncated(kernel: bytes) -> bytes:
-    return kernel[: len(kernel) // 2]
+DAMAGES: dict[str, Callable[[bytes], bytes]] = {
+    "empty": lambda kernel: b"",
+    "truncated": lambda kernel: kernel[: len(kernel) // 2],
+    "flipped": lambda kernel: kernel[:5000] + bytes(255 - byte for byte in kernel[5000:9000]) + kernel[9000:],
+}
 
 
-def flipped(kernel: bytes) -> bytes:
-    middle = len(kernel) // 2
-    return kernel[:middle] + bytes(255 - byte for byte in kernel[middle : middle + 4096]) + kernel[middle + 4096 :]
-
-
-@pytest.mark.parametrize("damage", [truncated, flipped, lambda kernel: b""])
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
 def test_a_damaged_kernel_is_recompiled(damage: Callable[[bytes], bytes], kernels: Path, tmp_path: Path) -> None:
     copytree(kernels, tmp_path, dirs_exist_ok=True)
     (compiled,) = tmp_path.glob("lion-optimizer/*")
@@ -148,10 +147,8 @@ def test_a_kernel_folder_owned_by_another_user_is_not_used(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("capability", ["avx2", pytest.param("default", marks=pytest.mark.slow)])
 def test_the_kernel_is_compiled_for_pytorchs_instruction_set(capability: str, tmp_path: Path) -> None:
-    compiler = tmp_path / "compiler"
-    compiler.write_text(f'#!/bin/sh\necho "$@" >>{tmp_path}/commands\nexec c++ "$@"\n')
-    compiler.chmod(0o755)
-    variables = {"XDG_CACHE_HOME": str(tmp_path), "CXX": str(compiler), "ATEN_CPU_CAPABILITY": capability}
+    compiler = compiler_script(tmp_path, f'echo "$@" >>{tmp_path}/commands\nexec c++ "$@"')
+    variables = {"XDG_CACHE_HOME": str(tmp_path), "CXX": compiler, "ATEN_CPU_CAPABILITY": capability}
     result = subprocess.run(  # PyTorch reads the capability when it is imported
         TWO_STEPS, env={"PATH": os.environ["PATH"], **variables}, cwd=ROOT, capture_output=True, text=True, check=True
     )
@@ -170,8 +167,7 @@ def test_a_kernel_triton_cannot_compile_falls_back_to_pytorchs_operators(monkeyp
     monkeypatch.setattr("lion.fused_cpu.step", step)
     _kernel.cache_clear()
     try:
-        param = Parameter(torch.zeros(3))
-        param.grad = torch.ones(3)
+        param = with_gradient(torch.zeros(3))
         with pytest.warns(UserWarning, match="cannot be compiled here, so it uses PyTorch's operators: ptxas fatal"):
             Lion([param], lr=0.5, fused=True).step()
         assert param.tolist() == [-0.5] * 3

@@ -12,11 +12,11 @@ import triton
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
-from torch.nn import Parameter
 from triton.backends.compiler import GPUTarget
 
 from lion import Lion, fused_cuda, lion
 from lion.fused import KERNELS, _kernel
+from tests.lion.building import with_gradient
 
 DTYPES = (torch.float32, torch.bfloat16)
 SCALARS: dict[str, Any] = {"lr": 0.1, "decay": 0.9, "beta1": 0.9, "beta2": 0.99, "sign": 1}
@@ -57,21 +57,13 @@ def assert_matches_the_loop(
 ) -> None:
     """Require the same bits from a fused step and the loop's, both from these rows."""
     params, grads, exp_avgs = ([row[column].clone() for row in rows] for column in range(3))
-    beta1, beta2 = betas
+    settings: dict[str, Any] = {"lr": lr, "beta1": betas[0], "beta2": betas[1]}
     sign = -1 if maximize else 1
-    assert step(
-        columns(rows),
-        lr=lr,
-        decay=1 - lr * weight_decay,
-        beta1=beta1,
-        beta2=beta2,
-        sign=sign,
-        grad_scale=grad_scale,
-    )
+    assert step(columns(rows), **settings, decay=1 - lr * weight_decay, sign=sign, grad_scale=grad_scale)
     if grad_scale is not None:
         grads = [grad / grad_scale for grad in grads]
-    settings: dict[str, Any] = {"lr": lr, "beta1": beta1, "beta2": beta2, "weight_decay": weight_decay}
-    lion(params, grads, exp_avgs, **settings, maximize=maximize, foreach=False, fused=False)
+    settings |= {"weight_decay": weight_decay, "maximize": maximize}
+    lion(params, grads, exp_avgs, **settings, foreach=False, fused=False)
     for ours, theirs in zip(rows, zip(params, grads, exp_avgs, strict=True), strict=True):
         for column in (0, 2):
             torch.testing.assert_close(ours[column], theirs[column], rtol=0, atol=0, equal_nan=True)
@@ -114,9 +106,7 @@ def test_tensors_the_cuda_kernel_does_not_support_are_left_to_the_operators(
 
     monkeypatch.setattr(interpreted, "step", counted)
     memory = torch.zeros(BLOCK)
-    params = [Parameter(memory[:9]), Parameter(memory[17:33]), Parameter(torch.zeros(2, 3).T)]
-    for param in params:
-        param.grad = torch.ones_like(param)
+    params = [with_gradient(start) for start in (memory[:9], memory[17:33], torch.zeros(2, 3).T)]
     Lion(params, lr=0.5, fused=True).step()
     assert taken == [0, 2]
     assert [param.unique().tolist() for param in params] == [[-0.5]] * 3
@@ -155,30 +145,23 @@ def test_address_tables_are_kept_per_model_up_to_a_limit(
         assert len(interpreted._tables) == 2
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda param: param.t_(),
-        lambda param: param.resize_(2, 8),
-        lambda param: setattr(param, "data", param.data.view(torch.int32)),
-        lambda param: setattr(param, "data", torch._neg_view(param.data)),
-        lambda param: setattr(param, "data", torch.zeros(17)[1:].view(4, 4)),
-    ],
-    ids=["strides", "size", "dtype", "negation", "alignment"],
-)
+CHANGES: dict[str, Callable[[Tensor, Tensor], Any]] = {
+    "strides": lambda param, _: param.t_(),
+    "size": lambda param, _: param.resize_(2, 8),
+    "dtype": lambda param, _: setattr(param, "data", param.data.view(torch.int32)),
+    "negation": lambda param, _: setattr(param, "data", torch._neg_view(param.data)),
+    "alignment": lambda param, _: setattr(param, "data", torch.zeros(17)[1:].view(4, 4)),
+    "shared memory": lambda param, other: setattr(param, "data", other.data),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
 def test_tensors_changed_in_place_since_the_last_step_are_noticed(
-    interpreted: ModuleType, change: Callable[[Tensor], Any]
+    interpreted: ModuleType, change: Callable[[Tensor, Tensor], Any]
 ) -> None:
     columns = [[torch.ones(4, 4), torch.ones(4, 4)] for _ in range(3)]
     assert interpreted.step(columns, **SCALARS)
-    change(columns[0][1])
-    assert not interpreted.step(columns, **SCALARS)
-
-
-def test_tensors_sharing_memory_since_the_last_step_are_noticed(interpreted: ModuleType) -> None:
-    columns = [[torch.ones(16), torch.ones(16)] for _ in range(3)]
-    assert interpreted.step(columns, **SCALARS)
-    columns[0][1].data = columns[0][0].data
+    change(columns[0][1], columns[0][0])
     assert not interpreted.step(columns, **SCALARS)
 
 

@@ -1,6 +1,7 @@
 """Tests that need a CUDA device: the bits of foreach and of the fused kernel, CUDA graphs, memory."""
 
-import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 from torch.nn import Parameter
 
 from lion import Lion, fused_cuda, lion, measure_step
+from tests.lion.building import through_file, with_gradient
 
 pytestmark = [
     pytest.mark.gpu,
@@ -26,6 +28,27 @@ def run(optimizer: Lion, params: list[Parameter], steps: int) -> None:
         for param in params:
             param.grad = torch.randn(param.shape, generator=generator).to(param.device)
         optimizer.step()
+
+
+def make_pair(
+    shapes: list[tuple[int, ...]], dtype: torch.dtype = torch.float32, **settings: Any
+) -> tuple[Lion, Lion, list[tuple[Parameter, Parameter]]]:
+    """A fused and a foreach optimizer with equal parameters."""
+    starts = [torch.randn(shape, device="cuda").to(dtype) for shape in shapes]
+    fused, foreach = ([Parameter(start.clone()) for start in starts] for _ in range(2))
+    settings = {"lr": 0.01, "weight_decay": 0.1, **settings}
+    pairs = list(zip(fused, foreach, strict=True))
+    return Lion(fused, fused=True, **settings), Lion(foreach, foreach=True, **settings), pairs
+
+
+@contextmanager
+def synchronization(mode: str) -> Iterator[None]:
+    """Raise or warn when the host waits for the GPU."""
+    torch.cuda.set_sync_debug_mode(mode)
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
 
 
 @pytest.mark.parametrize("foreach", [False, True])
@@ -50,25 +73,17 @@ def test_a_group_can_span_gpu_and_cpu() -> None:
 def test_the_fused_gpu_kernel_matches_foreach_bit_for_bit(
     dtype: torch.dtype, momentum_dtype: torch.dtype, kahan_sum: bool
 ) -> None:
-    generator = torch.Generator().manual_seed(0)
-    starts = [torch.randn(shape, generator=generator) for shape in ((1000, 999), (7,), (), (3, 5, 2, 4), (0,))] * 9
-    fused, foreach = ([Parameter(start.to("cuda", dtype)) for start in starts] for _ in range(2))
-    settings: dict[str, Any] = {
-        "lr": 0.01,
-        "weight_decay": 0.1,
-        "momentum_dtype": momentum_dtype,
-        "kahan_sum": kahan_sum,
-    }
-    optimizer, expected = Lion(fused, fused=True, **settings), Lion(foreach, foreach=True, **settings)
+    shapes = [(1000, 999), (7,), (), (3, 5, 2, 4), (0,)] * 9
+    fused, foreach, pairs = make_pair(shapes, dtype, momentum_dtype=momentum_dtype, kahan_sum=kahan_sum)
     for _ in range(5):
-        for ours, theirs in zip(fused, foreach, strict=True):
+        for ours, theirs in pairs:
             ours.grad = theirs.grad = torch.randn_like(ours)
-        optimizer.step()
-        expected.step()
-    for ours, theirs in zip(fused, foreach, strict=True):
+        fused.step()
+        foreach.step()
+    for ours, theirs in pairs:
         assert torch.equal(ours, theirs)
-        for name, state in optimizer.state[ours].items():
-            assert torch.equal(state, expected.state[theirs][name])
+        for name, state in fused.state[ours].items():
+            assert torch.equal(state, foreach.state[theirs][name])
 
 
 @torch.no_grad()
@@ -85,32 +100,16 @@ def test_the_fused_gpu_kernel_unscales_and_skips_without_synchronizing() -> None
         assert param.grad.isinf().all() or param.grad.unique().tolist() == [1.0]  # unscaled, as AdamW does
     one, zero = torch.ones(1, device="cuda"), torch.zeros(1, device="cuda")
     start, ones, momentum = param.detach(), torch.ones_like(param).detach(), torch.zeros_like(param).detach()
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        lion(
-            [start],
-            [ones],
-            [momentum],
-            lr=0.1,
-            beta1=0.9,
-            beta2=0.99,
-            weight_decay=0.1,
-            fused=True,
-            grad_scale=one,
-            found_inf=zero,
-        )
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
+    settings: dict[str, Any] = {"lr": 0.1, "beta1": 0.9, "beta2": 0.99, "weight_decay": 0.1}
+    with synchronization("error"):
+        lion([start], [ones], [momentum], **settings, fused=True, grad_scale=one, found_inf=zero)
 
 
 def test_a_state_dict_of_the_gpu_kernel_continues_in_the_cpu_loop() -> None:
     gpu, cpu = make_params("cuda"), make_params("cpu")
     optimizer = Lion(gpu, lr=0.01, weight_decay=0.1, fused=True)
     run(optimizer, gpu, steps=5)
-    file = io.BytesIO()
-    torch.save(optimizer.state_dict(), file)
-    file.seek(0)
-    state_dict = torch.load(file, weights_only=True, map_location="cpu")
+    state_dict = through_file(optimizer.state_dict(), map_location="cpu")
     state_dict["param_groups"][0]["fused"] = False
     with torch.no_grad():
         for cpu_param, gpu_param in zip(cpu, gpu, strict=True):
@@ -123,10 +122,8 @@ def test_a_state_dict_of_the_gpu_kernel_continues_in_the_cpu_loop() -> None:
         torch.testing.assert_close(gpu_param.cpu(), cpu_param, rtol=1e-6, atol=1e-6)
 
 
-def bytes_allocated_by_a_step(optimizer: Lion, params: list[Parameter]) -> int:
+def bytes_allocated_by_a_step(optimizer: Lion) -> int:
     """The most at any time of the second step: the first one creates the state."""
-    for param in params:
-        param.grad = torch.ones_like(param)
     optimizer.step()
     torch.cuda.reset_peak_memory_stats()
     before_bytes = torch.cuda.memory_allocated()
@@ -135,8 +132,8 @@ def bytes_allocated_by_a_step(optimizer: Lion, params: list[Parameter]) -> int:
 
 
 def test_the_fused_gpu_kernel_allocates_no_memory() -> None:
-    params = [Parameter(torch.zeros(1 << 20, device="cuda")) for _ in range(40)]
-    assert bytes_allocated_by_a_step(Lion(params, weight_decay=0.1, fused=True), params) == 0
+    params = [with_gradient(torch.zeros(1 << 20, device="cuda")) for _ in range(40)]
+    assert bytes_allocated_by_a_step(Lion(params, weight_decay=0.1, fused=True)) == 0
 
 
 @pytest.mark.parametrize("fused", [None, True])
@@ -169,15 +166,6 @@ def test_a_replayed_cuda_graph_follows_a_changing_lr(fused: bool | None) -> None
         assert torch.equal(param, eager_param)
 
 
-def make_pair(shapes: list[tuple[int, ...]], **settings: Any) -> tuple[Lion, Lion, list[tuple[Parameter, Parameter]]]:
-    """A fused and a foreach optimizer with equal parameters."""
-    starts = [torch.randn(shape, device="cuda") for shape in shapes]
-    fused, foreach = ([Parameter(start.clone()) for start in starts] for _ in range(2))
-    settings = {"lr": 0.01, "weight_decay": 0.1, **settings}
-    pairs = list(zip(fused, foreach, strict=True))
-    return Lion(fused, fused=True, **settings), Lion(foreach, foreach=True, **settings), pairs
-
-
 def test_moved_gradients_are_found_without_synchronizing() -> None:
     fused, foreach, pairs = make_pair([(1 + index % 7, 9) for index in range(1000)])
     kept = []  # so that no gradient reuses an older one's memory
@@ -188,11 +176,8 @@ def test_moved_gradients_are_found_without_synchronizing() -> None:
         for ours, theirs in pairs:
             ours.grad = theirs.grad = (-1) ** step * slope.expand_as(ours).contiguous()
             kept.append(ours.grad)
-        torch.cuda.set_sync_debug_mode("error")
-        try:
+        with synchronization("error"):
             fused.step()
-        finally:
-            torch.cuda.set_sync_debug_mode("default")
     assert len({grad.data_ptr() for grad in kept}) == 4000
     for step in range(4):
         for (_, theirs), grad in zip(pairs, kept[1000 * step : 1000 * step + 1000], strict=True):
@@ -269,8 +254,8 @@ def test_a_tensor_with_more_than_2_31_entries_is_stepped() -> None:
 
 
 def test_foreach_allocates_at_most_two_copies_of_the_parameters() -> None:
-    params = [Parameter(torch.zeros(1 << 20, device="cuda")) for _ in range(16)]  # 64 MiB
-    allocated = bytes_allocated_by_a_step(Lion(params, weight_decay=0.1, foreach=True), params)
+    params = [with_gradient(torch.zeros(1 << 20, device="cuda")) for _ in range(16)]  # 64 MiB
+    allocated = bytes_allocated_by_a_step(Lion(params, weight_decay=0.1, foreach=True))
     assert allocated <= 2 * 64 * 2**20 + 2**20
 
 
@@ -278,10 +263,6 @@ def test_measure_step_synchronizes_once() -> None:
     params = make_params("cuda")
     optimizer = Lion(params)
     run(optimizer, params, steps=1)
-    torch.cuda.set_sync_debug_mode("warn")
-    try:
-        with pytest.warns(UserWarning, match="synchronizing") as caught:
-            measure_step(optimizer)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
+    with synchronization("warn"), pytest.warns(UserWarning, match="synchronizing") as caught:
+        measure_step(optimizer)
     assert len(caught) == 1

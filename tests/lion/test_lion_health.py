@@ -9,14 +9,17 @@ from torch import nn
 from torch.nn import Parameter
 
 from lion import Lion, measure_step
+from tests.lion.building import with_gradient
 
 nan, inf = float("nan"), float("inf")
 
 
 def test_measures_match_a_hand_calculation() -> None:
     # Weights (3, 4, 0) move by -1, -1 and 0; the fourth has no gradient and still belongs to the weight norm.
-    moved, still = Parameter(torch.tensor([4.0, 5.0, 0.0])), Parameter(torch.tensor([12.0]))
-    moved.grad = torch.tensor([2.0, 7.0, 0.0])
+    moved, still = (
+        with_gradient(torch.tensor([4.0, 5.0, 0.0]), torch.tensor([2.0, 7.0, 0.0])),
+        Parameter(torch.tensor([12.0])),
+    )
     measures = measure_step(Lion([moved, still], lr=1.0))
     assert moved.tolist() == [3.0, 4.0, 0.0]
     assert measures == {
@@ -54,14 +57,8 @@ def test_measures_of_any_optimizer_match_numpy(make: Any, settings: dict[str, An
 
 @pytest.mark.filterwarnings("ignore:Lion got bfloat16 or float16 parameters")
 def test_measures_cover_mixed_dtypes() -> None:
-    params = [
-        Parameter(torch.full((2,), 2.0, dtype=torch.bfloat16)),
-        Parameter(torch.full((2,), 2.0, dtype=torch.float64)),
-        Parameter(torch.full((1,), 2.0 + 2.0j, dtype=torch.complex64)),
-    ]
-    for param in params:
-        param.grad = torch.ones_like(param)
-    params[2].grad = torch.full((1,), 1.0 + 1.0j, dtype=torch.complex64)
+    params = [with_gradient(torch.full((2,), 2.0, dtype=dtype)) for dtype in (torch.bfloat16, torch.float64)]
+    params.append(with_gradient(torch.tensor([2 + 2j]), 1 + 1j))
     measures = measure_step(Lion(params, lr=1.0))
     assert measures["weight_norm"] == pytest.approx(6**0.5)
     assert measures["update_norm"] == pytest.approx(6**0.5)
@@ -70,9 +67,8 @@ def test_measures_cover_mixed_dtypes() -> None:
 @pytest.mark.parametrize("foreach", [False, True])
 @pytest.mark.parametrize("fault", [nan, inf])
 def test_one_non_finite_gradient_shows_in_the_state_but_not_in_the_weights(fault: float, foreach: bool) -> None:
-    param = Parameter(torch.ones(4))
+    param = with_gradient(torch.ones(4), torch.tensor([1.0, fault, 1.0, 1.0]))
     optimizer = Lion([param], lr=0.125, foreach=foreach)
-    param.grad = torch.tensor([1.0, fault, 1.0, 1.0])
     measure_step(optimizer)
     param.grad = torch.ones(4)
     for _ in range(3):
@@ -85,15 +81,12 @@ def test_one_non_finite_gradient_shows_in_the_state_but_not_in_the_weights(fault
 def test_updates_lost_to_rounding_count_as_zero_updates() -> None:
     """At lr 1e-4 half a unit in the last place of a bfloat16 weight of 1 is 20 times the update."""
     with pytest.warns(UserWarning, match="bfloat16"):
-        optimizer = Lion([param := Parameter(torch.ones(8, dtype=torch.bfloat16))], lr=1e-4)
-    param.grad = torch.ones_like(param)
+        optimizer = Lion([with_gradient(torch.ones(8, dtype=torch.bfloat16))], lr=1e-4)
     assert measure_step(optimizer)["zero_update_share"] == 1.0
 
 
 def test_non_finite_entries_of_all_state_tensors_are_counted() -> None:
-    param = Parameter(torch.ones(3))
-    optimizer = torch.optim.AdamW([param])
-    param.grad = torch.tensor([nan, 1.0, inf])
+    optimizer = torch.optim.AdamW([with_gradient(torch.ones(3), torch.tensor([nan, 1.0, inf]))])
     assert measure_step(optimizer)["nonfinite_state"] == 4  # two entries each of exp_avg and exp_avg_sq
 
 
@@ -110,10 +103,7 @@ def test_measuring_does_not_change_the_step() -> None:
     assert torch.equal(*results)
 
 
-@pytest.mark.parametrize("shape", [(2,), (0,)])
-def test_measuring_without_gradients_is_refused(shape: tuple[int, ...]) -> None:
-    param = Parameter(torch.ones(shape))
-    if shape == (0,):
-        param.grad = torch.ones(shape)
+@pytest.mark.parametrize("param", [Parameter(torch.ones(2)), with_gradient(torch.ones(0))])
+def test_measuring_without_gradients_is_refused(param: Parameter) -> None:
     with pytest.raises(ValueError, match="no gradient in any parameter"):
         measure_step(Lion([param]))

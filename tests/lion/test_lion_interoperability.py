@@ -22,22 +22,19 @@ from torch.nn import Parameter
 
 from lion import Lion, lion
 from lion.fused import _kernel
+from tests.lion.building import threads, with_gradient
 
 ENTRIES = 1003
 KERNEL_AND_OPERATORS: list[dict[str, Any]] = [{"fused": True}, {"fused": False}]
 SETTINGS: dict[str, Any] = {"lr": 0.25, "beta1": 0.5, "beta2": 0.75, "weight_decay": 0.5}
 
 
-def param_with_gradient(entries: int = ENTRIES, value: float = 1.0) -> Parameter:
-    param = Parameter(torch.zeros(entries))
-    param.grad = torch.full((entries,), value)
-    return param
+def param_with_gradient(entries: int = ENTRIES) -> Parameter:
+    return with_gradient(torch.zeros(entries))
 
 
 @pytest.mark.parametrize("fused", [None, True])
-def test_fake_tensors_are_stepped_without_compiling_the_kernel(
-    fused: bool | None,
-) -> None:
+def test_fake_tensors_are_stepped_without_compiling_the_kernel(fused: bool | None) -> None:
     _kernel.cache_clear()
     with FakeTensorMode():
         model = nn.Linear(3, 2)
@@ -56,8 +53,7 @@ def test_fake_tensors_are_stepped_without_compiling_the_kernel(
 
 
 def test_an_efficient_zero_tensor_gradient_only_decays() -> None:
-    param = Parameter(torch.ones(3))
-    param.grad = torch._efficientzerotensor(3)
+    param = with_gradient(torch.ones(3), torch._efficientzerotensor(3))
     Lion([param], lr=0.5, weight_decay=1.0).step()
     assert param.tolist() == [0.5] * 3
 
@@ -118,12 +114,8 @@ def test_a_parameter_listed_twice_is_stepped_twice(entries: int, settings: dict[
     param = param_with_gradient(entries)
     with pytest.warns(UserWarning, match="duplicate parameters"):
         optimizer = Lion([param, param], lr=0.25, **settings)
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    try:
+    with threads(2):
         optimizer.step()
-    finally:
-        torch.set_num_threads(before)
     assert param.unique().tolist() == [-0.5]
 
 
@@ -132,15 +124,9 @@ def test_parameters_that_share_memory_are_stepped_sequentially(offset: int) -> N
     results = []
     for settings in KERNEL_AND_OPERATORS:
         memory = torch.zeros(100_000 + offset)
-        params = [Parameter(memory[:100_000]), Parameter(memory[offset:])]
-        for param in params:
-            param.grad = torch.ones_like(param)
-        before = torch.get_num_threads()
-        torch.set_num_threads(2)
-        try:
+        params = [with_gradient(memory[:100_000]), with_gradient(memory[offset:])]
+        with threads(2):
             Lion(params, lr=0.25, weight_decay=0.5, **settings).step()
-        finally:
-            torch.set_num_threads(before)
         results.append(memory)
     assert torch.equal(*results)
 
@@ -148,17 +134,14 @@ def test_parameters_that_share_memory_are_stepped_sequentially(offset: int) -> N
 def test_a_gradient_that_aliases_its_parameter_is_left_to_the_operators() -> None:
     results = []
     for settings in KERNEL_AND_OPERATORS:
-        param = Parameter(torch.linspace(-1, 1, 101))
-        param.grad = param.detach()
-        Lion([param], lr=0.25, weight_decay=0.5, **settings).step()
-        results.append(param.detach())
+        start = torch.linspace(-1, 1, 101)
+        Lion([with_gradient(start, start)], lr=0.25, weight_decay=0.5, **settings).step()
+        results.append(start)
     assert torch.equal(*results)
 
 
 @pytest.mark.parametrize("optimizer", [Lion, torch.optim.AdamW])
-def test_optimizer_in_backward_steps_a_parameter_listed_twice_twice(
-    optimizer: type[torch.optim.Optimizer],
-) -> None:
+def test_optimizer_in_backward_steps_a_parameter_listed_twice_twice(optimizer: type[torch.optim.Optimizer]) -> None:
     param = Parameter(torch.zeros(3))
     _apply_optimizer_in_backward(optimizer, [param, param], {"lr": 0.25, "weight_decay": 0.0})
     param.sum().backward()
@@ -188,10 +171,8 @@ def test_frozen_parameters_of_any_dtype_are_accepted(dtype: torch.dtype) -> None
     assert param.unique().tolist() == [-1.5]
 
 
-@pytest.mark.parametrize("device", ["meta"])
-def test_fused_on_an_unsupported_device_fails_at_the_step_as_in_adamw(device: str) -> None:
-    param = Parameter(torch.zeros(2, device=device))
-    param.grad = torch.zeros(2, device=device)
+def test_fused_on_an_unsupported_device_fails_at_the_step_as_in_adamw() -> None:
+    param = with_gradient(torch.zeros(2, device="meta"))
     with pytest.raises(RuntimeError, match="fused=True"):
         torch.optim.AdamW([param], fused=True).step()
     with pytest.raises(RuntimeError, match=r"fused=True needs parameters on cpu or cuda, got some on {'meta'}"):
@@ -231,19 +212,30 @@ SCALED = [*itertools.product(DTYPES, [{}, {"fused": True}, {"foreach": True}]), 
 
 @pytest.mark.parametrize(("dtype", "settings"), SCALED)
 @pytest.mark.filterwarnings("ignore:Lion got bfloat16 or float16 parameters")
-def test_gradients_are_unscaled_after_a_grad_scalers_step(dtype: torch.dtype, settings: dict[str, Any]) -> None:
+def test_a_grad_scalers_step_unscales_gradients_and_is_skipped_if_one_is_infinite(
+    dtype: torch.dtype, settings: dict[str, Any]
+) -> None:
     # A transposed tensor, and one with gaps between its entries, which the kernel does not support.
-    params = [Parameter(torch.zeros(4, 6, dtype=dtype)), Parameter(torch.zeros(4, 6, dtype=dtype)[:, ::2])]
+    params = [
+        with_gradient(start, 3072.0)
+        for start in (torch.zeros(4, 6, dtype=dtype).T, torch.zeros(4, 6, dtype=dtype)[:, ::2])
+    ]
     optimizer = Lion(params, lr=0.5, **settings)
     scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
     scaler.scale(torch.zeros(()))  # creates the scale
-    for param in params:
-        param.grad = torch.full_like(param, 3072.0)
     scaler.step(optimizer)
     for param in params:
         assert param.grad is not None
         assert param.grad.unique().tolist() == [3.0]
         assert optimizer.state[param]["exp_avg"].abs().max() == pytest.approx(0.03, rel=0.01)
+
+    scaler.update()
+    for param in params:
+        param.grad = torch.full_like(param, float("inf"))
+    scaler.step(optimizer)
+    for param in params:
+        assert param.unique().tolist() == [-0.5]
+        assert optimizer.state[param]["exp_avg"].isfinite().all()
 
 
 # Distributed checkpoints
@@ -282,25 +274,20 @@ def test_a_checkpoint_with_a_torch_dtype_as_momentum_dtype_loads() -> None:
 # State and settings that other code keeps in a Lion
 
 
-def note(optimizer: Lion) -> None:
-    optimizer.state["note"] = 1  # type: ignore[index]
-
-
-def note_of_a_parameter(optimizer: Lion) -> None:
-    for param in optimizer.param_groups[0]["params"]:
-        optimizer.state[param]["note"] = "mine"
-
-
-@pytest.mark.parametrize("keep", [note, note_of_a_parameter])
 @pytest.mark.parametrize("steps", [0, 1])
-def test_extra_state_kept_by_other_code_is_saved_and_loaded(keep: Callable[[Lion], None], steps: int) -> None:
+@pytest.mark.parametrize("of_param", [False, True])
+def test_extra_state_and_settings_of_other_code_are_saved_and_loaded(of_param: bool, steps: int) -> None:
     param = param_with_gradient()
-    optimizer, loaded = Lion([param]), Lion([param])
+    optimizer, loaded = Lion([{"params": [param], "eps": 1e-8, "name": "head"}]), Lion([param])
     for _ in range(steps):
         optimizer.step()
-    keep(optimizer)
+    if of_param:
+        optimizer.state[param]["note"] = "mine"
+    else:
+        optimizer.state["note"] = 1  # type: ignore[index]
     loaded.load_state_dict(optimizer.state_dict())
     assert loaded.state_dict()["state"].keys() == optimizer.state_dict()["state"].keys()
+    assert loaded.param_groups[0]["eps"] == 1e-8
     loaded.step()
     assert "exp_avg" in loaded.state[param]
 
@@ -323,12 +310,3 @@ def test_wrapped_lions_continue_after_saving_and_loading(wrapper: Callable[..., 
         results.append(model.weight.detach())
     if wrapper is timm.optim.Lookahead:
         assert torch.equal(*results)
-
-
-def test_custom_group_settings_are_kept() -> None:
-    param = param_with_gradient()
-    optimizer = Lion([{"params": [param], "eps": 1e-8, "name": "head"}])
-    optimizer.step()
-    loaded = Lion([param])
-    loaded.load_state_dict(optimizer.state_dict())
-    assert loaded.param_groups[0]["eps"] == 1e-8

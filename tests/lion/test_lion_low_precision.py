@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from lion import Lion
+from tests.lion.building import with_gradient
 from tests.lion.reference import BACK_ENDS, algorithm2
 
 LOW_PRECISION = pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -66,8 +67,7 @@ def test_bfloat16_momentum_of_float32_parameters_flips_few_signs(foreach: bool |
 @LOW_PRECISION
 def test_low_precision_weights_are_rounded_once_per_step(dtype: torch.dtype, foreach: bool | None) -> None:
     start = torch.randn(ENTRIES).to(dtype)
-    param = Parameter(start.clone())
-    param.grad = torch.ones_like(param)
+    param = with_gradient(start.clone())
     Lion([param], lr=LR, weight_decay=WEIGHT_DECAY, foreach=foreach).step()
     exact = start.double() * (1 - LR * WEIGHT_DECAY) - LR
     # Float32 arithmetic before the single rounding matters only for ties, and these numbers have none.
@@ -79,10 +79,9 @@ def test_float32_momentum_converges_to_a_constant_gradient(dtype: torch.dtype) -
     """1000 steps at beta2 0.99 leave 0.99**1000, 4e-5, of the way; a momentum in bfloat16 stalls below."""
     reached = {}
     for momentum_dtype in (None, torch.bfloat16):
-        param = Parameter(torch.zeros(1, dtype=dtype))
+        param = with_gradient(torch.zeros(1, dtype=dtype))
         optimizer = Lion([param], lr=0.0, momentum_dtype=momentum_dtype)
         for _ in range(1000):
-            param.grad = torch.ones_like(param)
             optimizer.step()
         reached[momentum_dtype] = optimizer.state[param]["exp_avg"].item()
     assert reached[None] == pytest.approx(1 - 0.99**1000, rel=1e-4)
@@ -91,11 +90,10 @@ def test_float32_momentum_converges_to_a_constant_gradient(dtype: torch.dtype) -
 
 def test_bfloat16_weights_above_0_031_do_not_move_at_lr_1e_4() -> None:
     """What the warning says: half a unit in the last place is 2**-14, 6e-5, below 2**-5, and 2**-13, 1.2e-4, above."""
-    param = Parameter(torch.tensor([2**-5 * 0.99, 2**-5 * 1.01], dtype=torch.bfloat16))
-    before = param.detach().clone()
-    param.grad = torch.ones_like(param)
+    start = torch.tensor([2**-5 * 0.99, 2**-5 * 1.01], dtype=torch.bfloat16)
+    param = with_gradient(start.clone())
     Lion([param], lr=1e-4).step()
-    assert (param.detach() != before).tolist() == [True, False]
+    assert (param.detach() != start).tolist() == [True, False]
 
 
 @LOW_PRECISION
@@ -110,7 +108,8 @@ def test_low_precision_parameters_warn_once(dtype: torch.dtype) -> None:
         optimizer.step()
 
 
-def test_float32_parameters_do_not_warn() -> None:
+def test_float32_and_compensated_parameters_do_not_warn() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         Lion([torch.zeros(1)], momentum_dtype=torch.bfloat16)
+        Lion([torch.zeros(1, dtype=torch.bfloat16)], kahan_sum=True)

@@ -12,6 +12,7 @@ import torch
 from torch.nn import Parameter
 
 from lion import Lion
+from tests.lion.building import take_steps, with_gradient
 from tests.lion.reference import BACK_ENDS, automl_step
 
 STEPS = 30
@@ -45,13 +46,6 @@ def make_gradients() -> list[list[torch.Tensor]]:
     return steps
 
 
-def run(optimizer: torch.optim.Optimizer, params: list[Parameter]) -> None:
-    for gradients in make_gradients():
-        for param, gradient in zip(params, gradients, strict=True):
-            param.grad = gradient
-        optimizer.step()
-
-
 def assert_same_bits(actual: torch.Tensor, expected: torch.Tensor) -> None:
     torch.testing.assert_close(actual, expected, rtol=0, atol=0)
 
@@ -62,7 +56,7 @@ def test_weights_and_momentum_match_google_automl_bit_for_bit(settings: dict[str
     params, expected = make_params(), [param.detach().clone() for param in make_params()]
     momenta = [torch.zeros_like(weight) for weight in expected]
     optimizer = Lion(params, foreach=foreach, **settings)
-    run(optimizer, params)
+    take_steps(optimizer, params, make_gradients())
     for gradients in make_gradients():
         for weight, gradient, momentum in zip(expected, gradients, momenta, strict=True):
             automl_step(weight, gradient, momentum, **settings)
@@ -81,8 +75,7 @@ def test_interpolation_that_cancels_after_rounding_leaves_the_weight(foreach: bo
     assert cancels.sum() > 1000
     momentum, gradient = momentum[cancels], gradient[cancels]
 
-    param = Parameter(torch.ones_like(momentum))
-    param.grad = gradient
+    param = with_gradient(torch.ones_like(momentum), gradient)
     optimizer = Lion([param], lr=0.5, betas=(0.9, 0.99), foreach=foreach)
     optimizer.state[param]["exp_avg"] = momentum
     optimizer.step()
@@ -96,8 +89,8 @@ def test_weights_match_public_implementations_bit_for_bit(
     public: str, foreach: bool | None, settings: dict[str, Any]
 ) -> None:
     params, their_params = make_params(), make_params()
-    run(Lion(params, foreach=foreach, **settings), params)
-    run(PUBLIC[public](their_params, **settings), their_params)
+    take_steps(Lion(params, foreach=foreach, **settings), params, make_gradients())
+    take_steps(PUBLIC[public](their_params, **settings), their_params, make_gradients())
     for param, their_param in zip(params, their_params, strict=True):
         assert_same_bits(param.detach(), their_param.detach())
 
@@ -107,8 +100,8 @@ def test_cautious_lion_matches_timm_up_to_its_scale(maximize: bool) -> None:
     """timm divides by the mean of the mask where C-Optim divides by (kept + 1) / size: the same entries are kept."""
     settings: dict[str, Any] = {"lr": 1e-3, "weight_decay": 0.0, "maximize": maximize}
     params, their_params = make_params(), make_params()
-    run(Lion(params, cautious=True, **settings), params)
-    run(timm.optim.Lion(their_params, caution=True, **settings), their_params)
+    take_steps(Lion(params, cautious=True, **settings), params, make_gradients())
+    take_steps(timm.optim.Lion(their_params, caution=True, **settings), their_params, make_gradients())
     start = make_params()
     moved = torch.cat([(p - s).flatten() for p, s in zip(params, start, strict=True)])
     they_moved = torch.cat([(p - s).flatten() for p, s in zip(their_params, start, strict=True)])

@@ -1,8 +1,6 @@
 """Lion's state, through saving, loading and copying, and with other optimizers' state dicts."""
 
 import copy
-import io
-import pickle
 from typing import Any
 
 import lion_pytorch
@@ -13,13 +11,14 @@ from torch import Tensor, nn
 from torch.nn import Parameter
 
 from lion import Lion
+from tests.lion.building import through_file
 
 
-def make_trained(**settings: Any) -> tuple[nn.Linear, Lion]:
+def make_trained() -> tuple[nn.Linear, Lion]:
     """A small model after three steps."""
     torch.manual_seed(0)
     model = nn.Linear(4, 3)
-    optimizer = Lion(model.parameters(), **({"lr": 1e-2, "weight_decay": 0.1} | settings))
+    optimizer = Lion(model.parameters(), lr=1e-2, weight_decay=0.1)
     train(model, optimizer, steps=3)
     return model, optimizer
 
@@ -32,23 +31,11 @@ def train(model: nn.Module, optimizer: torch.optim.Optimizer, steps: int) -> Non
         optimizer.step()
 
 
-def through_file(state_dict: dict[str, Any]) -> dict[str, Any]:
-    file = io.BytesIO()
-    torch.save(state_dict, file)
-    file.seek(0)
-    return torch.load(file, weights_only=True)
-
-
 def assert_same_training(one: tuple[nn.Module, torch.optim.Optimizer], other: tuple[nn.Module, Any]) -> None:
     for model, optimizer in (one, other):
         train(model, optimizer, steps=5)
     for param, other_param in zip(one[0].parameters(), other[0].parameters(), strict=True):
         assert torch.equal(param, other_param)
-
-
-def test_the_only_state_is_the_momentum() -> None:
-    _, optimizer = make_trained()
-    assert [set(state) for state in optimizer.state.values()] == [{"exp_avg"}] * 2
 
 
 def test_the_state_dict_saves_settings_as_given() -> None:
@@ -68,28 +55,6 @@ def test_the_state_dict_saves_settings_as_given() -> None:
         "differentiable": False,
         "fused": None,
     }
-
-
-@pytest.mark.parametrize("settings", [{}, {"foreach": True}, {"momentum_dtype": torch.bfloat16}, {"cautious": True}])
-def test_training_continues_identically_after_a_checkpoint(settings: dict[str, Any]) -> None:
-    model, optimizer = make_trained(**settings)
-    new_model = copy.deepcopy(model)
-    new_optimizer = Lion(new_model.parameters())
-    new_optimizer.load_state_dict(through_file(optimizer.state_dict()))
-    assert_same_training((model, optimizer), (new_model, new_optimizer))
-
-
-def test_tensor_lr_survives_a_checkpoint() -> None:
-    model, optimizer = make_trained(lr=torch.tensor(0.02))
-    new_optimizer = Lion(model.parameters(), lr=torch.tensor(1.0))
-    new_optimizer.load_state_dict(through_file(optimizer.state_dict()))
-    assert torch.equal(new_optimizer.param_groups[0]["lr"], torch.tensor(0.02))
-
-
-@pytest.mark.parametrize("copier", [copy.deepcopy, lambda pair: pickle.loads(pickle.dumps(pair))])
-def test_training_continues_identically_after_deepcopy_and_pickle(copier: Any) -> None:
-    pair = make_trained(momentum_dtype=torch.bfloat16, weight_decay=0.3)
-    assert_same_training(pair, copier(pair))
 
 
 def test_loading_copies_the_momentum() -> None:
@@ -213,7 +178,7 @@ def test_a_public_lions_checkpoint_continues_identically(other_lion: Any) -> Non
     assert_same_training((model, other), (new_model, optimizer))
 
 
-LATER = ["momentum_dtype", "cautious", "maximize", "foreach", "capturable", "differentiable", "fused"]
+LATER = ["momentum_dtype", "kahan_sum", "cautious", "maximize", "foreach", "capturable", "differentiable", "fused"]
 
 
 @pytest.mark.parametrize("missing", LATER)
@@ -256,10 +221,8 @@ def test_loading_hooks_see_the_raw_dict_and_the_final_momentum() -> None:
     new_optimizer.load_state_dict(optimizer.state_dict())
     assert torch.equal(seen[0], 2 * optimizer.state[model.weight]["exp_avg"])
     assert new_optimizer.state[model.weight]["exp_avg"] is seen[0]
-
-    # Lion's own hooks are removed: loading again calls only the user's.
-    new_optimizer.load_state_dict(optimizer.state_dict())
-    assert len(seen) == 2
+    assert len(new_optimizer._optimizer_load_state_dict_pre_hooks) == 1  # Lion's own hooks are removed
+    assert len(new_optimizer._optimizer_load_state_dict_post_hooks) == 1
 
 
 def test_named_parameters_keep_their_names() -> None:
@@ -269,14 +232,3 @@ def test_named_parameters_keep_their_names() -> None:
     unnamed = Lion(model.parameters())
     unnamed.load_state_dict(optimizer.state_dict())
     unnamed.step()
-
-
-def test_distributed_checkpoint_round_trip() -> None:
-    from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, set_optimizer_state_dict
-
-    model, optimizer = make_trained()
-    saved = copy.deepcopy(get_optimizer_state_dict(model, optimizer))
-    new_model = copy.deepcopy(model)
-    new_optimizer = Lion(new_model.parameters())
-    set_optimizer_state_dict(new_model, new_optimizer, saved)
-    assert_same_training((model, optimizer), (new_model, new_optimizer))

@@ -126,25 +126,16 @@ def calibration(rng: np.random.Generator) -> tuple[Values, Values]:
     return ours, {"calibrated_loss": loss(fitted, *splits[1]), "calibration_error": 100 * gap}
 
 
-class Said(nn.Module):
-    """A classifier that returns its input as logits."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.unused = nn.Parameter(torch.zeros(()))
-
-    def forward(self, logits: Tensor) -> Tensor:
-        return logits
-
-
 def texts(rng: np.random.Generator) -> tuple[Values, Values]:
     """Logits of four classes."""
     labels = rng.integers(0, 4, 200)
     logits = (rng.normal(size=(200, 4)) + np.eye(4)[labels]).astype(np.float32)
     split = ClassifiedTexts(lambda numbers: torch.from_numpy(logits[numbers]), np.full(200, 4), labels)
     task: Any = SimpleNamespace(splits={"test": split}, _num_classes=4)
+    model = nn.Linear(4, 4, bias=False)
+    nn.init.eye_(model.weight)  # returns what it is given
     with torch.no_grad():
-        ours = text_metrics(_sums(TextClassification._sums(task, "test", Said(), 0, 1)))
+        ours = text_metrics(_sums(TextClassification._sums(task, "test", model, 0, 1)))
     guesses, f1 = np.array([row.index(max(row)) for row in logits.tolist()]), []
     for label in range(4):
         found, there = guesses == label, labels == label
@@ -186,19 +177,10 @@ def glue(rng: np.random.Generator) -> tuple[Values, Values]:
     return answer_metrics(rows, sums), theirs
 
 
-class Towers:
-    """A stand-in for two towers that returns its inputs."""
-
-    logit_scale = torch.zeros(())
-
-    def embed_images(self, vectors: Tensor) -> Tensor:
-        return vectors
-
-    def embed_texts(self, vectors: Tensor) -> Tensor:
-        return vectors
-
-    def scale(self) -> Tensor:
-        return torch.tensor(12.0)
+TOWERS: Any = SimpleNamespace(
+    logit_scale=torch.zeros(()), embed_images=torch.clone, embed_texts=torch.clone, scale=lambda: torch.tensor(12.0)
+)
+"""Two towers that return what they are given."""
 
 
 def _units(rng: np.random.Generator, count: int, near: np.ndarray | None = None) -> np.ndarray:
@@ -213,7 +195,7 @@ def pairs(rng: np.random.Generator) -> tuple[Values, Values]:
     images = _units(rng, 120)
     captions = _units(rng, len(owners), images[owners])
     inputs = PairInputs(lambda n: torch.from_numpy(images[n]), lambda n: torch.from_numpy(captions[n]), starts)
-    ours = pair_metrics(_sums(pair_sums(Towers(), inputs, 0, 1, calibrates=True)))  # type: ignore[arg-type]
+    ours = pair_metrics(_sums(pair_sums(TOWERS, inputs, 0, 1, calibrates=True)))
     del ours["logit_scale"]
 
     cosines = images.astype(np.float64) @ captions.astype(np.float64).T
@@ -227,7 +209,7 @@ def pairs(rng: np.random.Generator) -> tuple[Values, Values]:
     first = torch.from_numpy(captions[starts[:-1]]).double()
 
     def loss(log_temperature: float) -> float:
-        scale = Towers().scale().double() / math.exp(log_temperature)
+        scale = TOWERS.scale().double() / math.exp(log_temperature)
         return ClipLoss()(torch.from_numpy(images).double(), first, scale).item()
 
     theirs["loss"] = loss(0.0)
@@ -243,21 +225,19 @@ def zero_shot(rng: np.random.Generator) -> tuple[Values, Values]:
     inputs = ZeroShotInputs(
         lambda n: torch.from_numpy(images[n]), labels, lambda n: torch.from_numpy(prompts[n]), 36, 12
     )
-    found = zero_shot_metrics(_sums(zero_shot_sums(Towers(), inputs, 0, 1)))  # type: ignore[arg-type]
+    found = zero_shot_metrics(_sums(zero_shot_sums(TOWERS, inputs, 0, 1)))
     clip = SimpleNamespace(encode_text=lambda numbers, normalize: torch.from_numpy(prompts).double()[numbers])
     classifier = build_zero_shot_classifier(
         clip, lambda names: torch.tensor([int(name) for name in names]), [str(n) for n in range(12)],
         [lambda name, t=t: str(3 * int(name) + t) for t in range(3)],
     )  # fmt: skip
     order = np.argsort(-(images @ classifier.numpy()), 1)
-    theirs = {
-        rank: _share([label in row[:first] for row, label in zip(order, labels, strict=True)])
-        for rank, first in (("top1", 1), ("top5", 5))
-    }
-    return (
-        {f"{start}{rank}": value for rank, value in found.items() for start in ("zero_shot_", "_")},
-        {f"{start}{rank}": value for rank, value in theirs.items() for start in ("zero_shot_", "_")},
-    )
+    ours, theirs = {}, {}
+    for rank in (1, 5):
+        share = _share([label in row[:rank] for row, label in zip(order, labels, strict=True)])
+        for start in ("zero_shot_top", "_top"):
+            ours[f"{start}{rank}"], theirs[f"{start}{rank}"] = found[f"top{rank}"], share
+    return ours, theirs
 
 
 def language(rng: np.random.Generator) -> tuple[Values, Values]:
@@ -270,9 +250,8 @@ def language(rng: np.random.Generator) -> tuple[Values, Values]:
     model = GPT2LMHeadModel(GPT2Config(vocab_size=300, n_positions=16, n_embd=16, n_layer=2, n_head=2)).eval()
     for parameter in model.parameters():
         parameter.data *= 4
-    split = TokenSplit(
-        tokens, starts, np.array([len(text.encode()) for text in raw]), np.array([len(text.split()) for text in raw])
-    )
+    size, said = np.array([[len(text.encode()), len(text.split())] for text in raw]).T
+    split = TokenSplit(tokens, starts, size, said)
     with torch.no_grad():
         ours = perplexity_metrics(_sums(next_token.sums(model, split, 16, 300, 0, 1)))
         exact, nats = model.double(), 0.0
@@ -280,14 +259,10 @@ def language(rng: np.random.Generator) -> tuple[Values, Values]:
             for inputs, continuation in rolling_windows(document, 16):
                 logits = exact(torch.tensor([inputs])).logits[0].numpy()[-len(continuation) :]
                 nats -= _log_softmax(logits)[np.arange(len(continuation)), continuation].sum()
-    count, size, said = (
-        sum(map(len, documents)),
-        sum(len(text.encode()) for text in raw),
-        sum(len(t.split()) for t in raw),
-    )
-    theirs = {"loss": nats / count, "log_perplexity": nats / count, "perplexity": math.exp(nats / count)}
-    theirs |= {"bits_per_byte": nats / size / math.log(2)}
-    return ours, theirs | {"word_log_perplexity": nats / said, "word_perplexity": math.exp(nats / said)}
+    nats_each, nats_a_word = nats / sum(map(len, documents)), nats / said.sum()
+    theirs = {"loss": nats_each, "log_perplexity": nats_each, "perplexity": math.exp(nats_each)}
+    theirs |= {"bits_per_byte": nats / size.sum() / math.log(2)}
+    return ours, theirs | {"word_log_perplexity": nats_a_word, "word_perplexity": math.exp(nats_a_word)}
 
 
 def images(rng: np.random.Generator) -> tuple[Values, Values]:
@@ -300,9 +275,9 @@ def images(rng: np.random.Generator) -> tuple[Values, Values]:
     statistics = (fid_features_to_statistics(torch.from_numpy(each)) for each in (a, b))
     their_fid = fid_statistics_to_metric(*statistics, False)["frechet_inception_distance"]
     their_kid = float(kernel_mmd(a, b, kid_kernel="poly", kid_kernel_poly_degree=3, kid_kernel_poly_coef0=1))
-    names = ("fid", "fd_efficientnet_lite0"), ("kid", "kid_efficientnet_lite0")
-    ours = dict.fromkeys(names[0], fid) | dict.fromkeys(names[1], kid)
-    return ours, dict.fromkeys(names[0], their_fid) | dict.fromkeys(names[1], their_kid)
+    names = ("fid", "fd_efficientnet_lite0", "kid", "kid_efficientnet_lite0")
+    both = (fid, fid, kid, kid), (their_fid, their_fid, their_kid, their_kid)
+    return dict(zip(names, both[0], strict=True)), dict(zip(names, both[1], strict=True))
 
 
 def clip(rng: np.random.Generator) -> tuple[Values, Values]:
