@@ -16,7 +16,6 @@ from experiments.harness.entry import execute
 from experiments.harness.errors import RunError
 from experiments.harness.record import RunRecord, is_held, read_example_losses, read_metrics, take_lock
 from experiments.harness.run import locate
-from tests import forked
 from tests.conftest import MakeConfig, executed, last_checkpoint, rows, status_of
 from tests.study.test_launchers import eventually
 
@@ -112,18 +111,6 @@ def test_the_environment_contains_no_host_user_or_path() -> None:
     assert os.uname().nodename not in text
     assert str(provenance.ROOT) not in text
     assert str(Path.home()) not in text
-
-
-def test_a_locked_run_directory_ends_the_command_with_one_sentence(
-    make_config: MakeConfig, command_line: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(record, "LOCK_WAIT_S", 0.2)
-    run = locate(make_config())
-    with RunRecord(run.directory, run.digest, {}):
-        result = forked.run(command_line)
-    assert result.returncode == 2
-    said = f"error: The run {run.directory} is held by another process"
-    assert result.stderr.strip().splitlines()[-1].startswith(said)
 
 
 def test_fresh_does_not_replace_a_live_run(make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
