@@ -106,20 +106,20 @@ def test_a_non_image_file_is_refused_when_the_set_is_fingerprinted(tmp_path: Pat
         split.fingerprint()
 
 
-def test_a_set_whose_first_ten_images_are_damaged_is_refused(tmp_path: Path) -> None:
-    write_parquet(tmp_path, "train", [[(f"{number}.JPEG", b"nothing", 0) for number in range(101)]])
+@pytest.mark.parametrize(
+    ("whole", "said"),
+    [
+        (0, "10 of 10 images are damaged, the last being row 9 of small/train"),
+        (2, "100 of 300 images are damaged, the last being row 299 of small/train"),
+    ],
+)
+def test_a_set_with_too_many_damaged_images_is_refused(tmp_path: Path, whole: int, said: str) -> None:
+    contents = [*([encoded(photo(0), "PNG")] * whole), b"nothing"] * 100
+    made = [(f"{number}.JPEG", content, 0) for number, content in enumerate(contents)]
+    write_parquet(tmp_path, "train", [made])
     split = open_one(source("hub", tmp_path, splits={"train": "train"}))["train"]
-    with pytest.raises(DataError, match="10 of 10 images are damaged, the last being row 9 of small/train"):
-        [split.image(row) for row in range(101)]
-
-
-def test_a_large_set_with_a_third_of_its_images_damaged_is_refused(tmp_path: Path) -> None:
-    whole, damaged = encoded(photo(0), "PNG"), b"nothing"
-    rows = [(f"{number}.JPEG", damaged if number % 3 == 2 else whole, 0) for number in range(300)]
-    write_parquet(tmp_path, "train", [rows])
-    split = open_one(source("hub", tmp_path, splits={"train": "train"}))["train"]
-    with pytest.raises(DataError, match="100 of 300 images are damaged, the last being row 299 of small/train"):
-        [split.image(row) for row in range(300)]
+    with pytest.raises(DataError, match=said):
+        [split.image(row) for row in range(len(made))]
 
 
 def test_sources_are_tried_in_order_and_the_error_gives_every_reason(tmp_path: Path) -> None:
