@@ -14,7 +14,17 @@ from experiments.harness.errors import DataError
 from experiments.harness.prepared_data import PreparedData, prepare
 from experiments.image_classification import decode
 from tests.conftest import write_idx
-from tests.harness.small_cifar import TEST, TRAIN, Split, binary_record, local_source, random_split, write_binary
+from tests.harness.small_cifar import (
+    TEST,
+    TRAIN,
+    Split,
+    as_set,
+    binary_record,
+    local_source,
+    random_split,
+    samples,
+    write_binary,
+)
 
 Arrays = dict[str, np.ndarray]
 
@@ -22,15 +32,6 @@ Arrays = dict[str, np.ndarray]
 def shuffled(split: Split, seed: int) -> Split:
     order = np.random.default_rng(seed).permutation(len(split[1]))
     return split[0][order], split[1][order]
-
-
-def samples(arrays: Arrays, split: str) -> list[tuple[bytes, int]]:
-    pairs = zip(arrays[f"{split}_images"], arrays[f"{split}_labels"], strict=True)
-    return [(image.tobytes(), int(label)) for image, label in pairs]
-
-
-def as_set(split: Split) -> set[tuple[bytes, int]]:
-    return {(image.tobytes(), int(label)) for image, label in zip(*split, strict=True)}
 
 
 def assert_same(a: Arrays, b: Arrays) -> None:

@@ -153,7 +153,7 @@ def test_offline_preparation_contacts_no_registry(tmp_path: Path, monkeypatch: p
 
 @pytest.mark.usefixtures("own_environment")
 def test_the_offline_error_for_a_missing_model_says_how_to_fetch_it(
-    make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from huggingface_hub.errors import LocalEntryNotFoundError
 
