@@ -181,7 +181,7 @@ def test_the_image_listing_trains_on_class_folders(folder: Path) -> None:
 @pytest.mark.parametrize("write", [class_folders, pictures_and_a_table, hubs_pictures])
 def test_every_image_layout_gives_the_same_labels(folder: Path, write: Callable[[Path], None]) -> None:
     write(folder / "data/images")
-    unset = {"train_images": None, "v2_sources": [], "real_sources": [], "initial_run": None}
+    unset: dict[str, Any] = {"train_images": None, "v2_sources": [], "real_sources": [], "initial_run": None}
     opened = open_image_set(settings(folder, "my_images") | unset, folder)
     for split, rows in ((opened.train, pictures()["train"]), (opened.test, pictures()["test"])):
         expected = {content: ["cat", "dog", "emu"].index(label) for _, content, label in rows}
