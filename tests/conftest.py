@@ -55,31 +55,34 @@ AVERAGED = "train.ema_decay=0.9"
 """As in the smoke experiment."""
 
 
-def write_idx(path: Path, array: np.ndarray) -> None:
-    header = bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape)
-    with gzip.open(path, "wb") as file:
-        file.write(header + array.astype(np.uint8).tobytes())
+def write_idx(folder: Path, split: str, images: np.ndarray, labels: np.ndarray) -> None:
+    """Two of MNIST's four files."""
+    for name, array in (("images-idx3", images), ("labels-idx1", labels)):
+        header = bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape)
+        with gzip.open(folder / f"{split}-{name}-ubyte.gz", "wb") as file:
+            file.write(header + array.astype(np.uint8).tobytes())
 
 
-@pytest.fixture(scope="session")
-def digits(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """Overrides that replace the smoke experiment's data with 300 + 100 generated images of ten blurred patterns."""
-    folder = tmp_path_factory.mktemp("digits")
+def write_digits(folder: Path) -> str:
+    """Write 300 + 100 generated images of ten blurred patterns; returns their source as an override's value."""
     rng = np.random.default_rng(0)
     patterns = rng.integers(0, 256, (10, 28, 28))
     for split, count in (("train", 300), ("t10k", 100)):
         labels = rng.integers(0, 10, count)
         images = (patterns[labels] + rng.integers(0, 256, (count, 28, 28))) // 2
-        write_idx(folder / f"{split}-images-idx3-ubyte.gz", images)
-        write_idx(folder / f"{split}-labels-idx1-ubyte.gz", labels)
-    source = f"{{kind: local, path: '{folder}', decode: experiments.image_classification.decode.idx}}"
-    cache = tmp_path_factory.mktemp("cache")
+        write_idx(folder, split, images, labels)
+    return f"{{kind: local, path: '{folder}', decode: experiments.image_classification.decode.idx}}"
+
+
+@pytest.fixture(scope="session")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Overrides that replace the smoke experiment's data with the generated images."""
     return [
         "data.name=patterns",
         "data.fingerprint=null",
-        f"data.sources=[{source}]",
+        f"data.sources=[{write_digits(tmp_path_factory.mktemp('digits'))}]",
         "data.val_size=60",
-        f"run.cache_dir={cache}",
+        f"run.cache_dir={tmp_path_factory.mktemp('cache')}",
     ]
 
 
@@ -186,6 +189,12 @@ def status_of(directory: Path) -> dict[str, Any]:
     status = read_status(directory)
     assert status is not None
     return status
+
+
+def last_checkpoint(directory: Path) -> dict[str, Any]:
+    """The state that a run has saved last."""
+    saved: dict[str, Any] = torch.load(max(directory.glob("step-*.pt")), weights_only=True)
+    return saved
 
 
 def rows(directory: Path) -> list[dict[str, Any]]:

@@ -116,15 +116,9 @@ def test_the_experiment_listing_trains(folder: Path, digits: list[str]) -> None:
     assert (config["scale"], config["train"]["steps"], config["run"]["gpus"]) == ("gpu", 2500, 0.125)
     assert config["model"]["model_name"] == "vit_small_patch16_224"
 
-    short = ["train.steps=4", "schedule.warmup_steps=1", "train.log_every=2", "train.evaluate_every=2"]
-    small = [
-        "data=mnist5k",
-        "model=convnet_tiny",
-        "flatness.samples=100",
-        "train.batch_size=32",
-        "train.micro_batch_size=16",
-    ]
-    run(command, folder, *digits[:-1], *short, *small)
+    small = ["data=mnist5k", "model=convnet_tiny", "flatness.samples=100", "train.batch_size=32", "train.steps=4"]
+    small += ["train.micro_batch_size=16", "schedule.warmup_steps=1", "train.log_every=2", "train.evaluate_every=2"]
+    run(command, folder, *digits[:-1], *small)
     assert "test/top1" in finished(folder)
 
 
@@ -187,13 +181,8 @@ def test_the_image_listing_trains_on_class_folders(folder: Path) -> None:
 @pytest.mark.parametrize("write", [class_folders, pictures_and_a_table, hubs_pictures])
 def test_every_image_layout_gives_the_same_labels(folder: Path, write: Callable[[Path], None]) -> None:
     write(folder / "data/images")
-    data = settings(folder, "my_images") | {
-        "train_images": None,
-        "v2_sources": [],
-        "real_sources": [],
-        "initial_run": None,
-    }
-    opened = open_image_set(data, folder)
+    unset: dict[str, Any] = {"train_images": None, "v2_sources": [], "real_sources": [], "initial_run": None}
+    opened = open_image_set(settings(folder, "my_images") | unset, folder)
     for split, rows in ((opened.train, pictures()["train"]), (opened.test, pictures()["test"])):
         expected = {content: ["cat", "dog", "emu"].index(label) for _, content, label in rows}
         assert {split.encoded(row): int(split.labels[row]) for row in range(len(split))} == expected
@@ -209,40 +198,33 @@ def document(number: int) -> str:
     return f"Document {number}: " + " ".join(f"word{number * place % 97}" for place in range(1, 120))
 
 
-@pytest.mark.parametrize("splits", [{"": 40}, {"train/": 30, "validation/": 5, "test/": 5}])
-def test_the_text_listing_trains_and_changed_texts_are_another_run(folder: Path, splits: dict[str, int]) -> None:
-    number = 0
-    for split, count in splits.items():
-        (folder / "data/texts" / split).mkdir(parents=True, exist_ok=True)
-        for _ in range(count):
-            (folder / "data/texts" / split / f"{number}.txt").write_text(document(number))
-            number += 1
-    run(command_with("data=my_texts"), folder, *(["data.held_out_share=null"] if "train/" in splits else []))
-    first = finished(folder)["test/bits_per_byte"]
-    assert first > 0
-    changed = folder / "data/texts" / next(iter(splits)) / "0.txt"
-    changed.write_text("Another text altogether, which is new. " * 20)
-    run(command_with("data=my_texts"), folder, *(["data.held_out_share=null"] if "train/" in splits else []))
+@pytest.mark.parametrize("split", [["."], ["train"] * 30 + ["validation"] * 5 + ["test"] * 5])
+def test_the_text_listing_trains_and_changed_texts_are_another_run(folder: Path, split: list[str]) -> None:
+    texts, more = folder / "data/texts", ["data.held_out_share=null"] if len(split) > 1 else []
+    for number in range(40):
+        path = texts / split[number % len(split)] / f"{number}.txt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(document(number))
+    run(command_with("data=my_texts"), folder, *more)
+    assert finished(folder)["test/bits_per_byte"] > 0
+    (texts / split[0] / "0.txt").write_text("Another text altogether, which is new. " * 20)
+    run(command_with("data=my_texts"), folder, *more)
     assert len([*folder.glob("runs/*/*/status.json")]) == 2, "texts that have changed are another run"
 
 
 def test_the_text_table_listing_trains(folder: Path) -> None:
-    source = folder / "data/text_tables"
-    write_parquet(source / "data/train-00000-of-00001.parquet", {"text": [document(number) for number in range(30)]})
-    write_parquet(
-        source / "data/validation-00000-of-00001.parquet", {"text": [document(number) for number in (40, 41)]}
-    )
-    write_json_lines(source / "test.jsonl", {"text": [document(50), document(51)]})
+    source, texts = folder / "data/text_tables", [document(number) for number in range(34)]
+    write_parquet(source / "data/train-00000-of-00001.parquet", {"text": texts[:30]})
+    write_parquet(source / "data/validation-00000-of-00001.parquet", {"text": texts[30:32]})
+    write_json_lines(source / "test.jsonl", {"text": texts[32:]})
     run(command_with("data=my_text_tables"), folder)
     assert finished(folder)["test/bits_per_byte"] > 0
 
 
 def reviews(labels: list[str]) -> dict[str, dict[str, list[str]]]:
-    rows = [
-        (f"Review {number} says it is {'good' if number % 2 else 'bad'}.", labels[number % 2]) for number in range(90)
-    ]
-    parts = {"train": rows[:70], "test": rows[70:]}
-    return {split: {"text": [r[0] for r in own], "label": [r[1] for r in own]} for split, own in parts.items()}
+    texts = [f"Review {number} says it is {'good' if number % 2 else 'bad'}." for number in range(90)]
+    parts = {"train": slice(70), "test": slice(70, 90)}
+    return {split: {"text": texts[own], "label": (labels * 45)[own]} for split, own in parts.items()}
 
 
 TABLES: dict[str, Callable[[Path, str, dict[str, list[str]]], None]] = {
@@ -269,10 +251,9 @@ def test_every_layout_of_labelled_texts_gives_the_same_labels(
     for split, columns in rows.items():
         TABLES[layout](folder / "data/reviews", split, columns)
     data = settings(folder, "my_reviews")
+    (source,) = data["sources"]
     if kind == "hub":
-        (source,) = data["sources"]
-        hub = {"kind": "hub", "repo": source.pop("path"), "revision": "main"}
-        data["sources"] = [source | hub]
+        source |= {"kind": "hub", "repo": source.pop("path"), "revision": "main"}
     splits = text_splits(prepare(data, folder / "cache").load())
     assert "not read" not in caplog.text, "every file is read"
     label_of = {
@@ -288,11 +269,7 @@ def test_every_layout_of_labelled_texts_gives_the_same_labels(
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        (
-            "a.csv",
-            "text,class\nx,1\n",
-            r"a\.csv has no column label, only text, class: set options\.label of its source",
-        ),
+        ("a.csv", "text,class\nx,1\n", r"a\.csv has no column label, only text, class: set options\.label of its sou"),
         ("a.csv", 'text,label\nx,1\n" ",1\n', r"a\.csv has no text in row 1: it is ' '"),
         ("a.csv", "text,label\nx,1\ny\n", r"a\.csv has 1 cells in row 1, but 2 columns"),
         ("a.csv", "text,label\nx,1\ny,\n", r"split train has the label '' in row 1"),
@@ -345,9 +322,7 @@ def test_optuna_finds_the_best_value_and_ranks_divergence_worst(folder: Path, di
     smoke = [*digits[:-1], "study.validation_metric=val/calibrated_loss", NO_AVERAGE]
     run(command_with("-m hydra/sweeper=optuna"), folder, *smoke, "hydra/launcher=basic")
     found = yaml.safe_load((folder / "runs/.hydra/optimization_results.yaml").read_text())
-    values = [
-        json.loads(path.read_text())["metrics"]["val/calibrated_loss"] for path in folder.glob("runs/*/*/status.json")
-    ]
+    values = [status_of(path.parent)["metrics"]["val/calibrated_loss"] for path in folder.glob("runs/*/*/status.json")]
     assert (len(values), found["best_value"]) == (4, min(values))
 
     command = command_with("-m hydra/sweeper=optuna").replace("tag(log,interval(1e-5,1e-2))", "choice(0.001,1e30)")

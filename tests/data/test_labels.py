@@ -122,7 +122,7 @@ def test_a_null_image_is_refused_by_row(tmp_path: Path) -> None:
         opened(tmp_path, train="train")
 
 
-def test_a_class_without_training_samples_is_refused(tmp_path: Path) -> None:
+def test_a_class_without_training_samples_is_refused() -> None:
     check_classes({"train": np.array([0, 1, 2]), "test": np.array([1])}, 3, "set")
     with pytest.raises(DataError, match=r"2 of the num_classes=5 classes have no training sample, such as number 3"):
         check_classes({"train": np.array([0, 1, 2])}, 5, "set")

@@ -2,12 +2,10 @@
 
 import io
 import re
-import tarfile
 import tempfile
 from pathlib import Path
 from typing import Any
 
-import datasets  # type: ignore[import-untyped]
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,29 +18,27 @@ from experiments.data.stored import open_stored
 from experiments.data.text import folded
 from experiments.harness.errors import DataError
 from experiments.lit.data import pair_splits, zero_shot_splits
+from tests.image_classification.small_imagenet import encoded, source, write_parquet, write_tar
 
 SPLITS = {"train": "train[:-4]", "val": "train[-4:-2]", "test": "train[-2:]"}
 
 
+TRAIN = {"train": "train"}
+
+
 def jpeg(colour: int) -> bytes:
-    file = io.BytesIO()
-    Image.new("RGB", (20 + colour, 30), (colour, 0, 0)).save(file, "JPEG")
-    return file.getvalue()
+    return encoded(Image.new("RGB", (20 + colour, 30), (colour, 0, 0)))
 
 
 def write_webdataset(path: Path, captions: list[str]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(path, "w") as tar:
-        for number, caption in enumerate(captions):
-            for extension, content in (("jpg", jpeg(number)), ("txt", caption.encode())):
-                member = tarfile.TarInfo(f"{number:09d}.{extension}")
-                member.size = len(content)
-                tar.addfile(member, io.BytesIO(content))
+    pairs = [((f"{n:09d}.jpg", jpeg(n)), (f"{n:09d}.txt", caption.encode())) for n, caption in enumerate(captions)]
+    write_tar(path, [member for pair in pairs for member in pair])
 
 
 def config(path: Path, **more: Any) -> dict[str, Any]:
-    source = {"kind": "local", "path": str(path), "splits": SPLITS, "image": "jpg", "caption": "txt", **more}
-    return {"name": "small", "fingerprint": None, "sources": [source]}
+    place = {"kind": "local", "path": str(path), "splits": SPLITS, "image": "jpg", "caption": "txt", **more}
+    return {"name": "small", "fingerprint": None, "sources": [place]}
 
 
 def test_conceptual_captions_tars_give_image_caption_pairs(tmp_path: Path) -> None:
@@ -84,62 +80,46 @@ def test_retrieval_tars_give_several_captions_per_image(tmp_path: Path) -> None:
 
 
 def test_labelled_parquet_gives_images_with_class_indices(tmp_path: Path) -> None:
-    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["a", "b"])})
-    rows = {"image": [{"bytes": jpeg(n), "path": None} for n in range(4)], "label": [0, 1, 1, 0]}
-    (tmp_path / "pets" / "data").mkdir(parents=True)
-    datasets.Dataset.from_dict(rows, features).to_parquet(tmp_path / "pets" / "data" / "test-00000-of-00001.parquet")
-    source = {"kind": "local", "path": str(tmp_path / "pets"), "splits": {"test": "test"}}
-    data = {"name": "pets", "fingerprint": None, "sources": [{**source, "image": "image", "label": "label"}]}
+    labelled = [(f"{number}.jpg", jpeg(number), label) for number, label in enumerate([0, 1, 1, 0])]
+    write_parquet(tmp_path, "test", [labelled])
+    data = {"name": "pets", "fingerprint": None, "sources": [source("local", tmp_path, splits={"test": "test"})]}
     split = zero_shot_splits(open_stored(data, tmp_path), val_size=0)["test"]
     np.testing.assert_array_equal(split.labels, [0, 1, 1, 0])
     assert split.images[2].shape == (3, 30, 22)
 
 
-def test_the_fingerprint_depends_on_the_captions(tmp_path: Path) -> None:
+def test_the_fingerprint_depends_on_the_images_and_the_captions(tmp_path: Path) -> None:
     found = []
-    for name in ("a", "b"):
-        write_webdataset(tmp_path / name / "cc-train-0000.tar", [f"{name} {number}" for number in range(12)])
-        found.append(open_stored(config(tmp_path / name), tmp_path).fingerprint)
-    assert found[0] != found[1]
+    for name, shade, caption in (("a", 0, "one"), ("b", 1, "one"), ("c", 0, "two")):
+        image = encoded(Image.new("RGB", (8, 8), (shade, 0, 0)), "BMP")  # all of one size have the same length
+        write_table(tmp_path / name / "train.parquet", [caption], [image])
+        found.append(open_stored(config(tmp_path / name, splits=TRAIN), tmp_path).fingerprint)
+    assert len(set(found)) == 3
     with pytest.raises(DataError, match=f"{found[0]} here, but its config declares {found[1]}"):
-        open_stored({**config(tmp_path / "a"), "fingerprint": found[1]}, tmp_path)
-
-
-def test_the_error_names_every_source_that_was_tried(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="data=small cannot be opened") as caught:
-        open_stored(config(tmp_path / "nowhere"), tmp_path)
-    assert "nowhere" in str(caught.value)
+        open_stored({**config(tmp_path / "a", splits=TRAIN), "fingerprint": found[1]}, tmp_path)
 
 
 def test_rows_without_caption_are_dropped_and_damaged_images_reported(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    animated = io.BytesIO()
-    frames = [Image.new("RGB", (8, 8), (shade, 0, 0)) for shade in (10, 200)]
-    frames[0].save(animated, "GIF", save_all=True, append_images=frames[1:])
-    noise = io.BytesIO()
-    Image.effect_noise((200, 200), 90).convert("RGB").save(noise, "JPEG")
-    pictures = [jpeg(0), noise.getvalue()[: len(noise.getvalue()) // 2], b"no picture", animated.getvalue(), jpeg(4)]
-    rows = {
-        "jpg": [{"bytes": picture, "path": None} for picture in pictures],
-        "txt": ["whole", "cut", "broken", "moving " * 1500, " \n"],
-    }
-    features = datasets.Features({"jpg": datasets.Image(), "txt": datasets.Value("string")})
-    (tmp_path / "odd").mkdir()
-    datasets.Dataset.from_dict(rows, features=features).to_parquet(tmp_path / "odd" / "train.parquet")
-    split = open_stored(config(tmp_path / "odd", splits={"train": "train"}), tmp_path).splits["train"]
+    first, second = (Image.new("RGB", (8, 8), (shade, 0, 0)) for shade in (10, 200))
+    animated = encoded(first, "GIF", save_all=True, append_images=[second])
+    noise = encoded(Image.effect_noise((200, 200), 90).convert("RGB"))
+    pictures = [jpeg(0), noise[: len(noise) // 2], b"no picture", animated, jpeg(4)]
+    write_table(tmp_path / "train.parquet", ["whole", "cut", "broken", "moving " * 1500, " \n"], pictures)
+    split = open_stored(config(tmp_path, splits=TRAIN), tmp_path).splits["train"]
     assert [own[0].split()[0] for own in split.captions] == ["whole", "cut", "broken", "moving"]
     assert "1 of 5 rows have no caption and are left out" in caplog.text
     sizes = [split.image(row).size for row in range(4)]
     assert (sizes[0], sizes[1], sizes[3]) == ((20, 30), (200, 200), (8, 8))
     assert np.asarray(split.image(3))[4, 4, 0] < 50, "the first frame"
-    damaged = [record.getMessage() for record in caplog.records if "is damaged" in record.getMessage()]
+    damaged = [message for message in caplog.messages if "is damaged" in message]
     assert ["row 1" in damaged[0], "row 2" in damaged[1], len(damaged)] == [True, True, 2]
 
 
-def write_table(path: Path, captions: Any) -> None:
+def write_table(path: Path, captions: Any, images: list[bytes] | None = None) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    pictures = [{"bytes": jpeg(number), "path": None} for number in range(len(captions))]
+    pictures = [{"bytes": image, "path": None} for image in images or map(jpeg, range(len(captions)))]
     pq.write_table(pa.table({"jpg": pictures, "txt": captions}), path)
 
 
@@ -150,17 +130,11 @@ def test_arbitrary_captions_are_split_at_newlines_or_refused_by_row(texts: list[
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         write_table(folder / "train.parquet", texts)
-        expected = []
-        for text in texts:
-            own = [
-                line
-                for line in io.StringIO(text.removeprefix("\ufeff"), newline=None).read().split("\n")
-                if line.strip()
-            ]
-            if own and any(folded(line) for line in own):
-                expected.append([line for line in own if folded(line)])
+        lines = [io.StringIO(text.removeprefix("\ufeff"), newline=None).read().split("\n") for text in texts]
+        captions = [[line for line in own if line.strip() and folded(line)] for own in lines]
+        expected = [own for own in captions if own]
         try:
-            found = open_stored(config(folder, splits={"train": "train"}), folder).splits["train"].captions
+            found = open_stored(config(folder, splits=TRAIN), folder).splits["train"].captions
         except DataError as error:
             named = re.search(r"row (\d+) of small/train is not text", f"{error}")
             assert re.search(r"[\x00-\x1f]", texts[int(named[1])]) if named else not expected
@@ -169,15 +143,15 @@ def test_arbitrary_captions_are_split_at_newlines_or_refused_by_row(texts: list[
 
 
 def test_non_text_captions_are_refused_by_row_and_null_ones_dropped(tmp_path: Path) -> None:
-    write_table(tmp_path / "numbers" / "train.parquet", [1, 2])
+    def opened(captions: list[Any]) -> Any:
+        write_table(tmp_path / "train.parquet", captions)
+        return open_stored(config(tmp_path, splits=TRAIN), tmp_path).splits["train"]
+
     with pytest.raises(DataError, match="row 0 of small/train has the caption 1, which is not a text"):
-        open_stored(config(tmp_path / "numbers", splits={"train": "train"}), tmp_path)
-    write_table(tmp_path / "nulls" / "train.parquet", [None, "a", None])
-    splits = open_stored(config(tmp_path / "nulls", splits={"train": "train"}), tmp_path).splits
-    assert (splits["train"].captions, splits["train"].rows.tolist()) == ([["a"]], [1])
-    write_table(tmp_path / "lists" / "train.parquet", [["a", None, "b c"], [], None])
-    splits = open_stored(config(tmp_path / "lists", splits={"train": "train"}), tmp_path).splits
-    assert splits["train"].captions == [["a", "b c"]]
+        opened([1, 2])
+    split = opened([None, "a", None])
+    assert (split.captions, split.rows.tolist()) == ([["a"]], [1])
+    assert opened([["a", None, "b c"], [], None]).captions == [["a", "b c"]]
 
 
 def test_captions_are_read_from_a_metadata_table_beside_the_images(tmp_path: Path) -> None:
@@ -200,7 +174,7 @@ def test_images_missing_from_the_metadata_table_are_reported(tmp_path: Path, cap
         (tmp_path / "set" / "train" / f"{number}.jpg").write_bytes(jpeg(number))
     metadata = tmp_path / "set" / "train" / "metadata.csv"
     metadata.write_text("file_name,text\n0.jpg,zero\n2.jpg,two\n")
-    data = config(tmp_path / "set", splits={"train": "train"}, image="image", caption="text")
+    data = config(tmp_path / "set", splits=TRAIN, image="image", caption="text")
     assert open_stored(data, tmp_path).splits["train"].captions == [["zero"], ["two"]]
     assert "1 files of" in caplog.text
     assert "are not read: 1.jpg" in caplog.text
@@ -214,16 +188,3 @@ def test_an_empty_slice_of_rows_is_refused(tmp_path: Path) -> None:
     for bounds in ("[5:]", "[:0]", "[-1:-2]"):
         with pytest.raises(DataError, match=r"its split train\[.*\] has no rows: train has 2"):
             open_stored(config(tmp_path, splits={"train": f"train{bounds}"}), tmp_path)
-
-
-def test_the_fingerprint_depends_on_the_images(tmp_path: Path) -> None:
-    found = []
-    for number in range(2):
-        image = Image.new("RGB", (8, 8), (number, 0, 0))
-        buffer = io.BytesIO()
-        image.save(buffer, "BMP")  # all images of one size have the same length
-        rows = {"jpg": [{"bytes": buffer.getvalue(), "path": None}], "txt": ["a"]}
-        (tmp_path / str(number)).mkdir()
-        pq.write_table(pa.table(rows), tmp_path / str(number) / "train.parquet")
-        found.append(open_stored(config(tmp_path / str(number), splits={"train": "train"}), tmp_path).fingerprint)
-    assert found[0] != found[1]

@@ -6,54 +6,39 @@ from typing import Any
 
 import pytest
 from accelerate import Accelerator
+from omegaconf import DictConfig
 
 from experiments.harness.entry import execute
 from experiments.harness.errors import ConfigError
 from experiments.harness.run import locate
 from experiments.harness.sharding import prepare
 from tests.conftest import MakeConfig, built, rows
+from tests.every_task.conftest import TASKS
 from tests.harness.process_group import in_processes
 
-CASES: dict[str, tuple[str, list[str]]] = {
-    "image_classification": ("make_config", []),
-    "language_modeling": ("make_lm", []),
-    "chunked loss": ("make_lm", ["+model.loss_chunk=24"]),
-    "finetuning": ("make_classification", []),
-    "t5, which generates": ("make_glue", []),
-    "diffusion": ("make_diffusion", []),
-}
-SETTINGS = ["train.ema_decay=null", "flatness.draws=0", "train.log_every=1", "train.steps=4"]
 
-
-def settings(make: MakeConfig, more: list[str]) -> list[str]:
-    """A short run in micro-batches that two processes can share."""
-    cfg = make(*SETTINGS, *more)
-    return [*SETTINGS, *more, f"train.micro_batch_size={cfg.train.batch_size // 2}"]
-
-
-def rows_of(cfg: Any, processes: int) -> list[dict[str, Any]]:
-    assert in_processes(processes, partial(execute, cfg)) == [0] * processes
+def rows_of(cfg: DictConfig) -> list[dict[str, Any]]:
+    assert in_processes(2, partial(execute, cfg)) == [0, 0]
     return rows(locate(cfg).directory)
 
 
-def assert_same_numbers(ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> None:
-    """But for the order of float32 sums."""
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("case", "more"),
+    [
+        *((case, []) for case in (*TASKS, "finetuning, glue") if case != "lit"),
+        ("language_modeling", ["+model.loss_chunk=24"]),
+    ],
+)
+def test_sharded_training_matches_replicated_training(make: MakeConfig, more: list[str], tmp_path: Path) -> None:
+    settings = ["train.ema_decay=null", "flatness.draws=0", "train.log_every=1", "train.steps=4", *more]
+    settings.append(f"train.micro_batch_size={make(*settings).train.batch_size // 2}")
+    theirs, ours = (
+        rows_of(make(*settings, f"run.shards={shards}", f"run.runs_dir={tmp_path}/{shards}")) for shards in (1, 2)
+    )
     assert len(ours) == len(theirs) > 0
     for a, b in zip(ours, theirs, strict=True):
-        assert a == pytest.approx(b, rel=1e-3, abs=1e-6)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("case", CASES)
-def test_sharded_training_matches_replicated_training(
-    case: str, tmp_path: Path, request: pytest.FixtureRequest
-) -> None:
-    make, more = request.getfixturevalue(CASES[case][0]), CASES[case][1]
-    theirs, ours = (
-        rows_of(make(*settings(make, more), f"run.shards={shards}", f"run.runs_dir={tmp_path}/{shards}"), 2)
-        for shards in (1, 2)
-    )
-    assert_same_numbers(ours, theirs)
+        assert a == pytest.approx(b, rel=1e-3, abs=1e-6)  # but for the order of float32 sums
 
 
 def test_lit_is_refused_because_its_temperature_is_a_scalar(make_lit: MakeConfig) -> None:

@@ -6,25 +6,15 @@ import pytest
 import torch
 
 from experiments.harness import session
-from tests.conftest import AVERAGED, executed, rows
-from tests.every_task.conftest import SHORT
-
-CASES: dict[str, tuple[str, list[str]]] = {
-    "image_classification": ("make_config", [AVERAGED]),
-    "lit": ("make_lit", []),
-    "language_modeling": ("make_lm", []),
-    "finetuning": ("make_classification", []),
-    "diffusion": ("make_diffusion", []),
-}
+from tests.conftest import AVERAGED, MakeConfig, executed, rows
+from tests.every_task.conftest import SHORT, TASKS
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", TASKS)
 def test_a_run_has_the_same_rows_if_new_memory_is_full_of_nan(
-    case: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+    make: MakeConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    maker, more = CASES[case]
-    make = request.getfixturevalue(maker)
-    usual = rows(executed(make(*more, *SHORT)))
+    usual = rows(executed(make(AVERAGED, *SHORT)))
     make_accelerator = session.make_accelerator
 
     def make_filling(*arguments: Any) -> Any:
@@ -34,4 +24,4 @@ def test_a_run_has_the_same_rows_if_new_memory_is_full_of_nan(
         return accelerator
 
     monkeypatch.setattr(session, "make_accelerator", make_filling)
-    assert rows(executed(make(*more, *SHORT, "run.fresh=true"))) == usual
+    assert rows(executed(make(AVERAGED, *SHORT, "run.fresh=true"))) == usual

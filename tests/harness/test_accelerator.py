@@ -24,7 +24,6 @@ from experiments.harness.config import typed
 from experiments.harness.entry import execute
 from experiments.harness.errors import ConfigError
 from experiments.harness.run import locate
-from experiments.image_classification.convnet import ConvNet
 from tests.conftest import AVERAGED, MakeConfig, executed, rows
 
 LAUNCH = ("--gradient_accumulation_steps", "4", "--dynamo_backend", "inductor", "--mixed_precision", "bf16")
@@ -53,71 +52,41 @@ def metrics(make_config: MakeConfig, runs_dir: Path, *overrides: str) -> list[di
     return rows(executed(cfg))
 
 
-def in_a_fresh_process(
-    command_line: list[str], runs_dir: Path, *overrides: str, launcher: tuple[str, ...] = ()
-) -> list:
-    command = [
-        sys.executable, *launcher, *command_line[1:], "optimizer=adamw", f"run.runs_dir={runs_dir}",
-        "train.log_every=1", *overrides,
-    ]  # fmt: skip
-    subprocess.run(command, check=True, capture_output=True)
-    (directory,) = (runs_dir / "image_classification").glob("adamw-*")
-    return rows(directory)
-
-
-@pytest.fixture(scope="module")
-def without() -> list[list[dict]]:
-    """Holds the rows of the run without such variables, which the first test that needs them executes."""
-    return []
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4"),
-        ("ACCELERATE_DYNAMO_BACKEND", "INDUCTOR"),
-        ("ACCELERATE_MIXED_PRECISION", "bf16"),
-        ("ACCELERATE_USE_CPU", "true"),
-        ("ACCELERATE_DOWNCAST_BF16", "true"),
-    ],
-)
 def test_accelerates_environment_variables_do_not_change_results(
-    make_config: MakeConfig,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    without: list[list[dict]],
-    name: str,
-    value: str,
+    make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if not without:
-        without.append(metrics(make_config, tmp_path / "without"))
-    monkeypatch.setenv(name, value)
-    assert metrics(make_config, tmp_path / "with") == without[0]
+    expected = metrics(make_config, tmp_path / "without")
+    monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4")
+    monkeypatch.setenv("ACCELERATE_DYNAMO_BACKEND", "INDUCTOR")
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    monkeypatch.setenv("ACCELERATE_DOWNCAST_BF16", "true")
+    assert metrics(make_config, tmp_path / "with") == expected
 
 
 @pytest.mark.slow
 def test_flags_of_accelerate_launch_do_not_change_results(
     make_config: MakeConfig, command_line: list[str], tmp_path: Path
 ) -> None:
-    launcher = ("-m", "accelerate.commands.launch", "--num_processes", "1", "--cpu", *LAUNCH)
-    found = in_a_fresh_process(command_line, tmp_path / "launched", launcher=launcher)
-    assert found == metrics(make_config, tmp_path / "without")
+    expected = metrics(make_config, tmp_path / "without")
+    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "1", "--cpu", *LAUNCH]
+    command = [*launcher, *command_line[1:], "optimizer=adamw", "train.log_every=1"]
+    subprocess.run(command, check=True, capture_output=True)
+    (directory,) = tmp_path.glob("runs/image_classification/adamw-*")
+    assert rows(directory) == expected
 
 
 @pytest.mark.parametrize(
-    ("name", "value"),
+    "setting",
     [
-        ("ACCELERATE_USE_FSDP", "true"),
-        ("ACCELERATE_USE_DEEPSPEED", "true"),
-        ("ACCELERATE_USE_MEGATRON_LM", "true"),
-        ("ACCELERATE_USE_PARALLELISM_CONFIG", "true"),
-        ("ACCELERATE_FP8_BACKEND", "TE"),
-        ("ACCELERATE_FP8_BACKEND", "msamp"),
+        *(f"USE_{engine}=true" for engine in ("FSDP", "DEEPSPEED", "MEGATRON_LM", "PARALLELISM_CONFIG")),
+        *("FP8_BACKEND=TE", "FP8_BACKEND=msamp"),
     ],
 )
 def test_accelerates_other_training_back_ends_are_refused(
-    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, setting: str
 ) -> None:
+    name, value = f"ACCELERATE_{setting}".split("=")
     monkeypatch.setenv(name, value)
     with pytest.raises(ConfigError, match=f"{name} is set"):
         make_accelerator(make_config())
@@ -149,18 +118,11 @@ def used_process() -> Iterator[None]:
         torch.backends.cudnn.enabled = True
 
 
-def test_global_state_of_the_process_does_not_change_a_run(make_config: MakeConfig, tmp_path: Path) -> None:
-    expected = metrics(make_config, tmp_path / "before", *DRAWING)
-    with used_process():
-        assert metrics(make_config, tmp_path / "used", *DRAWING) == expected
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize("model", [[AVERAGED], DRAWING])
-def test_a_used_process_makes_the_same_run_as_a_fresh_one(
-    make_config: MakeConfig, command_line: list[str], tmp_path: Path, model: list[str]
+def test_global_state_of_the_process_does_not_change_a_run(
+    make_config: MakeConfig, tmp_path: Path, model: list[str]
 ) -> None:
-    expected = in_a_fresh_process(command_line, tmp_path / "fresh", *model)
+    expected = metrics(make_config, tmp_path / "before", *model)
     with used_process():
         assert metrics(make_config, tmp_path / "used", *model) == expected
 
@@ -177,23 +139,6 @@ def test_more_threads_than_a_machine_can_start_are_refused_where_the_run_starts(
     locate(cfg)  # it may be for another machine
     with pytest.raises(ConfigError, match=r"train\.threads=100000, but this machine has \d+ CPU cores"):
         make_accelerator(cfg)
-
-
-@pytest.mark.slow
-def test_a_run_is_compiled_even_after_many_shapes_in_the_process(
-    make_config: MakeConfig, command_line: list[str], tmp_path: Path
-) -> None:
-    compiled = "train.compile=true"
-    expected = in_a_fresh_process(command_line, tmp_path / "fresh", compiled)
-    torch._dynamo.reset()
-    network = torch.compile(ConvNet([4, 8, 8], 1, 10), dynamic=False, backend="eager")
-    for size in range(1, 12):
-        network(torch.zeros(size, 1, 28, 28))
-    assert metrics(make_config, tmp_path / "used", compiled) == expected
-    eager = metrics(make_config, tmp_path / "eager")
-    assert [row["train/loss"] for row in eager if "train/loss" in row] != [
-        row["train/loss"] for row in expected if "train/loss" in row
-    ], "else the test would not see it"
 
 
 def test_every_batch_shape_of_a_run_is_compiled(make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -261,10 +206,9 @@ def test_weight_averages_match_pytorchs_bit_for_bit() -> None:
 
 
 def test_the_previous_runs_model_is_freed_before_a_bf16_run(make_config: MakeConfig) -> None:
-    cfg = typed(make_config("train.precision=bf16"))
+    cfg, model = typed(make_config("train.precision=bf16")), nn.Linear(2, 2)
     gc.disable()
     try:
-        model = nn.Linear(2, 2)
         make_accelerator(cfg).prepare(model)
         before = weakref.ref(model)
         del model

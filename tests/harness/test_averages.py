@@ -13,30 +13,21 @@ from torch.optim import Optimizer
 from torch.optim.swa_utils import update_bn
 
 from experiments.harness import record
-from experiments.harness.averages import (
-    estimating_statistics,
-    evaluated_weights,
-    evaluation_mode,
-    tracked_layers,
-)
+from experiments.harness.averages import estimating_statistics, evaluated_weights, evaluation_mode, tracked_layers
 from experiments.harness.batches import sample_indices
-from experiments.harness.config import typed
 from experiments.harness.entry import execute
 from experiments.harness.run import locate
 from experiments.harness.seeds import derive_seed
-from experiments.image_classification.task import build
-from tests.conftest import MakeConfig, executed, rows
+from tests.conftest import MakeConfig, built, executed, last_checkpoint, last_values, rows
+from tests.harness.test_resume import Killed, crash_at_call
+from tests.harness.test_run import LINEAR
 
 PLAIN = ["data.crop_padding=0", "train.steps=60", "train.evaluate_every=60", "flatness.draws=0"]
 
 
-def newest_checkpoint(directory: Path) -> dict[str, Any]:
-    return torch.load(max(directory.glob("step-*.pt")), weights_only=True)
-
-
-def whole(data: Any, cfg: DictConfig, split: str) -> tuple[Tensor, Tensor]:
+def whole(cfg: DictConfig, split: str) -> tuple[Tensor, Tensor]:
     """All images and labels of a split, in the network's input format."""
-    arrays = data.load()
+    arrays = locate(cfg).data.load()
     images = torch.tensor(arrays[f"{split}_images"]).movedim(-1, 1)
     return normalized(cfg, images), torch.tensor(arrays[f"{split}_labels"])
 
@@ -59,21 +50,16 @@ def test_estimated_batch_norm_statistics_give_averaged_weights_full_accuracy(
 ) -> None:
     steps = ["train.steps=240", "train.evaluate_every=240"]
     cfg = make_config(*PLAIN, "optimizer=adamw", f"train.ema_decay={decay}", *steps)
-    execute(cfg)
-    run = locate(cfg)
-    data, directory = run.data, run.directory
-    saved = newest_checkpoint(directory)
-    model = build(typed(cfg), data).model()
+    directory, model = executed(cfg), built(cfg).model()
+    saved = last_checkpoint(directory)
     model.load_state_dict(evaluated_weights(saved))
-    micro_batches = whole(data, cfg, "train")[0].split(16)
-    update_bn([(images, None) for images in micro_batches], model)
-    expected = right(model, *whole(data, cfg, "test"))
-    reported = rows(directory)[-1]["test/top1"]
-    assert reported == pytest.approx(expected, abs=3)
+    update_bn([(images, None) for images in whole(cfg, "train")[0].split(16)], model)
+    expected = right(model, *whole(cfg, "test"))
+    assert last_values(directory)["test/top1"] == pytest.approx(expected, abs=3)
 
     last = {name: value for name, value in saved["model"].items() if "running" in name}
     model.load_state_dict(evaluated_weights(saved) | last)
-    assert decay < 0.99 or right(model, *whole(data, cfg, "test")) < expected - 10, "else the test would not see it"
+    assert decay < 0.99 or right(model, *whole(cfg, "test")) < expected - 10, "else the test would not see it"
 
 
 @pytest.mark.parametrize("momentum", [0.1, None])
@@ -174,24 +160,13 @@ def free(make_config: MakeConfig, name: str, *overrides: str) -> Any:
     )  # fmt: skip
 
 
-LINEAR = [
-    "~model.widths",
-    "~model.in_channels",
-    "~model.num_classes",
-    "model._target_=tests.harness.test_run.linear_model",
-]
-
-
 @pytest.mark.parametrize("name", MODES)
 @pytest.mark.parametrize("ema_decay", [None, 0.8])
 def test_a_schedule_free_optimizers_average_is_evaluated_and_saved(
     make_config: MakeConfig, name: str, ema_decay: float | None
 ) -> None:
     cfg = free(make_config, name, *LINEAR, "train.micro_batch_size=32", f"train.ema_decay={ema_decay or 'null'}")
-    execute(cfg)
-    run = locate(cfg)
-    data, directory = run.data, run.directory
-    task = build(typed(cfg), data)
+    directory, task = executed(cfg), built(cfg)
 
     # Equations 7 to 9 of the paper, in three sets of weights.
     torch.manual_seed(derive_seed(cfg.seed, "init"))
@@ -215,13 +190,11 @@ def test_a_schedule_free_optimizers_average_is_evaluated_and_saved(
         averaged = [0.8 * old + 0.2 * new for old, new in zip(averaged, x, strict=True)] if averaged else x
     for weight, value in zip(model.parameters(), averaged if ema_decay else x, strict=True):
         weight.data = value
-    for key, value in evaluated_weights(newest_checkpoint(directory)).items():
+    for key, value in evaluated_weights(last_checkpoint(directory)).items():
         torch.testing.assert_close(value, model.state_dict()[key], rtol=1e-3, atol=1e-5)
-    with torch.no_grad():
-        images, labels = whole(data, cfg, "test")
-        assert rows(directory)[-1]["test/loss"] == pytest.approx(
-            F.cross_entropy(model(images), labels).item(), rel=1e-4
-        )
+    images, labels = whole(cfg, "test")
+    expected = F.cross_entropy(model(images), labels).item()
+    assert last_values(directory)["test/loss"] == pytest.approx(expected, rel=1e-4)
 
 
 @pytest.mark.parametrize("name", MODES)
@@ -232,29 +205,19 @@ def test_checkpoints_and_crashes_do_not_change_a_schedule_free_run(
     expected = rows(executed(seldom))
 
     cfg = free(make_config, name)
-    original, calls = record.RunRecord.append, iter(range(100))
-
-    def crashing(self: record.RunRecord, row: dict[str, float]) -> None:
-        if next(calls) == 5:
-            raise KeyboardInterrupt
-        original(self, row)
-
     with monkeypatch.context() as patch:
-        patch.setattr(record.RunRecord, "append", crashing)
-        with pytest.raises(KeyboardInterrupt):
+        crash_at_call(5, patch, record.RunRecord, "append")
+        with pytest.raises(Killed):
             execute(cfg)
     assert rows(executed(cfg)) == expected
 
 
 def test_a_schedule_free_optimizers_average_has_its_own_batch_norm_statistics(make_config: MakeConfig) -> None:
     cfg = free(make_config, "ScheduleFree", "train.steps=80")
-    execute(cfg)
-    run = locate(cfg)
-    data, directory = run.data, run.directory
-    model = build(typed(cfg), data).model()
-    model.load_state_dict(newest_checkpoint(directory)["model"])
-    update_bn([(part, None) for part in whole(data, cfg, "train")[0].split(16)], model)
-    assert rows(directory)[-1]["test/top1"] == pytest.approx(right(model, *whole(data, cfg, "test")), abs=3)
+    directory, model = executed(cfg), built(cfg).model()
+    model.load_state_dict(last_checkpoint(directory)["model"])
+    update_bn([(part, None) for part in whole(cfg, "train")[0].split(16)], model)
+    assert last_values(directory)["test/top1"] == pytest.approx(right(model, *whole(cfg, "test")), abs=3)
 
 
 @pytest.mark.parametrize("name", MODES)

@@ -12,11 +12,9 @@ import torch
 from torch.utils.data import Dataset
 
 from experiments.harness.batches import MicroBatches, MicroBatchKeys, ShieldedLoader, sample_indices
-from experiments.harness.config import TrainConfig, typed
+from experiments.harness.config import TrainConfig
 from experiments.harness.errors import ConfigError
-from experiments.harness.run import locate
-from experiments.image_classification.task import build
-from tests.conftest import MakeConfig
+from tests.conftest import MakeConfig, built
 
 TRAIN = TrainConfig(steps=9, batch_size=32, micro_batch_size=16)
 
@@ -39,9 +37,7 @@ def test_different_seeds_give_different_sample_orders() -> None:
 
 @pytest.fixture
 def dataset(make_config: MakeConfig) -> MicroBatches:
-    cfg = make_config("data.flip=true")
-    data = locate(cfg).data
-    task = build(typed(cfg), data)
+    task = built(make_config("data.flip=true"))
     return MicroBatches(task.batch, task.num_train, seed=5, train=TRAIN)
 
 
@@ -54,25 +50,8 @@ def batches(
 def assert_same(ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> None:
     assert len(ours) == len(theirs) > 0
     for a, b in zip(ours, theirs, strict=True):
-        assert torch.equal(a["images"], b["images"])
-        assert torch.equal(a["labels"], b["labels"])
-
-
-@pytest.mark.parametrize("workers", [1, 3])
-def test_batches_do_not_depend_on_the_number_of_workers(dataset: MicroBatches, workers: int) -> None:
-    assert_same(batches(dataset, workers=workers), batches(dataset))
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere, workers start as Python starts them")
-def test_data_workers_accept_unpicklable_tasks_where_python_does_not_fork() -> None:
-    method = multiprocessing.get_start_method(allow_none=True)
-    multiprocessing.set_start_method("forkserver", force=True)  # the default from Python 3.14 on
-    try:
-        unpicklable = MicroBatches(lambda indices, seeds: {"indices": torch.tensor(indices)}, 100, 0, TRAIN)
-        found = [batch["indices"].tolist() for batch in batches(unpicklable, workers=2)]
-        assert found == [batch["indices"].tolist() for batch in batches(unpicklable)]
-    finally:
-        multiprocessing.set_start_method(method, force=True)
+        assert a.keys() == b.keys()
+        assert all(torch.equal(value, b[name]) for name, value in a.items())
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -95,7 +74,7 @@ def test_a_batch_does_not_depend_on_the_number_of_threads(workers: int) -> None:
     assert found == [expected] * 18
 
 
-@pytest.mark.parametrize("workers", [0, 3])
+@pytest.mark.parametrize("workers", [0, 1, 3])
 def test_a_resumed_run_sees_the_same_remaining_batches(dataset: MicroBatches, workers: int) -> None:
     torch.rand(17)  # earlier draws do not matter
     assert_same(batches(dataset, range(4, TRAIN.steps), workers=workers), batches(dataset)[8:])

@@ -20,9 +20,11 @@ from experiments.study.identity import check_folder
 from tests import forked
 from tests.conftest import MakeConfig
 
-EXPERIMENTS = sorted(path.stem for path in (ROOT / "conf/experiment/image_classification").glob("*.yaml"))
+EXPERIMENTS, FINETUNING = (
+    sorted(path.stem for path in (ROOT / f"conf/experiment/{task}").glob("*.yaml"))
+    for task in ("image_classification", "finetuning")
+)
 IN_FULL = ", image_classification/".join(EXPERIMENTS)
-FINETUNING = ROOT / "conf/experiment/finetuning"
 MILLION_PARAMETERS = {"convnet": 0.242, "convnet_small": 0.061, "vit_s4": 21.3, "resnet18": 11.2}
 
 
@@ -44,16 +46,15 @@ def test_models_have_the_documented_parameter_counts(make_config: MakeConfig, mo
 
 
 @pytest.mark.parametrize(
-    "override", ["train.stepz=3", "optimizer.beta=0.9", "data.sise=3", "study.margins=1", "modle=convnet"]
+    ("override", "named"),
+    [
+        *((f"{key}=3", key) for key in ("train.stepz", "optimizer.beta", "data.sise", "study.margins", "modle")),
+        ("train.steps=many", "many"),
+    ],
 )
-def test_a_mistyped_key_is_refused_by_name(make_config: MakeConfig, override: str) -> None:
-    with pytest.raises(ConfigCompositionException, match=override.split("=")[0]):
+def test_a_mistyped_key_or_value_is_refused_by_name(make_config: MakeConfig, override: str, named: str) -> None:
+    with pytest.raises(ConfigCompositionException, match=named):
         make_config(override)
-
-
-def test_a_value_of_the_wrong_type_is_refused(make_config: MakeConfig) -> None:
-    with pytest.raises(ConfigCompositionException, match="many"):
-        make_config("train.steps=many")
 
 
 @pytest.mark.parametrize(
@@ -73,24 +74,14 @@ def test_a_value_of_the_wrong_type_is_refused(make_config: MakeConfig) -> None:
         ("scale=qqq", "There is no scale=qqq: there are gpu, mini, paper, smoke."),
         ("train.steps", "Error parsing override 'train.steps'. missing EQUAL at '<EOF>'."),
         ("~train.steps", "train.steps cannot be removed (~train.steps), because every run needs it: give it a value."),
-        (
-            "run.runs_dir=/tmp/x/ünïcode",
-            "run.runs_dir=/tmp/x/ünïcode cannot be read, because the value must be quoted: write "
-            "'run.runs_dir=\"/tmp/x/ünïcode\"'.",
-        ),
-        (
-            "run.runs_dir=/tmp/a=b",
-            "run.runs_dir=/tmp/a=b cannot be read, because the value must be quoted: write "
-            "'run.runs_dir=\"/tmp/a=b\"'.",
+        *(
+            (f"seed={value}", f"seed={value} cannot be read, because the value must be quoted: write 'seed={quoted}'.")
+            for value, quoted in {"/ünïcode": '"/ünïcode"', "/a=b": '"/a=b"', 'it"s': '"it\\"s"'}.items()
         ),
         (
             "run.runs_dir=~/zz",
             "run.runs_dir=~/zz cannot be read, because the shell expands ~ only at the start of a word: write "
             f"run.runs_dir={Path.home()}/zz.",
-        ),
-        (
-            'run.runs_dir=it"s',
-            'run.runs_dir=it"s cannot be read, because the value must be quoted: write \'run.runs_dir="it\\"s"\'.',
         ),
         ("train.steps=[1,2", "no viable alternative at input '[1,2'."),
         (
@@ -107,8 +98,7 @@ def test_a_value_of_the_wrong_type_is_refused(make_config: MakeConfig) -> None:
         ),
         (
             "experiment=finetuning/nope",
-            "There is no experiment=finetuning/nope: there are "
-            f"finetuning/{', finetuning/'.join(sorted(path.stem for path in FINETUNING.glob('*.yaml')))}.",
+            f"There is no experiment=finetuning/nope: there are finetuning/{', finetuning/'.join(FINETUNING)}.",
         ),
     ],
 )
@@ -118,26 +108,26 @@ def test_command_line_mistakes_end_in_one_sentence_that_suggests_a_correction(
 ) -> None:
     if "," in argument and flags:
         return  # a sweep, not an error
-    result = forked.run([sys.executable, "-m", "experiments.image_classification", *flags, argument])
+    assert refusal(*flags, argument) == f"error: {sentence}\n"
+
+
+def refusal(*arguments: str, task: str = "image_classification") -> str:
+    """All that a command says that must be refused."""
+    result = forked.run([sys.executable, "-m", f"experiments.{task}", *arguments])
     assert result.returncode == 2
-    assert result.stdout == ""
-    assert result.stderr == f"error: {sentence}\n"
+    return result.stdout + result.stderr
 
 
 def test_an_undeclared_key_in_a_users_file_is_refused_by_file(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data/mine.yaml").write_text("defaults: [mnist5k, _self_]\nnum_clases: 3\n")
-    command = [sys.executable, "-m", "experiments.image_classification", "--config-dir", str(tmp_path), "data=mine"]
-    result = forked.run(command)
-    assert result.returncode == 2
-    assert result.stderr.startswith("error: data/mine.yaml sets data.num_clases, which ImageDataConfig does not decl")
+    said = refusal("--config-dir", str(tmp_path), "data=mine")
+    assert said.startswith("error: data/mine.yaml sets data.num_clases, which ImageDataConfig does not decl")
 
 
 def test_the_error_for_a_missing_paper_experiment_lists_the_cells() -> None:
-    command = [sys.executable, "-m", "experiments.image_classification", "-m", "experiment=image_classification/paper"]
-    result = forked.run([*command, "scale=paper", "hydra/sweeper=study"])
-    assert result.returncode == 2
-    first, *cells, last = result.stderr.splitlines()
+    said = refusal("-m", "experiment=image_classification/paper", "scale=paper", "hydra/sweeper=study")
+    first, *cells, last = said.splitlines()
     assert first == "error: There is no experiment=image_classification/paper: choose one of these with CELL=."
     named = [cell.split()[0].removeprefix("CELL=") for cell in cells]
     assert named == [name for name in EXPERIMENTS if not name.startswith(("smoke", "mini", "gpu"))]
@@ -153,25 +143,17 @@ def test_overrides_are_accepted_before_and_after_flags(command_line: list[str], 
 
 
 def test_the_error_for_missing_data_describes_the_expected_folder(tmp_path: Path) -> None:
-    def said(task: str, *overrides: str) -> list[str]:
-        places = [f"run.cache_dir={tmp_path}/cache", f"run.runs_dir={tmp_path}/runs"]
-        result = forked.run([sys.executable, "-m", f"experiments.{task}", *places, *overrides])
-        assert result.returncode == 2
-        return result.stderr.splitlines()
-
-    nowhere = (
-        f"[{{kind: local, path: {tmp_path}/nowhere, splits: {{train: train, test: val}}, image: image, label: label}}]"
-    )
-    images = said("image_classification", "experiment=image_classification/resnet50", f"data.sources={nowhere}")
-    layout = images[-5:]
-    assert layout[0].startswith("ImageNet as files goes to $LION_DATA/imagenet")
-    assert [line.split()[0].split("/")[0] for line in layout[1:3]] == ["train", "val"]
-    texts = said("language_modeling", "scale=smoke", "data=lm_folder")
-    assert texts[-1].startswith("One document a file, in UTF-8: train/*.txt, validation/*.txt and test/*.txt.")
-    assert "cifar10" not in "".join(texts)
+    places = [f"run.cache_dir={tmp_path}/cache", f"run.runs_dir={tmp_path}/runs"]
+    keys = f"kind: local, path: {tmp_path}/nowhere, splits: {{train: train, test: val}}, image: image, label: label"
+    images = ["experiment=image_classification/resnet50", f"data.sources=[{{{keys}}}]", *places]
+    first, *parts = refusal(*images).splitlines()[-5:]
+    assert first.startswith("ImageNet as files goes to $LION_DATA/imagenet")
+    assert [line.split()[0].split("/")[0] for line in parts[:2]] == ["train", "val"]
+    texts = refusal("scale=smoke", "data=lm_folder", *places, task="language_modeling")
+    assert texts.splitlines()[-1].startswith("One document a file, in UTF-8: train/*.txt, validation/*.txt and test/*")
+    assert "cifar10" not in texts
     (tmp_path / "nowhere").mkdir()  # the folder exists: something else is wrong
-    images = said("image_classification", "experiment=image_classification/resnet50", f"data.sources={nowhere}")
-    assert "ImageNet as files" not in "".join(images)
+    assert "ImageNet as files" not in refusal(*images)
 
 
 def test_help_explains_only_existing_keys() -> None:
@@ -258,15 +240,8 @@ def test_the_run_name_depends_on_exactly_the_settings_that_affect_results(make_c
     assert first.startswith("lion-s0-")
     same = ["run.num_workers=3", "run.device=cpu", "run.checkpoint_every=7", "study.margin=3", "settings.adamw.lr=1"]
     assert {name(override) for override in same} == {first}
-    different = [
-        "seed=1",
-        "train.steps=9",
-        "optimizer.lr=1",
-        "train.threads=2",
-        "label_smoothing=0.1",
-        "model.widths=[4,4,8]",
-        "optimizer=adamw",
-    ]
+    different = ["seed=1", "train.steps=9", "optimizer.lr=1", "train.threads=2", "label_smoothing=0.1"]
+    different += ["model.widths=[4,4,8]", "optimizer=adamw"]
     assert len({first, *(name(override) for override in different)}) == 1 + len(different)
 
 
@@ -277,9 +252,7 @@ def test_the_run_name_does_not_depend_on_where_the_data_lie(make_config: MakeCon
     assert run_id(plain, "f" * 64) != run_id(plain, "e" * 64)
 
 
-def test_the_error_for_an_unwritable_folder_names_the_setting(
-    make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_error_for_an_unwritable_folder_names_the_setting(make_config: MakeConfig, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(RunError, match=r"cannot be written .*: set run\.runs_dir"):
         execute(make_config(f"run.runs_dir={tmp_path}/file/runs"))

@@ -4,15 +4,27 @@ import gzip
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from experiments.harness.errors import DataError
-from experiments.harness.prepared_data import prepare
+from experiments.harness.prepared_data import PreparedData, prepare
 from experiments.image_classification import decode
-from tests.harness.small_cifar import TEST, TRAIN, Split, binary_record, local_source, random_split, write_binary
+from tests.conftest import write_idx
+from tests.harness.small_cifar import (
+    TEST,
+    TRAIN,
+    Split,
+    as_set,
+    binary_record,
+    local_source,
+    random_split,
+    samples,
+    write_binary,
+)
 
 Arrays = dict[str, np.ndarray]
 
@@ -20,15 +32,6 @@ Arrays = dict[str, np.ndarray]
 def shuffled(split: Split, seed: int) -> Split:
     order = np.random.default_rng(seed).permutation(len(split[1]))
     return split[0][order], split[1][order]
-
-
-def samples(arrays: Arrays, split: str) -> list[tuple[bytes, int]]:
-    pairs = zip(arrays[f"{split}_images"], arrays[f"{split}_labels"], strict=True)
-    return [(image.tobytes(), int(label)) for image, label in pairs]
-
-
-def as_set(split: Split) -> set[tuple[bytes, int]]:
-    return {(image.tobytes(), int(label)) for image, label in zip(*split, strict=True)}
 
 
 def assert_same(a: Arrays, b: Arrays) -> None:
@@ -77,23 +80,18 @@ def hub_repo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_hub_and_original_files_have_the_same_fingerprint(tmp_path: Path, hub_repo: Path) -> None:
-    hub = {
-        "kind": "hub",
-        "repo": str(hub_repo),
-        "revision": "main",
-        "decode": "experiments.image_classification.decode.hub_images",
-        "options": {"image": "img", "label": "label"},
-    }
-    local = local_source(write_binary(tmp_path / "files"))
-    data = {"name": "small", "fingerprint": None}
-    from_hub = prepare({**data, "sources": [hub]}, tmp_path / "cache")
-    from_files = prepare({**data, "sources": [local]}, tmp_path / "cache")
+    def prepared(source: dict[str, Any]) -> PreparedData:
+        return prepare({"name": "small", "fingerprint": None, "sources": [source]}, tmp_path / "cache")
+
+    hub = {"kind": "hub", "repo": str(hub_repo), "revision": "main", "options": {"image": "img", "label": "label"}}
+    hub["decode"] = "experiments.image_classification.decode.hub_images"
+    from_hub, from_files = prepared(hub), prepared(local_source(write_binary(tmp_path / "files")))
     assert from_hub.directory != from_files.directory
     assert from_hub.fingerprint == from_files.fingerprint
     with pytest.raises(DataError, match="no_such_column"):
-        prepare({**data, "sources": [{**hub, "options": {"image": "img", "label": "no_such_column"}}]}, tmp_path / "c")
+        prepared({**hub, "options": {"image": "img", "label": "no_such_column"}})
     with pytest.raises(DataError, match=f"hub {tmp_path / 'nowhere'} at main: .*nowhere"):
-        prepare({**data, "sources": [{**hub, "repo": str(tmp_path / "nowhere")}]}, tmp_path / "c")
+        prepared({**hub, "repo": str(tmp_path / "nowhere")})
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "RGBA"])
@@ -131,59 +129,42 @@ def test_cifar100_decoding_keeps_the_fine_label(tmp_path: Path) -> None:
     assert_same(decode.cifar100_binary(tmp_path), decode.cifar10_binary(write_binary(tmp_path / "binary")))
 
 
-def write_idx(folder: Path, train: Split, test: Split) -> None:
-    for name, (images, labels) in (("train", train), ("t10k", test)):
-        sizes = [size.to_bytes(4, "big") for size in images.shape]
-        image_file = bytes.fromhex("00000803") + b"".join(sizes) + images.tobytes()
-        label_file = bytes.fromhex("00000801") + sizes[0] + bytes(labels.tolist())
-        (folder / f"{name}-images-idx3-ubyte.gz").write_bytes(gzip.compress(image_file))
-        (folder / f"{name}-labels-idx1-ubyte.gz").write_bytes(gzip.compress(label_file))
+@pytest.fixture
+def idx_files(tmp_path: Path) -> Path:
+    for split, (images, labels) in (("train", TRAIN), ("t10k", TEST)):
+        write_idx(tmp_path, split, images[:, :28, :28, 0], labels)
+    return tmp_path
 
 
-def test_idx_files_are_decoded(tmp_path: Path) -> None:
-    train, test = [(images[:, :28, :28, 0], labels) for images, labels in (TRAIN, TEST)]
-    write_idx(tmp_path, train, test)
-    arrays = decode.idx(tmp_path)
+def test_idx_files_are_decoded(idx_files: Path) -> None:
+    arrays = decode.idx(idx_files)
     assert arrays["train_images"].shape == (20, 28, 28, 1)
-    assert set(samples(arrays, "train")) == as_set(train)
-    assert set(samples(arrays, "test")) == as_set(test)
+    for name, (images, labels) in (("train", TRAIN), ("test", TEST)):
+        assert set(samples(arrays, name)) == as_set((images[:, :28, :28, 0], labels))
 
 
-def swap_images_and_labels(folder: Path) -> None:
-    (folder / "train-images-idx3-ubyte.gz").write_bytes((folder / "train-labels-idx1-ubyte.gz").read_bytes())
-
-
-def lose_a_label(folder: Path) -> None:
-    labels = bytes.fromhex("00000801 00000013") + bytes(19)
-    (folder / "train-labels-idx1-ubyte.gz").write_bytes(gzip.compress(labels))
-
-
-def cut_the_images(folder: Path) -> None:
-    content = gzip.decompress((folder / "train-images-idx3-ubyte.gz").read_bytes())
-    (folder / "train-images-idx3-ubyte.gz").write_bytes(gzip.compress(content[:-1]))
-
-
-def cut_the_compressed_file(folder: Path) -> None:
-    path = folder / "train-images-idx3-ubyte.gz"
-    path.write_bytes(path.read_bytes()[:-100])
+IMAGES, LABELS = "train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"
 
 
 @pytest.mark.parametrize(
-    ("damage", "reason"),
+    ("damaged", "content", "reason"),
     [
-        (swap_images_and_labels, "train-images-idx3-ubyte.gz is not an IDX file of unsigned bytes in 3 dimensions"),
-        (lose_a_label, r"train: uint8 images of shape \(20, 28, 28, 1\) for \(19,\) labels"),
-        (cut_the_images, "cannot reshape"),
-        (cut_the_compressed_file, "EOFError"),
+        (IMAGES, lambda old: (old / LABELS).read_bytes(), f"{IMAGES} is not an IDX file of unsigned bytes in 3 dimen"),
+        (
+            LABELS,
+            lambda old: gzip.compress(bytes.fromhex("00000801 00000013") + bytes(19)),
+            r"train: uint8 images of shape \(20, 28, 28, 1\) for \(19,\) labels",
+        ),
+        (IMAGES, lambda old: gzip.compress(gzip.decompress((old / IMAGES).read_bytes())[:-1]), "cannot reshape"),
+        (IMAGES, lambda old: (old / IMAGES).read_bytes()[:-100], "EOFError"),
     ],
 )
 def test_damaged_idx_files_are_refused_with_the_reason(
-    tmp_path: Path, damage: Callable[[Path], None], reason: str
+    idx_files: Path, tmp_path: Path, damaged: str, content: Callable[[Path], bytes], reason: str
 ) -> None:
-    write_idx(tmp_path, *[(images[:, :28, :28, 0], labels) for images, labels in (TRAIN, TEST)])
-    damage(tmp_path)
-    source = {"kind": "local", "path": str(tmp_path), "decode": "experiments.image_classification.decode.idx"}
-    with pytest.raises(DataError, match=f"local {tmp_path}: .*{reason}"):
+    (idx_files / damaged).write_bytes(content(idx_files))
+    source = {"kind": "local", "path": str(idx_files), "decode": "experiments.image_classification.decode.idx"}
+    with pytest.raises(DataError, match=f"local {idx_files}: .*{reason}"):
         prepare({"name": "small", "fingerprint": None, "sources": [source]}, tmp_path / "cache")
 
 

@@ -7,17 +7,17 @@ from typing import Any
 import pytest
 import torch
 from accelerate import Accelerator
+from omegaconf import DictConfig
 
 from experiments.harness import session, train
 from experiments.harness.entry import execute
 from experiments.harness.errors import ConfigError, Diverged
-from experiments.harness.record import read_status
 from experiments.harness.run import locate
 from experiments.harness.train import FiniteWatch
 from experiments.image_classification import task
 from experiments.image_classification.task import ImageClassification
 from lion import measure_step
-from tests.conftest import MakeConfig, rows
+from tests.conftest import MakeConfig, executed, last_checkpoint, last_values, rows, status_of
 
 DENSE = ["train.steps=12", "train.log_every=1", "train.evaluate_every=2", "run.checkpoint_every=1"]
 
@@ -37,11 +37,15 @@ def poison(monkeypatch: pytest.MonkeyPatch, step: int, value: float) -> None:
 
 def assert_nothing_after(directory: Path, step: int) -> None:
     assert max(row["step"] for row in rows(directory)) == step - 1
-    newest = torch.load(max(directory.glob("step-*.pt")), weights_only=True)
+    newest = last_checkpoint(directory)
     assert newest["step"] == step - 1
-    assert all(torch.isfinite(value).all() for value in newest["model"].values())
-    tensors = [value for state in newest["optimizer"]["state"].values() for value in state.values()]
-    assert all(torch.isfinite(value).all() for value in tensors)
+    for state in (newest["model"], *newest["optimizer"]["state"].values()):
+        assert all(torch.isfinite(value).all() for value in state.values())
+
+
+def assert_diverged(cfg: DictConfig, reason: str) -> None:
+    status = status_of(executed(cfg))
+    assert (status["status"], status["reason"]) == ("diverged", reason)
 
 
 @pytest.mark.parametrize("optimizer", ["lion", "adamw"])
@@ -53,8 +57,7 @@ def test_a_non_finite_loss_is_detected_at_its_step(
     poison(monkeypatch, step=5, value=value)
     assert execute(cfg) == -math.inf, "top-1 accuracy, by which a sweeper would choose, is better when high"
     directory = locate(cfg).directory
-    status = read_status(directory)
-    assert status is not None
+    status = status_of(directory)
     assert (status["status"], status["step"]) == ("diverged", 5)
     assert_nothing_after(directory, 5)
 
@@ -83,19 +86,12 @@ def test_non_finite_momentum_is_detected_while_weights_and_loss_are_finite(
         return measure_step(optimizer)
 
     monkeypatch.setattr(train, "measure_step", poisoned_step)
-    execute(cfg)
-    status = read_status(locate(cfg).directory)
-    assert status is not None
-    assert (status["status"], status["reason"]) == ("diverged", "the optimizer's state is not finite at step 2")
+    assert_diverged(cfg, "the optimizer's state is not finite at step 2")
 
 
 def test_a_non_finite_metric_counts_as_divergence(make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    cfg = make_config(*DENSE)
     monkeypatch.setattr(task, "classification_metrics", lambda sums: {"loss": math.nan, "top1": 0.0})
-    execute(cfg)
-    status = read_status(locate(cfg).directory)
-    assert status is not None
-    assert (status["status"], status["reason"]) == ("diverged", "val/loss is not finite at step 2")
+    assert_diverged(make_config(*DENSE), "val/loss is not finite at step 2")
 
 
 @pytest.mark.parametrize("optimizer", ["lion", "sgd"])
@@ -103,20 +99,15 @@ def test_weights_that_overflow_before_an_evaluation_count_as_divergence(
     make_config: MakeConfig, optimizer: str
 ) -> None:
     cfg = make_config(*DENSE, "train.evaluate_every=1", f"optimizer={optimizer}", "optimizer.lr=1e30")
-    execute(cfg)
-    status = read_status(locate(cfg).directory)
-    assert status is not None
-    assert (status["status"], status["reason"]) == ("diverged", "val/loss is not finite at step 1")
+    assert_diverged(cfg, "val/loss is not finite at step 1")
 
 
 def test_another_metric_that_is_not_finite_is_left_out_with_one_warning(
     make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    cfg = make_config(*DENSE)
     measured = task.classification_metrics
     monkeypatch.setattr(task, "classification_metrics", lambda sums: {**measured(sums), "top5": math.nan})
-    execute(cfg)
-    assert not any("val/top5" in row for row in rows(locate(cfg).directory))
+    assert "val/top5" not in last_values(executed(make_config(*DENSE)))
     said = [message for message in caplog.messages if "val/top5" in message]
     assert said == ["val/top5 is nan at step 2: such values are left out."]
 

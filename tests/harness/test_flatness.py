@@ -10,15 +10,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
-from experiments.harness.config import typed
 from experiments.harness.entry import execute
 from experiments.harness.errors import ConfigError
 from experiments.harness.flatness import flatness, noise_on_weights
-from experiments.harness.run import locate
 from experiments.harness.seeds import derive_seed
-from experiments.image_classification.task import build
-from tests.conftest import AVERAGED, MakeConfig, rows
+from tests.conftest import AVERAGED, MakeConfig, built, executed, last_checkpoint, last_values, rows
+from tests.harness.test_averages import whole
 from tests.study.test_study import run_study, studies
 
 
@@ -29,26 +28,25 @@ def settings(std: float, draws: int = 3, seed: int = 0) -> Any:
 @torch.no_grad()
 def around(model: nn.Module, loss: Callable[[], Tensor], cfg: Any) -> dict[str, float]:
     """The metrics of flatness for a task whose loss on the training samples is ``loss``."""
-    evaluator = flatness(cfg, cfg.flatness.samples, lambda model, process, num_processes: {"loss": loss()}, dict)[
-        "flatness"
-    ]
-    return evaluator.metrics({name: value.item() for name, value in evaluator.sums(model, 0, 1).items()})
+    made = flatness(cfg, cfg.flatness.samples, lambda model, process, num_processes: {"loss": loss()}, dict)["flatness"]
+    return made.metrics({name: value.item() for name, value in made.sums(model, 0, 1).items()})
 
 
 def rms(weight: Tensor) -> float:
     return weight.detach().square().mean().sqrt().item()
 
 
+Linear = tuple[nn.Linear, Tensor, Tensor]
+"""A linear model, and inputs with targets that it does not fit."""
+
+
 @pytest.fixture
-def linear() -> tuple[nn.Linear, Tensor, Tensor]:
-    """A linear model, and inputs with targets that it does not fit."""
+def linear() -> Linear:
     torch.manual_seed(0)
     return nn.Linear(40, 10).double(), torch.randn(50, 40).double(), torch.randn(50, 10).double()
 
 
-def test_noise_raises_a_quadratic_loss_by_half_the_trace_of_its_hessian(
-    linear: tuple[nn.Linear, Tensor, Tensor],
-) -> None:
+def test_noise_raises_a_quadratic_loss_by_half_the_trace_of_its_hessian(linear: Linear) -> None:
     model, inputs, errors = linear
     targets = model(inputs).detach() + 0.1 * errors
     draws, std = 200, 0.5
@@ -71,9 +69,7 @@ def test_noise_raises_a_quadratic_loss_by_half_the_trace_of_its_hessian(
     assert 4 * math.sqrt(variance / draws) < 0.03 * increase, "the check must be able to fail"
 
 
-def test_flatness_of_a_normalized_layer_is_scale_invariant(
-    linear: tuple[nn.Linear, Tensor, Tensor],
-) -> None:
+def test_flatness_of_a_normalized_layer_is_scale_invariant(linear: Linear) -> None:
     model, inputs, targets = linear
 
     def loss() -> Tensor:
@@ -81,9 +77,8 @@ def test_flatness_of_a_normalized_layer_is_scale_invariant(
 
     before = around(model, loss, settings(0.3))
     with torch.no_grad():
-        model.weight.mul_(100)
-        assert model.bias is not None
-        model.bias.mul_(100)
+        for parameter in model.parameters():
+            parameter.mul_(100)
     assert around(model, loss, settings(0.3)) == pytest.approx(before, rel=1e-9)
 
 
@@ -158,24 +153,16 @@ def test_measuring_flatness_restores_weights_and_random_state(fails: bool) -> No
 
 def test_a_run_reports_the_loss_at_and_around_its_evaluated_weights(make_config: MakeConfig) -> None:
     cfg = make_config("flatness.draws=3", AVERAGED)
-    execute(cfg)
-    run = locate(cfg)
-    data, directory = run.data, run.directory
+    directory = executed(cfg)
     *_, test, last = rows(directory)
     assert "test/loss" in test
     assert set(last) == {"step", "samples", "flatness/train_loss", "flatness/perturbed_loss"}
 
     # The averaged weights, on the first training images in their own order, by hand.
-    saved = torch.load(max(directory.glob("step-*.pt")), weights_only=True)["ema"]
-    model = build(typed(cfg), data).model()
-    model.load_state_dict(
-        {key.removeprefix("module."): value for key, value in saved.items() if key != "n_averaged"}, strict=True
-    )
-    model.eval()
-    arrays = data.load()
-    pixels = torch.tensor(arrays["train_images"][: cfg.flatness.samples]).movedim(-1, 1).float() / 255
-    images = (pixels - cfg.data.mean[0]) / cfg.data.std[0]
-    labels = torch.tensor(arrays["train_labels"][: cfg.flatness.samples])
+    average = AveragedModel(built(cfg).model())
+    average.load_state_dict(last_checkpoint(directory)["ema"])
+    model = average.module.eval()
+    images, labels = (tensor[: cfg.flatness.samples] for tensor in whole(cfg, "train"))
 
     @torch.no_grad()
     def loss() -> float:
@@ -192,18 +179,14 @@ def test_a_run_reports_the_loss_at_and_around_its_evaluated_weights(make_config:
 
 def test_flatness_is_measured_only_by_confirm_runs_and_on_request(make_config: MakeConfig) -> None:
     for override in ("test=false", "flatness.draws=0"):
-        cfg = make_config(override)
-        execute(cfg)
-        assert not [key for row in rows(locate(cfg).directory) for key in row if key.startswith("flatness/")]
+        found = last_values(executed(make_config(override)))
+        assert not [key for key in found if key.startswith("flatness/")]
 
 
 def test_measuring_flatness_does_not_change_training(make_config: MakeConfig) -> None:
-    ends = []
-    for draws in (1, 2):
-        cfg = make_config(f"flatness.draws={draws}")
-        execute(cfg)
-        ends.append([row for row in rows(locate(cfg).directory) if "flatness/train_loss" not in row])
-    assert ends[0] == ends[1]
+    once, twice = (rows(executed(make_config(f"flatness.draws={draws}"))) for draws in (1, 2))
+    assert once[:-1] == twice[:-1]
+    assert "flatness/train_loss" not in once[-2]
 
 
 def test_a_study_compares_the_flatness_increase_of_the_optimizers(command_line: list[str], tmp_path: Path) -> None:
@@ -215,7 +198,7 @@ def test_a_study_compares_the_flatness_increase_of_the_optimizers(command_line: 
     assert (row["better"], row["primary"], row["verdict"]) == ("lower", False, None)
     for optimizer in ("lion", "adamw"):
         (directory,) = tmp_path.glob(f"runs/image_classification/{optimizer}-s0-*")
-        last = rows(directory)[-1]
+        last = last_values(directory)
         increase = last["flatness/perturbed_loss"] - last["flatness/train_loss"]
         assert row["per_replicate"][optimizer] == [pytest.approx(increase, rel=1e-12)]
 
@@ -225,10 +208,7 @@ def test_a_study_compares_the_flatness_increase_of_the_optimizers(command_line: 
     [
         ("flatness.std=0", r"needs flatness\.std and flatness\.samples above 0"),
         ("flatness.samples=0", r"needs flatness\.std and flatness\.samples above 0"),
-        (
-            "flatness.samples=241",
-            r"flatness\.samples=241, but there are 240 to train on: set it to at most 240, or",
-        ),
+        ("flatness.samples=241", r"flatness\.samples=241, but there are 240 to train on: set it to at most 240, or"),
     ],
 )
 def test_invalid_settings_are_refused(make_config: MakeConfig, override: str, message: str) -> None:

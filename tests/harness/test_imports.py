@@ -62,11 +62,8 @@ def test_a_whole_run_imports_no_library_of_other_tasks_or_reports_or_before_its_
     command_line: list[str], tmp_path: Path
 ) -> None:
     python, *arguments = command_line
-    command = [python, "-X", "importtime", *arguments, f"run.runs_dir={tmp_path / 'unpinned'}"]
-    result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, env=unpinned())
-    assert result.returncode == 0, result.stderr
-    check_pinned(tmp_path / "unpinned")
-    lines = [line for line in result.stderr.splitlines() if line.startswith("import time:")]
+    said = run_unpinned([python, "-X", "importtime", *arguments], tmp_path)
+    lines = [line for line in said.splitlines() if line.startswith("import time:")]
     imported = {line.rsplit("|", 1)[1].strip().partition(".")[0] for line in lines}
     assert "torch" in imported
     assert not imported & (ELSEWHERE | OF_OTHER_TASKS)
@@ -75,28 +72,24 @@ def test_a_whole_run_imports_no_library_of_other_tasks_or_reports_or_before_its_
 @pytest.mark.parametrize(
     "more",
     [
-        ["--multirun", "hydra/sweeper=plain", "optimizer=lion"],
-        [
-            "--multirun",
-            "hydra/sweeper=study",
-            "study=fixed",
-            "study.numbers=0",
-            "study.confirm=1",
-            "optimizer=lion,adamw",
-        ],
+        ["hydra/sweeper=plain", "optimizer=lion"],
+        ["hydra/sweeper=study", "study=fixed", "study.numbers=0", "study.confirm=1", "optimizer=lion,adamw"],
     ],
 )
 def test_no_library_is_loaded_before_a_sweep_or_study_pins_its_instruction_set(
     command_line: list[str], tmp_path: Path, more: list[str]
 ) -> None:
-    command = [*command_line, f"run.runs_dir={tmp_path / 'unpinned'}", *more]
+    run_unpinned([*command_line, "--multirun", *more], tmp_path)
+
+
+def run_unpinned(command: list[str], folder: Path) -> str:
+    """What a command says in a new shell, where it pins its instruction set. Otherwise a library would keep the
+    processor's widest one, and the rows of two processors would differ.
+    """
+    command = [*command, f"run.runs_dir={folder / 'unpinned'}"]
     result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, env=unpinned())
     assert result.returncode == 0, result.stderr
-    check_pinned(tmp_path / "unpinned")
-
-
-def check_pinned(runs: Path) -> None:
-    """Otherwise a library would keep the processor's widest one, and the rows of two processors would differ."""
-    paths = list(runs.glob("*/*/environment.json"))
+    paths = list(folder.glob("unpinned/*/*/environment.json"))
     assert paths
     assert all(json.loads(path.read_text())["arithmetic"]["openblas"] == ["Haswell"] for path in paths)
+    return result.stderr

@@ -1,7 +1,6 @@
 """model=<name> on the command line: every model works with its task's smoke and mini experiments or is refused."""
 
 import importlib
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -74,7 +73,7 @@ def test_a_model_that_downsamples_too_often_is_refused(task: str, overrides: lis
         built(task, cfg)
 
 
-def test_a_classifier_is_refused_for_glue(tmp_path: Path) -> None:
+def test_a_classifier_is_refused_for_glue() -> None:
     cfg: Any = composed("finetuning", ["experiment=finetuning/glue_smoke", "scale=smoke", "model=ft_tiny"])
     rows: list[GlueRows] = []
     with pytest.raises(ConfigError, match=r"models that write answers, but this one has no model\.answer_length"):

@@ -8,12 +8,10 @@ import shutil
 import subprocess
 import sys
 import tarfile
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -27,7 +25,7 @@ from experiments.harness.prepared_data import prepare
 from experiments.harness.source_code import ROOT
 from experiments.harness.tracking import Tracker
 from experiments.image_classification.convnet import ConvNet
-from tests.conftest import MakeConfig, write_idx
+from tests.conftest import MakeConfig, write_digits
 from tests.language_modeling.hub_server import hub_server
 
 NPM = {
@@ -67,37 +65,22 @@ execute(cfg)
 
 
 @pytest.fixture
-def own_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Undo what fetching and running offline set for the whole process."""
     for name in (*offline.NO_NETWORK, "HF_HUB_CACHE", "HF_DATASETS_CACHE", offline.FETCHES_ALL):
-        monkeypatch.setenv(name, "")
+        monkeypatch.setenv(name, "")  # so that the test's end restores it
         monkeypatch.delenv(name)
-    yield
-    for name in (*offline.NO_NETWORK, "HF_HUB_CACHE", "HF_DATASETS_CACHE", offline.FETCHES_ALL):
-        os.environ.pop(name, None)
 
 
 @pytest.mark.usefixtures("own_environment")
 def test_a_fetched_and_packed_experiment_runs_without_network_on_an_empty_machine(
-    make_config: MakeConfig, tmp_path: Path
+    make_config: MakeConfig, overrides: list[str], tmp_path: Path
 ) -> None:
-    folder, rng = tmp_path / "from", np.random.default_rng(0)
+    folder = tmp_path / "from"
     folder.mkdir()
-    for split, count in (("train", 300), ("t10k", 100)):
-        write_idx(folder / f"{split}-images-idx3-ubyte.gz", rng.integers(0, 256, (count, 28, 28)))
-        write_idx(folder / f"{split}-labels-idx1-ubyte.gz", rng.integers(0, 10, count))
-    decode = "decode: experiments.image_classification.decode.idx"
-    npm = f"{{kind: npm, package: nothing, version: 1.0.0, sha256: {'0' * 64}, {decode}}}"
-    overrides = [
-        "scale=smoke",
-        "run.wandb=disabled",
-        "data.name=patterns",
-        "data.fingerprint=null",
-        f"data.sources=[{{kind: local, path: '{folder}', {decode}}},{npm}]",
-        "data.val_size=60",
-        f"run.runs_dir={tmp_path}/runs",
-    ]
-    cfg = make_config(*overrides[2:], f"run.cache_dir={tmp_path}/cache")
+    npm = f"{{{', '.join(f'{key}: {value}' for key, value in NPM.items())}}}"
+    sources = f"data.sources=[{write_digits(folder)},{npm}]"
+    cfg = make_config(sources, f"run.cache_dir={tmp_path}/cache")
     fetched = fetch.fetch(cfg)
     assert fetch.compute_features(cfg)
     assert len(fetched.folders) == 1
@@ -105,14 +88,9 @@ def test_a_fetched_and_packed_experiment_runs_without_network_on_an_empty_machin
     pack(fetched.cache_dir, fetched.folders, archive)
     shutil.rmtree(folder)
     there = tmp_path / "there"
-    command = [sys.executable, "-c", ON_A_MACHINE_WITHOUT_NETWORK, str(archive), str(there), *overrides]
-    done = subprocess.run(
-        [*command, f"run.cache_dir={there}"],
-        cwd=ROOT,
-        env={**os.environ, "LION_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-    )
+    command = [sys.executable, "-c", ON_A_MACHINE_WITHOUT_NETWORK, str(archive), str(there), *overrides, sources]
+    env = {**os.environ, "LION_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([*command, f"run.cache_dir={there}"], cwd=ROOT, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     missing, unpacked, run = [line for line in done.stdout.splitlines() if line][-3:]
     assert missing == (
@@ -174,7 +152,7 @@ def test_offline_preparation_contacts_no_registry(tmp_path: Path, monkeypatch: p
 
 @pytest.mark.usefixtures("own_environment")
 def test_the_offline_error_for_a_missing_model_says_how_to_fetch_it(
-    make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from huggingface_hub.errors import LocalEntryNotFoundError
 
@@ -203,11 +181,8 @@ class FetchesItself(ConvNet):
         return "someone/network"
 
 
-def test_a_network_that_fetches_its_own_weights_is_fetched(
-    make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in ("HF_HUB_CACHE", "HF_DATASETS_CACHE", offline.FETCHES_ALL):
-        monkeypatch.setenv(name, "")  # so that the test's end restores it
+@pytest.mark.usefixtures("own_environment")
+def test_a_network_that_fetches_its_own_weights_is_fetched(make_config: MakeConfig, tmp_path: Path) -> None:
     cfg = make_config(f"model._target_={__name__}.FetchesItself", f"run.cache_dir={tmp_path}")
     folders = fetch.fetch(cfg).folders
     assert [folder.name for folder in folders if "hub" in folder.parts] == ["models--someone--network"]

@@ -13,18 +13,19 @@ import pytest
 
 from experiments.harness.errors import DataError
 from experiments.harness.prepared_data import PreparedData, cached_arrays, prepare
+from experiments.harness.source_code import ROOT
 from tests.harness.small_cifar import (
     TEST,
     TRAIN,
+    as_set,
     local_source,
     npm_registry,
     npm_source,
     random_split,
+    samples,
     write_binary,
     write_npm_package,
 )
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def config(*sources: dict[str, Any], fingerprint: str | None = None) -> dict[str, Any]:
@@ -45,14 +46,10 @@ def test_prepared_arrays_hold_the_samples_of_the_source(small: PreparedData) -> 
     arrays = small.load()
     assert sorted(arrays) == ["test_images", "test_labels", "train_images", "train_labels"]
     assert all(isinstance(array, np.memmap) for array in arrays.values())
-    for split, (images, labels) in (("train", TRAIN), ("test", TEST)):
+    for split, expected in (("train", TRAIN), ("test", TEST)):
         assert arrays[f"{split}_images"].dtype == np.uint8
         assert arrays[f"{split}_labels"].dtype == np.int64
-        found = zip(arrays[f"{split}_images"], arrays[f"{split}_labels"], strict=True)
-        expected = zip(images, labels, strict=True)
-        assert {(image.tobytes(), int(label)) for image, label in found} == {
-            (image.tobytes(), int(label)) for image, label in expected
-        }
+        assert set(samples(arrays, split)) == as_set(expected)
 
 
 def test_memory_mapped_arrays_are_read_only(small: PreparedData) -> None:
@@ -78,9 +75,8 @@ def test_data_prepared_before_come_from_the_cache(tmp_path: Path, cache: Path, s
 def test_changed_local_files_are_read_again(tmp_path: Path, cache: Path, small: PreparedData) -> None:
     source = local_source(tmp_path / "files")
     path = tmp_path / "files" / "test_batch.bin"
-    content = bytearray(path.read_bytes())
-    content[0] = (content[0] + 1) % 10  # the label of the first image, so the file size does not change
-    path.write_bytes(content)
+    label, *pixels = path.read_bytes()
+    path.write_bytes(bytes([(label + 1) % 10, *pixels]))  # of the same size
     changed = prepare(config(source), cache)
     assert changed.fingerprint != small.fingerprint
     assert prepare(config(source), cache) == changed
@@ -148,13 +144,12 @@ def test_a_damaged_cache_file_is_refused_by_name(small: PreparedData, damage: st
     path = small.directory / "test_images.npy"
     content = path.read_bytes()
     small.load()  # an earlier check does not cover a file that has changed since
+    path.unlink()
     if damage == "changed":
         path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     elif damage == "cut":
         path.write_bytes(content[:-1])
-    elif damage == "removed":
-        path.unlink()
-    else:
+    elif damage == "replaced":
         path.write_bytes((small.directory / "train_images.npy").read_bytes())
     with pytest.raises(DataError, match=rf"test_images\.npy .*Delete the folder {small.directory}"):
         small.load()
@@ -179,13 +174,22 @@ def test_leftovers_of_a_killed_preparation_are_cleaned_up(tmp_path: Path, cache:
     assert not partial.exists()
 
 
-def test_two_processes_share_one_download(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    script = (
-        "import sys, json, pathlib; from experiments.harness.prepared_data import prepare;"
-        "print(prepare(json.loads(sys.argv[1]), pathlib.Path(sys.argv[2])).fingerprint)"
-    )
+PREPARE = """
+import json, sys
+from pathlib import Path
+from experiments.harness.prepared_data import prepare
+prepared = prepare(json.loads(sys.argv[1]), Path(sys.argv[2]))
+prepared.load()
+print(prepared.fingerprint)
+assert not {'torch', 'datasets', 'pandas', 'scipy'} & set(sys.modules)
+"""
+
+
+def test_two_processes_share_one_download_and_import_no_heavy_library(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with npm_registry(tmp_path / "npm", monkeypatch) as (archive, requests):
-        command = [sys.executable, "-c", script, json.dumps(config(npm_source(archive))), str(cache)]
+        command = [sys.executable, "-c", PREPARE, json.dumps(config(npm_source(archive))), str(cache)]
         processes = []
         for npm_cache in ("a", "b"):  # otherwise npm's own cache would hide a second download
             environment = {**os.environ, "npm_config_cache": str(tmp_path / npm_cache)}
@@ -213,16 +217,6 @@ def test_a_tilde_in_the_cache_directory_is_expanded(tmp_path: Path, monkeypatch:
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     prepared = prepare(config(local_source(write_binary(tmp_path / "files"))), Path("~/cache"))
     assert prepared.directory.parent == tmp_path / "home" / "cache"
-
-
-def test_preparing_local_files_imports_no_heavy_library(tmp_path: Path, cache: Path) -> None:
-    script = (
-        "import sys, json, pathlib; from experiments.harness.prepared_data import prepare;"
-        "prepare(json.loads(sys.argv[1]), pathlib.Path(sys.argv[2])).load();"
-        "assert not {'torch', 'datasets', 'pandas', 'scipy'} & set(sys.modules)"
-    )
-    data = json.dumps(config(local_source(write_binary(tmp_path / "files"))))
-    subprocess.run([sys.executable, "-c", script, data, str(cache)], cwd=ROOT, check=True)
 
 
 def resident_mib() -> int:

@@ -26,9 +26,9 @@ from experiments.harness.offline import fetching
 from experiments.harness.run import Run, locate
 from experiments.harness.signals import AGAIN_S, EXIT_CODE
 from tests import forked
-from tests.conftest import MakeConfig, rows, status_of
-from tests.harness.test_run import LINEAR
-from tests.harness.test_sharding import SETTINGS, assert_same_numbers, run_alone
+from tests.conftest import MakeConfig, executed, rows, status_of
+from tests.harness.test_run import LINEAR, NO_CONVNET, linear_model
+from tests.harness.test_sharding import SETTINGS, assert_same_numbers
 from tests.study import test_launchers
 from tests.study.test_launchers import session_processes, with_launcher
 from tests.study.test_study import study_command
@@ -64,7 +64,7 @@ def assert_gone(killed: list[psutil.Process], within_s: float = 10) -> None:
 def test_a_run_with_gpus_2_trains_in_two_processes_with_the_results_of_one(
     make_config: MakeConfig, command_line: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    expected = run_alone(make_config(*SMALL, f"run.runs_dir={tmp_path}/alone"))
+    expected = rows(executed(make_config(*SMALL, f"run.runs_dir={tmp_path}/alone")))
     command = [*command_line, *SMALL, "run.gpus=2"]
     result = forked.run(command)
     assert result.returncode == 0, result.stderr
@@ -92,7 +92,7 @@ def test_training_on_two_slurm_nodes_matches_one_process(
     make_config: MakeConfig, command_line: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = [*SMALL, "train.micro_batch_size=8"]  # four micro-batches a step, one for each process
-    expected = run_alone(make_config(*settings, f"run.runs_dir={tmp_path}/alone"))
+    expected = rows(executed(make_config(*settings, f"run.runs_dir={tmp_path}/alone")))
     nodes = start_on_two_nodes([*command_line, *settings, "run.gpus=2"], monkeypatch)
     results = [node.result() for node in nodes]
     assert [result.returncode for result in results] == [0, 0], [result.stderr for result in results]
@@ -112,8 +112,7 @@ def test_a_process_dying_on_one_node_ends_the_run_on_both(
     results = [node.result() for node in nodes]
     assert [result.returncode for result in results] == [2, 2]
     assert "error: Process 1 of the run was ended by signal 9" in results[1].stderr
-    status = status_of(directory)
-    assert status["status"] == "failed"
+    assert status_of(directory)["status"] == "failed"
 
 
 def test_a_signal_makes_all_processes_save_and_a_killed_one_fails_the_run(
@@ -200,8 +199,7 @@ def test_an_exception_in_one_process_is_reported_by_its_parent(
     cfg = make_config(*LINEAR, f"model._target_={__name__}.Faulty", "run.gpus=2")
     with pytest.raises(RunError, match=r"Process 1 of the run failed, .*: ArithmeticError: two and two are five"):
         execute(cfg)
-    status = status_of(locate(cfg).directory)
-    assert "ArithmeticError: two and two are five" in status["reason"]
+    assert "ArithmeticError: two and two are five" in status_of(locate(cfg).directory)["reason"]
     with pytest.raises(ConfigError, match=r"^2 micro-batches a step .* cannot be shared evenly by 3 processes"):
         execute(make_config(*LINEAR, "run.gpus=3"))
 
@@ -246,9 +244,8 @@ def test_single_node_launchers_refuse_several_nodes(
     settings = ["optimizer=lion,adamw", f"hydra/sweeper={sweeper}", f"hydra/launcher={launcher}", "run.nodes=2"]
     result = forked.run([*command_line[:3], "--multirun", *command_line[3:], *settings])
     assert result.returncode == 2
-    assert f"error: run.nodes=2, but only hydra/launcher=slurm starts a run on several nodes, not {name}" in (
-        result.stderr
-    )
+    said = f"error: run.nodes=2, but only hydra/launcher=slurm starts a run on several nodes, not {name}"
+    assert said in result.stderr
     assert not list((tmp_path / "runs").glob("image_classification/*"))
 
 
@@ -268,22 +265,19 @@ def test_launchers_request_resources_for_all_processes_of_a_run() -> None:
     assert launcher_settings(*asked, "run.device=cpu", "hydra/launcher=slurm").gpus_per_node == 0
 
 
+def started(command: list[str]) -> subprocess.Popen[str]:
+    """A new process, in a session of its own."""
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+
+
 def logs(runs: Path) -> list[str]:
     return [path.read_text() for path in sorted(runs.glob("*/*/log.txt"))]
 
 
-SPOKEN = [*LINEAR[:-1], f"model._target_={__name__}.Spoken", "study=fixed", "optimizer=lion,adamw", "run.gpus=2"]
-
-
-class Spoken(torch.nn.Linear):
+def spoken() -> torch.nn.Module:
     """Says in which process it is."""
-
-    def __init__(self) -> None:
-        super().__init__(28 * 28, 10)
-        print(f"in process {os.environ['RANK']}")
-
-    def forward(self, images: Tensor) -> Tensor:
-        return super().forward(images.flatten(1))
+    print(f"in process {os.environ['RANK']}")
+    return linear_model()
 
 
 @pytest.mark.slow
@@ -291,10 +285,10 @@ class Spoken(torch.nn.Linear):
 def test_every_launcher_of_a_study_starts_all_processes_of_its_runs(
     command_line: list[str], tmp_path: Path, launcher: str
 ) -> None:
-    settings = [*SPOKEN, f"hydra/launcher={launcher}"]
-    if launcher == "ray_local":
-        settings.append("+hydra.launcher.ray.init.num_cpus=2")
-    command = study_command(command_line, *settings)
+    model = [*NO_CONVNET, f"model._target_={__name__}.spoken"]
+    settings = [*model, "study=fixed", "optimizer=lion,adamw", "run.gpus=2", f"hydra/launcher={launcher}"]
+    more = ["+hydra.launcher.ray.init.num_cpus=2"] if launcher == "ray_local" else []
+    command = study_command(command_line, *settings, *more)
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
     written = logs(tmp_path / "runs")
@@ -308,9 +302,7 @@ def test_every_launcher_of_a_study_starts_all_processes_of_its_runs(
 def test_submitit_requeues_a_saved_multi_process_run(command_line: list[str], tmp_path: Path) -> None:
     steps = ["train.steps=300", "train.evaluate_every=300", "run.checkpoint_every=5"]
     settings = [*LINEAR, *steps, "run.gpus=2", "study=fixed", "optimizer=lion,adamw"]
-    settings.append("hydra/launcher=submitit_local")
-    command = study_command(command_line, *settings)
-    study = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    study = started(study_command(command_line, *settings, "hydra/launcher=submitit_local"))
     try:
         saved = eventually(lambda: list((tmp_path / "runs").glob("*/*/step-*.pt")), "a checkpoint")[0]
     except AssertionError:
@@ -331,8 +323,7 @@ def test_multi_process_runs_on_ray_save_before_an_interrupted_study_ends(
 ) -> None:
     settings = [*ENDLESS, "study=fixed", "optimizer=lion,adamw", "hydra/launcher=ray_local"]
     settings += ["+hydra.launcher.ray.init.num_cpus=2", "run.checkpoint_every=1000"]
-    command = study_command(command_line, *settings)
-    study = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    study = started(study_command(command_line, *settings))
     try:
         eventually(lambda: any(tmp_path.glob("runs/*/*/step-*.pt")), "a run that trains")
         study.terminate()
@@ -347,13 +338,7 @@ def test_multi_process_runs_on_ray_save_before_an_interrupted_study_ends(
 
 @pytest.mark.slow
 def test_ctrl_c_on_a_terminal_reaches_every_process_once(make_config: MakeConfig, command_line: list[str]) -> None:
-    process = subprocess.Popen(
-        [*command_line, *ENDLESS],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+    process = started([*command_line, *ENDLESS])
     training(process.pid, locate(make_config(*ENDLESS)).directory)
     os.killpg(process.pid, signal.SIGINT)
     output, errors = process.communicate(timeout=WAIT_S)

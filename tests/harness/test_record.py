@@ -1,14 +1,14 @@
 import json
-import multiprocessing
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from shutil import copytree
 
 import pytest
-import torch
 
 from experiments.harness import entry, provenance, record, source_code
 from experiments.harness.damage import find_damage
@@ -16,41 +16,31 @@ from experiments.harness.entry import execute
 from experiments.harness.errors import RunError
 from experiments.harness.record import RunRecord, is_held, read_example_losses, read_metrics, take_lock
 from experiments.harness.run import locate
-from tests import forked
-from tests.conftest import MakeConfig, executed, rows, status_of
-
-
-def hold(
-    directory: Path, held: "multiprocessing.synchronize.Event", release: "multiprocessing.synchronize.Event"
-) -> None:
-    with RunRecord(directory, "digest", {}):
-        held.set()
-        release.wait(60)
+from tests.conftest import MakeConfig, executed, last_checkpoint, rows, status_of
+from tests.study.test_launchers import eventually
 
 
 def test_a_run_directory_locked_by_another_process_is_refused_with_its_pid(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(record, "LOCK_WAIT_S", 0.2)
-    context = multiprocessing.get_context("fork")
-    held, release = context.Event(), context.Event()
-    holder = context.Process(target=hold, args=(tmp_path, held, release))
-    holder.start()
+    assert not is_held(tmp_path), "a run that never started"
+    holder = os.fork()
+    if holder == 0:
+        with suppress(BaseException), RunRecord(tmp_path, "digest", {}):
+            time.sleep(600)
+        os._exit(1)
     try:
-        assert held.wait(60)
+        eventually((tmp_path / "environment.json").exists, "a record")
         assert is_held(tmp_path)
-        with pytest.raises(RunError, match=rf"{tmp_path} is held by another process \(pid {holder.pid}\)"):
+        with pytest.raises(RunError, match=rf"{tmp_path} is held by another process \(pid {holder}\)"):
             RunRecord(tmp_path, "digest", {})
     finally:
-        release.set()
-        holder.join()
+        os.kill(holder, signal.SIGKILL)
+        os.waitpid(holder, 0)
     assert not is_held(tmp_path)
     with RunRecord(tmp_path, "digest", {}):
         pass  # it is free again afterwards
-
-
-def test_a_run_that_never_started_is_not_locked(tmp_path: Path) -> None:
-    assert not is_held(tmp_path)
 
 
 def test_added_hardware_is_merged_into_the_environment_file(tmp_path: Path) -> None:
@@ -83,7 +73,7 @@ def test_a_run_made_by_other_sources_is_refused_and_set_aside_by_fresh(
     with pytest.raises(RunError, match=rf"{directory} was made by different source code .*FRESH=1"):
         execute(cfg)
     execute(make_config("run.fresh=true"))
-    assert json.loads((directory / "status.json").read_text())["sources_digest"] == "feedfeedfeedfeed"
+    assert status_of(directory)["sources_digest"] == "feedfeedfeedfeed"
     (aside,) = (directory.parent / ".superseded").iterdir()
     assert rows(aside) == before
 
@@ -96,12 +86,11 @@ def test_a_run_that_failed_before_its_first_row_is_replaced_once_the_sources_are
         broken.setattr(source_code, "digest", lambda task, named: "feedfeedfeedfeed")
         with pytest.raises(Exception, match="cannot be built"):
             execute(cfg)
-    directory = locate(cfg).directory
-    assert json.loads((directory / "status.json").read_text())["status"] == "failed"
-    plain = locate(cfg).plain
-    assert entry.usable_status(directory, plain) is None
-    assert not directory.exists()
-    assert len(list((directory.parent / ".superseded").iterdir())) == 1
+    run = locate(cfg)
+    assert status_of(run.directory)["status"] == "failed"
+    assert entry.usable_status(run.directory, run.plain) is None
+    assert not run.directory.exists()
+    assert len(list((run.directory.parent / ".superseded").iterdir())) == 1
 
 
 def test_fresh_reruns_once_even_if_the_sources_are_the_same(make_config: MakeConfig) -> None:
@@ -122,18 +111,6 @@ def test_the_environment_contains_no_host_user_or_path() -> None:
     assert os.uname().nodename not in text
     assert str(provenance.ROOT) not in text
     assert str(Path.home()) not in text
-
-
-def test_a_locked_run_directory_ends_the_command_with_one_sentence(
-    make_config: MakeConfig, command_line: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(record, "LOCK_WAIT_S", 0.2)
-    run = locate(make_config())
-    with RunRecord(run.directory, run.digest, {}):
-        result = forked.run(command_line)
-    assert result.returncode == 2
-    said = f"error: The run {run.directory} is held by another process"
-    assert result.stderr.strip().splitlines()[-1].startswith(said)
 
 
 def test_fresh_does_not_replace_a_live_run(make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,13 +140,15 @@ def test_a_process_waiting_for_a_run_that_is_set_aside_locks_the_new_folder(tmp_
 
 
 def test_a_run_finished_by_another_process_in_the_meantime_is_left_untouched(make_config: MakeConfig) -> None:
-    cfg = make_config()
-    execute(cfg)
+    def files() -> dict[str, bytes]:
+        return {path.name: path.read_bytes() for path in run.directory.iterdir() if path.name != "lock"}
+
+    execute(cfg := make_config())
     run = locate(cfg)
-    before = {path.name: path.read_bytes() for path in run.directory.iterdir() if path.name != "lock"}
+    before = files()
     with RunRecord(run.directory, run.digest, {}) as late:
         assert late.finished
-    assert {path.name: path.read_bytes() for path in run.directory.iterdir() if path.name != "lock"} == before
+    assert files() == before
 
 
 def test_leftovers_of_a_killed_process_are_removed_when_the_run_is_opened(tmp_path: Path) -> None:
@@ -206,8 +185,7 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
 
 
 def last_weights(directory: Path) -> dict[str, bytes]:
-    saved = torch.load(max(directory.glob("step-*.pt")), weights_only=True)
-    return {name: value.numpy().tobytes() for name, value in saved["model"].items()}
+    return {name: value.numpy().tobytes() for name, value in last_checkpoint(directory)["model"].items()}
 
 
 @pytest.fixture(scope="module")
@@ -232,8 +210,7 @@ def test_a_finished_run_with_a_damaged_record_is_redone_bit_for_bit(
     assert last_weights(directory) == weights
     assert (directory / "config.yaml").read_text() == config
     assert (directory / "parameter_groups.json").exists()
-    status = status_of(directory)
-    assert find_damage(directory, status) is None
+    assert find_damage(directory, status_of(directory)) is None
 
 
 def test_without_git_the_commit_and_dirty_state_are_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -243,8 +220,7 @@ def test_without_git_the_commit_and_dirty_state_are_unknown(monkeypatch: pytest.
 
 
 def test_truncated_or_flipped_example_losses_are_detected_as_damage(make_config: MakeConfig) -> None:
-    cfg = make_config()
-    directory = executed(cfg)
+    directory = executed(make_config())
     status = status_of(directory)
     assert find_damage(directory, status) is None
     path = directory / "example_losses.npz"

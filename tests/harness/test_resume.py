@@ -4,7 +4,7 @@ import os
 import signal
 import subprocess
 import time
-from contextlib import suppress
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from experiments.harness.entry import execute
 from experiments.harness.run import locate
 from experiments.harness.signals import EXIT_CODE
 from tests import forked
-from tests.conftest import AVERAGED, MakeConfig, executed, rows, status_of
+from tests.conftest import AVERAGED, MakeConfig, executed, last_checkpoint, rows, status_of
 
 LONGER = ["train.steps=24", "train.log_every=1", "run.checkpoint_every=5", "train.evaluate_every=8", AVERAGED]
 WAIT_S = 300.0
@@ -32,7 +32,7 @@ class Killed(BaseException):
 
 def end_of(cfg: DictConfig) -> End:
     directory = executed(cfg)
-    return rows(directory), torch.load(max(directory.glob("step-*.pt")), weights_only=True)
+    return rows(directory), last_checkpoint(directory)
 
 
 def assert_same_end(ours: End, theirs: End) -> None:
@@ -45,16 +45,14 @@ def assert_same_end(ours: End, theirs: End) -> None:
 
 
 @pytest.fixture(scope="module")
-def ends() -> list[End]:
-    """Holds the end of the uninterrupted run, which the first test that needs it executes."""
-    return []
+def longer_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("uninterrupted")
 
 
 @pytest.fixture
-def uninterrupted(make_config: MakeConfig, tmp_path: Path, ends: list[End]) -> End:
-    if not ends:
-        ends.append(end_of(make_config(*LONGER, f"run.runs_dir={tmp_path}/uninterrupted")))
-    return ends[0]
+def uninterrupted(make_config: MakeConfig, longer_runs: Path) -> End:
+    """The end of a run that only the first test that needs it executes."""
+    return end_of(make_config(*LONGER, f"run.runs_dir={longer_runs}"))
 
 
 def test_a_run_that_also_saves_by_the_clock_has_a_checkpoint_of_each_late_step_and_the_same_end(
@@ -66,51 +64,33 @@ def test_a_run_that_also_saves_by_the_clock_has_a_checkpoint_of_each_late_step_a
     assert steps == [*range(1, 25)]
 
 
-@pytest.mark.parametrize("where", ["append", "metrics_bytes", "cut_back", "set_status"])
-@pytest.mark.parametrize("call", [1, 2, 9])
-def test_a_crash_at_any_write_of_the_record_does_not_change_the_resumed_run(
-    make_config: MakeConfig,
-    uninterrupted: End,
-    monkeypatch: pytest.MonkeyPatch,
-    where: str,
-    call: int,
+def crash_at_call(
+    number: int, patch: pytest.MonkeyPatch, owner: Any, name: str, error: type[BaseException] = Killed
+) -> None:
+    """Of a function or method; one of RunRecord leaves a torn write."""
+    original, calls = getattr(owner, name), count(1)
+
+    def crashing(*arguments: Any, **details: Any) -> Any:
+        if next(calls) == number:
+            if isinstance(arguments[0], record.RunRecord):
+                arguments[0]._metrics.write(b'{"step": 3, "tor')
+                arguments[0]._metrics.flush()
+            raise error
+        return original(*arguments, **details)
+
+    patch.setattr(owner, name, crashing)
+
+
+CALLS = {"append": (1, 2, 9), "metrics_bytes": (1, 2), "cut_back": (1,), "set_status": (1, 2), "digest_of": (2,)}
+
+
+@pytest.mark.parametrize(("name", "call"), [(name, call) for name in CALLS for call in CALLS[name]])
+def test_a_crash_at_any_write_does_not_change_the_resumed_run(
+    make_config: MakeConfig, uninterrupted: End, monkeypatch: pytest.MonkeyPatch, name: str, call: int
 ) -> None:
     cfg = make_config(*LONGER)
-    original = getattr(record.RunRecord, where)
-    calls = 0
-
-    def crashing(self: record.RunRecord, *arguments: Any, **details: Any) -> Any:
-        nonlocal calls
-        calls += 1
-        if calls == call:
-            self._metrics.write(b'{"step": 3, "tor')  # the result of a torn write
-            self._metrics.flush()
-            raise Killed
-        return original(self, *arguments, **details)
-
     with monkeypatch.context() as patch:
-        patch.setattr(record.RunRecord, where, crashing)
-        with suppress(Killed):  # a run may end before the call that crashes
-            execute(cfg)
-    assert_same_end(end_of(cfg), uninterrupted)
-
-
-def test_a_crash_before_renaming_a_checkpoint_does_not_change_the_resumed_run(
-    make_config: MakeConfig,
-    uninterrupted: End,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    cfg = make_config(*LONGER)
-    digests = iter(["first", "second"])
-
-    def crashing(path: Path) -> str:
-        if next(digests) == "second":
-            raise Killed
-        return original(path)
-
-    original = checkpoint_files.digest_of
-    with monkeypatch.context() as patch:
-        patch.setattr(checkpoint_files, "digest_of", crashing)
+        crash_at_call(call, patch, checkpoint_files if name == "digest_of" else record.RunRecord, name)
         with pytest.raises(Killed):
             execute(cfg)
     assert_same_end(end_of(cfg), uninterrupted)

@@ -31,6 +31,7 @@ from experiments.harness.run import locate
 from experiments.harness.sharding import prepare
 from tests.conftest import MakeConfig, executed, rows, status_of
 from tests.harness.process_group import in_processes
+from tests.harness.test_run import NO_CONVNET
 
 
 class Layered(nn.Module):
@@ -57,7 +58,7 @@ class Layered(nn.Module):
 
 
 SETTINGS = [
-    *("~model.widths", "~model.in_channels", "~model.num_classes", f"model._target_={__name__}.Layered"),
+    *(*NO_CONVNET, f"model._target_={__name__}.Layered"),
     *("train.ema_decay=null", "flatness.draws=0", "train.clip_norm=0.1", "train.micro_batch_size=8"),
     *("train.steps=12", "train.log_every=1", "train.evaluate_every=6", "run.checkpoint_every=4"),
 ]
@@ -71,8 +72,9 @@ OPTIMIZERS = {
 }
 
 
-def run_alone(cfg: DictConfig) -> list[dict[str, Any]]:
-    return rows(executed(cfg))
+def executed_sharded(cfg: DictConfig) -> Path:
+    assert in_processes(2, lambda: execute(cfg)) == [0, 0]
+    return locate(cfg).directory
 
 
 def assert_same_numbers(ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> None:
@@ -87,10 +89,8 @@ def test_a_model_sharded_over_two_processes_trains_like_one_process(
 ) -> None:
     """Covers clipping, measure_step and evaluation; 60 and 100 samples in batches of 250 leave process 1 with none."""
     settings = [*SETTINGS, *OPTIMIZERS[optimizer]]
-    expected = run_alone(make_config(*settings, f"run.runs_dir={tmp_path}/alone"))
-    cfg = make_config(*settings, "run.shards=2")
-    assert in_processes(2, lambda: execute(cfg)) == [0, 0]
-    assert_same_numbers(rows(locate(cfg).directory), expected)
+    expected = rows(executed(make_config(*settings, f"run.runs_dir={tmp_path}/alone")))
+    assert_same_numbers(rows(executed_sharded(make_config(*settings, "run.shards=2"))), expected)
 
 
 def test_a_sharded_run_resumes_with_another_number_of_processes(
@@ -98,7 +98,7 @@ def test_a_sharded_run_resumes_with_another_number_of_processes(
 ) -> None:
     """SIGKILL ends the first two one step after a checkpoint; the four processes are two replicas of two shards."""
     settings = [*SETTINGS, "optimizer=lion", "+optimizer.momentum_dtype=bfloat16"]
-    expected = run_alone(make_config(*settings, f"run.runs_dir={tmp_path}/alone"))
+    expected = rows(executed(make_config(*settings, f"run.runs_dir={tmp_path}/alone")))
     directory = locate(make_config(*settings)).directory
     # There are four micro-batches a step. One process writes a file; several write a folder.
     for processes, shards, steps, suffix in ((2, 2, 5, ".sharded"), (1, 1, 5, ".pt")):
@@ -117,7 +117,7 @@ def test_a_process_killed_during_a_sharded_save_leaves_the_previous_checkpoint(
     make_config: MakeConfig, tmp_path: Path
 ) -> None:
     settings = [*SETTINGS, "optimizer=adamw"]
-    expected = run_alone(make_config(*settings, f"run.runs_dir={tmp_path}/alone"))
+    expected = rows(executed(make_config(*settings, f"run.runs_dir={tmp_path}/alone")))
     cfg = make_config(*settings, "run.shards=2")
     directory = locate(cfg).directory
 
@@ -135,8 +135,7 @@ def test_a_process_killed_during_a_sharded_save_leaves_the_previous_checkpoint(
 
     assert in_processes(2, run_until_killed) == [1, -signal.SIGKILL]  # the other process loses its peer
     assert [path.name.split("-")[1] for path in checkpoints(directory)] == ["00000004"]
-    assert in_processes(2, lambda: execute(cfg)) == [0, 0]
-    assert_same_numbers(rows(directory), expected)
+    assert_same_numbers(rows(executed_sharded(cfg)), expected)
     assert not list(directory.glob(".checkpoint.*"))
 
 
@@ -155,26 +154,20 @@ def test_a_full_disk_in_one_process_is_reported_by_all_and_loses_nothing(tmp_pat
     (left,) = tmp_path.iterdir()
     assert left.name.startswith("step-00000005-")
     assert is_whole(left)
-    weights = read_checkpoint(left)["weights"]
-    assert torch.equal(weights, torch.arange(2000.0))
+    assert torch.equal(read_checkpoint(left)["weights"], torch.arange(2000.0))
 
 
 def test_a_finished_sharded_run_loads_like_any_other_and_damage_is_detected(
     make_config: MakeConfig, tmp_path: Path
 ) -> None:
     settings = [*SETTINGS, "optimizer=lion", "train.steps=6"]
-    alone = make_config(*settings, f"run.runs_dir={tmp_path}/alone")
-    execute(alone)
-    cfg = make_config(*settings, "run.shards=2")
-    assert in_processes(2, lambda: execute(cfg)) == [0, 0]
-    ours, theirs = load_checkpoint(locate(cfg).directory), load_checkpoint(locate(alone).directory)
-    assert ours is not None
-    assert theirs is not None
+    theirs: Any = load_checkpoint(executed(make_config(*settings, f"run.runs_dir={tmp_path}/alone")))
+    directory = executed_sharded(make_config(*settings, "run.shards=2"))
+    ours: Any = load_checkpoint(directory)
     assert ours.keys() == theirs.keys()
     torch.testing.assert_close(ours["model"], dict(theirs["model"]))
     torch.testing.assert_close(ours["optimizer"]["state"], theirs["optimizer"]["state"])
 
-    directory = locate(cfg).directory
     status = status_of(directory)
     assert find_damage(directory, status) is None
     newest = checkpoints(directory)[-1]

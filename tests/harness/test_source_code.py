@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -57,17 +58,21 @@ def forget() -> None:
     source_code.program_in.cache_clear()
 
 
-def digest() -> str:
+def digest(**changed: Any) -> str:
     forget()
-    return source_code.sources_digest(CONFIG)
+    return source_code.sources_digest({**CONFIG, **changed})
 
 
-def edit(path: Path, change: Callable[[str], str]) -> tuple[str, str]:
-    """The digests before and after a file's text is changed."""
-    before, text = digest(), path.read_text()
+def edit(path: Path, change: Callable[[str], str], **changed: Any) -> tuple[str, str]:
+    """The digests, with these config values, before and after a file's text is changed."""
+    before, text = digest(**changed), path.read_text()
     assert change(text) != text
     path.write_text(change(text))
-    return before, digest()
+    return before, digest(**changed)
+
+
+def doubled(text: str) -> str:
+    return text.replace("1", "2")
 
 
 @pytest.mark.parametrize(
@@ -88,7 +93,7 @@ def test_a_change_to_imported_suite_code_changes_the_suites_digest(checkout: Pat
     "name", ["suite/experiments/toy/decode.py", *(f"elsewhere/somebodys_own/{n}.py" for n in ("__init__", "rates"))]
 )
 def test_a_change_to_a_module_named_in_the_config_changes_only_the_runs_own_digest(checkout: Path, name: str) -> None:
-    before, after = edit(checkout / name, lambda text: text.replace("1", "2"))
+    before, after = edit(checkout / name, doubled)
     assert before.partition("-")[0] == after.partition("-")[0]
     assert before.partition("-")[2] != after.partition("-")[2]
 
@@ -113,12 +118,8 @@ def test_imports_through_a_namespace_package_are_followed(checkout: Path, name: 
     for path in own.glob("*.py"):
         path.rename(own / "inner" / path.name)
     (own / "inner" / "__init__.py").write_text(OWN.replace("from somebodys_own import", "from . import"))
-    config = {**CONFIG, "optimizer": {"_target_": "somebodys_own.inner.Optimizer"}}
-    before = source_code.sources_digest(config)
-    path = own / "inner" / f"{name}.py"
-    path.write_text(path.read_text().replace("1", "2"))
-    forget()
-    assert source_code.sources_digest(config) != before
+    before, after = edit(own / f"inner/{name}.py", doubled, optimizer={"_target_": "somebodys_own.inner.Optimizer"})
+    assert before != after
 
 
 @pytest.mark.parametrize("name", ["task", "rates"])
@@ -126,12 +127,9 @@ def test_an_external_tasks_code_is_part_of_the_suites_digest(checkout: Path, nam
     own = checkout / "elsewhere" / "somebodys_own"
     (own / "task.py").write_text("from somebodys_own import rates\nSIZE = 1\n")
     (own / "nested").mkdir()
-    config = {**CONFIG, "task": "somebodys_own.nested"}
     (own / "nested" / "task.py").write_text("from somebodys_own import task\n")
-    before = source_code.sources_digest(config)
-    (own / f"{name}.py").write_text((own / f"{name}.py").read_text().replace("1", "2"))
-    forget()
-    assert source_code.sources_digest(config).partition("-")[0] != before.partition("-")[0]
+    before, after = edit(own / f"{name}.py", doubled, task="somebodys_own.nested")
+    assert before.partition("-")[0] != after.partition("-")[0]
 
 
 @pytest.mark.parametrize(

@@ -18,9 +18,10 @@ from experiments.harness import checkpoint, tracking
 from experiments.harness.entry import execute
 from experiments.harness.record import read_metrics
 from experiments.harness.run import locate
-from experiments.harness.tracking import Tracker, description_of
+from experiments.harness.tracking import Tracker
 from experiments.image_classification import task
 from tests.conftest import MakeConfig, executed, status_of
+from tests.harness.test_resume import crash_at_call
 
 OFFLINE = "run.wandb=offline"
 
@@ -45,10 +46,7 @@ def sent_rows(directory: Path) -> list[dict[str, Any]]:
     """The history that a sync would upload, in the form of metrics.jsonl."""
     items = [record["item"] for folder in pieces(directory) for record in records(folder, "history")]
     return [
-        {
-            "step": item["trainer/step"],
-            **{key: value for key, value in item.items() if key[0] != "_" and key != "trainer/step"},
-        }
+        {key.removeprefix("trainer/"): value for key, value in item.items() if not key.startswith("_")}
         for item in items
     ]
 
@@ -78,13 +76,12 @@ def test_wandb_has_the_config_rows_and_summary_of_a_complete_run(make_config: Ma
     summary = json.loads(inspect(folder, "--summary"))
     assert (summary["state"], summary["exit_code"]) == ("finished", 0)
     assert summary["summary"]["status"] == "complete"
-    status = status_of(directory)
-    assert summary["summary"]["test/top1"] == status["metrics"]["test/top1"]
+    assert summary["summary"]["test/top1"] == status_of(directory)["metrics"]["test/top1"]
 
 
 def test_a_search_run_has_the_wandb_job_type_search(make_config: MakeConfig) -> None:
-    cfg = make_config(OFFLINE, "test=false")
-    (run,) = records(pieces(executed(cfg))[0], "run")
+    (folder,) = pieces(executed(make_config(OFFLINE, "test=false")))
+    (run,) = records(folder, "run")
     assert run["job_type"] == "search"
 
 
@@ -102,15 +99,7 @@ def test_a_failed_run_fails_in_wandb_and_its_rows_are_sent_once(
 ) -> None:
     cfg = make_config(OFFLINE)
     with monkeypatch.context() as patch:
-        saves = iter([True, False])
-
-        def fails_at_its_second_call(self: checkpoint.TrainingState, *arguments: Any) -> None:
-            if not next(saves):
-                raise ZeroDivisionError
-            original(self, *arguments)
-
-        original = checkpoint.TrainingState.save
-        patch.setattr(checkpoint.TrainingState, "save", fails_at_its_second_call)
+        crash_at_call(2, patch, checkpoint.TrainingState, "save", ZeroDivisionError)
         with pytest.raises(ZeroDivisionError):
             execute(cfg)
     directory = locate(cfg).directory
@@ -119,14 +108,10 @@ def test_a_failed_run_fails_in_wandb_and_its_rows_are_sent_once(
     # It had rows after its checkpoint of step 3; the resumed run rewrites them in metrics.jsonl, and sends the rest.
     execute(cfg)
     assert len(pieces(directory)) == 2
-    sent = [
-        {key: value for key, value in row.items() if not key.startswith(("time/", "cost/"))}
-        for row in sent_rows(directory)
-    ]
-    kept = [
-        {key: value for key, value in row.items() if not key.startswith(("time/", "cost/"))}
-        for row in read_metrics(directory)
-    ]
+    sent, kept = (
+        [{key: value for key, value in row.items() if not key.startswith(("time/", "cost/"))} for row in found]
+        for found in (sent_rows(directory), read_metrics(directory))
+    )
     assert sent == kept
 
 
@@ -137,9 +122,7 @@ def test_a_run_continues_when_wandb_cannot_start(
         raise RuntimeError("the service is down")
 
     monkeypatch.setattr(wandb, "init", broken)
-    cfg = make_config("run.wandb=online")
-    status = status_of(executed(cfg))
-    assert status["status"] == "complete"
+    assert status_of(executed(make_config("run.wandb=online")))["status"] == "complete"
     assert "W&B could not start (the service is down); the run continues without it." in capsys.readouterr().out
 
 
@@ -154,11 +137,7 @@ def test_wandb_is_online_with_a_key_and_offline_without(
     monkeypatch.setenv("NETRC", str(tmp_path / "none"))
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("WANDB_MODE", raising=False)
-    config = {
-        "task": "t", "scale": "s", "experiment": "t/e", "seed": 0, "test": True,
-        "optimizer": {"name": "lion"}, "run": {"wandb_project": "p", "study": "", "phase": ""},
-    }  # fmt: skip
-    Tracker(tmp_path, "auto", description_of(config))
+    Tracker(tmp_path, "auto", {})
     assert seen["mode"] == mode
 
 
@@ -183,9 +162,7 @@ def test_a_run_completes_when_wandbs_service_dies_or_hangs(
 
     monkeypatch.setattr(Tracker, "log", log)
     monkeypatch.setattr(tracking, "LONGEST_CALL_S", {"start": 60.0, "log a row": 2.0, "finish": 2.0})
-    cfg = make_config(OFFLINE)
-    status = status_of(executed(cfg))
-    assert status["status"] == "complete"
+    assert status_of(executed(make_config(OFFLINE)))["status"] == "complete"
     assert "W&B could not" in capsys.readouterr().out
     assert services() == []
 
@@ -210,8 +187,7 @@ def test_rows_are_kept_offline_when_the_wandb_server_refuses_the_key(
         return original(**settings)
 
     monkeypatch.setattr(wandb, "init", refusing)
-    cfg = make_config("run.wandb=online")
-    directory = executed(cfg)
+    directory = executed(make_config("run.wandb=online"))
     assert sent_rows(directory) == read_metrics(directory)
     (run,) = records(pieces(directory)[0], "run")
     assert run["run_id"] == directory.name

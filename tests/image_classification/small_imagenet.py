@@ -24,7 +24,7 @@ def photo(seed: int, size: tuple[int, int] = (60, 44)) -> Image.Image:
 
 def encoded(image: Image.Image, file_format: str = "JPEG", **options: Any) -> bytes:
     buffer = io.BytesIO()
-    image.save(buffer, file_format, **({"quality": 95} if file_format == "JPEG" else {}), **options)
+    image.save(buffer, file_format, **(({"quality": 95} if file_format == "JPEG" else {}) | options))
     return buffer.getvalue()
 
 

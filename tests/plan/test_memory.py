@@ -7,7 +7,6 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import torch.nn.functional as F
-from hydra.core.global_hydra import GlobalHydra
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -25,11 +24,6 @@ EXPERIMENTS = sorted(
 FAST = ("language_modeling/gpu",)
 WORKSPACES = 2 * 32 * 2**20
 """cuBLAS's and cuBLASLt's on Hopper, by default, which PyTorch allocates"""
-
-
-@pytest.fixture(autouse=True)
-def no_hydra() -> None:
-    GlobalHydra.instance().clear()
 
 
 @pytest.mark.parametrize(
@@ -104,25 +98,22 @@ def residual_loss(model: nn.Module) -> Tensor:
     return model(torch.empty(16, 8, 8, 8, device=next(model.parameters()).device)).square().mean()
 
 
-def gradient_shapes(model: nn.Module) -> dict[str, torch.Size]:
-    return {name: weight.grad.shape for name, weight in model.named_parameters() if weight.grad is not None}
-
-
 @pytest.mark.parametrize("recomputes", [False, True])
 def test_the_estimated_peak_matches_pytorchs_autograd_engine(recomputes: bool) -> None:
     with torch.device("meta"):
-        model = Residual(recomputes)
+        model, again = Residual(recomputes), Residual(recomputes)
     with CountingMode() as mode:  # on a CPU, PyTorch's engine takes fake tensors
         move_shapes(model, "cpu")
         weights = mode.peak = mode.live
         residual_loss(model).backward()
         expected = mode.peak - weights
-    shapes = gradient_shapes(model)
-    with torch.device("meta"):
-        again = Residual(recomputes)
     assert counted(again, residual_loss, "cpu").peak == pytest.approx(expected, rel=0.02)
-    assert gradient_shapes(again) == shapes
-    assert set(shapes) == {name for name, _ in again.named_parameters()}
+    shapes, expected_shapes = (
+        {name: weight.grad is not None and weight.grad.shape for name, weight in each.named_parameters()}
+        for each in (again, model)
+    )
+    assert shapes == expected_shapes
+    assert all(shapes.values())
 
 
 def test_activation_checkpointing_lowers_the_estimate_under_autocast() -> None:
@@ -149,14 +140,9 @@ def test_the_memory_estimate_matches_committed_gpu_measurements() -> None:
     overrides = ["experiment=language_modeling/gpu", "scale=gpu"]
     planned = plan("language_modeling", overrides)
     used = memory("language_modeling", overrides, planned)
+    folder = ROOT / "results/language_modeling/gpu/gpu/replicates"
+    runs = [run for number in range(4) for run in pq.read_table(folder / f"{number}.parquet").to_pylist()]
     for optimizer in ("lion", "adamw"):
-        measured = min(
-            json.loads(line)["cost/peak_bytes"]
-            for number in range(4)
-            for run in pq.read_table(
-                ROOT / f"results/language_modeling/gpu/gpu/replicates/{number}.parquet"
-            ).to_pylist()
-            if run["optimizer"] == optimizer
-            for line in run["metrics"].splitlines()[:1]
-        )
+        first_rows = [run["metrics"].partition("\n")[0] for run in runs if run["optimizer"] == optimizer]
+        measured = min(json.loads(row)["cost/peak_bytes"] for row in first_rows)
         assert used.peak[optimizer] + WORKSPACES == pytest.approx(measured, rel=0.02)

@@ -24,27 +24,16 @@ SESSION = re.compile(
 
 def page_with(before: str, session: tuple[str, ...], faults: Counter[str], lost: Counter[str]) -> str:
     """The page ``before``, empty at first, with one more session (the groups of SESSION) and its faults by kind."""
-    return page([*SESSION.findall(before), session], *added(before, faults, lost))
-
-
-def added(before: str, faults: Counter[str], lost: Counter[str]) -> tuple[Counter[str], Counter[str]]:
-    """What was injected and lost, together with what the page of earlier sessions counts."""
     rows = re.findall(r"^\| (.+) \| (\d+) \| \d+ \| (\d+) \|$", before, re.MULTILINE)
-    faults, lost = faults.copy(), lost.copy()
-    faults.update({kind: int(times) for kind, times, _ in rows})
-    lost.update({kind: int(times) for kind, _, times in rows})
-    return faults, lost
-
-
-def page(sessions: list[tuple[str, ...]], faults: Counter[str], lost: Counter[str]) -> str:
-    """docs/reliability.md."""
+    faults = faults + Counter({kind: int(times) for kind, times, _ in rows})
+    lost = lost + Counter({kind: int(times) for kind, _, times in rows})
     table = "\n".join(
         f"| {kind} | {faults[kind]} | {faults[kind] - lost[kind]} | {lost[kind]} |" for kind in [*KINDS, RAY]
     )
     listed = "\n".join(
         f"- make soak SECONDS={seconds} SEED={seed}: commit {commit}, {machine}: {trials} trials, {injected} faults,\n"
         f"  {of_lost} of them in lost trials"
-        for seconds, seed, commit, machine, trials, injected, of_lost in sessions
+        for seconds, seed, commit, machine, trials, injected, of_lost in [*SESSION.findall(before), session]
     )
     return f"""\
 # What runs and studies survive

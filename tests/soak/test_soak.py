@@ -19,12 +19,11 @@ from typing import Any
 
 import psutil
 import pytest
-import torch
 
 from experiments.harness import source_code, tracking
 from experiments.harness.files import write_aside
 from experiments.harness.source_code import ROOT
-from tests.conftest import rows
+from tests.conftest import last_checkpoint, rows
 from tests.soak.faults import (
     DATA_WORKER,
     IN_A_PROCESS,
@@ -50,7 +49,7 @@ def end_of(folder: Path) -> End:
     """The rows and weights of all runs under a folder, and the comparisons of its studies."""
     ends: End = {}
     for run in sorted(path.parent for path in folder.glob("runs/*/*/status.json")):
-        state = torch.load(max(run.glob("step-*.pt")), weights_only=True)
+        state = last_checkpoint(run)
         tensors = {name: value.numpy().tobytes() for name, value in state["model"].items()}
         status = json.loads((run / "status.json").read_text())["status"]
         ends[run.name] = (status, rows(run), tensors, repr(state["optimizer"]))
@@ -151,10 +150,8 @@ def be_impatient(url: str) -> None:
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_runs_and_studies_end_the_same_despite_random_faults(data: dict[str, list[str]], tmp_path: Path) -> None:
-    seconds, seed = (
-        float(os.environ.get("SOAK_SECONDS", "60")),
-        os.environ.get("SOAK_SEED", str(random.randrange(10**6))),
-    )
+    seconds = float(os.environ.get("SOAK_SECONDS", "60"))
+    seed = os.environ.get("SOAK_SEED", str(random.randrange(10**6)))
     print(f"\nsoak: seed {seed}, {seconds:.0f} s")
     for task in data:
         import_module(f"experiments.{task}.config")

@@ -4,7 +4,6 @@ And which of its operators have no deterministic implementation on a GPU, which 
 """
 
 import re
-from pathlib import Path
 
 import pytest
 import torch
@@ -15,53 +14,14 @@ from experiments.diffusion.t5 import T5XXL
 from experiments.harness.averages import update_average
 from experiments.harness.composition import composed
 from experiments.harness.optimizer import build_optimizer
-from tests.conftest import built
-from tests.conftest import digits as digits
-from tests.diffusion.conftest import SOURCE
-from tests.diffusion.conftest import clouds as clouds
-from tests.finetuning.conftest import glue_folder as glue_folder
-from tests.finetuning.conftest import sentences as sentences
-from tests.golden.test_golden import DATA
+from tests.conftest import MakeConfig, built
+from tests.every_task.conftest import CASES
 from tests.harness.census import REFUSED, UNREPRODUCIBLE, Census
-from tests.language_modeling.conftest import books as books
-from tests.lit.conftest import shapes as shapes
 
 
-@pytest.fixture
-def glue(glue_folder: Path) -> list[str]:
-    """Overrides that give the tiny T5 the generated GLUE, whose prompts and answers differ in length."""
-    return ["experiment=finetuning/glue_smoke", f"data.sources=[{{kind: local, path: '{glue_folder}'}}]"]
-
-
-@pytest.fixture
-def labelled(clouds: list[str], tmp_path: Path) -> list[str]:
-    """Overrides that give the class-conditional U-Net generated images."""
-    source = SOURCE.format(tmp_path, "decode_labelled")
-    return [*clouds, f"data.images.sources={source}", "data.images.val_size=40"]
-
-
-@pytest.fixture
-def captioned(clouds: list[str], tmp_path: Path) -> list[str]:
-    """Overrides that give the text-conditional U-Net generated images with captions."""
-    source = SOURCE.format(tmp_path, "decode_captioned")
-    return ["experiment=diffusion/smoke_text", *clouds, f"data.images.sources={source}"]
-
-
-CASES = [
-    *((task, "labelled" if task == "diffusion" else data, []) for task, data in DATA.items()),
-    ("finetuning", "glue", []),
-    ("finetuning", "glue", ["model=ft_gpt2_tiny"]),
-    ("language_modeling", "books", ["experiment=language_modeling/smoke_masked"]),
-    ("diffusion", "captioned", []),
-]
-
-
-@pytest.mark.parametrize(("task", "data", "more"), CASES)
-def test_loss_and_gradients_do_not_synchronize_and_can_repeat_their_bits(
-    task: str, data: str, more: list[str], request: pytest.FixtureRequest, tmp_path: Path
-) -> None:
-    overrides = ["scale=smoke", "optimizer=lion", f"run.runs_dir={tmp_path}", *request.getfixturevalue(data), *more]
-    cfg = composed(task, overrides)
+@pytest.mark.parametrize("case", CASES)
+def test_loss_and_gradients_do_not_synchronize_and_can_repeat_their_bits(make: MakeConfig) -> None:
+    cfg = make()
     made = built(cfg)
     model = made.model().train()
     size = min(cfg.train.micro_batch_size, made.num_train)
