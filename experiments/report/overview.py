@@ -11,10 +11,9 @@ from experiments.report.labels import (
     NO_P,
     Summary,
     deciding,
+    in_metric,
     marked,
-    metric_of,
     metric_title,
-    number,
     optimizer_name,
     pair_name,
     probability,
@@ -190,8 +189,7 @@ def _paper_cell(summary: Summary, pair: Mapping[str, Any]) -> str:
     cells = []
     for row in summary["comparisons"]:
         if (paper := row["paper"]) and (row["a"], row["b"]) == (pair["a"], pair["b"]):
-            decimals = metric_of(row["metric"]).decimals
-            numbers = (f"{optimizer_name(row[side])} {number(paper[row[side]], decimals)}" for side in "ab")
+            numbers = (f"{optimizer_name(row[side])} {in_metric(paper[row[side]], row['metric'])}" for side in "ab")
             cells.append(f"{metric_title(row['metric'])}: {', '.join(numbers)}: {paper['outcome'] or 'no claim'}")
     return "; ".join(cells) or "not comparable"
 

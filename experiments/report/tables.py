@@ -7,10 +7,10 @@ from experiments.report.labels import (
     MISSING,
     Summary,
     amount,
+    in_metric,
     interval,
     marked,
     megabytes,
-    metric_of,
     metric_title,
     number,
     optimizer_name,
@@ -21,6 +21,7 @@ from experiments.report.labels import (
     result_cells,
     selected,
     steps_words,
+    values,
     verdict_name,
 )
 
@@ -78,12 +79,13 @@ def claims_table(rows: Sequence[dict[str, Any]]) -> str:
     cells = []
     for row in rows:
         if paper := row["paper"]:
-            decimals, (*_, difference, within) = metric_of(row["metric"]).decimals, result_cells(row)
+            *_, difference, within = result_cells(row)
+            claimed = " / ".join(in_metric(paper[row[side]], row["metric"]) for side in "ab")
             claim = f"{optimizer_name(paper['by'])} is better" if paper["by"] else "tie"
             cells.append(
                 [
                     metric_title(row["metric"]),
-                    f"{' / '.join(number(paper[row[side]], decimals) for side in 'ab')} ({paper_source(paper)})",
+                    f"{claimed} ({paper_source(paper)})",
                     claim,
                     marked(f"{difference} ({within})", row),
                     f"**{paper['outcome']}**" if paper["outcome"] else MISSING,
@@ -125,27 +127,24 @@ def _drawn(value: Any) -> str:
 
 def replicates_table(summary: Summary, comparison: dict[str, Any]) -> str:
     """The difference of every replicate, reproductions last."""
-    a, b = comparison["a"], comparison["b"]
-    decimals = metric_of(comparison["metric"]).decimals
-    counted = zip(summary["replicates"], *(comparison["per_replicate"][side] for side in (a, b)), strict=True)
+    inside = {True: "inside", False: "**outside**", None: MISSING}
+    notes = {row["replicate"]: f"reproduction: {inside[row['inside']]}" for row in comparison["reproductions"]}
     rows = [
-        [str(n), *pair_cells(x, y, decimals), "counted as diverged" if x is None or y is None else "counted"]
-        for n, x, y in counted
+        [str(n), *cells, notes.get(n) or ("counted as diverged" if "diverged" in cells else "counted")]
+        for n, cells in replicate_cells(summary, comparison).items()
     ]
-    for row in comparison["reproductions"]:
-        inside = {True: "inside", False: "**outside**", None: MISSING}[row["inside"]]
-        rows.append([str(row["replicate"]), *pair_cells(row[a], row[b], decimals), f"reproduction: {inside}"])
-    head = ["replicate", optimizer_name(a), optimizer_name(b), pair_name(comparison), ""]
+    head = ["replicate", *(optimizer_name(comparison[side]) for side in "ab"), pair_name(comparison), ""]
     return markdown_table(head, rows)
 
 
-def pair_cells(x: float | None, y: float | None, decimals: int) -> list[str]:
-    """The values of a and b in one replicate, and their difference."""
-    difference = None if x is None or y is None else x - y
-    return [
-        *("diverged" if value is None else number(value, decimals) for value in (x, y)),
-        number(difference, decimals, "+"),
-    ]
+def replicate_cells(summary: Summary, comparison: dict[str, Any]) -> dict[int, list[str]]:
+    """The values of a and b in each replicate, and their difference; reproductions last."""
+    metric, cells = comparison["metric"], {}
+    for n, (x, y) in values(summary, comparison).items():
+        difference = None if x is None or y is None else x - y
+        both = ("diverged" if value is None else in_metric(value, metric) for value in (x, y))
+        cells[n] = [*both, in_metric(difference, metric, "+")]
+    return cells
 
 
 def speedup_table(rows: Sequence[dict[str, Any]]) -> str:
@@ -210,25 +209,22 @@ def _listed(facts: Mapping[str, Any]) -> str:
 def decided_by(comparison: dict[str, Any]) -> list[str]:
     """The numbers behind a verdict, as list items; those of a selection are marked, and have no p."""
     metric, difference = comparison["metric"], comparison["difference"]
-    decimals = metric_of(metric).decimals
     facts = []
     if difference:
-        facts = [f"90 % interval: {interval(difference['ci90'], decimals)}"]
+        facts = [f"90 % interval: {interval(difference['ci90'], metric)}"]
         if not selected(comparison):  # a selection has no p
             facts.append(f"two-sided paired t test: p {_equals(difference['p'])}")
         if difference["sign_flip_p"] is not None and not selected(comparison):
             facts.append(f"exact sign-flip test: p {_equals(difference['sign_flip_p'])} (not used for the verdict)")
         if by_example := comparison["by_example"]:
-            within = interval(by_example["ci95"], decimals)
-            same = within == interval(difference["ci95"], decimals)
+            within = interval(by_example["ci95"], metric)
+            same = within == interval(difference["ci95"], metric)
             facts.append(
                 f"95 % interval that also treats the {by_example['examples']:,} test examples as a random sample, over "
                 f"{by_example['replicates']} replicates: {within}"
                 + (", the same as without: here, the choice of test examples adds nothing to it" if same else "")
             )
-        facts.append(
-            f"95 % prediction interval for one more replicate: {interval(comparison['prediction95'], decimals)}"
-        )
+        facts.append(f"95 % prediction interval for one more replicate: {interval(comparison['prediction95'], metric)}")
         facts.append(
             f"smallest true difference that {difference['n']} such replicates detect in 80 % of studies: "
             f"{amount(comparison['smallest_effect'], metric)}"

@@ -16,7 +16,6 @@ from experiments.report.labels import (
     deciding,
     interval,
     metric_label,
-    metric_of,
     number,
     optimizer_name,
     pair_name,
@@ -85,13 +84,12 @@ def _row(study: PublishedStudy, row: dict[str, Any], reach: float) -> dict[str, 
     ends = _in_margins(row)
     if isinstance(ends, str):
         return shown | {"why": ends}
-    low, mean, high = ends
-    decimals = metric_of(row["metric"]).decimals
+    (low, mean, high), difference, metric = ends, row["difference"], row["metric"]
     return shown | {
         "why": None,
-        "told": f"{amount(row['difference']['mean'], row['metric'])} ({interval(row['difference']['ci95'], decimals)})",
+        "told": f"{amount(difference['mean'], metric)} ({interval(difference['ci95'], metric)})",
         "hover": f"{number(abs(mean), 1)} margins in favour of {optimizer_name(row['a'] if mean > 0 else row['b'])}; "
-        f"the margin is {amount(row['margin'], row['metric'])}",
+        f"the margin is {amount(row['margin'], metric)}",
         "low": _place(low, reach),
         "mean": _place(mean, reach),
         "high": _place(high, reach),

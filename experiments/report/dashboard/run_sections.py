@@ -8,7 +8,7 @@ from experiments.report.dashboard.charts import OTHER_SYMBOL, SYMBOLS
 from experiments.report.dashboard.records import AXES, OpenStudy, ShownRun, columns, curve_metrics, last_metrics
 from experiments.report.dashboard.settings import filters, setting_name, settings_of, shown_value, swept_keys
 from experiments.report.figures import optimizer_colors
-from experiments.report.labels import Summary, metric_of, metric_title, number, optimizer_name
+from experiments.report.labels import Summary, in_metric, metric_title, optimizer_name
 
 
 def run_place(run_id: str) -> str:
@@ -116,7 +116,7 @@ def runs_table(study: OpenStudy) -> dict[str, Any]:
                 purpose(run),
                 *map(shown_value, settings_of(run, keys).values()),
                 f"{run.step:,} of {run.config['train']['steps']:,}",
-                *(number(last[run.id].get(name), metric_of(name).decimals) for name in shown),
+                *(in_metric(last[run.id].get(name), name) for name in shown),
                 run.written,
             ],
         }

@@ -11,16 +11,14 @@ from experiments.report.dashboard.settings import shown_value
 from experiments.report.labels import (
     Summary,
     dimension_label,
-    interval,
     metric_label,
-    metric_of,
     metric_title,
-    number,
     optimizer_name,
     pair_name,
+    result_cells,
     selected,
 )
-from experiments.report.tables import claims_table, comparisons_of, pair_cells, result_table, selection_note
+from experiments.report.tables import claims_table, comparisons_of, replicate_cells, result_table, selection_note
 from experiments.study.replicates import Replicate
 from experiments.study.trials import chosen, trials_of
 
@@ -77,37 +75,33 @@ def _replicates_table(
     summary: Summary, row: dict[str, Any], replicates: Sequence[Replicate], places: dict[int, str]
 ) -> dict[str, Any]:
     """The deciding metric and the winners' hyperparameters, by replicate."""
-    sides, decimals, difference = (row["a"], row["b"]), metric_of(row["metric"]).decimals, row["difference"]
-    counted = zip(summary["replicates"], *(row["per_replicate"][side] for side in sides), strict=True)
-    values = [*counted, *((new["replicate"], *(new[side] for side in sides)) for new in row["reproductions"])]
-    metric = summary["validation_metric"]
+    sides, metric = (row["a"], row["b"]), summary["validation_metric"]
     settings = {each.number: {side: _winner(each, side, metric) for side in sides} for each in replicates}
     keys = {side: _varying([of[side] for of in settings.values()]) for side in sides}
-    a, b = map(optimizer_name, sides)
+    *_, difference, within = result_cells(row)
     table_rows = [
         {
             "place": places[replicate],
             "cells": [
                 f"{replicate}" if replicate in summary["replicates"] else f"{replicate} (reproduction)",
-                *pair_cells(x, y, decimals),
+                *cells,
                 *(shown_value(settings[replicate][side].get(key)) for side in sides for key in keys[side]),
             ],
         }
-        for replicate, x, y in values
+        for replicate, cells in replicate_cells(summary, row).items()
     ]
     return {
         "metric": metric_title(row["metric"]),
         "head": [
             "replicate",
-            a,
-            b,
-            f"{a} - {b}",
+            *map(optimizer_name, sides),
+            pair_name(row),
             *(f"{optimizer_name(side)}: {key}" for side in sides for key in keys[side]),
         ],
         "rows": table_rows,
         "mean_of": f"mean{_of_selection(row)}",
-        "mean": number(difference["mean"], decimals, "+") if difference else None,
-        "ci95": interval(difference["ci95"], decimals) if difference else None,
+        "mean": difference if row["difference"] else None,
+        "ci95": within,
     }
 
 
