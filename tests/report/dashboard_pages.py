@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-from experiments.report.dashboard.site import write_dashboard
+from experiments.report.dashboard.pages import write_dashboard
 
 
 class Page(HTMLParser):

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments.report.dashboard.site import write_dashboard
+from experiments.report.dashboard.pages import write_dashboard
 from experiments.report.figures import COLORS, ON_DARK
 from tests.report.chromium import EXECUTABLE, Page, chromium
 from tests.report.conftest import write_with_summary

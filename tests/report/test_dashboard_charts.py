@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from experiments.report.dashboard.forest import forest
+from experiments.report.dashboard.pages import ASSETS
 from experiments.report.dashboard.records import columns, published_studies
-from experiments.report.dashboard.site import ASSETS
 from experiments.report.figures import COLORS, ON_DARK, SPARE_COLORS
 from experiments.report.rebuild import read_summary
 from experiments.study.replicates import read_replicates

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from experiments.report.dashboard.records import open_studies, published_studies
-from experiments.report.dashboard.settings import swept_keys
+from experiments.report.dashboard.settings import swept_settings
 from experiments.study.replicates import read_replicates
 from tests.report.conftest import WriteStudy
 from tests.report.dashboard_pages import Page, broken_links, build
@@ -67,7 +67,7 @@ def test_differing_settings_of_runs_become_columns_and_filters(tmp_path: Path) -
     adamw = {"name": "adamw", "lr": 1e-3, "weight_decay": 0.1, "fused": True}  # in which AdamW's runs do not differ
     write_record(tmp_path / "runs/lit/adamw-s0-0", adamw)
     (study,) = open_studies(tmp_path / "runs", [])
-    assert swept_keys(study.runs) == ["optimizer.lr", "optimizer.weight_decay", "seed"]
+    assert list(swept_settings(study.runs)["adamw-s0-0"]) == ["lr", "weight_decay", "seed"]
     (path,) = build(tmp_path).glob("lit-*.html")
     page = Page(path)
     for name in ("lr", "weight_decay", "seed"):

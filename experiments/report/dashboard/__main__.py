@@ -12,7 +12,7 @@ from pathlib import Path
 from experiments.harness.errors import SuiteError
 from experiments.harness.explained import one_sentence
 from experiments.harness.source_code import ROOT
-from experiments.report.dashboard.site import write_dashboard
+from experiments.report.dashboard.pages import write_dashboard
 
 
 def serve(folder: Path, port: int) -> None:

@@ -13,21 +13,24 @@ MOST_BOXES = 8
 """A numeric setting with more values than this is filtered by a range."""
 
 
-def swept_keys(runs: Sequence[ShownRun]) -> list[str]:
-    """The learning rate, and every other config key in which the runs differ. An optimizer's own keys come first, and
-    only if runs of the same optimizer differ in them.
+def swept_settings(runs: Sequence[ShownRun], prefix: str = "") -> dict[str, dict[str, Any]]:
+    """By run id, the values of the learning rate and of every other config key, beginning with ``prefix``, in which the
+    runs differ; None where a run lacks the key. An optimizer's own keys come first, without ``optimizer.``, and only if
+    runs of the same optimizer differ in them.
     """
-    configs = [_flat(run.config) for run in runs]
+    configs = {run.id: _flat(run.config) for run in runs}
     by_optimizer: dict[str, list[dict[str, Any]]] = {}
-    for config in configs:
-        by_optimizer.setdefault(config["optimizer.name"], []).append(config)
-    keys = [key for key in dict.fromkeys(key for config in configs for key in config) if not _is_beside(key)]
+    for run in runs:
+        by_optimizer.setdefault(run.optimizer, []).append(configs[run.id])
+    keys = [key for key in dict.fromkeys(key for flat in configs.values() for key in flat) if not _is_beside(key)]
     own = [key for key in keys if key.startswith("optimizer.") and key != ALWAYS]
-    return [
+    swept = [
         ALWAYS,
         *(key for key in own if any(_differ(of_one, key) for of_one in by_optimizer.values())),
-        *(key for key in keys if not key.startswith("optimizer.") and _differ(configs, key)),
+        *(key for key in keys if not key.startswith("optimizer.") and _differ(list(configs.values()), key)),
     ]
+    named = {key.removeprefix("optimizer."): key for key in swept if key.startswith(prefix)}
+    return {run_id: {name: flat.get(key) for name, key in named.items()} for run_id, flat in configs.items()}
 
 
 def _differ(configs: Sequence[Mapping[str, Any]], key: str) -> bool:
@@ -46,17 +49,6 @@ def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[f"{prefix}{key}"] = value
     return flat
-
-
-def setting_name(key: str) -> str:
-    """``optimizer.lr`` -> ``lr``; any other key as it is written in an override."""
-    return key.removeprefix("optimizer.")
-
-
-def settings_of(run: ShownRun, keys: Sequence[str]) -> dict[str, Any]:
-    """The values of a run by setting name; None if it has none."""
-    flat = _flat(run.config)
-    return {setting_name(key): flat.get(key) for key in keys}
 
 
 def shown_value(value: Any) -> str:

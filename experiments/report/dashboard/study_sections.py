@@ -7,6 +7,7 @@ from markdown_it import MarkdownIt
 from markupsafe import Markup
 
 from experiments.report.dashboard.charts import Chart, ease_of_tuning, paired_differences, settings_scatter
+from experiments.report.dashboard.records import replicate_place
 from experiments.report.dashboard.settings import shown_value
 from experiments.report.labels import (
     Summary,
@@ -24,22 +25,6 @@ from experiments.study.trials import chosen, trials_of
 
 # The report's Markdown contains neither HTML nor links: whatever looks like one is part of a name.
 _markdown = MarkdownIt("commonmark", {"html": False}).enable("table").disable(["link", "image", "autolink"])
-
-
-def replicate_place(a: str, replicate: int) -> str:
-    """The id of the table row for a replicate of optimizer ``a`` against the reference."""
-    return f"replicate-{a}-{replicate}"
-
-
-def run_places(summary: Summary, replicates: Sequence[Replicate]) -> dict[str, str]:
-    """The row id of each confirm run's replicate."""
-    others = [name for name in summary["optimizers"] if name != summary["reference"]]
-    return {
-        run.run_id: replicate_place(run.optimizer if run.optimizer in others else others[0], each.number)
-        for each in replicates
-        for run in each.runs
-        if run.phase == "confirm"
-    }
 
 
 def pair_sections(summary: Summary, replicates: Sequence[Replicate]) -> list[dict[str, Any]]:
