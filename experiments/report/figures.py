@@ -66,38 +66,25 @@ def paired_differences(summary: Summary, comparison: dict[str, Any], colors: dic
     mean, (low, high) = difference["mean"], difference["ci95"]
     figure = Figure(figsize=(7, 3.6))
     axes = figure.subplots()
+    points_style: dict[str, Any] = {"color": colors[a], "marker": "o", "linestyle": ""}
     for end in comparison["prediction95"]:
         axes.axhline(end, color="#888888", linestyle="--", linewidth=1)
     axes.plot([], [], color="#888888", linestyle="--", linewidth=1, label="95 % prediction interval for a replicate")
     axes.axhline(0, color="#555555", linewidth=1)
-    axes.plot(range(len(points)), list(points.values()), color=colors[a], marker="o", linestyle="", label="replicate")
+    axes.plot(range(len(points)), list(points.values()), label="replicate", **points_style)
     at = len(points)
     if comparison["margin"] is not None:
-        ends, margin = [at - 0.4, at + 0.4], comparison["margin"]
-        axes.fill_between(ends, -margin, margin, color="#e4e4e4", label="tie: 90 % interval of the mean inside")
+        margin = comparison["margin"]
+        axes.fill_between(
+            [at - 0.4, at + 0.4], -margin, margin, color="#e4e4e4", label="tie: 90 % interval of the mean inside"
+        )
         style: dict[str, Any] = {"color": "black", "linewidth": 4, "solid_capstyle": "butt"}  # other caps go beyond it
         axes.plot([at, at], difference["ci90"], label="90 % interval of the mean", **style)
-    axes.errorbar(
-        [at],
-        [mean],
-        yerr=[[mean - low], [high - mean]],
-        color="black",
-        marker="D",
-        capsize=4,
-        linestyle="",
-        label="mean, 95 % interval",
-    )
+    ends = [[mean - low], [high - mean]]
+    axes.errorbar([at], [mean], yerr=ends, color="black", fmt="D", capsize=4, label="mean, 95 % interval")
     if new:
         places = range(at + 1, at + 1 + len(new))
-        axes.plot(
-            places,
-            list(new.values()),
-            color=colors[a],
-            marker="o",
-            fillstyle="none",
-            linestyle="",
-            label="reproduction",
-        )
+        axes.plot(places, list(new.values()), fillstyle="none", label="reproduction", **points_style)
     axes.set_xticks(range(at + 1 + len(new)), [*map(str, points), "mean", *map(str, new)])
     axes.set_xlabel("replicate")
     of = f"\nin {selected(comparison)} replicates: a run diverged in the others" if selected(comparison) else ""

@@ -14,7 +14,6 @@ from experiments.report.labels import (
     ranges,
     task_name,
 )
-from experiments.report.search_tables import spaces_table, winners_table
 from experiments.report.sentences import (
     ease_sentence,
     next_step,
@@ -33,7 +32,9 @@ from experiments.report.tables import (
     result_table,
     selection_note,
     settings_table,
+    spaces_table,
     speedup_table,
+    winners_table,
 )
 
 VERDICTS = """\
@@ -127,13 +128,9 @@ def _text(sentence: str) -> str:
 def _shown(summary: Summary, figures: Sequence[str], *kinds: str) -> list[str]:
     has_diverged = any(optimizer["diverged"] for optimizer in summary["optimizers"].values())
     left_out = {kind: f" {words}" for kind, words in LEFT_OUT.items() if has_diverged}
-    found = [(name, CAPTIONS[kind] + left_out.get(kind, "")) for kind in kinds for name in figures if _is(name, kind)]
+    captions = {kind: CAPTIONS[kind] + left_out.get(kind, "") for kind in kinds}
+    found = [(name, captions[kind]) for kind in kinds for name in figures if name.startswith(kind)]
     return [f"![{caption}]({name})\n\n*{caption}*" for name, caption in found]
-
-
-def _is(name: str, kind: str) -> bool:
-    """Whether the file ``name`` is a figure of this kind; that of paired differences also names the optimizers."""
-    return name.rpartition(".")[0] == kind or name.startswith(f"{kind}-")
 
 
 def _reproductions(by_name: dict[str, list[dict[str, Any]]]) -> list[str]:

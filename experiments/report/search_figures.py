@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from experiments.report.labels import Summary, dimension_label, metric_title, optimizer_name, significant, titled
 from experiments.report.style import subject
-from experiments.study.replicates import Replicate, ReplicateRun
+from experiments.study.replicates import Replicate
 
 SHOWN = 0.75
 """The share of trials that the axis of a scatter plot covers; very bad values would flatten the rest."""
@@ -30,8 +30,7 @@ def ease_of_tuning(summary: Summary, colors: Mapping[str, str]) -> Figure:
             axes.plot([], [], color=colors[name], label=f"{optimizer_name(name)}: every trial of a replicate diverged")
             continue
         low, middle, high = np.percentile(found[:, trials], (25, 50, 75), axis=0)
-        label = optimizer_name(name)
-        axes.plot(trials + 1, middle, color=colors[name], label=label, drawstyle="steps-post")
+        axes.plot(trials + 1, middle, color=colors[name], label=optimizer_name(name), drawstyle="steps-post")
         axes.fill_between(trials + 1, low, high, color=colors[name], alpha=0.2, linewidth=0, step="post")
         drawn += [low[1:], high[1:]]
     if drawn and (values := np.concatenate(drawn)).size:
@@ -66,14 +65,24 @@ def settings_scatter(summary: Summary, replicates: Sequence[Replicate], colors: 
     best, worst = ends[::side]
     band = sorted((worst + side * 0.08 * room, worst + side * 0.2 * room))
     for row, (name, space) in zip(grid, spaces.items(), strict=True):
-        own = [run for run in runs if run.optimizer == name]
-        for column, axes in enumerate(row):
-            if column < len(space):
-                _scatter(axes, own, column, metric, colors[name], ends, band)
-                _mark_winners(axes, column, summary["optimizers"][name])
-                _label(axes, space[column])
-            else:
-                axes.set_visible(False)
+        trials = [(run.unit, run.last(metric)) for run in runs if run.optimizer == name]
+        optimizer = summary["optimizers"][name]
+        found = zip(optimizer["positions"], (best[-1] for best in optimizer["best_so_far"]), strict=True)
+        marked = [(position, value) for position, value in found if position and value is not None]
+        style: dict[str, Any] = {"color": colors[name], "linestyle": "", "markersize": 4}
+        for axes in row[len(space) :]:
+            axes.set_visible(False)
+        for column, (axes, dimension) in enumerate(zip(row, space, strict=False)):
+            axes.axhspan(*band, color="#f3d9d9", label="diverged")
+            if known := [(unit[column], value) for unit, value in trials if value is not None]:
+                x, y = zip(*known, strict=True)
+                axes.plot(x, np.clip(y, *ends), marker=".", alpha=0.5, label="trial (worst at the edge)", **style)
+            if lost := [unit[column] for unit, value in trials if value is None]:
+                axes.plot(lost, [float(np.mean(band))] * len(lost), marker="x", **style)
+            if marked:
+                x, y = zip(*((position[column], value) for position, value in marked), strict=True)
+                axes.plot(x, y, color="black", marker="*", linestyle="", markersize=7, label="winner of a replicate")
+            _label(axes, dimension)
         row[0].set_ylabel(optimizer_name(name))
     grid[0][0].set_ylim(*sorted((best - side * 0.1 * room, worst + side * 0.2 * room)))
     handles, labels = grid[0][0].get_legend_handles_labels()
@@ -86,32 +95,6 @@ def shown_ends(values: Sequence[float] | np.ndarray, winners: Sequence[float], i
     """The range that the axis of a scatter plot of trials covers: the best share SHOWN of them, and all winners."""
     low, high = np.quantile(values, (0, SHOWN) if is_lower else (1 - SHOWN, 1)).tolist()
     return min(low, *winners), max(high, *winners)
-
-
-def _scatter(
-    axes: Axes,
-    runs: Sequence[ReplicateRun],
-    column: int,
-    metric: str,
-    color: str,
-    ends: tuple[float, float],
-    band: Sequence[float],
-) -> None:
-    axes.axhspan(*band, color="#f3d9d9", label="diverged")
-    known = [(run.unit[column], value) for run in runs if (value := run.last(metric)) is not None]
-    style: dict[str, Any] = {"color": color, "linestyle": "", "markersize": 4}
-    if known:
-        x, y = zip(*known, strict=True)
-        axes.plot(x, np.clip(y, *ends), marker=".", alpha=0.5, label="trial (worst at the edge)", **style)
-    if lost := [run.unit[column] for run in runs if run.last(metric) is None]:
-        axes.plot(lost, [float(np.mean(band))] * len(lost), marker="x", **style)
-
-
-def _mark_winners(axes: Axes, column: int, optimizer: Mapping[str, Any]) -> None:
-    both = zip(optimizer["positions"], optimizer["best_so_far"], strict=True)
-    if known := [(position[column], found[-1]) for position, found in both if position and found[-1] is not None]:
-        x, y = zip(*known, strict=True)
-        axes.plot(x, y, color="black", marker="*", linestyle="", markersize=7, label="winner of a replicate")
 
 
 def position_ticks(space: Mapping[str, Any]) -> dict[float, str]:

@@ -1,12 +1,14 @@
 """The tables of a study, in Markdown."""
 
 from collections.abc import Mapping, Sequence
+from statistics import median
 from typing import Any
 
 from experiments.report.labels import (
     MISSING,
     Summary,
     amount,
+    dimension_label,
     in_metric,
     interval,
     marked,
@@ -20,6 +22,7 @@ from experiments.report.labels import (
     replicates,
     result_cells,
     selected,
+    significant,
     steps_words,
     values,
     verdict_name,
@@ -105,6 +108,44 @@ def settings_table(summary: Summary) -> str:
         for settings in optimizer["winners"][:1]
     ]
     return markdown_table(["optimizer", "settings"], rows)
+
+
+def spaces_table(summary: Summary) -> str:
+    """The search spaces, and where in them the winners lie."""
+    rows = []
+    for name, optimizer in summary["optimizers"].items():
+        for space in summary["spaces"].get(name, []):
+            found = [value[space["name"]] for value in optimizer["values"] if value]
+            spread = at_edge = MISSING
+            if found:
+                spread = f"{significant(median(found))} ({significant(min(found))} to {significant(max(found))})"
+                at_edge = "**yes: box-limited**" if space["name"] in optimizer["box_limited"] else "no"
+            bounds = f"{'0, ' if space['zero'] else ''}{significant(space['low'])} to {significant(space['high'])}"
+            rows.append([optimizer_name(name), dimension_label(space), bounds, spread, at_edge])
+    head = ["optimizer", "dimension", "range", "winners: median (lowest to highest)", "many at an edge"]
+    return markdown_table(head, rows)
+
+
+def winners_table(summary: Summary) -> str:
+    """The winner of every search."""
+    found = [
+        (str(replicate), optimizer_name(name), settings)
+        for name, optimizer in summary["optimizers"].items()
+        for replicate, settings in zip(summary["replicates"], optimizer["winners"], strict=False)
+    ]
+    all_settings = [(key, value) for *_, settings in found for key, value in (settings or {}).items()]
+    keys = dict.fromkeys(key for key, value in all_settings if isinstance(value, float | list))
+    rows = []
+    for replicate, name, settings in found:
+        who = name if settings else f"{name}: all trials diverged"
+        rows.append([replicate, who, *(_argument((settings or {}).get(key)) for key in keys)])
+    return markdown_table(["replicate", "optimizer", *keys], rows)
+
+
+def _argument(value: Any) -> str:
+    if value is None:
+        return MISSING
+    return ", ".join(f"{each:g}" for each in value) if isinstance(value, list) else f"{value:.4g}"
 
 
 def nuisance_table(summary: Summary) -> str:
@@ -208,13 +249,13 @@ def _listed(facts: Mapping[str, Any]) -> str:
 
 def decided_by(comparison: dict[str, Any]) -> list[str]:
     """The numbers behind a verdict, as list items; those of a selection are marked, and have no p."""
-    metric, difference = comparison["metric"], comparison["difference"]
+    metric, difference, of = comparison["metric"], comparison["difference"], selected(comparison)
     facts = []
     if difference:
         facts = [f"90 % interval: {interval(difference['ci90'], metric)}"]
-        if not selected(comparison):  # a selection has no p
+        if not of:  # a selection has no p
             facts.append(f"two-sided paired t test: p {_equals(difference['p'])}")
-        if difference["sign_flip_p"] is not None and not selected(comparison):
+        if difference["sign_flip_p"] is not None and not of:
             facts.append(f"exact sign-flip test: p {_equals(difference['sign_flip_p'])} (not used for the verdict)")
         if by_example := comparison["by_example"]:
             within = interval(by_example["ci95"], metric)
@@ -234,7 +275,7 @@ def decided_by(comparison: dict[str, Any]) -> list[str]:
                 f"without pairing, the variance of the difference would be {difference['variance_ratio']:.1f} times as "
                 "large"
             )
-        if of := selected(comparison):
+        if of:
             facts = [f"in {of}, {fact}" for fact in facts]
     if comparison["unsettled"] is not None:
         facts.append(

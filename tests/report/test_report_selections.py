@@ -25,6 +25,7 @@ def test_sentences_about_a_selection_of_the_replicates_say_so() -> None:
     summary, row = study("undecided", diverged=(0, 2), verdict_without_diverged="adamw", reproductions=rows)
     other = row | {"metric": "test/loss", "primary": False, "better": "lower", "difference": {"mean": 0.2}}
     other["difference"]["ci95"] = (0.1, 0.3)
+    other["mean"] = {"lion": 50.2, "adamw": 50.0}
     summary["comparisons"].append(other)
     assert "Other metrics, also of a selection: test loss (in 9 of 11: +0.2000, 95 % " in verdict_sentence(summary, row)
     assert steps_sentence(summary, row).startswith(

@@ -112,16 +112,11 @@ def search_charts(summary: Summary, replicates: Sequence[Replicate]) -> dict[str
         return {}
     metric = summary["validation_metric"]
     charts = {f"best {metric_title(metric)} so far": ease_of_tuning(summary)}
+    counting = [each for each in replicates if each.number in summary["replicates"]]
     for name, space in summary["spaces"].items():
-        trials = [
-            {"replicate": each.number, "trial": run.trial, "unit": run.unit, "value": run.last(metric)}
-            for each in replicates
-            if each.number in summary["replicates"]
-            for run in trials_of(each, name)
-        ]
         for column, dimension in enumerate(space):
             caption = f"{optimizer_name(name)}: {metric_title(metric)} against {dimension_label(dimension)}"
-            charts[caption] = settings_scatter(summary, name, column, trials)
+            charts[caption] = settings_scatter(summary, name, column, counting)
     return charts
 
 
