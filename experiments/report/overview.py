@@ -1,7 +1,7 @@
 """The summary pages of all studies: ``results/README.md``, and the results block of the project's front page."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
@@ -121,15 +121,10 @@ def _tally(studies: Mapping[str, Summary], adjusted: Mapping[str, float]) -> str
                 "Exploratory and not final, because the replicates are not those declared: "
                 f"{counted} of {counts.total()} comparisons."
             )
-        sentences += _too_small(list(won.values()))
+        small = Counter(likely for row in won.values() if (likely := too_small(row)))
+        if phrases := [f"{likely} too small to matter in {count}" for likely, count in sorted(small.items())]:
+            sentences.append(f"The difference {' and '.join(phrases)} of {len(won)} wins.")
     return " ".join(sentences)
-
-
-def _too_small(wins: Sequence[dict[str, Any]]) -> list[str]:
-    """Of how many wins the verdict itself says that the difference may not matter, as a sentence; none if of none."""
-    counts = Counter(likely for row in wins if (likely := too_small(row)))
-    phrases = [f"{likely} too small to matter in {count}" for likely, count in sorted(counts.items())]
-    return [f"The difference {' and '.join(phrases)} of {len(wins)} wins."] if phrases else []
 
 
 def _is_default(folder: str, summary: Summary) -> bool:

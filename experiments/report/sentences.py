@@ -252,12 +252,12 @@ def reproduction_sentences(comparison: dict[str, Any]) -> list[str]:
 def ease_sentence(summary: Summary, name: str) -> str:
     """How far apart the best validation values are after each stage of the searches; empty without an interval."""
     validation = summary["validation_metric"]
-    phrases = [
-        f"after {row['trials']} trials {in_metric(known['mean'], validation, '+')} "
-        f"({interval(known['ci95'], validation)}{_of_all(known['n'], summary)})"
-        for row in summary["ease"][name]
-        if (known := row["difference"])
-    ]
+    phrases, count = [], len(summary["replicates"])
+    for row in summary["ease"][name]:
+        if known := row["difference"]:
+            n, within = known["n"], interval(known["ci95"], validation)
+            within += f", in {n} of {count} replicates: in the others every trial had diverged" if n < count else ""
+            phrases.append(f"after {row['trials']} trials {in_metric(known['mean'], validation, '+')} ({within})")
     if not phrases:
         return ""
     a, b = optimizer_name(name), optimizer_name(summary["reference"])
@@ -265,12 +265,6 @@ def ease_sentence(summary: Summary, name: str) -> str:
         f"Ease of tuning: {a} - {b} in the best {metric_label(validation)} so far, with its 95 % interval: "
         f"{', '.join(phrases)}. The early values show how quickly each is tuned; the verdict is about the end."
     )
-
-
-def _of_all(count: int, summary: Summary) -> str:
-    """``, in 7 of 8 replicates`` if all trials so far have diverged in the others; otherwise empty."""
-    all_of = len(summary["replicates"])
-    return f", in {count} of {all_of} replicates: in the others every trial had diverged" if count < all_of else ""
 
 
 def next_step(summary: Summary) -> str:

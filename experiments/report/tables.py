@@ -71,12 +71,6 @@ def selection_note(rows: Sequence[dict[str, Any]]) -> str:
     )
 
 
-def paper_source(paper: dict[str, Any]) -> str:
-    """``image_classification.vit_b16, Table 2, exact``; digitised values with their uncertainty."""
-    uncertainty = f" within ±{paper['uncertainty']:g}" if paper["uncertainty"] else ""
-    return f"{paper['cell']}, {paper['source']}, {paper['trust']}{uncertainty}"
-
-
 def claims_table(rows: Sequence[dict[str, Any]]) -> str:
     """The paper's claims, and this study's outcome for each; empty if the paper has no number for them."""
     cells = []
@@ -84,11 +78,13 @@ def claims_table(rows: Sequence[dict[str, Any]]) -> str:
         if paper := row["paper"]:
             *_, difference, within = result_cells(row)
             claimed = " / ".join(in_metric(paper[row[side]], row["metric"]) for side in "ab")
+            uncertainty = f" within ±{paper['uncertainty']:g}" if paper["uncertainty"] else ""  # of digitised values
+            source = f"{paper['cell']}, {paper['source']}, {paper['trust']}{uncertainty}"
             claim = f"{optimizer_name(paper['by'])} is better" if paper["by"] else "tie"
             cells.append(
                 [
                     metric_title(row["metric"]),
-                    f"{claimed} ({paper_source(paper)})",
+                    f"{claimed} ({source})",
                     claim,
                     marked(f"{difference} ({within})", row),
                     f"**{paper['outcome']}**" if paper["outcome"] else MISSING,

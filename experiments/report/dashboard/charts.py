@@ -10,9 +10,8 @@ from html import escape
 from statistics import median
 from typing import Any
 
-from experiments.report.figures import optimizer_colors
+from experiments.report.figures import optimizer_colors, position_ticks, shown_ends
 from experiments.report.labels import Summary, differences, dimension_label, metric_of, optimizer_name
-from experiments.report.search_figures import position_ticks, shown_ends
 from experiments.study.replicates import Replicate, ReplicateRun
 from experiments.study.trials import trials_of, value_at, winner_of
 
@@ -51,11 +50,12 @@ def paired_differences(summary: Summary, comparison: dict[str, Any], places: Map
     unit = metric_of(comparison["metric"]).difference_unit
     drawn = [0.0, low, high, *comparison["prediction95"], *points.values(), *new.values()]
     room = 0.06 * (max(drawn) - min(drawn))
-    shapes = [_band(end, end, "--quiet") for end in comparison["prediction95"]]
-    if comparison["margin"] is not None:
+    line = {"color": "--quiet", "dash": "dash", "width": 1}
+    shapes = [_band(end, end, line=line) for end in comparison["prediction95"]]
+    if (margin := comparison["margin"]) is not None:
         at = len(points)  # the mean comes after the replicates
         own = {"xref": "x", "x0": at - 0.4, "x1": at + 0.4}
-        shapes.append(_band(-comparison["margin"], comparison["margin"], None) | own)
+        shapes.append(_band(-margin, margin, line={"width": 0}, fillcolor="--band") | own)
     return {
         "data": [
             _replicates(points, places, color, "circle"),
@@ -63,7 +63,7 @@ def paired_differences(summary: Summary, comparison: dict[str, Any], places: Map
             *([_replicates(new, places, color, "circle-open")] if new else []),
         ],
         "layout": {
-            "xaxis": {"type": "category", "title": {"text": "replicate"}} | {"tickangle": 0, "tickfont": {"size": 11}},
+            "xaxis": {"type": "category", "title": {"text": "replicate"}, "tickangle": 0, "tickfont": {"size": 11}},
             "yaxis": {
                 "range": [min(drawn) - room, max(drawn) + room],  # plotly's own range ignores the lines and the band
                 "zeroline": True,
@@ -87,10 +87,8 @@ def _replicates(points: Mapping[int, float], places: Mapping[int, str], color: s
     }
 
 
-def _band(low: float, high: float, line: str | None) -> dict[str, Any]:
-    band = {"type": "rect", "xref": "paper", "x0": 0, "x1": 1, "y0": low, "y1": high, "layer": "below"}
-    style = {"color": line, "dash": "dash", "width": 1} if line else {"width": 0}
-    return band | {"line": style} | ({} if line else {"fillcolor": "--band"})
+def _band(low: float, high: float, **style: Any) -> dict[str, Any]:
+    return {"type": "rect", "xref": "paper", "x0": 0, "x1": 1, "y0": low, "y1": high, "layer": "below", **style}
 
 
 def ease_of_tuning(summary: Summary) -> Chart:

@@ -3,8 +3,7 @@
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,7 +16,7 @@ from experiments.harness.checkpoint_files import checkpoints, step_of
 from experiments.harness.errors import DataError, RunError
 from experiments.harness.record import is_held, read_metrics
 from experiments.report.labels import Summary, task_name
-from experiments.report.rebuild import read_summary
+from experiments.report.rebuild import read_summary, skipped_if_damaged
 from experiments.study.replicates import Replicate, read_replicates
 from experiments.study.summary import study_folders
 
@@ -129,7 +128,7 @@ def published_studies(results: Path) -> list[PublishedStudy]:
     """Every study under ``results``, sorted by name."""
     studies = []
     for directory in study_folders(results):
-        with left_out_if_damaged():
+        with skipped_if_damaged("Left out"):
             name = directory.relative_to(results).as_posix()
             studies.append(PublishedStudy(name, read_summary(directory), read_replicates(directory)))
     return studies
@@ -146,29 +145,17 @@ def open_studies(runs: Path, published: Iterable[PublishedStudy]) -> list[OpenSt
     }
     groups: dict[tuple[str, str], list[ShownRun]] = {}
     for path in sorted(runs.glob("*/*/status.json")):
-        with left_out_if_damaged():
+        with skipped_if_damaged("Left out"):
             run = run_of(path.parent)
             if (run.id, run.status["sources_digest"]) not in known:
-                shared = [
-                    run.config["data"]["name"],
-                    _model(run.config),
-                    run.status["sources_digest"].partition("-")[0],
-                ]
+                sources, _, _ = run.status["sources_digest"].partition("-")
+                shared = [run.config["data"]["name"], _model(run.config), sources]
                 digest = hashlib.sha256(json.dumps(shared).encode()).hexdigest()
                 groups.setdefault((run.config["task"], digest[:8]), []).append(run)
     return [
         OpenStudy(f"{task}-{digest}", _title(group[0].config), group)
         for (task, digest), group in sorted(groups.items())
     ]
-
-
-@contextmanager
-def left_out_if_damaged() -> Iterator[None]:
-    """Skip a record that cannot be read, and say so, instead of failing for all of them."""
-    try:
-        yield
-    except DataError as fault:
-        print(f"Left out: {fault}", flush=True)
 
 
 def _title(config: dict[str, Any]) -> str:
