@@ -243,23 +243,17 @@ def _sample_figures(
     """Images that the confirm runs generated: the first run's images and the distances of all; empty if an optimizer
     has none.
     """
-    sheets = {name: directory / "samples" / f"{name}.png" for name in summary["optimizers"]}
-    if not all(sheet.exists() for sheet in sheets.values()):
-        return {}
-    records = {
-        optimizer_name(name): [run.rows for each in replicates for run in each.of(name, "confirm") if not run.diverged]
-        for name in sheets
-    }
-    if not all(records.values()):
+    sheets, records = {}, {}
+    for name in summary["optimizers"]:
+        sheets[optimizer_name(name)] = directory / "samples" / f"{name}.png"
+        runs = [run for each in replicates for run in each.of(name, "confirm") if not run.diverged]
+        records[optimizer_name(name)] = [run.rows for run in runs]
+    if not (all(sheet.exists() for sheet in sheets.values()) and all(records.values())):
         return {}
     steps = sampled_steps(next(iter(records.values()))[0])
-    figures = {"samples.png": sample_sheets({optimizer_name(name): sheet for name, sheet in sheets.items()}, steps)}
-    titles = {
-        row["metric"]: titled(row["metric"], row["better"])
-        for row in summary["comparisons"]
-        if row["metric"].startswith("samples/")
-    }
-    if titles:
+    figures = {"samples.png": sample_sheets(sheets, steps)}
+    titles = {row["metric"]: titled(row["metric"], row["better"]) for row in summary["comparisons"]}
+    if titles := {metric: title for metric, title in titles.items() if metric.startswith("samples/")}:
         by_name = {optimizer_name(name): color for name, color in colors.items()}
         figures["sample-distances.svg"] = sample_distances(records, titles, by_name)
     for figure in figures.values():

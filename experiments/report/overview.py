@@ -67,7 +67,13 @@ def overview_page(studies: Mapping[str, Summary]) -> str:
     adjusted = _adjusted(studies)
     for scale in dict.fromkeys([*SCALES, *(summary["scale"] for summary in studies.values())]):
         if of_scale := {folder: summary for folder, summary in studies.items() if summary["scale"] == scale}:
-            sections += _scale_sections(scale, of_scale, adjusted)
+            sentences = [
+                f"- [{folder}]({quote(folder)}/README.md). Regime: {summary['regime']}. "
+                f"**{verdict_sentence(summary, row)}**"
+                for folder, summary, row in _judged(of_scale)
+            ]
+            title = f"## {scale}: {SCALES[scale]}" if scale in SCALES else f"## {scale}"
+            sections += [title, "\n".join(sentences), _short_table(of_scale, "", adjusted), _HOLM]
     if not studies:
         sections.append("There is no study yet: run `make reproduce`.")
     return "\n\n".join(sections) + "\n"
@@ -187,15 +193,6 @@ def _paper_cell(summary: Summary, pair: Mapping[str, Any]) -> str:
 
 def _key(folder: str, row: dict[str, Any]) -> str:
     return f"{folder}: {pair_name(row)}"
-
-
-def _scale_sections(scale: str, studies: Mapping[str, Summary], adjusted: Mapping[str, float]) -> list[str]:
-    title = f"## {scale}: {SCALES[scale]}" if scale in SCALES else f"## {scale}"
-    sentences = [
-        f"- [{folder}]({quote(folder)}/README.md). Regime: {summary['regime']}. **{verdict_sentence(summary, row)}**"
-        for folder, summary, row in _judged(studies)
-    ]
-    return [title, "\n".join(sentences), _short_table(studies, "", adjusted), _HOLM]
 
 
 def _adjusted(studies: Mapping[str, Summary]) -> dict[str, float]:

@@ -94,7 +94,8 @@ def study_page(summary: Summary, figures: Sequence[str]) -> str:
             sections.append(_text(steps_sentence(summary, rows[0])))
     if sentence := next_step(summary):
         sections.append(sentence)
-    sections += _reproductions(by_name)
+    if said := [_text(sentence) for rows in by_name.values() for sentence in reproduction_sentences(rows[0])]:
+        sections.append("\n".join(f"- {sentence}" for sentence in said))
     sections += _shown(summary, figures, "paired-differences")
     if summary["stages"]:
         sections.append("## Ease of tuning")
@@ -131,11 +132,6 @@ def _shown(summary: Summary, figures: Sequence[str], *kinds: str) -> list[str]:
     captions = {kind: CAPTIONS[kind] + left_out.get(kind, "") for kind in kinds}
     found = [(name, captions[kind]) for kind in kinds for name in figures if name.startswith(kind)]
     return [f"![{caption}]({name})\n\n*{caption}*" for name, caption in found]
-
-
-def _reproductions(by_name: dict[str, list[dict[str, Any]]]) -> list[str]:
-    sentences = [text for rows in by_name.values() for text in reproduction_sentences(rows[0])]
-    return ["\n".join(f"- {_text(sentence)}" for sentence in sentences)] if sentences else []
 
 
 def how_decided(summary: Summary, comparison: dict[str, Any]) -> str:

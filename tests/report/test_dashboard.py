@@ -7,13 +7,13 @@ import sys
 import urllib.request
 from pathlib import Path
 
+from experiments.harness.record import take_lock
 from experiments.harness.source_code import ROOT
 from experiments.report.rebuild import read_summary
 from experiments.study.replicates import read_replicates
 from tests import forked
 from tests.report.conftest import WriteStudy
-from tests.report.dashboard_pages import STUDY_PAGE, Page, broken_links, build
-from tests.report.dashboard_records import held, write_record
+from tests.report.dashboard import STUDY_PAGE, Page, broken_links, build, write_record
 
 
 def test_the_index_links_to_finished_and_running_studies(write_study: WriteStudy, tmp_path: Path) -> None:
@@ -23,7 +23,7 @@ def test_the_index_links_to_finished_and_running_studies(write_study: WriteStudy
     run = tmp_path / "runs" / "diffusion" / "lion-s0-0000000000"
     write_record(run, status="running")
     write_record(tmp_path / "runs/diffusion/lion-s1-0000000000", data="mnist5k", steps=100)
-    with held(run):
+    with take_lock(run):
         folder = build(tmp_path)
     index = Page(folder / "index.html")
     assert "Lion beats AdamW by " in index.text
@@ -144,15 +144,6 @@ def test_the_dashboard_command_serves_only_on_localhost(write_study: WriteStudy,
             assert b"Lion beats AdamW" in urllib.request.urlopen(address, timeout=10).read()
         finally:
             process.terminate()
-
-
-def test_the_dashboard_command_names_missing_folders(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "experiments.report.dashboard", "--results", str(tmp_path / "a")]
-    result = subprocess.run(
-        [*command, "--runs", str(tmp_path / "b")], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    assert result.returncode == 2
-    assert result.stderr.startswith("error: There is neither ")
 
 
 def test_a_real_study_and_a_single_run_get_dashboard_pages(command_line: list[str], tmp_path: Path) -> None:

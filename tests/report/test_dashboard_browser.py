@@ -10,7 +10,7 @@ from experiments.report.dashboard.pages import write_dashboard
 from experiments.report.figures import COLORS, ON_DARK
 from tests.report.chromium import EXECUTABLE, Page, chromium
 from tests.report.conftest import write_with_summary
-from tests.report.dashboard_records import write_record
+from tests.report.dashboard import write_record
 
 pytestmark = [pytest.mark.browser, pytest.mark.skipif(EXECUTABLE is None, reason="chromium is not installed")]
 DRAWN = ".scatterlayer .point, .scatterlayer .js-line"

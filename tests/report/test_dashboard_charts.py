@@ -14,7 +14,7 @@ from experiments.report.figures import COLORS, ON_DARK, SPARE_COLORS
 from experiments.report.rebuild import read_summary
 from experiments.study.replicates import read_replicates
 from tests.report.conftest import WriteStudy
-from tests.report.dashboard_pages import STUDY_PAGE, Page, build
+from tests.report.dashboard import STUDY_PAGE, Page, build
 
 
 def test_the_forest_plot_shows_each_difference_in_units_of_its_margin(write_study: WriteStudy, tmp_path: Path) -> None:

@@ -98,20 +98,12 @@ def _verdicts(summary: Summary) -> list[str]:
     return [verdict_sentence(summary, row) for row in deciding(summary)]
 
 
-def _details(summary: Summary) -> list[str]:
-    """The sentences below the verdicts."""
-    if not summary["declared"]:
-        return []
-    sentences = []
-    for row in deciding(summary):
-        sentences += [steps_sentence(summary, row), *reproduction_sentences(row)]
-        sentences.append(ease_sentence(summary, row["a"]))
-    return [sentence for sentence in sentences if sentence]
-
-
 def study_page(study: PublishedStudy) -> str:
     """The page of a published study."""
     summary, replicates, curves = study.summary, study.replicates, study_curves(study)
+    details = []
+    for row in deciding(summary) if summary["declared"] else []:
+        details += [steps_sentence(summary, row), *reproduction_sentences(row), ease_sentence(summary, row["a"])]
     pairs, searches = pair_sections(summary, replicates), search_charts(summary, replicates)
     charts = {place: chart for pair in pairs for place, (_, chart) in pair["charts"].items()}
     charts |= {f"search-{number}": chart for number, chart in enumerate(searches.values())}
@@ -120,7 +112,7 @@ def study_page(study: PublishedStudy) -> str:
         name=study.name,
         summary=summary,
         verdicts=_verdicts(summary),
-        details=_details(summary),
+        details=[sentence for sentence in details if sentence],
         curves=curves,
         pairs=pairs,
         searches={f"search-{number}": caption for number, caption in enumerate(searches)},

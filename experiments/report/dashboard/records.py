@@ -152,16 +152,13 @@ def open_studies(runs: Path, published: Iterable[PublishedStudy]) -> list[OpenSt
                 shared = [run.config["data"]["name"], _model(run.config), sources]
                 digest = hashlib.sha256(json.dumps(shared).encode()).hexdigest()
                 groups.setdefault((run.config["task"], digest[:8]), []).append(run)
-    return [
-        OpenStudy(f"{task}-{digest}", _title(group[0].config), group)
-        for (task, digest), group in sorted(groups.items())
-    ]
-
-
-def _title(config: dict[str, Any]) -> str:
-    steps = f"{config['train']['steps']} steps of {config['train']['batch_size']}"
-    facts = [config["data"]["name"], _model(config), steps]
-    return f"{task_name(config['task'])}: {', '.join(filter(None, facts))}"
+    studies = []
+    for (task, digest), group in sorted(groups.items()):
+        config = group[0].config
+        steps = f"{config['train']['steps']} steps of {config['train']['batch_size']}"
+        facts = ", ".join(filter(None, [config["data"]["name"], _model(config), steps]))
+        studies.append(OpenStudy(f"{task}-{digest}", f"{task_name(task)}: {facts}", group))
+    return studies
 
 
 def _model(config: dict[str, Any]) -> str:

@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from experiments.report.dashboard.charts import Chart, ease_of_tuning, paired_differences, settings_scatter
 from experiments.report.dashboard.records import replicate_place
-from experiments.report.dashboard.settings import shown_value
+from experiments.report.dashboard.run_sections import shown_value
 from experiments.report.labels import (
     Summary,
     dimension_label,
