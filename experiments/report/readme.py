@@ -147,11 +147,8 @@ def how_decided(summary: Summary, comparison: dict[str, Any]) -> str:
 
 def _settings(summary: Summary, figures: Sequence[str]) -> list[str]:
     if not summary["stages"]:
-        return [
-            "## Settings",
-            settings_table(summary),
-            "Nothing was searched: these are the experiment's own hyperparameters.",
-        ]
+        nothing = "Nothing was searched: these are the experiment's own hyperparameters."
+        return ["## Settings", settings_table(summary), nothing]
     first, *later = summary["stages"]
     then = f", then {sum(later)} sequential trials, each where the earlier ones look most promising" if later else ""
     searched = (

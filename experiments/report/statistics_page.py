@@ -110,21 +110,12 @@ def judged(
     simulated: Simulated, rival: Contestant, rival_better_by: float, *, last: int | None = None, withhold: bool = True
 ) -> list[np.ndarray]:
     """The verdicts of studies against a rival, an array for each surface; ``last`` as for ``studied``."""
-    return [
-        verdicts(
-            studied(
-                surface,
-                simulated.design,
-                *simulated.pair(surface, rival),
-                studies=simulated.effort.studies,
-                rival_better_by=rival_better_by,
-                last=last,
-            ),
-            MARGIN,
-            withhold=withhold,
-        )
-        for surface in simulated.effort.surfaces
-    ]
+    found, studies = [], simulated.effort.studies
+    for surface in simulated.effort.surfaces:
+        pair = simulated.pair(surface, rival)
+        made = studied(surface, simulated.design, *pair, studies=studies, rival_better_by=rival_better_by, last=last)
+        found.append(verdicts(made, MARGIN, withhold=withhold))
+    return found
 
 
 def withholding_section(simulated: Simulated) -> list[str]:

@@ -226,16 +226,11 @@ def environments_table(summary: Summary) -> str:
     """Hardware, packages and sources of the replicates."""
     rows = []
     for environment in summary["environments"]:
-        commit = f"commit {environment['git_sha'][:10]}" if environment["git_sha"] else "no commit"
-        commit += ", with uncommitted changes" if environment["git_dirty"] else ""
-        rows.append(
-            [
-                ranges(environment["replicates"]),
-                _listed(environment["hardware"]),
-                _listed(environment["packages"]),
-                f"{commit}, digest {environment['sources_digest']}",
-            ]
-        )
+        sources = f"commit {environment['git_sha'][:10]}" if environment["git_sha"] else "no commit"
+        sources += ", with uncommitted changes" if environment["git_dirty"] else ""
+        sources += f", digest {environment['sources_digest']}"
+        machine = [_listed(environment[key]) for key in ("hardware", "packages")]
+        rows.append([ranges(environment["replicates"]), *machine, sources])
     return markdown_table(["replicates", "hardware", "packages", "sources"], rows)
 
 

@@ -56,9 +56,10 @@ class Page(HTMLParser):
 
     def __init__(self, path: Path) -> None:
         super().__init__()
+        self.html = path.read_text()
         self.tags: list[tuple[str, dict[str, str | None]]] = []
         self.texts: list[str] = []
-        self.feed(path.read_text())
+        self.feed(self.html)
         self.text = " ".join(" ".join(self.texts).split())
         self.links = [attributes["href"] for tag, attributes in self.tags if tag == "a" and attributes["href"]]
         self.ids = [attributes["id"] for _, attributes in self.tags if "id" in attributes]
@@ -74,6 +75,12 @@ class Page(HTMLParser):
 
 def build(tmp_path: Path) -> Path:
     return write_dashboard(tmp_path / "results", tmp_path / "runs", tmp_path / "dashboard").parent
+
+
+def built(tmp_path: Path, pattern: str = STUDY_PAGE) -> Page:
+    """The only page of a new dashboard whose file matches ``pattern``."""
+    (path,) = build(tmp_path).glob(pattern)
+    return Page(path)
 
 
 def broken_links(folder: Path) -> list[str]:

@@ -8,7 +8,7 @@ from experiments.report.dashboard.records import open_studies, published_studies
 from experiments.report.dashboard.run_sections import swept_settings
 from experiments.study.replicates import read_replicates
 from tests.report.conftest import WriteStudy
-from tests.report.dashboard import Page, broken_links, build, write_record
+from tests.report.dashboard import broken_links, build, built, write_record
 
 
 def test_a_failed_runs_page_gives_the_reason(tmp_path: Path) -> None:
@@ -16,7 +16,7 @@ def test_a_failed_runs_page_gives_the_reason(tmp_path: Path) -> None:
     write_record(run, status="failed")
     status = json.loads((run / "status.json").read_text())
     (run / "status.json").write_text(json.dumps(status | {"reason": "RuntimeError: no <memory> is left"}))
-    (page,) = (Page(path) for path in build(tmp_path).glob("lit-*.html"))
+    page = built(tmp_path, "lit-*.html")
     assert "RuntimeError: no <memory> is left" in page.text
 
 
@@ -56,7 +56,7 @@ def test_an_interrupted_run_shows_the_step_of_its_checkpoint(tmp_path: Path) -> 
         assert open_studies(tmp_path / "runs", [])[0].runs[0].step == step
     with take_lock(run):
         assert open_studies(tmp_path / "runs", [])[0].runs[0].step == 117
-    assert "117 of 200" in next(Page(path).text for path in build(tmp_path).glob("lit-*.html"))
+    assert "117 of 200" in built(tmp_path, "lit-*.html").text
 
 
 def test_differing_settings_of_runs_become_columns_and_filters(tmp_path: Path) -> None:
@@ -68,10 +68,9 @@ def test_differing_settings_of_runs_become_columns_and_filters(tmp_path: Path) -
     write_record(tmp_path / "runs/lit/adamw-s0-0", adamw)
     (study,) = open_studies(tmp_path / "runs", [])
     assert list(swept_settings(study.runs)["adamw-s0-0"]) == ["lr", "weight_decay", "seed"]
-    (path,) = build(tmp_path).glob("lit-*.html")
-    page = Page(path)
+    page = built(tmp_path, "lit-*.html")
     for name in ("lr", "weight_decay", "seed"):
-        assert f"<th>{name}</th>" in path.read_text()
+        assert f"<th>{name}</th>" in page.html
     keys = [attributes.get("data-key") for tag, attributes in page.tags if tag == "fieldset"]
     assert keys == ["optimizer", None, None, "lr", "weight_decay", "seed"]
     assert [attributes.get("type") for tag, attributes in page.tags if tag == "input"].count("number") == 2, (
@@ -84,4 +83,4 @@ def test_differing_settings_of_runs_become_columns_and_filters(tmp_path: Path) -
 
 def test_a_run_without_rows_has_a_page(tmp_path: Path) -> None:
     write_record(tmp_path / "runs/lit/lion-s0-a", rows=[], status="running")
-    assert "0 of 200" in Page(build(tmp_path) / "index.html").text
+    assert "0 of 200" in built(tmp_path, "index.html").text

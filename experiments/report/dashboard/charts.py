@@ -32,17 +32,13 @@ def paired_differences(summary: Summary, comparison: dict[str, Any], places: Map
     low, high = difference["ci95"]
     color = optimizer_colors(summary["optimizers"])[a]
     better = optimizer_name(a if comparison["better"] == "higher" else b)
+    above, below = high - difference["mean"], difference["mean"] - low
     mean = {
         "type": "scatter",
         "mode": "markers",
         "x": ["\N{BLACK DIAMOND}"],  # a word would overlap the neighbouring numbers
         "y": [difference["mean"]],
-        "error_y": {
-            "type": "data",
-            "symmetric": False,
-            "array": [high - difference["mean"]],
-            "arrayminus": [difference["mean"] - low],
-        },
+        "error_y": {"type": "data", "symmetric": False, "array": [above], "arrayminus": [below]},
         "marker": {"color": "--ink", "size": 10, "symbol": "diamond"},
         "hovertemplate": f"mean %{{y:.4g}}<br>95 % interval {low:.4g} to {high:.4g}<br>"
         f"90 % interval {difference['ci90'][0]:.4g} to {difference['ci90'][1]:.4g}<extra></extra>",
