@@ -162,23 +162,16 @@ class _Simulated:
         """The replicate's trials, as the suite would choose them."""
         runs: list[ReplicateRun] = []
         for stage, count in enumerate(stages):
-            for point in self._points(stage, count, self.winners.get(name)):
-                trial = len(runs) + 1
-                runs.append(
-                    self.run(name, "search", unit=tuple(point), stage=stage + 1, trial=trial, diverged=point[0] > 0.9)
-                )
-            whole = [run for run in runs if not run.diverged]
-            if whole:
+            centre = self.winners.get(name)
+            width = SHRINK**stage if centre else 1.0
+            low = np.clip(np.subtract(centre or (0.5,) * 4, width / 2), 0, 1 - width)
+            drawn = np.random.default_rng([self.number, stage]).random((count, 4))
+            for point in (low + width * drawn).tolist():
+                trial, lost = len(runs) + 1, point[0] > 0.9
+                runs.append(self.run(name, "search", unit=tuple(point), stage=stage + 1, trial=trial, diverged=lost))
+            if whole := [run for run in runs if not run.diverged]:
                 self.winners[name] = min(whole, key=lambda run: run.last("val/loss") or 0.0).unit
         return runs
-
-    def _points(self, stage: int, count: int, centre: Sequence[float] | None) -> list[list[float]]:
-        width = SHRINK**stage if centre else 1.0
-        low = np.clip(np.subtract(centre or (0.5,) * 4, width / 2), 0, 1 - width)
-        points: list[list[float]] = (
-            low + width * np.random.default_rng([self.number, stage]).random((count, 4))
-        ).tolist()
-        return points
 
     def run(
         self,
@@ -201,9 +194,8 @@ class _Simulated:
         loss = 1.2 + self.shared + SLOPE * math.log(length) + (regret if phase == "search" else 0.0) - gain
         top1 = 60 - 20 * (loss - 1.2) + (self.own_top1 - 20 * gain if name == "lion" else 0.0)
         steps = round(STEPS * length)
-        rows = list(
-            self._rows(loss, top1, steps // 2 if diverged else steps, steps, tested=phase != "search" and not diverged)
-        )
+        until, tested = steps // 2 if diverged else steps, phase != "search" and not diverged
+        rows = self._rows(loss, top1, until, steps, tested=tested)
         settings = {"name": name, "_target_": "torch.optim.AdamW", "space": {}, "eps": 1e-6}
         settings |= {"lr": 1e-5 * 1000 ** (at[0] if at else 0.5), "betas": [0.9, 0.99], "weight_decay": 0.1}
         config = {

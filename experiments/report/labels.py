@@ -108,15 +108,19 @@ def percent(share: float) -> str:
     return number(100 * share, 1)
 
 
+def in_metric(value: float | None, metric: str, sign: str = "-") -> str:
+    """A value or a difference with as many decimals as the metric is shown with."""
+    return number(value, metric_of(metric).decimals, sign)
+
+
 def amount(difference: float | None, metric: str) -> str:
     """A difference in a metric with its unit: ``-1.91 points``."""
-    written = metric_of(metric)
-    return f"{number(difference, written.decimals)} {written.difference_unit}".rstrip()
+    return f"{in_metric(difference, metric)} {metric_of(metric).difference_unit}".rstrip()
 
 
-def interval(ends: tuple[float, float] | None, decimals: int) -> str:
+def interval(ends: tuple[float, float] | None, metric: str) -> str:
     """``-2.70 to -1.12``."""
-    return MISSING if ends is None else f"{number(ends[0], decimals)} to {number(ends[1], decimals)}"
+    return MISSING if ends is None else f"{in_metric(ends[0], metric)} to {in_metric(ends[1], metric)}"
 
 
 def probability(p: float | None) -> str:
@@ -135,13 +139,6 @@ def minutes(count: float) -> str:
 def megabytes(count: float | None, decimals: int = 3) -> str:
     """Bytes as MB (10^6 bytes)."""
     return MISSING if count is None else f"{count / 1e6:,.{decimals}f}"
-
-
-def means(comparison: dict[str, Any]) -> tuple[float | None, float | None]:
-    """Means of a and b over the pairs; None for both if no pair is left."""
-    if comparison["mean"] is None:
-        return None, None
-    return comparison["mean"][comparison["a"]], comparison["mean"][comparison["b"]]
 
 
 def replicates(summary: Summary, comparison: dict[str, Any]) -> str:
@@ -173,8 +170,8 @@ def steps_interval(ends: Sequence[float]) -> str:
 
 def mean_difference(comparison: dict[str, Any]) -> float | None:
     """Mean of a - b over the pairs (one is enough); None if no pair is left."""
-    mean_a, mean_b = means(comparison)
-    return None if mean_a is None or mean_b is None else mean_a - mean_b
+    mean = comparison["mean"]
+    return mean and mean[comparison["a"]] - mean[comparison["b"]]
 
 
 def selected(comparison: dict[str, Any]) -> str:
@@ -182,7 +179,7 @@ def selected(comparison: dict[str, Any]) -> str:
     others describe a selection, so a reader must see this wherever they stand.
     """
     pairs = list(zip(*(comparison["per_replicate"][comparison[side]] for side in "ab"), strict=True))
-    left = sum(x is not None and y is not None for x, y in pairs)
+    left = sum(None not in pair for pair in pairs)
     return f"{left} of {len(pairs)}" if left < len(pairs) else ""
 
 
@@ -194,10 +191,10 @@ def marked(cell: str, comparison: dict[str, Any]) -> str:
 
 def result_cells(comparison: dict[str, Any]) -> tuple[str, str, str, str]:
     """The means of a and b, their difference and its 95 % interval, without the mark of a selection."""
-    decimals, difference = metric_of(comparison["metric"]).decimals, comparison["difference"]
-    mean_a, mean_b = (number(mean, decimals) for mean in means(comparison))
-    within = interval(difference and difference["ci95"], decimals)
-    return mean_a, mean_b, number(mean_difference(comparison), decimals, "+"), within
+    metric, mean, difference = (comparison[key] for key in ("metric", "mean", "difference"))
+    mean_a, mean_b = (in_metric(mean and mean[comparison[side]], metric) for side in "ab")
+    within = interval(difference and difference["ci95"], metric)
+    return mean_a, mean_b, in_metric(mean_difference(comparison), metric, "+"), within
 
 
 def deciding(summary: Summary) -> list[dict[str, Any]]:
@@ -205,11 +202,19 @@ def deciding(summary: Summary) -> list[dict[str, Any]]:
     return [row for row in summary["comparisons"] if row["primary"]]
 
 
+def values(summary: Summary, comparison: dict[str, Any]) -> dict[int, tuple[float | None, float | None]]:
+    """The values of a and b in each replicate, reproductions last; None where a run diverged."""
+    a, b = comparison["a"], comparison["b"]
+    pairs = zip(comparison["per_replicate"][a], comparison["per_replicate"][b], strict=True)
+    counted = dict(zip(summary["replicates"], pairs, strict=True))
+    return counted | {row["replicate"]: (row[a], row[b]) for row in comparison["reproductions"]}
+
+
 def differences(summary: Summary, comparison: dict[str, Any]) -> tuple[dict[int, float], dict[int, float]]:
     """The difference a - b of each replicate that has one: those that count, and reproductions."""
-    values = zip(summary["replicates"], *(comparison["per_replicate"][comparison[side]] for side in "ab"), strict=True)
-    new = {row["replicate"]: row["difference"] for row in comparison["reproductions"] if row["difference"] is not None}
-    return {n: x - y for n, x, y in values if x is not None and y is not None}, new
+    found = {n: x - y for n, (x, y) in values(summary, comparison).items() if x is not None and y is not None}
+    counted = {n: found.pop(n) for n in summary["replicates"] if n in found}
+    return counted, found
 
 
 def margin_words(summary: Summary, comparison: dict[str, Any]) -> str:

@@ -1,7 +1,7 @@
 """The summary pages of all studies: ``results/README.md``, and the results block of the project's front page."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
@@ -11,10 +11,9 @@ from experiments.report.labels import (
     NO_P,
     Summary,
     deciding,
+    in_metric,
     marked,
-    metric_of,
     metric_title,
-    number,
     optimizer_name,
     pair_name,
     probability,
@@ -66,10 +65,15 @@ def overview_page(studies: Mapping[str, Summary]) -> str:
     """The whole page as Markdown. ``studies`` are the summaries by folder, ``<task>/<scale>/<experiment>``."""
     sections = [INTRODUCTION, VERDICTS, READING]
     adjusted = _adjusted(studies)
-    found = dict.fromkeys(summary["scale"] for summary in studies.values())
-    for scale in [*(scale for scale in SCALES if scale in found), *(scale for scale in found if scale not in SCALES)]:
-        of_scale = {folder: summary for folder, summary in studies.items() if summary["scale"] == scale}
-        sections += _scale_sections(scale, of_scale, adjusted)
+    for scale in dict.fromkeys([*SCALES, *(summary["scale"] for summary in studies.values())]):
+        if of_scale := {folder: summary for folder, summary in studies.items() if summary["scale"] == scale}:
+            sentences = [
+                f"- [{folder}]({quote(folder)}/README.md). Regime: {summary['regime']}. "
+                f"**{verdict_sentence(summary, row)}**"
+                for folder, summary, row in _judged(of_scale)
+            ]
+            title = f"## {scale}: {SCALES[scale]}" if scale in SCALES else f"## {scale}"
+            sections += [title, "\n".join(sentences), _short_table(of_scale, "", adjusted), _HOLM]
     if not studies:
         sections.append("There is no study yet: run `make reproduce`.")
     return "\n\n".join(sections) + "\n"
@@ -77,11 +81,7 @@ def overview_page(studies: Mapping[str, Summary]) -> str:
 
 def front_page(studies: Mapping[str, Summary]) -> str:
     """What the tasks' default studies have and have not shown, in Markdown; ``studies`` as above."""
-    shown = {
-        folder: summary
-        for folder, summary in studies.items()
-        if summary["declared"] and _is_default(folder, summary["scale"])
-    }
+    shown = {folder: summary for folder, summary in studies.items() if _is_default(folder, summary)}
     measured = {summary["task"] for summary in shown.values()}
     missing = ", ".join(task_name(task) for task in our_tasks() if task not in measured)
     if not shown:
@@ -109,15 +109,11 @@ def _tally(studies: Mapping[str, Summary], adjusted: Mapping[str, float]) -> str
     """How many comparisons have which verdict, exploratory ones in a sentence of their own, how many of the winners
     Holm's correction leaves, and how many wins may be too small to matter.
     """
-    rows = [(_key(folder, row), row) for folder, summary in studies.items() for row in deciding(summary)]
     sentences = []
     for exploratory in (False, True):
-        counts = Counter(verdict_words(row["verdict"]) for _, row in rows if row["exploratory"] == exploratory)
-        won = {
-            key: row
-            for key, row in rows
-            if row["verdict"] in (row["a"], row["b"]) and row["exploratory"] == exploratory
-        }
+        rows = {_key(folder, row): row for folder, _, row in _judged(studies) if row["exploratory"] == exploratory}
+        counts = Counter(verdict_words(row["verdict"]) for row in rows.values())
+        won = {key: row for key, row in rows.items() if row["verdict"] in (row["a"], row["b"])}
         counted = ", ".join(f"{words} in {count}" for words, count in counts.items())
         if counts and not exploratory:
             sentences.append(f"With all declared replicates: {counted} of {counts.total()} comparisons.")
@@ -131,48 +127,48 @@ def _tally(studies: Mapping[str, Summary], adjusted: Mapping[str, float]) -> str
                 "Exploratory and not final, because the replicates are not those declared: "
                 f"{counted} of {counts.total()} comparisons."
             )
-        sentences += _too_small(list(won.values()))
+        small = Counter(likely for row in won.values() if (likely := too_small(row)))
+        if phrases := [f"{likely} too small to matter in {count}" for likely, count in sorted(small.items())]:
+            sentences.append(f"The difference {' and '.join(phrases)} of {len(won)} wins.")
     return " ".join(sentences)
 
 
-def _too_small(wins: Sequence[dict[str, Any]]) -> list[str]:
-    """Of how many wins the verdict itself says that the difference may not matter, as a sentence; none if of none."""
-    counts = Counter(likely for row in wins if (likely := too_small(row)))
-    phrases = [f"{likely} too small to matter in {count}" for likely, count in sorted(counts.items())]
-    return [f"The difference {' and '.join(phrases)} of {len(wins)} wins."] if phrases else []
+def _is_default(folder: str, summary: Summary) -> bool:
+    """Whether it is the study that ``make reproduce-<task>`` runs at its scale, the one named after the scale, and the
+    scale is one with verdicts.
+    """
+    return bool(summary["declared"]) and folder.rpartition("/")[2] == summary["scale"]
 
 
-def _is_default(folder: str, scale: str) -> bool:
-    """Whether it is the study that ``make reproduce-<task>`` runs at this scale: the one named after the scale."""
-    return folder.rpartition("/")[2] == scale
+def _judged(studies: Mapping[str, Summary]) -> list[tuple[str, Summary, dict[str, Any]]]:
+    """Folder and summary of each study with each of its deciding comparisons."""
+    return [(folder, summary, row) for folder, summary in studies.items() for row in deciding(summary)]
 
 
 def _short_table(studies: Mapping[str, Summary], prefix: str, adjusted: Mapping[str, float]) -> str:
     """One row per deciding comparison, with Holm's p values by ``_key``."""
-    rows = []
-    for folder, summary in studies.items():
-        for row in deciding(summary):
-            steps, (_, _, difference, within) = row["steps_percent"], result_cells(row)
-            cells = [
-                f"[{task_name(summary['task'])}, {summary['data']['name']}]({prefix}{quote(folder)}/README.md)",
-                folder.partition("/")[2],
-                titled(row["metric"], row["better"]),
-                _means_cell(row),
-                marked(f"{difference} ({within})", row),
-                marked(steps_words(steps["mean"]), row) if steps else MISSING,
-                str(sum(summary["stages"])) if summary["stages"] else "none",
-                replicates(summary, row),
-                _paper_cell(summary, row),
-                f"**{verdict_name(summary, row)}**",
-                NO_P if selected(row) else probability(row["difference"] and row["difference"]["p"]),
-                probability(adjusted.get(_key(folder, row))),
-            ]
-            rows.append(cells)
-    pairs = {(row["a"], row["b"]) for summary in studies.values() for row in deciding(summary)}
+    rows, deciders = [], [row for *_, row in _judged(studies)]
+    for folder, summary, row in _judged(studies):
+        steps, (_, _, difference, within) = row["steps_percent"], result_cells(row)
+        cells = [
+            f"[{task_name(summary['task'])}, {summary['data']['name']}]({prefix}{quote(folder)}/README.md)",
+            folder.partition("/")[2],
+            titled(row["metric"], row["better"]),
+            _means_cell(row),
+            marked(f"{difference} ({within})", row),
+            marked(steps_words(steps["mean"]), row) if steps else MISSING,
+            str(sum(summary["stages"])) if summary["stages"] else "none",
+            replicates(summary, row),
+            _paper_cell(summary, row),
+            f"**{verdict_name(summary, row)}**",
+            NO_P if selected(row) else probability(row["difference"] and row["difference"]["p"]),
+            probability(adjusted.get(_key(folder, row))),
+        ]
+        rows.append(cells)
+    pairs = {(row["a"], row["b"]) for row in deciders}
     first, second = map(optimizer_name, pairs.pop()) if len(pairs) == 1 else ("first", "second")
     head = ["task", "study", "metric", "means", f"{first} - {second} (95 % interval)", f"steps that {first} needs"]
     head += ["trials each, per replicate", "replicates", "paper", "verdict", "p", "Holm's p"]
-    deciders = [row for summary in studies.values() for row in deciding(summary)]
     note = selection_note(deciders)
     return markdown_table(head, rows) + (f"\n\n{note} Holm's p counts such a comparison as p = 1." if note else "")
 
@@ -190,8 +186,7 @@ def _paper_cell(summary: Summary, pair: Mapping[str, Any]) -> str:
     cells = []
     for row in summary["comparisons"]:
         if (paper := row["paper"]) and (row["a"], row["b"]) == (pair["a"], pair["b"]):
-            decimals = metric_of(row["metric"]).decimals
-            numbers = (f"{optimizer_name(row[side])} {number(paper[row[side]], decimals)}" for side in "ab")
+            numbers = (f"{optimizer_name(row[side])} {in_metric(paper[row[side]], row['metric'])}" for side in "ab")
             cells.append(f"{metric_title(row['metric'])}: {', '.join(numbers)}: {paper['outcome'] or 'no claim'}")
     return "; ".join(cells) or "not comparable"
 
@@ -200,26 +195,11 @@ def _key(folder: str, row: dict[str, Any]) -> str:
     return f"{folder}: {pair_name(row)}"
 
 
-def _scale_sections(scale: str, studies: Mapping[str, Summary], adjusted: Mapping[str, float]) -> list[str]:
-    title = f"## {scale}: {SCALES[scale]}" if scale in SCALES else f"## {scale}"
-    sentences = [
-        f"- [{folder}]({quote(folder)}/README.md). Regime: {summary['regime']}. **{verdict_sentence(summary, row)}**"
-        for folder, summary in studies.items()
-        for row in deciding(summary)
-    ]
-    return [title, "\n".join(sentences), _short_table(studies, "", adjusted), _HOLM]
-
-
 def _adjusted(studies: Mapping[str, Summary]) -> dict[str, float]:
     """Holm's p values by ``_key``. The family is the default study of each task at each scale; ablations and single
     cells only have their own p.
     """
-    family = {
-        _key(folder, row): _p(row)
-        for folder, summary in studies.items()
-        for row in deciding(summary)
-        if summary["declared"] and _is_default(folder, summary["scale"])
-    }
+    family = {_key(folder, row): _p(row) for folder, summary, row in _judged(studies) if _is_default(folder, summary)}
     return holm(family) if len(family) > 1 else {}
 
 

@@ -13,14 +13,7 @@ import scipy
 
 from experiments.harness.seeds import derive_seed
 from experiments.harness.source_code import ROOT
-from experiments.report.labels import (
-    dimension_label,
-    metric_label,
-    optimizer_name,
-    percent,
-    significant,
-    task_name,
-)
+from experiments.report.labels import dimension_label, metric_label, optimizer_name, percent, significant, task_name
 from experiments.report.tables import markdown_table
 from experiments.study.emulator import Trials
 from experiments.study.protocols import (
@@ -47,39 +40,35 @@ def scores(scored: Scored, found: Mapping[str, EmulatedSearches], rng: np.random
     ``found`` are the suite's searches.
     """
     a, b = scored.sides["a"], scored.sides["b"]
-    rows = []
-
-    def row(name: str, cost: str, aa: list[str], ab: list[str]) -> None:
-        if not aa or not ab:
-            rows.append([name, cost, *["n/a"] * 5])
-            return
-        share = [sum(each in kinds for each in ab) / len(ab) for kinds in (("a",), ("b",), ("tie",))]
-        known = scored.verdict not in (None, "undecided")  # which a protocol without an interval never says
-        agreed = percent(sum(each == scored.verdict for each in ab) / len(ab)) if known else "n/a"
-        rows.append(
-            [name, cost, percent(sum(each in ("a", "b") for each in aa) / len(aa)), *map(percent, share), agreed]
-        )
-
+    tried = []  # name, runs per optimizer, outcomes of the reference against itself, outcomes of the pair
     costs = ("1", f"{len(RATES)} + {CONFIRM_SEEDS}", str(math.prod(ALGOPERF)), str(RANDOM_POINTS))
     for (name, protocol), cost in zip(protocols_of(scored, rng).items(), costs, strict=True):
-        row(name, cost, outcomes(TIMES, partial(protocol, b, b)), outcomes(TIMES, partial(protocol, a, b)))
+        aa, ab = (outcomes(TIMES, partial(protocol, first, b)) for first in (b, a))
+        tried.append((name, cost, aa, ab))
     each_costs = sum(scored.study["stages"]) + scored.study["confirm"]
     for count in sorted({LEAST_REPLICATES, max(LEAST_REPLICATES, scored.study["replicates"])}):
 
-        def whole(first: str, second: str, count: int = count) -> str | None:
+        def whole(first: str, count: int = count) -> str | None:
             drawn = rng.integers(SEARCHES, size=count)
-            a, b = (found[name].chosen(drawn) for name in (first, second))
+            a, b = (found[name].chosen(drawn) for name in (first, "b"))
             if first == "again":  # by chance the mean of its pool differs from that of b's, where nothing differs
                 swap = rng.random(count) < 0.5
                 a, b = a.mixed(b, swap), b.mixed(a, swap)
             return replicated(a, b, scored.margin)
 
-        row(
-            f"this suite, {count} replicates",
-            str(count * each_costs),
-            outcomes(TIMES, partial(whole, "again", "b")),
-            outcomes(TIMES, partial(whole, "a", "b")),
-        )
+        aa, ab = (outcomes(TIMES, partial(whole, first)) for first in ("again", "a"))
+        tried.append((f"this suite, {count} replicates", str(count * each_costs), aa, ab))
+    rows = []
+    for name, cost, aa, ab in tried:
+        if not aa or not ab:
+            rows.append([name, cost, *["n/a"] * 5])
+            continue
+        shares = [sum(each in ("a", "b") for each in aa) / len(aa)]
+        shares += [ab.count(kind) / len(ab) for kind in ("a", "b", "tie")]
+        agreed = "n/a"
+        if scored.verdict not in (None, "undecided"):  # which a protocol without an interval never says
+            agreed = percent(sum(each == scored.verdict for each in ab) / len(ab))
+        rows.append([name, cost, *map(percent, shares), agreed])
     return rows
 
 
@@ -87,10 +76,10 @@ def check(scored: Scored, found: Mapping[str, EmulatedSearches]) -> str:
     """The difference at the end of the suite's searches on the emulators, beside the observed one."""
     emulated, observed = found["a"].confirmed - found["b"].confirmed, np.array(scored.differences)
     sides = f"{optimizer_name(scored.pair['a'])} minus {optimizer_name(scored.pair['b'])}"
-    (theirs, theirs_error), (ours, ours_error) = (
-        (float(each.mean()), float(each.std(ddof=1)) / math.sqrt(len(each))) for each in (emulated, observed)
+    (theirs, their_spread), (ours, our_spread) = (
+        (float(each.mean()), float(each.std(ddof=1))) for each in (emulated, observed)
     )
-    (their_spread, our_spread) = (float(each.std(ddof=1)) for each in (emulated, observed))
+    theirs_error, ours_error = their_spread / math.sqrt(len(emulated)), our_spread / math.sqrt(len(observed))
     sentences = [
         f"As a check of the emulators: in the confirm runs of {len(emulated)} emulated searches, {sides} is "
         f"{significant(theirs)} (standard error {significant(theirs_error)}, standard deviation "

@@ -14,7 +14,6 @@ from experiments.report.labels import (
     ranges,
     task_name,
 )
-from experiments.report.search_tables import spaces_table, winners_table
 from experiments.report.sentences import (
     ease_sentence,
     next_step,
@@ -33,7 +32,9 @@ from experiments.report.tables import (
     result_table,
     selection_note,
     settings_table,
+    spaces_table,
     speedup_table,
+    winners_table,
 )
 
 VERDICTS = """\
@@ -93,7 +94,8 @@ def study_page(summary: Summary, figures: Sequence[str]) -> str:
             sections.append(_text(steps_sentence(summary, rows[0])))
     if sentence := next_step(summary):
         sections.append(sentence)
-    sections += _reproductions(by_name)
+    if said := [_text(sentence) for rows in by_name.values() for sentence in reproduction_sentences(rows[0])]:
+        sections.append("\n".join(f"- {sentence}" for sentence in said))
     sections += _shown(summary, figures, "paired-differences")
     if summary["stages"]:
         sections.append("## Ease of tuning")
@@ -127,18 +129,9 @@ def _text(sentence: str) -> str:
 def _shown(summary: Summary, figures: Sequence[str], *kinds: str) -> list[str]:
     has_diverged = any(optimizer["diverged"] for optimizer in summary["optimizers"].values())
     left_out = {kind: f" {words}" for kind, words in LEFT_OUT.items() if has_diverged}
-    found = [(name, CAPTIONS[kind] + left_out.get(kind, "")) for kind in kinds for name in figures if _is(name, kind)]
+    captions = {kind: CAPTIONS[kind] + left_out.get(kind, "") for kind in kinds}
+    found = [(name, captions[kind]) for kind in kinds for name in figures if name.startswith(kind)]
     return [f"![{caption}]({name})\n\n*{caption}*" for name, caption in found]
-
-
-def _is(name: str, kind: str) -> bool:
-    """Whether the file ``name`` is a figure of this kind; that of paired differences also names the optimizers."""
-    return name.rpartition(".")[0] == kind or name.startswith(f"{kind}-")
-
-
-def _reproductions(by_name: dict[str, list[dict[str, Any]]]) -> list[str]:
-    sentences = [text for rows in by_name.values() for text in reproduction_sentences(rows[0])]
-    return ["\n".join(f"- {_text(sentence)}" for sentence in sentences)] if sentences else []
 
 
 def how_decided(summary: Summary, comparison: dict[str, Any]) -> str:
@@ -154,11 +147,8 @@ def how_decided(summary: Summary, comparison: dict[str, Any]) -> str:
 
 def _settings(summary: Summary, figures: Sequence[str]) -> list[str]:
     if not summary["stages"]:
-        return [
-            "## Settings",
-            settings_table(summary),
-            "Nothing was searched: these are the experiment's own hyperparameters.",
-        ]
+        nothing = "Nothing was searched: these are the experiment's own hyperparameters."
+        return ["## Settings", settings_table(summary), nothing]
     first, *later = summary["stages"]
     then = f", then {sum(later)} sequential trials, each where the earlier ones look most promising" if later else ""
     searched = (

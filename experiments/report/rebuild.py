@@ -1,6 +1,8 @@
 """Write the page and figures of a study, and the overview of all studies, from the records in results/."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from experiments.harness.errors import DataError
@@ -29,6 +31,15 @@ def read_summary(directory: Path) -> Summary:
     return summary
 
 
+@contextmanager
+def skipped_if_damaged(what_happens: str) -> Iterator[None]:
+    """Skip a record that cannot be read, and say so, instead of failing for all of them."""
+    try:
+        yield
+    except DataError as fault:
+        print(f"{what_happens}: {fault}", flush=True)
+
+
 def write_study(directory: Path) -> Summary:
     """Write summary.json, README.md and the figures of the study whose study.json and replicates are in ``directory``;
     returns the summary.
@@ -51,11 +62,9 @@ def write_report(results: Path) -> list[Path]:
         )
     written = []
     for directory in study_folders(results, "study.json"):
-        try:
+        with skipped_if_damaged("Left as it is"):
             write_study(directory)
             written.append(directory)
-        except DataError as fault:  # one damaged study must not prevent the pages of the others
-            print(f"Left as it is: {fault}", flush=True)
     write_overview(results)
     return written
 
@@ -66,10 +75,8 @@ def write_overview(results: Path) -> None:
     """
     studies = {}
     for directory in study_folders(results):
-        try:
+        with skipped_if_damaged(f"Left out of {results / 'README.md'}"):
             studies[directory.relative_to(results).as_posix()] = read_summary(directory)
-        except DataError as fault:
-            print(f"Left out of {results / 'README.md'}: {fault}", flush=True)
     write_aside(results / "README.md", overview_page(studies))
     if results.resolve() == ROOT / "results":
         write_between_marks(ROOT / "README.md", front_page(studies))

@@ -8,17 +8,17 @@ from experiments.report.labels import (
     amount,
     better_side,
     dimension_label,
+    in_metric,
     interval,
     margin_words,
     marked,
     mean_difference,
     metric_label,
-    metric_of,
     minutes,
-    number,
     optimizer_name,
     pair_name,
     ranges,
+    result_cells,
     selected,
     steps_interval,
     steps_words,
@@ -41,25 +41,23 @@ def verdict_sentence(summary: Summary, comparison: dict[str, Any]) -> str:
 
 
 def _outcome(summary: Summary, comparison: dict[str, Any]) -> str:
-    a, b, named = comparison["a"], comparison["b"], comparison["verdict"]
-    name_a, name_b = optimizer_name(a), optimizer_name(b)
+    metric, named, difference = comparison["metric"], comparison["verdict"], comparison["difference"]
+    name_a, name_b = (optimizer_name(comparison[side]) for side in "ab")
     count = len(summary["replicates"])
-    difference = comparison["difference"]
-    what = f"in {metric_label(comparison['metric'])}"
-    found = f"{name_a} minus {name_b} is {amount(mean_difference(comparison), comparison['metric'])} {what}"
+    what = f"in {metric_label(metric)}"
+    found = f"{name_a} minus {name_b} is {amount(mean_difference(comparison), metric)} {what}"
     if any(comparison["diverged"].values()):
         return _divergence(summary, comparison, found)
     if difference is None:
         return f"No verdict: one replicate gives no interval, and a verdict needs {LEAST_REPLICATES}. {found}."
-    decimals = metric_of(comparison["metric"]).decimals
-    within = f"95 % interval {interval(difference['ci95'], decimals)}, {difference['n']} replicates"
+    within = f"95 % interval {interval(difference['ci95'], metric)}, {difference['n']} replicates"
     others = other_metrics(summary, comparison)
     other = f"; but {others}" if others else ""
     if named is None:
         return f"No verdict: a verdict needs {LEAST_REPLICATES} replicates, and there are {count}. {found} ({within})."
     margin = margin_words(summary, comparison)
     if named == "tie":
-        narrow = f"90 % interval {interval(difference['ci90'], decimals)}, {difference['n']} replicates"
+        narrow = f"90 % interval {interval(difference['ci90'], metric)}, {difference['n']} replicates"
         short = found.removesuffix(f" {what}")
         return f"Tie: {name_a} and {name_b} differ by no more than {margin} {what} ({short}, {narrow}){other}."
     if named == "undecided":
@@ -69,20 +67,20 @@ def _outcome(summary: Summary, comparison: dict[str, Any]) -> str:
             f"{_replicates_for_a_tie(comparison)}"
         )
     if named == "withheld":
-        unsettled = amount(comparison["unsettled"], comparison["metric"])
+        unsettled = amount(comparison["unsettled"], metric)
         return (
             f"Withheld: {found} ({within}), but the searches had not settled: the gains in their last stages differ by "
             f"{unsettled} between the two{other}."
         )
-    winner, loser = (name_a, name_b) if named == a else (name_b, name_a)
+    winner, loser = (name_a, name_b) if named == comparison["a"] else (name_b, name_a)
     low, high = sorted(abs(end) for end in difference["ci95"])
     lower = "lower is better, " if comparison["better"] == "lower" else ""
     tie = f"; tie margin {margin}" if margin else ""
     if likely := too_small(comparison):
         tie += f", so the difference {likely} too small to matter"
-    by = amount(abs(difference["mean"]), comparison["metric"])
+    by = amount(abs(difference["mean"]), metric)
     return (
-        f"{winner} beats {loser} by {by} {what} ({lower}95 % interval {interval((low, high), decimals)}, "
+        f"{winner} beats {loser} by {by} {what} ({lower}95 % interval {interval((low, high), metric)}, "
         f"{difference['n']} replicates{tie}){other}."
     )
 
@@ -111,9 +109,9 @@ def _others(summary: Summary, comparison: dict[str, Any], found: str) -> str:
     difference = comparison["difference"]
     if difference is None:
         return f"; in the other one, {found}"
-    decimals, alone = metric_of(comparison["metric"]).decimals, comparison["verdict_without_diverged"]
-    margin = margin_words(summary, comparison)
-    within = f"95 % interval {interval(difference['ci95'], decimals)}" + (f", tie margin {margin}" if margin else "")
+    alone, margin = comparison["verdict_without_diverged"], margin_words(summary, comparison)
+    within = f"95 % interval {interval(difference['ci95'], comparison['metric'])}"
+    within += f", tie margin {margin}" if margin else ""
     others = other_metrics(summary, comparison)
     return (
         f"; in the other {difference['n']}, {found} ({within}): alone, these would be "
@@ -144,11 +142,10 @@ def other_metrics(summary: Summary, comparison: dict[str, Any]) -> str:
     elsewhere = []
     for row in others:
         if (side := better_side(row)) and side != comparison["verdict"]:
-            decimals = metric_of(row["metric"]).decimals
+            *_, difference, within = result_cells(row)
             elsewhere.append(
-                f"{metric_label(row['metric'])} "
-                f"({marked(number(row['difference']['mean'], decimals, '+'), row)}, 95 % interval "
-                f"{interval(row['difference']['ci95'], decimals)}) favours {optimizer_name(side)}"
+                f"{metric_label(row['metric'])} ({marked(difference, row)}, 95 % interval {within}) favours "
+                f"{optimizer_name(side)}"
             )
     of_many = f" (of {len(others)} other metrics, not corrected for their number)" if len(others) > 1 else ""
     return f"{' and '.join(elsewhere)}{of_many}" if elsewhere else ""
@@ -160,7 +157,7 @@ def _qualifiers(summary: Summary, comparison: dict[str, Any]) -> list[str]:
     if comparison["verdict"] in (comparison["a"], comparison["b"]) and by_example:
         low, high = by_example["ci95"]
         if low <= 0 <= high:
-            within = interval((low, high), metric_of(comparison["metric"]).decimals)
+            within = interval((low, high), comparison["metric"])
             said.append(
                 f"This holds for these {by_example['examples']:,} test examples: if they are treated as a random "
                 f"sample, the 95 % interval is {within}."
@@ -225,27 +222,28 @@ def _lengths(summary: Summary) -> str:
 
 def reproduction_sentences(comparison: dict[str, Any]) -> list[str]:
     """Each reproduction, compared with the 95 % prediction interval for one replicate."""
-    decimals = metric_of(comparison["metric"]).decimals
-    difference, prediction = comparison["difference"], comparison["prediction95"]
+    metric, prediction = comparison["metric"], interval(comparison["prediction95"], comparison["metric"])
     sentences = []
     for row in comparison["reproductions"]:
-        yours = f"Yours (replicate {row['replicate']}): {number(row['difference'], decimals, '+')}"
+        yours = f"Yours (replicate {row['replicate']}): "
         if row["difference"] is None:
-            sentences.append(f"Yours (replicate {row['replicate']}): a confirm run diverged, so it has no difference.")
-        elif row["inside"] is None:
+            sentences.append(f"{yours}a confirm run diverged, so it has no difference.")
+            continue
+        yours += in_metric(row["difference"], metric, "+")
+        if row["inside"] is None:
             sentences.append(f"{yours}. Too few replicates are committed to compare it with.")
         else:
             where, outcome = ("inside", "consistent") if row["inside"] else ("outside", "not consistent")
             sentences.append(
                 f"{yours}, {where} the 95 % prediction interval for one replicate "
-                f"({marked(interval(prediction, decimals), comparison)}): {outcome}."
+                f"({marked(prediction, comparison)}): {outcome}."
             )
-    if sentences and difference:
+    if sentences and comparison["difference"]:
+        (*_, difference, within), of = result_cells(comparison), selected(comparison)
         committed = (
-            f"Committed: {pair_name(comparison)} = {number(difference['mean'], decimals, '+')} in "
-            f"{metric_label(comparison['metric'])} (95 % interval {interval(difference['ci95'], decimals)}, "
-            f"{selected(comparison) or difference['n']} replicates"
-            f"{', a selection: in the others a run diverged' if selected(comparison) else ''})."
+            f"Committed: {pair_name(comparison)} = {difference} in {metric_label(metric)} (95 % interval {within}, "
+            f"{of or comparison['difference']['n']} replicates"
+            f"{', a selection: in the others a run diverged' if of else ''})."
         )
         return [committed, *sentences]
     return sentences
@@ -254,13 +252,12 @@ def reproduction_sentences(comparison: dict[str, Any]) -> list[str]:
 def ease_sentence(summary: Summary, name: str) -> str:
     """How far apart the best validation values are after each stage of the searches; empty without an interval."""
     validation = summary["validation_metric"]
-    decimals = metric_of(validation).decimals
-    phrases = [
-        f"after {row['trials']} trials {number(row['difference']['mean'], decimals, '+')} "
-        f"({interval(row['difference']['ci95'], decimals)}{_of_all(row['difference']['n'], summary)})"
-        for row in summary["ease"][name]
-        if row["difference"]
-    ]
+    phrases, count = [], len(summary["replicates"])
+    for row in summary["ease"][name]:
+        if known := row["difference"]:
+            n, within = known["n"], interval(known["ci95"], validation)
+            within += f", in {n} of {count} replicates: in the others every trial had diverged" if n < count else ""
+            phrases.append(f"after {row['trials']} trials {in_metric(known['mean'], validation, '+')} ({within})")
     if not phrases:
         return ""
     a, b = optimizer_name(name), optimizer_name(summary["reference"])
@@ -268,12 +265,6 @@ def ease_sentence(summary: Summary, name: str) -> str:
         f"Ease of tuning: {a} - {b} in the best {metric_label(validation)} so far, with its 95 % interval: "
         f"{', '.join(phrases)}. The early values show how quickly each is tuned; the verdict is about the end."
     )
-
-
-def _of_all(count: int, summary: Summary) -> str:
-    """``, in 7 of 8 replicates`` if all trials so far have diverged in the others; otherwise empty."""
-    all_of = len(summary["replicates"])
-    return f", in {count} of {all_of} replicates: in the others every trial had diverged" if count < all_of else ""
 
 
 def next_step(summary: Summary) -> str:

@@ -65,25 +65,17 @@ def chosen_section(cells: Sequence[Cell]) -> list[str]:
             " / ".join(number(regret, 1) for regret in cell.regrets),
             number(cell.tuned, 2, "+"),
             number(cell.half_width, 2),
-            percent(cell.holds_tuned),
-            percent(cell.holds_best),
-            percent(cell.wrong),
-            percent(cell.wrong_told),
-            percent(cell.withheld),
-            percent(cell.tie),
+            *map(percent, (cell.holds_tuned, cell.holds_best, cell.wrong, cell.wrong_told, cell.withheld, cell.tie)),
         ]
         for cell in cells
     ]
-    sound = [cell for cell in cells if cell.wrong_told <= WRONG]
     inside = [cell for cell in cells if cell.holds_tuned >= COVERED]
-    missed = [
-        f"{cell.surface.name}, {cell.rival.name} ({percent(cell.wrong_told)} %)"
-        for cell in cells
-        if cell.wrong_told > WRONG
-    ]
+    unsound = [cell for cell in cells if cell.wrong_told > WRONG]
+    sound = len(cells) - len(unsound)
+    missed = [f"{cell.surface.name}, {cell.rival.name} ({percent(cell.wrong_told)} %)" for cell in unsound]
     return [
         "## How reliable is the suite's own design?",
-        f"**For {len(sound)} of {len(cells)} pairs of surface and rival, at most {percent(WRONG)} % of the studies "
+        f"**For {sound} of {len(cells)} pairs of surface and rival, at most {percent(WRONG)} % of the studies "
         f"name a wrong winner once unsettled verdicts are withheld; for {len(inside)}, the interval contains "
         f"the estimand in at least {percent(COVERED)} % of the studies.**",
         markdown_table(
@@ -118,21 +110,12 @@ def judged(
     simulated: Simulated, rival: Contestant, rival_better_by: float, *, last: int | None = None, withhold: bool = True
 ) -> list[np.ndarray]:
     """The verdicts of studies against a rival, an array for each surface; ``last`` as for ``studied``."""
-    return [
-        verdicts(
-            studied(
-                surface,
-                simulated.design,
-                *simulated.pair(surface, rival),
-                studies=simulated.effort.studies,
-                rival_better_by=rival_better_by,
-                last=last,
-            ),
-            MARGIN,
-            withhold=withhold,
-        )
-        for surface in simulated.effort.surfaces
-    ]
+    found, studies = [], simulated.effort.studies
+    for surface in simulated.effort.surfaces:
+        pair = simulated.pair(surface, rival)
+        made = studied(surface, simulated.design, *pair, studies=studies, rival_better_by=rival_better_by, last=last)
+        found.append(verdicts(made, MARGIN, withhold=withhold))
+    return found
 
 
 def withholding_section(simulated: Simulated) -> list[str]:

@@ -1,16 +1,18 @@
 """The tables of a study, in Markdown."""
 
 from collections.abc import Mapping, Sequence
+from statistics import median
 from typing import Any
 
 from experiments.report.labels import (
     MISSING,
     Summary,
     amount,
+    dimension_label,
+    in_metric,
     interval,
     marked,
     megabytes,
-    metric_of,
     metric_title,
     number,
     optimizer_name,
@@ -20,7 +22,9 @@ from experiments.report.labels import (
     replicates,
     result_cells,
     selected,
+    significant,
     steps_words,
+    values,
     verdict_name,
 )
 
@@ -67,23 +71,20 @@ def selection_note(rows: Sequence[dict[str, Any]]) -> str:
     )
 
 
-def paper_source(paper: dict[str, Any]) -> str:
-    """``image_classification.vit_b16, Table 2, exact``; digitised values with their uncertainty."""
-    uncertainty = f" within ±{paper['uncertainty']:g}" if paper["uncertainty"] else ""
-    return f"{paper['cell']}, {paper['source']}, {paper['trust']}{uncertainty}"
-
-
 def claims_table(rows: Sequence[dict[str, Any]]) -> str:
     """The paper's claims, and this study's outcome for each; empty if the paper has no number for them."""
     cells = []
     for row in rows:
         if paper := row["paper"]:
-            decimals, (*_, difference, within) = metric_of(row["metric"]).decimals, result_cells(row)
+            *_, difference, within = result_cells(row)
+            claimed = " / ".join(in_metric(paper[row[side]], row["metric"]) for side in "ab")
+            uncertainty = f" within ±{paper['uncertainty']:g}" if paper["uncertainty"] else ""  # of digitised values
+            source = f"{paper['cell']}, {paper['source']}, {paper['trust']}{uncertainty}"
             claim = f"{optimizer_name(paper['by'])} is better" if paper["by"] else "tie"
             cells.append(
                 [
                     metric_title(row["metric"]),
-                    f"{' / '.join(number(paper[row[side]], decimals) for side in 'ab')} ({paper_source(paper)})",
+                    f"{claimed} ({source})",
                     claim,
                     marked(f"{difference} ({within})", row),
                     f"**{paper['outcome']}**" if paper["outcome"] else MISSING,
@@ -103,6 +104,44 @@ def settings_table(summary: Summary) -> str:
         for settings in optimizer["winners"][:1]
     ]
     return markdown_table(["optimizer", "settings"], rows)
+
+
+def spaces_table(summary: Summary) -> str:
+    """The search spaces, and where in them the winners lie."""
+    rows = []
+    for name, optimizer in summary["optimizers"].items():
+        for space in summary["spaces"].get(name, []):
+            found = [value[space["name"]] for value in optimizer["values"] if value]
+            spread = at_edge = MISSING
+            if found:
+                spread = f"{significant(median(found))} ({significant(min(found))} to {significant(max(found))})"
+                at_edge = "**yes: box-limited**" if space["name"] in optimizer["box_limited"] else "no"
+            bounds = f"{'0, ' if space['zero'] else ''}{significant(space['low'])} to {significant(space['high'])}"
+            rows.append([optimizer_name(name), dimension_label(space), bounds, spread, at_edge])
+    head = ["optimizer", "dimension", "range", "winners: median (lowest to highest)", "many at an edge"]
+    return markdown_table(head, rows)
+
+
+def winners_table(summary: Summary) -> str:
+    """The winner of every search."""
+    found = [
+        (str(replicate), optimizer_name(name), settings)
+        for name, optimizer in summary["optimizers"].items()
+        for replicate, settings in zip(summary["replicates"], optimizer["winners"], strict=False)
+    ]
+    all_settings = [(key, value) for *_, settings in found for key, value in (settings or {}).items()]
+    keys = dict.fromkeys(key for key, value in all_settings if isinstance(value, float | list))
+    rows = []
+    for replicate, name, settings in found:
+        who = name if settings else f"{name}: all trials diverged"
+        rows.append([replicate, who, *(_argument((settings or {}).get(key)) for key in keys)])
+    return markdown_table(["replicate", "optimizer", *keys], rows)
+
+
+def _argument(value: Any) -> str:
+    if value is None:
+        return MISSING
+    return ", ".join(f"{each:g}" for each in value) if isinstance(value, list) else f"{value:.4g}"
 
 
 def nuisance_table(summary: Summary) -> str:
@@ -125,27 +164,24 @@ def _drawn(value: Any) -> str:
 
 def replicates_table(summary: Summary, comparison: dict[str, Any]) -> str:
     """The difference of every replicate, reproductions last."""
-    a, b = comparison["a"], comparison["b"]
-    decimals = metric_of(comparison["metric"]).decimals
-    counted = zip(summary["replicates"], *(comparison["per_replicate"][side] for side in (a, b)), strict=True)
+    inside = {True: "inside", False: "**outside**", None: MISSING}
+    notes = {row["replicate"]: f"reproduction: {inside[row['inside']]}" for row in comparison["reproductions"]}
     rows = [
-        [str(n), *pair_cells(x, y, decimals), "counted as diverged" if x is None or y is None else "counted"]
-        for n, x, y in counted
+        [str(n), *cells, notes.get(n) or ("counted as diverged" if "diverged" in cells else "counted")]
+        for n, cells in replicate_cells(summary, comparison).items()
     ]
-    for row in comparison["reproductions"]:
-        inside = {True: "inside", False: "**outside**", None: MISSING}[row["inside"]]
-        rows.append([str(row["replicate"]), *pair_cells(row[a], row[b], decimals), f"reproduction: {inside}"])
-    head = ["replicate", optimizer_name(a), optimizer_name(b), pair_name(comparison), ""]
+    head = ["replicate", *(optimizer_name(comparison[side]) for side in "ab"), pair_name(comparison), ""]
     return markdown_table(head, rows)
 
 
-def pair_cells(x: float | None, y: float | None, decimals: int) -> list[str]:
-    """The values of a and b in one replicate, and their difference."""
-    difference = None if x is None or y is None else x - y
-    return [
-        *("diverged" if value is None else number(value, decimals) for value in (x, y)),
-        number(difference, decimals, "+"),
-    ]
+def replicate_cells(summary: Summary, comparison: dict[str, Any]) -> dict[int, list[str]]:
+    """The values of a and b in each replicate, and their difference; reproductions last."""
+    metric, cells = comparison["metric"], {}
+    for n, (x, y) in values(summary, comparison).items():
+        difference = None if x is None or y is None else x - y
+        both = ("diverged" if value is None else in_metric(value, metric) for value in (x, y))
+        cells[n] = [*both, in_metric(difference, metric, "+")]
+    return cells
 
 
 def speedup_table(rows: Sequence[dict[str, Any]]) -> str:
@@ -190,16 +226,11 @@ def environments_table(summary: Summary) -> str:
     """Hardware, packages and sources of the replicates."""
     rows = []
     for environment in summary["environments"]:
-        commit = f"commit {environment['git_sha'][:10]}" if environment["git_sha"] else "no commit"
-        commit += ", with uncommitted changes" if environment["git_dirty"] else ""
-        rows.append(
-            [
-                ranges(environment["replicates"]),
-                _listed(environment["hardware"]),
-                _listed(environment["packages"]),
-                f"{commit}, digest {environment['sources_digest']}",
-            ]
-        )
+        sources = f"commit {environment['git_sha'][:10]}" if environment["git_sha"] else "no commit"
+        sources += ", with uncommitted changes" if environment["git_dirty"] else ""
+        sources += f", digest {environment['sources_digest']}"
+        machine = [_listed(environment[key]) for key in ("hardware", "packages")]
+        rows.append([ranges(environment["replicates"]), *machine, sources])
     return markdown_table(["replicates", "hardware", "packages", "sources"], rows)
 
 
@@ -209,26 +240,23 @@ def _listed(facts: Mapping[str, Any]) -> str:
 
 def decided_by(comparison: dict[str, Any]) -> list[str]:
     """The numbers behind a verdict, as list items; those of a selection are marked, and have no p."""
-    metric, difference = comparison["metric"], comparison["difference"]
-    decimals = metric_of(metric).decimals
+    metric, difference, of = comparison["metric"], comparison["difference"], selected(comparison)
     facts = []
     if difference:
-        facts = [f"90 % interval: {interval(difference['ci90'], decimals)}"]
-        if not selected(comparison):  # a selection has no p
+        facts = [f"90 % interval: {interval(difference['ci90'], metric)}"]
+        if not of:  # a selection has no p
             facts.append(f"two-sided paired t test: p {_equals(difference['p'])}")
-        if difference["sign_flip_p"] is not None and not selected(comparison):
+        if difference["sign_flip_p"] is not None and not of:
             facts.append(f"exact sign-flip test: p {_equals(difference['sign_flip_p'])} (not used for the verdict)")
         if by_example := comparison["by_example"]:
-            within = interval(by_example["ci95"], decimals)
-            same = within == interval(difference["ci95"], decimals)
+            within = interval(by_example["ci95"], metric)
+            same = within == interval(difference["ci95"], metric)
             facts.append(
                 f"95 % interval that also treats the {by_example['examples']:,} test examples as a random sample, over "
                 f"{by_example['replicates']} replicates: {within}"
                 + (", the same as without: here, the choice of test examples adds nothing to it" if same else "")
             )
-        facts.append(
-            f"95 % prediction interval for one more replicate: {interval(comparison['prediction95'], decimals)}"
-        )
+        facts.append(f"95 % prediction interval for one more replicate: {interval(comparison['prediction95'], metric)}")
         facts.append(
             f"smallest true difference that {difference['n']} such replicates detect in 80 % of studies: "
             f"{amount(comparison['smallest_effect'], metric)}"
@@ -238,7 +266,7 @@ def decided_by(comparison: dict[str, Any]) -> list[str]:
                 f"without pairing, the variance of the difference would be {difference['variance_ratio']:.1f} times as "
                 "large"
             )
-        if of := selected(comparison):
+        if of:
             facts = [f"in {of}, {fact}" for fact in facts]
     if comparison["unsettled"] is not None:
         facts.append(

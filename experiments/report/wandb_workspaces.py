@@ -2,8 +2,8 @@
 
 python -m experiments.report.wandb_workspaces [experiment]
 
-A view is plain data built from the task's config alone (``views``), so a new task needs nothing here. Calling it again
-replaces the earlier workspaces.
+They are built from the task's config alone, so a new task needs nothing here. Calling it again replaces the earlier
+workspaces.
 """
 
 import argparse
@@ -37,116 +37,79 @@ def task_configs(experiment: str) -> list[dict[str, Any]]:
     return configs
 
 
-def views(config: dict[str, Any]) -> list[dict[str, Any]]:
-    """The contents of a task's workspaces as plain data: filters, and sections of panels.
+def workspace(config: dict[str, Any], phase: str, entity: str) -> Any:
+    """The workspace of ``entity``, a W&B user or team, for a task's runs of a ``phase``, confirm or search.
 
-    A panel is a ``line`` over an x axis, a ``bar``, or a ``scatter`` against a hyperparameter, with the metric's name
-    in metrics.jsonl. Lines and bars are means per optimizer with a band: one standard deviation over the confirm runs
-    of all replicates, or the range from the worst to the best trial of a search.
+    Lines and bars are means per optimizer with a band: one standard deviation over the confirm runs of all replicates,
+    or the range from the worst to the best trial of a search.
     """
-    study = config["study"]
-    group = study_of(config)
-    validation = [_line(study["validation_metric"], STEP), _line(study["validation_metric"], "samples")]
-    training = [_line("train/loss", STEP), _line("train/loss", "time/train_s"), _line("train/grad_norm", STEP)]
-    health = [
-        _line(f"optimizer/{name}", STEP)
-        for name in ("update_norm", "weight_norm", "zero_update_share", "nonfinite_state")
-    ]
-    cost = ["time/train_s", "time/optimizer_step_ms", "cost/state_bytes", "cost/peak_bytes"]
-    results = [study["primary_metric"], *study["secondary_metrics"]]
-    tuning = [
-        {"kind": "scatter", "x": f"optimizer.{setting}", "metric": study["validation_metric"]}
-        for setting in ("lr", "weight_decay")
-    ]
-    of_confirm_runs = {
-        "Result": [_bar(name) for name in results],
-        "Validation": validation,
-        "Training": training,
-        "Optimizer": health,
-        "Cost": [_bar(name) for name in cost],
-    }
-    of_trials = {"Settings": tuning, "Validation": validation, "Training": training}
-    return [
-        {
-            "name": f"{group}: {name}",
-            "project": config["run"]["wandb_project"],
-            "filters": {"Group": group, "JobType": phase},
-            "band": band,
-            "sections": sections,
-        }
-        for name, phase, band, sections in (
-            ("confirmation", "confirm", "stddev", of_confirm_runs),
-            ("tuning", "search", "minmax", of_trials),
-        )
-    ]
-
-
-def _line(metric: str, x: str) -> dict[str, str]:
-    return {"kind": "line", "x": x, "metric": metric}
-
-
-def _bar(metric: str) -> dict[str, str]:
-    return {"kind": "bar", "metric": metric}
-
-
-def workspace(view: dict[str, Any], entity: str) -> Any:
-    """The view as a ``wandb_workspaces.workspaces.Workspace`` of ``entity``, a W&B user or team."""
+    import wandb_workspaces.reports.v2 as wr
     import wandb_workspaces.workspaces as ws
     from wandb_workspaces.expr import And, Config, Metric
 
     from experiments.report.figures import COLORS
 
+    study, group, tested = config["study"], study_of(config), phase == "confirm"
+    validation = study["validation_metric"]
+    grouped: dict[str, Any] = {
+        "groupby": wr.Config("optimizer.name"),
+        "groupby_aggfunc": "mean",
+        "groupby_rangefunc": "stddev" if tested else "minmax",
+        "max_runs_to_show": MAX_RUNS,
+    }
+
+    def line(metric: str, x: str = STEP) -> Any:
+        return wr.LinePlot(title=metric_title(metric), x=x, y=[metric], title_x=x, **grouped)
+
+    def bar(metric: str) -> Any:
+        return wr.BarPlot(title=metric_title(metric), metrics=[metric], **grouped)
+
+    def scatter(setting: str) -> Any:
+        x, y = wr.Config(f"optimizer.{setting}"), wr.SummaryMetric(validation)
+        return wr.ScatterPlot(title=metric_title(validation), x=x, y=y, log_x=True, regression=False)
+
+    sections = {
+        "Validation": [line(validation), line(validation, "samples")],
+        "Training": [line("train/loss"), line("train/loss", "time/train_s"), line("train/grad_norm")],
+    }
+    if tested:
+        results = [study["primary_metric"], *study["secondary_metrics"]]
+        health = ("update_norm", "weight_norm", "zero_update_share", "nonfinite_state")
+        cost = ("time/train_s", "time/optimizer_step_ms", "cost/state_bytes", "cost/peak_bytes")
+        sections = {"Result": [bar(name) for name in results], **sections}
+        sections |= {"Optimizer": [line(f"optimizer/{name}") for name in health], "Cost": [bar(name) for name in cost]}
+    else:
+        sections = {"Settings": [scatter("lr"), scatter("weight_decay")], **sections}
     return ws.Workspace(
         entity=entity,
-        project=view["project"],
-        name=view["name"],
-        sections=[
-            ws.Section(name=name, panels=[_panel(panel, view["band"]) for panel in panels], is_open=True)
-            for name, panels in view["sections"].items()
-        ],
+        project=config["run"]["wandb_project"],
+        name=f"{group}: {'confirmation' if tested else 'tuning'}",
+        sections=[ws.Section(name=name, panels=panels, is_open=True) for name, panels in sections.items()],
         settings=ws.WorkspaceSettings(x_axis=STEP, max_runs=MAX_RUNS),
         runset_settings=ws.RunsetSettings(
-            filters=And(*(Metric(name) == value for name, value in view["filters"].items())),
+            filters=And(Metric("Group") == group, Metric("JobType") == phase),
             groupby=[Config("optimizer.name")],
             group_colors=dict[object, object](COLORS.items()),
         ),
     )
 
 
-def _panel(panel: dict[str, str], band: str) -> Any:
-    import wandb_workspaces.reports.v2 as wr
-
-    title = metric_title(panel["metric"])
-    if panel["kind"] == "scatter":
-        return wr.ScatterPlot(
-            title=title, x=wr.Config(panel["x"]), y=wr.SummaryMetric(panel["metric"]), log_x=True, regression=False
-        )
-    grouped: dict[str, Any] = {
-        "groupby": wr.Config("optimizer.name"),
-        "groupby_aggfunc": "mean",
-        "groupby_rangefunc": band,
-        "max_runs_to_show": MAX_RUNS,
-    }
-    if panel["kind"] == "bar":
-        return wr.BarPlot(title=title, metrics=[panel["metric"]], **grouped)
-    return wr.LinePlot(title=title, x=panel["x"], y=[panel["metric"]], title_x=panel["x"], **grouped)
-
-
-def push(view: dict[str, Any], entity: str) -> None:
-    """Create the view's workspace, or replace the one that an earlier call made."""
+def push(made: Any) -> None:
+    """Create the workspace, or replace the one that an earlier call made."""
     from wandb_workspaces.workspaces import internal
 
-    made = workspace(view, entity)
     # The name in the address of a workspace; one that W&B makes up would leave a new workspace at every call.
-    address = hashlib.sha256(view["name"].encode()).hexdigest()[:11]
+    address = hashlib.sha256(made.name.encode()).hexdigest()[:11]
     made._internal_name = f"nw-{address}-v"
     with suppress(ValueError):  # there is none yet
-        made._internal_id = internal.get_view_dict(entity, view["project"], address)["id"]
+        made._internal_id = internal.get_view_dict(made.entity, made.project, address)["id"]
     made.save()
 
 
 def main(experiment: str) -> None:
-    """Push the views of every task that has the experiment. Raises SuiteError without an account, or if W&B refuses."""
+    """Push both workspaces of every task that has the experiment. Raises SuiteError without an account, or if W&B
+    refuses.
+    """
     configs = task_configs(experiment)
     if not has_key():
         raise SuiteError(
@@ -158,9 +121,9 @@ def main(experiment: str) -> None:
         entity = os.environ.get("WANDB_ENTITY") or wandb.Api().default_entity
         if entity is None:
             raise SuiteError("The W&B account names no user or team to own the workspaces: set WANDB_ENTITY.")
-        for view in [view for config in configs for view in views(config)]:
-            push(view, entity)
-            print(view["name"])
+        for made in [workspace(config, phase, entity) for config in configs for phase in ("confirm", "search")]:
+            push(made)
+            print(made.name)
     except wandb.Error as error:
         raise SuiteError(f"W&B did not take a workspace: {error}") from error
 

@@ -7,13 +7,13 @@ import sys
 import urllib.request
 from pathlib import Path
 
+from experiments.harness.record import take_lock
 from experiments.harness.source_code import ROOT
 from experiments.report.rebuild import read_summary
 from experiments.study.replicates import read_replicates
 from tests import forked
 from tests.report.conftest import WriteStudy
-from tests.report.dashboard_pages import STUDY_PAGE, Page, broken_links, build
-from tests.report.dashboard_records import held, write_record
+from tests.report.dashboard import STUDY_PAGE, Page, broken_links, build, built, write_record
 
 
 def test_the_index_links_to_finished_and_running_studies(write_study: WriteStudy, tmp_path: Path) -> None:
@@ -23,7 +23,7 @@ def test_the_index_links_to_finished_and_running_studies(write_study: WriteStudy
     run = tmp_path / "runs" / "diffusion" / "lion-s0-0000000000"
     write_record(run, status="running")
     write_record(tmp_path / "runs/diffusion/lion-s1-0000000000", data="mnist5k", steps=100)
-    with held(run):
+    with take_lock(run):
         folder = build(tmp_path)
     index = Page(folder / "index.html")
     assert "Lion beats AdamW by " in index.text
@@ -39,7 +39,7 @@ def test_the_index_links_to_finished_and_running_studies(write_study: WriteStudy
 
 def test_a_study_page_begins_with_the_statements_of_its_readme(write_study: WriteStudy, tmp_path: Path) -> None:
     write_study(gain=0.1, numbers=range(7))
-    text = Page(build(tmp_path) / STUDY_PAGE).text
+    text = built(tmp_path).text
     said = ["Regime: ConvNet", "Lion beats AdamW by ", "In steps: Lion needs ", "Committed: ", "Yours (replicate 6)"]
     places = [text.index(part) for part in said]
     assert places == sorted(places)
@@ -48,15 +48,14 @@ def test_a_study_page_begins_with_the_statements_of_its_readme(write_study: Writ
 
 def test_every_replicate_has_a_row_with_the_winners_settings(write_study: WriteStudy, tmp_path: Path) -> None:
     study = write_study(diverged=[(1, "lion")], optimizers=("lion", "adamw", "sgd"), numbers=range(7))
-    path = build(tmp_path) / STUDY_PAGE
-    page = Page(path)
+    page = built(tmp_path)
     rows = [f"replicate-{name}-{number}" for name in ("lion", "sgd") for number in range(7)]
     assert [place for place in page.ids if str(place).startswith("replicate-")] == rows
     winner = read_replicates(study)[6].of("lion", "confirm")[0].plain["optimizer"]["lr"]
-    (row,) = re.findall(r'id="replicate-lion-6">(.*)</tr>', path.read_text())
+    (row,) = re.findall(r'id="replicate-lion-6">(.*)</tr>', page.html)
     assert "6 (reproduction)" in row
     assert f"<td>{winner:.4g}</td>" in row
-    (row,) = re.findall(r'id="replicate-lion-1">(.*)</tr>', path.read_text())
+    (row,) = re.findall(r'id="replicate-lion-1">(.*)</tr>', page.html)
     assert "<td>diverged</td>" in row
     assert len(page.ids) == len(set(page.ids))
     assert "hydra/sweeper=study scale=mini" in page.text
@@ -90,7 +89,7 @@ def test_html_in_names_is_escaped_on_the_dashboard(write_study: WriteStudy, tmp_
         assert hostile in page.text
         assert [tag for tag, _ in page.tags].count("script") == (0 if path.stem == "index" else 3)
         assert not any(tag == "img" or "onerror" in attributes for tag, attributes in page.tags)
-        assert not re.search(r'<script id="data"[^>]*>[^<]*<(?!/script>\n)', path.read_text()), "data ends its script"
+        assert not re.search(r'<script id="data"[^>]*>[^<]*<(?!/script>\n)', page.html), "data ends its script"
         assert not any("<" in run["label"] + run["kind"] for run in page.data.get("runs", [])), "shown as HTML"
         assert not any("evil" in link and "%" not in link for link in page.links)
 
@@ -144,15 +143,6 @@ def test_the_dashboard_command_serves_only_on_localhost(write_study: WriteStudy,
             assert b"Lion beats AdamW" in urllib.request.urlopen(address, timeout=10).read()
         finally:
             process.terminate()
-
-
-def test_the_dashboard_command_names_missing_folders(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "experiments.report.dashboard", "--results", str(tmp_path / "a")]
-    result = subprocess.run(
-        [*command, "--runs", str(tmp_path / "b")], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    assert result.returncode == 2
-    assert result.stderr.startswith("error: There is neither ")
 
 
 def test_a_real_study_and_a_single_run_get_dashboard_pages(command_line: list[str], tmp_path: Path) -> None:

@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments.report.dashboard.site import write_dashboard
+from experiments.report.dashboard.pages import write_dashboard
 from experiments.report.figures import COLORS, ON_DARK
 from tests.report.chromium import EXECUTABLE, Page, chromium
 from tests.report.conftest import write_with_summary
-from tests.report.dashboard_records import write_record
+from tests.report.dashboard import write_record
 
 pytestmark = [pytest.mark.browser, pytest.mark.skipif(EXECUTABLE is None, reason="chromium is not installed")]
 DRAWN = ".scatterlayer .point, .scatterlayer .js-line"

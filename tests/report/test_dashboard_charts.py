@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from experiments.report.dashboard.forest import forest
+from experiments.report.dashboard.pages import ASSETS
 from experiments.report.dashboard.records import columns, published_studies
-from experiments.report.dashboard.site import ASSETS
 from experiments.report.figures import COLORS, ON_DARK, SPARE_COLORS
 from experiments.report.rebuild import read_summary
 from experiments.study.replicates import read_replicates
 from tests.report.conftest import WriteStudy
-from tests.report.dashboard_pages import STUDY_PAGE, Page, build
+from tests.report.dashboard import STUDY_PAGE, Page, build, built
 
 
 def test_the_forest_plot_shows_each_difference_in_units_of_its_margin(write_study: WriteStudy, tmp_path: Path) -> None:
@@ -47,7 +47,7 @@ def test_the_forest_plot_shows_each_difference_in_units_of_its_margin(write_stud
 
 def test_chart_click_targets_exist_on_the_page(write_study: WriteStudy, tmp_path: Path) -> None:
     write_study(diverged=[(1, "lion")], numbers=range(7))
-    page = Page(build(tmp_path) / STUDY_PAGE)
+    page = built(tmp_path)
     traces = [trace for chart in page.data["charts"].values() for trace in chart["data"] if "customdata" in trace]
     targets = {str(place) for trace in traces for place in trace["customdata"]}
     assert len(targets) == 5 + 1, "five replicates that count and one that reproduces"
@@ -59,14 +59,14 @@ def test_charts_are_valid_plotly_figures(write_study: WriteStudy, tmp_path: Path
     import plotly.graph_objects as go
 
     write_study(numbers=range(7))
-    charts = Page(build(tmp_path) / STUDY_PAGE).data["charts"]
+    charts = built(tmp_path).data["charts"]
     charts = json.loads(re.sub(r'"--\w+"', '"red"', json.dumps(charts))).values()  # page.js inserts a theme's colours
     assert [len(go.Figure(chart).data) for chart in charts] == [3, 3, 2 * 6 + 2, *[3] * 8]
 
 
 def test_search_charts_show_every_trial_and_diverged_ones_apart(write_study: WriteStudy, tmp_path: Path) -> None:
     study = write_study(stages=(20, 4))
-    charts = Page(build(tmp_path) / STUDY_PAGE).data["charts"]
+    charts = built(tmp_path).data["charts"]
     trials = [run for each in read_replicates(study) for run in each.of("lion", "search")]
     known, best, lost = charts["search-1"]["data"]
     assert sorted(known["x"]) == sorted(run.unit[0] for run in trials if not run.diverged)
@@ -81,13 +81,13 @@ def test_search_charts_show_every_trial_and_diverged_ones_apart(write_study: Wri
 def test_the_difference_chart_matches_the_summary(write_study: WriteStudy, tmp_path: Path) -> None:
     study = write_study(diverged=[(0, "lion"), (1, "lion")])
     comparison = read_summary(study)["comparisons"][0]
-    replicates, mean = Page(build(tmp_path) / STUDY_PAGE).data["charts"]["differences-0"]["data"]
+    chart = built(tmp_path).data["charts"]["differences-0"]
+    (replicates, mean), layout = chart["data"], chart["layout"]
     assert replicates["x"] == ["2", "3", "4", "5"]
     assert np.mean(replicates["y"]) == pytest.approx(comparison["difference"]["mean"])
     assert mean["y"][0] - mean["error_y"]["arrayminus"][0] == pytest.approx(comparison["difference"]["ci95"][0])
     assert mean["y"][0] + mean["error_y"]["array"][0] == pytest.approx(comparison["difference"]["ci95"][1])
     assert replicates["marker"]["color"] == COLORS["lion"]
-    layout = Page(tmp_path / "dashboard" / STUDY_PAGE).data["charts"]["differences-0"]["layout"]
     assert layout["xaxis"]["title"]["text"] == "replicate"
     assert layout["yaxis"]["title"]["text"].startswith("above 0: AdamW is better"), "of a loss"
     (margin,) = (shape for shape in layout["shapes"] if "fillcolor" in shape)
@@ -140,7 +140,7 @@ def test_training_seconds_of_evaluations_are_interpolated() -> None:
 
 def test_dashboard_curves_contain_every_row_of_a_run(write_study: WriteStudy, tmp_path: Path) -> None:
     run = read_replicates(write_study())[3].of("lion", "confirm")[1]
-    data = Page(build(tmp_path) / STUDY_PAGE).data
+    data = built(tmp_path).data
     (shown,) = (each["columns"] for each in data["runs"] if run.run_id in each["label"])
     assert shown["samples"] == [row["samples"] for row in run.rows]
     assert shown["seconds"] == pytest.approx([row["step"] / 20 for row in run.rows])

@@ -15,9 +15,16 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from PIL import Image
 
-from experiments.report.figures import draw, learning_curves, optimizer_colors, paired_differences
+from experiments.report.figures import (
+    draw,
+    ease_of_tuning,
+    learning_curves,
+    optimizer_colors,
+    paired_differences,
+    position_ticks,
+    settings_scatter,
+)
 from experiments.report.rebuild import read_summary
-from experiments.report.search_figures import ease_of_tuning, position_ticks, settings_scatter
 from experiments.report.style import MOST_BYTES, save
 from experiments.study.replicates import Replicate, read_replicates
 from experiments.study.trials import value_at

@@ -1,13 +1,22 @@
 """The pages over all studies: Holm's correction, the tally of verdicts, the tables."""
 
 import re
+from typing import Any
 from urllib.parse import unquote
+
+import pytest
 
 from experiments.report.labels import deciding, too_small
 from experiments.report.overview import front_page, overview_page
 from experiments.report.rebuild import read_summary
 from tests.report.conftest import WriteStudy, by_folder
 from tests.synthetic_study import PAPER
+
+
+def rows_of(page: str) -> dict[str, list[str]]:
+    """The cells of each study's row, by its folder."""
+    rows = [line.strip("| ").split(" | ") for line in page.splitlines() if line.startswith("| [")]
+    return {unquote(re.findall(r"\((?:results/)?(.*)/README.md\)", row[0])[0]): row for row in rows}
 
 
 def test_holm_correction_covers_the_default_studies_of_all_scales(write_study: WriteStudy) -> None:
@@ -18,10 +27,7 @@ def test_holm_correction_covers_the_default_studies_of_all_scales(write_study: W
         write_study("lit", "gpu", "gpu", gain=0.1),
     ]
     page = overview_page(by_folder(*directories))
-    p = {
-        directory.parts[-3:]: read_summary(directory)["comparisons"][0]["difference"]["p"] for directory in directories
-    }
-    large, small, least = p["diffusion", "mini", "mini"], p["lit", "mini", "mini"], p["lit", "gpu", "gpu"]
+    large, small, _, least = (read_summary(each)["comparisons"][0]["difference"]["p"] for each in directories)
     assert least < small < large
     expected = {
         "diffusion/mini/mini": max(2 * small, large),
@@ -29,36 +35,27 @@ def test_holm_correction_covers_the_default_studies_of_all_scales(write_study: W
         "lit/mini/mini": 2 * small,
         "image_classification/mini/mini-model.width=64": None,
     }
-    rows = [line.strip("| ").split(" | ") for line in page.splitlines() if line.startswith("| [")]
-    shown = {unquote(re.findall(r"\((.*)/README.md\)", row[0])[0]): row[-1] for row in rows}
-    assert shown == {
+    assert {folder: row[-1] for folder, row in rows_of(page).items()} == {
         folder: "n/a" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}" for folder, p in expected.items()
     }
 
 
-def test_diverged_and_missing_comparisons_count_as_p_1_in_holm(write_study: WriteStudy) -> None:
+@pytest.mark.parametrize("other", [{"diverged": [(0, "lion")]}, {"numbers": [0]}, {"gain": 0.1, "numbers": range(5)}])
+def test_a_diverged_missing_or_exploratory_comparison_counts_as_p_1_in_holm(
+    write_study: WriteStudy, other: dict[str, Any]
+) -> None:
     alone = write_study("lit", gain=0.015)
     p = read_summary(alone)["comparisons"][0]["difference"]["p"]
-    others = [write_study("diffusion", diverged=[(0, "lion")]), write_study("finetuning", numbers=[0])]
-    page = overview_page(by_folder(alone, *others))
-    row = next(line for line in page.splitlines() if line.startswith("| [LiT"))
-    assert row.strip("| ").split(" | ")[-1] == f"{3 * p:.3f}"
-
-
-def test_an_exploratory_comparison_counts_as_p_1_in_holm(write_study: WriteStudy) -> None:
-    whole, part = write_study("lit", gain=0.015), write_study("diffusion", gain=0.1, numbers=range(5))
-    p = read_summary(whole)["comparisons"][0]["difference"]["p"]
-    rows = [line for line in front_page(by_folder(whole, part)).splitlines() if line.startswith("| [")]
-    shown = {row[3 : row.index(",")]: row.strip("| ").split(" | ")[-1] for row in rows}
-    assert shown == {"LiT": f"{2 * p:.3f}", "diffusion": "1.000"}
+    for page in (overview_page, front_page):
+        rows = rows_of(page(by_folder(alone, write_study("diffusion", **other))))
+        assert [row[-1] for row in rows.values()] == [f"{2 * p:.3f}", "1.000"]
 
 
 def test_the_tally_says_how_many_winners_holms_correction_leaves(write_study: WriteStudy) -> None:
     clear = front_page(by_folder(write_study(gain=0.1), write_study("lit", gain=0.1)))
     assert "Winners whose p is at most 0.05 after correction for the number of studies: 2 of 2." in clear
     several = by_folder(write_study(gain=0.034, spread=0.02), write_study("lit"), write_study("diffusion"))
-    rows = [row for summary in several.values() for row in summary["comparisons"] if row["primary"]]
-    p = min(row["difference"]["p"] for row in rows)
+    p = min(row["difference"]["p"] for summary in several.values() for row in deciding(summary))
     assert p <= 0.05 < 3 * p
     assert "for the number of studies: 0 of 1." in front_page(several)
     alone = front_page(by_folder(write_study(gain=0.1)))
@@ -109,10 +106,9 @@ def test_the_front_page_counts_verdicts_and_lists_unmeasured_tasks(write_study: 
 
 
 def test_front_page_rows_state_the_tuning_budget_and_the_papers_numbers(write_study: WriteStudy) -> None:
-    tuned = front_page(by_folder(write_study(stages=(4, 3, 2))))
-    row = next(line for line in tuned.splitlines() if line.startswith("| [image"))
-    assert row.split(" | ")[6:9] == ["9", "6 of 6", "not comparable"]
-    published = front_page(by_folder(write_study(scale="paper", experiment="paper", **PAPER)))
-    row = next(line for line in published.splitlines() if line.startswith("| [image"))
-    assert row.split(" | ")[6] == "none"
-    assert row.split(" | ")[8].endswith("Lion 77.44, AdamW 75.48: confirmed")
+    tuned = write_study(stages=(4, 3, 2))
+    published = write_study(scale="paper", experiment="paper", **PAPER)
+    ours, papers = rows_of(front_page(by_folder(tuned, published))).values()
+    assert ours[6:9] == ["9", "6 of 6", "not comparable"]
+    assert papers[6] == "none"
+    assert papers[8].endswith("Lion 77.44, AdamW 75.48: confirmed")

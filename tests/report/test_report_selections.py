@@ -15,6 +15,7 @@ from experiments.report.tables import claims_table, decided_by, result_table, se
 from experiments.report.terminal import print_verdict
 from experiments.study.replicates import read_replicates
 from tests.report.conftest import WriteStudy, by_folder
+from tests.report.test_report_overview import rows_of
 from tests.report.test_report_sentences import study
 from tests.report.test_report_tables import cells
 from tests.synthetic_study import PAPER
@@ -25,6 +26,7 @@ def test_sentences_about_a_selection_of_the_replicates_say_so() -> None:
     summary, row = study("undecided", diverged=(0, 2), verdict_without_diverged="adamw", reproductions=rows)
     other = row | {"metric": "test/loss", "primary": False, "better": "lower", "difference": {"mean": 0.2}}
     other["difference"]["ci95"] = (0.1, 0.3)
+    other["mean"] = {"lion": 50.2, "adamw": 50.0}
     summary["comparisons"].append(other)
     assert "Other metrics, also of a selection: test loss (in 9 of 11: +0.2000, 95 % " in verdict_sentence(summary, row)
     assert steps_sentence(summary, row).startswith(
@@ -62,7 +64,7 @@ def test_a_selection_neither_confirms_nor_contradicts_the_papers_claims(write_st
 
 def test_the_overview_marks_the_numbers_of_a_selection_and_gives_them_no_p(write_study: WriteStudy) -> None:
     page = overview_page(by_folder(write_study("diffusion", gain=0.1, diverged=[(2, "adamw")]), write_study("lit")))
-    lost, whole = (line.strip("| ").split(" | ") for line in page.splitlines() if line.startswith("| ["))
+    lost, whole = rows_of(page).values()
     assert all(cell.startswith("in 5 of 6: ") for cell in lost[3:6])
     assert lost[10:] == ["\N{EN DASH}", "1.000"]
     assert not any("in 5 of" in cell for cell in whole)

@@ -5,10 +5,7 @@ from typing import Any
 
 import pytest
 
-from experiments.report.labels import (
-    steps_words,
-    verdict_name,
-)
+from experiments.report.labels import steps_words, verdict_name
 from experiments.report.sentences import (
     ease_sentence,
     next_step,
@@ -16,6 +13,12 @@ from experiments.report.sentences import (
     steps_sentence,
     verdict_sentence,
 )
+
+FOUND = "Lion minus AdamW is -1.90 points in test top-1 accuracy"
+WITHIN = "95 % interval -2.70 to -1.10"
+MARGIN = "1.00 points (what 10 % fewer steps cost)"
+DIVERGED = "Undecided, because confirm runs diverged: "
+NO_TIE = "No difference can count as a tie, because longer runs of the reference are no better here."
 
 
 def study(
@@ -94,7 +97,7 @@ def study(
         (
             {"verdict": "adamw"},
             "AdamW beats Lion by 1.90 points in test top-1 accuracy (95 % interval 1.10 to 2.70, 11 replicates; tie "
-            "margin 1.00 points (what 10 % fewer steps cost)).",
+            f"margin {MARGIN}).",
         ),
         (
             {"verdict": "lion", "mean": -2, "ci95": (-3, -1), "metric": "test/log_perplexity", "better": "lower"},
@@ -107,55 +110,46 @@ def study(
             "points, 90 % interval -0.30 to 0.50, 11 replicates).",
         ),
         (
-            {"verdict": "undecided", "mean": -0.5, "ci95": (-1.5, 0.5), "replicates": 6, "unsettled": 1.0},
-            "Exploratory (replicates 0 to 5; 11 were declared): Undecided: Lion minus AdamW is -0.50 points in test "
-            "top-1 accuracy (95 % interval -1.50 to 0.50, 6 replicates); that is too uncertain to name a winner, or to "
-            "call it a tie within 1.00 points (what 10 % fewer steps cost). If the two are equal, 36 replicates would "
-            "show a tie in 80 % of studies.",
+            {"verdict": "undecided", "replicates": 6, "unsettled": 1.0},
+            f"Exploratory (replicates 0 to 5; 11 were declared): Undecided: {FOUND} ({WITHIN}, 6 replicates); that is "
+            f"too uncertain to name a winner, or to call it a tie within {MARGIN}. If the two are equal, 36 replicates "
+            "would show a tie in 80 % of studies.",
         ),
         (
-            {"verdict": "undecided", "mean": -0.5, "ci95": (-1.5, 0.5), "margin_percent": None},
-            "Undecided: Lion minus AdamW is -0.50 points in test top-1 accuracy (95 % interval -1.50 to 0.50, 11 "
-            "replicates); that is too uncertain to name a winner, or to call it a tie within 1.00 points. More "
-            "replicates cannot show a tie while the gains in the searches' last stages differ by 2.50 points, more "
-            "than the margin.",
+            {"verdict": "undecided", "margin_percent": None},
+            f"Undecided: {FOUND} ({WITHIN}, 11 replicates); that is too uncertain to name a winner, or to call it a "
+            "tie within 1.00 points. More replicates cannot show a tie while the gains in the searches' last stages "
+            "differ by 2.50 points, more than the margin.",
         ),
         (
             {"verdict": "withheld"},
-            "Withheld: Lion minus AdamW is -1.90 points in test top-1 accuracy (95 % interval -2.70 to -1.10, 11 "
-            "replicates), but the searches had not settled: the gains in their last stages differ by 2.50 points "
-            "between the two.",
+            f"Withheld: {FOUND} ({WITHIN}, 11 replicates), but the searches had not settled: the gains in their last "
+            "stages differ by 2.50 points between the two.",
         ),
         (
             {"verdict": None, "replicates": 3},
             "Exploratory (replicates 0 to 2; 11 were declared): No verdict: a verdict needs 4 replicates, and there "
-            "are 3. "
-            "Lion minus AdamW is -1.90 points in test top-1 accuracy (95 % interval -2.70 to -1.10, 3 replicates).",
+            f"are 3. {FOUND} ({WITHIN}, 3 replicates).",
         ),
         (
             {"verdict": None, "replicates": 1},
             "Exploratory (replicates 0; 11 were declared): No verdict: one replicate gives no interval, and a verdict "
-            "needs 4. Lion minus AdamW is -1.90 points in test top-1 accuracy.",
+            f"needs 4. {FOUND}.",
         ),
         (
             {"verdict": "undecided", "diverged": (1, 0), "verdict_without_diverged": "withheld"},
-            "Undecided, because confirm runs diverged: Lion in 1 of 11 and AdamW in 0 of 11 replicates; in the other "
-            "10, Lion minus AdamW is -1.90 points in test top-1 accuracy (95 % interval -2.70 to -1.10, tie margin "
-            "1.00 points (what 10 % fewer steps cost)): alone, these would be withheld, but they are a selection.",
+            f"{DIVERGED}Lion in 1 of 11 and AdamW in 0 of 11 replicates; in the other 10, {FOUND} ({WITHIN}, tie "
+            f"margin {MARGIN}): alone, these would be withheld, but they are a selection.",
         ),
         (
             {"verdict": "undecided", "diverged": (1, 0), "verdict_without_diverged": "adamw", "margin": None},
-            "Undecided, because confirm runs diverged: Lion in 1 of 11 and AdamW in 0 of 11 replicates; in the other "
-            "10, Lion minus AdamW is -1.90 points in test top-1 accuracy (95 % interval -2.70 to -1.10): alone, these "
-            "would be a win for AdamW, but they are a selection. No difference can count as a tie, because longer runs "
-            "of the reference are no better here.",
+            f"{DIVERGED}Lion in 1 of 11 and AdamW in 0 of 11 replicates; in the other 10, {FOUND} ({WITHIN}): alone, "
+            f"these would be a win for AdamW, but they are a selection. {NO_TIE}",
         ),
         (
             {"verdict": "undecided", "diverged": (8, 1), "margin": None},
-            "Undecided, because confirm runs diverged: Lion in 8 of 11 and AdamW in 1 of 11 replicates; in the other "
-            "3, Lion minus AdamW is -1.90 points in test top-1 accuracy (95 % interval -2.70 to -1.10): alone, these "
-            "would be too few for a verdict, but they are a selection. No difference can count as a tie, because "
-            "longer runs of the reference are no better here.",
+            f"{DIVERGED}Lion in 8 of 11 and AdamW in 1 of 11 replicates; in the other 3, {FOUND} ({WITHIN}): alone, "
+            f"these would be too few for a verdict, but they are a selection. {NO_TIE}",
         ),
         (
             {"verdict": "adamw", "diverged": (6, 0)},
@@ -233,12 +227,8 @@ def test_the_verdict_mentions_a_metric_that_favours_another_optimizer(
 
 
 def test_a_difference_in_steps_is_worded_as_fewer_or_more() -> None:
-    assert [steps_words(percent) for percent in (12.4, 0.2, -0.31, -13.6)] == [
-        "12 % fewer",
-        "0.2 % fewer",
-        "0.3 % more",
-        "14 % more",
-    ]
+    words = ["12 % fewer", "0.2 % fewer", "0.3 % more", "14 % more"]
+    assert list(map(steps_words, (12.4, 0.2, -0.31, -13.6))) == words
     assert steps_sentence(*study("adamw")) == (
         "In steps: Lion needs 14 % more steps than AdamW for the same test top-1 accuracy (95 % interval 3 % fewer to "
         "31 % more)."
@@ -250,11 +240,8 @@ def test_a_difference_in_steps_is_worded_as_fewer_or_more() -> None:
 
 
 def test_a_reproduction_is_compared_with_the_prediction_interval() -> None:
-    rows: list[dict[str, Any]] = [
-        {"replicate": 11, "difference": -0.4, "inside": True},
-        {"replicate": 12, "difference": 0.9, "inside": False},
-    ]
-    rows.append({"replicate": 13, "difference": None, "inside": None})
+    found = ((11, -0.4, True), (12, 0.9, False), (13, None, None))
+    rows = [dict(zip(("replicate", "difference", "inside"), row, strict=True)) for row in found]
     assert reproduction_sentences(study("adamw", reproductions=rows)[1]) == [
         "Committed: Lion - AdamW = -1.90 in test top-1 accuracy (95 % interval -2.70 to -1.10, 11 replicates).",
         "Yours (replicate 11): -0.40, inside the 95 % prediction interval for one replicate (-4.00 to 0.20): "

@@ -1,7 +1,6 @@
 """The tables of a synthetic study, cell by cell."""
 
 from experiments.report.rebuild import read_summary
-from experiments.report.search_tables import spaces_table
 from experiments.report.tables import (
     claims_table,
     cost_table,
@@ -11,6 +10,7 @@ from experiments.report.tables import (
     nuisance_table,
     replicates_table,
     result_table,
+    spaces_table,
     speedup_table,
 )
 from tests.report.conftest import WriteStudy

@@ -12,7 +12,7 @@ from pathlib import Path
 from experiments.harness.errors import SuiteError
 from experiments.harness.explained import one_sentence
 from experiments.harness.source_code import ROOT
-from experiments.report.dashboard.site import write_dashboard
+from experiments.report.dashboard.pages import write_dashboard
 
 
 def serve(folder: Path, port: int) -> None:
@@ -26,8 +26,7 @@ def serve(folder: Path, port: int) -> None:
         server.serve_forever()
 
 
-def main() -> None:
-    """Read the command line, write the pages, and serve them if asked to."""
+if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m experiments.report.dashboard", description=__doc__.splitlines()[0])
     parser.add_argument("--results", type=Path, default=ROOT / "results", help="published studies (default: results/)")
     parser.add_argument("--runs", type=Path, default=ROOT / "runs", help="run records (default: runs/)")
@@ -40,7 +39,3 @@ def main() -> None:
         print(write_dashboard(arguments.results, arguments.runs, output))
         if arguments.serve:
             serve(output, arguments.port)
-
-
-if __name__ == "__main__":
-    main()

@@ -10,10 +10,10 @@ from html import escape
 from statistics import median
 from typing import Any
 
-from experiments.report.figures import optimizer_colors
+from experiments.report.figures import optimizer_colors, position_ticks, shown_ends
 from experiments.report.labels import Summary, differences, dimension_label, metric_of, optimizer_name
-from experiments.report.search_figures import position_ticks, shown_ends
-from experiments.study.trials import value_at
+from experiments.study.replicates import Replicate, ReplicateRun
+from experiments.study.trials import trials_of, value_at, winner_of
 
 Chart = dict[str, Any]
 
@@ -30,21 +30,15 @@ def paired_differences(summary: Summary, comparison: dict[str, Any], places: Map
     a, b, difference = comparison["a"], comparison["b"], comparison["difference"]
     points, new = differences(summary, comparison)
     low, high = difference["ci95"]
-    color, better = (
-        optimizer_colors(summary["optimizers"])[a],
-        optimizer_name(a if comparison["better"] == "higher" else b),
-    )
+    color = optimizer_colors(summary["optimizers"])[a]
+    better = optimizer_name(a if comparison["better"] == "higher" else b)
+    above, below = high - difference["mean"], difference["mean"] - low
     mean = {
         "type": "scatter",
         "mode": "markers",
         "x": ["\N{BLACK DIAMOND}"],  # a word would overlap the neighbouring numbers
         "y": [difference["mean"]],
-        "error_y": {
-            "type": "data",
-            "symmetric": False,
-            "array": [high - difference["mean"]],
-            "arrayminus": [difference["mean"] - low],
-        },
+        "error_y": {"type": "data", "symmetric": False, "array": [above], "arrayminus": [below]},
         "marker": {"color": "--ink", "size": 10, "symbol": "diamond"},
         "hovertemplate": f"mean %{{y:.4g}}<br>95 % interval {low:.4g} to {high:.4g}<br>"
         f"90 % interval {difference['ci90'][0]:.4g} to {difference['ci90'][1]:.4g}<extra></extra>",
@@ -52,11 +46,12 @@ def paired_differences(summary: Summary, comparison: dict[str, Any], places: Map
     unit = metric_of(comparison["metric"]).difference_unit
     drawn = [0.0, low, high, *comparison["prediction95"], *points.values(), *new.values()]
     room = 0.06 * (max(drawn) - min(drawn))
-    shapes = [_band(end, end, "--quiet") for end in comparison["prediction95"]]
-    if comparison["margin"] is not None:
+    line = {"color": "--quiet", "dash": "dash", "width": 1}
+    shapes = [_band(end, end, line=line) for end in comparison["prediction95"]]
+    if (margin := comparison["margin"]) is not None:
         at = len(points)  # the mean comes after the replicates
         own = {"xref": "x", "x0": at - 0.4, "x1": at + 0.4}
-        shapes.append(_band(-comparison["margin"], comparison["margin"], None) | own)
+        shapes.append(_band(-margin, margin, line={"width": 0}, fillcolor="--band") | own)
     return {
         "data": [
             _replicates(points, places, color, "circle"),
@@ -64,7 +59,7 @@ def paired_differences(summary: Summary, comparison: dict[str, Any], places: Map
             *([_replicates(new, places, color, "circle-open")] if new else []),
         ],
         "layout": {
-            "xaxis": {"type": "category", "title": {"text": "replicate"}} | {"tickangle": 0, "tickfont": {"size": 11}},
+            "xaxis": {"type": "category", "title": {"text": "replicate"}, "tickangle": 0, "tickfont": {"size": 11}},
             "yaxis": {
                 "range": [min(drawn) - room, max(drawn) + room],  # plotly's own range ignores the lines and the band
                 "zeroline": True,
@@ -88,10 +83,8 @@ def _replicates(points: Mapping[int, float], places: Mapping[int, str], color: s
     }
 
 
-def _band(low: float, high: float, line: str | None) -> dict[str, Any]:
-    band = {"type": "rect", "xref": "paper", "x0": 0, "x1": 1, "y0": low, "y1": high, "layer": "below"}
-    style = {"color": line, "dash": "dash", "width": 1} if line else {"width": 0}
-    return band | {"line": style} | ({} if line else {"fillcolor": "--band"})
+def _band(low: float, high: float, **style: Any) -> dict[str, Any]:
+    return {"type": "rect", "xref": "paper", "x0": 0, "x1": 1, "y0": low, "y1": high, "layer": "below", **style}
 
 
 def ease_of_tuning(summary: Summary) -> Chart:
@@ -125,35 +118,50 @@ def ease_of_tuning(summary: Summary) -> Chart:
     }
 
 
-def settings_scatter(summary: Summary, name: str, column: int, trials: Sequence[Mapping[str, Any]]) -> Chart:
+def settings_scatter(summary: Summary, name: str, column: int, replicates: Sequence[Replicate]) -> Chart:
     """The validation value of every trial against dimension ``column`` of an optimizer's space. Diverged trials are
     drawn in a separate band beyond the worse end of the axis; very bad values lie outside until the reader zooms out.
-
-    ``trials`` have ``replicate``, ``trial``, ``unit`` and ``value``, which is None if the trial diverged.
     """
     space, color = summary["spaces"][name][column], optimizer_colors(summary["optimizers"])[name]
-    is_lower = summary["validation_better"] == "lower"
-    known = [trial for trial in trials if trial["value"] is not None]
-    lost = [trial for trial in trials if trial["value"] is None]
-    best: dict[int, Mapping[str, Any]] = {}
-    for trial in known:
-        before = best.setdefault(trial["replicate"], trial)["value"]
-        if trial["value"] < before if is_lower else trial["value"] > before:
-            best[trial["replicate"]] = trial
+    metric, is_lower = summary["validation_metric"], summary["validation_better"] == "lower"
+    trials = [(each.number, run, run.last(metric)) for each in replicates for run in trials_of(each, name)]
+    known, lost = ([trial for trial in trials if (trial[2] is None) == is_lost] for is_lost in (False, True))
+    winners = [(each.number, run, run.last(metric)) for each in replicates if (run := winner_of(summary, each, name))]
+    best = [winner for winner in winners if winner[2] is not None]
+
+    def drawn(shown: Sequence[tuple[int, ReplicateRun, float | None]], **marker: Any) -> dict[str, Any]:
+        return {
+            "type": "scatter",
+            "mode": "markers",
+            "x": [run.unit[column] for _, run, _ in shown],
+            "y": [value for *_, value in shown],
+            "text": [
+                f"{value_at(space, run.unit[column]):.3g}, replicate {number}, trial {run.trial}: "
+                + ("diverged" if value is None else f"{value:.4g}")
+                for number, run, value in shown
+            ],
+            "marker": marker,
+            "hovertemplate": "%{text}<extra></extra>",
+        }
+
+    axis: dict[str, Any] = {}
+    if known:  # the same range as in the study's figures
+        values, of_best = ([value for *_, value in of if value is not None] for of in (known, best))
+        low, high = shown_ends(values, of_best, is_lower)
+        room = 0.08 * (high - low) or 1.0
+        axis = {"range": [low - room, high + room]}
     ticks = position_ticks(space)
-    marker = {"color": color, "size": 6, "opacity": 0.7}
     domain, band = ((0.0, 0.88), (0.9, 1.0)) if is_lower else ((0.12, 1.0), (0.0, 0.1))
     return {
         "data": [
-            _trials(space, column, known, marker),
-            _trials(space, column, list(best.values()), {"color": "--ink", "size": 10, "symbol": "star"}),
-            _trials(space, column, lost, {"color": color, "size": 7, "symbol": "x"})
-            | {"y": [0.5] * len(lost), "yaxis": "y2"},
+            drawn(known, color=color, size=6, opacity=0.7),
+            drawn(best, color="--ink", size=10, symbol="star"),
+            drawn(lost, color=color, size=7, symbol="x") | {"y": [0.5] * len(lost), "yaxis": "y2"},
         ],
         "layout": {
             "xaxis": {"title": {"text": escape(dimension_label(space))}, "range": [-0.03, 1.03]}
             | {"anchor": "free", "position": 0, "tickvals": list(ticks), "ticktext": list(ticks.values())},
-            "yaxis": {"domain": domain, **_shown(known, list(best.values()), is_lower)},
+            "yaxis": {"domain": domain, **axis},
             "yaxis2": {"domain": band, "range": [0, 1], "fixedrange": True, "showgrid": False, "zeroline": False}
             | {"tickvals": [0.5], "ticktext": ["diverged"], "tickfont": {"size": 11}, "automargin": True},
             "shapes": [
@@ -161,33 +169,4 @@ def settings_scatter(summary: Summary, name: str, column: int, trials: Sequence[
                 | {"layer": "below", "line": {"width": 0}, "fillcolor": "--lost"}
             ],
         },
-    }
-
-
-def _shown(known: Sequence[Mapping[str, Any]], best: Sequence[Mapping[str, Any]], is_lower: bool) -> dict[str, Any]:
-    """The axis range of a scatter plot, the same as in the study's figures."""
-    if not known:
-        return {}
-    values, winners = ([trial["value"] for trial in trials] for trials in (known, best))
-    low, high = shown_ends(values, winners, is_lower)
-    room = 0.08 * (high - low) or 1.0
-    return {"range": [low - room, high + room]}
-
-
-def _trials(
-    space: Mapping[str, Any], column: int, trials: Sequence[Mapping[str, Any]], marker: dict[str, Any]
-) -> dict[str, Any]:
-    hover_texts = [
-        f"{value_at(space, trial['unit'][column]):.3g}, replicate {trial['replicate']}, "
-        f"trial {trial['trial']}" + (": diverged" if trial["value"] is None else f": {trial['value']:.4g}")
-        for trial in trials
-    ]
-    return {
-        "type": "scatter",
-        "mode": "markers",
-        "x": [trial["unit"][column] for trial in trials],
-        "y": [trial["value"] for trial in trials],
-        "text": hover_texts,
-        "marker": marker,
-        "hovertemplate": "%{text}<extra></extra>",
     }

@@ -16,7 +16,6 @@ from experiments.report.labels import (
     deciding,
     interval,
     metric_label,
-    metric_of,
     number,
     optimizer_name,
     pair_name,
@@ -38,18 +37,14 @@ def forest(studies: Sequence[PublishedStudy]) -> dict[str, Any]:
     placed = [ends for _, row in found if isinstance(ends := _in_margins(row), tuple)]
     reach = min(FARTHEST, max([2.5, *(abs(end) for ends in placed for end in ends)]))
     sides = [dict.fromkeys(optimizer_name(row[side]) for _, row in found) for side in "ab"]
+    every = 1 if reach < 4 else 2
+    last = math.floor(reach / every)
     return {
         "rows": [_row(study, row, reach) for study, row in found],
         "sides": [next(iter(names)) if len(names) == 1 else other for names, other in zip(sides, _OTHERS, strict=True)],
-        "ticks": [(str(abs(at)), _place(at, reach)) for at in _ticks(reach)],
+        "ticks": [(str(abs(at)), _place(at, reach)) for at in range(-every * last, every * last + 1, every)],
         "tie": (_place(-1, reach), _place(1, reach)),
     }
-
-
-def _ticks(reach: float) -> list[int]:
-    every = 1 if reach < 4 else 2
-    last = math.floor(reach / every)
-    return [every * at for at in range(-last, last + 1)]
 
 
 def _in_margins(row: dict[str, Any]) -> tuple[float, float, float] | str:
@@ -85,13 +80,12 @@ def _row(study: PublishedStudy, row: dict[str, Any], reach: float) -> dict[str, 
     ends = _in_margins(row)
     if isinstance(ends, str):
         return shown | {"why": ends}
-    low, mean, high = ends
-    decimals = metric_of(row["metric"]).decimals
+    (low, mean, high), difference, metric = ends, row["difference"], row["metric"]
     return shown | {
         "why": None,
-        "told": f"{amount(row['difference']['mean'], row['metric'])} ({interval(row['difference']['ci95'], decimals)})",
+        "told": f"{amount(difference['mean'], metric)} ({interval(difference['ci95'], metric)})",
         "hover": f"{number(abs(mean), 1)} margins in favour of {optimizer_name(row['a'] if mean > 0 else row['b'])}; "
-        f"the margin is {amount(row['margin'], row['metric'])}",
+        f"the margin is {amount(row['margin'], metric)}",
         "low": _place(low, reach),
         "mean": _place(mean, reach),
         "high": _place(high, reach),

@@ -1,20 +1,26 @@
-"""The HTML of the dashboard's pages, rendered from templates/, which escape every value."""
+"""Write the dashboard's folder: pages rendered from templates/, which escape every value, with their style sheet and
+scripts, so that no network is needed.
+"""
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import quote
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from experiments.harness.errors import DataError
+from experiments.harness.files import write_aside
 from experiments.report.dashboard.forest import forest
-from experiments.report.dashboard.records import OpenStudy, PublishedStudy
-from experiments.report.dashboard.run_sections import open_curves, progress, runs_table, study_curves
-from experiments.report.dashboard.study_sections import pair_sections, result_tables, run_places, search_charts
+from experiments.report.dashboard.records import OpenStudy, PublishedStudy, open_studies, published_studies
+from experiments.report.dashboard.run_sections import open_curves, runs_table, study_curves
+from experiments.report.dashboard.study_sections import pair_sections, result_tables, search_charts
 from experiments.report.figures import ON_DARK
 from experiments.report.labels import Summary, deciding, optimizer_name, task_name
 from experiments.report.overview import SCALES
 from experiments.report.sentences import ease_sentence, reproduction_sentences, steps_sentence, verdict_sentence
 
+ASSETS = Path(__file__).parent / "assets"
 GENERATOR = "lion-reproduction dashboard"
 """Marks the pages that a later build may delete."""
 
@@ -32,8 +38,38 @@ _templates = Environment(
     lstrip_blocks=True,
 )
 _templates.policies["json.dumps_kwargs"] = {"allow_nan": False}
-_templates.filters.update(optimizer_name=optimizer_name, themed=_themed)
+_templates.filters.update(optimizer_name=optimizer_name, themed=_themed, page=lambda name: quote(page_file(name)))
 _templates.globals.update(generator=GENERATOR, on_dark=ON_DARK)
+
+
+def write_dashboard(results: Path, runs: Path, output: Path) -> Path:
+    """Write a page for every study under ``results``, and for every group of other runs under ``runs``, into
+    ``output``; returns the index. Pages of an earlier build are deleted.
+
+    Studies at the smoke scale are published under ``runs/results``, and are shown too. Raises DataError if neither
+    folder exists.
+    """
+    from plotly.offline import get_plotlyjs
+
+    if not (results.is_dir() or runs.is_dir()):
+        raise DataError(f"There is neither {results} nor {runs}: name the folders with --results and --runs.")
+    # By name: of two studies with the same name, the one in ``results`` is shown.
+    published = {study.name: study for folder in (runs / "results", results) for study in published_studies(folder)}
+    others = open_studies(runs, published.values())
+
+    output.mkdir(parents=True, exist_ok=True)
+    for page in output.glob("*.html"):
+        if GENERATOR in page.read_text(encoding="utf-8"):
+            page.unlink()
+    for asset in ASSETS.iterdir():
+        shutil.copyfile(asset, output / asset.name)
+    write_aside(output / "plotly.min.js", get_plotlyjs())
+    for study in published.values():
+        write_aside(output / page_file(study.name), study_page(study))
+    for group in others:
+        write_aside(output / page_file(group.name), open_study_page(group))
+    write_aside(output / "index.html", index_page(list(published.values()), others))
+    return output / "index.html"
 
 
 def page_file(name: str) -> str:
@@ -41,22 +77,20 @@ def page_file(name: str) -> str:
     return f"{name.replace('/', '--')}.html"
 
 
-def index_page(published: Sequence[PublishedStudy], open_studies: Sequence[OpenStudy]) -> str:
+def index_page(published: Sequence[PublishedStudy], unpublished: Sequence[OpenStudy]) -> str:
     """The index of all studies: those with meaningful numbers, unfinished ones, finished sweeps, smoke."""
     order = [*SCALES, *(study.summary["scale"] for study in published)]
     judged = sorted(
         (study for study in published if study.summary["declared"]),
         key=lambda study: order.index(study.summary["scale"]),
     )
-    names = [*(study.name for study in published), *(study.name for study in open_studies)]
     return _templates.get_template("index.html").render(
         title="Studies",
-        page_of={name: quote(page_file(name)) for name in names},
         forest=forest(judged),
         finished=[(study, _verdicts(study.summary)) for study in judged],
         unjudged=[study for study in published if study not in judged],
-        under_way={study.name: progress(study) for study in open_studies if not study.is_finished},
-        sweeps={study.name: progress(study) for study in open_studies if study.is_finished},
+        under_way=[study for study in unpublished if not study.is_finished],
+        sweeps=[study for study in unpublished if study.is_finished],
     )
 
 
@@ -64,22 +98,12 @@ def _verdicts(summary: Summary) -> list[str]:
     return [verdict_sentence(summary, row) for row in deciding(summary)]
 
 
-def _details(summary: Summary) -> list[str]:
-    """The sentences below the verdicts."""
-    if not summary["declared"]:
-        return []
-    sentences = []
-    for row in deciding(summary):
-        sentences += [steps_sentence(summary, row), *reproduction_sentences(row)]
-        sentences.append(ease_sentence(summary, row["a"]))
-    return [sentence for sentence in sentences if sentence]
-
-
 def study_page(study: PublishedStudy) -> str:
     """The page of a published study."""
-    summary, replicates = study.summary, study.replicates
-    places = run_places(summary, replicates)
-    curves = study_curves(study.runs, places, summary)
+    summary, replicates, curves = study.summary, study.replicates, study_curves(study)
+    details = []
+    for row in deciding(summary) if summary["declared"] else []:
+        details += [steps_sentence(summary, row), *reproduction_sentences(row), ease_sentence(summary, row["a"])]
     pairs, searches = pair_sections(summary, replicates), search_charts(summary, replicates)
     charts = {place: chart for pair in pairs for place, (_, chart) in pair["charts"].items()}
     charts |= {f"search-{number}": chart for number, chart in enumerate(searches.values())}
@@ -88,7 +112,7 @@ def study_page(study: PublishedStudy) -> str:
         name=study.name,
         summary=summary,
         verdicts=_verdicts(summary),
-        details=_details(summary),
+        details=[sentence for sentence in details if sentence],
         curves=curves,
         pairs=pairs,
         searches={f"search-{number}": caption for number, caption in enumerate(searches)},

@@ -2,8 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,8 +16,8 @@ from experiments.harness.checkpoint_files import checkpoints, step_of
 from experiments.harness.errors import DataError, RunError
 from experiments.harness.record import is_held, read_metrics
 from experiments.report.labels import Summary, task_name
-from experiments.report.rebuild import read_summary
-from experiments.study.replicates import Replicate, ReplicateRun, read_replicates
+from experiments.report.rebuild import read_summary, skipped_if_damaged
+from experiments.study.replicates import Replicate, read_replicates
 from experiments.study.summary import study_folders
 
 AXES = {"step": "step", "samples": "samples", "seconds": "training time, s"}
@@ -35,12 +35,19 @@ class ShownRun:
     config: dict[str, Any]
     rows: list[dict[str, Any]]
     status: dict[str, Any]
-    step: int
-    """the step it has reached, or would resume from"""
+    place: str
+    """the id of the table row that a click on one of its points jumps to"""
     replicate: int | None = None
     """of a published study"""
+    step: int = 0
+    """of an unpublished run: the step it has reached, or would resume from"""
     written: str = ""
     """when an unpublished run last wrote a row of metrics, to the minute, UTC"""
+
+    @property
+    def optimizer(self) -> str:
+        """Its optimizer's name."""
+        return str(self.config["optimizer"]["name"])
 
 
 def run_of(directory: Path) -> ShownRun:
@@ -65,14 +72,13 @@ def run_of(directory: Path) -> ShownRun:
         status["status"] = "interrupted"
     # Rows are logged every few steps and a checkpoint may lie between two; an interrupted run resumes from it.
     logged = [int(row["step"]) for row in rows] if status["status"] != "interrupted" else []
-    return ShownRun(directory.name, config, rows, status, max([*saved, *logged], default=0), written=written)
+    step = max([*saved, *logged], default=0)
+    return ShownRun(directory.name, config, rows, status, f"run-{directory.name}", step=step, written=written)
 
 
-def published_run(run: ReplicateRun, replicate: int) -> ShownRun:
-    """The run of a published replicate."""
-    rows = run.rows
-    step = int(rows[-1]["step"]) if rows else 0
-    return ShownRun(run.run_id, run.plain, rows, json.loads(run.status), step, replicate)
+def replicate_place(a: str, replicate: int) -> str:
+    """The id of the table row for a replicate of optimizer ``a`` against the reference."""
+    return f"replicate-{a}-{replicate}"
 
 
 @dataclass(frozen=True)
@@ -87,8 +93,12 @@ class PublishedStudy:
     @property
     def runs(self) -> list[ShownRun]:
         """The confirm runs; there are too many trials to show each."""
+        others = [name for name in self.summary["optimizers"] if name != self.summary["reference"]]
+        runs = [(each.number, run) for each in self.replicates for run in each.runs if run.phase == "confirm"]
         return [
-            published_run(run, each.number) for each in self.replicates for run in each.runs if run.phase == "confirm"
+            ShownRun(run.run_id, run.plain, run.rows, json.loads(run.status), place, number)
+            for number, run in runs
+            for place in [replicate_place(run.optimizer if run.optimizer in others else others[0], number)]
         ]
 
 
@@ -106,13 +116,7 @@ class OpenStudy:
     @property
     def states(self) -> dict[str, int]:
         """How many runs are in each state."""
-        states = [run.status["status"] for run in self.runs]
-        return {state: states.count(state) for state in sorted(set(states))}
-
-    @property
-    def optimizers(self) -> list[str]:
-        """In the order of their runs."""
-        return list(dict.fromkeys(run.config["optimizer"]["name"] for run in self.runs))
+        return dict(sorted(Counter(run.status["status"] for run in self.runs).items()))
 
     @property
     def is_finished(self) -> bool:
@@ -124,7 +128,7 @@ def published_studies(results: Path) -> list[PublishedStudy]:
     """Every study under ``results``, sorted by name."""
     studies = []
     for directory in study_folders(results):
-        with left_out_if_damaged():
+        with skipped_if_damaged("Left out"):
             name = directory.relative_to(results).as_posix()
             studies.append(PublishedStudy(name, read_summary(directory), read_replicates(directory)))
     return studies
@@ -141,44 +145,24 @@ def open_studies(runs: Path, published: Iterable[PublishedStudy]) -> list[OpenSt
     }
     groups: dict[tuple[str, str], list[ShownRun]] = {}
     for path in sorted(runs.glob("*/*/status.json")):
-        with left_out_if_damaged():
+        with skipped_if_damaged("Left out"):
             run = run_of(path.parent)
             if (run.id, run.status["sources_digest"]) not in known:
-                shared = [
-                    run.config["data"]["name"],
-                    _model(run.config),
-                    run.status["sources_digest"].partition("-")[0],
-                ]
+                sources, _, _ = run.status["sources_digest"].partition("-")
+                shared = [run.config["data"]["name"], _model(run.config), sources]
                 digest = hashlib.sha256(json.dumps(shared).encode()).hexdigest()
                 groups.setdefault((run.config["task"], digest[:8]), []).append(run)
-    return [
-        OpenStudy(f"{task}-{digest}", _title(group[0].config), group)
-        for (task, digest), group in sorted(groups.items())
-    ]
-
-
-@contextmanager
-def left_out_if_damaged() -> Iterator[None]:
-    """Skip a record that cannot be read, and say so, instead of failing for all of them."""
-    try:
-        yield
-    except DataError as fault:
-        print(f"Left out: {fault}", flush=True)
-
-
-def _title(config: dict[str, Any]) -> str:
-    steps = f"{config['train']['steps']} steps of {config['train']['batch_size']}"
-    facts = [config["data"]["name"], _model(config), steps]
-    return f"{task_name(config['task'])}: {', '.join(filter(None, facts))}"
+    studies = []
+    for (task, digest), group in sorted(groups.items()):
+        config = group[0].config
+        steps = f"{config['train']['steps']} steps of {config['train']['batch_size']}"
+        facts = ", ".join(filter(None, [config["data"]["name"], _model(config), steps]))
+        studies.append(OpenStudy(f"{task}-{digest}", f"{task_name(task)}: {facts}", group))
+    return studies
 
 
 def _model(config: dict[str, Any]) -> str:
     return str(config["model"].get("_target_", "")).rpartition(".")[2]
-
-
-def last_metrics(run: ShownRun) -> dict[str, float]:
-    """The last value of every metric of a run, finished or not."""
-    return {name: value for row in run.rows for name, value in row.items()}
 
 
 def curve_metrics(runs: Iterable[ShownRun], wanted: Sequence[str] | None = None) -> list[str]:

@@ -7,41 +7,24 @@ from markdown_it import MarkdownIt
 from markupsafe import Markup
 
 from experiments.report.dashboard.charts import Chart, ease_of_tuning, paired_differences, settings_scatter
-from experiments.report.dashboard.settings import shown_value
+from experiments.report.dashboard.records import replicate_place
+from experiments.report.dashboard.run_sections import shown_value
 from experiments.report.labels import (
     Summary,
     dimension_label,
-    interval,
     metric_label,
-    metric_of,
     metric_title,
-    number,
     optimizer_name,
     pair_name,
+    result_cells,
     selected,
 )
-from experiments.report.tables import claims_table, comparisons_of, pair_cells, result_table, selection_note
+from experiments.report.tables import claims_table, comparisons_of, replicate_cells, result_table, selection_note
 from experiments.study.replicates import Replicate
 from experiments.study.trials import chosen, trials_of
 
 # The report's Markdown contains neither HTML nor links: whatever looks like one is part of a name.
 _markdown = MarkdownIt("commonmark", {"html": False}).enable("table").disable(["link", "image", "autolink"])
-
-
-def replicate_place(a: str, replicate: int) -> str:
-    """The id of the table row for a replicate of optimizer ``a`` against the reference."""
-    return f"replicate-{a}-{replicate}"
-
-
-def run_places(summary: Summary, replicates: Sequence[Replicate]) -> dict[str, str]:
-    """The row id of each confirm run's replicate."""
-    others = [name for name in summary["optimizers"] if name != summary["reference"]]
-    return {
-        run.run_id: replicate_place(run.optimizer if run.optimizer in others else others[0], each.number)
-        for each in replicates
-        for run in each.runs
-        if run.phase == "confirm"
-    }
 
 
 def pair_sections(summary: Summary, replicates: Sequence[Replicate]) -> list[dict[str, Any]]:
@@ -77,37 +60,33 @@ def _replicates_table(
     summary: Summary, row: dict[str, Any], replicates: Sequence[Replicate], places: dict[int, str]
 ) -> dict[str, Any]:
     """The deciding metric and the winners' hyperparameters, by replicate."""
-    sides, decimals, difference = (row["a"], row["b"]), metric_of(row["metric"]).decimals, row["difference"]
-    counted = zip(summary["replicates"], *(row["per_replicate"][side] for side in sides), strict=True)
-    values = [*counted, *((new["replicate"], *(new[side] for side in sides)) for new in row["reproductions"])]
-    metric = summary["validation_metric"]
+    sides, metric = (row["a"], row["b"]), summary["validation_metric"]
     settings = {each.number: {side: _winner(each, side, metric) for side in sides} for each in replicates}
     keys = {side: _varying([of[side] for of in settings.values()]) for side in sides}
-    a, b = map(optimizer_name, sides)
+    *_, difference, within = result_cells(row)
     table_rows = [
         {
             "place": places[replicate],
             "cells": [
                 f"{replicate}" if replicate in summary["replicates"] else f"{replicate} (reproduction)",
-                *pair_cells(x, y, decimals),
+                *cells,
                 *(shown_value(settings[replicate][side].get(key)) for side in sides for key in keys[side]),
             ],
         }
-        for replicate, x, y in values
+        for replicate, cells in replicate_cells(summary, row).items()
     ]
     return {
         "metric": metric_title(row["metric"]),
         "head": [
             "replicate",
-            a,
-            b,
-            f"{a} - {b}",
+            *map(optimizer_name, sides),
+            pair_name(row),
             *(f"{optimizer_name(side)}: {key}" for side in sides for key in keys[side]),
         ],
         "rows": table_rows,
         "mean_of": f"mean{_of_selection(row)}",
-        "mean": number(difference["mean"], decimals, "+") if difference else None,
-        "ci95": interval(difference["ci95"], decimals) if difference else None,
+        "mean": difference if row["difference"] else None,
+        "ci95": within,
     }
 
 
@@ -133,16 +112,11 @@ def search_charts(summary: Summary, replicates: Sequence[Replicate]) -> dict[str
         return {}
     metric = summary["validation_metric"]
     charts = {f"best {metric_title(metric)} so far": ease_of_tuning(summary)}
+    counting = [each for each in replicates if each.number in summary["replicates"]]
     for name, space in summary["spaces"].items():
-        trials = [
-            {"replicate": each.number, "trial": run.trial, "unit": run.unit, "value": run.last(metric)}
-            for each in replicates
-            if each.number in summary["replicates"]
-            for run in trials_of(each, name)
-        ]
         for column, dimension in enumerate(space):
             caption = f"{optimizer_name(name)}: {metric_title(metric)} against {dimension_label(dimension)}"
-            charts[caption] = settings_scatter(summary, name, column, trials)
+            charts[caption] = settings_scatter(summary, name, column, counting)
     return charts
 
 
