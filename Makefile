@@ -73,10 +73,10 @@ wandb-workspaces: $(READY)  ## create a W&B workspace for each task's study at S
 	$(BIN)/python -m experiments.report.wandb_workspaces $(EXPERIMENT)
 
 statistics: $(READY)  ## rebuild docs/statistics.md: simulations of how reliable the verdicts are
-	$(BIN)/python -m experiments.report.statistics_page
+	$(BIN)/python -m experiments.simulation.statistics_page
 
 protocols: $(READY)  ## rebuild results/protocols.md: how often tuning protocols find a winner in the committed trials
-	$(BIN)/python -m experiments.report.protocols_page
+	$(BIN)/python -m experiments.simulation.protocols_page
 
 bench: $(READY)  ## time each task's training step against bare and library loops: 8 minutes, on an idle machine
 	$(BIN)/python -m benchmarks.training_step

@@ -13,10 +13,8 @@ from omegaconf import OmegaConf
 
 from experiments.harness.seeds import derive_seed
 from experiments.harness.source_code import ROOT
-from experiments.study.comparison import reference_slope, replicate_value
-from experiments.study.emulator import Emulator, all_trials, levels_of
-from experiments.study.in_steps import margin_in_units
-from experiments.study.protocols import (
+from experiments.simulation.emulator import Emulator, all_trials, levels_of
+from experiments.simulation.protocols import (
     ALGOPERF,
     CONFIRM_SEEDS,
     RANDOM_POINTS,
@@ -29,6 +27,8 @@ from experiments.study.protocols import (
     rate_grid,
     search,
 )
+from experiments.study.comparison import reference_slope, replicate_value
+from experiments.study.in_steps import margin_in_units
 from experiments.study.replicates import read_replicates
 from experiments.study.statistics import sign_of
 from experiments.study.summary import read_study, summarize

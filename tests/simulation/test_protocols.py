@@ -7,8 +7,8 @@ import pytest
 from scipy import stats
 
 from experiments.harness.errors import SuiteError
-from experiments.study.emulator import Emulator, Trials, all_trials, levels_of
-from experiments.study.protocols import (
+from experiments.simulation.emulator import Emulator, Trials, all_trials, levels_of
+from experiments.simulation.protocols import (
     EmulatedSearches,
     Side,
     algoperf,
@@ -19,8 +19,8 @@ from experiments.study.protocols import (
     replicated,
     search,
 )
-from experiments.study.robustness import by_box, by_budget, cost_of_betas, settled_after, verdict_of
-from experiments.study.scored import Scored, default_position
+from experiments.simulation.robustness import by_box, by_budget, cost_of_betas, settled_after, verdict_of
+from experiments.simulation.scored import Scored, default_position
 from experiments.study.statistics import ALPHA
 from experiments.study.surrogate import SPREAD_BELOW, drawn_in, most_probable
 from tests.synthetic_study import BEST, write_study

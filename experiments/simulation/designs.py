@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from experiments.study.simulation import (
+from experiments.simulation.studies import (
     FIRST,
     SURFACES,
     Contestant,

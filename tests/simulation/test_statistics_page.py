@@ -6,9 +6,9 @@ import pytest
 import yaml
 
 from experiments.harness.source_code import ROOT
-from experiments.report.statistics_page import statistics_page
-from experiments.study.simulated_designs import CHOSEN, Effort
-from experiments.study.simulation import SURFACES
+from experiments.simulation.designs import CHOSEN, Effort
+from experiments.simulation.statistics_page import statistics_page
+from experiments.simulation.studies import SURFACES
 
 LITTLE = Effort(SURFACES[1:2], 2, 2, 2, 20)
 

@@ -1,6 +1,6 @@
 """Write results/protocols.md: tuning protocols scored on emulators fitted to the committed trials.
 
-python -m experiments.report.protocols_page
+python -m experiments.simulation.protocols_page
 """
 
 import math
@@ -15,8 +15,8 @@ from experiments.harness.seeds import derive_seed
 from experiments.harness.source_code import ROOT
 from experiments.report.labels import dimension_label, metric_label, optimizer_name, percent, significant, task_name
 from experiments.report.tables import markdown_table
-from experiments.study.emulator import Trials
-from experiments.study.protocols import (
+from experiments.simulation.emulator import Trials
+from experiments.simulation.protocols import (
     ALGOPERF,
     CONFIRM_SEEDS,
     RANDOM_POINTS,
@@ -25,8 +25,8 @@ from experiments.study.protocols import (
     outcomes,
     replicated,
 )
-from experiments.study.robustness import by_box, by_budget, cost_of_betas, settled_after, verdict_of
-from experiments.study.scored import SEARCHES, Scored, protocols_of, searches_of
+from experiments.simulation.robustness import by_box, by_budget, cost_of_betas, settled_after, verdict_of
+from experiments.simulation.scored import SEARCHES, Scored, protocols_of, searches_of
 from experiments.study.statistics import ALPHA, LEAST_REPLICATES
 from experiments.study.summary import study_folders
 from experiments.study.trials import value_at
@@ -197,7 +197,7 @@ def protocols_page(results: Path) -> str:
     folders = study_folders(results, "study.json")
     sections = [
         "# Which tuning protocols can be trusted?",
-        "Written by `python -m experiments.report.protocols_page` from the trials of all committed replicates. An "
+        "Written by `python -m experiments.simulation.protocols_page` from the trials of all committed replicates. An "
         "emulator of each optimizer is fitted to a study's trials: a Gaussian process through all of them, plus "
         "residuals that are drawn from one replicate at a time, because trials share its split and seeds. Each "
         f"protocol is run {TIMES} times on the emulators: with the reference against itself, where every winner is "

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import numpy as np
 
+from experiments.simulation.studies import FIRST, SURFACES, Array, Design, hypercubes, loss_of, noise_of, rng_of
 from experiments.study.search import Space
-from experiments.study.simulation import FIRST, SURFACES, Array, Design, hypercubes, loss_of, noise_of, rng_of
 from experiments.study.surrogate import next_trial
 
 STEPS, FACTOR_SUM = 500, 250.0

@@ -6,8 +6,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from experiments.study.emulator import Emulator
-from experiments.study.simulation import hypercubes
+from experiments.simulation.emulator import Emulator
+from experiments.simulation.studies import hypercubes
 from experiments.study.statistics import LEAST_REPLICATES, paired_difference, verdict
 from experiments.study.surrogate import Array, box_width, next_points
 

@@ -2,7 +2,7 @@
 
 A loss is measured from its optimizer's own optimum, so the best hyperparameters of every contestant have a loss of 0,
 and what a search leaves above that is its regret. Everything runs on many replicates at once, with the code of a real
-study: the Gaussian process of its searches (surrogate.py) and its intervals (statistics.py).
+study: the Gaussian process of its searches (study/surrogate.py) and its intervals (study/statistics.py).
 """
 
 from dataclasses import dataclass

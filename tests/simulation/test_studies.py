@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 from scipy import integrate, special
 
-from experiments.study.rescaled import copy_differences
-from experiments.study.search import Dimension, Space
-from experiments.study.simulation import (
+from experiments.simulation.rescaled import copy_differences
+from experiments.simulation.studies import (
     FIRST,
     HEAVY_SHARE,
     RANDOM_EFFECT,
@@ -34,6 +33,7 @@ from experiments.study.simulation import (
     studied,
     verdicts,
 )
+from experiments.study.search import Dimension, Space
 from experiments.study.statistics import paired_difference, verdict
 
 SILENT = Surface("bowl", 1.0, 1e9, 0.0, 1e9, noise_growth=0.0)

@@ -1,6 +1,6 @@
 """Write docs/statistics.md: how far verdicts can be trusted, from simulated studies whose true answer is known.
 
-make statistics, or python -m experiments.report.statistics_page: 3 minutes on one core
+make statistics, or python -m experiments.simulation.statistics_page: 3 minutes on one core
 """
 
 from collections.abc import Sequence
@@ -11,12 +11,12 @@ import yaml
 
 from experiments.harness.source_code import ROOT
 from experiments.report.labels import number, percent
-from experiments.report.statistics_designs import CHOSEN_NAME, compared, designs_section
 from experiments.report.tables import markdown_table
-from experiments.study.rescaled import copy_differences
+from experiments.simulation.designs import CHOSEN, LONG, MARGIN, Cell, Effort, Simulated, left_by_a_long_search
+from experiments.simulation.rescaled import copy_differences
+from experiments.simulation.statistics_designs import CHOSEN_NAME, compared, designs_section
+from experiments.simulation.studies import RANDOM_EFFECT, RIVALS, SHARES, Contestant, share, studied, verdicts
 from experiments.study.search import DIGITS, space_of
-from experiments.study.simulated_designs import CHOSEN, LONG, MARGIN, Cell, Effort, Simulated, left_by_a_long_search
-from experiments.study.simulation import RANDOM_EFFECT, RIVALS, SHARES, Contestant, share, studied, verdicts
 
 EFFECTS = (0.0, 1.0, 2.0, 4.0)
 """true advantage of the better optimizer, in standard deviations of a run"""

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from experiments.report import protocols_page as page_of
-from experiments.report.protocols_page import check, protocols_page
-from experiments.study import scored
-from experiments.study.protocols import EmulatedSearches
+from experiments.simulation import protocols_page as page_of
+from experiments.simulation import scored
+from experiments.simulation.protocols import EmulatedSearches
+from experiments.simulation.protocols_page import check, protocols_page
 from tests.synthetic_study import write_study
 
 

@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments.study.emulator import Emulator, Trials
-from experiments.study.protocols import judged
+from experiments.simulation.emulator import Emulator, Trials
+from experiments.simulation.protocols import judged
 from experiments.study.statistics import LEAST_REPLICATES
 
 CUTS = np.arange(1, 20) / 20

@@ -6,8 +6,8 @@ from statistics import fmean
 
 from experiments.report.labels import number, percent
 from experiments.report.tables import markdown_table
-from experiments.study.simulated_designs import CHOSEN, MARGIN, Cell, Simulated
-from experiments.study.simulation import RIVALS, Contestant, Design
+from experiments.simulation.designs import CHOSEN, MARGIN, Cell, Simulated
+from experiments.simulation.studies import RIVALS, Contestant, Design
 
 CHOSEN_NAME = "8 x (8 + 34 GP + 2): the suite's own"
 BOXES = {
