@@ -27,9 +27,9 @@ from experiments.harness.run import locate
 from experiments.image_classification import task as image_classification
 from tests.conftest import AVERAGED, MakeConfig, executed, rows
 from tests.every_task.conftest import SHORT
-from tests.finetuning.conftest import review_file, reviews
+from tests.finetuning.smoke_runs import review_file, reviews
 from tests.harness.process_group import in_processes
-from tests.lit.conftest import decode_shapes
+from tests.lit.smoke_runs import decode_shapes
 
 CASES: dict[str, tuple[str, list[str]]] = {
     "image_classification": ("make_config", ["data.val_size=39", AVERAGED]),

@@ -13,7 +13,7 @@ from experiments.finetuning.data import text_splits
 from experiments.finetuning.decode import rotten_tomatoes
 from experiments.harness.run import locate
 from tests.conftest import MakeConfig, built
-from tests.finetuning.conftest import review_file, reviews
+from tests.finetuning.smoke_runs import review_file, reviews
 
 
 def numbered(first: int, count: int) -> ClassifiedTexts:

@@ -13,7 +13,9 @@ import torch
 from experiments.finetuning.data import open_glue
 from experiments.finetuning.glue import NO_ANSWER, TASKS, answer, possible_answers, prompt, read_answer
 from experiments.harness.errors import ConfigError, DataError
-from tests.finetuning.conftest import glue_rows, write_glue
+from tests.finetuning.smoke_runs import glue_rows, write_glue
+
+pytestmark = pytest.mark.usefixtures("datasets_cache")
 
 # Raffel et al. 2020, appendix D, shortened: texts in the order of the columns, label, prompt, answer.
 EXAMPLES: list[tuple[str, list[str], float, str, str]] = [

@@ -11,7 +11,7 @@ from experiments.finetuning.data import SPLITS, text_arrays, text_splits
 from experiments.finetuning.decode import bbc_news, rotten_tomatoes
 from experiments.harness.errors import DataError
 from experiments.harness.prepared_data import prepare
-from tests.finetuning.conftest import review_file, reviews
+from tests.finetuning.smoke_runs import review_file, reviews
 
 FILE = "rotten_tomatoes_corpus_full.csv.bz2"
 

@@ -16,15 +16,8 @@ from experiments.harness.averages import update_average
 from experiments.harness.composition import composed
 from experiments.harness.optimizer import build_optimizer
 from tests.conftest import built
-from tests.conftest import digits as digits
-from tests.diffusion.conftest import SOURCE
-from tests.diffusion.conftest import clouds as clouds
-from tests.finetuning.conftest import glue_folder as glue_folder
-from tests.finetuning.conftest import sentences as sentences
 from tests.golden.test_golden import DATA
 from tests.harness.census import REFUSED, UNREPRODUCIBLE, Census
-from tests.language_modeling.conftest import books as books
-from tests.lit.conftest import shapes as shapes
 
 
 @pytest.fixture
@@ -33,26 +26,12 @@ def glue(glue_folder: Path) -> list[str]:
     return ["experiment=finetuning/glue_smoke", f"data.sources=[{{kind: local, path: '{glue_folder}'}}]"]
 
 
-@pytest.fixture
-def labelled(clouds: list[str], tmp_path: Path) -> list[str]:
-    """Overrides that give the class-conditional U-Net generated images."""
-    source = SOURCE.format(tmp_path, "decode_labelled")
-    return [*clouds, f"data.images.sources={source}", "data.images.val_size=40"]
-
-
-@pytest.fixture
-def captioned(clouds: list[str], tmp_path: Path) -> list[str]:
-    """Overrides that give the text-conditional U-Net generated images with captions."""
-    source = SOURCE.format(tmp_path, "decode_captioned")
-    return ["experiment=diffusion/smoke_text", *clouds, f"data.images.sources={source}"]
-
-
 CASES = [
-    *((task, "labelled" if task == "diffusion" else data, []) for task, data in DATA.items()),
+    *((task, data, []) for task, data in DATA.items()),
     ("finetuning", "glue", []),
     ("finetuning", "glue", ["model=ft_gpt2_tiny"]),
     ("language_modeling", "books", ["experiment=language_modeling/smoke_masked"]),
-    ("diffusion", "captioned", []),
+    ("diffusion", "captioned_clouds", []),
 ]
 
 

@@ -28,7 +28,7 @@ from experiments.language_modeling.documents import (
     table_sources,
     text_document,
 )
-from tests.language_modeling.conftest import write_books
+from tests.language_modeling.smoke_runs import write_books
 from tests.language_modeling.tables_on_disk import write_json_lines, write_parquet
 
 

@@ -13,7 +13,7 @@ from experiments.harness.source_code import ROOT
 from experiments.language_modeling import decode, packing
 from experiments.language_modeling.data import TokenSet, open_tokens
 from experiments.language_modeling.documents import Corpus, Document
-from tests.language_modeling.conftest import BOOKS, books_source, data_config, write_books
+from tests.language_modeling.smoke_runs import BOOKS, books_source, data_config, write_books
 
 SMALL_BATCHES = {"BATCH_BYTES": 900, "CHECKPOINT_BYTES": 5000}
 """A book has about 2 000 bytes."""

@@ -13,7 +13,7 @@ from experiments.language_modeling import packing
 from experiments.language_modeling.data import TokenSet, open_tokens
 from experiments.language_modeling.decode import pg19
 from experiments.language_modeling.documents import Corpus, hold_out
-from tests.language_modeling.conftest import BOOKS, book, books_source, data_config, write_books
+from tests.language_modeling.smoke_runs import BOOKS, book, books_source, data_config, write_books
 from tests.language_modeling.tables_on_disk import write_parquet
 
 FOLDERS = {"train": "train", "val": "validation", "test": "test"}

@@ -8,8 +8,8 @@ import pytest
 from tests.conftest import MakeConfig, configs
 
 COLOURS = {"red": (200, 30, 30), "green": (30, 160, 40), "blue": (30, 60, 200), "grey": (120, 120, 120)}
-PAIR_PLACE = "{{kind: local, path: '{}', decode: tests.lit.conftest.decode_shapes}}"
-LABELLED_SOURCE = "{{kind: local, path: '{}', decode: tests.lit.conftest.decode_labelled}}"
+PAIR_PLACE = "{{kind: local, path: '{}', decode: tests.lit.smoke_runs.decode_shapes}}"
+LABELLED_SOURCE = "{{kind: local, path: '{}', decode: tests.lit.smoke_runs.decode_labelled}}"
 
 
 def decode_shapes(folder: Path) -> dict[str, np.ndarray]:
