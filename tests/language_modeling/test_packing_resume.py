@@ -14,6 +14,7 @@ from experiments.language_modeling import decode, packing
 from experiments.language_modeling.data import TokenSet, open_tokens
 from experiments.language_modeling.documents import Corpus, Document
 from tests.language_modeling.smoke_runs import BOOKS, books_source, data_config, write_books
+from tests.language_modeling.test_lm_data_configs import OPEN
 
 SMALL_BATCHES = {"BATCH_BYTES": 900, "CHECKPOINT_BYTES": 5000}
 """A book has about 2 000 bytes."""
@@ -33,12 +34,6 @@ def add_and_die(self, texts):
         os.kill(os.getpid(), signal.SIGKILL)
 packing.SplitWriter.add = add_and_die
 open_tokens(json.loads(sys.argv[1]), Path(sys.argv[2]))
-"""
-WAITING = """
-import json, sys
-from pathlib import Path
-from experiments.language_modeling.data import open_tokens
-print(open_tokens(json.loads(sys.argv[1]), Path(sys.argv[2])).fingerprint)
 """
 
 
@@ -126,7 +121,7 @@ def test_packing_started_from_another_source_is_not_resumed(folder: Path, tmp_pa
 
 
 def test_two_processes_pack_a_set_only_once(folder: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-c", WAITING, json.dumps(data_config(books_source(folder))), str(tmp_path / "cache")]
+    command = [sys.executable, "-c", OPEN, json.dumps(data_config(books_source(folder))), str(tmp_path / "cache")]
     processes = [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     fingerprints = {process.communicate(timeout=60)[0] for process in processes}
     assert [process.returncode for process in processes] == [0, 0]

@@ -128,12 +128,6 @@ def test_the_lower_loss_wins(command_line: list[str], tmp_path: Path) -> None:
     assert primary["verdict"] == "adamw"
 
 
-def test_a_refused_study_starts_no_run(command_line: list[str], tmp_path: Path) -> None:
-    result = run_study(command_line, "optimizer=lion,adamw", "study.primary_metric=val/lose", code=2)
-    assert "study.primary_metric names val/lose" in result.stderr
-    assert not list(tmp_path.rglob("metrics.jsonl"))
-
-
 def test_a_metric_with_another_direction_than_higher_or_lower_is_refused() -> None:
     with pytest.raises(ConfigError, match="'speed' has better='smaller': it must be higher or lower"):
         Metric("speed", "smaller")  # type: ignore[arg-type]
