@@ -213,12 +213,12 @@ BOTH = ("lion", "adamw")
 
 
 @pytest.mark.parametrize(
-    ("overrides", "optimizers", "message"),
+    ("settings", "optimizers", "message"),
     [
         ([], ("adamw", "adamw"), "lists a contestant twice: list each once"),
         (["study.contestants=[lion,adamw,lion]"], (), "lists a contestant twice: list each once"),
         (["~optimizer.space"], BOTH, r"optimizer=lion has no search space, .* as in conf/optimizer/adamw\.yaml,"),
-        (["study=fixed"], ("sgd", "adamw"), r"tion/smoke has no settings for sgd, and study\.stages=\[\]"),
+        (["study=fixed"], ("sgd", "adamw"), r"classification/smoke has no settings for sgd, and study\.stages=\[\]"),
         ([], ("lion",), r"study\.reference=adamw, but optimizer=lion"),
         *(
             ([f"study.numbers='{numbers}'"], BOTH, r"study\.numbers=.* \(make's REPLICATES\)")
@@ -227,10 +227,10 @@ BOTH = ("lion", "adamw")
     ],
 )
 def test_an_impossible_study_is_refused_with_the_remedy(
-    make_config: MakeConfig, overrides: list[str], optimizers: tuple[str, ...], message: str
+    make_config: MakeConfig, settings: list[str], optimizers: tuple[str, ...], message: str
 ) -> None:
     with pytest.raises(ConfigError, match=message):
-        make_study(make_config, *overrides, optimizers=optimizers)
+        make_study(make_config, *settings, optimizers=optimizers)
 
 
 def test_an_optimizer_that_takes_anothers_settings_needs_no_own(make_config: MakeConfig) -> None:
