@@ -25,7 +25,7 @@ from experiments.harness.checkpoint_files import checkpoints
 from experiments.harness.entry import execute
 from experiments.harness.run import locate
 from experiments.image_classification import task as image_classification
-from tests.conftest import AVERAGED, MakeConfig, executed, rows
+from tests.conftest import AVERAGED, MakeConfig, built, executed, rows, sums_of
 from tests.every_task.conftest import SHORT
 from tests.finetuning.smoke_runs import review_file, reviews
 from tests.harness.process_group import in_processes
@@ -122,6 +122,18 @@ def test_two_processes_train_and_evaluate_like_one(
         else:
             assert torch.equal(found[name], value), name
     assert_same_metrics(two, one, exact=True)
+
+
+@pytest.mark.parametrize("case", [*CASES, "lit"])
+def test_evaluation_sums_do_not_depend_on_the_number_of_processes(case: str, request: pytest.FixtureRequest) -> None:
+    maker, more = CASES.get(case, ("make_lit", []))
+    task = built(request.getfixturevalue(maker)(*more))
+    torch.manual_seed(0)
+    model = task.model()
+    for split in task.evaluators:
+        shared = sums_of(task, split, model, processes=2)
+        for name, value in sums_of(task, split, model).items():
+            np.testing.assert_allclose(shared[name], value, rtol=5e-6, atol=5e-7)  # much faster than pytest.approx
 
 
 def decode_one_caption(folder: Path) -> dict[str, np.ndarray]:
