@@ -19,13 +19,7 @@ pytestmark = pytest.mark.usefixtures("datasets_cache")
 
 # Raffel et al. 2020, appendix D, shortened: texts in the order of the columns, label, prompt, answer.
 EXAMPLES: list[tuple[str, list[str], float, str, str]] = [
-    (
-        "cola",
-        ["John made Bill master of himself."],
-        1,
-        "cola sentence: John made Bill master of himself.",
-        "acceptable",
-    ),
+    ("cola", ["John made Bill master."], 1, "cola sentence: John made Bill master.", "acceptable"),
     ("sst2", ["it's funny"], 1, "sst2 sentence: it's funny", "positive"),
     ("mrpc", ["We acted.", "We act."], 1, "mrpc sentence1: We acted. sentence2: We act.", "equivalent"),
     ("stsb", ["A is.", "B is."], 3.25, "stsb sentence1: A is. sentence2: B is.", "3.2"),
