@@ -124,10 +124,7 @@ def test_reference_features_are_cached(make_diffusion: MakeConfig, monkeypatch: 
 @pytest.mark.parametrize(
     ("overrides", "sentence"),
     [
-        (
-            ["sampling.num_samples=1", "sampling.batch_size=1"],
-            r"sampling\.num_samples=1 must be a multiple of",
-        ),
+        (["sampling.num_samples=1", "sampling.batch_size=1"], r"sampling\.num_samples=1 must be a multiple of"),
         (["sampling.num_samples=48"], r"sampling\.num_samples=48, but test has 40 images"),
         (["sampling.sampler=euler"], r"sampling\.sampler must be ddpm or ddim"),
         (["sampling.steps=2000"], r"sampling\.steps=2000 must be from 1 to noise\.steps=1000"),
