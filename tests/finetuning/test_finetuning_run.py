@@ -183,21 +183,20 @@ def test_overlong_prompts_are_counted_and_keep_their_end_token(make_glue: MakeCo
 
 
 @pytest.mark.parametrize(
-    ("override", "message"),
+    ("settings", "message"),
     [
-        ("model.answer_length=10", r"model\.answer_length=10 is too short for the answer 'not_equivalent'"),
-        ("flatness={draws: 1, std: 0.1, samples: 8}", r"flatness\.draws=1 is for classifiers"),
-        ("data.tasks=[]", r"data\.tasks=\[\], but it must be one or more of cola"),
+        (["model.answer_length=10"], r"model\.answer_length=10 is too short for the answer 'not_equivalent'"),
+        (["flatness={draws: 1, std: 0.1, samples: 8}"], r"flatness\.draws=1 is for classifiers"),
+        (["data.tasks=[]"], r"data\.tasks=\[\], but it must be one or more of cola"),
+        (
+            ["model=ft_gpt2_tiny", "model.context_length=200"],
+            r"context_length \+ model\.answer_length = 216, but the model has 128",
+        ),
     ],
 )
-def test_invalid_settings_are_refused(make_glue: MakeConfig, override: str, message: str) -> None:
+def test_invalid_settings_are_refused(make_glue: MakeConfig, settings: list[str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        execute(make_glue(override))
-
-
-def test_a_context_longer_than_the_models_positions_is_refused(make_glue: MakeConfig) -> None:
-    with pytest.raises(ConfigError, match=r"context_length \+ model\.answer_length = 216, but the model has 128"):
-        execute(make_glue("model=ft_gpt2_tiny", "model.context_length=200"))
+        execute(make_glue(*settings))
 
 
 @KINDS

@@ -104,9 +104,3 @@ def few_shapes(folder: Path) -> dict[str, np.ndarray]:
     arrays = decode_shapes(folder)
     arrays["splits"] = np.where(np.arange(80) < 56, 0, np.where(np.arange(80) < 70, 1, 2)).astype(np.uint8)
     return arrays
-
-
-def test_images_that_do_not_fit_the_tower_are_refused(make_lit: MakeConfig) -> None:
-    cfg = make_lit("model.image_size=17")
-    with pytest.raises(ConfigError, match=r"image tower cannot take images of model\.image_size=17"):
-        built(cfg)
