@@ -9,16 +9,20 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from experiments.finetuning.classification import TextClassification
+from experiments.data.splits import drawn_groups
+from experiments.finetuning.classification import ClassifiedTexts, TextClassification
 from experiments.finetuning.data import GlueSet
 from experiments.finetuning.glue import TASKS
+from experiments.finetuning.models import Classifier
 from experiments.finetuning.task import build
 from experiments.finetuning.text_to_text import TextToText
 from experiments.harness.config import typed
 from experiments.harness.entry import execute
 from experiments.harness.errors import ConfigError
+from experiments.harness.initial_scale import scale_initial_weights
 from experiments.harness.run import locate
 from experiments.pretrained.locked import build_locked
+from experiments.pretrained.weights import load_weights
 from tests.conftest import MakeConfig, built, configs, executed, last_values, sums_of
 
 KINDS = pytest.mark.parametrize("model", ["ft_t5_tiny", "ft_gpt2_tiny"])
@@ -122,6 +126,51 @@ def test_a_classifiers_flatness_is_measured_on_training_samples(make_classificat
     assert sums_of(task, "flatness", task.model())["0/count"] == 20
     with pytest.raises(ConfigError, match=r"flatness\.samples=1000, but there are \d+ to train on"):
         execute(make_classification("flatness.draws=1", "flatness.std=0.1", "flatness.samples=1000"))
+
+
+def numbered(first: int, count: int) -> ClassifiedTexts:
+    """Texts whose inputs, lengths and labels are their number."""
+    numbers = np.arange(first, first + count)
+    return ClassifiedTexts(lambda of: torch.from_numpy(numbers[of])[:, None].repeat(1, 99), numbers % 7 + 1, numbers)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_drawn_split_keeps_groups_whole_and_texts_with_their_labels(seed: int) -> None:
+    groups = np.repeat(np.arange(10), 6), np.repeat(np.arange(10, 13), 4)
+    both = numbered(0, 60).and_then(numbered(60, 12))
+    after = {name: both.chosen(rows) for name, rows in zip(("train", "val"), drawn_groups(*groups, seed), strict=True)}
+    group_of = np.concatenate(groups)
+    held = {int(group_of[label]) for label in after["val"].labels}
+    assert 12 - 4 < len(after["val"].labels) <= 12, "as many as before, or no group would fit any more"
+    assert held.isdisjoint(int(group_of[label]) for label in after["train"].labels)
+    assert sorted([*after["train"].labels, *after["val"].labels]) == list(range(72))
+    for split in after.values():
+        shuffled = np.random.default_rng(0).permutation(len(split.labels))
+        batch = split.batch(shuffled)
+        assert batch["labels"].tolist() == batch["inputs"][:, 0].tolist() == split.labels[shuffled].tolist()
+        assert split.lengths.tolist() == (split.labels % 7 + 1).tolist()
+
+
+def test_a_drawn_split_reuses_the_cached_locked_outputs(make_classification: MakeConfig) -> None:
+    cfg = make_classification()
+    own, folder = built(cfg), locate(cfg).data.cache_dir
+    before = {path.name for path in folder.iterdir()}
+    for seed in (1, 2):
+        drawn = built(make_classification(f"data.split_seed={seed}"))
+        assert drawn.frozen_outputs == own.frozen_outputs
+        everything = np.arange(len(drawn.splits["val"].labels))
+        assert drawn.splits["val"].batch(everything)["labels"].tolist() == drawn.splits["val"].labels.tolist()
+    assert {path.name for path in folder.iterdir()} == before
+
+
+def test_initial_scaling_skips_a_pretrained_encoder(make_classification: MakeConfig) -> None:
+    encoder = torch.nn.Sequential(torch.nn.Linear(3, 3))
+    load_weights(encoder, {name: value.numpy() for name, value in encoder.state_dict().items()})
+    classifier = Classifier(encoder, 3, 2, 0.0)
+    before = {name: value.clone() for name, value in classifier.state_dict().items()}
+    scale_initial_weights(classifier, 2.0)
+    grown = {name for name, value in classifier.state_dict().items() if not torch.equal(value, before[name])}
+    assert grown == {"head.weight"}
 
 
 @KINDS

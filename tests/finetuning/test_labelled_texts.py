@@ -34,6 +34,17 @@ def test_no_film_is_in_two_splits_and_plot_summaries_are_dropped(tmp_path: Path)
         assert split.labels.tolist() == [labels[text] for text in split.texts]
 
 
+def test_texts_of_one_film_share_one_group_index(tmp_path: Path) -> None:
+    rows = reviews()
+    film_of = {row["text"]: row["movie_name"] for row in rows}
+    pairs = {
+        (film_of[text], int(group))
+        for split in text_splits(decoded(tmp_path, review_file(rows))).values()
+        for text, group in zip(split.texts, split.groups, strict=True)
+    }
+    assert len(pairs) == len({film for film, _ in pairs}) == len({group for _, group in pairs})
+
+
 def test_the_split_does_not_depend_on_the_order_of_the_films(tmp_path: Path) -> None:
     splits = text_splits(decoded(tmp_path, review_file(reviews())))
     turned = text_splits(decoded(tmp_path, review_file(reviews()[::-1])))
