@@ -80,15 +80,11 @@ def captioned_clouds(random_net: list[str], tmp_path_factory: pytest.TempPathFac
 
 
 @pytest.fixture
-def diffusion_overrides(clouds: list[str], smoke: list[str]) -> list[str]:
-    """A diffusion smoke run on the generated sets that writes below ``tmp_path``."""
-    return [*smoke, *clouds]
-
-
-@pytest.fixture
-def make_diffusion(diffusion_overrides: list[str]) -> MakeConfig:
-    """``make_diffusion("seed=1", ...)``: the composed config of such a run."""
-    return configs("diffusion", diffusion_overrides)
+def make_diffusion(clouds: list[str], smoke: list[str]) -> MakeConfig:
+    """``make_diffusion("seed=1", ...)``: the config of a smoke run on the generated sets that writes below
+    ``tmp_path``.
+    """
+    return configs("diffusion", [*smoke, *clouds])
 
 
 @pytest.fixture

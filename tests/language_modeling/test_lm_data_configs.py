@@ -13,7 +13,7 @@ from experiments.harness.config import resolved
 from experiments.harness.run_name import run_id
 from experiments.harness.source_code import ROOT
 from experiments.language_modeling.data import open_tokens
-from tests.conftest import MakeConfig, configs
+from tests.conftest import configs
 from tests.language_modeling.hub_server import hub_server
 from tests.language_modeling.tables_on_disk import write_json_lines, write_parquet, write_wiki40b
 
@@ -26,8 +26,8 @@ print(open_tokens(json.loads(sys.argv[1]), Path(sys.argv[2])).fingerprint)
 """
 
 
-def data_of(make: MakeConfig, *overrides: str) -> dict[str, Any]:
-    data: dict[str, Any] = resolved(make(*overrides))["data"]
+def data_of(*overrides: str) -> dict[str, Any]:
+    data: dict[str, Any] = resolved(make_plain(*overrides))["data"]
     return data
 
 
@@ -54,7 +54,7 @@ def test_wiki40b_of_any_language_is_read_from_hub_files_on_disk_or_streamed(
         for texts in shards:
             texts[0] = repr(texts[0].encode())
         write_wiki40b(tmp_path / "wiki40b/sk", split, *shards)
-    data = data_of(make_plain, "data=lm_wiki40b", "data.language=sk")
+    data = data_of("data=lm_wiki40b", "data.language=sk")
     tokens = open_tokens(data, tmp_path / "cache")
     decoded = tokens.tokenizer().decode(tokens.splits["val"].tokens.tolist()).split("<|endoftext|>")
     assert decoded == ["", *(f"Článek validation {shard} {n}" for shard in range(2) for n in range(2))]
@@ -68,7 +68,7 @@ def test_wiki40b_without_held_out_files_holds_out_training_articles(
     monkeypatch.setenv("LION_DATA", str(tmp_path))
     rows = {"text": [f"_START_ARTICLE_\nArtikel {number}" for number in range(200)]}
     write_parquet(tmp_path / "wiki40b" / "de" / "train-00003-of-00010.parquet", rows)
-    data = data_of(make_plain, "data=lm_wiki40b", "data.language=de")
+    data = data_of("data=lm_wiki40b", "data.language=de")
     tokens = open_tokens({**data, "sources": data["sources"][::2]}, tmp_path / "cache")
     sizes = {name: len(split.num_words) for name, split in tokens.splits.items()}
     assert sum(sizes.values()) == 200
@@ -86,7 +86,7 @@ def test_c4_is_read_from_hub_files_on_disk_or_streamed_up_to_the_configured_shar
             path = tmp_path / "c4" / "en" / f"c4-{split}.{shard:05d}-of-{of:05d}.json.gz"
             write_json_lines(path, [f"page {number} of {split} {shard}" for number in range(2)])
     write_json_lines(tmp_path / "c4" / "en" / "c4-train.00200-of-01024.json.gz", ["a page too many"])
-    data = data_of(make_plain, "data=lm_c4")
+    data = data_of("data=lm_c4")
     tokens = open_tokens(data, tmp_path / "cache")
     assert {name: len(split.num_words) for name, split in tokens.splits.items()} == {"train": 6, "val": 8, "test": 8}
     assert streamed_fingerprint(data, tmp_path / "c4", tmp_path) == tokens.fingerprint
@@ -102,7 +102,7 @@ def test_different_languages_are_different_runs() -> None:
     ("name", "vocab_size"), [("lm_articles", 2048), ("lm_articles_512", 512), ("lm_speeches", 2048)]
 )
 def test_pinned_downloads_match_the_declared_text_sets(name: str, vocab_size: int, tmp_path: Path) -> None:
-    data = data_of(make_plain, f"data={name}")
+    data = data_of(f"data={name}")
     tokens = open_tokens(data, tmp_path)
     assert tokens.fingerprint == data["fingerprint"]
     assert 45_000 < len(tokens.splits["val"].tokens) < 130_000
