@@ -1,4 +1,4 @@
-"""Fixtures of all tests: a small labelled image set on disk, and smoke runs on it."""
+"""Fixtures of all tests: a small labelled image set, and smoke runs on it. Other tasks have theirs in smoke_runs.py."""
 
 from experiments.harness.arithmetic import PINS, pin_instruction_set  # isort: skip
 
@@ -50,6 +50,7 @@ def pytest_collection_finish() -> None:
     gc.set_threshold(10_000)
 
 
+pytest_plugins = [f"tests.{task}.smoke_runs" for task in ("diffusion", "finetuning", "language_modeling", "lit")]
 MakeConfig = Callable[..., Any]
 AVERAGED = "train.ema_decay=0.9"
 """As in the smoke experiment."""

@@ -13,19 +13,6 @@ from omegaconf import OmegaConf
 from experiments.harness import train
 from experiments.harness.schedule import lr_factor
 from tests.conftest import AVERAGED, MakeConfig, finished, killed_after
-from tests.diffusion.conftest import clouds as clouds
-from tests.diffusion.conftest import diffusion_overrides as diffusion_overrides
-from tests.diffusion.conftest import make_diffusion as make_diffusion
-from tests.finetuning.conftest import glue_folder as glue_folder
-from tests.finetuning.conftest import make_classification as make_classification
-from tests.finetuning.conftest import make_glue as make_glue
-from tests.finetuning.conftest import sentences as sentences
-from tests.language_modeling.conftest import books as books
-from tests.language_modeling.conftest import lm_overrides as lm_overrides
-from tests.language_modeling.conftest import make_lm as make_lm
-from tests.lit.conftest import lit_overrides as lit_overrides
-from tests.lit.conftest import make_lit as make_lit
-from tests.lit.conftest import shapes as shapes
 
 pytestmark = [
     pytest.mark.gpu,

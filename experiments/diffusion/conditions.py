@@ -1,22 +1,17 @@
 """What an image is conditioned on, as arguments of diffusers' U-Nets."""
 
-import hashlib
-import json
-from collections.abc import Iterator
 from typing import Protocol
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from hydra.utils import get_method
 from torch import Tensor
 
 from experiments.data.splits import sample
 from experiments.diffusion.config import DiffusionConfig
 from experiments.diffusion.data import ConditionedImages, DiffusionSets
-from experiments.harness.stored_rows import stored_rows
 from experiments.pretrained.locked import Locked, build_locked
-from experiments.pretrained.tokenizers import in_chunks
+from experiments.pretrained.tokenizers import stored_tokens
 
 
 class Conditions(Protocol):
@@ -79,16 +74,13 @@ class TextConditions:
     """
 
     def __init__(self, cfg: DiffusionConfig, sets: DiffusionSets) -> None:
-        weights = sets.weights["text"].load() if "text" in sets.weights else {}
-        self._text, self._weights, self._cache_dir = cfg.text, weights, sets.cache_dir
-        self._weights_fingerprint = sets.weights["text"].fingerprint if weights else None
-        self._encoder = Locked(build_locked(cfg.text.encoder, weights))
+        self._text, self._weights, self._cache_dir = cfg.text, sets.weights.get("text"), sets.cache_dir
+        self._encoder = Locked(build_locked(cfg.text.encoder, self._weights.load() if self._weights else {}))
         self._trims = getattr(self._encoder.module, "takes_trimmed", False)
 
     def numbers(self, images: ConditionedImages) -> np.ndarray:
         """The captions' tokens, int32 ``[images, context_length]``, computed once and memory-mapped."""
-        texts = list(images.conditions)
-        return self._tokens(texts)
+        return self._tokens(list(images.conditions))
 
     def of_samples(self, test: ConditionedImages, count: int) -> np.ndarray:
         """The captions of the first ``count`` test images."""
@@ -117,14 +109,6 @@ class TextConditions:
         }
 
     def _tokens(self, texts: list[str]) -> np.ndarray:
-        cfg = self._text
-        digest = hashlib.sha256("\n".join(texts).encode()).hexdigest()
-        identity = json.dumps([cfg.tokenizer, cfg.context_length, self._weights_fingerprint, digest])
-        tokenize = get_method(cfg.tokenizer)
-
-        def chunks(first: int) -> Iterator[np.ndarray]:
-            for chunk in in_chunks(tokenize, texts, cfg.context_length, self._weights, first):
-                yield chunk.astype(np.int32)
-
-        stored = stored_rows("diffusion-tokens", identity, self._cache_dir, "tokens", len(texts), chunks)
-        return stored.load()["tokens"]
+        text = self._text
+        given = text.tokenizer, texts, text.context_length, self._weights, self._cache_dir
+        return stored_tokens("diffusion-tokens", *given, dtype=np.int32)[0]

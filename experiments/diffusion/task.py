@@ -248,13 +248,14 @@ class Diffusion:
     def _generated(self, device: torch.device) -> GeneratedImages:
         if self._samples is None:
             cfg, size = self._cfg, self._cfg.data.image_size
+            order = " drawn" if cfg.text.encoder else ""  # those with captions used to be in another one
             sources = ImageSources(
                 training=lambda numbers: self._reference.pixels(numbers, size),
                 num_training=cfg.data.num_reference,
                 test=lambda numbers: self._pixels("test", numbers),
                 noise=lambda numbers: to_bytes(start_noise(numbers.tolist(), size, torch.device("cpu"))),
                 num_compared=cfg.sampling.num_samples,
-                identity=f"{self._sets.images.fingerprint} {cfg.data.images.get('val_size')} {size}{self._order()}",
+                identity=f"{self._sets.images.fingerprint} {cfg.data.images.get('val_size')} {size}{order}",
             )
             nets = feature_nets(self._sets.weights["features"], cfg.data.inception_sources, device)
             judges = [(net, reference(net, sources, self._sets.cache_dir, device, self.frozen_outputs)) for net in nets]
@@ -264,10 +265,6 @@ class Diffusion:
                 cfg.sampling, self._generate, judges, self._score_texts(device), identity, self._sets.cache_dir
             )
         return self._samples
-
-    def _order(self) -> str:
-        """A part of the images' identity: those with captions used to be in another order."""
-        return " drawn" if self._cfg.text.encoder else ""
 
     def _score_texts(self, device: torch.device) -> ScoreTexts | None:
         text = self._cfg.text

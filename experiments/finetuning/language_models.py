@@ -20,13 +20,34 @@ IGNORED = -100
 """The label that ``transformers`` ignores in a loss."""
 
 
-class EncoderDecoder(nn.Module):
-    """T5 and similar models."""
+class AnswerModel(nn.Module):
+    """What both have in common."""
+
+    auto_class: Any
 
     def __init__(self, config: PreTrainedConfig, weights: Mapping[str, str] | None = None) -> None:
         """With random weights, or with those of ``weights``: see ``build_network``."""
         super().__init__()
-        self.network = build_network(AutoModelForSeq2SeqLM, config, weights)
+        self.network = build_network(self.auto_class, config, weights)
+
+    def _greedy(self, prompts: Tensor, end: int, most_tokens: int) -> Tensor:
+        """What the network generates, int64 ``[N, T]``, including what it begins with, padded with ``end``."""
+        generated: Tensor = self.network.generate(
+            input_ids=prompts.clamp(min=0),
+            attention_mask=(prompts >= 0).long(),
+            max_new_tokens=most_tokens,
+            do_sample=False,
+            num_beams=1,
+            eos_token_id=end,
+            pad_token_id=end,
+        )
+        return generated
+
+
+class EncoderDecoder(AnswerModel):
+    """T5 and similar models."""
+
+    auto_class = AutoModelForSeq2SeqLM
 
     def forward(self, prompts: Tensor, answers: Tensor) -> Tensor:
         """Negative log-likelihood of each answer, the sum over its tokens in nats, float32 ``[N]``."""
@@ -41,19 +62,13 @@ class EncoderDecoder(nn.Module):
 
     def write(self, prompts: Tensor, end: int, most_tokens: int) -> Tensor:
         """Decode answers greedily: int64 ``[N, up to most_tokens]``, padded with ``end``."""
-        written: Tensor = self.network.generate(
-            input_ids=prompts.clamp(min=0), attention_mask=(prompts >= 0).long(), **greedy(end, most_tokens)
-        )
-        return written[:, 1:]  # without the decoder's start token
+        return self._greedy(prompts, end, most_tokens)[:, 1:]  # without the decoder's start token
 
 
-class CausalModel(nn.Module):
+class CausalModel(AnswerModel):
     """GPT-2 and similar models."""
 
-    def __init__(self, config: PreTrainedConfig, weights: Mapping[str, str] | None = None) -> None:
-        """With random weights, or with those of ``weights``: see ``build_network``."""
-        super().__init__()
-        self.network = build_network(AutoModelForCausalLM, config, weights)
+    auto_class = AutoModelForCausalLM
 
     def forward(self, prompts: Tensor, answers: Tensor) -> Tensor:
         """Negative log-likelihood of each answer, the sum over its tokens in nats, float32 ``[N]``."""
@@ -70,10 +85,7 @@ class CausalModel(nn.Module):
     def write(self, prompts: Tensor, end: int, most_tokens: int) -> Tensor:
         """Decode answers greedily: int64 ``[N, up to most_tokens]``, padded with ``end``."""
         prompts = padded_left(prompts)
-        written: Tensor = self.network.generate(
-            input_ids=prompts.clamp(min=0), attention_mask=(prompts >= 0).long(), **greedy(end, most_tokens)
-        )
-        return written[:, prompts.shape[1] :]
+        return self._greedy(prompts, end, most_tokens)[:, prompts.shape[1] :]
 
 
 def build_network(auto_class: Any, config: PreTrainedConfig, weights: Mapping[str, str] | None) -> Any:
@@ -122,14 +134,3 @@ def padding_mask(tokens: Tensor) -> Tensor:
 def padded_left(tokens: Tensor) -> Tensor:
     """The same texts, padded on the left."""
     return tokens.gather(1, (tokens >= 0).long().argsort(dim=1, stable=True))
-
-
-def greedy(end: int, most_tokens: int) -> dict[str, Any]:
-    """Arguments of ``generate`` for greedy decoding."""
-    return {
-        "max_new_tokens": most_tokens,
-        "do_sample": False,
-        "num_beams": 1,
-        "eos_token_id": end,
-        "pad_token_id": end,
-    }

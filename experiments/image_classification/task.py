@@ -238,14 +238,8 @@ def build(cfg: ImageClassificationConfig, data: PreparedData | StoredImageSet) -
     else:
         splits_of, further = partial(array_splits, cfg, data.load()), (None, None)
     task = ImageClassification(cfg, splits_of(cfg.data.split_seed), *further)
-    _warn_of_copies(cfg, splits_of(None), data.fingerprint)
+    # The set's own split is searched for copies: a redrawn one has the same images, and would be searched every time.
+    own = {name: split.images for name, split in splits_of(None).items() if name != "train"}
+    identity, cache_dir = f"{data.fingerprint} {cfg.data.val_size}", Path(cfg.run.cache_dir)
+    warn_of_copies(cfg.data.name, own.pop("fit"), own, identity, cache_dir, cfg.run.num_workers)
     return task
-
-
-def _warn_of_copies(cfg: ImageClassificationConfig, splits: dict[str, LabelledImages], fingerprint: str) -> None:
-    """Look for held-out images in the training set, once for the data with this ``fingerprint``. The set's own split is
-    searched, since a redrawn one contains the same images and would be searched again for every seed.
-    """
-    held_out = {name: split.images for name, split in splits.items() if name not in ("fit", "train")}
-    identity, cache_dir = f"{fingerprint} {cfg.data.val_size}", Path(cfg.run.cache_dir)
-    warn_of_copies(cfg.data.name, splits["fit"].images, held_out, identity, cache_dir, cfg.run.num_workers)

@@ -1,13 +1,11 @@
 """LiT: contrastive training of an image tower and a text tower, either of which may be locked."""
 
-import hashlib
 import json
 from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
-from hydra.utils import get_method
 from torch import Tensor, nn
 from torchvision.transforms import InterpolationMode, v2
 
@@ -17,7 +15,6 @@ from experiments.data.splits import drawn_groups, sample
 from experiments.data.stored import StoredSet, check_splits
 from experiments.harness.errors import ConfigError, DataError, refused_as
 from experiments.harness.flatness import flatness
-from experiments.harness.stored_rows import stored_rows
 from experiments.harness.task import Evaluator
 from experiments.lit.class_names import class_names, prompt_numbers, templates
 from experiments.lit.config import LitConfig
@@ -43,7 +40,7 @@ from experiments.metrics.classification import calibrated_example_losses
 from experiments.metrics.retrieval import RANKS
 from experiments.metrics.zero_shot import prompts
 from experiments.pretrained.locked import Inputs, LockedPart, Rows, locked_part
-from experiments.pretrained.tokenizers import in_chunks
+from experiments.pretrained.tokenizers import stored_tokens
 
 
 class Lit:
@@ -173,14 +170,10 @@ class Lit:
         return self._locked["image"].outputs(inputs, len(images), fingerprint)
 
     def _text_inputs(self, texts: list[str]) -> Inputs:
-        cfg = self._cfg.model
-        opened = self._sets.weights.get("text")
-        fingerprint = hashlib.sha256("\n".join(texts).encode()).hexdigest()
-        identity = json.dumps([cfg.tokenizer, cfg.context_length, opened and opened.fingerprint, fingerprint])
-        weights = self._weights.get("text", {})
-        chunks = partial(in_chunks, get_method(cfg.tokenizer), texts, cfg.context_length, weights)
-        tokens = stored_rows("lit-tokens", identity, self._sets.cache_dir, "tokens", len(texts), chunks)
-        inputs: Inputs = Rows(tokens.load()["tokens"])
+        cfg, weights = self._cfg.model, self._sets.weights.get("text")
+        given = cfg.tokenizer, texts, cfg.context_length, weights, self._sets.cache_dir
+        tokens, identity = stored_tokens("lit-tokens", *given)
+        inputs: Inputs = Rows(tokens)
         return self._locked["text"].outputs(inputs, len(texts), identity) if self._cached["text"] else inputs
 
     def _pair_inputs(self, pairs: Pairs) -> PairInputs:

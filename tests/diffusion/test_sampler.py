@@ -5,8 +5,6 @@ and of the noise given x_t, have a closed form. The schedules are written out he
 sampler's steps on the standard deviation, which shrinks if there are few steps.
 """
 
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
@@ -70,18 +68,7 @@ def config(schedule: str, sampler: str, noise_steps: int, steps: int, target: st
     return cfg
 
 
-SIZES = [
-    (1000, 5),
-    (1000, 10),
-    (1000, 50),
-    (1000, 250),
-    (1000, 1000),
-    (100, 10),
-    (100, 100),
-    (250, 25),
-    (40, 8),
-    (25, 5),
-]
+SIZES = [*((1000, steps) for steps in (5, 10, 50, 250, 1000)), (100, 10), (100, 100), (250, 25), (40, 8), (25, 5)]
 
 
 @pytest.mark.parametrize("target", ["epsilon", "v_prediction"])
@@ -125,10 +112,6 @@ def test_too_few_sampling_steps_to_start_from_pure_noise_are_refused(schedule: s
         check_sampling(cfg.sampling, cfg.noise)
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [({"schedule": "cosine"}, r"noise\.schedule must be linear or squaredcos"), ({"steps": 20}, r"noise\.steps must")],
-)
-def test_an_unknown_noise_schedule_is_refused(change: dict[str, Any], message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        ForwardProcess(NoiseConfig(**{"schedule": "linear", **change}))
+def test_too_few_noise_steps_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"noise\.steps must"):
+        ForwardProcess(NoiseConfig(schedule="linear", steps=20))

@@ -60,14 +60,14 @@ def test_resumed_sampling_regenerates_only_the_interrupted_batch(
 
 
 def test_a_run_killed_by_sigkill_while_sampling_resumes_bit_identically(
-    make_diffusion: MakeConfig, diffusion_overrides: list[str], tmp_path: Path
+    make_diffusion: MakeConfig, smoke: list[str], clouds: list[str], tmp_path: Path
 ) -> None:
     slow = ["sampling.num_samples=8", "sampling.batch_size=2", "sampling.shown=2", "sampling.steps=10"]
     slow += ["train.sample_every=6", "run.checkpoint_every=4"]
     undisturbed = make_diffusion(*slow, f"run.runs_dir={tmp_path}/undisturbed")
     execute(undisturbed)
     cfg = make_diffusion(*slow)
-    command = [sys.executable, "-m", "experiments.diffusion", *diffusion_overrides, *slow]
+    command = [sys.executable, "-m", "experiments.diffusion", *smoke, *clouds, *slow]
     process = forked.Started(command)
     cache = Path(cfg.run.cache_dir)
     while not list(cache.glob("diffusion-samples-*/batch-000002.npz")):

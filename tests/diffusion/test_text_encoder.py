@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from experiments.diffusion.conditions import TextConditions
-from experiments.diffusion.t5 import T5XXL
+from experiments.diffusion.t5 import SIZES, T5XXL
 from experiments.pretrained.locked import build_locked
 
 TINY = {"vocab_size": 50, "d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 2, "num_heads": 2}
@@ -73,8 +73,6 @@ def test_empty_captions_keep_one_masked_token(conditions: Any) -> None:
 
 
 def test_the_t5_xxl_encoder_has_the_hand_counted_number_of_parameters() -> None:
-    from experiments.diffusion.t5 import SIZES
-
     with torch.device("meta"):
         encoder = T5XXL(SIZES)
     # 24 layers: four attention maps of 4096 x 4096, three of 4096 x 10240, two norms; 32 x 64 position biases; the rest

@@ -5,23 +5,8 @@ from functools import partial
 import pytest
 
 from tests.conftest import MakeConfig
-from tests.diffusion.conftest import clouds as clouds
-from tests.diffusion.conftest import diffusion_overrides as diffusion_overrides
-from tests.diffusion.conftest import make_diffusion as make_diffusion
-from tests.diffusion.conftest import make_text_to_image as make_text_to_image
-from tests.finetuning.conftest import datasets_cache as datasets_cache
-from tests.finetuning.conftest import glue_folder as glue_folder
-from tests.finetuning.conftest import make_classification as make_classification
-from tests.finetuning.conftest import make_glue as make_glue
-from tests.finetuning.conftest import sentences as sentences
 from tests.image_classification.conftest import compose_small as compose_small
 from tests.image_classification.conftest import imagenet as imagenet
-from tests.language_modeling.conftest import books as books
-from tests.language_modeling.conftest import lm_overrides as lm_overrides
-from tests.language_modeling.conftest import make_lm as make_lm
-from tests.lit.conftest import lit_overrides as lit_overrides
-from tests.lit.conftest import make_lit as make_lit
-from tests.lit.conftest import shapes as shapes
 
 SHORT = ["train.steps=2", "train.log_every=1", "train.evaluate_every=2", "schedule.warmup_steps=0", "flatness.draws=0"]
 """Two steps, and an evaluation"""

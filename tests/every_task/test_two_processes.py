@@ -25,11 +25,11 @@ from experiments.harness.checkpoint_files import checkpoints
 from experiments.harness.entry import execute
 from experiments.harness.run import locate
 from experiments.image_classification import task as image_classification
-from tests.conftest import AVERAGED, MakeConfig, executed, rows
+from tests.conftest import AVERAGED, MakeConfig, built, executed, rows, sums_of
 from tests.every_task.conftest import SHORT
-from tests.finetuning.conftest import review_file, reviews
+from tests.finetuning.smoke_runs import review_file, reviews
 from tests.harness.process_group import in_processes
-from tests.lit.conftest import decode_shapes
+from tests.lit.smoke_runs import decode_shapes
 
 UNEVEN = {
     "image_classification": ["data.val_size=39", AVERAGED],
@@ -43,6 +43,16 @@ UNEVEN = {
 }
 """For evaluation sets that two processes cannot share evenly"""
 SLOW = ("finetuning, glue, gpt2", "diffusion, captions")
+
+
+def uneven(case: str, folder: Path) -> list[str]:
+    """The overrides of UNEVEN, with the data that they need."""
+    if case != "finetuning":
+        return UNEVEN.get(case, [])
+    # Seven sentences a film instead of eight: 21 in the validation set
+    (folder / "rotten_tomatoes_corpus_full.csv.bz2").write_bytes(review_file(reviews(sentences=7)))
+    decode = "experiments.finetuning.decode.rotten_tomatoes"
+    return [*UNEVEN[case], f"data.sources=[{{kind: local, path: '{folder}', decode: {decode}}}]"]
 
 
 def marked(case: str, optimizer: str) -> Any:
@@ -96,11 +106,7 @@ def assert_same_metrics(ours: Path, theirs: Path, exact: bool) -> None:
     ("case", "optimizer"), [marked(case, optimizer) for case in UNEVEN for optimizer in ("lion", "adamw")]
 )
 def test_two_processes_train_and_evaluate_like_one(case: str, optimizer: str, make: MakeConfig, tmp_path: Path) -> None:
-    settings = [*SHORT, *UNEVEN[case], f"optimizer={optimizer}"]
-    if case == "finetuning":  # seven sentences a film instead of eight: 21 in the validation set
-        (tmp_path / "rotten_tomatoes_corpus_full.csv.bz2").write_bytes(review_file(reviews(sentences=7)))
-        decode = "experiments.finetuning.decode.rotten_tomatoes"
-        settings.append(f"data.sources=[{{kind: local, path: '{tmp_path}', decode: {decode}}}]")
+    settings = [*SHORT, *uneven(case, tmp_path), f"optimizer={optimizer}"]
     settings.append(f"train.micro_batch_size={make(*settings).train.batch_size // 2}")
     one, two = in_one_and_in_two(make, settings, settings, tmp_path)
     expected, found = (dict(tensors(saved(directory))) for directory in (one, two))
@@ -111,6 +117,17 @@ def test_two_processes_train_and_evaluate_like_one(case: str, optimizer: str, ma
         else:
             assert torch.equal(found[name], value), name
     assert_same_metrics(two, one, exact=True)
+
+
+@pytest.mark.parametrize("case", [*UNEVEN, "lit"])
+def test_evaluation_sums_do_not_depend_on_the_number_of_processes(case: str, make: MakeConfig, tmp_path: Path) -> None:
+    task = built(make(*uneven(case, tmp_path)))
+    torch.manual_seed(0)
+    model = task.model()
+    for split in task.evaluators:
+        shared = sums_of(task, split, model, processes=2)
+        for name, value in sums_of(task, split, model).items():
+            np.testing.assert_allclose(shared[name], value, rtol=5e-6, atol=5e-7)  # much faster than pytest.approx
 
 
 def decode_one_caption(folder: Path) -> dict[str, np.ndarray]:

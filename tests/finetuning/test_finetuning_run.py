@@ -9,18 +9,21 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from experiments.finetuning.classification import TextClassification
+from experiments.data.splits import drawn_groups
+from experiments.finetuning.classification import ClassifiedTexts, TextClassification
 from experiments.finetuning.data import GlueSet
 from experiments.finetuning.glue import TASKS
+from experiments.finetuning.models import Classifier
 from experiments.finetuning.task import build
 from experiments.finetuning.text_to_text import TextToText
-from experiments.harness import checkpoint
 from experiments.harness.config import typed
 from experiments.harness.entry import execute
 from experiments.harness.errors import ConfigError
+from experiments.harness.optimizer import scale_initial_weights
 from experiments.harness.run import locate
 from experiments.pretrained.locked import build_locked
-from tests.conftest import MakeConfig, built, configs, executed, last_values, rows, sums_of
+from experiments.pretrained.weights import load_weights
+from tests.conftest import MakeConfig, built, configs, executed, last_values, sums_of
 
 KINDS = pytest.mark.parametrize("model", ["ft_t5_tiny", "ft_gpt2_tiny"])
 # A locked embedding and a trained layer above it; padding is 0 in and out.
@@ -125,6 +128,51 @@ def test_a_classifiers_flatness_is_measured_on_training_samples(make_classificat
         execute(make_classification("flatness.draws=1", "flatness.std=0.1", "flatness.samples=1000"))
 
 
+def numbered(first: int, count: int) -> ClassifiedTexts:
+    """Texts whose inputs, lengths and labels are their number."""
+    numbers = np.arange(first, first + count)
+    return ClassifiedTexts(lambda of: torch.from_numpy(numbers[of])[:, None].repeat(1, 99), numbers % 7 + 1, numbers)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_drawn_split_keeps_groups_whole_and_texts_with_their_labels(seed: int) -> None:
+    groups = np.repeat(np.arange(10), 6), np.repeat(np.arange(10, 13), 4)
+    both = numbered(0, 60).and_then(numbered(60, 12))
+    after = {name: both.chosen(rows) for name, rows in zip(("train", "val"), drawn_groups(*groups, seed), strict=True)}
+    group_of = np.concatenate(groups)
+    held = {int(group_of[label]) for label in after["val"].labels}
+    assert 12 - 4 < len(after["val"].labels) <= 12, "as many as before, or no group would fit any more"
+    assert held.isdisjoint(int(group_of[label]) for label in after["train"].labels)
+    assert sorted([*after["train"].labels, *after["val"].labels]) == list(range(72))
+    for split in after.values():
+        shuffled = np.random.default_rng(0).permutation(len(split.labels))
+        batch = split.batch(shuffled)
+        assert batch["labels"].tolist() == batch["inputs"][:, 0].tolist() == split.labels[shuffled].tolist()
+        assert split.lengths.tolist() == (split.labels % 7 + 1).tolist()
+
+
+def test_a_drawn_split_reuses_the_cached_locked_outputs(make_classification: MakeConfig) -> None:
+    cfg = make_classification()
+    own, folder = built(cfg), locate(cfg).data.cache_dir
+    before = {path.name for path in folder.iterdir()}
+    for seed in (1, 2):
+        drawn = built(make_classification(f"data.split_seed={seed}"))
+        assert drawn.frozen_outputs == own.frozen_outputs
+        everything = np.arange(len(drawn.splits["val"].labels))
+        assert drawn.splits["val"].batch(everything)["labels"].tolist() == drawn.splits["val"].labels.tolist()
+    assert {path.name for path in folder.iterdir()} == before
+
+
+def test_initial_scaling_skips_a_pretrained_encoder(make_classification: MakeConfig) -> None:
+    encoder = torch.nn.Sequential(torch.nn.Linear(3, 3))
+    load_weights(encoder, {name: value.numpy() for name, value in encoder.state_dict().items()})
+    classifier = Classifier(encoder, 3, 2, 0.0)
+    before = {name: value.clone() for name, value in classifier.state_dict().items()}
+    scale_initial_weights(classifier, 2.0)
+    grown = {name for name, value in classifier.state_dict().items() if not torch.equal(value, before[name])}
+    assert grown == {"head.weight"}
+
+
 @KINDS
 @pytest.mark.parametrize("optimizer", ["lion", "adamw"])
 def test_a_run_on_glue_reports_every_score(make_glue: MakeConfig, model: str, optimizer: str) -> None:
@@ -158,19 +206,6 @@ def test_a_model_learns_to_answer_glue_prompts(make_glue: MakeConfig, model: str
     assert last["test/rte"] > 80
 
 
-@KINDS
-def test_evaluation_sums_do_not_depend_on_the_number_of_processes(make_glue: MakeConfig, model: str) -> None:
-    cfg = make_glue(f"model={model}")
-    task = built(cfg)
-    torch.manual_seed(0)
-    network: Any = task.model().eval()
-    whole, shared = (sums_of(task, "test", network, processes) for processes in (1, 3))
-    for name, value in whole.items():
-        np.testing.assert_allclose(shared[name], value, rtol=5e-6, atol=5e-6)  # much faster than pytest.approx
-    averages = [task.evaluators["test"].metrics(sums)["average"] for sums in (whole, shared)]
-    assert averages[0] == pytest.approx(averages[1])
-
-
 def test_every_training_row_becomes_one_prompt_and_answer(make_glue: MakeConfig) -> None:
     cfg = make_glue()
     data = locate(cfg).data
@@ -197,73 +232,32 @@ def test_overlong_prompts_are_counted_and_keep_their_end_token(make_glue: MakeCo
 
 
 @pytest.mark.parametrize(
-    ("override", "message"),
+    ("settings", "message"),
     [
-        ("model.answer_length=10", r"model\.answer_length=10 is too short for the answer 'not_equivalent'"),
-        ("flatness={draws: 1, std: 0.1, samples: 8}", r"flatness\.draws=1 is for classifiers"),
-        ("data.tasks=[]", r"data\.tasks=\[\], but it must be one or more of cola"),
+        (["model.answer_length=10"], r"model\.answer_length=10 is too short for the answer 'not_equivalent'"),
+        (["flatness={draws: 1, std: 0.1, samples: 8}"], r"flatness\.draws=1 is for classifiers"),
+        (["data.tasks=[]"], r"data\.tasks=\[\], but it must be one or more of cola"),
+        (
+            ["model=ft_gpt2_tiny", "model.context_length=200"],
+            r"context_length \+ model\.answer_length = 216, but the model has 128",
+        ),
     ],
 )
-def test_invalid_settings_are_refused(make_glue: MakeConfig, override: str, message: str) -> None:
+def test_invalid_settings_are_refused(make_glue: MakeConfig, settings: list[str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        execute(make_glue(override))
+        execute(make_glue(*settings))
 
 
-def test_a_context_longer_than_the_models_positions_is_refused(make_glue: MakeConfig) -> None:
-    with pytest.raises(ConfigError, match=r"context_length \+ model\.answer_length = 216, but the model has 128"):
-        execute(make_glue("model=ft_gpt2_tiny", "model.context_length=200"))
+@KINDS
+def test_dropout_is_active_during_training(make_glue: MakeConfig, model: str) -> None:
+    task = built(make_glue(f"model={model}"))
+    network, batch = task.model(), task.batch(np.arange(4), [0] * 4)
+    losses = []
+    for seed in (0, 1, 0):
+        torch.manual_seed(seed)
+        losses.append(task.loss(network, batch).item())
+    assert losses[0] == losses[2] != losses[1]
 
 
-class Killed(BaseException):
-    """Simulates SIGKILL within a process."""
-
-
-@pytest.mark.parametrize("kind", ["classifier", "ft_t5_tiny", "ft_gpt2_tiny"])
-def test_a_resumed_run_is_bit_identical_to_an_uninterrupted_one(
-    make_classification: MakeConfig, glue_folder: Path, kind: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    source = f"data.sources=[{{kind: local, path: '{glue_folder}'}}]"
-    glue = [
-        "experiment=finetuning/glue_smoke",
-        f"model={kind}",
-        "data.name=glue",
-        source,
-        "data.tasks=[cola,stsb]",
-    ]
-    overrides = ["train.log_every=1", "run.checkpoint_every=2", *([] if kind == "classifier" else glue)]
-    original = checkpoint.TrainingState.save
-
-    def dying(self: checkpoint.TrainingState, *arguments: Any) -> None:
-        original(self, *arguments)
-        if self.step == 4:
-            raise Killed
-
-    ends = []
-    for where in ("whole", "killed"):
-        cfg = make_classification(*overrides, f"run.runs_dir={tmp_path}/{where}")
-        if where == "killed":
-            with monkeypatch.context() as patch:
-                patch.setattr(checkpoint.TrainingState, "save", dying)
-                with pytest.raises(Killed):
-                    execute(cfg)
-        directory = executed(cfg)
-        saved = torch.load(max(directory.glob("step-*.pt")), weights_only=True)
-        ends.append((rows(directory), saved["model"]))
-    assert ends[0][0] == ends[1][0]
-    assert all(torch.equal(value, ends[1][1][name]) for name, value in ends[0][1].items())
-
-
-def test_dropout_is_active_during_training(
-    make_glue: MakeConfig,
-) -> None:
-    for model in ("ft_t5_tiny", "ft_gpt2_tiny"):
-        cfg = make_glue(f"model={model}")
-        task = built(cfg)
-        network = task.model()
-        batch = task.batch(np.arange(4), [0] * 4)
-        losses = []
-        for seed in (0, 1, 0):
-            torch.manual_seed(seed)
-            losses.append(task.loss(network, batch).item())
-        assert losses[0] == losses[2] != losses[1]
+def test_the_smoke_run_on_glue_has_every_task() -> None:
     assert set(TASKS) == set(configs("finetuning")("experiment=finetuning/glue_smoke", "scale=smoke").data.tasks)

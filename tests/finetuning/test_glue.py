@@ -13,17 +13,13 @@ import torch
 from experiments.finetuning.data import open_glue
 from experiments.finetuning.glue import NO_ANSWER, TASKS, answer, possible_answers, prompt, read_answer
 from experiments.harness.errors import ConfigError, DataError
-from tests.finetuning.conftest import glue_rows, write_glue
+from tests.finetuning.smoke_runs import glue_rows, write_glue
+
+pytestmark = pytest.mark.usefixtures("datasets_cache")
 
 # Raffel et al. 2020, appendix D, shortened: texts in the order of the columns, label, prompt, answer.
 EXAMPLES: list[tuple[str, list[str], float, str, str]] = [
-    (
-        "cola",
-        ["John made Bill master of himself."],
-        1,
-        "cola sentence: John made Bill master of himself.",
-        "acceptable",
-    ),
+    ("cola", ["John made Bill master."], 1, "cola sentence: John made Bill master.", "acceptable"),
     ("sst2", ["it's funny"], 1, "sst2 sentence: it's funny", "positive"),
     ("mrpc", ["We acted.", "We act."], 1, "mrpc sentence1: We acted. sentence2: We act.", "equivalent"),
     ("stsb", ["A is.", "B is."], 3.25, "stsb sentence1: A is. sentence2: B is.", "3.2"),
@@ -60,19 +56,10 @@ def test_labels_are_mapped_to_answers_by_class_name(tmp_path: Path, names: list[
     assert open_glue(data(tmp_path, tasks=["cola"]), tmp_path).parts["test"]["cola"].labels[:2].tolist() == expected
 
 
-def test_labels_that_match_no_answer_are_refused(tmp_path: Path) -> None:
-    write_named(tmp_path / "names", ["bad", "good"])
+def test_class_names_that_match_no_answer_are_refused(tmp_path: Path) -> None:
+    write_named(tmp_path, ["bad", "good"])
     with pytest.raises(DataError, match="has the classes bad, good, but its answers are unacceptable, acceptable"):
-        open_glue(data(tmp_path / "names", tasks=["cola"]), tmp_path)
-    for folder, values in (("half", [0.5, 1.0] * 20), ("word", ["yes", "no"] * 20)):
-        with pytest.raises(DataError, match=r"label 0\.5 in row 0|labels that are not numbers"):
-            open_glue(changed(tmp_path / folder, {"sentence": ["a", "b"] * 20, "label": values}), tmp_path)
-
-
-def test_a_task_too_small_to_hold_out_rows_is_refused(tmp_path: Path) -> None:
-    few = changed(tmp_path, {"sentence": [f"s {number}" for number in range(19)], "label": [0] * 19})
-    with pytest.raises(DataError, match=r"19 training rows of cola at most 5% can be held .*, which leaves none"):
-        open_glue(few, tmp_path)
+        open_glue(data(tmp_path, tasks=["cola"]), tmp_path)
 
 
 def write_named(folder: Path, names: list[str]) -> None:
@@ -95,14 +82,15 @@ def test_every_answer_is_parsed_back_to_its_label(task: str) -> None:
     assert {answer(task, label) for label in labels} == set(possible_answers(task))
 
 
-@pytest.mark.parametrize("text", ["", "entail", "Entailment", "neutral", "3.0"])
-def test_text_that_is_not_a_label_is_an_invalid_answer(text: str) -> None:
-    assert read_answer("rte", text) == NO_ANSWER
-
-
-@pytest.mark.parametrize("text", ["", "nan", "inf", "5.2", "6", "-1", "1e3", "positive", "٣"])
-def test_text_that_is_not_a_similarity_is_an_invalid_answer(text: str) -> None:
-    assert read_answer("stsb", text) == NO_ANSWER
+@pytest.mark.parametrize(
+    ("task", "texts"),
+    [
+        ("rte", ["", "entail", "Entailment", "neutral", "3.0"]),
+        ("stsb", ["", "nan", "inf", "5.2", "6", "-1", "1e3", "positive", "٣"]),
+    ],
+)
+def test_text_that_is_no_label_or_similarity_is_an_invalid_answer(task: str, texts: list[str]) -> None:
+    assert [read_answer(task, text) for text in texts] == [NO_ANSWER] * len(texts)
 
 
 def test_answered_similarities_need_not_be_multiples_of_a_fifth() -> None:
@@ -168,6 +156,9 @@ def test_empty_texts_are_kept(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
+        ({"sentence": ["a", "b"] * 20, "label": [0.5, 1.0] * 20}, r"label 0\.5 in row 0"),
+        ({"sentence": ["a", "b"] * 20, "label": ["yes", "no"] * 20}, "labels that are not numbers"),
+        ({"sentence": ["s"] * 19, "label": [0] * 19}, r"19 training rows of cola at most 5% .*, which leaves none"),
         ({"text": ["a"], "label": [1]}, r"cola/train has no column sentence, only text, label"),
         ({"sentence": ["a"]}, r"cola/train has no column label"),
         ({"sentence": ["a", None], "label": [1, 0]}, r"cola/train, column sentence, has no text in row 1"),
@@ -183,7 +174,9 @@ def test_empty_texts_are_kept(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_malformed_rows_are_refused_by_column_and_row(columns: dict[str, Any], message: str, tmp_path: Path) -> None:
+def test_malformed_or_too_few_rows_are_refused_by_column_and_row(
+    columns: dict[str, Any], message: str, tmp_path: Path
+) -> None:
     with pytest.raises(DataError, match=message):
         open_glue(changed(tmp_path, columns), tmp_path)
 

@@ -11,7 +11,7 @@ from experiments.finetuning.data import SPLITS, text_arrays, text_splits
 from experiments.finetuning.decode import bbc_news, rotten_tomatoes
 from experiments.harness.errors import DataError
 from experiments.harness.prepared_data import prepare
-from tests.finetuning.conftest import review_file, reviews
+from tests.finetuning.smoke_runs import review_file, reviews
 
 FILE = "rotten_tomatoes_corpus_full.csv.bz2"
 
@@ -32,6 +32,17 @@ def test_no_film_is_in_two_splits_and_plot_summaries_are_dropped(tmp_path: Path)
     assert sum(len(split.texts) for split in splits.values()) == len(labels)
     for split in splits.values():
         assert split.labels.tolist() == [labels[text] for text in split.texts]
+
+
+def test_texts_of_one_film_share_one_group_index(tmp_path: Path) -> None:
+    rows = reviews()
+    film_of = {row["text"]: row["movie_name"] for row in rows}
+    pairs = {
+        (film_of[text], int(group))
+        for split in text_splits(decoded(tmp_path, review_file(rows))).values()
+        for text, group in zip(split.texts, split.groups, strict=True)
+    }
+    assert len(pairs) == len({film for film, _ in pairs}) == len({group for _, group in pairs})
 
 
 def test_the_split_does_not_depend_on_the_order_of_the_films(tmp_path: Path) -> None:

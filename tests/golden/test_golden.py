@@ -15,7 +15,6 @@ import pytest
 
 from experiments.harness.composition import composed
 from tests.conftest import executed, rows
-from tests.diffusion.conftest import SOURCE
 
 FOLDER = Path(__file__).parent
 FIRST_ROW_TOLERANCE = 0.05
@@ -53,9 +52,6 @@ def test_smoke_runs_reproduce_the_committed_rows(
 def smoke_run(task: str, optimizer: str, data: list[str], folder: Path) -> list[dict[str, Any]]:
     """What determines the bits of a run, followed by its rows."""
     overrides = ["scale=smoke", *data, f"optimizer={optimizer}", "run.wandb=disabled", f"run.runs_dir={folder}/runs"]
-    if task == "diffusion":
-        labelled = SOURCE.format(folder, "decode_labelled")
-        overrides += [f"data.images.sources={labelled}", "data.images.val_size=40"]
     directory = executed(composed(task, overrides))
     environment = json.loads((directory / "environment.json").read_text())
     return [{"packages": environment["packages"], "arithmetic": environment["arithmetic"]}, *rows(directory)]

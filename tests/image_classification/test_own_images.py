@@ -19,7 +19,6 @@ from tests.conftest import MakeConfig, built
 from tests.image_classification.small_imagenet import photo
 from tests.image_classification.test_augmentation import ramp
 
-pytestmark = pytest.mark.usefixtures("no_library_cache")
 SIZES = [(48, 40), (32, 32), (20, 33), (100, 32), (7, 9), (33, 32)]
 KINDS = ["RGB", "L", "P", "RGBA", "CMYK", "I;16", "1", "LA"]
 

@@ -21,3 +21,10 @@ def write_json_lines(path: Path, texts: list[str]) -> Path:
     with gzip.open(path, "wt") as file:
         file.writelines(json.dumps(row) + "\n" for row in rows)
     return path
+
+
+def write_wiki40b(folder: Path, split: str, *shards: list[str]) -> None:
+    """Articles of a language, in the columns of the hub."""
+    for number, texts in enumerate(shards):
+        columns = {"wikidata_id": ["Q1"] * len(texts), "text": texts, "version_id": ["1"] * len(texts)}
+        write_parquet(folder / f"{split}-{number:05d}-of-{len(shards):05d}.parquet", columns)

@@ -12,9 +12,8 @@ from experiments.harness.config import typed
 from experiments.harness.entry import execute
 from experiments.harness.errors import DataError
 from experiments.harness.run import locate
-from experiments.language_modeling.task import LanguageModeling, build
+from experiments.language_modeling.task import build
 from tests.conftest import MakeConfig, executed, last_values, sums_of
-from tests.harness.test_resume import Killed, assert_same_end, end_of
 from tests.language_modeling.test_windows import rolling_windows
 
 MASKED = "experiment=language_modeling/smoke_masked"
@@ -46,29 +45,6 @@ def test_training_lowers_the_test_perplexity(make_lm: MakeConfig) -> None:
     cfg = make_lm("optimizer=adamw", "optimizer.lr=0.02", "train.steps=150", "train.evaluate_every=150")
     # Words drawn from twenty, so that within a word the letters are predictable.
     assert last_values(executed(cfg))["test/log_perplexity"] < 0.7 * math.log(300)
-
-
-@pytest.mark.parametrize("objective", [(), (MASKED,)])
-def test_a_killed_and_resumed_run_is_bit_identical(
-    make_lm: MakeConfig, monkeypatch: pytest.MonkeyPatch, tmp_path: object, objective: tuple[str, ...]
-) -> None:
-    settings = [*objective, "train.ema_decay=0.9", "train.log_every=1", "run.checkpoint_every=2"]
-    uninterrupted = end_of(make_lm(*settings, f"run.runs_dir={tmp_path}/uninterrupted"))
-    cfg = make_lm(*settings)
-    original, calls = LanguageModeling.loss, 0
-
-    def crashing(self: LanguageModeling, *arguments: object) -> torch.Tensor:
-        nonlocal calls
-        calls += 1
-        if calls == 8:  # in the fourth step, between its two micro-batches
-            raise Killed
-        return original(self, *arguments)  # type: ignore[arg-type]
-
-    with monkeypatch.context() as patch:
-        patch.setattr(LanguageModeling, "loss", crashing)
-        with pytest.raises(Killed):
-            execute(cfg)
-    assert_same_end(end_of(cfg), uninterrupted)
 
 
 def test_parameter_groups_record_embeddings_as_not_decaying(make_lm: MakeConfig) -> None:

@@ -13,7 +13,8 @@ from experiments.harness.source_code import ROOT
 from experiments.language_modeling import decode, packing
 from experiments.language_modeling.data import TokenSet, open_tokens
 from experiments.language_modeling.documents import Corpus, Document
-from tests.language_modeling.conftest import BOOKS, books_source, data_config, write_books
+from tests.language_modeling.smoke_runs import BOOKS, books_source, data_config, write_books
+from tests.language_modeling.test_lm_data_configs import OPEN
 
 SMALL_BATCHES = {"BATCH_BYTES": 900, "CHECKPOINT_BYTES": 5000}
 """A book has about 2 000 bytes."""
@@ -33,12 +34,6 @@ def add_and_die(self, texts):
         os.kill(os.getpid(), signal.SIGKILL)
 packing.SplitWriter.add = add_and_die
 open_tokens(json.loads(sys.argv[1]), Path(sys.argv[2]))
-"""
-WAITING = """
-import json, sys
-from pathlib import Path
-from experiments.language_modeling.data import open_tokens
-print(open_tokens(json.loads(sys.argv[1]), Path(sys.argv[2])).fingerprint)
 """
 
 
@@ -63,39 +58,28 @@ def test_interrupted_packing_resumes_where_it_stopped(
 ) -> None:
     data = data_config(books_source(folder), tokenizer_bytes=1)
     whole = open_tokens(data, tmp_path / "whole")
-    original = decode.pg19
-
-    def interrupted_books(root: str) -> Corpus:
-        corpus = original(root)
-
-        def train(skip: int) -> Iterator[Document]:
-            for number, document in enumerate(corpus["train"](skip), skip):
-                if number == documents:
-                    raise Interrupted
-                yield document
-
-        return {**corpus, "train": train}
-
-    with monkeypatch.context() as patch:
-        patch.setattr(decode, "pg19", interrupted_books)
-        with pytest.raises(Interrupted):
-            open_tokens(data, tmp_path / "cut")
-    (partial,) = (tmp_path / "cut").glob("*.partial")
-    journal = json.loads((partial / "journal.json").read_text())["splits"]
-    read = journal.get("train", {"documents_read": 0})["documents_read"]
-    assert documents - 3 < read <= documents or read == 0 == documents // 3
-    skipped = []
+    original, skipped, stop = decode.pg19, list[int](), [documents]
 
     def watched_books(root: str) -> Corpus:
         corpus = original(root)
 
         def train(skip: int) -> Iterator[Document]:
             skipped.append(skip)
-            return corpus["train"](skip)
+            for number, document in enumerate(corpus["train"](skip), skip):
+                if number in stop:
+                    raise Interrupted
+                yield document
 
         return {**corpus, "train": train}
 
     monkeypatch.setattr(decode, "pg19", watched_books)
+    with pytest.raises(Interrupted):
+        open_tokens(data, tmp_path / "cut")
+    (partial,) = (tmp_path / "cut").glob("*.partial")
+    journal = json.loads((partial / "journal.json").read_text())["splits"]
+    read = journal.get("train", {"documents_read": 0})["documents_read"]
+    assert documents - 3 < read <= documents or read == 0 == documents // 3
+    stop.clear()
     again = open_tokens(data, tmp_path / "cut")
     assert skipped[-1] == read, "what is on disk is not packed again"
     assert files(again) == files(whole)
@@ -126,7 +110,7 @@ def test_packing_started_from_another_source_is_not_resumed(folder: Path, tmp_pa
 
 
 def test_two_processes_pack_a_set_only_once(folder: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-c", WAITING, json.dumps(data_config(books_source(folder))), str(tmp_path / "cache")]
+    command = [sys.executable, "-c", OPEN, json.dumps(data_config(books_source(folder))), str(tmp_path / "cache")]
     processes = [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     fingerprints = {process.communicate(timeout=60)[0] for process in processes}
     assert [process.returncode for process in processes] == [0, 0]

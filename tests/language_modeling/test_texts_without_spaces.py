@@ -2,6 +2,8 @@
 
 import math
 import random
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from experiments.harness.errors import ConfigError
 from experiments.language_modeling import task
 from experiments.metrics.perplexity import perplexity_metrics
 from tests.conftest import MakeConfig, configs, executed, status_of
-from tests.language_modeling.tables_on_disk import write_parquet
+from tests.language_modeling.tables_on_disk import write_wiki40b
 
 make_plain = configs("language_modeling")
 
@@ -43,42 +45,35 @@ def article(language: str, name: str) -> str:
     return "\n".join(paragraph(language, rng) for _ in range(rng.randint(3, 6)))
 
 
-def write_wiki(folder: Path, language: str) -> Path:
+def write_articles(language: str, write: Callable[[str, list[str]], None]) -> None:
     for split, count in (("train", 12), ("validation", 3), ("test", 3)):
-        texts = [article(language, f"{split} {number}") for number in range(count)]
-        marked = [
-            f"\n_START_ARTICLE_\n{text[:4]}\n_START_PARAGRAPH_\n" + text.replace("\n", "_NEWLINE_") for text in texts
-        ]
-        columns = {"wikidata_id": ["Q1"] * count, "text": marked, "version_id": ["1"] * count}
-        write_parquet(folder / language / f"{split}-00000-of-00001.parquet", columns)
-    return folder
+        write(split, [article(language, f"{split} {number}") for number in range(count)])
 
 
-def write_own(folder: Path, language: str) -> Path:
-    for split, count in (("train", 12), ("validation", 3), ("test", 3)):
-        (folder / split).mkdir(parents=True)
-        for number in range(count):
-            (folder / split / f"{number}.txt").write_text(article(language, f"{split} {number}"))
-    return folder
+def write_wiki(folder: Path, split: str, texts: list[str]) -> None:
+    """With Wiki-40B's markers."""
+    marked = [f"\n_START_ARTICLE_\n{text[:4]}\n_START_PARAGRAPH_\n" + text.replace("\n", "_NEWLINE_") for text in texts]
+    write_wiki40b(folder, split, marked)
+
+
+def write_own(folder: Path, split: str, texts: list[str]) -> None:
+    (folder / split).mkdir(parents=True)
+    for number, text in enumerate(texts):
+        (folder / split / f"{number}.txt").write_text(text)
 
 
 @pytest.fixture
-def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+def make(smoke: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setenv("LION_DATA", str(tmp_path / "data"))
 
     def config(language: str, *more: str, own: bool = False) -> Any:
         if own:
-            write_own(tmp_path / "data" / "text", language)
+            write_articles(language, partial(write_own, tmp_path / "data/text"))
             data = ["data=lm_folder", "data.vocab_size=512"]
         else:
-            write_wiki(tmp_path / "data" / "wiki40b", language)
+            write_articles(language, partial(write_wiki, tmp_path / "data/wiki40b" / language))
             data = ["data=lm_wiki40b", f"data.language={language}", "data.vocab_size=1024"]
-        common = [
-            f"run.cache_dir={tmp_path}/cache",
-            f"run.runs_dir={tmp_path}/runs",
-            f"run.results_dir={tmp_path}/results",
-        ]
-        return make_plain("scale=smoke", "optimizer=adamw", *data, *common, *more)
+        return make_plain(*smoke, f"run.cache_dir={tmp_path}/cache", "optimizer=adamw", *data, *more)
 
     return config
 
@@ -86,9 +81,7 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 @pytest.mark.parametrize("own", [False, True])
 @pytest.mark.parametrize("language", [*ALPHABETS, *SPACED])
 def test_word_metrics_are_reported_only_for_languages_with_spaces(make: Any, language: str, own: bool) -> None:
-    cfg = make(language, own=own)
-    directory = executed(cfg)
-    status = status_of(directory)
+    status = status_of(executed(make(language, own=own)))
     assert status["status"] == "complete"
     for split in ("val", "test"):
         by_words = {name for name in status["metrics"] if name.startswith(f"{split}/word_")}
@@ -109,8 +102,7 @@ def test_an_overflowing_displayed_perplexity_does_not_end_the_run(make: Any, mon
     monkeypatch.setattr(
         task, "perplexity_metrics", lambda sums: perplexity_metrics({**sums, "words": sums["nats"] / 800})
     )
-    directory = executed(cfg)
-    status = status_of(directory)
+    status = status_of(executed(cfg))
     assert status["status"] == "complete"
     assert "test/word_perplexity" not in status["metrics"]
     assert status["metrics"]["test/word_log_perplexity"] == pytest.approx(800)
@@ -132,13 +124,10 @@ def test_overflowing_weights_count_as_divergence(make_config: MakeConfig) -> Non
     cfg = make_config(
         "optimizer=sgd", "optimizer.lr=1e38", "schedule.warmup_steps=0", "train.clip_norm=null", "train.log_every=1",
     )  # fmt: skip
-    status = status_of(executed(cfg))
-    assert status["status"] == "diverged"
+    assert status_of(executed(cfg))["status"] == "diverged"
 
 
-def test_a_validation_metric_the_objective_lacks_is_refused(
-    make_lm: MakeConfig,
-) -> None:
+def test_a_validation_metric_the_objective_lacks_is_refused(make_lm: MakeConfig) -> None:
     masked = make_lm("experiment=language_modeling/smoke_masked", "study.validation_metric=val/bits_per_byte")
     with pytest.raises(ConfigError, match=r"names val/bits_per_byte, which is not among the metrics .*: val/loss"):
         execute(masked)

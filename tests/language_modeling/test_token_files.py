@@ -1,5 +1,6 @@
 """Packed tokens: the content of the files, their source, and the detection of damage."""
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from experiments.language_modeling import packing
 from experiments.language_modeling.data import TokenSet, open_tokens
 from experiments.language_modeling.decode import pg19
 from experiments.language_modeling.documents import Corpus, hold_out
-from tests.language_modeling.conftest import BOOKS, book, books_source, data_config, write_books
+from tests.language_modeling.smoke_runs import BOOKS, book, books_source, data_config, write_books
 from tests.language_modeling.tables_on_disk import write_parquet
 
 FOLDERS = {"train": "train", "val": "validation", "test": "test"}
@@ -142,8 +143,16 @@ def test_a_set_without_held_out_splits_is_split_by_hash(folder: Path, tmp_path: 
         open_tokens(data_config(source), tmp_path / "cache")
 
 
-@pytest.mark.parametrize("file", ["train_tokens.bin", "val_starts.bin", "test_num_words.bin", "tokenizer.json"])
-@pytest.mark.parametrize("damage", ["changed", "cut", "removed"])
+TOKEN_FILES = ("train_tokens.bin", "val_starts.bin", "test_num_words.bin", "tokenizer.json")
+
+
+@pytest.mark.parametrize(
+    ("file", "damage"),
+    [
+        *itertools.product(TOKEN_FILES, ("changed", "cut", "removed")),
+        *itertools.product(["manifest.json"], ("changed", "cut", "emptied")),
+    ],
+)
 def test_a_damaged_token_file_is_refused_by_name(folder: Path, tmp_path: Path, file: str, damage: str) -> None:
     data = data_config(books_source(folder))
     path = open_tokens(data, tmp_path / "cache").directory / file
@@ -151,19 +160,12 @@ def test_a_damaged_token_file_is_refused_by_name(folder: Path, tmp_path: Path, f
     if damage == "changed":
         path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     elif damage == "cut":
-        path.write_bytes(content[:-1])
+        path.write_bytes(content[:-2])
+    elif damage == "emptied":
+        path.write_text("{}")
     else:
         path.unlink()
     with pytest.raises(DataError, match=rf"{file} .*Delete the folder {path.parent}"):
-        open_tokens(data, tmp_path / "cache")
-
-
-@pytest.mark.parametrize("content", ["", "{}", '{"fingerprint": "0", "files": {}}'])
-def test_a_damaged_manifest_of_a_token_set_is_refused_by_name(folder: Path, tmp_path: Path, content: str) -> None:
-    data = data_config(books_source(folder))
-    directory = open_tokens(data, tmp_path / "cache").directory
-    (directory / "manifest.json").write_text(content)
-    with pytest.raises(DataError, match=rf"manifest\.json .*Delete the folder {directory}"):
         open_tokens(data, tmp_path / "cache")
 
 

@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerFast
 from experiments.harness.source_code import ROOT
 from experiments.language_modeling import packing
 from experiments.language_modeling.packing import SEPARATOR, SEPARATOR_ID, cut, train_tokenizer
-from tests.language_modeling.conftest import book
+from tests.language_modeling.smoke_runs import book
 
 TEXTS = [book(f"book {number}") for number in range(20)]
 ODD_TEXTS = [

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from experiments.harness.errors import DataError
 from experiments.language_modeling.decode import plain_text, wiki40b, wiki40b_training
 from experiments.language_modeling.documents import PUBLISHED_SPLITS
-from tests.language_modeling.tables_on_disk import write_parquet
+from tests.language_modeling.tables_on_disk import write_wiki40b
 
 MARKED = (
     "\n_START_ARTICLE_\nŠumava\n_START_PARAGRAPH_\nA range of mountains.\n_START_SECTION_\nNature\n_START_PARAGRAPH_\n"
@@ -62,8 +62,7 @@ def test_printed_bytes_that_are_not_utf_8_are_refused() -> None:
 def test_each_wiki40b_language_is_read_from_its_own_folder(tmp_path: Path) -> None:
     for language, mark in (("de", "ü"), ("zh-cn", "中")):
         for name in PUBLISHED_SPLITS.values():
-            rows = {"wikidata_id": ["Q1"], "text": [f"_START_ARTICLE_\n{mark} {name}"], "version_id": ["1"]}
-            write_parquet(tmp_path / language / f"{name}-00000-of-00001.parquet", rows)
+            write_wiki40b(tmp_path / language, name, [f"_START_ARTICLE_\n{mark} {name}"])
     corpus = wiki40b(str(tmp_path), "zh-cn")
     found = {split: ["".join(document.pieces()) for document in source(0)] for split, source in corpus.items()}
     assert found == {"train": ["中 train"], "val": ["中 validation"], "test": ["中 test"]}

@@ -15,7 +15,7 @@ from experiments.lit.data import zero_shot_splits
 from tests.conftest import MakeConfig, built
 from tests.data.test_class_folders import write
 from tests.data.test_labels import write_table
-from tests.lit.conftest import decode_labelled
+from tests.lit.smoke_runs import decode_labelled, decode_shapes
 
 
 @given(st.permutations(range(10)), st.lists(st.integers(0, 9), min_size=1))
@@ -101,14 +101,6 @@ def test_too_few_pairs_for_recall_are_refused(make_lit: MakeConfig, tmp_path: Pa
 
 
 def few_shapes(folder: Path) -> dict[str, np.ndarray]:
-    from tests.lit.conftest import decode_shapes
-
     arrays = decode_shapes(folder)
     arrays["splits"] = np.where(np.arange(80) < 56, 0, np.where(np.arange(80) < 70, 1, 2)).astype(np.uint8)
     return arrays
-
-
-def test_images_that_do_not_fit_the_tower_are_refused(make_lit: MakeConfig) -> None:
-    cfg = make_lit("model.image_size=17")
-    with pytest.raises(ConfigError, match=r"image tower cannot take images of model\.image_size=17"):
-        built(cfg)

@@ -5,7 +5,6 @@ import pytest
 import torch
 
 from experiments.harness.config import typed
-from experiments.harness.errors import ConfigError, DataError
 from experiments.harness.run import locate
 from experiments.lit.data import groups, pair_splits, split_groups
 from experiments.lit.evaluation import PairInputs
@@ -74,15 +73,3 @@ def test_split_groups_match_those_of_the_published_split(make_lit: MakeConfig) -
     expected = groups(arrays["images"], [in_order[place] for place in order])
     for number, name in enumerate(("train", "val", "test")):
         assert found[name].tolist() == expected[arrays["splits"] == number].tolist()
-
-
-def test_redrawing_a_split_of_too_few_groups_is_refused(make_lit: MakeConfig) -> None:
-    cfg = make_lit(*CACHED, "data.split_seed=1")
-    with pytest.raises(DataError, match="none of the 4 is small enough for the validation split of 12 rows"):
-        built(cfg)
-
-
-def test_a_split_seed_is_refused_with_random_crops(make_lit: MakeConfig) -> None:
-    cfg = make_lit("data.split_seed=1", "data.crop_area=[0.5,1.0]")
-    with pytest.raises(ConfigError, match=r"data\.split_seed=1 is for pairs"):
-        built(cfg)

@@ -9,7 +9,7 @@ import torch
 
 from experiments.harness.config import typed
 from experiments.harness.entry import execute
-from experiments.harness.errors import ConfigError
+from experiments.harness.errors import SuiteError
 from experiments.harness.run import locate
 from experiments.lit.data import pair_splits
 from experiments.lit.models import build_locked_tower
@@ -95,15 +95,22 @@ def test_an_images_caption_depends_only_on_its_sample_seed(make_lit: MakeConfig)
     assert torch.equal(task.batch(indices, [4] * 8)["texts"], even)
 
 
-def test_a_micro_batch_other_than_the_process_share_is_refused(make_lit: MakeConfig) -> None:
-    with pytest.raises(ConfigError, match=r"train\.micro_batch_size=16 must be .* = 32 / 1: .*chunk_size"):
-        execute(make_lit("train.micro_batch_size=16"))
+BATCH_NORM = ["model.image.trained.model_name=test_resnet", "~model.image.trained.img_size"]
 
 
-def test_chunking_a_tower_with_batch_norm_is_refused(make_lit: MakeConfig) -> None:
-    resnet = ["model.image.trained.model_name=test_resnet", "~model.image.trained.img_size"]
-    with pytest.raises(ConfigError, match=r"model\.chunk_size=12 .*batch norm"):
-        execute(make_lit(*resnet, "~model.image.trained.patch_size"))
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["train.micro_batch_size=16"], r"train\.micro_batch_size=16 must be .* = 32 / 1: .*chunk_size"),
+        ([*BATCH_NORM, "~model.image.trained.patch_size"], r"model\.chunk_size=12 .*batch norm"),
+        (["model.image_size=17"], r"image tower cannot take images of model\.image_size=17"),
+        (["data.split_seed=1", "data.crop_area=[0.5,1.0]"], r"data\.split_seed=1 is for pairs"),
+        ([*CACHED, "data.split_seed=1"], "none of the 4 is small enough for the validation split of 12 rows"),
+    ],
+)
+def test_invalid_settings_are_refused(make_lit: MakeConfig, settings: list[str], message: str) -> None:
+    with pytest.raises(SuiteError, match=message):
+        execute(make_lit(*settings))
 
 
 def test_flatness_is_measured_on_training_samples(make_lit: MakeConfig) -> None:
@@ -111,13 +118,3 @@ def test_flatness_is_measured_on_training_samples(make_lit: MakeConfig) -> None:
     task = built(cfg)
     sums = sums_of(task, "flatness", task.model())
     assert (sums["0/count"], sums["0/captions"]) == (20, 40)
-
-
-def test_evaluation_sums_do_not_depend_on_the_number_of_processes(make_lit: MakeConfig) -> None:
-    cfg = make_lit()
-    task = built(cfg)
-    torch.manual_seed(0)
-    model = task.model()
-    shared = sums_of(task, "test", model, processes=3)
-    for name, value in sums_of(task, "test", model).items():
-        assert np.array(shared[name]) == pytest.approx(np.array(value), rel=1e-5, abs=1e-5)

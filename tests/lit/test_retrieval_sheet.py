@@ -24,10 +24,10 @@ def test_the_retrieval_sheet_shows_each_query_with_its_five_nearest(make_lit: Ma
 
 @pytest.mark.slow
 def test_the_command_draws_a_run_whose_instruction_set_is_pinned(
-    make_lit: MakeConfig, lit_overrides: list[str]
+    make_lit: MakeConfig, smoke: list[str], shapes: list[str]
 ) -> None:
     directory = executed(make_lit())
-    command = [sys.executable, "-m", "experiments.lit.retrieval_sheet", f"run={directory}", *lit_overrides]
+    command = [sys.executable, "-m", "experiments.lit.retrieval_sheet", f"run={directory}", *smoke, *shapes]
     result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, env=unpinned())
     assert result.stdout == f"{directory / 'sheet.html'}\n", result.stderr
 

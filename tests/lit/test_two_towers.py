@@ -1,10 +1,12 @@
-"""Locked parts do not change, and chunks give the whole batch's gradient."""
+"""Locked parts do not change, and chunks give the whole batch's gradient; the contrastive loss."""
 
 import weakref
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -12,6 +14,7 @@ from experiments.harness.optimizer import build_optimizer
 from experiments.lit.evaluation import cosines
 from experiments.lit.models import TwoTowers, contrastive_loss
 from experiments.pretrained.locked import Locked
+from tests.harness.process_group import in_processes
 
 LION = {"name": "lion", "_target_": "lion.Lion", "lr": 1e-2, "weight_decay": 0.1, "betas": [0.9, 0.99]}
 
@@ -122,13 +125,50 @@ def test_chunking_keeps_no_activations(chunk_size: int | None, kept: int) -> Non
     assert outputs[0].requires_grad
 
 
-def test_the_contrastive_loss_is_the_mean_cross_entropy_of_both_directions() -> None:
-    images, texts = (F.normalize(torch.randn(7, 5, dtype=torch.float64), dim=1) for _ in range(2))
-    scores = 20 * images @ texts.T
-    by_hand = (
-        -sum(scores[i, i] - scores[i].logsumexp(0) + scores[i, i] - scores[:, i].logsumexp(0) for i in range(7)) / 14
-    )
-    torch.testing.assert_close(contrastive_loss(images, texts, torch.tensor(20.0, dtype=torch.float64)), by_hand)
+def vectors() -> list[Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randn(8, 6, generator=generator, dtype=torch.float64) for _ in range(2)]
+
+
+def embed(images: Tensor, texts: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    return F.normalize(images, dim=1), F.normalize(texts @ weight, dim=1), torch.tensor(5.0, dtype=torch.float64)
+
+
+def test_the_contrastive_loss_of_two_processes_matches_one_with_the_whole_batch(tmp_path: Path) -> None:
+    def save_sums() -> None:
+        dist.init_process_group("gloo")
+        weight = nn.Parameter(torch.eye(6, dtype=torch.float64))
+        images, texts = (part.chunk(2)[dist.get_rank()] for part in vectors())
+        loss = contrastive_loss(*embed(images, texts, weight))
+        loss.backward()
+        assert weight.grad is not None
+        sums = {"loss": loss.detach(), "grad": weight.grad}
+        for value in sums.values():
+            dist.all_reduce(value)
+        if dist.get_rank() == 0:
+            torch.save({name: value / 2 for name, value in sums.items()}, tmp_path / "out.pt")
+
+    assert in_processes(2, save_sums) == [0, 0]
+    found = torch.load(tmp_path / "out.pt", weights_only=True)
+    weight = nn.Parameter(torch.eye(6, dtype=torch.float64))
+    images, texts = vectors()
+    loss = contrastive_loss(*embed(images, texts, weight))
+    loss.backward()
+    torch.testing.assert_close(found["loss"], loss.detach())
+    torch.testing.assert_close(found["grad"], weight.grad)
+
+
+def test_the_contrastive_loss_matches_open_clip_bit_for_bit() -> None:
+    from open_clip.loss import ClipLoss
+
+    results = []
+    for loss_of in (contrastive_loss, ClipLoss()):
+        weight = nn.Parameter(torch.eye(6))
+        images, texts = (part.float() for part in vectors())
+        loss = loss_of(F.normalize(images, dim=1), F.normalize(texts @ weight, dim=1), torch.tensor(14.3))
+        loss.backward()
+        results.append((loss.detach(), weight.grad))
+    torch.testing.assert_close(results[0], results[1], rtol=0, atol=0)
 
 
 def test_loss_and_cosines_stay_in_float32_under_autocast() -> None:

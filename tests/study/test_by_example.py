@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.special import stdtrit
 
 from experiments.study.by_example import crossed_interval, interval_by_example
 from experiments.study.replicates import Replicate, read_replicates
@@ -48,8 +49,6 @@ def test_the_crossed_interval_matches_a_hand_calculation() -> None:
     # (16 + 4) / 4 = 5, with 20^2 / (16^2 + 4^2) = 1.4706 degrees of freedom: t(0.975) is 6.3139 to three places there.
     low, high = crossed_interval(np.array([[0.0, 2.0], [4.0, 6.0]]))
     assert (low + high) / 2 == pytest.approx(3)
-    from scipy.special import stdtrit
-
     assert (high - low) / 2 == pytest.approx(float(stdtrit(400 / 272, 0.975)) * 5**0.5)
 
 

@@ -60,30 +60,18 @@ def test_directions_of_the_papers_numbers_match_the_metrics() -> None:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (
-            ["study.validation_metric=val/lose"],
-            r"study\.validation_metric names val/lose, but .* declares no",
-        ),
+        (["study.validation_metric=val/lose"], r"study\.validation_metric names val/lose, but .* declares no"),
         (["study.validation_metric=loss"], r"study\.validation_metric names loss, but"),
         (["study.validation_metric=train/loss"], r"train/loss is not measured during the search"),
         (["study.validation_metric=test/top1"], r"test/top1 is not measured during the search"),
-        (
-            ["study.primary_metric=test/bits_per_byte"],
-            r"study\.primary_metric names test/bits_per_byte, but image",
-        ),
-        (
-            ["study.primary_metric=val/real_top1"],
-            r"primary_metric names val/real_top1, which is measured only on test",
-        ),
+        (["study.primary_metric=test/bits_per_byte"], r"study\.primary_metric names test/bits_per_byte, but image"),
+        (["study.primary_metric=val/real_top1"], r"primary_metric names val/real_top1, which is measured only on test"),
         (
             ["study.primary_metric=flatness/perturbed_loss", "flatness.draws=0"],
             r"primary_metric names flatness/perturbed_loss, but flatness\.draws=0 turns that measurement off",
         ),
         (["study.secondary_metrics=[test/top5,test/top3]"], r"study\.secondary_metrics names test/top3"),
-        (
-            ["study.secondary_metrics=[samples/loss]"],
-            r"samples/loss, which is measured only on train and val and test",
-        ),
+        (["study.secondary_metrics=[samples/loss]"], r"samples/loss, which is measured only on train and val and test"),
     ],
 )
 def test_an_undeclared_or_unmeasured_metric_is_refused(overrides: list[str], message: str) -> None:
@@ -126,12 +114,6 @@ def test_the_lower_loss_wins(command_line: list[str], tmp_path: Path) -> None:
     assert primary["better"] == "lower"
     assert primary["mean"]["lion"] > primary["mean"]["adamw"]
     assert primary["verdict"] == "adamw"
-
-
-def test_a_refused_study_starts_no_run(command_line: list[str], tmp_path: Path) -> None:
-    result = run_study(command_line, "optimizer=lion,adamw", "study.primary_metric=val/lose", code=2)
-    assert "study.primary_metric names val/lose" in result.stderr
-    assert not list(tmp_path.rglob("metrics.jsonl"))
 
 
 def test_a_metric_with_another_direction_than_higher_or_lower_is_refused() -> None:

@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,8 +20,6 @@ from experiments.harness.composition import configs_of
 from experiments.harness.record import RunRecord, read_status
 from experiments.harness.run import locate
 from experiments.harness.signals import AGAIN_S, EXIT_CODE, stop_requests
-from experiments.study import sweep
-from experiments.study.course import PlannedRun
 from hydra_plugins.study_sweeper import ray_launcher
 from tests.study.test_study import run_study, studies, study_command
 
@@ -37,42 +34,79 @@ LONGER = [
 WAIT_S = 300.0
 """Far above what starting Ray and importing torch take on a busy machine."""
 
-Start = Callable[..., "subprocess.Popen[str]"]
+RAY = ["hydra/launcher=ray_local", "+hydra.launcher.ray.init.num_cpus=2"]
+Process = subprocess.Popen[str]
 
 
 @pytest.fixture(scope="module")
 def undisturbed() -> dict[str, Any]:
-    """The comparisons of an undisturbed study, by number of steps; filled by the first test that needs it."""
+    """The comparisons of an undisturbed study; filled by the first test that needs it."""
     return {}
 
 
-@pytest.fixture
-def start(command_line: list[str]) -> Iterator[Start]:
-    """``start("key=value", ...)`` starts a study as the leader of a session of its own; the test's end kills them."""
-    started: list[subprocess.Popen[str]] = []
+class Disturbed:
+    """A study that is disturbed and then completed."""
 
-    def popen(*overrides: str) -> subprocess.Popen[str]:
-        command = study_command(command_line, *LONGER, *overrides)
+    def __init__(self, command_line: list[str], folder: Path, undisturbed: dict[str, Any]) -> None:
+        self.command_line, self.folder, self.runs, self.undisturbed = command_line, folder, folder / "runs", undisturbed
+        self.started: list[Process] = []
+
+    def start(self, *overrides: str) -> Process:
+        """Start it as the leader of a session of its own; the test's end kills it."""
+        command = study_command(self.command_line, *LONGER, *overrides)
         pipe = subprocess.PIPE
-        started.append(subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, start_new_session=True))
-        return started[-1]
+        self.started.append(Process(command, stdout=pipe, stderr=pipe, text=True, start_new_session=True))
+        return self.started[-1]
 
-    yield popen
-    for process in started:
+    def training_run(self) -> tuple[Path, int]:
+        """A run that has written a checkpoint since it was last started, and the process that trains it."""
+
+        def find() -> tuple[Path, int] | None:
+            for newest in {path.parent: path for path in sorted(self.runs.glob("*/*/step-*.pt"))}.values():
+                lock, status = newest.parent / "lock", read_status(newest.parent)
+                started = lock.stat().st_mtime_ns < newest.stat().st_mtime_ns
+                holder = int(lock.read_text() or 0)
+                if started and status and status["status"] == "running" and is_alive(holder):
+                    return newest.parent, holder
+            return None
+
+        found: tuple[Path, int] = eventually(find, "a run that trains")
+        return found
+
+    def kill_worker(self) -> Path:
+        """Kill the process of a run, and return the run's directory."""
+        directory, killed = self.training_run()
+        os.kill(killed, signal.SIGKILL)
+        eventually(lambda: not is_alive(killed), "the killed worker's end")
+        return directory
+
+    def log(self) -> str:
+        """What its runs logged, each in its own folder."""
+        return "".join(path.read_text() for path in sorted(self.runs.glob("*/*/log.txt")))
+
+    def complete(self, *overrides: str) -> str:
+        """Run it in this process, to its end; returns its output. Where a run executes is not part of its identity."""
+        return run_study(self.command_line, *LONGER, *overrides).stdout
+
+    def assert_ends_like_one_that_was_not_disturbed(self) -> None:
+        if not self.undisturbed:
+            elsewhere = self.folder / "undisturbed"
+            self.complete(
+                f"run.runs_dir={elsewhere}/runs", f"run.results_dir={elsewhere}/results", "run.checkpoint_every=200"
+            )
+            self.undisturbed["comparisons"] = studies(elsewhere / "results")[0]["comparisons"]
+        (summary,) = studies(self.folder / "results")
+        assert summary["comparisons"] == self.undisturbed["comparisons"]
+
+
+@pytest.fixture
+def study(command_line: list[str], tmp_path: Path, undisturbed: dict[str, Any]) -> Iterator[Disturbed]:
+    """A study that takes long enough to be disturbed."""
+    disturbed = Disturbed(command_line, tmp_path, undisturbed)
+    yield disturbed
+    for process in disturbed.started:
         process.kill()
         process.communicate()
-
-
-def assert_ends_like_one_that_was_not_disturbed(
-    command_line: list[str], results: Path, undisturbed: dict[str, Any]
-) -> None:
-    if not undisturbed:
-        elsewhere = results.parent / "undisturbed"
-        folders = [f"run.runs_dir={elsewhere}/runs", f"run.results_dir={elsewhere}/results"]
-        run_study(command_line, *LONGER, *folders, "run.checkpoint_every=200")
-        undisturbed["comparisons"] = studies(elsewhere / "results")[0]["comparisons"]
-    (summary,) = studies(results)
-    assert summary["comparisons"] == undisturbed["comparisons"]
 
 
 def eventually(condition: Callable[[], Any], what: str, within_s: float = WAIT_S) -> Any:
@@ -83,27 +117,6 @@ def eventually(condition: Callable[[], Any], what: str, within_s: float = WAIT_S
             return value
         time.sleep(0.005)
     raise AssertionError(f"waited {within_s} s in vain for {what}")
-
-
-def training_run(runs: Path) -> tuple[Path, int]:
-    """A run that has written a checkpoint since it was last started, and the process that trains it."""
-
-    def find() -> tuple[Path, int] | None:
-        for newest in {path.parent: path for path in sorted(runs.glob("*/*/step-*.pt"))}.values():
-            lock, status = newest.parent / "lock", read_status(newest.parent)
-            started = lock.stat().st_mtime_ns < newest.stat().st_mtime_ns
-            holder = int(lock.read_text() or 0)
-            if started and status and status["status"] == "running" and is_alive(holder):
-                return newest.parent, holder
-        return None
-
-    found: tuple[Path, int] = eventually(find, "a run that trains")
-    return found
-
-
-def words(runs: Path) -> str:
-    """What the runs of a study logged, each in its own folder."""
-    return "".join(path.read_text() for path in sorted(runs.glob("*/*/log.txt")))
 
 
 def is_alive(pid: int) -> bool:
@@ -120,7 +133,14 @@ def session_processes(leader: int) -> dict[str, str]:
     return {pid: name for session, pid, state, name in fields if int(session) == leader and not state.startswith("Z")}
 
 
-def leaves_nothing_behind(process: "subprocess.Popen[str]") -> str:
+def succeeded(process: Process) -> str:
+    """Wait for the end of a study; returns its output."""
+    output, errors = process.communicate(timeout=WAIT_S)
+    assert process.returncode == 0, output + errors
+    return output + errors
+
+
+def leaves_nothing_behind(process: Process) -> str:
     """Wait for a study that was asked to stop; returns its output."""
     output, errors = process.communicate(timeout=WAIT_S)
     assert process.returncode == EXIT_CODE, output + errors
@@ -131,94 +151,76 @@ def leaves_nothing_behind(process: "subprocess.Popen[str]") -> str:
 
 
 @pytest.mark.slow
-def test_a_study_in_one_process_stops_on_a_signal_and_resumes(
-    start: Start, command_line: list[str], tmp_path: Path, undisturbed: dict[str, Any]
-) -> None:
+def test_a_study_in_one_process_stops_on_a_signal_and_resumes(study: Disturbed) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
-        process = start()
-        directory, holder = training_run(tmp_path / "runs")
+        process = study.start()
+        directory, holder = study.training_run()
         assert holder == process.pid
         process.send_signal(number)
         leaves_nothing_behind(process)
-        assert f"{directory.name}: asked to stop, saved at step" in words(tmp_path / "runs")
-    result = run_study(command_line, *LONGER)
-    assert "confirmation: 1 of 2 runs to continue" in result.stdout
-    assert f"{directory.name}: continuing from step" in words(tmp_path / "runs")
-    assert_ends_like_one_that_was_not_disturbed(command_line, tmp_path / "results", undisturbed)
+        assert f"{directory.name}: asked to stop, saved at step" in study.log()
+    assert "confirmation: 1 of 2 runs to continue" in study.complete()
+    assert f"{directory.name}: continuing from step" in study.log()
+    study.assert_ends_like_one_that_was_not_disturbed()
 
 
 @pytest.mark.slow
-def test_ray_replaces_killed_and_signalled_workers(
-    start: Start, command_line: list[str], tmp_path: Path, undisturbed: dict[str, Any]
-) -> None:
-    process = start("hydra/launcher=ray_local", "+hydra.launcher.ray.init.num_cpus=2")
-    directory, killed = training_run(tmp_path / "runs")
-    os.kill(killed, signal.SIGKILL)
-    eventually(lambda: not is_alive(killed), "the killed worker's end")
-    _, asked = training_run(tmp_path / "runs")
+def test_ray_replaces_killed_and_signalled_workers(study: Disturbed) -> None:
+    process = study.start(*RAY)
+    directory = study.kill_worker()
+    _, asked = study.training_run()
     os.kill(asked, signal.SIGTERM)
-    output, errors = process.communicate(timeout=WAIT_S)
-    assert process.returncode == 0, output + errors
-    said = words(tmp_path / "runs")
-    assert f"{directory.name}: continuing from step" in said
-    assert "asked to stop, saved at step" in said
-    assert "(_run_job" not in output + errors  # output of workers is not printed; Ray reports which died
-    assert_ends_like_one_that_was_not_disturbed(command_line, tmp_path / "results", undisturbed)
+    said = succeeded(process)
+    assert f"{directory.name}: continuing from step" in study.log()
+    assert "asked to stop, saved at step" in study.log()
+    assert "(_run_job" not in said  # output of workers is not printed; Ray reports which died
+    study.assert_ends_like_one_that_was_not_disturbed()
 
 
 @pytest.mark.slow
-def test_a_killed_or_signalled_study_on_ray_resumes_at_once(
-    start: Start, command_line: list[str], tmp_path: Path, undisturbed: dict[str, Any]
-) -> None:
-    process = start("hydra/launcher=ray_local", "+hydra.launcher.ray.init.num_cpus=2")
-    training_run(tmp_path / "runs")
-    killed = process.pid
-    process.kill()
-    process.communicate()
+def test_a_killed_or_signalled_study_on_ray_resumes_at_once(study: Disturbed) -> None:
+    killed = study.start(*RAY)
+    study.training_run()
+    killed.kill()
+    killed.communicate()
     # Its workers may still hold their runs; the next study waits for them.
-    process = start("hydra/launcher=ray_local", "+hydra.launcher.ray.init.num_cpus=2")
-    eventually(lambda: str(training_run(tmp_path / "runs")[1]) in session_processes(process.pid), "a run of its own")
-    eventually(lambda: session_processes(killed) == {}, "the end of the killed study's Ray")
+    process = study.start(*RAY)
+    eventually(lambda: str(study.training_run()[1]) in session_processes(process.pid), "a run of its own")
+    eventually(lambda: session_processes(killed.pid) == {}, "the end of the killed study's Ray")
     assert listening_addresses(process.pid) <= {"127.0.0.1", "[::1]", "[::ffff:127.0.0.1]"}
     process.send_signal(signal.SIGTERM)
     leaves_nothing_behind(process)
-    run_study(command_line, *LONGER)  # in one process: where a run executes is not part of its identity
-    assert_ends_like_one_that_was_not_disturbed(command_line, tmp_path / "results", undisturbed)
+    study.complete()
+    study.assert_ends_like_one_that_was_not_disturbed()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_ray_replaces_a_killed_worker_and_runs_save_before_a_signalled_study_ends(
-    start: Start, command_line: list[str], tmp_path: Path, undisturbed: dict[str, Any], number: signal.Signals
+    study: Disturbed, number: signal.Signals
 ) -> None:
     # One run at a time, so a run that trains after the kill has a new worker, and the other waits in Ray's queue.
     # Checkpoints are rare, so a saved one is due to the signal.
-    process = start("hydra/launcher=ray_local", "+hydra.launcher.ray.init.num_cpus=1", "run.checkpoint_every=60")
-    _, killed = training_run(tmp_path / "runs")
-    os.kill(killed, signal.SIGKILL)
-    eventually(lambda: not is_alive(killed), "the killed worker's end")
-    training_run(tmp_path / "runs")
+    process = study.start(RAY[0], "+hydra.launcher.ray.init.num_cpus=1", "run.checkpoint_every=60")
+    study.kill_worker()
+    study.training_run()
     process.send_signal(number)
-    said = leaves_nothing_behind(process)
-    assert "the active runs save first" in said
-    assert "asked to stop, saved at step" in words(tmp_path / "runs")
-    run_study(command_line, *LONGER, "run.checkpoint_every=200")
-    assert_ends_like_one_that_was_not_disturbed(command_line, tmp_path / "results", undisturbed)
+    assert "the active runs save first" in leaves_nothing_behind(process)
+    assert "asked to stop, saved at step" in study.log()
+    study.complete("run.checkpoint_every=200")
+    study.assert_ends_like_one_that_was_not_disturbed()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("part", ["gcs_server", "raylet"])
-def test_a_study_recovers_when_a_part_of_ray_is_killed(
-    start: Start, command_line: list[str], tmp_path: Path, undisturbed: dict[str, Any], part: str
-) -> None:
-    process = start("hydra/launcher=ray_local", "+hydra.launcher.ray.init.num_cpus=2")
-    training_run(tmp_path / "runs")
+def test_a_study_recovers_when_a_part_of_ray_is_killed(study: Disturbed, part: str) -> None:
+    process = study.start(*RAY)
+    study.training_run()
     (killed,) = (int(pid) for pid, name in session_processes(process.pid).items() if name == part)
     os.kill(killed, signal.SIGKILL)
-    output, errors = process.communicate(timeout=WAIT_S)
-    assert process.returncode == 0, output + errors
+    succeeded(process)
     # Without a gcs_server, short runs may end before its loss is noticed, which another test is about.
     assert session_processes(process.pid) == {}
-    assert_ends_like_one_that_was_not_disturbed(command_line, tmp_path / "results", undisturbed)
+    study.assert_ends_like_one_that_was_not_disturbed()
 
 
 def test_an_unreachable_ray_head_raises_a_connection_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -251,20 +253,15 @@ def listening_addresses(leader: int) -> set[str]:
 
 
 @pytest.mark.slow
-def test_submitit_requeues_a_run_that_saved_before_its_time_limit(
-    start: Start, command_line: list[str], tmp_path: Path, undisturbed: dict[str, Any]
-) -> None:
-    process = start("hydra/launcher=submitit_local")
-    directory, worker = training_run(tmp_path / "runs")
+def test_submitit_requeues_a_run_that_saved_before_its_time_limit(study: Disturbed) -> None:
+    process = study.start("hydra/launcher=submitit_local")
+    directory, worker = study.training_run()
     os.kill(worker, signal.SIGUSR2)  # the signal that submitit makes SLURM send
-    output, errors = process.communicate(timeout=WAIT_S)
-    assert process.returncode == 0, output + errors
-    assert "The launcher failed" not in output
-    logs = words(tmp_path / "runs")
-    (saved,) = [line for line in logs.splitlines() if "asked to stop" in line]
+    assert "The launcher failed" not in succeeded(process)
+    (saved,) = [line for line in study.log().splitlines() if "asked to stop" in line]
     step = saved.split("saved at step ")[1].split()[0]
-    assert f"{directory.name}: continuing from step {step} of" in logs
-    assert_ends_like_one_that_was_not_disturbed(command_line, tmp_path / "results", undisturbed)
+    assert f"{directory.name}: continuing from step {step} of" in study.log()
+    study.assert_ends_like_one_that_was_not_disturbed()
 
 
 def test_signals_are_passed_on_once_the_run_has_saved() -> None:
@@ -313,22 +310,6 @@ def test_a_run_locked_by_an_exiting_process_is_waited_for(tmp_path: Path, capsys
     threading.Timer(0.5, leaving.__exit__, (None, None, None)).start()
     with RunRecord(tmp_path, "image_classification", {}):
         assert f"held by process {os.getpid()}, waiting" in capsys.readouterr().out
-
-
-def test_ray_is_shut_down_before_a_failed_launch_is_repeated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    calls: list[str] = []
-
-    class Launcher:
-        def launch(self, job_overrides: list[list[str]], initial_job_idx: int) -> list[Any]:
-            calls.append("launch")
-            if calls == ["launch"]:
-                raise ConnectionError("a worker was lost")
-            (tmp_path / "status.json").write_text('{"status": "complete"}')
-            return []
-
-    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(shutdown=lambda: calls.append("shutdown")))
-    sweep.launch(Launcher(), [PlannedRun([], tmp_path, "lion", "search", 0)])  # type: ignore[arg-type]
-    assert calls == ["launch", "shutdown", "launch"]
 
 
 def with_launcher(task: str, *overrides: str) -> Any:

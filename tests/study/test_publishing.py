@@ -3,12 +3,11 @@
 import json
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from omegaconf import OmegaConf
 
 from experiments.harness.errors import ConfigError
 from experiments.study import publish
@@ -82,33 +81,25 @@ def test_a_config_key_added_later_keeps_the_study_name(finished: Study, make_con
     assert make_study(make_config, FIXED).results == finished.results
 
 
-def as_published(key: list[str], value: Any, path: Path) -> None:
-    """Replace the published study with a different one of the same name."""
-    described = json.loads(path.read_text())
-    place = described
-    for part in key[:-1]:
-        place = place[part]
-    place[key[-1]] = value
-    path.write_text(json.dumps(described))
-
-
 @pytest.mark.parametrize(
     ("key", "value", "difference"),
     [
-        (["identity", "config", "train", "steps"], 9, "config.train.steps: published 9, here 8"),
-        (["identity", "study", "confirm"], 7, "study.confirm: published 7, here 1"),
-        (["identity", "contestants"], {"sgd": {}, "adamw": {}}, "contestants: published sgd,adamw, here lion,adamw"),
-        (["identity", "contestants", "lion", "betas"], [0.5, 0.5], r"contestants.lion.betas: published \[0.5, 0.5\]"),
+        ("config.train.steps", 9, "config.train.steps: published 9, here 8"),
+        ("study.confirm", 7, "study.confirm: published 7, here 1"),
+        ("contestants", {"sgd": {}, "adamw": {}}, "contestants: published sgd,adamw, here lion,adamw"),
+        ("contestants.lion.betas", [0.5, 0.5], r"contestants.lion.betas: published \[0.5, 0.5\]"),
     ],
 )
 def test_a_different_study_of_the_same_name_is_refused_and_kept(
-    finished: Study, make_config: MakeConfig, key: list[str], value: Any, difference: str
+    finished: Study, make_config: MakeConfig, key: str, value: Any, difference: str
 ) -> None:
     with publishing(finished, "command"):
         pass
     path = finished.results / "study.json"
-    as_published(key, value, path)
-    before = path.read_text()
+    described = OmegaConf.create(path.read_text())
+    OmegaConf.update(described, f"identity.{key}", value, merge=False)
+    before = json.dumps(OmegaConf.to_container(described))
+    path.write_text(before)
     with pytest.raises(ConfigError, match=rf"{finished.results} holds another study, which differs in {difference}"):
         make_study(make_config, FIXED)
     with pytest.raises(ConfigError), publishing(finished, "command"):
@@ -154,40 +145,33 @@ def files_of(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
 
 
-@contextmanager
-def exchange(works: bool, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A file system that can exchange two folders, or one that cannot."""
-    with monkeypatch.context() as patch:
-        if not works:
-            patch.setattr(publish, "RENAME_EXCHANGE", 1 << 30)  # a flag that no file system knows
-        yield
-
-
 @pytest.mark.parametrize("works", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_a_kill_at_any_file_operation_leaves_the_old_or_the_new_study_complete(
     finished: Study, monkeypatch: pytest.MonkeyPatch, works: bool
 ) -> None:
-    with exchange(works, monkeypatch):
-        with publishing(finished, "0") as directory:
-            (directory / "README.md").write_text("0")
-        files = files_of(finished.results)
-        for operation in range(1, 10_000):
-            child = os.fork()
-            if child == 0:
-                kill_at(operation)
-                with publishing(finished, str(operation)) as directory:
-                    (directory / "README.md").write_text(str(operation))
-                os._exit(0)
-            _, status = os.waitpid(child, 0)
-            if not works and not finished.results.exists():  # between two renames; the next one to publish repairs it
-                (finished.results.parent / f".{finished.results.name}.old").rename(finished.results)
-            described = json.loads((finished.results / "study.json").read_text())
-            assert (finished.results / "README.md").read_text() == described["command"]
-            assert [replicate.number for replicate in read_replicates(finished.results)] == [0]
-            assert files_of(finished.results) == files
-            if status == 0:
-                assert operation > 50, "publishing does more to the file system than that"
-                break
+    """On a file system that can exchange two folders, and on one that cannot."""
+    if not works:
+        monkeypatch.setattr(publish, "RENAME_EXCHANGE", 1 << 30)  # a flag that no file system knows
+    with publishing(finished, "0") as directory:
+        (directory / "README.md").write_text("0")
+    files = files_of(finished.results)
+    for operation in range(1, 10_000):
+        child = os.fork()
+        if child == 0:
+            kill_at(operation)
+            with publishing(finished, str(operation)) as directory:
+                (directory / "README.md").write_text(str(operation))
+            os._exit(0)
+        _, status = os.waitpid(child, 0)
+        if not works and not finished.results.exists():  # between two renames; the next one to publish repairs it
+            (finished.results.parent / f".{finished.results.name}.old").rename(finished.results)
+        described = json.loads((finished.results / "study.json").read_text())
+        assert (finished.results / "README.md").read_text() == described["command"]
+        assert [replicate.number for replicate in read_replicates(finished.results)] == [0]
+        assert files_of(finished.results) == files
+        if status == 0:
+            assert operation > 50, "publishing does more to the file system than that"
+            break
 
 
 def kill_at(operation: int) -> None:

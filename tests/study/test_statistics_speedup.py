@@ -15,6 +15,10 @@ def test_speedup_of_a_hand_made_pair() -> None:
         reached=1, of=1, median=2.0, reverse=Reach(0, 1, None), aa=Reach(0, 0, None)
     )
     assert speedup([SLOW], [FAST], better="higher").reached == 0
+    # A run reaches its own final value at the latest at its end.
+    assert speedup([SLOW], [SLOW], better="higher") == Speedup(1, 1, 1.0, Reach(1, 1, 1.0), Reach(0, 0, None))
+    # The evaluation before training does not count.
+    assert speedup([[(0, 99.0), *FAST]], [SLOW], better="higher") == speedup([FAST], [SLOW], better="higher")
 
 
 def test_speedup_follows_the_direction_of_the_metric() -> None:
@@ -43,25 +47,12 @@ def test_each_run_is_compared_only_with_its_own_partner() -> None:
     assert (result.reached, result.median) == (2, 2.0)
 
 
-def test_the_aa_speedup_compares_every_run_of_b_with_every_other() -> None:
-    # Final values 40, 42 and 44: each run reaches the lower ones only, and first at its own last step or before.
-    b = [[(100, 30.0), (200, end)] for end in (40.0, 42.0, 44.0)]
-    assert speedup(b, b, better="higher").aa == Reach(reached=3, of=6, median=1.0)
-    assert speedup([FAST] * 3, b, better="higher").aa == Reach(reached=3, of=6, median=1.0)
-
-
-def test_the_aa_speedup_stays_within_a_group() -> None:
+def test_the_aa_speedup_compares_every_run_of_b_with_every_other_of_its_group() -> None:
+    # Each run reaches the lower ones only, and first at its own last step or before.
     b = [[(100, 30.0), (200, end)] for end in (40.0, 42.0, 44.0, 46.0)]
+    assert speedup(b[:3], b[:3], better="higher").aa == Reach(reached=3, of=6, median=1.0)
+    assert speedup([FAST] * 3, b[:3], better="higher").aa == Reach(reached=3, of=6, median=1.0)
     assert speedup(b, b, better="higher", groups=[0, 0, 1, 1]).aa == Reach(reached=2, of=4, median=1.0)
-
-
-def test_speedup_ignores_the_evaluation_before_training() -> None:
-    pretrained = [(0, 99.0), *FAST]
-    assert speedup([pretrained], [SLOW], better="higher") == speedup([FAST], [SLOW], better="higher")
-
-
-def test_a_run_reaches_its_own_final_value_at_the_latest_at_its_end() -> None:
-    assert speedup([SLOW], [SLOW], better="higher") == Speedup(1, 1, 1.0, Reach(1, 1, 1.0), Reach(0, 0, None))
 
 
 def test_noise_alone_inflates_the_speedup_and_the_aa_value_shows_it() -> None:
@@ -80,12 +71,15 @@ def test_noise_alone_inflates_the_speedup_and_the_aa_value_shows_it() -> None:
     assert result.aa.of == 40 * 39
 
 
-@pytest.mark.parametrize("curve", [[], [(0, 1.0)], [(100, 1.0), (200, float("nan"))]])
-def test_a_curve_without_a_final_value_is_refused(curve: Curve) -> None:
-    with pytest.raises(ValueError, match="finite value after step 0"):
-        speedup([SLOW], [curve], better="higher")
-
-
-def test_unequal_numbers_of_curves_are_refused() -> None:
-    with pytest.raises(ValueError, match="as many curves"):
-        speedup([SLOW, FAST], [SLOW], better="higher")
+@pytest.mark.parametrize(
+    ("curves", "message"),
+    [
+        ([[]], "finite value after step 0"),
+        ([[(0, 1.0)]], "finite value after step 0"),
+        ([[(100, 1.0), (200, float("nan"))]], "finite value after step 0"),
+        ([SLOW, FAST], "as many curves"),
+    ],
+)
+def test_curves_without_a_final_value_or_a_partner_are_refused(curves: list[Curve], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        speedup([SLOW], curves, better="higher")

@@ -7,13 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from experiments.harness.metric import Better
 from experiments.study.statistics import LEAST_REPLICATES, Difference, holm, is_at_edge, paired_difference, verdict
 
 # Multiples of 1/8 add and subtract without rounding, so that equal means equal.
 EIGHTHS = st.integers(0, 800).map(lambda i: i / 8)
-
-
 RULE: dict[str, Any] = {"a": "lion", "b": "adamw", "better": "higher", "margin": 1.0}
 
 
@@ -21,87 +18,72 @@ def judge(a: list[float], b: list[float], **rule: Any) -> str | None:
     return verdict(paired_difference(a, b), **{**RULE, **rule})
 
 
-def of_intervals(ci90: tuple[float, float], ci95: tuple[float, float], **rule: Any) -> str | None:
-    return verdict(Difference(sum(ci90) / 2, ci95, ci90, 0.5, 8, 1.0, None, None), **{**RULE, **rule})
-
-
 LOW, HIGH = [60.0, 60.5, 61.0, 60.2], [65.1, 65.4, 66.2, 65.0]
+UP, DOWN = [61.0, 62.0, 63.0, 64.0], [60.0, 61.0, 62.0, 63.0]
+"""apart by exactly 1"""
 
 
 @pytest.mark.parametrize(
-    ("a", "b", "better", "winner"),
+    ("a", "b", "rule", "expected"),
     [
-        (HIGH, LOW, "higher", "lion"),
-        (LOW, HIGH, "higher", "adamw"),
-        (HIGH, LOW, "lower", "adamw"),
-        (LOW, HIGH, "lower", "lion"),
+        # A clear difference names the better optimizer, with or without a margin.
+        (HIGH, LOW, {}, "lion"),
+        (LOW, HIGH, {}, "adamw"),
+        (HIGH, LOW, {"better": "lower"}, "adamw"),
+        (LOW, HIGH, {"better": "lower"}, "lion"),
+        (HIGH, LOW, {"margin": None}, "lion"),
+        # A small difference is a tie, unless there is no margin. A scattered one is undecided.
+        (DOWN, [60.1, 60.9, 62.1, 62.9], {}, "tie"),
+        (LOW, LOW, {"margin": 0.0}, "tie"),
+        (LOW, LOW, {"margin": None}, "undecided"),
+        ([60.0, 66.0, 61.0, 64.0], [63.0, 61.0, 64.0, 60.0], {}, "undecided"),
+        # An interval that touches the margin is within it.
+        (UP, DOWN, {}, "tie"),
+        (DOWN, UP, {}, "tie"),
+        (UP, DOWN, {"margin": 0.999}, "lion"),
     ],
 )
-def test_a_clear_difference_names_the_better_optimizer(
-    a: list[float], b: list[float], better: Better, winner: str
-) -> None:
-    assert judge(a, b, better=better) == winner
-
-
-def test_a_small_difference_is_a_tie() -> None:
-    assert judge([60.0, 61.0, 62.0, 63.0], [60.1, 60.9, 62.1, 62.9]) == "tie"
+def test_the_verdict_of_runs(a: list[float], b: list[float], rule: dict[str, Any], expected: str) -> None:
+    assert judge(a, b, **rule) == expected
 
 
 def test_a_significant_difference_within_the_margin_is_a_tie() -> None:
-    a, b = [60.50, 61.51, 62.49, 63.50], [60.0, 61.0, 62.0, 63.0]
-    assert paired_difference(a, b).ci95[0] > 0
-    assert judge(a, b) == "tie"
+    a = [60.50, 61.51, 62.49, 63.50]
+    assert paired_difference(a, DOWN).ci95[0] > 0
+    assert judge(a, DOWN) == "tie"
 
 
-def test_a_scattered_difference_is_undecided() -> None:
-    assert judge([60.0, 66.0, 61.0, 64.0], [63.0, 61.0, 64.0, 60.0]) == "undecided"
-
-
-def test_equal_runs_are_a_tie_whatever_the_margin() -> None:
-    assert judge(LOW, LOW, margin=0.0) == "tie"
-
-
-def test_an_interval_that_touches_the_margin_is_within_it() -> None:
-    assert judge([61.0, 62.0, 63.0, 64.0], [60.0, 61.0, 62.0, 63.0], margin=1.0) == "tie"
-    assert judge([60.0, 61.0, 62.0, 63.0], [61.0, 62.0, 63.0, 64.0], margin=1.0) == "tie"
-    assert judge([61.0, 62.0, 63.0, 64.0], [60.0, 61.0, 62.0, 63.0], margin=0.999) == "lion"
-
-
-def test_an_interval_that_touches_zero_contains_it() -> None:
-    assert of_intervals(ci90=(0.5, 4.5), ci95=(0.0, 5.0)) == "undecided"
-    assert of_intervals(ci90=(0.5, 4.5), ci95=(0.1, 4.9)) == "lion"
-
-
-def test_a_tie_uses_the_90_percent_interval_and_a_win_the_95_percent_interval() -> None:
-    assert of_intervals(ci90=(-0.9, 0.9), ci95=(-1.1, 1.1)) == "tie"
-    assert of_intervals(ci90=(0.1, 2.9), ci95=(-0.1, 3.1)) == "undecided"
-
-
-def test_without_a_margin_nothing_is_a_tie() -> None:
-    assert judge(LOW, LOW, margin=None) == "undecided"
-    assert judge(HIGH, LOW, margin=None) == "lion"
-
-
-def test_a_winner_by_less_than_the_difference_in_search_gains_is_withheld() -> None:
-    assert of_intervals(ci90=(2.5, 3.5), ci95=(2.4, 3.6), unsettled=2.9) == "lion"
-    assert of_intervals(ci90=(2.5, 3.5), ci95=(2.4, 3.6), unsettled=3.1) == "withheld"
-    assert of_intervals(ci90=(-3.5, -2.5), ci95=(-3.6, -2.4), unsettled=3.1) == "withheld"
-
-
-def test_a_tie_is_withheld_when_search_gains_differ_by_more_than_the_margin() -> None:
-    assert of_intervals(ci90=(-0.5, 0.5), ci95=(-0.6, 0.6), unsettled=1.0) == "tie"
-    assert of_intervals(ci90=(-0.5, 0.5), ci95=(-0.6, 0.6), unsettled=1.1) == "withheld"
-
-
-def test_an_undecided_verdict_is_not_withheld() -> None:
-    assert of_intervals(ci90=(-2.0, 2.5), ci95=(-2.2, 2.7), unsettled=5.0) == "undecided"
+@pytest.mark.parametrize(
+    ("ci90", "ci95", "unsettled", "expected"),
+    [
+        # An interval that touches zero contains it.
+        ((0.5, 4.5), (0.0, 5.0), None, "undecided"),
+        ((0.5, 4.5), (0.1, 4.9), None, "lion"),
+        # A tie uses the 90 % interval and a win the 95 % interval.
+        ((-0.9, 0.9), (-1.1, 1.1), None, "tie"),
+        ((0.1, 2.9), (-0.1, 3.1), None, "undecided"),
+        # A winner by less than the difference in search gains is withheld, and a tie if they differ by more than the
+        # margin, but an undecided verdict is not.
+        ((2.5, 3.5), (2.4, 3.6), 2.9, "lion"),
+        ((2.5, 3.5), (2.4, 3.6), 3.1, "withheld"),
+        ((-3.5, -2.5), (-3.6, -2.4), 3.1, "withheld"),
+        ((-0.5, 0.5), (-0.6, 0.6), 1.0, "tie"),
+        ((-0.5, 0.5), (-0.6, 0.6), 1.1, "withheld"),
+        ((-2.0, 2.5), (-2.2, 2.7), 5.0, "undecided"),
+    ],
+)
+def test_the_verdict_of_intervals(
+    ci90: tuple[float, float], ci95: tuple[float, float], unsettled: float | None, expected: str
+) -> None:
+    difference = Difference(sum(ci90) / 2, ci95, ci90, 0.5, 8, 1.0, None, None)
+    assert verdict(difference, **RULE, unsettled=unsettled) == expected
 
 
 def test_a_verdict_needs_4_replicates() -> None:
     assert LEAST_REPLICATES == 4
     assert judge(HIGH[:3], LOW[:3]) is None
-    assert judge(HIGH, LOW) == "lion"
     assert verdict(None, **RULE) is None
+    assert verdict(None, **RULE, diverged={"lion": 3, "adamw": 0}, replicates=3) is None
 
 
 @pytest.mark.parametrize(
@@ -121,10 +103,6 @@ def test_divergence_takes_precedence_over_the_difference(diverged: dict[str, int
         assert verdict(difference, **RULE, diverged=diverged, replicates=8) == expected
 
 
-def test_three_diverged_replicates_give_no_verdict() -> None:
-    assert verdict(None, **RULE, diverged={"lion": 3, "adamw": 0}, replicates=3) is None
-
-
 @pytest.mark.parametrize(
     ("positions", "zero", "expected"),
     [
@@ -142,15 +120,13 @@ def test_winners_clustered_at_an_edge_are_detected(positions: list[float], zero:
     assert is_at_edge(positions, zero > 0) is expected
 
 
-@pytest.mark.parametrize("margin", [-1.0, float("nan")])
-def test_a_negative_or_nan_margin_is_refused(margin: float) -> None:
-    with pytest.raises(ValueError, match="margin"):
-        judge(LOW, HIGH, margin=margin)
-
-
-def test_an_unknown_direction_is_refused() -> None:
-    with pytest.raises(ValueError, match="'higher' or 'lower'"):
-        judge(LOW, HIGH, better="Higher")
+@pytest.mark.parametrize(
+    ("rule", "message"),
+    [({"margin": -1.0}, "margin"), ({"margin": float("nan")}, "margin"), ({"better": "Higher"}, "'higher' or 'lower'")],
+)
+def test_an_invalid_margin_or_direction_is_refused(rule: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        judge(LOW, HIGH, **rule)
 
 
 @given(st.lists(st.tuples(EIGHTHS, EIGHTHS), min_size=4, max_size=6), EIGHTHS, st.none() | EIGHTHS)
@@ -176,18 +152,12 @@ def shares(true_difference: float, trials: int) -> dict[str | None, float]:
     return {outcome: outcomes.count(outcome) / trials for outcome in ("lion", "adamw", "tie", "undecided")}
 
 
-def test_identical_optimizers_rarely_get_a_winner() -> None:
-    outcome = shares(0.0, trials=1500)
+def test_error_rates_and_power_on_simulated_runs() -> None:
+    identical = shares(0.0, trials=1500)
     # 2.5 % a side, plus three binomial standard errors of 1500 trials.
-    assert outcome["lion"] < 0.025 + 0.012
-    assert outcome["adamw"] < 0.025 + 0.012
-
-
-def test_a_difference_as_large_as_the_margin_is_rarely_called_a_tie() -> None:
-    assert shares(1.0, trials=1500)["tie"] < 0.05 + 0.017
-
-
-def test_a_large_difference_is_detected() -> None:
+    assert identical["lion"] < 0.025 + 0.012
+    assert identical["adamw"] < 0.025 + 0.012
+    assert shares(1.0, trials=1500)["tie"] < 0.05 + 0.017, "a difference as large as the margin"
     assert shares(4.0, trials=300)["lion"] > 0.98
 
 

@@ -4,8 +4,10 @@ import json
 import re
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -167,9 +169,16 @@ def test_a_failing_run_is_named_and_fails_the_study(command_line: list[str]) -> 
     assert "nonsense" in result.stderr
 
 
-def test_a_value_for_what_the_study_searches_is_refused(command_line: list[str]) -> None:
-    result = run_study(command_line, "optimizer=lion,adamw", "optimizer.lr=0.1,0.2", code=2)
-    assert "optimizer.lr is searched by this study, so a value for it would be ignored" in result.stderr
+@pytest.mark.parametrize(
+    ("override", "reason"),
+    [
+        ("optimizer.lr=0.1,0.2", "optimizer.lr is searched by this study, so a value for it would be ignored"),
+        ("study.primary_metric=val/lose", "study.primary_metric names val/lose"),
+    ],
+)
+def test_a_refused_study_starts_no_run(command_line: list[str], tmp_path: Path, override: str, reason: str) -> None:
+    assert reason in run_study(command_line, "optimizer=lion,adamw", override, code=2).stderr
+    assert not list(tmp_path.rglob("metrics.jsonl"))
 
 
 def parse(*overrides: str) -> tuple[list[str], list[list[str]]]:
@@ -200,38 +209,34 @@ def test_swept_values_that_give_the_same_study_are_refused(make_config: MakeConf
         run_studies(of_both, FlakyLauncher(0))  # type: ignore[arg-type]
 
 
+BOTH = ("lion", "adamw")
+
+
 @pytest.mark.parametrize(
-    ("overrides", "optimizers"), [([], ("adamw", "adamw")), (["study.contestants=[lion,adamw,lion]"], ())]
+    ("settings", "optimizers", "message"),
+    [
+        ([], ("adamw", "adamw"), "lists a contestant twice: list each once"),
+        (["study.contestants=[lion,adamw,lion]"], (), "lists a contestant twice: list each once"),
+        (["~optimizer.space"], BOTH, r"optimizer=lion has no search space, .* as in conf/optimizer/adamw\.yaml,"),
+        (["study=fixed"], ("sgd", "adamw"), r"classification/smoke has no settings for sgd, and study\.stages=\[\]"),
+        ([], ("lion",), r"study\.reference=adamw, but optimizer=lion"),
+        *(
+            ([f"study.numbers='{numbers}'"], BOTH, r"study\.numbers=.* \(make's REPLICATES\)")
+            for numbers in ("x", "3-1", "1.5", "-1")
+        ),
+    ],
 )
-def test_a_contestant_listed_twice_is_refused(
-    make_config: MakeConfig, overrides: list[str], optimizers: tuple[str, ...]
+def test_an_impossible_study_is_refused_with_the_remedy(
+    make_config: MakeConfig, settings: list[str], optimizers: tuple[str, ...], message: str
 ) -> None:
-    with pytest.raises(ConfigError, match="lists a contestant twice: list each once"):
-        make_study(make_config, *overrides, optimizers=optimizers)
-
-
-def test_an_optimizer_without_a_search_space_is_refused_with_the_remedy(make_config: MakeConfig) -> None:
-    with pytest.raises(ConfigError, match=r"optimizer=lion has no search space, .* as in conf/optimizer/adamw\.yaml,"):
-        make_study(make_config, "~optimizer.space")
-
-
-def test_an_optimizer_without_settings_is_refused_where_nothing_is_searched(make_config: MakeConfig) -> None:
-    with pytest.raises(
-        ConfigError, match=r"image_classification/smoke has no settings for sgd, and study\.stages=\[\]"
-    ):
-        make_study(make_config, "study=fixed", optimizers=("sgd", "adamw"))
+    with pytest.raises(ConfigError, match=message):
+        make_study(make_config, *settings, optimizers=optimizers)
 
 
 def test_an_optimizer_that_takes_anothers_settings_needs_no_own(make_config: MakeConfig) -> None:
     study = make_study(make_config, "study=fixed", optimizers=("lion_8bit", "adamw"))
     (course,) = study.courses
     assert {run.optimizer for run in course.confirm()} == {"lion_8bit", "adamw"}
-
-
-@pytest.mark.parametrize("numbers", ["x", "3-1", "1.5", "-1"])
-def test_invalid_replicate_numbers_are_refused(make_config: MakeConfig, numbers: str) -> None:
-    with pytest.raises(ConfigError, match=r"study\.numbers=.* \(make's REPLICATES\)"):
-        make_study(make_config, f"study.numbers='{numbers}'")
 
 
 def test_a_study_announces_its_replicates_runs_and_minutes(make_config: MakeConfig) -> None:
@@ -243,11 +248,6 @@ def test_a_study_announces_its_replicates_runs_and_minutes(make_config: MakeConf
     assert f"{4 * (3 * 2 + 2 * (2 + 1))} runs." in several  # trials, then two winners and one other length, twice
     assert said("run.minutes=15", "study.numbers=0-1").count("at most about 30 minutes on two CPU cores") == 1
     assert "minutes" not in said("run.minutes=15", "train.batch_size=64")  # for which nothing was measured
-
-
-def test_a_study_without_its_reference_optimizer_is_refused(make_config: MakeConfig) -> None:
-    with pytest.raises(ConfigError, match=r"study\.reference=adamw, but optimizer=lion"):
-        make_study(make_config, optimizers=("lion",))
 
 
 class FlakyLauncher:
@@ -273,10 +273,15 @@ def planned(folder: Path, count: int) -> list[PlannedRun]:
     return [PlannedRun([str(folder / str(n))], folder / str(n), "lion", "search", 0) for n in range(count)]
 
 
-def test_a_failed_launch_is_repeated_for_unfinished_runs(tmp_path: Path) -> None:
-    launcher = FlakyLauncher(faults=2)
+def test_after_a_failed_launch_ray_is_shut_down_and_unfinished_runs_are_launched_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launcher, launches_before_shutdown = FlakyLauncher(faults=2), list[int]()
+    ray = SimpleNamespace(shutdown=lambda: launches_before_shutdown.append(len(launcher.launched)))
+    monkeypatch.setitem(sys.modules, "ray", ray)
     sweep.launch(launcher, planned(tmp_path, 4))  # type: ignore[arg-type]
     assert launcher.launched == [4, 3, 2]
+    assert launches_before_shutdown == [1, 2]
 
 
 def test_a_launcher_that_keeps_failing_ends_the_study_and_names_the_runs(tmp_path: Path) -> None:

@@ -76,7 +76,7 @@ def sentences(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     ]
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="session")
 def datasets_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Keep generated sets out of the user's cache."""
     import datasets  # type: ignore[import-untyped]
@@ -87,7 +87,7 @@ def datasets_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def glue_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def glue_folder(tmp_path_factory: pytest.TempPathFactory, datasets_cache: None) -> Path:
     """Generated GLUE."""
     return write_glue(tmp_path_factory.mktemp("glue"))
 

@@ -60,12 +60,6 @@ def books(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 
 @pytest.fixture
-def lm_overrides(books: list[str], smoke: list[str]) -> list[str]:
-    """A language-modelling smoke run on the generated books that writes below ``tmp_path``."""
-    return [*smoke, *books]
-
-
-@pytest.fixture
-def make_lm(lm_overrides: list[str]) -> MakeConfig:
-    """``make_lm("seed=1", ...)``: the composed config of such a run."""
-    return configs("language_modeling", lm_overrides)
+def make_lm(books: list[str], smoke: list[str]) -> MakeConfig:
+    """``make_lm("seed=1", ...)``: the config of a smoke run on the generated books that writes below ``tmp_path``."""
+    return configs("language_modeling", [*smoke, *books])

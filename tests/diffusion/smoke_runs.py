@@ -8,7 +8,7 @@ import torch
 
 from tests.conftest import MakeConfig, configs
 
-SOURCE = "[{{kind: local, path: '{}', decode: tests.diffusion.conftest.{}}}]"
+SOURCE = "[{{kind: local, path: '{}', decode: tests.diffusion.smoke_runs.{}}}]"
 COLOURS = np.array([(200, 30, 30), (30, 160, 40), (30, 60, 200), (120, 120, 120)])
 
 
@@ -51,36 +51,43 @@ def decode_feature_net(folder: Path) -> dict[str, np.ndarray]:
 
 
 @pytest.fixture(scope="session")
-def clouds(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """Overrides that replace the real data sets with the generated ones."""
-    folder = tmp_path_factory.mktemp("clouds")
+def random_net(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Overrides of every diffusion run: the random feature network, and generated images."""
+    source = SOURCE.format(tmp_path_factory.mktemp("net"), "decode_feature_net")
     return [
         "data.images.name=clouds",
         "data.images.fingerprint=null",
         "data.weights.features.name=random_net",
         "data.weights.features.fingerprint=null",
-        f"data.weights.features.sources={SOURCE.format(folder, 'decode_feature_net')}",
+        f"data.weights.features.sources={source}",
         f"run.cache_dir={tmp_path_factory.mktemp('cache')}",
         "run.device=cpu",
     ]
 
 
-@pytest.fixture
-def diffusion_overrides(clouds: list[str], smoke: list[str], tmp_path: Path) -> list[str]:
-    """A diffusion smoke run on the generated sets that writes below ``tmp_path``."""
-    labelled = [f"data.images.sources={SOURCE.format(tmp_path, 'decode_labelled')}", "data.images.val_size=40"]
-    return [*smoke, *clouds, *labelled]
+@pytest.fixture(scope="session")
+def clouds(random_net: list[str], tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Overrides that replace the real data sets with the generated ones."""
+    source = SOURCE.format(tmp_path_factory.mktemp("labelled"), "decode_labelled")
+    return [*random_net, f"data.images.sources={source}", "data.images.val_size=40"]
 
 
-@pytest.fixture
-def make_diffusion(diffusion_overrides: list[str]) -> MakeConfig:
-    """``make_diffusion("seed=1", ...)``: the composed config of such a run."""
-    return configs("diffusion", diffusion_overrides)
-
-
-@pytest.fixture
-def make_text_to_image(clouds: list[str], tmp_path: Path) -> MakeConfig:
+@pytest.fixture(scope="session")
+def captioned_clouds(random_net: list[str], tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """The same for text-to-image."""
-    captioned = f"data.images.sources={SOURCE.format(tmp_path, 'decode_captioned')}"
-    experiment = ["scale=smoke", "experiment=diffusion/smoke_text"]
-    return configs("diffusion", [*experiment, *clouds, captioned, f"run.runs_dir={tmp_path}/runs"])
+    source = SOURCE.format(tmp_path_factory.mktemp("captioned"), "decode_captioned")
+    return ["experiment=diffusion/smoke_text", *random_net, f"data.images.sources={source}"]
+
+
+@pytest.fixture
+def make_diffusion(clouds: list[str], smoke: list[str]) -> MakeConfig:
+    """``make_diffusion("seed=1", ...)``: the config of a smoke run on the generated sets that writes below
+    ``tmp_path``.
+    """
+    return configs("diffusion", [*smoke, *clouds])
+
+
+@pytest.fixture
+def make_text_to_image(captioned_clouds: list[str], smoke: list[str]) -> MakeConfig:
+    """The same for text-to-image."""
+    return configs("diffusion", [*smoke, *captioned_clouds])

@@ -8,8 +8,7 @@ import pytest
 from tests.conftest import MakeConfig, configs
 
 COLOURS = {"red": (200, 30, 30), "green": (30, 160, 40), "blue": (30, 60, 200), "grey": (120, 120, 120)}
-PAIR_PLACE = "{{kind: local, path: '{}', decode: tests.lit.conftest.decode_shapes}}"
-LABELLED_SOURCE = "{{kind: local, path: '{}', decode: tests.lit.conftest.decode_labelled}}"
+SOURCE = "[{{kind: local, path: '{}', decode: tests.lit.smoke_runs.{}}}]"
 
 
 def decode_shapes(folder: Path) -> dict[str, np.ndarray]:
@@ -44,10 +43,10 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return [
         "data.name=shapes",
         "data.fingerprint=null",
-        f"data.sources=[{PAIR_PLACE.format(folder)}]",
+        f"data.sources={SOURCE.format(folder, 'decode_shapes')}",
         "data.zero_shot.cifar10.name=ten",
         "data.zero_shot.cifar10.fingerprint=null",
-        f"data.zero_shot.cifar10.sources=[{LABELLED_SOURCE.format(folder)}]",
+        f"data.zero_shot.cifar10.sources={SOURCE.format(folder, 'decode_labelled')}",
         "data.zero_shot.cifar10.val_size=20",
         f"run.cache_dir={tmp_path_factory.mktemp('cache')}",
         "run.device=cpu",
@@ -55,12 +54,6 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 
 @pytest.fixture
-def lit_overrides(shapes: list[str], smoke: list[str]) -> list[str]:
-    """A LiT smoke run on the generated sets that writes below ``tmp_path``."""
-    return [*smoke, *shapes]
-
-
-@pytest.fixture
-def make_lit(lit_overrides: list[str]) -> MakeConfig:
-    """``make_lit("seed=1", ...)``: the composed config of such a run."""
-    return configs("lit", lit_overrides)
+def make_lit(shapes: list[str], smoke: list[str]) -> MakeConfig:
+    """``make_lit("seed=1", ...)``: the config of a smoke run on the generated sets that writes below ``tmp_path``."""
+    return configs("lit", [*smoke, *shapes])
