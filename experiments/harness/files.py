@@ -1,11 +1,17 @@
-"""Write files whole, and tell whether they are still what was written."""
+"""Write files whole, lock them, and tell whether they are still what was written."""
 
+import fcntl
 import hashlib
 import json
+import logging
 import os
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from experiments.harness.errors import DataError
+
+log = logging.getLogger(__name__)
 
 
 def write_aside(path: Path, content: str | bytes) -> None:
@@ -56,3 +62,20 @@ def first_changed(directory: Path, expected: Mapping[str, str], digest: Callable
         with suppress(OSError):  # a cache that several users share may be read-only
             write_aside(record, json.dumps(found))
     return None
+
+
+@contextmanager
+def lock(path: Path) -> Iterator[None]:
+    """Lock ``path`` against other processes; the system releases the lock when its holder dies."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("w")
+    except OSError as error:
+        raise DataError(f"The data cache {path.parent} cannot be written ({error}): set run.cache_dir.") from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            log.info("another process is preparing %s: waiting for it", path.stem)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield

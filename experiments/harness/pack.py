@@ -23,9 +23,8 @@ from experiments.harness.config import resolved
 from experiments.harness.errors import DataError
 from experiments.harness.explained import one_sentence
 from experiments.harness.fetch import arguments, bytes_below, cell_configs, fetch
-from experiments.harness.files import sha256_of
+from experiments.harness.files import lock, sha256_of
 from experiments.harness.offline import cache_of
-from experiments.harness.prepared_data import lock
 from experiments.harness.source_code import ROOT
 
 MANIFEST = "pack.json"

@@ -5,13 +5,11 @@ of its sources that works. The *fingerprint* of a data set is the SHA-256 over i
 contents, so it does not depend on where the files came from, and a modified cache is noticed when it is loaded.
 """
 
-import fcntl
 import hashlib
 import json
 import logging
 import shutil
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,7 +19,7 @@ import numpy as np
 from hydra.utils import get_method
 
 from experiments.harness.errors import DataError
-from experiments.harness.files import first_changed, sha256_of
+from experiments.harness.files import first_changed, lock, sha256_of
 from experiments.harness.sources import announce, check_sources, describe, fetch, first_of
 
 log = logging.getLogger(__name__)
@@ -183,23 +181,6 @@ def read_manifest(directory: Path, declared: str | None, key: str) -> tuple[str,
     if fingerprint_of(table) != fingerprint or declared not in (None, fingerprint):
         raise DataError(f"{path} was changed since it was written. {delete_advice(directory)}")
     return fingerprint, table
-
-
-@contextmanager
-def lock(path: Path) -> Iterator[None]:
-    """Lock ``path`` against other processes; the system releases the lock when its holder dies."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("w")
-    except OSError as error:
-        raise DataError(f"The data cache {path.parent} cannot be written ({error}): set run.cache_dir.") from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            log.info("another process is preparing %s: waiting for it", path.stem)
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _prepare_from(data: Mapping[str, Any], directory: Path, source: Mapping[str, Any]) -> None:

@@ -48,6 +48,8 @@ class SuiteRayLauncher(RayLauncher):
         import ray
 
         if not ray.is_initialized():
+            if self.watch:  # of a Ray that was lost, and shut down
+                _end(self.watch)
             self.watch = _start(settings, is_ours)
         request: Any = OmegaConf.to_container(self.ray_cfg.remote, resolve=True)
         _check(request, [node["Resources"] for node in ray.nodes() if node["Alive"]], is_ours)
@@ -139,7 +141,7 @@ def _start(settings: Mapping[str, Any], is_ours: bool) -> "subprocess.Popen[str]
         watch = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=quiet, stderr=quiet, start_new_session=True, text=True
         )
-        atexit.register(watch.communicate, ray_watch.OVER)
+        atexit.register(_end, watch)
     else:  # a cluster's load NumPy, and with it an instruction set, before they take a run
         pinned = {name: os.environ[name] for pins in PINS.values() for name in pins if name in os.environ}
         settings = {"runtime_env": {"env_vars": pinned}, **settings}
@@ -149,6 +151,12 @@ def _start(settings: Mapping[str, Any], is_ours: bool) -> "subprocess.Popen[str]
     atexit.register(ray.shutdown)  # runs before what is left is cleaned up
     leave_when_asked()
     return watch
+
+
+def _end(watch: "subprocess.Popen[str]") -> None:
+    """Let ``watch`` clean up after its Ray, unless it has, and wait for it."""
+    if watch.poll() is None:
+        watch.communicate(ray_watch.OVER)
 
 
 def _name_processes(watch: "subprocess.Popen[str]") -> None:

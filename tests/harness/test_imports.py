@@ -82,6 +82,13 @@ def test_no_library_is_loaded_before_a_sweep_or_study_pins_its_instruction_set(
     run_unpinned([*command_line, "--multirun", *more], tmp_path)
 
 
+@pytest.mark.parametrize("command", ["harness.fetch", "harness.pack", "study.verify"])
+def test_no_library_is_loaded_before_a_command_that_opens_data_pins_its_instruction_set(command: str) -> None:
+    check = f"import sys, experiments.{command}; sys.exit(repr({{'numpy', 'torch'}} & set(sys.modules)))"
+    result = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=False, cwd=ROOT)
+    assert result.stderr.strip() == "set()"
+
+
 def run_unpinned(command: list[str], folder: Path) -> str:
     """What a command says in a new shell, where it pins its instruction set. Otherwise a library would keep the
     processor's widest one, and the rows of two processors would differ.
