@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -12,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
@@ -216,8 +218,11 @@ def test_a_study_recovers_when_a_part_of_ray_is_killed(study: Disturbed, part: s
     process = study.start(*RAY)
     study.training_run()
     (killed,) = (int(pid) for pid, name in session_processes(process.pid).items() if name == part)
+    folder = re.findall(r"(/\S*/lion-[^/\s]+)/", " ".join(psutil.Process(killed).cmdline()))[0]
+    assert Path(folder).exists()
     os.kill(killed, signal.SIGKILL)
     succeeded(process)
+    assert not Path(folder).exists()
     # Without a gcs_server, short runs may end before its loss is noticed, which another test is about.
     assert session_processes(process.pid) == {}
     study.assert_ends_like_one_that_was_not_disturbed()
