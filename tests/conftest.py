@@ -75,16 +75,16 @@ def write_digits(folder: Path) -> str:
     return f"{{kind: local, path: '{folder}', decode: experiments.image_classification.decode.idx}}"
 
 
+def generated_set(name: str, sources: str, cache_dir: Path) -> list[str]:
+    """Overrides that replace an experiment's data set with a generated one."""
+    return [f"data.name={name}", "data.fingerprint=null", f"data.sources={sources}", f"run.cache_dir={cache_dir}"]
+
+
 @pytest.fixture(scope="session")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """Overrides that replace the smoke experiment's data with the generated images."""
-    return [
-        "data.name=patterns",
-        "data.fingerprint=null",
-        f"data.sources=[{write_digits(tmp_path_factory.mktemp('digits'))}]",
-        "data.val_size=60",
-        f"run.cache_dir={tmp_path_factory.mktemp('cache')}",
-    ]
+    sources = f"[{write_digits(tmp_path_factory.mktemp('digits'))}]"
+    return [*generated_set("patterns", sources, tmp_path_factory.mktemp("cache")), "data.val_size=60"]
 
 
 @pytest.fixture

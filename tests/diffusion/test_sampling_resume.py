@@ -15,13 +15,9 @@ from experiments.diffusion.sample_metrics import SampleCache
 from experiments.harness.entry import execute
 from experiments.harness.run import locate
 from tests import forked
-from tests.conftest import MakeConfig, executed, rows
+from tests.conftest import Killed, MakeConfig, executed, rows
 
 BATCHES = ["sampling.num_samples=16", "sampling.batch_size=2", "sampling.shown=2", "sampling.steps=2"]
-
-
-class Killed(BaseException):
-    """Simulates SIGKILL within a process: `except Exception` does not catch it."""
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from experiments.finetuning.glue import TASKS
-from tests.conftest import MakeConfig, configs
+from tests.conftest import MakeConfig, configs, generated_set
 
 WORDS = {"fresh": ["great", "moving", "funny", "superb"], "rotten": ["dull", "awful", "clumsy", "boring"]}
 ROWS = {"train": 60, "validation": 12, "validation_matched": 12, "validation_mismatched": 12}
@@ -66,14 +66,8 @@ def sentences(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """Overrides that replace the real sentences with the generated ones."""
     folder = tmp_path_factory.mktemp("reviews")
     (folder / "rotten_tomatoes_corpus_full.csv.bz2").write_bytes(review_file(reviews()))
-    source = f"{{kind: local, path: '{folder}', decode: experiments.finetuning.decode.rotten_tomatoes}}"
-    return [
-        "data.name=reviews",
-        "data.fingerprint=null",
-        f"data.sources=[{source}]",
-        f"run.cache_dir={tmp_path_factory.mktemp('cache')}",
-        "run.device=cpu",
-    ]
+    sources = f"[{{kind: local, path: '{folder}', decode: experiments.finetuning.decode.rotten_tomatoes}}]"
+    return [*generated_set("reviews", sources, tmp_path_factory.mktemp("cache")), "run.device=cpu"]
 
 
 @pytest.fixture(scope="session")

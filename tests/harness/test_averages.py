@@ -18,8 +18,8 @@ from experiments.harness.batches import sample_indices
 from experiments.harness.entry import execute
 from experiments.harness.run import locate
 from experiments.harness.seeds import derive_seed
-from tests.conftest import MakeConfig, built, executed, last_checkpoint, last_values, rows
-from tests.harness.test_resume import Killed, crash_at_call
+from tests.conftest import Killed, MakeConfig, built, executed, last_checkpoint, last_values, rows
+from tests.harness.test_resume import crash_at_call
 from tests.harness.test_run import LINEAR
 
 PLAIN = ["data.crop_padding=0", "train.steps=60", "train.evaluate_every=60", "flatness.draws=0"]

@@ -17,17 +17,13 @@ from experiments.harness.entry import execute
 from experiments.harness.run import locate
 from experiments.harness.signals import EXIT_CODE
 from tests import forked
-from tests.conftest import AVERAGED, MakeConfig, executed, last_checkpoint, rows, status_of
+from tests.conftest import AVERAGED, Killed, MakeConfig, executed, last_checkpoint, rows, status_of
 
 LONGER = ["train.steps=24", "train.log_every=1", "run.checkpoint_every=5", "train.evaluate_every=8", AVERAGED]
 WAIT_S = 300.0
 """Far above what anything here takes on a busy machine."""
 End = tuple[list[dict[str, Any]], dict[str, Any]]
 """The rows of a run, and its last checkpoint."""
-
-
-class Killed(BaseException):
-    """Simulates SIGKILL within a process: `except Exception` does not catch it."""
 
 
 def end_of(cfg: DictConfig) -> End:

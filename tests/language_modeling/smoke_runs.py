@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import MakeConfig, configs
+from tests.conftest import MakeConfig, configs, generated_set
 
 SENTENCE = "the ship sails over a grey sea while old captains tell of storms, whales and naïve sailors — in 1851!"
 BOOKS = {"train": 12, "validation": 3, "test": 3}
@@ -48,15 +48,9 @@ def books_source(folder: Path) -> dict[str, Any]:
 def books(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """Overrides that replace a real data set with the generated books."""
     folder = write_books(tmp_path_factory.mktemp("books") / "pg19")
-    source = f"{{kind: local, path: '{folder}', decode: experiments.language_modeling.decode.pg19}}"
-    return [
-        "data.name=books",
-        "data.fingerprint=null",
-        f"data.sources=[{source}]",
-        "data.vocab_size=300",
-        f"run.cache_dir={tmp_path_factory.mktemp('cache')}",
-        "run.device=cpu",
-    ]
+    sources = f"[{{kind: local, path: '{folder}', decode: experiments.language_modeling.decode.pg19}}]"
+    generated = generated_set("books", sources, tmp_path_factory.mktemp("cache"))
+    return [*generated, "data.vocab_size=300", "run.device=cpu"]
 
 
 @pytest.fixture

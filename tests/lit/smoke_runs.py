@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.conftest import MakeConfig, configs
+from tests.conftest import MakeConfig, configs, generated_set
 
 COLOURS = {"red": (200, 30, 30), "green": (30, 160, 40), "blue": (30, 60, 200), "grey": (120, 120, 120)}
 SOURCE = "[{{kind: local, path: '{}', decode: tests.lit.smoke_runs.{}}}]"
@@ -41,14 +41,11 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """Overrides that replace the real data sets with the generated ones."""
     folder = tmp_path_factory.mktemp("shapes")
     return [
-        "data.name=shapes",
-        "data.fingerprint=null",
-        f"data.sources={SOURCE.format(folder, 'decode_shapes')}",
+        *generated_set("shapes", SOURCE.format(folder, "decode_shapes"), tmp_path_factory.mktemp("cache")),
         "data.zero_shot.cifar10.name=ten",
         "data.zero_shot.cifar10.fingerprint=null",
         f"data.zero_shot.cifar10.sources={SOURCE.format(folder, 'decode_labelled')}",
         "data.zero_shot.cifar10.val_size=20",
-        f"run.cache_dir={tmp_path_factory.mktemp('cache')}",
         "run.device=cpu",
     ]
 
