@@ -88,7 +88,7 @@ def test_every_listing_has_at_most_20_lines(name: str, text: str) -> None:
 
 
 def test_the_optimizer_listing_trains(folder: Path, digits: list[str]) -> None:
-    run(command_with("optimizer=mine", "image"), folder, *digits[:-1])
+    run(command_with("optimizer=mine", "image"), folder, *digits)
     assert "test/top1" in finished(folder)
     (path,) = folder.glob("runs/*/mine-s0-*")
     assert json.loads((path / "parameter_groups.json").read_text())["decay"]
@@ -96,13 +96,13 @@ def test_the_optimizer_listing_trains(folder: Path, digits: list[str]) -> None:
 
 @pytest.mark.slow  # the task listing's study has this optimizer too
 def test_the_optimizer_listing_runs_in_a_study(folder: Path, digits: list[str]) -> None:
-    run(command_with("-m hydra/sweeper=study", "optimizer=mine,adamw"), folder, *digits[:-1], NO_AVERAGE)
+    run(command_with("-m hydra/sweeper=study", "optimizer=mine,adamw"), folder, *digits, NO_AVERAGE)
     (summary,) = (json.loads(path.read_text()) for path in folder.rglob("summary.json"))
     assert {name: optimizer["trials"] for name, optimizer in summary["optimizers"].items()} == {"mine": 3, "adamw": 3}
 
 
 def test_the_model_listing_trains(folder: Path, digits: list[str]) -> None:
-    run(command_with("model=perceptron"), folder, *digits[:-1])
+    run(command_with("model=perceptron"), folder, *digits)
     assert "test/top1" in finished(folder)
     (environment,) = (json.loads(path.read_text()) for path in folder.rglob("environment.json"))
     assert environment["model"]["trained_parameters"] == 28 * 28 * 32 + 32 + 32 * 10 + 10
@@ -118,7 +118,7 @@ def test_the_experiment_listing_trains(folder: Path, digits: list[str]) -> None:
 
     small = ["data=mnist5k", "model=convnet_tiny", "flatness.samples=100", "train.batch_size=32", "train.steps=4"]
     small += ["train.micro_batch_size=16", "schedule.warmup_steps=1", "train.log_every=2", "train.evaluate_every=2"]
-    run(command, folder, *digits[:-1], *small)
+    run(command, folder, *digits, *small)
     assert "test/top1" in finished(folder)
 
 
@@ -319,7 +319,7 @@ def test_a_study_of_the_task_and_optimizer_listings_runs(folder: Path, launcher:
 
 @needs_optuna
 def test_optuna_finds_the_best_value_and_ranks_divergence_worst(folder: Path, digits: list[str]) -> None:
-    smoke = [*digits[:-1], "study.validation_metric=val/calibrated_loss", NO_AVERAGE]
+    smoke = [*digits, "study.validation_metric=val/calibrated_loss", NO_AVERAGE]
     run(command_with("-m hydra/sweeper=optuna"), folder, *smoke, "hydra/launcher=basic")
     found = yaml.safe_load((folder / "runs/.hydra/optimization_results.yaml").read_text())
     values = [status_of(path.parent)["metrics"]["val/calibrated_loss"] for path in folder.glob("runs/*/*/status.json")]
