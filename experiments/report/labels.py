@@ -168,6 +168,12 @@ def steps_interval(ends: Sequence[float]) -> str:
     return " to ".join(map(steps_words, sorted(ends, reverse=True)))
 
 
+def regime_line(summary: Summary) -> str:
+    """``Model: ConvNet, 0.24 M parameters; training: batch 64, 500 steps (0.71 epochs); ...``, without a full stop."""
+    line = "; ".join(f"{heading}: {fact}" for heading, fact in summary["regime"].items())
+    return line[:1].upper() + line[1:]
+
+
 def mean_difference(comparison: dict[str, Any]) -> float | None:
     """Mean of a - b over the pairs (one is enough); None if no pair is left."""
     mean = comparison["mean"]
@@ -187,6 +193,16 @@ def marked(cell: str, comparison: dict[str, Any]) -> str:
     """``in 7 of 8: +0.0015`` for a cell of a selection; other cells, and those without a number, as they are."""
     of = selected(comparison)
     return f"in {of}: {cell}" if of and cell != MISSING else cell
+
+
+def steps_cell(comparison: dict[str, Any]) -> str:
+    """``4 % fewer (8 % fewer to 1 % more)``: the steps that a needs for the same result as b, with the 95 % interval if
+    there is one.
+    """
+    if (steps := comparison["steps_percent"]) is None:
+        return MISSING
+    within = f" ({steps_interval(steps['ci95'])})" if steps["ci95"] else ""
+    return marked(steps_words(steps["mean"]) + within, comparison)
 
 
 def result_cells(comparison: dict[str, Any]) -> tuple[str, str, str, str]:

@@ -20,7 +20,7 @@ from experiments.report.labels import (
     replicates,
     result_cells,
     selected,
-    steps_words,
+    steps_cell,
     task_name,
     titled,
     too_small,
@@ -28,7 +28,7 @@ from experiments.report.labels import (
     verdict_words,
 )
 from experiments.report.readme import VERDICTS
-from experiments.report.sentences import steps_sentence, verdict_sentence
+from experiments.report.sentences import verdict_sentence
 from experiments.report.tables import markdown_table, selection_note
 from experiments.study.statistics import ALPHA, LEAST_REPLICATES, holm
 
@@ -67,13 +67,8 @@ def overview_page(studies: Mapping[str, Summary]) -> str:
     adjusted = _adjusted(studies)
     for scale in dict.fromkeys([*SCALES, *(summary["scale"] for summary in studies.values())]):
         if of_scale := {folder: summary for folder, summary in studies.items() if summary["scale"] == scale}:
-            sentences = [
-                f"- [{folder}]({quote(folder)}/README.md). Regime: {summary['regime']}. "
-                f"**{verdict_sentence(summary, row)}**"
-                for folder, summary, row in _judged(of_scale)
-            ]
             title = f"## {scale}: {SCALES[scale]}" if scale in SCALES else f"## {scale}"
-            sections += [title, "\n".join(sentences), _short_table(of_scale, "", adjusted), _HOLM]
+            sections += [title, *_shown(of_scale, "", adjusted)]
     if not studies:
         sections.append("There is no study yet: run `make reproduce`.")
     return "\n\n".join(sections) + "\n"
@@ -96,13 +91,16 @@ def front_page(studies: Mapping[str, Summary]) -> str:
             " None of these studies uses the paper's models or training lengths, so none confirms or contradicts the "
             "paper: each asks which optimizer is better when both are tuned in the stated regime."
         )
-    sections += [_short_table(shown, "results/", adjusted), _HOLM]
-    sections += [
-        f"[{task_name(summary['task'])}](results/{quote(folder)}/README.md). Regime: {summary['regime']}. "
-        + " ".join(f"**{verdict_sentence(summary, row)}** {steps_sentence(summary, row)}" for row in deciding(summary))
-        for folder, summary in shown.items()
+    return "\n\n".join([*sections, *_shown(shown, "results/", adjusted)])
+
+
+def _shown(studies: Mapping[str, Summary], prefix: str, adjusted: Mapping[str, float]) -> list[str]:
+    """Table of the results, table of the regimes, and what the verdicts say, with Holm's p values by ``_key``."""
+    verdicts = [
+        f"- {_link(folder, summary, prefix)}: {verdict_sentence(summary, row)}"
+        for folder, summary, row in _judged(studies)
     ]
-    return "\n\n".join(sections)
+    return [_result_table(studies, prefix, adjusted), _HOLM, _regime_table(studies, prefix), "\n".join(verdicts)]
 
 
 def _tally(studies: Mapping[str, Summary], adjusted: Mapping[str, float]) -> str:
@@ -145,18 +143,31 @@ def _judged(studies: Mapping[str, Summary]) -> list[tuple[str, Summary, dict[str
     return [(folder, summary, row) for folder, summary in studies.items() for row in deciding(summary)]
 
 
-def _short_table(studies: Mapping[str, Summary], prefix: str, adjusted: Mapping[str, float]) -> str:
+def _link(folder: str, summary: Summary, prefix: str) -> str:
+    return f"[{task_name(summary['task'])}, {summary['data']['name']}]({prefix}{quote(folder)}/README.md)"
+
+
+def _regime_table(studies: Mapping[str, Summary], prefix: str) -> str:
+    headings = list(dict.fromkeys(heading for summary in studies.values() for heading in summary["regime"]))
+    rows = [
+        [_link(folder, summary, prefix), *(summary["regime"].get(heading, MISSING) for heading in headings)]
+        for folder, summary in studies.items()
+    ]
+    return markdown_table(["regime", *headings], rows, align=":--")
+
+
+def _result_table(studies: Mapping[str, Summary], prefix: str, adjusted: Mapping[str, float]) -> str:
     """One row per deciding comparison, with Holm's p values by ``_key``."""
     rows, deciders = [], [row for *_, row in _judged(studies)]
     for folder, summary, row in _judged(studies):
-        steps, (_, _, difference, within) = row["steps_percent"], result_cells(row)
+        *_, difference, within = result_cells(row)
         cells = [
-            f"[{task_name(summary['task'])}, {summary['data']['name']}]({prefix}{quote(folder)}/README.md)",
+            _link(folder, summary, prefix),
             folder.partition("/")[2],
             titled(row["metric"], row["better"]),
             _means_cell(row),
             marked(f"{difference} ({within})", row),
-            marked(steps_words(steps["mean"]), row) if steps else MISSING,
+            steps_cell(row),
             str(sum(summary["stages"])) if summary["stages"] else "none",
             replicates(summary, row),
             _paper_cell(summary, row),
@@ -167,8 +178,9 @@ def _short_table(studies: Mapping[str, Summary], prefix: str, adjusted: Mapping[
         rows.append(cells)
     pairs = {(row["a"], row["b"]) for row in deciders}
     first, second = map(optimizer_name, pairs.pop()) if len(pairs) == 1 else ("first", "second")
-    head = ["task", "study", "metric", "means", f"{first} - {second} (95 % interval)", f"steps that {first} needs"]
-    head += ["trials each, per replicate", "replicates", "paper", "verdict", "p", "Holm's p"]
+    head = ["task", "study", "metric", "means", f"{first} - {second} (95 % interval)"]
+    head += [f"steps that {first} needs (95 % interval)", "trials each, per replicate", "replicates"]
+    head += ["paper", "verdict", "p", "Holm's p"]
     note = selection_note(deciders)
     return markdown_table(head, rows) + (f"\n\n{note} Holm's p counts such a comparison as p = 1." if note else "")
 

@@ -12,6 +12,7 @@ from experiments.report.labels import (
     optimizer_name,
     pair_name,
     ranges,
+    regime_line,
     task_name,
 )
 from experiments.report.sentences import (
@@ -86,7 +87,7 @@ def study_page(summary: Summary, figures: Sequence[str]) -> str:
     sections = [
         f"# {' against '.join(map(optimizer_name, summary['optimizers']))}: {task_name(summary['task'])}, "
         f"scale {summary['scale']}, experiment {summary['experiment']}",
-        f"Regime: {_text(summary['regime'])}.",
+        f"{_text(regime_line(summary))}.",
     ]
     for rows in by_name.values():
         sections.append(f"**{_text(verdict_sentence(summary, rows[0]))}**")

@@ -14,7 +14,7 @@ from experiments.report.labels import Summary
 from experiments.report.overview import front_page, overview_page
 from experiments.report.readme import study_page
 from experiments.study.replicates import read_replicates
-from experiments.study.summary import SCHEMA, study_folders, write_summary
+from experiments.study.summary import SUMMARY_SCHEMA, study_folders, write_summary
 
 
 def read_summary(directory: Path) -> Summary:
@@ -25,8 +25,10 @@ def read_summary(directory: Path) -> Summary:
         schema = summary["schema"]
     except (ValueError, LookupError, TypeError) as error:
         raise DataError(f"{path} is damaged ({error}): `make report` rebuilds it.") from error
-    if schema != SCHEMA:
-        raise DataError(f"{path} has schema {schema}, but this report reads {SCHEMA}: run the study again.")
+    if schema != SUMMARY_SCHEMA:
+        raise DataError(
+            f"{path} has schema {schema}, but this report reads {SUMMARY_SCHEMA}: `make report` rebuilds it."
+        )
     know_metrics_of(summary["task"])
     return summary
 

@@ -23,15 +23,15 @@ from experiments.report.labels import (
     result_cells,
     selected,
     significant,
-    steps_words,
+    steps_cell,
     values,
     verdict_name,
 )
 
 
-def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table, its first column aligned to the left and all others to the right."""
-    lines = [head, [":--", *["--:"] * (len(head) - 1)], *rows]
+def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]], align: str = "--:") -> str:
+    """A Markdown table, its first column aligned to the left and all others to the right (words: ``:--``)."""
+    lines = [head, [":--", *[align] * (len(head) - 1)], *rows]
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
@@ -47,17 +47,16 @@ def result_table(summary: Summary, rows: Sequence[dict[str, Any]]) -> str:
     headline, own = summary["headline_metric"], "; with its own winners"
     cells = []
     for row in rows:
-        steps = row["steps_percent"]
         cells.append(
             [
                 f"{metric_title(row['metric'])} ({row['better']} is better{own if row['metric'] == headline else ''})",
                 f"**{verdict_name(summary, row)}**" if row["primary"] else "",
                 *(marked(cell, row) for cell in result_cells(row)),
-                *([marked(steps_words(steps["mean"]) if steps else MISSING, row)] if summary["declared"] else []),
+                *([steps_cell(row)] if summary["declared"] else []),
                 replicates(summary, row),
             ]
         )
-    in_steps = [f"steps that {a} needs"] if summary["declared"] else []
+    in_steps = [f"steps that {a} needs (95 % interval)"] if summary["declared"] else []
     head = ["metric", "verdict", a, b, f"{a} - {b}", "95 % interval", *in_steps, "replicates"]
     return markdown_table(head, cells)
 

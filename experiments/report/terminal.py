@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments.harness.source_code import ROOT
-from experiments.report.labels import Summary, metric_title, optimizer_name, result_cells, selected
+from experiments.report.labels import Summary, metric_title, optimizer_name, regime_line, result_cells, selected
 from experiments.report.sentences import next_step, reproduction_sentences, steps_sentence, verdict_sentence
 from experiments.report.tables import comparisons_of, selection_note
 
@@ -28,7 +28,7 @@ def print_verdict(summary: Summary, directory: Path, runs: Path, console: Consol
         console.print(table)
         if note := selection_note(rows):
             _say(console, note)
-    _say(console, f"Regime: {summary['regime']}.")
+    _say(console, f"{regime_line(summary)}.")
     for rows in comparisons_of(summary).values():
         _say(console, verdict_sentence(summary, rows[0]), style="bold")
         if summary["declared"]:

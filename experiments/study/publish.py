@@ -30,6 +30,7 @@ from experiments.study.replicates import (
     write_replicate,
 )
 from experiments.study.search import Space
+from experiments.study.summary import SCHEMA, SUMMARY_SCHEMA
 from experiments.study.sweep import Study
 
 AT_FDCWD, RENAME_EXCHANGE = -100, 2
@@ -97,7 +98,7 @@ def published_summary(study: Study) -> dict[str, Any] | None:
         summary: dict[str, Any] = json.loads((study.results / "summary.json").read_bytes())
         declared = json.loads(json.dumps(_declared(study, described["command"])))  # other words for the same study
         declared["study"]["numbers"] = described["study"]["numbers"]  # which replicates were asked for last
-        return summary if {**described, **declared} == described and summary["schema"] == declared["schema"] else None
+        return summary if {**described, **declared} == described and summary["schema"] == SUMMARY_SCHEMA else None
     except (OSError, ValueError, LookupError, TypeError):
         return None
 
@@ -105,7 +106,7 @@ def published_summary(study: Study) -> dict[str, Any] | None:
 def _declared(study: Study, command: str) -> dict[str, Any]:
     steps = study.config["train"]["steps"]
     return {
-        "schema": 2,
+        "schema": SCHEMA,
         "task": study.config["task"],
         "scale": study.config["scale"],
         "experiment": study.name,

@@ -1,4 +1,4 @@
-"""The regime for which a study holds, in one line: what a reader must know before the verdict."""
+"""The regime for which a study holds: what a reader must know before the verdict."""
 
 from collections.abc import Mapping, Sequence
 from statistics import median
@@ -9,10 +9,10 @@ from experiments.study.in_steps import percent_fewer
 from experiments.study.names import optimizer_name, significant
 
 
-def regime_line(
+def regime_facts(
     described: Mapping[str, Any], optimizers: Mapping[str, Any], comparisons: Sequence[Mapping[str, Any]]
-) -> str:
-    """Model, batch, steps, passes over the data, memories of the winners, smallest detectable difference.
+) -> dict[str, str]:
+    """Model, training (batch, steps, passes over the data), memories of the winners, smallest detectable difference.
 
     ``optimizers`` and ``comparisons`` as in summary.json.
     """
@@ -23,18 +23,20 @@ def regime_line(
     passes = [f"{significant(seen / regime['train_samples'])} epochs"] if regime["train_samples"] else []
     if tokens:
         passes.append(f"{significant(seen * tokens / regime['parameters'])} tokens per parameter")
-    facts = [
-        f"{regime['model']}, {counted(regime['parameters'])} parameters",
-        batch,
-        f"{regime['steps']:,} steps" + (f" ({', '.join(passes)})" if passes else ""),
-    ]
-    for name, optimizer in optimizers.items():
-        if memories := _memories(described["spaces"].get(name, []), [value for value in optimizer["values"] if value]):
-            facts.append(f"memories of {optimizer_name(name)}'s winners: {' and '.join(memories)} steps")
-    for row in comparisons:
-        if row["primary"] and study["replicates"]:
-            facts.append(_reach(described["task"], row, several=len(optimizers) > 2))
-    return "; ".join(facts)
+    facts = {
+        "model": f"{regime['model']}, {counted(regime['parameters'])} parameters",
+        "training": f"{batch}, {regime['steps']:,} steps" + (f" ({', '.join(passes)})" if passes else ""),
+    }
+    memories = {
+        optimizer_name(name): _memories(described["spaces"].get(name, []), [each for each in one["values"] if each])
+        for name, one in optimizers.items()
+    }
+    if found := [f"{name} {' and '.join(steps)}" for name, steps in memories.items() if steps]:
+        facts["memories of the winners in steps"] = ", ".join(found)
+    if study["replicates"]:
+        reach = [_reach(described["task"], row, several=len(optimizers) > 2) for row in comparisons if row["primary"]]
+        facts["smallest difference detected in 80 % of studies"] = ", ".join(reach)
+    return facts
 
 
 def counted(number: float) -> str:
@@ -56,16 +58,15 @@ def _memories(space: Sequence[Mapping[str, Any]], values: Sequence[Mapping[str, 
 
 
 def _reach(task: str, row: Mapping[str, Any], *, several: bool) -> str:
-    beside = f" of {optimizer_name(row['a'])}" if several else ""
+    beside = f"{optimizer_name(row['a'])} " if several else ""
     if row["smallest_effect"] is None:
         of_both = " in which both completed" if any(row["diverged"].values()) else ""
-        return f"smallest detectable difference{beside} unknown with fewer than 2 replicates{of_both}"
+        return f"{beside}unknown with fewer than 2 replicates{of_both}"
     metric = find(metrics_of(task), row["metric"]) or Metric(row["metric"], row["better"])
     amount = f"{row['smallest_effect']:.{metric.decimals}f} {metric.difference_unit}".rstrip()
-    if row["steps_percent"]:
-        percent = significant(percent_fewer(abs(row["smallest_effect"] / row["slope"])))
-        amount += f" (what {percent} % fewer steps cost)"
     of_all, left = len(row["per_replicate"][row["a"]]), row["difference"]["n"]
-    selection = f" (of {of_all}; runs diverged in the others)" if left < of_all else ""
-    detected = f"that {left} replicates{selection} detect in 80 % of studies"
-    return f"smallest difference{beside} in {metric.label} {detected}: {amount}"
+    selection = f" of {of_all}, as runs diverged in the others" if left < of_all else ""
+    reach = f"{beside}{amount} in {metric.label} with {left} replicates{selection}"
+    if row["steps_percent"]:
+        reach += f" (what {significant(percent_fewer(abs(row['smallest_effect'] / row['slope'])))} % fewer steps cost)"
+    return reach

@@ -10,11 +10,15 @@ from experiments.harness.errors import DataError, SuiteError
 from experiments.harness.files import write_aside
 from experiments.harness.metric import Better
 from experiments.study.comparison import FLATNESS_INCREASE, compare
-from experiments.study.regime import regime_line
+from experiments.study.regime import regime_facts
 from experiments.study.replicates import Replicate
 from experiments.study.trials import best_so_far, box_limited, chosen, chosen_by, ease_of_tuning, value_at, winner_of
 
 SCHEMA = 2
+"""of study.json"""
+
+SUMMARY_SCHEMA = 3
+"""of summary.json, which `make report` rebuilds"""
 
 
 def study_folders(results: Path, name: str = "summary.json") -> list[Path]:
@@ -75,7 +79,7 @@ def summarize(described: Mapping[str, Any], replicates: Sequence[Replicate]) -> 
         for metric, better in metrics.items()
     ]
     return {
-        "schema": SCHEMA,
+        "schema": SUMMARY_SCHEMA,
         "task": described["task"],
         "scale": described["scale"],
         "experiment": described["experiment"],
@@ -89,7 +93,7 @@ def summarize(described: Mapping[str, Any], replicates: Sequence[Replicate]) -> 
         "nuisance": study["nuisance"],
         "drawn": {each.number: dict(each.nuisance) for each in replicates},
         "data": data,
-        "regime": regime_line(described, optimizers, comparisons),
+        "regime": regime_facts(described, optimizers, comparisons),
         "steps": described["regime"]["steps"],
         "batch_size": described["regime"]["batch_size"],
         "reference": reference,

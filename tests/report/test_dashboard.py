@@ -28,7 +28,7 @@ def test_the_index_links_to_finished_and_running_studies(write_study: WriteStudy
     index = Page(folder / "index.html")
     assert "Lion beats AdamW by " in index.text
     assert "Exploratory (replicates 0 to 1; 6 were declared): No verdict" in index.text
-    assert index.text.count("Regime: ConvNet, 0.24 M parameters") == 2
+    assert index.text.count("Model: ConvNet, 0.24 M parameters") == 2
     headings = ["verdict", "Finished studies", "In progress", "100 of 200 steps", "Finished sweeps", "100 of 100 steps"]
     places = [index.text.index(words) for words in [*headings, "Smoke", "no verdict: smoke"]]
     assert places == sorted(places)
@@ -40,7 +40,7 @@ def test_the_index_links_to_finished_and_running_studies(write_study: WriteStudy
 def test_a_study_page_begins_with_the_statements_of_its_readme(write_study: WriteStudy, tmp_path: Path) -> None:
     write_study(gain=0.1, numbers=range(7))
     text = built(tmp_path).text
-    said = ["Regime: ConvNet", "Lion beats AdamW by ", "In steps: Lion needs ", "Committed: ", "Yours (replicate 6)"]
+    said = ["Model: ConvNet", "Lion beats AdamW by ", "In steps: Lion needs ", "Committed: ", "Yours (replicate 6)"]
     places = [text.index(part) for part in said]
     assert places == sorted(places)
     assert "Ease of tuning: " in text

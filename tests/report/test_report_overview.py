@@ -14,8 +14,10 @@ from tests.synthetic_study import PAPER
 
 
 def rows_of(page: str) -> dict[str, list[str]]:
-    """The cells of each study's row, by its folder."""
-    rows = [line.strip("| ").split(" | ") for line in page.splitlines() if line.startswith("| [")]
+    """The cells of each study's row in the table of results, by its folder."""
+    tables = [table for table in page.split("\n\n") if table.startswith("| task |")]
+    lines = [line for table in tables for line in table.splitlines()[2:]]
+    rows = [line.strip("| ").split(" | ") for line in lines]
     return {unquote(re.findall(r"\((?:results/)?(.*)/README.md\)", row[0])[0]): row for row in rows}
 
 
@@ -99,9 +101,11 @@ def test_the_front_page_counts_verdicts_and_lists_unmeasured_tasks(write_study: 
     assert "None of these studies uses the paper's models" in lead
     assert "ablation" not in page
     assert "smoke" not in page
-    assert page.count("Regime: ConvNet") == 3
-    for paragraph in page.split("\n\n")[3:]:
-        assert paragraph.index("Regime: ") < paragraph.index("**"), "the regime stands above the verdict"
+    regimes = page.index("| regime | model |")
+    assert page.count("| ConvNet, 0.24 M parameters |", regimes) == 3
+    verdicts = [page.index(f"{folder}/README.md): ") for folder in list(studies)[:3]]
+    assert verdicts == sorted(verdicts)
+    assert regimes < verdicts[0]
     assert "**AdamW (exploratory)**" in page
 
 

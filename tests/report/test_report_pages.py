@@ -37,7 +37,7 @@ def test_a_study_page_puts_regime_verdict_and_reproduction_first(write_study: Wr
     page = (directory / "README.md").read_text()
     paragraphs = page.split("\n\n")
     assert paragraphs[0] == "# Lion against AdamW: image classification, scale mini, experiment mini"
-    assert paragraphs[1].startswith("Regime: ConvNet, 0.24 M parameters; ")
+    assert paragraphs[1].startswith("Model: ConvNet, 0.24 M parameters; training: ")
     assert paragraphs[2].startswith("**Lion beats AdamW by ")
     assert paragraphs[3].startswith("In steps: Lion needs ")
     assert re.match(r"- Committed: .*\n- Yours \(replicate 6\): ", paragraphs[4])
@@ -93,7 +93,7 @@ def test_the_terminal_prints_regime_verdict_and_reproduction(write_study: WriteS
 
     lines = shown(gain=0.1, numbers=range(7)).splitlines()
     table_end = next(n for n, line in enumerate(lines) if line.startswith("└"))
-    first_words = ["Regime:", "Lion", "In", "Committed:", "Yours", "Full"]
+    first_words = ["Model:", "Lion", "In", "Committed:", "Yours", "Full"]
     assert [line.partition(" ")[0] for line in lines[table_end + 1 :]] == first_words
     assert re.search(r"side the 95 % prediction interval for one replicate \(.*\): (not )?consistent\.$", lines[-2])
     assert re.search(
@@ -142,7 +142,7 @@ def test_an_unreadable_study_does_not_block_the_report_of_others(
     old, new = write_study("lit", numbers=[0]), write_study(numbers=[0])
     (old / "study.json").write_text('{"schema": 1}')
     (old / "summary.json").write_text('{"schema": 1}')
-    with pytest.raises(DataError, match=r"summary.json has schema 1, but this report reads 2"):
+    with pytest.raises(DataError, match=r"summary.json has schema 1, but this report reads 3"):
         read_summary(old)
     assert write_report(tmp_path / "results") == [new]
     assert "Left as it is" in capsys.readouterr().out
@@ -181,10 +181,10 @@ def test_only_the_marked_section_of_the_front_page_is_replaced(tmp_path: Path, w
     assert text.startswith("before\n<!-- results")
     assert text.endswith("<!-- end of results -->\nafter\n")
     assert "old" not in text
-    assert text.count(f"| [image classification, cifar10](results/{folder}/README.md)") == 1
+    assert text.count(f"| [image classification, cifar10](results/{folder}/README.md) | mini/mini |") == 1
 
 
 def test_html_in_names_is_escaped_on_a_study_page(write_study: WriteStudy) -> None:
     summary = read_summary(write_study(numbers=range(2)))
-    summary["data"]["name"] = summary["regime"] = summary["margin_reason"] = "<script>x</script>"
+    summary["data"]["name"] = summary["regime"]["model"] = summary["margin_reason"] = "<script>x</script>"
     assert "<script>" not in study_page(summary, [])

@@ -30,6 +30,7 @@ def test_the_result_table_has_every_metric_and_marks_the_deciding_one(write_stud
     head, loss, top1 = cells(result_table(summary, summary["comparisons"]))
     assert head[:5] == ["metric", "verdict", "Lion", "AdamW", "Lion - AdamW"]
     low, high = row["difference"]["ci95"]
+    more, fewer = row["steps_percent"]["ci95"]
     assert loss == [
         "test loss (lower is better)",
         "**Lion**",
@@ -37,7 +38,7 @@ def test_the_result_table_has_every_metric_and_marks_the_deciding_one(write_stud
         f"{row['mean']['adamw']:.4f}",
         f"{row['difference']['mean']:+.4f}",
         f"{low:.4f} to {high:.4f}",
-        f"{row['steps_percent']['mean']:.0f} % fewer",
+        f"{row['steps_percent']['mean']:.0f} % fewer ({fewer:.0f} % fewer to {more:.0f} % fewer)",
         "6 of 6",
     ]
     assert top1[:2] == ["test top-1 accuracy, % (higher is better)", ""]

@@ -61,13 +61,13 @@ def test_republishing_a_study_replaces_it(finished: Study) -> None:
 
 def test_a_published_summary_is_reused_while_the_study_is_unchanged(finished: Study, make_config: MakeConfig) -> None:
     with publishing(finished, "command") as directory:
-        (directory / "summary.json").write_text('{"schema": 2, "verdict": "tie"}')
+        (directory / "summary.json").write_text('{"schema": 3, "verdict": "tie"}')
     assert published_summary(finished) is None  # it has run something
     again = make_study(make_config, FIXED, "study.numbers=0")
     assert not again.courses
-    assert published_summary(again) == {"schema": 2, "verdict": "tie"}
+    assert published_summary(again) == {"schema": 3, "verdict": "tie"}
     assert published_summary(make_study(make_config, FIXED, "study.margin_reason=taste")) is None
-    for damaged in ("", "[]", '{"schema": 1}'):
+    for damaged in ("", "[]", '{"schema": 2}'):
         (finished.results / "summary.json").write_text(damaged)
         assert published_summary(again) is None
 

@@ -16,7 +16,7 @@ from experiments.report.dashboard.records import OpenStudy, PublishedStudy, open
 from experiments.report.dashboard.run_sections import open_curves, runs_table, study_curves
 from experiments.report.dashboard.study_sections import pair_sections, result_tables, search_charts
 from experiments.report.figures import ON_DARK
-from experiments.report.labels import Summary, deciding, optimizer_name, task_name
+from experiments.report.labels import Summary, deciding, optimizer_name, regime_line, task_name
 from experiments.report.overview import SCALES
 from experiments.report.sentences import ease_sentence, reproduction_sentences, steps_sentence, verdict_sentence
 
@@ -38,7 +38,9 @@ _templates = Environment(
     lstrip_blocks=True,
 )
 _templates.policies["json.dumps_kwargs"] = {"allow_nan": False}
-_templates.filters.update(optimizer_name=optimizer_name, themed=_themed, page=lambda name: quote(page_file(name)))
+_templates.filters.update(
+    optimizer_name=optimizer_name, regime=regime_line, themed=_themed, page=lambda name: quote(page_file(name))
+)
 _templates.globals.update(generator=GENERATOR, on_dark=ON_DARK)
 
 
