@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import Parameter
 
-from lion import Lion
+from lion import Lion, lion
 from tests.lion.building import take_steps, threads, with_gradient
 
 DTYPES = (torch.float32, torch.bfloat16)
@@ -145,6 +145,14 @@ def test_tensors_the_kernel_does_not_support_are_left_to_the_loop(monkeypatch: p
     params, _ = stepped(starts, [[torch.ones_like(start) for start in starts]], lr=0.5, fused=True)
     assert [param.unique().tolist() for param in params] == [[-0.5], [-0.5], [0.0], [-0.5]]
     assert loops == [1]
+
+
+def test_what_lies_between_a_tensors_entries_is_left_alone() -> None:
+    wholes = [torch.full((100,), start) for start in (1.0, 1.0, 0.0)]
+    param, grad, exp_avg = (whole[::2] for whole in wholes)
+    with torch.no_grad():
+        lion([param], [grad], [exp_avg], lr=0.5, beta1=0.9, beta2=0.5, weight_decay=0.0, fused=True)
+    assert [whole[:2].tolist() for whole in wholes] == [[0.5, 1.0], [1.0, 1.0], [0.5, 0.0]]
 
 
 def test_a_lazily_negated_gradient_is_resolved() -> None:

@@ -74,6 +74,8 @@ def test_the_compensation_is_saved_and_loaded() -> None:
     loaded.load_state_dict(optimizer.state_dict())
     torch.testing.assert_close(loaded.state[param], optimizer.state[param], rtol=0, atol=0)
     assert loaded.state[param]["compensation"].abs().max() > 0
+    loaded.state[param]["compensation"].zero_()
+    assert optimizer.state[param]["compensation"].abs().max() > 0, "the copy that was loaded is another tensor"
 
 
 def after_small_steps(settings: dict[str, Any], steps: int = 10) -> tuple[nn.Linear, Lion]:

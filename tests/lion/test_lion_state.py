@@ -150,6 +150,18 @@ def test_the_refusal_names_foreign_state(name: str) -> None:
         optimizer.load_state_dict(state_dict)
 
 
+def test_state_without_a_momentum_is_refused_unless_our_settings_stand_beside_it() -> None:
+    model, optimizer = make_trained()
+    state_dict = optimizer.state_dict()
+    state_dict["state"][1] = {"other code's": torch.zeros(3)}
+    Lion(model.parameters()).load_state_dict(state_dict)
+    (group,) = state_dict["param_groups"]
+    for name in ("momentum_dtype", "kahan_sum", "cautious"):
+        del group[name]
+    with pytest.raises(ValueError, match="the state of parameter 1 has no 'exp_avg'"):
+        optimizer.load_state_dict(state_dict)
+
+
 def test_momentum_of_another_shape_is_refused() -> None:
     model, optimizer = make_trained()
     state_dict = optimizer.state_dict()
