@@ -137,3 +137,13 @@ def test_a_uniform_models_masked_perplexity_is_the_vocabulary_size() -> None:
     with torch.no_grad():
         sums = masked_tokens.sums(model, split, CONTEXT, VOCABULARY, 0, 1)  # type: ignore[arg-type]
     assert sums["nats"] / sums["count"] == pytest.approx(math.log(VOCABULARY + 1))
+
+
+def test_masked_evaluation_hides_other_places_in_other_sequences() -> None:
+    model = bidirectional(VOCABULARY + 1, CONTEXT, layers=1, width=16, heads=2).eval()
+    seen: list[Tensor] = []
+    model.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    with torch.no_grad():
+        masked_tokens.sums(model, split_of(random_documents([400])), CONTEXT, VOCABULARY, 0, 1)  # type: ignore[arg-type]
+    _, places = torch.where(torch.cat(seen) == VOCABULARY)
+    assert places.unique().tolist() == list(range(CONTEXT))
