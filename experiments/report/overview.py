@@ -164,23 +164,23 @@ def _result_table(studies: Mapping[str, Summary], prefix: str, adjusted: Mapping
         cells = [
             _link(folder, summary, prefix),
             folder.partition("/")[2],
-            titled(row["metric"], row["better"]),
-            _means_cell(row),
+            f"**{verdict_name(summary, row)}**",
             marked(f"{difference} ({within})", row),
             steps_cell(row),
+            titled(row["metric"], row["better"]),
+            _means_cell(row),
             str(sum(summary["stages"])) if summary["stages"] else "none",
             replicates(summary, row),
             _paper_cell(summary, row),
-            f"**{verdict_name(summary, row)}**",
             NO_P if selected(row) else probability(row["difference"] and row["difference"]["p"]),
             probability(adjusted.get(_key(folder, row))),
         ]
         rows.append(cells)
     pairs = {(row["a"], row["b"]) for row in deciders}
     first, second = map(optimizer_name, pairs.pop()) if len(pairs) == 1 else ("first", "second")
-    head = ["task", "study", "metric", "means", f"{first} - {second} (95 % interval)"]
-    head += [f"steps that {first} needs (95 % interval)", "trials each, per replicate", "replicates"]
-    head += ["paper", "verdict", "p", "Holm's p"]
+    head = ["task", "study", "verdict", f"{first} - {second} (95 % interval)"]
+    head += [f"steps that {first} needs (95 % interval)", "metric", "means", "trials each, per replicate", "replicates"]
+    head += ["paper", "p", "Holm's p"]
     note = selection_note(deciders)
     return markdown_table(head, rows) + (f"\n\n{note} Holm's p counts such a comparison as p = 1." if note else "")
 

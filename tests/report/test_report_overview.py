@@ -113,6 +113,6 @@ def test_front_page_rows_state_the_tuning_budget_and_the_papers_numbers(write_st
     tuned = write_study(stages=(4, 3, 2))
     published = write_study(scale="paper", experiment="paper", **PAPER)
     ours, papers = rows_of(front_page(by_folder(tuned, published))).values()
-    assert ours[6:9] == ["9", "6 of 6", "not comparable"]
-    assert papers[6] == "none"
-    assert papers[8].endswith("Lion 77.44, AdamW 75.48: confirmed")
+    assert ours[7:10] == ["9", "6 of 6", "not comparable"]
+    assert papers[7] == "none"
+    assert papers[9].endswith("Lion 77.44, AdamW 75.48: confirmed")
