@@ -40,6 +40,7 @@ class AnswerModel(nn.Module):
             num_beams=1,
             eos_token_id=end,
             pad_token_id=end,
+            synced_gpus=False,  # a sharded model is whole in an evaluation, and processes have different texts
         )
         return generated
 

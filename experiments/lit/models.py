@@ -53,11 +53,12 @@ class TwoTowers(nn.Module):
     def __init__(self, image: nn.Module, text: nn.Module, logit_scale_init: float, chunk_size: int | None) -> None:
         super().__init__()
         self.image, self.text, self.chunk_size = image, text, chunk_size
-        self.logit_scale = nn.Parameter(torch.tensor(math.log(logit_scale_init)))
+        # A vector, because PyTorch's fully_shard takes no scalar parameters.
+        self.logit_scale = nn.Parameter(torch.tensor([math.log(logit_scale_init)]))
 
     def scale(self) -> Tensor:
-        """The factor on cosines, at most MAX_LOGIT_SCALE; its logarithm is the learned parameter."""
-        return self.logit_scale.clamp(max=math.log(MAX_LOGIT_SCALE)).exp()
+        """The factor on cosines, a scalar, at most MAX_LOGIT_SCALE; its logarithm is the learned parameter."""
+        return self.logit_scale.squeeze(0).clamp(max=math.log(MAX_LOGIT_SCALE)).exp()
 
     def embed_images(self, images: Tensor) -> Tensor:
         """Unit vectors float32 ``[N, embed_dim]``."""

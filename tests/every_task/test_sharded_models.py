@@ -1,19 +1,17 @@
-"""Every task but LiT in two processes: the numbers are the same whether the model is sharded or replicated."""
+"""Every task in two processes: the numbers are the same whether the model is sharded or replicated."""
 
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from accelerate import Accelerator
 from omegaconf import DictConfig
 
+from experiments.finetuning import text_to_text
 from experiments.harness.entry import execute
-from experiments.harness.errors import ConfigError
 from experiments.harness.run import locate
-from experiments.harness.sharding import prepare
-from tests.conftest import MakeConfig, built, rows
-from tests.every_task.conftest import TASKS
+from tests.conftest import MakeConfig, rows
+from tests.every_task.conftest import CASES, SHORT
 from tests.harness.process_group import in_processes
 
 
@@ -26,7 +24,7 @@ def rows_of(cfg: DictConfig) -> list[dict[str, Any]]:
 @pytest.mark.parametrize(
     ("case", "more"),
     [
-        *((case, []) for case in (*TASKS, "finetuning, glue") if case != "lit"),
+        *((case, []) for case in CASES),
         ("language_modeling", ["+model.loss_chunk=24"]),
     ],
 )
@@ -41,7 +39,12 @@ def test_sharded_training_matches_replicated_training(make: MakeConfig, more: li
         assert a == pytest.approx(b, rel=1e-3, abs=1e-6)  # but for the order of float32 sums
 
 
-def test_lit_is_refused_because_its_temperature_is_a_scalar(make_lit: MakeConfig) -> None:
-    model = built(make_lit()).model()
-    with pytest.raises(ConfigError, match=r"run\.shards=2 cannot shard this model: .* logit_scale is one"):
-        prepare(model, Accelerator(cpu=True), shards=2)
+@pytest.mark.slow
+@pytest.mark.parametrize("case", ["finetuning, glue"])
+def test_a_sharded_model_answers_unequal_numbers_of_texts(
+    make: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(text_to_text, "EVALUATION_BATCH_SIZE", 1)
+    settings = [*SHORT, "data.tasks=[cola]", "data.val_rows=7", "train.ema_decay=null"]
+    theirs, ours = (rows_of(make(*settings, f"run.shards={n}", f"run.runs_dir={tmp_path}/{n}")) for n in (1, 2))
+    assert ours[-1] == pytest.approx(theirs[-1], rel=1e-3, abs=1e-6)
