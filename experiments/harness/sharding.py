@@ -9,12 +9,15 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
+import torch.distributed as dist
 from accelerate import Accelerator
 from torch import Tensor, nn
-from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor
 
+from experiments.harness.accelerator import LONGEST_WAIT
 from experiments.harness.errors import ConfigError
 
 
@@ -33,9 +36,7 @@ def prepare(model: nn.Module, accelerator: Accelerator, shards: int) -> nn.Modul
             f"run.shards={shards} cannot shard this model: PyTorch's fully_shard takes no scalar parameters, and "
             f"{', '.join(scalars)} is one. Set run.shards to 1."
         )
-    replicas = accelerator.num_processes // shards
-    shape = {"shard": shards} if replicas == 1 else {"replica": replicas, "shard": shards}
-    mesh = init_device_mesh(accelerator.device.type, tuple(shape.values()), mesh_dim_names=tuple(shape))
+    mesh = mesh_of(accelerator, shards)
     for parameter in model.parameters():
         parameter.data = parameter.data.contiguous()  # fully_shard rejects channels_last kernels
     for layer in layers_to_shard(model):
@@ -43,6 +44,17 @@ def prepare(model: nn.Module, accelerator: Accelerator, shards: int) -> nn.Modul
     fully_shard(model, mesh=mesh, reshard_after_forward=False)
     prepared = accelerator.prepare_model(model, evaluation_mode=True)  # only for autocast
     return prepared
+
+
+def mesh_of(accelerator: Accelerator, shards: int) -> DeviceMesh:
+    """All processes or, if they are more than ``shards``, a row of them for each copy of the model."""
+    device, ranks = accelerator.device.type, torch.arange(accelerator.num_processes).view(-1, shards)
+    if len(ranks) == 1:
+        return init_device_mesh(device, (shards,), mesh_dim_names=("shard",))
+    # With groups of its own, init_device_mesh would let processes wait for each other for NCCL's ten minutes only.
+    groups = [dist.new_subgroups_by_enumeration(rows.tolist(), timeout=LONGEST_WAIT)[0] for rows in (ranks.T, ranks)]
+    mesh: DeviceMesh = DeviceMesh.from_group(groups, device, mesh=ranks, mesh_dim_names=("replica", "shard"))  # type: ignore[arg-type]
+    return mesh
 
 
 def is_sharded(model: nn.Module) -> bool:

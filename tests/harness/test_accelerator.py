@@ -185,9 +185,10 @@ def test_cudnn_attention_is_disabled(make_config: MakeConfig) -> None:
     assert not torch.backends.cuda.cudnn_sdp_enabled()
 
 
-def test_smoke_and_mini_stay_on_the_cpu(make_config: MakeConfig) -> None:
+def test_every_scale_has_its_device(make_config: MakeConfig) -> None:
     assert make_config().run.device == make_config("scale=mini").run.device == "cpu"
-    assert make_config("scale=gpu", "hydra/launcher=basic").run.device == "auto"
+    for scale in ("gpu", "paper"):
+        assert make_config(f"scale={scale}", "hydra/launcher=basic").run.device == "cuda"
 
 
 def test_weight_averages_match_pytorchs_bit_for_bit() -> None:

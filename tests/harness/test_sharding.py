@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import Shard, distribute_tensor
 
-from experiments.harness import sharded_files
-from experiments.harness.accelerator import make_accelerator
+from experiments.harness import sharded_files, sharding
+from experiments.harness.accelerator import LONGEST_WAIT, make_accelerator
 from experiments.harness.checkpoint import load_checkpoint, read_checkpoint, save_checkpoint
 from experiments.harness.checkpoint_files import checkpoints, is_whole
 from experiments.harness.damage import find_damage
@@ -194,3 +194,15 @@ def test_sharding_a_model_with_a_scalar_parameter_is_refused() -> None:
     model.register_parameter("logit_scale", nn.Parameter(torch.tensor(2.66)))
     with pytest.raises(ConfigError, match="takes no scalar parameters, and logit_scale is one"):
         prepare(model, Accelerator(cpu=True), shards=2)
+
+
+def test_every_group_of_processes_waits_as_long_as_the_run(make_config: MakeConfig) -> None:
+    cfg = make_config(*SETTINGS, "run.shards=2")
+
+    def work() -> None:
+        mesh = sharding.mesh_of(make_accelerator(cfg), shards=2)
+        assert (mesh.mesh_dim_names, mesh.mesh.tolist()) == (("replica", "shard"), [[0, 1], [2, 3]])
+        for group in mesh.get_all_groups():
+            assert group._get_backend(torch.device("cpu")).options._timeout == LONGEST_WAIT
+
+    assert in_processes(4, work) == [0] * 4
