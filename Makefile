@@ -99,7 +99,7 @@ test-slow: $(READY)  ## run the tests that take minutes
 	$(BIN)/python -m pytest -m slow
 
 test-gpu: $(READY)  ## run the tests that need a CUDA device
-	$(BIN)/python -m pytest -m gpu -n 8
+	$(BIN)/python -m pytest -m gpu -n 8 tests/test_gpu.py tests/lion/test_lion_gpu.py tests/harness/test_low_bit.py
 
 test-network: $(READY)  ## run the tests that download from the package registries
 	$(BIN)/python -m pytest -m network

@@ -20,6 +20,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from experiments.harness.accelerator import compile_and_warm_up, make_accelerator
 from experiments.harness.averages import update_average
+from experiments.harness.composition import composed
 from experiments.harness.config import typed
 from experiments.harness.entry import execute
 from experiments.harness.errors import ConfigError
@@ -187,8 +188,8 @@ def test_cudnn_attention_is_disabled(make_config: MakeConfig) -> None:
 
 def test_every_scale_has_its_device(make_config: MakeConfig) -> None:
     assert make_config().run.device == make_config("scale=mini").run.device == "cpu"
-    for scale in ("gpu", "paper"):
-        assert make_config(f"scale={scale}", "hydra/launcher=basic").run.device == "cuda"
+    for choice in ("scale=gpu", "experiment=image_classification/vit_b16"):
+        assert composed("image_classification", [choice]).run.device == "cuda"
 
 
 def test_weight_averages_match_pytorchs_bit_for_bit() -> None:
