@@ -104,14 +104,18 @@ def pass_memory(
     return PassMemory(saved, mode.peak - weights)
 
 
-def forward_memory(mode: CountingMode, model: nn.Module, compute: Callable[[], Any], *, bf16: bool) -> int:
+def forward_memory(
+    mode: CountingMode, model: nn.Module, compute: Callable[[], Any], *, bf16: bool, keeps_casts: bool
+) -> int:
     """The most bytes, besides the weights, at any time of ``compute()`` without gradients; with ``bf16`` under
-    autocast, as a whole evaluation is. The tensors of ``model`` are fake ones of the current ``mode``.
+    autocast, as a whole evaluation is, which with ``keeps_casts`` keeps its copies of the weights. The tensors of
+    ``model`` are fake ones of the current ``mode``.
     """
     device = next(model.parameters()).device.type
-    with _as_on_device(model, bf16=False), torch.no_grad(), torch.autocast(device, torch.bfloat16, enabled=bf16):
+    with _as_on_device(model, bf16=False), torch.no_grad():
         before = mode.peak = mode.live
-        compute()
+        with torch.autocast(device, torch.bfloat16, enabled=bf16, cache_enabled=keeps_casts):
+            compute()
     return mode.peak - before
 
 

@@ -92,7 +92,9 @@ def clip_gradients(model: nn.Module, max_norm: float | None, accelerator: Accele
 
 @contextmanager
 def whole(model: nn.Module) -> Iterator[None]:
-    """Inside the context, each process holds all weights and can read and run them without waiting for others."""
+    """Inside the context, each process holds all weights and can read and run them without waiting for others, but not
+    train them.
+    """
     if not isinstance(model, FSDPModule):
         yield
         return
@@ -100,9 +102,14 @@ def whole(model: nn.Module) -> Iterator[None]:
     model.set_reshard_after_forward(False)
     for part in parts:
         part.unshard()
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    for parameter in trained:
+        parameter.requires_grad_(False)  # autocast would keep a copy in bfloat16 of all that are trained
     try:
         yield
     finally:
+        for parameter in trained:
+            parameter.requires_grad_(True)
         for part in parts:
             part.set_reshard_after_forward(part is not model, recurse=False)
             part.reshard()

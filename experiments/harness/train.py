@@ -67,7 +67,6 @@ def take_steps(session: Session, batches: Iterator[dict[str, Tensor]]) -> None:
             lr = cfg.optimizer["lr"] * lr_factor(state.step, cfg.train.steps, cfg.schedule)
             for group in optimizer.param_groups:
                 group["lr"] = lr
-            optimizer.zero_grad()
             loss = accumulate_gradients(session, model, batches)
             grad_norm = clip_gradients(model, cfg.train.clip_norm, accelerator)
 
@@ -87,6 +86,7 @@ def take_steps(session: Session, batches: Iterator[dict[str, Tensor]]) -> None:
             else:
                 with step_timer:
                     optimizer.step()
+            optimizer.zero_grad()  # here, so that an evaluation has the memory of the gradients
             if state.ema:
                 assert cfg.train.ema_decay is not None
                 with evaluation_mode(optimizer):

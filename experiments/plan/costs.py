@@ -120,13 +120,19 @@ def training_memory(
         )
         for parameter in model.parameters():
             parameter.grad = None  # counted below
-        evaluated = forward_memory(mode, model.eval(), lambda: evaluation(model, cfg), bf16=train.precision == "bf16")
+        evaluated = forward_memory(
+            mode,
+            model.eval(),
+            lambda: evaluation(model, cfg),
+            bf16=train.precision == "bf16",
+            keeps_casts=shards == 1,
+        )
     peak, in_evaluation = {}, {}
     for name, state in states.items():
         during_pass = (weights + averaged + there_before * trained + state) // shards + gathered + used.peak
         logged_step = (weights + averaged + 2 * trained + state) // shards  # measure_step copies the weights
         peak[name] = max(during_pass, logged_step)
-        kept = (weights + averaged + trained + state) // shards  # gradients stay until the next step
+        kept = (weights + averaged + state) // shards
         in_evaluation[name] = kept + (weights if shards > 1 else 0) + evaluated
     return TrainingMemory(used.saved, peak, in_evaluation)
 

@@ -6,6 +6,7 @@ Only the order of float32 sums differs: of gradients over micro-batches, of the 
 import os
 import resource
 import signal
+import weakref
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -19,6 +20,7 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import Shard, distribute_tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from experiments.harness import sharded_files, sharding
 from experiments.harness.accelerator import LONGEST_WAIT, make_accelerator
@@ -28,7 +30,7 @@ from experiments.harness.damage import find_damage
 from experiments.harness.entry import execute
 from experiments.harness.errors import ConfigError, RunError
 from experiments.harness.run import locate
-from experiments.harness.sharding import prepare
+from experiments.harness.sharding import prepare, whole
 from tests.conftest import MakeConfig, executed, rows, status_of
 from tests.harness.process_group import in_processes
 from tests.harness.test_run import NO_CONVNET
@@ -206,3 +208,28 @@ def test_every_group_of_processes_waits_as_long_as_the_run(make_config: MakeConf
             assert group._get_backend(torch.device("cpu")).options._timeout == LONGEST_WAIT
 
     assert in_processes(4, work) == [0] * 4
+
+
+def test_autocast_keeps_no_weights_of_a_model_that_is_whole_for_an_evaluation(make_config: MakeConfig) -> None:
+    cfg = make_config(*SETTINGS, "run.shards=2", "train.precision=bf16")
+
+    def work() -> None:
+        accelerator = make_accelerator(cfg)
+        model = prepare(Layered(), accelerator, shards=2)
+        trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+        casts: list[weakref.ref[Tensor]] = []
+
+        class Casts(TorchDispatchMode):
+            def __torch_dispatch__(self, operator: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+                made = operator(*args, **kwargs or {})
+                if operator is torch.ops.aten._to_copy.default and args[0].ndim == 2:
+                    casts.append(weakref.ref(made))
+                return made
+
+        with whole(model), torch.no_grad(), accelerator.autocast(), Casts():
+            model(torch.zeros(3, 28, 28))
+            assert len(casts) > 5
+            assert [cast for each in casts if (cast := each()) is not None] == []
+        assert {name for name, parameter in model.named_parameters() if parameter.requires_grad} == trained
+
+    assert in_processes(2, work) == [0, 0]

@@ -29,12 +29,7 @@ WORKSPACES = 2 * 32 * 2**20
 @pytest.mark.parametrize(
     "experiment", [pytest.param(name, marks=[] if name in FAST else pytest.mark.slow) for name in EXPERIMENTS]
 )
-def test_the_runs_of_every_experiment_fit_on_the_requested_gpus(
-    experiment: str, request: pytest.FixtureRequest
-) -> None:
-    if experiment == "finetuning/glue_t5_11b":
-        reason = "an evaluation, for which the model is whole on each GPU, takes 92 GiB with AdamW"
-        request.applymarker(pytest.mark.xfail(strict=True, reason=reason))
+def test_the_runs_of_every_experiment_fit_on_the_requested_gpus(experiment: str) -> None:
     task, name = experiment.split("/")
     overrides = [f"experiment={experiment}", f"scale={'gpu' if name.startswith('gpu') else 'paper'}"]
     planned = plan(task, overrides)
