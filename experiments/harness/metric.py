@@ -51,7 +51,7 @@ def percent(label: str, **more: Any) -> Metric:
 
 LOSS = Metric("loss", "lower", splits=("train", "val", "test"))
 """Every task has it."""
-CALIBRATED_LOSS = Metric("loss at the best temperature", "lower")
+CALIBRATED_LOSS = Metric("loss after temperature scaling", "lower")
 """For classifiers; the temperature is fitted on the validation split. See experiments/metrics/classification.py"""
 CALIBRATION_ERROR = Metric("calibration error", "lower", decimals=2, unit="%")
 FLATNESS = {

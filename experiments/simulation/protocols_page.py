@@ -61,10 +61,11 @@ def scores(scored: Scored, found: Mapping[str, EmulatedSearches], rng: np.random
     rows = []
     for name, cost, aa, ab in tried:
         if not aa or not ab:
-            rows.append([name, cost, *["n/a"] * 5])
+            rows.append([name, cost, *["n/a"] * 6])
             continue
         shares = [sum(each in ("a", "b") for each in aa) / len(aa)]
-        shares += [ab.count(kind) / len(ab) for kind in ("a", "b", "tie")]
+        named = [ab.count(kind) / len(ab) for kind in ("a", "b", "tie")]
+        shares += [*named, 1 - sum(named)]
         agreed = "n/a"
         if scored.verdict not in (None, "undecided"):  # which a protocol without an interval never says
             agreed = percent(sum(each == scored.verdict for each in ab) / len(ab))
@@ -174,8 +175,8 @@ def study_section(scored: Scored) -> list[str]:
         title,
         f"{len(scored.replicates)} replicates, {trials} trials, verdict of the study: *{verdict}*. Of the variance in "
         f"{metric_label(scored.study['validation_metric'])} (large losses compressed logarithmically), the emulators "
-        f"explain {explained}, leaving out one trial at a time, with length scales fitted to all. Differences within "
-        f"{significant(scored.margin)} count as a tie. {check(scored, found)}",
+        f"explain {explained}, leaving out one trial at a time, with length scales fitted to all. The margin of a tie "
+        f"is {significant(scored.margin)}. {check(scored, found)}",
         markdown_table(
             [
                 "protocol",
@@ -184,6 +185,7 @@ def study_section(scored: Scored) -> list[str]:
                 f"{names['a']} wins, %",
                 f"{names['b']} wins, %",
                 "tie, %",
+                "undecided or withheld, %",
                 "same verdict as the study, %",
             ],
             scores(scored, found, rng),
@@ -202,9 +204,12 @@ def protocols_page(results: Path) -> str:
         "residuals that are drawn from one replicate at a time, because trials share its split and seeds. Each "
         f"protocol is run {TIMES} times on the emulators: with the reference against itself, where every winner is "
         "false, and with both optimizers. Protocols without an interval name the optimizer with the better number, "
-        f"unless the difference is within the margin. For this suite, {SEARCHES} searches of each optimizer are made "
-        f"once, and the {TIMES} studies are drawn from them, so their shares are uncertain by several points. A "
-        "default beta outside the search space counts as the nearest end of that.",
+        "unless the difference is within the margin. Means of bests of random points have AlgoPerf's tuning effort "
+        "(Dahl et al. 2023), not its score. All differences and margins are in the validation metric, by which trials "
+        "are scored; those of a study's page are in the test metric, and may differ in sign near 0. For this suite, "
+        f"{SEARCHES} searches of each optimizer are made once, and the {TIMES} studies are drawn from them, so their "
+        "shares are uncertain by several points. A default beta outside the search space counts as the nearest end of "
+        "that.",
         *(section for folder in folders for section in study_section(Scored(folder))),
     ]
     if not folders:

@@ -148,7 +148,7 @@ def protocols_of(scored: Scored, rng: np.random.Generator) -> dict[str, Protocol
     return {
         "default settings, one seed": partial(in_one, default_settings),
         f"{len(RATES)} rates on one seed, then {CONFIRM_SEEDS} seeds": partial(in_one, rate_grid),
-        f"AlgoPerf: {ALGOPERF[0]} times the best of {ALGOPERF[1]}": in_some,
+        f"mean of {ALGOPERF[0]} bests of {ALGOPERF[1]} random points": in_some,
         f"best of {RANDOM_POINTS} on one seed": partial(in_one, best_of_many),
     }
 

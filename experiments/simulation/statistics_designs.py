@@ -105,5 +105,5 @@ def designs_section(tables: Mapping[str, tuple[Design, Sequence[Cell]]]) -> list
         f"{percent(others['8 x (8 + 34 GP + 2), one seed'])} % of its studies name a wrong winner against the basin 3 "
         f"times narrower, compared with {percent(three_times)} % with a new seed for each trial. Fewer and longer "
         "searches seem to do even better, most clearly against the rival that combines everything, but then a "
-        "replicate of your own would take more than a quarter of an hour.",
+        "replicate of your own would take still longer.",
     ]
