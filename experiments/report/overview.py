@@ -50,7 +50,9 @@ training. Replicate n of every task draws its choices from the same random numbe
 paper's numbers are shown next to ours only if model, data and metric are the paper's. The memory of a beta is
 1 / (1 - beta) steps. A margin of 10 % fewer steps corresponds to 11 % more steps (1 / 0.9), and only roughly: it
 uses the median of the replicates' slopes of the metric over steps, which a single run that blew up cannot move, and the
-difference in steps uses their mean. docs/reproducing.md lists the committed results that were replaced."""
+difference in steps uses their mean. The margin is an estimate, too, and its uncertainty is not part of any interval.
+Temperature scaling is fitted on the validation split. docs/reproducing.md lists the committed results that were
+replaced, docs/gpu.md tells how the GPU study was made."""
 
 SCALES = {
     "paper": "the paper's own models and settings",
@@ -63,7 +65,7 @@ SCALES = {
 
 def overview_page(studies: Mapping[str, Summary]) -> str:
     """The whole page as Markdown. ``studies`` are the summaries by folder, ``<task>/<scale>/<experiment>``."""
-    sections = [INTRODUCTION, VERDICTS, READING]
+    sections = [INTRODUCTION, VERDICTS, READING, _HOLM]
     adjusted = _adjusted(studies)
     for scale in dict.fromkeys([*SCALES, *(summary["scale"] for summary in studies.values())]):
         if of_scale := {folder: summary for folder, summary in studies.items() if summary["scale"] == scale}:
@@ -91,7 +93,7 @@ def front_page(studies: Mapping[str, Summary]) -> str:
             " None of these studies uses the paper's models or training lengths, so none confirms or contradicts the "
             "paper: each asks which optimizer is better when both are tuned in the stated regime."
         )
-    return "\n\n".join([*sections, *_shown(shown, "results/", adjusted)])
+    return "\n\n".join([*sections, *_shown(shown, "results/", adjusted), _HOLM])
 
 
 def _shown(studies: Mapping[str, Summary], prefix: str, adjusted: Mapping[str, float]) -> list[str]:
@@ -100,7 +102,7 @@ def _shown(studies: Mapping[str, Summary], prefix: str, adjusted: Mapping[str, f
         f"- {_link(folder, summary, prefix)}: {verdict_sentence(summary, row)}"
         for folder, summary, row in _judged(studies)
     ]
-    return [_result_table(studies, prefix, adjusted), _HOLM, _regime_table(studies, prefix), "\n".join(verdicts)]
+    return [_result_table(studies, prefix, adjusted), _regime_table(studies, prefix), "\n".join(verdicts)]
 
 
 def _tally(studies: Mapping[str, Summary], adjusted: Mapping[str, float]) -> str:
@@ -128,6 +130,13 @@ def _tally(studies: Mapping[str, Summary], adjusted: Mapping[str, float]) -> str
         small = Counter(likely for row in won.values() if (likely := too_small(row)))
         if phrases := [f"{likely} too small to matter in {count}" for likely, count in sorted(small.items())]:
             sentences.append(f"The difference {' and '.join(phrases)} of {len(won)} wins.")
+    if later := [each for *_, row in _judged(studies) for each in row["reproductions"]]:
+        consistent = sum(each["inside"] is True for each in later)
+        diverged = sum(each["difference"] is None for each in later)
+        sentences.append(
+            f"Of {len(later)} later replicates, made to check these results, {consistent} are consistent with them"
+            + (f", and in {diverged} a confirm run diverged." if diverged else ".")
+        )
     return " ".join(sentences)
 
 

@@ -51,8 +51,8 @@ VERDICTS = """\
 
 *Exploratory* means that the replicates counted are not the ones declared beforehand; *box-limited* means that more than
 a fifth of the winners lie in the outer 5 % of a searched dimension at one end (the low end of a memory or a decay does
-not count, as nothing lies below it). With 8 replicates this happens by chance in up to a ninth of the dimensions that
-do not matter."""
+not count, as nothing lies below it). If winners were spread evenly over a dimension that does not matter, this would
+happen in a ninth of such dimensions with 8 replicates; as searches tend to the ends, it happens in more of them."""
 
 CAPTIONS = {
     "paired-differences": "The difference in each replicate, their mean with its 95 % interval, and the interval in "
@@ -108,7 +108,7 @@ def study_page(summary: Summary, figures: Sequence[str]) -> str:
         if claims := claims_table(rows):
             sections += ["### The paper's claims", claims, _CLAIMS]
         sections.append(how_decided(summary, rows[0]))
-    sections += ["The verdict is one of these:", VERDICTS]
+    sections.append(f"<details><summary>What the verdicts mean</summary>\n\n{VERDICTS}\n\n</details>")
     sections += _shown(summary, figures, "learning-curves", "samples", "sample-distances")
     sections += _settings(summary, figures)
     for rows in by_name.values():
@@ -132,13 +132,14 @@ def _shown(summary: Summary, figures: Sequence[str], *kinds: str) -> list[str]:
     left_out = {kind: f" {words}" for kind, words in LEFT_OUT.items() if has_diverged}
     captions = {kind: CAPTIONS[kind] + left_out.get(kind, "") for kind in kinds}
     found = [(name, captions[kind]) for kind in kinds for name in figures if name.startswith(kind)]
-    return [f"![{caption}]({name})\n\n*{caption}*" for name, caption in found]
+    return [f"![{name.partition('.')[0]}]({name})\n\n*{caption}*" for name, caption in found]
 
 
 def how_decided(summary: Summary, comparison: dict[str, Any]) -> str:
     """The metric, the margin and the numbers behind a verdict, as Markdown."""
     margin = margin_words(summary, comparison)
-    tie = f"Differences within {margin} are a tie: {_text(summary['margin_reason'].rstrip('.'))}. " if margin else ""
+    reason = _text(summary["margin_reason"].rstrip("."))
+    tie = f"A tie is shown if the 90 % interval lies within {margin} of 0: {reason}. " if margin else ""
     rule = (
         f"The {metric_label(comparison['metric'])} decides, because {_text(summary['primary_reason'].rstrip('.'))}; "
         f"{comparison['better']} is better. {tie}"
@@ -151,7 +152,9 @@ def _settings(summary: Summary, figures: Sequence[str]) -> list[str]:
         nothing = "Nothing was searched: these are the experiment's own hyperparameters."
         return ["## Settings", settings_table(summary), nothing]
     first, *later = summary["stages"]
-    then = f", then {sum(later)} sequential trials, each where the earlier ones look most promising" if later else ""
+    stages = f" (stages of {' and '.join(map(str, later))})" if len(later) > 1 else ""
+    promising = ", each where the earlier ones look most promising"
+    then = f", then {sum(later)} sequential trials{stages}{promising}" if later else ""
     searched = (
         "In each replicate every optimizer was tuned again on the validation split, with a new seed for each trial: "
         f"{first} trials over the whole space, at the same points for all optimizers{then}. The best trial was then "

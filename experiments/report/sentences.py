@@ -225,17 +225,17 @@ def reproduction_sentences(comparison: dict[str, Any]) -> list[str]:
     metric, prediction = comparison["metric"], interval(comparison["prediction95"], comparison["metric"])
     sentences = []
     for row in comparison["reproductions"]:
-        yours = f"Yours (replicate {row['replicate']}): "
+        found = f"Reproduction (replicate {row['replicate']}): "
         if row["difference"] is None:
-            sentences.append(f"{yours}a confirm run diverged, so it has no difference.")
+            sentences.append(f"{found}a confirm run diverged, so it has no difference.")
             continue
-        yours += in_metric(row["difference"], metric, "+")
+        found += in_metric(row["difference"], metric, "+")
         if row["inside"] is None:
-            sentences.append(f"{yours}. Too few replicates are committed to compare it with.")
+            sentences.append(f"{found}. Too few replicates are committed to compare it with.")
         else:
             where, outcome = ("inside", "consistent") if row["inside"] else ("outside", "not consistent")
             sentences.append(
-                f"{yours}, {where} the 95 % prediction interval for one replicate "
+                f"{found}, {where} the 95 % prediction interval for one replicate "
                 f"({marked(prediction, comparison)}): {outcome}."
             )
     if sentences and comparison["difference"]:

@@ -35,7 +35,7 @@ def regime_facts(
         facts["memories of the winners in steps"] = ", ".join(found)
     if study["replicates"]:
         reach = [_reach(described["task"], row, several=len(optimizers) > 2) for row in comparisons if row["primary"]]
-        facts["smallest difference detected in 80 % of studies"] = ", ".join(reach)
+        facts["true difference that 80 % of such studies would detect"] = ", ".join(reach)
     return facts
 
 

@@ -40,7 +40,13 @@ def test_the_index_links_to_finished_and_running_studies(write_study: WriteStudy
 def test_a_study_page_begins_with_the_statements_of_its_readme(write_study: WriteStudy, tmp_path: Path) -> None:
     write_study(gain=0.1, numbers=range(7))
     text = built(tmp_path).text
-    said = ["Model: ConvNet", "Lion beats AdamW by ", "In steps: Lion needs ", "Committed: ", "Yours (replicate 6)"]
+    said = [
+        "Model: ConvNet",
+        "Lion beats AdamW by ",
+        "In steps: Lion needs ",
+        "Committed: ",
+        "Reproduction (replicate 6)",
+    ]
     places = [text.index(part) for part in said]
     assert places == sorted(places)
     assert "Ease of tuning: " in text

@@ -40,7 +40,7 @@ def test_a_study_page_puts_regime_verdict_and_reproduction_first(write_study: Wr
     assert paragraphs[1].startswith("Model: ConvNet, 0.24 M parameters; training: ")
     assert paragraphs[2].startswith("**Lion beats AdamW by ")
     assert paragraphs[3].startswith("In steps: Lion needs ")
-    assert re.match(r"- Committed: .*\n- Yours \(replicate 6\): ", paragraphs[4])
+    assert re.match(r"- Committed: .*\n- Reproduction \(replicate 6\): ", paragraphs[4])
     assert headings(page)[1:] == [
         "Ease of tuning",
         "Result: Lion - AdamW",
@@ -93,7 +93,7 @@ def test_the_terminal_prints_regime_verdict_and_reproduction(write_study: WriteS
 
     lines = shown(gain=0.1, numbers=range(7)).splitlines()
     table_end = next(n for n, line in enumerate(lines) if line.startswith("└"))
-    first_words = ["Model:", "Lion", "In", "Committed:", "Yours", "Full"]
+    first_words = ["Model:", "Lion", "In", "Committed:", "Reproduction", "Full"]
     assert [line.partition(" ")[0] for line in lines[table_end + 1 :]] == first_words
     assert re.search(r"side the 95 % prediction interval for one replicate \(.*\): (not )?consistent\.$", lines[-2])
     assert re.search(

@@ -79,7 +79,7 @@ def test_a_page_of_a_selection_says_so_in_regime_captions_and_speed_up(write_stu
     write_page(directory)
     page = (directory / "README.md").read_text()
     assert "with 5 replicates of 6, as runs diverged in the others" in page.split("\n\n")[1]
-    captions = {found[2]: found[1] for found in re.finditer(r"!\[(.*)\]\((.*)\)", page)}
+    captions = dict(re.findall(r"!\[.*\]\((.*)\)\n\n\*(.*)\*", page))
     marked = {name for name, caption in captions.items() if "a selection." in caption}
     assert marked == {"paired-differences-lion-adamw.svg", "learning-curves.svg", "sample-distances.svg"}
     assert "Pairs of which a run diverged are left out" in page

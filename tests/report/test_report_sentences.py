@@ -244,15 +244,15 @@ def test_a_reproduction_is_compared_with_the_prediction_interval() -> None:
     rows = [dict(zip(("replicate", "difference", "inside"), row, strict=True)) for row in found]
     assert reproduction_sentences(study("adamw", reproductions=rows)[1]) == [
         "Committed: Lion - AdamW = -1.90 in test top-1 accuracy (95 % interval -2.70 to -1.10, 11 replicates).",
-        "Yours (replicate 11): -0.40, inside the 95 % prediction interval for one replicate (-4.00 to 0.20): "
+        "Reproduction (replicate 11): -0.40, inside the 95 % prediction interval for one replicate (-4.00 to 0.20): "
         "consistent.",
-        "Yours (replicate 12): +0.90, outside the 95 % prediction interval for one replicate (-4.00 to 0.20): not "
+        "Reproduction (replicate 12): +0.90, outside the 95 % prediction interval for one replicate (-4.00 to 0.20): not "
         "consistent.",
-        "Yours (replicate 13): a confirm run diverged, so it has no difference.",
+        "Reproduction (replicate 13): a confirm run diverged, so it has no difference.",
     ]
     alone = [{"replicate": 11, "difference": -0.4, "inside": None}]
     assert reproduction_sentences(study(None, replicates=1, reproductions=alone, prediction95=None)[1]) == [
-        "Yours (replicate 11): -0.40. Too few replicates are committed to compare it with."
+        "Reproduction (replicate 11): -0.40. Too few replicates are committed to compare it with."
     ]
     assert reproduction_sentences(study("adamw")[1]) == []
 
