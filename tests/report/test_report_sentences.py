@@ -246,8 +246,8 @@ def test_a_reproduction_is_compared_with_the_prediction_interval() -> None:
         "Committed: Lion - AdamW = -1.90 in test top-1 accuracy (95 % interval -2.70 to -1.10, 11 replicates).",
         "Reproduction (replicate 11): -0.40, inside the 95 % prediction interval for one replicate (-4.00 to 0.20): "
         "consistent.",
-        "Reproduction (replicate 12): +0.90, outside the 95 % prediction interval for one replicate (-4.00 to 0.20): not "
-        "consistent.",
+        "Reproduction (replicate 12): +0.90, outside the 95 % prediction interval for one replicate (-4.00 to 0.20): "
+        "not consistent.",
         "Reproduction (replicate 13): a confirm run diverged, so it has no difference.",
     ]
     alone = [{"replicate": 11, "difference": -0.4, "inside": None}]
