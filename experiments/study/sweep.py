@@ -25,7 +25,7 @@ from experiments.study.directions import with_directions
 from experiments.study.identity import check_folder, check_source_code, study_identity, study_name
 from experiments.study.naming import Compose, Naming
 from experiments.study.progress import Progress
-from experiments.study.replicates import numbers_of, replicate_path
+from experiments.study.replicates import numbers_of, read_replicate, replicate_path
 from experiments.study.search import space_of
 
 LAUNCHES = 3
@@ -88,16 +88,26 @@ class Study:
         """The replicates to run: those requested and not yet published, or with ``run.fresh`` all those requested."""
         asked, declared = self.settings["numbers"], self.settings["replicates"]
         published = [number for number in range(declared) if replicate_path(self.results, number).exists()]
-        # The replicate after the declared ones is a reproduction; with nothing to reproduce, start at 0.
-        following = declared if len(published) > 1 else 0
         try:
-            numbers = [following] if asked == "next" else list(numbers_of(asked))
+            numbers = [self._following(published)] if asked == "next" else list(numbers_of(asked))
         except ValueError as error:
             raise ConfigError(f"study.numbers={asked} (make's REPLICATES): {error}") from error
         if self.config["run"]["fresh"]:
             return numbers
         check_source_code(self.results, published, configs)
         return [number for number in numbers if not replicate_path(self.results, number).exists()]
+
+    def _following(self, published: Sequence[int]) -> int:
+        """The first replicate after the declared ones, a reproduction, that nobody else has published; with nothing to
+        reproduce, from 0. One made here counts, so that a command repeated after its end has nothing to do.
+        """
+        first = self.settings["replicates"] if len(published) > 1 else 0
+        runs = ROOT / self.config["run"]["runs_dir"] / self.config["task"]
+
+        def is_made_elsewhere(path: Path) -> bool:
+            return path.exists() and not (runs / read_replicate(path).runs[0].run_id).exists()
+
+        return next(n for n in itertools.count(first) if not is_made_elsewhere(replicate_path(self.results, n)))
 
     @property
     def results(self) -> Path:

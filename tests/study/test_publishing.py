@@ -141,6 +141,25 @@ def test_a_new_replicate_is_added_to_the_published_ones(make_config: MakeConfig,
     assert asked.results != study.results
 
 
+def test_a_reproduction_follows_those_that_others_have_published(
+    make_config: MakeConfig, runs_dir: str, tmp_path: Path
+) -> None:
+    def numbers(*overrides: str) -> list[int]:
+        return [course.number for course in make_study(make_config, FIXED, *overrides).courses]
+
+    study = make_study(make_config, FIXED, runs_dir, "study.numbers=0-1")
+    execute_all(study, make_config)
+    with publishing(study, "command"):
+        pass
+    assert numbers(runs_dir) == [3], "three are declared, so the next one is a reproduction"
+    reproduction = make_study(make_config, FIXED, runs_dir)
+    execute_all(reproduction, make_config)
+    with publishing(reproduction, "command"):
+        pass
+    assert numbers(runs_dir) == [], "the same command again has nothing to do"
+    assert numbers(f"run.runs_dir={tmp_path}/elsewhere") == [4]
+
+
 def files_of(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
 
