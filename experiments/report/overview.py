@@ -130,12 +130,14 @@ def _tally(studies: Mapping[str, Summary], adjusted: Mapping[str, float]) -> str
         small = Counter(likely for row in won.values() if (likely := too_small(row)))
         if phrases := [f"{likely} too small to matter in {count}" for likely, count in sorted(small.items())]:
             sentences.append(f"The difference {' and '.join(phrases)} of {len(won)} wins.")
-    if later := [each for *_, row in _judged(studies) for each in row["reproductions"]]:
-        consistent = sum(each["inside"] is True for each in later)
-        diverged = sum(each["difference"] is None for each in later)
+    later = [each for *_, row in _judged(studies) for each in row["reproductions"]]
+    consistent = sum(each["inside"] is True for each in later)
+    diverged = sum(each["difference"] is None for each in later)
+    compared = diverged + sum(each["inside"] is not None for each in later)
+    if compared:
         sentences.append(
-            f"Of {len(later)} later replicates, made to check these results, {consistent} are consistent with them"
-            + (f", and in {diverged} a confirm run diverged." if diverged else ".")
+            f"Of {compared} comparisons in later replicates, made to check these results, {consistent} are consistent "
+            "with them" + (f", and in {diverged} a confirm run diverged." if diverged else ".")
         )
     return " ".join(sentences)
 
@@ -153,7 +155,8 @@ def _judged(studies: Mapping[str, Summary]) -> list[tuple[str, Summary, dict[str
 
 
 def _link(folder: str, summary: Summary, prefix: str) -> str:
-    return f"[{task_name(summary['task'])}, {summary['data']['name']}]({prefix}{quote(folder)}/README.md)"
+    own = "" if summary["experiment"] == summary["scale"] else f", {summary['experiment']}"
+    return f"[{task_name(summary['task'])}, {summary['data']['name']}{own}]({prefix}{quote(folder)}/README.md)"
 
 
 def _regime_table(studies: Mapping[str, Summary], prefix: str) -> str:

@@ -199,7 +199,7 @@ def protocols_page(results: Path) -> str:
     folders = study_folders(results, "study.json")
     sections = [
         "# Which tuning protocols can be trusted?",
-        "Written by `python -m experiments.simulation.protocols_page` from the trials of all committed replicates. An "
+        "Written by `python -m experiments.simulation.protocols_page` from the trials of all declared replicates. An "
         "emulator of each optimizer is fitted to a study's trials: a Gaussian process through all of them, plus "
         "residuals that are drawn from one replicate at a time, because trials share its split and seeds. Each "
         f"protocol is run {TIMES} times on the emulators: with the reference against itself, where every winner is "

@@ -12,7 +12,7 @@ import numpy as np
 import yaml
 
 from experiments.harness.source_code import ROOT
-from experiments.report.labels import deciding, number, percent, significant
+from experiments.report.labels import deciding, number, pair_name, percent, significant
 from experiments.report.rebuild import read_summary
 from experiments.report.tables import markdown_table
 from experiments.simulation.designs import CHOSEN, LONG, MARGIN, Cell, Effort, Simulated, left_by_a_long_search
@@ -64,16 +64,21 @@ def surfaces_section(effort: Effort) -> list[str]:
 
 def committed_section(results: Path) -> list[str]:
     """Noise and margins of the committed studies, in the units of the simulation."""
-    rows, margins, spreads = [], [], []
+    rows, margins = [], []
     for folder in study_folders(results):
         summary = read_summary(folder)
-        (row,) = deciding(summary)
-        noise = noise_of_runs(list(summary["optimizers"]), row["metric"], read_replicates(folder))
-        pairs = zip(*(row["per_replicate"][row[side]] for side in "ab"), strict=True)
-        margins.append(row["margin"] / noise)
-        spreads.append(stdev(a - b for a, b in pairs if a is not None and b is not None) / noise)
-        name = folder.relative_to(results).as_posix()
-        rows.append([name, *map(significant, (noise, margins[-1], spreads[-1]))])
+        counting = [each for each in read_replicates(folder) if each.number in summary["replicates"]]
+        for row in deciding(summary):
+            noise = noise_of_runs([row["a"], row["b"]], row["metric"], counting)
+            pairs = zip(*(row["per_replicate"][row[side]] for side in "ab"), strict=True)
+            differences = [a - b for a, b in pairs if a is not None and b is not None]
+            if not noise or row["margin"] is None or len(differences) < 2:
+                continue
+            margins.append(row["margin"] / noise)
+            name = f"{folder.relative_to(results).as_posix()}: {pair_name(row)}"
+            rows.append([name, *map(significant, (noise, margins[-1], stdev(differences) / noise))])
+    if not rows:
+        return []
     return [
         "## Do the committed studies resemble these?",
         f"**Only in part: their margins are {significant(min(margins))} to {significant(max(margins))} SD of a run, "
@@ -88,14 +93,14 @@ def committed_section(results: Path) -> list[str]:
 
 
 def noise_of_runs(optimizers: Sequence[str], metric: str, replicates: Sequence[Replicate]) -> float:
-    """Pooled standard deviation of confirm runs of the same optimizer in the same replicate."""
+    """Pooled standard deviation of confirm runs of the same optimizer in the same replicate; 0 if none has two."""
     squares, freedom = 0.0, 0
     for each in replicates:
         for name in optimizers:
             confirm = [run.last(metric) for run in each.runs if (run.optimizer, run.phase) == (name, "confirm")]
             if len(values := [value for value in confirm if value is not None]) > 1:
                 squares, freedom = squares + (len(values) - 1) * variance(values), freedom + len(values) - 1
-    return math.sqrt(squares / freedom)
+    return math.sqrt(squares / freedom) if freedom else 0.0
 
 
 def chosen_section(cells: Sequence[Cell]) -> list[str]:

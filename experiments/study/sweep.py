@@ -5,6 +5,7 @@ the launcher, so a study that is restarted after a failure finds everything that
 """
 
 import itertools
+import json
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -19,6 +20,7 @@ from rich.console import Console
 
 from experiments.harness.config import runs_a_replicate
 from experiments.harness.errors import ConfigError, SuiteError
+from experiments.harness.record import read_status
 from experiments.harness.source_code import ROOT
 from experiments.study.course import Course, PlannedRun
 from experiments.study.directions import with_directions
@@ -105,7 +107,10 @@ class Study:
         runs = ROOT / self.config["run"]["runs_dir"] / self.config["task"]
 
         def is_made_elsewhere(path: Path) -> bool:
-            return path.exists() and not (runs / read_replicate(path).runs[0].run_id).exists()
+            if not path.exists():
+                return False
+            run = read_replicate(path).runs[0]
+            return read_status(runs / run.run_id) != json.loads(run.status)  # which contains times
 
         return next(n for n in itertools.count(first) if not is_made_elsewhere(replicate_path(self.results, n)))
 

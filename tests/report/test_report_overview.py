@@ -80,9 +80,10 @@ def test_the_tally_counts_reproductions(write_study: WriteStudy) -> None:
     studies = by_folder(write_study(numbers=range(8), diverged=[(7, "lion")]), write_study("lit", numbers=range(7)))
     rows = [each for summary in studies.values() for row in deciding(summary) for each in row["reproductions"]]
     inside = sum(bool(each["inside"]) for each in rows)
-    said = f"Of 3 later replicates, made to check these results, {inside} are consistent with them, and in 1 a confirm"
+    said = f"Of 3 comparisons in later replicates, made to check these results, {inside} are consistent with them, "
+    said += "and in 1 a confirm"
     assert said in front_page(studies)
-    assert "later replicates" not in front_page(by_folder(write_study("diffusion")))
+    assert "in later replicates" not in front_page(by_folder(write_study("diffusion")))
 
 
 def test_the_overview_explains_every_kind_of_verdict(write_study: WriteStudy) -> None:
