@@ -227,7 +227,8 @@ def reproduction_sentences(comparison: dict[str, Any]) -> list[str]:
     for row in comparison["reproductions"]:
         found = f"Reproduction (replicate {row['replicate']}): "
         if row["difference"] is None:
-            sentences.append(f"{found}a confirm run diverged, so it has no difference.")
+            lost = " and ".join(optimizer_name(comparison[side]) for side in "ab" if row[comparison[side]] is None)
+            sentences.append(f"{found}a confirm run of {lost} diverged, so it has no difference.")
             continue
         found += in_metric(row["difference"], metric, "+")
         if row["inside"] is None:

@@ -240,15 +240,15 @@ def test_a_difference_in_steps_is_worded_as_fewer_or_more() -> None:
 
 
 def test_a_reproduction_is_compared_with_the_prediction_interval() -> None:
-    found = ((11, -0.4, True), (12, 0.9, False), (13, None, None))
-    rows = [dict(zip(("replicate", "difference", "inside"), row, strict=True)) for row in found]
+    found = ((11, 77.0, 77.4, -0.4, True), (12, 78.0, 77.1, 0.9, False), (13, 77.0, None, None, None))
+    rows = [dict(zip(("replicate", "lion", "adamw", "difference", "inside"), row, strict=True)) for row in found]
     assert reproduction_sentences(study("adamw", reproductions=rows)[1]) == [
         "Committed: Lion - AdamW = -1.90 in test top-1 accuracy (95 % interval -2.70 to -1.10, 11 replicates).",
         "Reproduction (replicate 11): -0.40, inside the 95 % prediction interval for one replicate (-4.00 to 0.20): "
         "consistent.",
         "Reproduction (replicate 12): +0.90, outside the 95 % prediction interval for one replicate (-4.00 to 0.20): "
         "not consistent.",
-        "Reproduction (replicate 13): a confirm run diverged, so it has no difference.",
+        "Reproduction (replicate 13): a confirm run of AdamW diverged, so it has no difference.",
     ]
     alone = [{"replicate": 11, "difference": -0.4, "inside": None}]
     assert reproduction_sentences(study(None, replicates=1, reproductions=alone, prediction95=None)[1]) == [

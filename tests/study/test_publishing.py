@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -158,6 +159,11 @@ def test_a_reproduction_follows_those_that_others_have_published(
         pass
     assert numbers(runs_dir) == [], "the same command again has nothing to do"
     assert numbers(f"run.runs_dir={tmp_path}/elsewhere") == [4]
+    # Runs with the same names may have been made again, for another results folder.
+    again = shutil.copytree(runs_dir.partition("=")[2], tmp_path / "again")
+    for path in again.rglob("status.json"):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"end": "another time"}))
+    assert numbers(f"run.runs_dir={again}") == [4]
 
 
 def files_of(folder: Path) -> list[str]:
