@@ -12,7 +12,7 @@ import numpy as np
 import yaml
 
 from experiments.harness.source_code import ROOT
-from experiments.report.labels import deciding, number, pair_name, percent, significant
+from experiments.report.labels import deciding, differences, number, pair_name, percent, significant
 from experiments.report.rebuild import read_summary
 from experiments.report.tables import markdown_table
 from experiments.simulation.designs import CHOSEN, LONG, MARGIN, Cell, Effort, Simulated, left_by_a_long_search
@@ -70,13 +70,12 @@ def committed_section(results: Path) -> list[str]:
         counting = [each for each in read_replicates(folder) if each.number in summary["replicates"]]
         for row in deciding(summary):
             noise = noise_of_runs([row["a"], row["b"]], row["metric"], counting)
-            pairs = zip(*(row["per_replicate"][row[side]] for side in "ab"), strict=True)
-            differences = [a - b for a, b in pairs if a is not None and b is not None]
-            if not noise or row["margin"] is None or len(differences) < 2:
+            points, _ = differences(summary, row)
+            if not noise or row["margin"] is None or len(points) < 2:
                 continue
             margins.append(row["margin"] / noise)
             name = f"{folder.relative_to(results).as_posix()}: {pair_name(row)}"
-            rows.append([name, *map(significant, (noise, margins[-1], stdev(differences) / noise))])
+            rows.append([name, *map(significant, (noise, margins[-1], stdev(points.values()) / noise))])
     if not rows:
         return []
     return [
@@ -97,7 +96,7 @@ def noise_of_runs(optimizers: Sequence[str], metric: str, replicates: Sequence[R
     squares, freedom = 0.0, 0
     for each in replicates:
         for name in optimizers:
-            confirm = [run.last(metric) for run in each.runs if (run.optimizer, run.phase) == (name, "confirm")]
+            confirm = [run.last(metric) for run in each.of(name, "confirm")]
             if len(values := [value for value in confirm if value is not None]) > 1:
                 squares, freedom = squares + (len(values) - 1) * variance(values), freedom + len(values) - 1
     return math.sqrt(squares / freedom) if freedom else 0.0
