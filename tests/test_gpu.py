@@ -100,6 +100,13 @@ def test_fused_and_foreach_lion_give_identical_rows(make: MakeConfig) -> None:
     assert fused == foreach
 
 
+@pytest.mark.parametrize("maker", ["make_config", "make_diffusion"])
+def test_images_that_stay_on_the_gpu_give_identical_rows(maker: str, request: pytest.FixtureRequest) -> None:
+    make = request.getfixturevalue(maker)
+    stayed, copied = (finished(make(DEVICE, f"run.images_on_device={value}"))[1] for value in ("true", "false"))
+    assert stayed == copied
+
+
 def test_gpu_name_and_peak_memory_are_recorded(make: MakeConfig) -> None:
     directory, _ = finished(make(DEVICE))
     lines = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]

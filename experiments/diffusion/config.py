@@ -5,6 +5,7 @@ from typing import Any
 
 from omegaconf import MISSING
 
+from experiments.data.on_device import ImageRunConfig
 from experiments.harness.config import Config, DataConfig, register
 from experiments.harness.metric import Metric
 
@@ -104,6 +105,7 @@ class DiffusionConfig(Config):
     text: TextConfig = field(default_factory=TextConfig)
     noise: NoiseConfig = field(default_factory=NoiseConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    run: ImageRunConfig = field(default_factory=ImageRunConfig)
 
 
 register("diffusion", DiffusionConfig)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from experiments.data.copies import warn_of_copies
 from experiments.data.labels import check_classes
+from experiments.data.on_device import ImagesOnDevice, flipped
 from experiments.diffusion.conditions import ClassConditions, Conditions, TextConditions
 from experiments.diffusion.config import DiffusionConfig
 from experiments.diffusion.data import DiffusionSets, captioned_splits, class_splits
@@ -76,6 +77,8 @@ class Diffusion:
         self._numbers["samples"] = self._conditions.of_samples(splits["test"], cfg.sampling.num_samples)
         self._sizes = {"train": cfg.flatness.samples, "val": cfg.data.num_val, "test": cfg.data.num_test}
         self.num_train = len(splits["fit"])
+        on_device = cfg.run.images_on_device
+        self._on_device = ImagesOnDevice(partial(self._pixels, "fit"), self.num_train) if on_device else None
         self._samples: GeneratedImages | None = None
         self._at_once = evaluation_batch(cfg.data.image_size)
         self._check()
@@ -137,19 +140,19 @@ class Diffusion:
 
     def batch(self, indices: np.ndarray, seeds: list[int]) -> dict[str, Tensor]:
         """Training images uint8 ``[N, 3, size, size]``, randomly flipped according to their seeds, and their
-        conditions, int64 ``[N, ...]``.
+        conditions, int64 ``[N, ...]``. With ``run.images_on_device``, ``indices`` and ``flipped`` replace ``images``.
         """
-        images = self._pixels("fit", indices)
-        if self._cfg.data.flip:
-            flipped = torch.tensor([seed % 2 == 1 for seed in seeds])
-            images = torch.where(flipped[:, None, None, None], images.flip(3), images)
-        return {"images": images, "conditions": self._conditions_of("fit", indices)}
+        batch = {"conditions": self._conditions_of("fit", indices)}
+        where = torch.tensor([self._cfg.data.flip and seed % 2 == 1 for seed in seeds])
+        if self._on_device:
+            return batch | {"indices": torch.from_numpy(indices), "flipped": where}
+        return batch | {"images": flipped(self._pixels("fit", indices), where)}
 
     def loss(self, model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
         """Mean squared error of the training target, in expectation over uniform timesteps; noise, timesteps and the
         hidden conditions come from the global generator.
         """
-        images, conditions = from_bytes(batch["images"]), batch["conditions"]
+        images, conditions = from_bytes(self._images_of(batch)), batch["conditions"]
         timesteps, weights = self._forward.draw_timesteps(len(images), images.device)
         noise = torch.randn_like(images)
         if self._cfg.noise.condition_dropout:
@@ -162,6 +165,9 @@ class Diffusion:
         prediction = predict(model, self._forward.noisy(images, noise, timesteps), timesteps, arguments)
         errors = (prediction - self._forward.target(images, noise, timesteps)).square().flatten(1).mean(1)
         return (weights * errors).mean()
+
+    def _images_of(self, batch: dict[str, Tensor]) -> Tensor:
+        return flipped(self._on_device[batch["indices"]], batch["flipped"]) if self._on_device else batch["images"]
 
     def _errors(self, split: str, model: nn.Module, process: int, num_processes: int) -> dict[str, Tensor]:
         """``errors``, the mean squared error of the noise per image (0 if another process has the image). Each image

@@ -64,7 +64,8 @@ def evaluated_model(session: Session) -> nn.Module:
         with estimating_statistics(evaluated, layers), session.accelerator.autocast():
             for number in range(-(-STATISTICS_SAMPLES // train.micro_batch_size)):
                 seed_generators(derive_seed(session.cfg.seed, "statistics", number))
-                batch = session.dataset[divmod(number, train.batch_size // train.micro_batch_size)]
+                key = session.dataset.key(*divmod(number, train.batch_size // train.micro_batch_size))
+                batch = session.dataset[key]
                 session.task.loss(evaluated, to_device(batch, session.accelerator.device))
     return evaluated
 

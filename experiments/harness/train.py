@@ -38,7 +38,8 @@ def train(run: Run, record: RunRecord | None, tracker: Tracker) -> None:
     """
     session = set_up(run, record, tracker)
     resume(session, run.digest)
-    keys = MicroBatchKeys(range(session.state.step, session.cfg.train.steps), session.micro_batches)
+    steps = range(session.state.step, session.cfg.train.steps)
+    keys = MicroBatchKeys(session.dataset, steps, session.micro_batches)
     on_gpu = session.accelerator.device.type == "cuda"
     with ShieldedLoader(session.dataset, keys, session.cfg.run.num_workers, pin=on_gpu).reading() as batches:
         take_steps(session, batches)

@@ -45,20 +45,32 @@ def training_transform(cfg: ImageClassificationConfig) -> v2.Compose:
     return v2.Compose([*steps, v2.ToImage()])
 
 
-def crops_and_flips(images: Tensor, padding: int, flip: bool, seeds: list[int]) -> Tensor:
-    """What ``training_transform`` makes of square images, uint8 ``[N, C, size, size]``, without ``augmentation`` and
-    with PyTorch's global generator seeded by an entry of ``seeds`` for each, in a quarter of the time.
+def draw_crops_and_flips(padding: int, flip: bool, seeds: list[int]) -> dict[str, Tensor]:
+    """What ``training_transform`` draws without ``augmentation``, with PyTorch's global generator seeded by an entry of
+    ``seeds`` for each image: the upper left ``corners`` of the crops in the padded images, int64 ``[N, 2]``, and which
+    are ``flipped``, bool ``[N]``.
     """
-    draw, size = torch.Generator(), images.shape[-1]
-    corners, flipped = [], []
+    draw = torch.Generator()
+    corners, flips = [], []
     for seed in seeds:
         draw.manual_seed(seed)
         corners.append([int(torch.randint(2 * padding + 1, (), generator=draw)) for _ in "yx"] if padding else [0, 0])
-        flipped.append(flip and bool(torch.rand(1, generator=draw) < 0.5))
+        flips.append(flip and bool(torch.rand(1, generator=draw) < 0.5))
+    return {"corners": torch.tensor(corners), "flipped": torch.tensor(flips)}
+
+
+def cropped_and_flipped(images: Tensor, padding: int, drawn: dict[str, Tensor]) -> Tensor:
+    """Square images, uint8 ``[N, C, size, size]``, padded with zeros, cropped and flipped as ``drawn``, and contiguous.
+    On their device, without waiting for it.
+    """
+    size, corners = images.shape[-1], drawn["corners"]
+    along = torch.arange(size, device=images.device)
     if padding:
-        padded = F.pad(images, [padding] * 4)
-        images = torch.stack([padded[i, :, y : y + size, x : x + size] for i, (y, x) in enumerate(corners)])
-    return torch.where(torch.tensor(flipped)[:, None, None, None], images.flip(3), images)
+        rows = (corners[:, :1] + along)[:, None, :, None]
+        images = F.pad(images, [padding] * 4)
+        images = images.gather(2, rows.expand(-1, images.shape[1], -1, images.shape[3]))
+    columns = (corners[:, 1:] + torch.where(drawn["flipped"][:, None], size - 1 - along, along))[:, None, None, :]
+    return images.gather(3, columns.expand(-1, images.shape[1], size, -1))
 
 
 def evaluation_transform(cfg: ImageClassificationConfig) -> v2.Compose:

@@ -5,6 +5,7 @@ from typing import Any
 
 from omegaconf import MISSING
 
+from experiments.data.on_device import ImageRunConfig
 from experiments.harness.config import Config, DataConfig, register
 from experiments.harness.metric import CALIBRATED_LOSS, CALIBRATION_ERROR, percent
 
@@ -76,6 +77,7 @@ class ImageClassificationConfig(Config):
     """only for the softmax loss"""
     head_bias: float = 0.0
     """initial bias of the classifier; about -ln(classes) for the sigmoid loss"""
+    run: ImageRunConfig = field(default_factory=ImageRunConfig)
 
 
 register("image_classification", ImageClassificationConfig)

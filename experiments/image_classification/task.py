@@ -15,6 +15,7 @@ from torch.utils.data import Dataset
 from experiments.data.copies import warn_of_copies
 from experiments.data.images import arrays_of_size
 from experiments.data.labels import check_classes, warn_of_small_splits
+from experiments.data.on_device import ImagesOnDevice
 from experiments.harness.batches import ShieldedLoader
 from experiments.harness.errors import ConfigError, refused_as
 from experiments.harness.flatness import flatness
@@ -22,7 +23,8 @@ from experiments.harness.prepared_data import PreparedData
 from experiments.harness.seeds import derive_seed
 from experiments.harness.task import Evaluator, in_parts
 from experiments.image_classification.augmentation import (
-    crops_and_flips,
+    cropped_and_flipped,
+    draw_crops_and_flips,
     evaluation_transform,
     mixed,
     mixed_labels,
@@ -72,6 +74,14 @@ class ImageClassification:
         self._augment = training_transform(cfg)
         plain = cfg.augmentation.crop_area is None and not cfg.augmentation.randaugment_ops
         self._arrays = arrays_of_size(splits["fit"].images, cfg.data.image_size) if plain else None
+        if cfg.run.images_on_device and not self._arrays:
+            raise ConfigError(
+                "run.images_on_device=true is for decoded images of data.image_size that are only cropped, with "
+                "padding, and flipped: set it to false."
+            )
+        self._on_device = (
+            ImagesOnDevice(self._arrays.stacked, self.num_train) if self._arrays and cfg.run.images_on_device else None
+        )
         self._normalize = normalization(cfg)
         self.evaluators = {
             "val": Evaluator("evaluate", partial(self._sums, "val"), _metrics),
@@ -116,30 +126,40 @@ class ImageClassification:
     def batch(self, indices: np.ndarray, seeds: list[int]) -> dict[str, Tensor]:
         """``images``, augmented, uint8 ``[N, C, H, W]``, and ``labels``: int64 ``[N]``, or with mixup class weights,
         float32 ``[N, num_classes]``, and ``mixup``, float32 ``[2]``, the weights by which ``loss`` mixes the images.
+        With ``run.images_on_device``, ``indices`` and what was drawn for them replace ``images``.
         """
-        fit = self.splits["fit"]
-        if self._arrays:
-            data = self._cfg.data
-            images = crops_and_flips(self._arrays.stacked(indices).contiguous(), data.crop_padding, data.flip, seeds)
-        else:
+        made = self._pixels(indices, seeds)
+        labels = torch.from_numpy(self.splits["fit"].labels[indices])
+        if not self._cfg.augmentation.mixup_alpha:
+            return {**made, "labels": labels}
+        torch.default_generator.manual_seed(derive_seed(seeds[0], "mixup"))
+        weights = mixup_weights(self._cfg.augmentation.mixup_alpha)
+        return {**made, "labels": mixed_labels(labels, weights, self._cfg.data.num_classes), "mixup": weights}
+
+    def _pixels(self, indices: np.ndarray, seeds: list[int]) -> dict[str, Tensor]:
+        if not self._arrays:
             augmented = []
             for index, seed in zip(indices, seeds, strict=True):
                 # torchvision draws from the CPU's global generator; torch.manual_seed (every device's) is much slower.
                 torch.default_generator.manual_seed(seed)
-                augmented.append(self._augment(fit.images[index]))
-            images = torch.stack(augmented)
-        labels = torch.from_numpy(fit.labels[indices])
-        if not self._cfg.augmentation.mixup_alpha:
-            return {"images": images, "labels": labels}
-        torch.default_generator.manual_seed(derive_seed(seeds[0], "mixup"))
-        weights = mixup_weights(self._cfg.augmentation.mixup_alpha)
-        return {"images": images, "labels": mixed_labels(labels, weights, self._cfg.data.num_classes), "mixup": weights}
+                augmented.append(self._augment(self.splits["fit"].images[index]))
+            return {"images": torch.stack(augmented)}
+        padding = self._cfg.data.crop_padding
+        drawn = draw_crops_and_flips(padding, self._cfg.data.flip, seeds)
+        if self._on_device:
+            return {"indices": torch.from_numpy(indices), **drawn}
+        return {"images": cropped_and_flipped(self._arrays.stacked(indices), padding, drawn)}
+
+    def _images_of(self, batch: dict[str, Tensor]) -> Tensor:
+        if not self._on_device:
+            return batch["images"]
+        return cropped_and_flipped(self._on_device[batch["indices"]], self._cfg.data.crop_padding, batch)
 
     def loss(self, model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
         """Mean over the images, normalized and mixed here, of the softmax cross-entropy with label smoothing, or of the
         sigmoid cross-entropy summed over the classes.
         """
-        images, labels = self._normalize(batch["images"]), batch["labels"]
+        images, labels = self._normalize(self._images_of(batch)), batch["labels"]
         logits = model(mixed(images, batch["mixup"]) if "mixup" in batch else images)
         if self._cfg.loss == "softmax":
             return F.cross_entropy(logits, labels, label_smoothing=self._cfg.label_smoothing)
