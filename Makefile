@@ -17,6 +17,8 @@ EXPERIMENT = $(or $(CELL),$(SCALE))
 AT_SCALE = $(if $(SCALE),scale=$(SCALE))
 STUDY = $(AT_SCALE) optimizer=$(OPTIMIZERS) hydra/sweeper=study $(if $(REPLICATES),study.numbers=$(REPLICATES)) \
 	$(if $(FRESH),run.fresh=true) $(ARGS)
+# A plan has the experiment's own contestants unless OPTIMIZERS is given.
+NAMED = $(if $(filter command environment,$(origin OPTIMIZERS)),optimizer=$(OPTIMIZERS))
 
 .DEFAULT_GOAL := help
 .PHONY: help install reproduce report verify dashboard statistics protocols plan fetch pack unpack golden bench \
@@ -44,7 +46,7 @@ $(TASKS:%=reproduce-%): reproduce-%: $(READY)
 	$(BIN)/python -m experiments.$(subst -,_,$*) --multirun experiment=$(subst -,_,$*)/$(EXPERIMENT) $(STUDY)
 
 plan: $(READY)  ## estimate the cost of experiment CELL of TASK: parameters, FLOPs, samples, memory
-	$(BIN)/python -m experiments.plan $(TASK) experiment=$(subst -,_,$(TASK))/$(EXPERIMENT) $(AT_SCALE) $(ARGS)
+	$(BIN)/python -m experiments.plan $(TASK) experiment=$(subst -,_,$(TASK))/$(EXPERIMENT) $(AT_SCALE) $(NAMED) $(ARGS)
 
 fetch: $(READY)  ## download data, weights and tokenizers of TASK's experiment CELL to the cache (LION_CACHE); TASK=all
 	$(BIN)/python -m experiments.harness.fetch $(TASK) $(EXPERIMENT) $(AT_SCALE) $(ARGS)
@@ -88,9 +90,9 @@ bench-optimizer: $(READY)  ## time a step of Lion, other Lions and AdamW: 10 min
 test: lint  ## ruff, mypy, and the fast tests that need neither network nor GPU
 	CUDA_VISIBLE_DEVICES= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m 'not slow and not gpu and not network'
 
-test-lowbit: $(READY)  ## install the extra lowbit, and test the optimizers with 8-bit and 4-bit state
+test-lowbit: $(READY)  ## install the extra lowbit, and test the optimizers with 8-bit, 4-bit and fp8 state
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[lowbit]'
-	CUDA_VISIBLE_DEVICES= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not gpu' tests/harness/test_low_bit.py
+	CUDA_VISIBLE_DEVICES= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not gpu' tests/harness/test_low_bit*.py tests/plan/test_contestants.py
 
 golden: $(READY)  ## rewrite the rows under tests/golden, after a change that is meant to change them
 	REMAKE_GOLDEN=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/golden

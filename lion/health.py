@@ -56,7 +56,7 @@ def measure_step(optimizer: torch.optim.Optimizer) -> dict[str, float]:
     changed_entries, change_square, weight_square, state_norm = (sum(column.tolist()) for column in split)
     nonfinite = 0
     if not math.isfinite(state_norm):  # otherwise every entry of every state is finite
-        nonfinite = sum(int(_whole((~torch.isfinite(value)).sum())) for value in states)
+        nonfinite = sum(int(_whole((~torch.isfinite(_wide(value))).sum())) for value in states)
     return {
         "nonfinite_state": float(nonfinite),
         "zero_update_share": (entries - changed_entries) / entries,
@@ -76,8 +76,14 @@ def _norms(tensors: Sequence[Tensor], device: torch.device) -> Tensor:
     """The l2 norm of each tensor, float64 ``[tensors]``. Some optimizers keep their step count on the CPU."""
     if not tensors:
         return torch.zeros(0, dtype=torch.float64, device=device)
-    wide = [tensor.detach().to(torch.promote_types(tensor.dtype, torch.float32)) for tensor in tensors]
+    wide = [_wide(tensor.detach()) for tensor in tensors]
     return torch.stack([norm.to(device) for norm in torch._foreach_norm(wide)]).to(torch.float64)
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    """The tensor in at least float32. An 8-bit float has no norm, and PyTorch does not promote it."""
+    narrow = tensor.dtype.itemsize == 1
+    return tensor.to(torch.float32 if narrow else torch.promote_types(tensor.dtype, torch.float32))
 
 
 def _whole(tensor: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from experiments.harness.errors import ConfigError, refused_as
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
     from torch.optim import Optimizer
 
@@ -19,6 +20,8 @@ PACKAGES = ("bitsandbytes", "torchao")
 QUANTIZED_FROM = 4096
 """Entries from which both packages quantize the state of a tensor (bitsandbytes' ``min_8bit_size``; torchao's
 ``_new_buffer``, which also needs a multiple of the block size). Smaller tensors have float32 state."""
+FP8_FROM = (8, 9)
+"""Compute capability from which Triton, into which PyTorch compiles torchao's step, converts to float8_e4m3fn."""
 NO_PAGES = (
     "whose state moves in pages between GPU and host memory. On a CPU, bitsandbytes silently runs the same optimizer "
     "without pages: choose that one, or set run.device to cuda."
@@ -70,17 +73,30 @@ def prepare_low_bit(
     if package == "bitsandbytes":
         if optimizer.is_paged and device.type == "cpu":  # type: ignore[attr-defined]
             raise ConfigError(f"optimizer={name} is bitsandbytes.optim.{type(optimizer).__name__}, {NO_PAGES}")
+        if device.type == "meta":  # which has no pages either; they would take the same bytes
+            optimizer.is_paged = False  # type: ignore[attr-defined]
         for parameter in parameters:  # as its first step does, so that a resumed run starts with the same layout
             parameter.data = parameter.data.contiguous()
 
-    with refused_as(f"optimizer={name} cannot take a step on this {device.type} with torch {torch.__version__}"):
-        compiles = package == "torchao" and device.type != "cpu"
+    where = _device_words(device, type(optimizer).__name__)
+    with refused_as(f"optimizer={name} cannot take a step on this {where} with torch {torch.__version__}"):
+        compiles = package == "torchao" and device.type not in ("cpu", "meta")
         trial = make([{**group, "params": _stand_ins(group["params"], compiles)} for group in groups])
         for each in (optimizer, trial):
             if package == "torchao" and not compiles:
                 # Compiling takes 5 to 60 s per shape on a core, and the code can be wrong: see compile_and_warm_up.
                 each.step = torch.compiler.set_stance("force_eager")(each.step)  # type: ignore[method-assign]
         trial.step()
+
+
+def _device_words(device: "torch.device", kind: str) -> str:
+    """``cpu``, or ``cuda``; for a ``kind`` with fp8 state on an older GPU, also what such a GPU lacks."""
+    import torch
+
+    if device.type == "cuda" and "Fp8" in kind and (own := torch.cuda.get_device_capability(device)) < FP8_FROM:
+        own_words, needed = ("{}.{}".format(*each) for each in (own, FP8_FROM))
+        return f"cuda of compute capability {own_words} (Triton converts to float8_e4m3fn from {needed} on)"
+    return device.type
 
 
 def _stand_ins(parameters: Sequence["Tensor"], every_shape: bool) -> list["Tensor"]:

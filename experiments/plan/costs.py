@@ -16,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from experiments.harness.averages import evaluation_mode
 from experiments.harness.config import Config, processes_on_node
+from experiments.harness.errors import refused_as
 from experiments.harness.low_bit import saved_state
 from experiments.harness.memory import CountingMode, forward_memory, move_shapes, pass_memory
 from experiments.harness.optimizer import build_optimizer, state_bytes
@@ -59,7 +60,8 @@ def optimizer_bytes(model: nn.Module, settings: Mapping[str, Any], averages: boo
         parameter.grad = torch.empty_like(parameter)
     on_meta = {key: value for key, value in settings.items() if key != "fused"}  # which needs memory
     optimizer = build_optimizer(model, on_meta)
-    optimizer.step()
+    with refused_as(f"optimizer={settings['name']} cannot be planned: it takes no step on the device meta"):
+        optimizer.step()
     with evaluation_mode(optimizer) as trained:
         average = AveragedModel(model).state_dict() if averages else {}
         saved = [model.state_dict(), trained, saved_state(optimizer), average]  # as in TrainingState.save

@@ -2,6 +2,8 @@
 
     python -m experiments.plan image_classification experiment=image_classification/vit_b16_aug scale=paper
 
+The contestants are the experiment's own, or those of ``optimizer=lion,lion_8bit,adamw``.
+
 The estimate covers model, parameters, samples, floating point operations, hours, memory, and checkpoints. With
 ``experiment=image_classification/paper``, it is a table of all of the paper's cells. A task supports this through its
 module ``models``: ``meta_model(cfg)`` returns its model on the meta device, and ``meta_loss(model, cfg, samples)`` the
@@ -18,14 +20,15 @@ from functools import partial
 from importlib.util import find_spec
 from types import ModuleType
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig
 
 from experiments.harness.composition import composed, configs_of
 from experiments.harness.config import resolved, typed
 from experiments.harness.errors import ConfigError
 from experiments.harness.explained import cells
-from experiments.harness.limits import check_conflicts
 from experiments.harness.metric import is_percent
+from experiments.harness.run import check_whole
 from experiments.harness.source_code import ROOT, task_package
 from experiments.plan.costs import (
     TrainingMemory,
@@ -38,20 +41,26 @@ from experiments.plan.table import Plan, print_table, show, show_cells
 from experiments.plan.utilisation import family_of
 from experiments.study.paper import claim_of, paper_cell
 from experiments.study.statistics import pairs_needed
+from experiments.study.sweep import split_sweep
 
 
 def plan(task: str, overrides: list[str]) -> Plan:
-    """The cost of the experiment that ``overrides`` describe: those of a run's command line, without ``optimizer``."""
+    """The cost of the experiment that ``overrides`` describe: those of a study's command line. Its contestants are
+    those of an ``optimizer=lion,lion_8bit`` or else the experiment's own, and study.reference.
+    """
     meta = _meta(task)
-    cfg = composed(task, [*overrides, "optimizer=lion"])
-    contestants = {"lion": cfg, cfg.study.reference: composed(task, [*overrides, f"optimizer={cfg.study.reference}"])}
+    named, others = _split(overrides)
+    declared = composed(task, others).study
+    names = [*dict.fromkeys([*(named or declared.contestants), declared.reference])]
+    contestants = {name: composed(task, [*others, f"optimizer={name}"]) for name in names}
     for contestant in contestants.values():
-        check_conflicts(resolved(contestant))
+        check_whole(resolved(contestant))
+    cfg = contestants[names[0]]
     own = typed(cfg)
     model = meta.meta_model(own)
     samples = 2  # batch norm needs more than one
     averages = cfg.train.ema_decay is not None
-    both = {name: optimizer_bytes(model, each.optimizer, averages) for name, each in contestants.items()}
+    sizes = {name: optimizer_bytes(model, each.optimizer, averages) for name, each in contestants.items()}
     flops, convolutions = training_operations(model, lambda: meta.meta_loss(model, own, samples))
     passes = meta.besides_training(own) if hasattr(meta, "besides_training") else []
     per_sample = {
@@ -68,16 +77,23 @@ def plan(task: str, overrides: list[str]) -> Plan:
         once={each.name: per_sample[each.name] for each in passes if each.count is None and per_sample[each.name]},
         family=family_of(model, convolutions),
         minutes=cfg.run.minutes if all(each.startswith(("experiment=", "scale=")) for each in overrides) else None,
-        claim=claim_words(cfg),
-        state_bytes={name: state for name, (state, _) in both.items()},
-        checkpoint_bytes={name: checkpoint for name, (_, checkpoint) in both.items()},
+        claim=claim_words(cfg) if "lion" in names else "",
+        state_bytes={name: state for name, (state, _) in sizes.items()},
+        checkpoint_bytes={name: checkpoint for name, (_, checkpoint) in sizes.items()},
     )
+
+
+def _split(overrides: list[str]) -> tuple[list[str], list[str]]:
+    """The contestants that the overrides name, if any, and the other overrides."""
+    of_optimizer = [override for override in overrides if override.partition("=")[0] == "optimizer"]
+    contestants, _ = split_sweep(OverridesParser.create().parse_overrides(of_optimizer))
+    return contestants, [override for override in overrides if override not in of_optimizer]
 
 
 def memory(task: str, overrides: list[str], planned: Plan) -> TrainingMemory:
     """The memory that the runs of this plan take on a GPU."""
     meta = _meta(task)
-    cfg = typed(composed(task, overrides))
+    cfg = typed(composed(task, _split(overrides)[1]))
     evaluation = getattr(
         meta, "meta_evaluation", lambda model, cfg: meta.meta_loss(model, cfg, cfg.train.micro_batch_size)
     )

@@ -20,7 +20,7 @@ class Plan:
     """The cost of one run, and of the study that it belongs to."""
 
     cfg: DictConfig
-    """of a run of Lion"""
+    """of a run of the first contestant"""
     model: str
     parameters: int
     epochs: float | None
@@ -49,7 +49,7 @@ class Plan:
 
     @property
     def replicates(self) -> int:
-        """Of a study of Lion against its reference."""
+        """Of the study."""
         return max(1, self.cfg.study.replicates)
 
     @property
@@ -163,7 +163,8 @@ def mebibytes(count: int) -> str:
 
 def runs_words(planned: Plan) -> str:
     """The composition of a study's runs."""
-    names = " and ".join(planned.state_bytes)
+    *first, last = planned.state_bytes
+    names = f"{', '.join(first)} and {last}" if first else last
     others = planned.runs // planned.replicates - planned.trials * len(planned.state_bytes)
     if not planned.trials:
         return f"{planned.replicates} replicates of {others} ({names})"

@@ -18,6 +18,7 @@ OPTIMIZERS = {
     "adamw_paged_8bit": "paged 8-bit AdamW",
     "adamw_ao_8bit": "torchao's 8-bit AdamW",
     "adamw_ao_4bit": "torchao's 4-bit AdamW",
+    "adamw_ao_fp8": "torchao's fp8 AdamW",
 }
 
 

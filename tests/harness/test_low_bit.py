@@ -1,4 +1,4 @@
-"""Optimizers with 8-bit and 4-bit state from bitsandbytes and torchao: memory, resuming, and what they refuse."""
+"""Optimizers with 8-bit, 4-bit and fp8 state from bitsandbytes and torchao: memory, resuming, and what they refuse."""
 
 import math
 import re
@@ -21,7 +21,10 @@ from tests.conftest import MakeConfig, executed, finished, killed_after, status_
 from tests.harness.test_divergence import DENSE, poison
 from tests.harness.test_optimizer_configs import train, unless_missing
 
-ON_CPU = {"lion_8bit": "lion", "adamw_8bit": "adamw", "adamw_ao_8bit": "adamw", "adamw_ao_4bit": "adamw"}
+ON_CPU = {
+    "lion_8bit": "lion",
+    **dict.fromkeys(("adamw_8bit", "adamw_ao_8bit", "adamw_ao_4bit", "adamw_ao_fp8"), "adamw"),
+}
 PAGED = {"lion_paged_8bit": "lion", "adamw_paged_8bit": "adamw"}
 each_on_cpu = pytest.mark.parametrize("name", [unless_missing(name) for name in ON_CPU])
 each_paged = pytest.mark.parametrize("name", [unless_missing(name) for name in PAGED])
@@ -48,12 +51,14 @@ def test_low_bit_configs_differ_from_the_precise_ones_only_in_precision(
 
 
 # Per moment: codes and a float32 scale per block of both matrices, a code book of 256 or 16 float32 (which bitsandbytes
-# shares between tensors), and a float32 moment of both biases. torchao counts each tensor's steps in a float32.
+# shares between tensors, and fp8 does without), and a float32 moment of both biases. torchao counts each tensor's steps
+# in a float32.
 BYTES = {
     "lion_8bit": 2 * (8192 + 4 * 32) + 4 * 256 + 4 * 192,
     "adamw_8bit": 2 * (2 * (8192 + 4 * 32) + 4 * 256 + 4 * 192),
     "adamw_ao_8bit": 2 * (2 * (8192 + 4 * 32 + 4 * 256) + 4 * 192) + 4 * 4,
     "adamw_ao_4bit": 2 * (2 * (4096 + 4 * 64 + 4 * 16) + 4 * 192) + 4 * 4,
+    "adamw_ao_fp8": 2 * (2 * (8192 + 4 * 32) + 4 * 192) + 4 * 4,
 }
 
 
@@ -88,7 +93,8 @@ def test_the_first_low_bit_step_matches_the_precise_optimizer(make_config: MakeC
     if name.endswith("ao_4bit"):
         got, gap = state["exp_avg"].dequantize(), 0.225  # the widest between two of 16 values, from -0.8875 to 1
     elif "ao" in name:
-        got, gap = state["exp_avg"].dequantize(), 0.03
+        widest = 32 / 448 if name.endswith("fp8") else 0.03  # of float8_e4m3fn, just below its largest value
+        got, gap = state["exp_avg"].dequantize(), widest
     else:
         scales = state["absmax1"].repeat_interleave(256).view(128, 64)
         got, gap = state["qmap1"][state["state1"].long()] * scales, 0.03
@@ -106,8 +112,15 @@ def assert_resumes_to_the_bit(make: MakeConfig, tmp_path: Path, *more: str) -> P
     ours, theirs = (torch.load(path, weights_only=True) for path in (newest, max(whole.glob("step-*.pt"))))
     weights = evaluated_weights(theirs)
     assert all(torch.equal(value, weights[name]) for name, value in evaluated_weights(ours).items())
-    assert repr(ours["optimizer"]) == repr(theirs["optimizer"])
+    states, their_states = (torch.utils._pytree.tree_leaves(each["optimizer"]["state"]) for each in (ours, theirs))
+    assert [bits(state) for state in states] == [bits(state) for state in their_states]
     return newest
+
+
+def bits(value: Any) -> Any:
+    """A tensor's dtype and bytes, as PyTorch compares no 8-bit floats; any other value itself."""
+    is_tensor = isinstance(value, torch.Tensor)
+    return (value.dtype, value.reshape(-1).view(torch.uint8).tolist()) if is_tensor else value
 
 
 @each_on_cpu
@@ -120,7 +133,7 @@ def test_a_killed_and_resumed_run_is_bit_identical(make_config: MakeConfig, tmp_
     finally:
         torch.serialization.add_safe_globals(declared)
     tensors = [leaf for leaf in torch.utils._pytree.tree_leaves(saved) if isinstance(leaf, torch.Tensor)]
-    assert any(tensor.dtype == torch.uint8 for tensor in tensors), "nothing was quantized"
+    assert any(tensor.dtype.itemsize == 1 for tensor in tensors), "nothing was quantized"
     assert {type(tensor) for tensor in tensors} == {torch.Tensor}
 
 
@@ -161,9 +174,7 @@ def test_a_nan_loss_with_low_bit_state_is_detected_at_its_step(
     assert (status["status"], status["step"]) == ("diverged", 5)
 
 
-@pytest.mark.parametrize(
-    ("name", "shows"), [("adamw_ao_8bit", True), ("adamw_ao_4bit", True), ("lion_8bit", False), ("adamw_8bit", False)]
-)
+@pytest.mark.parametrize(("name", "shows"), [(name, "_ao_" in name) for name in ON_CPU])
 def test_a_nan_in_quantized_state_is_visible_in_torchao_but_not_in_bitsandbytes(
     make_config: MakeConfig, name: str, shows: bool
 ) -> None:

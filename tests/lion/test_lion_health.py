@@ -90,6 +90,16 @@ def test_non_finite_entries_of_all_state_tensors_are_counted() -> None:
     assert measure_step(optimizer)["nonfinite_state"] == 4  # two entries each of exp_avg and exp_avg_sq
 
 
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2])
+def test_state_in_8_bit_floats_is_counted(dtype: torch.dtype) -> None:
+    """PyTorch neither promotes these types nor computes their norm."""
+    optimizer = torch.optim.SGD([param := with_gradient(torch.ones(3))])
+    optimizer.state[param]["moment"] = torch.tensor([1.0, nan, 448.0]).to(dtype)
+    assert measure_step(optimizer)["nonfinite_state"] == 1
+    optimizer.state[param]["moment"] = torch.tensor([1.0, 0.0, 448.0]).to(dtype)
+    assert measure_step(optimizer)["nonfinite_state"] == 0
+
+
 def test_measuring_does_not_change_the_step() -> None:
     results = []
     for step in (lambda optimizer: optimizer.step(), measure_step):
