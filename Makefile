@@ -3,9 +3,9 @@ TASKS := image-classification lit language-modeling finetuning diffusion
 PYTHON ?= python3
 TASK ?= image_classification
 CELL ?=
+OPTIMIZERS ?=
 # A cell determines its scale: a word in its name, else its file.
 SCALE ?= $(if $(CELL),$(filter smoke mini gpu,$(CELL)),mini)
-OPTIMIZERS ?= lion,adamw
 REPLICATES ?=
 FRESH ?=
 ARGS ?=
@@ -15,10 +15,9 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 EXPERIMENT = $(or $(CELL),$(SCALE))
 AT_SCALE = $(if $(SCALE),scale=$(SCALE))
-STUDY = $(AT_SCALE) optimizer=$(OPTIMIZERS) hydra/sweeper=study $(if $(REPLICATES),study.numbers=$(REPLICATES)) \
+CONTESTANTS = $(if $(OPTIMIZERS),optimizer=$(OPTIMIZERS))
+STUDY = $(AT_SCALE) $(CONTESTANTS) hydra/sweeper=study $(if $(REPLICATES),study.numbers=$(REPLICATES)) \
 	$(if $(FRESH),run.fresh=true) $(ARGS)
-# A plan has the experiment's own contestants unless OPTIMIZERS is given.
-NAMED = $(if $(filter command environment,$(origin OPTIMIZERS)),optimizer=$(OPTIMIZERS))
 
 .DEFAULT_GOAL := help
 .PHONY: help install reproduce report verify dashboard statistics protocols plan fetch pack unpack golden bench \
@@ -46,7 +45,7 @@ $(TASKS:%=reproduce-%): reproduce-%: $(READY)
 	$(BIN)/python -m experiments.$(subst -,_,$*) --multirun experiment=$(subst -,_,$*)/$(EXPERIMENT) $(STUDY)
 
 plan: $(READY)  ## estimate the cost of experiment CELL of TASK: parameters, FLOPs, samples, memory
-	$(BIN)/python -m experiments.plan $(TASK) experiment=$(subst -,_,$(TASK))/$(EXPERIMENT) $(AT_SCALE) $(NAMED) $(ARGS)
+	$(BIN)/python -m experiments.plan $(TASK) experiment=$(subst -,_,$(TASK))/$(EXPERIMENT) $(AT_SCALE) $(CONTESTANTS) $(ARGS)
 
 fetch: $(READY)  ## download data, weights and tokenizers of TASK's experiment CELL to the cache (LION_CACHE); TASK=all
 	$(BIN)/python -m experiments.harness.fetch $(TASK) $(EXPERIMENT) $(AT_SCALE) $(ARGS)
