@@ -7,6 +7,13 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
+MOVES_SCALARS = {
+    *("aten._to_copy", "aten.copy_", "aten._foreach_copy_"),
+    *("aten.where", "aten.index", "aten.index_put", "aten.index_put_", "aten._index_put_impl_"),
+}
+"""Operators that copy even a scalar tensor from the CPU (PyTorch's Copy.cu, TensorCompare.cpp and
+TensorAdvancedIndexing.cpp). All others that accept one pass it to their kernel as an argument."""
+
 READS = ("aten._local_scalar_dense", "aten.nonzero", "aten.masked_select", "aten.is_nonzero", "aten.equal")
 """Operators whose result, or its shape, the host needs before it can go on."""
 
@@ -43,21 +50,41 @@ UNREPRODUCIBLE = {f"aten.{operator}" for operators in REFUSED.values() for opera
 
 
 class Census(TorchDispatchMode):
-    """Counts operators, and those among them that read from a ``device``."""
+    """Counts operators, and those among them that read from a ``device``, or copy to or from it and wait."""
 
     def __init__(self, device: str) -> None:
         super().__init__()
         self.device = device
         self.called = Counter[str]()
         self.reads = Counter[str]()
+        self.copies = Counter[str]()
 
     def __torch_dispatch__(self, operator: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = str(operator.overloadpacket)
         self.called[name] += 1
         reads = name in READS or (name.startswith("aten.index") and any(_is_mask(arg) for arg in args[1:2]))
-        if reads and any(each.device.type == self.device for each in _tensors(args)):
+        if reads and any(self._here(each) for each in _tensors(args)):
             self.reads[name] += 1
-        return operator(*args, **(kwargs or {}))
+        result = operator(*args, **(kwargs or {}))
+        if self._waits_for_copy(name, args, kwargs or {}, result):
+            self.copies[name] += 1
+        return result
+
+    def _waits_for_copy(self, name: str, args: Any, kwargs: dict[str, Any], result: Any) -> bool:
+        tensors = _tensors([args, kwargs, result])
+        elsewhere = [each for each in tensors if not self._here(each) and (each.ndim or name in MOVES_SCALARS)]
+        elsewhere = [each for each in elsewhere if each.numel()]  # of an empty tensor nothing is copied
+        if not elsewhere or not any(map(self._here, tensors)):
+            return False
+        writes = name in ("aten.copy_", "aten._foreach_copy_")
+        if not (args[2:3] == (True,) if writes else kwargs.get("non_blocking")):
+            return True
+        # Without pinned memory, CUDA may wait all the same. Batches of the loader are pinned, but PyTorch first copies
+        # tensors with gaps to memory that is not. What `to` allocates on the host is pinned; that of `copy_` may not.
+        return (writes and not any(map(self._here, _tensors(args[0])))) or not all(map(_has_no_gaps, elsewhere))
+
+    def _here(self, tensor: torch.Tensor) -> bool:
+        return tensor.device.type == self.device
 
     @property
     def unreproducible(self) -> dict[str, int]:
@@ -73,3 +100,7 @@ def _is_mask(indices: Any) -> bool:
     return isinstance(indices, list | tuple) and any(
         each.dtype in (torch.bool, torch.uint8) for each in _tensors(indices)
     )
+
+
+def _has_no_gaps(tensor: torch.Tensor) -> bool:
+    return bool(torch.ops.aten.is_non_overlapping_and_dense(tensor))

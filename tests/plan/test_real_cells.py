@@ -28,5 +28,6 @@ def test_gradients_reach_every_parameter_wait_for_no_gpu_and_repeat_their_bits_w
     assert [name for name, each in model.named_parameters() if each.requires_grad and each.grad is None] == []
     assert census.called["aten.detach"] > 0
     assert census.reads == {}
+    assert census.copies == {}
     if cfg.train.deterministic:
         assert census.unreproducible == {}
