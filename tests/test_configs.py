@@ -149,6 +149,16 @@ def test_make_turns_scale_and_cell_into_an_experiment(variables: list[str], chos
     assert ["".join(words) for words in found] == [f" experiment={chosen}"] * 2
 
 
+@pytest.mark.parametrize("named", [[], ["optimizer=lion,adamw_8bit"]])
+def test_make_names_contestants_only_where_asked_to(named: list[str]) -> None:
+    """Otherwise they are the experiment's own: `oneshot_1b1` compares Lion with Adafactor."""
+    variables = [each.replace("optimizer", "OPTIMIZERS") for each in named]
+    command = ["make", "-n", "reproduce-language-modeling", "plan", "CELL=oneshot_1b1", *variables]
+    made = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    found = [re.findall(r"optimizer=\S+", line) for line in made.splitlines() if "experiment=" in line]
+    assert found == [named] * 2
+
+
 @pytest.mark.parametrize("task", our_tasks())
 @pytest.mark.parametrize("study", sorted(path.stem for path in (CONF / "study").glob("*.yaml")))
 def test_every_study_config_is_valid_for_every_task(task: str, study: str) -> None:

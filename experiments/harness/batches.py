@@ -117,6 +117,7 @@ class ShieldedLoader(DataLoader[dict[str, Any]]):
         super().__init__(
             dataset, batch_size=None, sampler=sampler, num_workers=num_workers, pin_memory=pin, timeout=timeout,
             worker_init_fn=_end_with_the_queue, multiprocessing_context="fork" if num_workers else None,
+            collate_fn=without_gaps if pin else None,  # type: ignore[arg-type]  # of one batch, as batch_size is None
             # By default a loader draws from the global generator, which also initializes a run's weights.
             generator=torch.Generator(),
         )  # fmt: skip
@@ -158,6 +159,17 @@ def _end_with_the_queue(worker: int) -> None:
         os._exit(1)
 
     multiprocessing.queues.Queue._on_queue_feeder_error = staticmethod(end)  # type: ignore[attr-defined]
+
+
+def without_gaps(batch: dict[str, Any]) -> dict[str, Any]:
+    """The batch, with copies of tensors that are parts of larger ones: PyTorch moves a tensor with gaps to a GPU by way of
+    memory that is not pinned, for which the host may wait.
+    """
+    return {name: value.clone() if _is_part(value) else value for name, value in batch.items()}
+
+
+def _is_part(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.nbytes != value.untyped_storage().nbytes()
 
 
 def to_device(batch: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:

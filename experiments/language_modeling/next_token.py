@@ -19,10 +19,8 @@ def sequences(tokens: np.ndarray, context_length: int) -> Sequences:
 
 
 def inputs_and_targets(tokens: Tensor, seeds: list[int], vocab_size: int) -> tuple[Tensor, Tensor]:
-    """Inputs and targets, int64 ``[N, context_length]``, of sequences int64 ``[N, context_length + 1]``. Without gaps,
-    because PyTorch would copy tensors with gaps to a GPU by way of memory that is not pinned, which may wait for it.
-    """
-    return tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous()
+    """Inputs and targets, int64 ``[N, context_length]``, of sequences int64 ``[N, context_length + 1]``."""
+    return tokens[:, :-1], tokens[:, 1:]
 
 
 def mean_loss(nats: Tensor, targets: Tensor) -> Tensor:

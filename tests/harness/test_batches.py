@@ -127,6 +127,24 @@ def test_a_worker_that_cannot_send_a_batch_ends_the_run_instead_of_hanging() -> 
         next(iter(loader))
 
 
+@pytest.mark.filterwarnings("ignore:'pin_memory' argument is set as true but no accelerator")
+@pytest.mark.parametrize("workers", [0, 1])
+def test_batches_for_a_gpu_have_no_gaps_and_keep_their_memory_layout(workers: int) -> None:
+    whole = torch.arange(48).view(2, 3, 2, 4)
+    batch = {
+        "gaps": whole[..., :3],
+        "same": whole[:1].expand(5, -1, -1, -1),
+        "images": whole.movedim(-1, 1),
+        "damaged": 0,
+    }
+    found = next(iter(ShieldedLoader(OneBatch(batch), range(4), workers, pin=True)))
+    assert all(torch.equal(torch.as_tensor(value), torch.as_tensor(batch[name])) for name, value in found.items())
+    assert found["gaps"].is_contiguous()
+    assert found["images"].stride() == whole.movedim(-1, 1).stride()
+    for name in ("gaps", "same", "images"):
+        assert torch.ops.aten.is_non_overlapping_and_dense(found[name])
+
+
 def test_workers_end_with_the_reading_even_if_it_fails_while_the_iterator_is_in_use() -> None:
     loader = ShieldedLoader(OneBatch({}), range(4), num_workers=2, pin=False)
     with suppress(KeyError), loader.reading() as batches:
