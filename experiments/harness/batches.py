@@ -162,8 +162,8 @@ def _end_with_the_queue(worker: int) -> None:
 
 
 def without_gaps(batch: dict[str, Any]) -> dict[str, Any]:
-    """The batch, with copies of tensors that are parts of larger ones: PyTorch moves a tensor with gaps to a GPU by way of
-    memory that is not pinned, for which the host may wait.
+    """The batch, with copies of tensors that are parts of larger ones: PyTorch moves a tensor with gaps to a GPU by way
+    of memory that is not pinned, for which the host may wait.
     """
     return {name: value.clone() if _is_part(value) else value for name, value in batch.items()}
 
