@@ -14,7 +14,10 @@ MOVES_SCALARS = {
 """Operators that copy even a scalar tensor from the CPU (PyTorch's Copy.cu, TensorCompare.cpp and
 TensorAdvancedIndexing.cpp). All others that accept one pass it to their kernel as an argument."""
 
-READS = ("aten._local_scalar_dense", "aten.nonzero", "aten.masked_select", "aten.is_nonzero", "aten.equal")
+READS = (
+    *("aten._local_scalar_dense", "aten.nonzero", "aten.masked_select", "aten.is_nonzero", "aten.equal"),
+    *("aten._unique2", "aten.unique_dim", "aten.unique_consecutive", "aten.repeat_interleave"),
+)
 """Operators whose result, or its shape, the host needs before it can go on."""
 
 REFUSED = {
