@@ -137,6 +137,13 @@ def check_conflicts(plain: Mapping[str, Any]) -> None:
             f"run.shards={run['shards']} does not divide the {processes} processes of run.gpus={run['gpus']} and "
             f"run.nodes={run['nodes']}: change one of them."
         )
+    micro_batches = train["batch_size"] // train["micro_batch_size"]
+    if processes > 1 and micro_batches % processes:
+        raise ConfigError(
+            f"{micro_batches} micro-batches a step (train.batch_size / train.micro_batch_size) cannot be shared evenly "
+            f"by the {processes} processes of run.gpus={run['gpus']} and run.nodes={run['nodes']}: choose a smaller "
+            "train.micro_batch_size, or fewer processes."
+        )
     needs_all_weights = {
         "train.ema_decay": train["ema_decay"],
         "train.compile": train["compile"],

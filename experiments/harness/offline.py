@@ -92,7 +92,8 @@ def without_network(plain: Mapping[str, Any]) -> Iterator[None]:
         what = str(error) if isinstance(error, NotFetched) else f"a model or tokenizer ({str(error).splitlines()[0]})"
         raise DataError(
             f"LION_OFFLINE=1, but {what} is not in the cache {cache_dir}: on a machine with a network, "
-            f"`{fetching(plain)}` fetches it."
+            f"`{fetching(plain)}` fetches it. If it was packed there (`make pack`), `make unpack PACK=<file>` brings "
+            "it here."
         ) from error
 
 

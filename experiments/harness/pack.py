@@ -13,7 +13,7 @@ import os
 import shutil
 import sys
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -73,8 +73,8 @@ def summary_of(path: Path) -> dict[str, Any]:
 def unpack(archive: Path, cache_dir: Path) -> list[str]:
     """Check every file and unpack it into the cache, leaving existing folders as they are. Returns the new folders.
 
-    Raises DataError, and leaves the cache unchanged, for an archive that is not a pack, is damaged, or has members that
-    are missing from its manifest or would be written outside the cache.
+    Raises DataError, and leaves the cache unchanged, for an archive that is not a pack, is damaged, has members that
+    are missing from its manifest or would be written outside the cache, or differs from a folder that is there already.
     """
     work_dir = cache_dir / f".{archive.name}.unpacking"
     with lock(cache_dir / f"{archive.name}.lock"):
@@ -82,8 +82,9 @@ def unpack(archive: Path, cache_dir: Path) -> list[str]:
         work_dir.mkdir()
         try:
             archives.unpack(archive, work_dir, most_bytes=shutil.disk_usage(cache_dir).free)
-            folders = _checked(archive.name, work_dir)
+            folders, files = _checked(archive.name, work_dir)
             new = [folder for folder in folders if not (cache_dir / folder).exists()]
+            _check_kept(archive.name, cache_dir, [folder for folder in folders if folder not in new], files)
             for folder in new:
                 (cache_dir / folder).parent.mkdir(parents=True, exist_ok=True)
                 (work_dir / folder).rename(cache_dir / folder)
@@ -92,14 +93,26 @@ def unpack(archive: Path, cache_dir: Path) -> list[str]:
     return new
 
 
-def _checked(name: str, folder: Path) -> list[str]:
-    """The folders of an unpacked archive, once its files are found to match its manifest."""
+def _check_kept(name: str, cache_dir: Path, kept: list[str], files: Mapping[str, Any]) -> None:
+    """Raise DataError if a folder that is kept lacks a file of the pack, or has another one in its place."""
+    for folder in kept:
+        for path in (path for path in files if path.startswith(f"{folder}/")):
+            here = cache_dir / path
+            if not (here.is_symlink() or here.is_file()) or summary_of(here) != files[path]:
+                raise DataError(
+                    f"The cache has {cache_dir / folder} already, but {path} there is not the one in {name}: delete "
+                    "that folder, and unpack again."
+                )
+
+
+def _checked(name: str, folder: Path) -> tuple[list[str], dict[str, Any]]:
+    """The folders and files of an unpacked archive, once it is found to match its manifest."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text())
-        folders, files = list(manifest["folders"]), dict(manifest["files"])
+        folders, files = [PurePosixPath(each) for each in manifest["folders"]], dict(manifest["files"])
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise DataError(f"{name} is not a pack: its {MANIFEST} cannot be read ({error}).") from error
-    if any(PurePosixPath(each).is_absolute() or ".." in PurePosixPath(each).parts for each in folders):
+    if any(each.is_absolute() or ".." in each.parts for each in folders):
         raise DataError(f"{name} is refused: its {MANIFEST} names a folder outside the cache.")
     found = {path.relative_to(folder).as_posix() for path in _files(folder)} - {MANIFEST}
     if wrong := sorted(found ^ files.keys()):
@@ -111,7 +124,9 @@ def _checked(name: str, folder: Path) -> list[str]:
             raise DataError(f"{name} is damaged: {path} is not what was packed. Copy the pack again, or rebuild it.")
         if not any(path.startswith(f"{each}/") for each in folders):
             raise DataError(f"{name} is damaged: {path} is not in any of its folders.")
-    return folders
+    if empty := [each for each in folders if not (folder / each).is_dir()]:
+        raise DataError(f"{name} is damaged: its folder {empty[0]} is missing.")
+    return [each.as_posix() for each in folders], files
 
 
 def main(task: str, cell: str, overrides: list[str]) -> None:
@@ -125,7 +140,7 @@ def main(task: str, cell: str, overrides: list[str]) -> None:
     for folder in (folder for one in fetched for folder in one.read_in_place):
         print(f"{folder} is read in place and is not in the pack: copy it to the same path on the other machine.")
     print(f"{archive}: {archive.stat().st_size / 1e6:,.1f} MB, unpacked {size / 1e6:,.1f} MB, SHA-256 {digest}")
-    print(f"On the other machine: make unpack PACK={archive.name}, then run as usual with LION_OFFLINE=1.")
+    print(f"On the other machine: make unpack PACK=<path to {archive.name}>, then run as usual with LION_OFFLINE=1.")
 
 
 def unpack_here(archive: Path) -> None:

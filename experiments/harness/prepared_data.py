@@ -20,6 +20,7 @@ from hydra.utils import get_method
 
 from experiments.harness.errors import DataError
 from experiments.harness.files import first_changed, lock, sha256_of
+from experiments.harness.offline import is_offline
 from experiments.harness.sources import announce, check_sources, describe, fetch, first_of
 
 log = logging.getLogger(__name__)
@@ -61,7 +62,8 @@ class PreparedData:
 
 def delete_advice(directory: Path) -> str:
     """How to repair a damaged cache folder."""
-    return f"Delete the folder {directory} and rerun the same command, which prepares it again."
+    again = "fetch it or unpack it again" if is_offline() else "rerun the same command, which prepares it again"
+    return f"Delete the folder {directory} and {again}."
 
 
 def _summary(array: np.ndarray, digest: str) -> dict[str, Any]:

@@ -109,8 +109,9 @@ def take_steps(session: Session, batches: Iterator[dict[str, Tensor]]) -> None:
                 state.save(session.record, session.directory, cfg.run.keep_checkpoints)
                 saved_at = time.monotonic()
             if due.leave:
-                said = f"asked to stop, saved at step {state.step} of {cfg.train.steps}"
-                print(f"{session.directory.name}: {said}", flush=True)
+                if accelerator.is_main_process:
+                    said = f"asked to stop, saved at step {state.step} of {cfg.train.steps}"
+                    print(f"{session.directory.name}: {said}", flush=True)
                 sys.exit(EXIT_CODE)
             memory.start()
             state.clock.start()

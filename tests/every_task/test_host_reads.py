@@ -9,6 +9,7 @@ import re
 import sys
 from collections.abc import Callable
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -26,6 +27,7 @@ from experiments.harness.composition import composed
 from experiments.harness.memory import CountingMode, move_shapes, pass_memory
 from experiments.harness.optimizer import build_optimizer
 from experiments.harness.sharding import clip_gradients
+from experiments.harness.train import FiniteWatch
 from tests.conftest import MakeConfig, built
 from tests.every_task.conftest import CASES, TASKS
 from tests.harness.census import REFUSED, UNREPRODUCIBLE, Census
@@ -69,10 +71,12 @@ def second_step_on_a_gpu(cfg: DictConfig) -> Census:
         patch.setattr(nn.Module, "to", moved)
         move_shapes(model, gpu.type)
         optimizer = build_optimizer(model, cfg.optimizer)
-        for batch in batches:
+        watch = FiniteWatch(SimpleNamespace(device=gpu))
+        for step, batch in enumerate(batches, 1):
             with Census(gpu.type) as census:
                 pass_memory(mode, model, partial(loss, batch), bf16=False, gradients=True)
-                clip_gradients(model, cfg.train.clip_norm, accelerator)
+                norm = clip_gradients(model, cfg.train.clip_norm, accelerator)
+                watch.observe(step, norm, norm)
                 optimizer.step()
                 optimizer.zero_grad()
     return census

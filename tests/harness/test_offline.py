@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,7 +22,7 @@ from experiments.harness.config import resolved
 from experiments.harness.errors import DataError
 from experiments.harness.offline import NotFetched, fetching, without_network
 from experiments.harness.pack import MANIFEST, pack, unpack
-from experiments.harness.prepared_data import prepare
+from experiments.harness.prepared_data import delete_advice, prepare
 from experiments.harness.source_code import ROOT
 from experiments.harness.tracking import Tracker
 from experiments.image_classification.convnet import ConvNet
@@ -95,7 +96,8 @@ def test_a_fetched_and_packed_experiment_runs_without_network_on_an_empty_machin
     missing, unpacked, run = [line for line in done.stdout.splitlines() if line][-3:]
     assert missing == (
         f"LION_OFFLINE=1, but data=patterns is not in the cache {there}: on a machine with a network, "
-        "`make fetch TASK=image_classification SCALE=smoke CELL=smoke` fetches it."
+        "`make fetch TASK=image_classification SCALE=smoke CELL=smoke` fetches it. If it was packed there (`make "
+        "pack`), `make unpack PACK=<file>` brings it here."
     )
     assert unpacked == str([str(fetched.folders[0])])
     assert ": complete, " in run
@@ -221,15 +223,38 @@ def cache_with_a_model(cache: Path) -> list[Path]:
 
 
 def test_unpacking_adds_files_and_links_but_keeps_existing_folders(tmp_path: Path) -> None:
-    folders = cache_with_a_model(tmp_path / "cache")
+    folders, there = cache_with_a_model(tmp_path / "cache"), tmp_path / "there"
     (tmp_path / "cache/other").mkdir()
-    (tmp_path / "there/set-0123").mkdir(parents=True)
+    shutil.copytree(tmp_path / "cache/set-0123", there / "set-0123")
+    (there / "set-0123/own").touch()
     pack(tmp_path / "cache", folders, tmp_path / "a.tar.xz")
-    assert unpack(tmp_path / "a.tar.xz", tmp_path / "there") == ["huggingface/hub/models--a--b"]
-    there = tmp_path / "there"
+    assert unpack(tmp_path / "a.tar.xz", there) == ["huggingface/hub/models--a--b"]
     assert (there / "huggingface/hub/models--a--b/snapshots/main/model.safetensors").read_bytes() == b"weights"
     assert {path.name for path in there.iterdir()} == {"set-0123", "huggingface", "a.tar.xz.lock"}
-    assert not list((there / "set-0123").iterdir()), "an existing folder was overwritten"
+    assert (there / "set-0123/own").exists(), "an existing folder was overwritten"
+
+
+@pytest.mark.parametrize(
+    "damage", [Path.unlink, lambda path: path.write_bytes(b"numbets"), lambda path: path.write_bytes(b"")]
+)
+def test_unpacking_reports_that_an_existing_folder_is_damaged(tmp_path: Path, damage: Callable[[Path], Any]) -> None:
+    folders, there = cache_with_a_model(tmp_path / "cache"), tmp_path / "there"
+    pack(tmp_path / "cache", folders, tmp_path / "a.tar")
+    shutil.copytree(tmp_path / "cache/set-0123", there / "set-0123")
+    damage(there / "set-0123/a.npy")
+    with pytest.raises(DataError, match=r"has .*there/set-0123 already, but set-0123/a\.npy there is not the one in a"):
+        unpack(tmp_path / "a.tar", there)
+    assert {path.name for path in there.iterdir()} == {"set-0123", "a.tar.lock"}
+    shutil.rmtree(there / "set-0123")
+    assert len(unpack(tmp_path / "a.tar", there)) == 2
+
+
+def test_without_a_network_a_damaged_folder_is_not_said_to_be_prepared_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert delete_advice(tmp_path).endswith("and rerun the same command, which prepares it again.")
+    monkeypatch.setenv("LION_OFFLINE", "1")
+    assert delete_advice(tmp_path) == f"Delete the folder {tmp_path} and fetch it or unpack it again."
 
 
 def test_packing_is_reproducible_byte_for_byte(tmp_path: Path) -> None:
@@ -261,6 +286,9 @@ X = {"bytes": 1, "sha256": hashlib.sha256(b"x").hexdigest()}
         ({"folders": ["a"], "files": {"b/x": X}}, {"b/x": b"x"}, "b/x is not in any of its folders"),
         ({"folders": ["../a"], "files": {}}, {}, "a folder outside the cache"),
         ({"folders": ["a"], "files": {"../x": X}}, {"../x": b"x"}, "outside the folder"),
+        ({"folders": ["a", "b"], "files": {"a/x": X}}, {"a/x": b"x"}, "its folder b is missing"),
+        ({"folders": [1], "files": {}}, {}, "is not a pack"),
+        ({"folders": ["a"], "files": [1]}, {}, "is not a pack"),
         ({}, {}, "is not a pack"),
     ],
 )

@@ -200,7 +200,9 @@ def test_an_exception_in_one_process_is_reported_by_its_parent(
     with pytest.raises(RunError, match=r"Process 1 of the run failed, .*: ArithmeticError: two and two are five"):
         execute(cfg)
     assert "ArithmeticError: two and two are five" in status_of(locate(cfg).directory)["reason"]
-    with pytest.raises(ConfigError, match=r"^2 micro-batches a step .* cannot be shared evenly by 3 processes"):
+    with pytest.raises(
+        ConfigError, match=r"^2 micro-batches a step .* cannot be shared evenly by the 3 processes of run.gpus=3"
+    ):
         execute(make_config(*LINEAR, "run.gpus=3"))
 
     def train(*inputs: object) -> None:
@@ -332,7 +334,7 @@ def test_multi_process_runs_on_ray_save_before_an_interrupted_study_ends(
         study.kill()
     assert study.returncode == EXIT_CODE, output + errors
     (text,) = logs(tmp_path / "runs")  # the other run waits for the two cores
-    assert text.count("asked to stop, saved at step") == 2
+    assert text.count("asked to stop, saved at step") == 1, "only the first process says so"
     assert session_processes(study.pid) == {}
 
 
