@@ -95,11 +95,18 @@ def test_a_model_sharded_over_two_processes_trains_like_one_process(
     assert_same_numbers(rows(executed_sharded(make_config(*settings, "run.shards=2"))), expected)
 
 
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        "lion with a bfloat16 momentum",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in OPTIMIZERS if name != "lion with a bfloat16 momentum"),
+    ],
+)
 def test_a_sharded_run_resumes_with_another_number_of_processes(
-    make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, optimizer: str
 ) -> None:
     """SIGKILL ends the first two one step after a checkpoint; the four processes are two replicas of two shards."""
-    settings = [*SETTINGS, "optimizer=lion", "+optimizer.momentum_dtype=bfloat16"]
+    settings = [*SETTINGS, *OPTIMIZERS[optimizer]]
     settings.append("train.micro_batch_size=4")  # eight micro-batches a step, two in each of the four processes
     expected = rows(executed(make_config(*settings, f"run.runs_dir={tmp_path}/alone")))
     directory = locate(make_config(*settings)).directory
