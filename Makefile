@@ -29,7 +29,7 @@ help:  ## print this list
 	@for task in $(TASKS); do \
 		printf '%-34s %s\n' "reproduce-$$task" "add one replicate to this task's study and compare the optimizers"; done
 	@echo
-	@echo "variables: SCALE=smoke|mini|gpu, or CELL=<experiment>  OPTIMIZERS=lion,adamw  REPLICATES=0-3  FRESH=1  ARGS='train.steps=400 ...'"
+	@echo "variables: SCALE=smoke|mini|gpu, or CELL=<experiment>  OPTIMIZERS=lion,adamw,...  REPLICATES=0-3  FRESH=1  ARGS='train.steps=400 ...'"
 
 $(READY): pyproject.toml constraints.txt
 	@echo "Setting up $(VENV) (once): installing constraints.txt (PyTorch, Ray, ...), 7 GB. This takes minutes and prints nothing."

@@ -88,6 +88,8 @@ def test_steps_between_log_steps_never_synchronize_with_the_gpu(
 
     monkeypatch.setattr(train, "lr_factor", watched)
     every = [f"train.{key}={steps}" for key in ("steps", "log_every", "evaluate_every")]
+    # Images stay on the GPU in one of the two cases.
+    every += ["run.images_on_device=true"] * ("images_on_device" in make().run and optimizer == "lion")
     every += [f"train.sample_every={steps}"] * (make().task == "diffusion")
     try:
         finished(make(DEVICE, f"optimizer={optimizer}", "train.precision=bf16", "run.checkpoint_every=100", *every))
@@ -101,9 +103,14 @@ def test_fused_and_foreach_lion_give_identical_rows(make: MakeConfig) -> None:
 
 
 @pytest.mark.parametrize("maker", ["make_config", "make_diffusion"])
-def test_images_that_stay_on_the_gpu_give_identical_rows(maker: str, request: pytest.FixtureRequest) -> None:
+def test_images_that_stay_on_the_gpu_give_identical_rows(
+    maker: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
     make = request.getfixturevalue(maker)
-    stayed, copied = (finished(make(DEVICE, f"run.images_on_device={value}"))[1] for value in ("true", "false"))
+    stayed, copied = (
+        finished(make(DEVICE, f"run.images_on_device={value}", f"run.runs_dir={tmp_path}/{value}"))[1]
+        for value in ("true", "false")
+    )
     assert stayed == copied
 
 

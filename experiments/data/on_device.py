@@ -1,15 +1,17 @@
 """Training images that stay on the run's device, where they are cropped and flipped, instead of arriving by batch."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from experiments.harness.config import RunConfig
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # the CPU's instruction set is pinned after a config is read, and before these are imported
+    import numpy as np
     from torch import Tensor
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -17,28 +19,42 @@ class ImageRunConfig(RunConfig):
     """``run`` for tasks that train on images."""
 
     images_on_device: bool = False
-    """keep all training images, decoded, on the run's device, and take batches from them there: the same pixels to the
-    bit, without a copy to the device at every step"""
+    """keep the training images on the run's device and take batches from them there: the same pixels to the bit,
+    without a copy to the device at every step. Images in files, and those that are resized or augmented by more than
+    crops with padding and flips, are read by batch all the same"""
 
 
 class ImagesOnDevice:
-    """All images of a split, uint8, on the device where they are first asked for. ``pixels`` makes the images of some
-    indices, uint8 ``[N, C, H, W]``, on the host.
-    """
+    """Images uint8 ``[images, C, H, W]`` on a device."""
 
-    def __init__(self, pixels: Callable[[np.ndarray], "Tensor"], count: int) -> None:
-        self._pixels, self._count = pixels, count
-        self._stored: Tensor | None = None
+    def __init__(self, images: "Tensor", device: str) -> None:
+        self._channels_last = images.movedim(1, 3).contiguous().to(device)
 
     def __getitem__(self, indices: "Tensor") -> "Tensor":
-        """The images at ``indices``, int64 ``[N]``, on their device, in memory with the channels last."""
-        if self._stored is None or self._stored.device != indices.device:
-            self._stored = self._pixels(np.arange(self._count)).movedim(1, 3).contiguous().to(indices.device)
-        return self._stored[indices].movedim(3, 1)
+        """The images at ``indices``, int64 ``[N]`` on the device, in memory with the channels last."""
+        return self._channels_last[indices].movedim(3, 1)
+
+
+def kept_on_device(
+    run: ImageRunConfig, pixels: "Callable[[np.ndarray], Tensor] | None", count: int
+) -> ImagesOnDevice | None:
+    """All ``count`` images on the run's device, if it is to keep them there. ``pixels`` makes those at some indices,
+    uint8 ``[N, C, H, W]``; it is None for images that have to be read by batch.
+    """
+    import numpy as np
+    import torch
+
+    if not run.images_on_device:
+        return None
+    if pixels is None:
+        log.warning("run.images_on_device: these images are in files, resized or augmented, so they are read by batch.")
+        return None
+    on_gpu = run.device != "cpu" and torch.cuda.is_available()
+    return ImagesOnDevice(pixels(np.arange(count)), "cuda" if on_gpu else "cpu")
 
 
 def flipped(images: "Tensor", where: "Tensor") -> "Tensor":
     """Images ``[N, C, H, W]``, mirrored ``where`` (bool ``[N]``) says so."""
-    import torch  # here, because a config is read without it
+    import torch
 
     return torch.where(where[:, None, None, None], images.flip(3), images)

@@ -60,6 +60,10 @@ class ConditionedImages:
     def __len__(self) -> int:
         return len(self.conditions)
 
+    def are_arrays(self, size: int) -> bool:
+        """Whether the central squares of many images at this size can be taken at once."""
+        return any(arrays_of_size(self.images, each) for each in (size, 2 * size))
+
     def pixels(self, numbers: np.ndarray, size: int) -> "Tensor":
         """The central squares of the images, uint8 ``[N, 3, size, size]``."""
         import torch  # here, because a study opens data without it

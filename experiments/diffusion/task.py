@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from experiments.data.copies import warn_of_copies
 from experiments.data.labels import check_classes
-from experiments.data.on_device import ImagesOnDevice, flipped
+from experiments.data.on_device import flipped, kept_on_device
 from experiments.diffusion.conditions import ClassConditions, Conditions, TextConditions
 from experiments.diffusion.config import DiffusionConfig
 from experiments.diffusion.data import DiffusionSets, captioned_splits, class_splits
@@ -77,8 +77,8 @@ class Diffusion:
         self._numbers["samples"] = self._conditions.of_samples(splits["test"], cfg.sampling.num_samples)
         self._sizes = {"train": cfg.flatness.samples, "val": cfg.data.num_val, "test": cfg.data.num_test}
         self.num_train = len(splits["fit"])
-        on_device = cfg.run.images_on_device
-        self._on_device = ImagesOnDevice(partial(self._pixels, "fit"), self.num_train) if on_device else None
+        at_once = partial(self._pixels, "fit") if splits["fit"].are_arrays(cfg.data.image_size) else None
+        self._on_device = kept_on_device(cfg.run, at_once, self.num_train)
         self._samples: GeneratedImages | None = None
         self._at_once = evaluation_batch(cfg.data.image_size)
         self._check()

@@ -106,8 +106,10 @@ def _set_up_process(train: TrainConfig) -> None:
     torch.set_float32_matmul_precision("high" if train.tf32 else "highest")
     # With a mask, cuDNN's attention returns NaN on an H100 (pytorch/pytorch#196678), which would count as divergence.
     torch.backends.cuda.enable_cudnn_sdp(False)
-    if train.precision == "bf16":
-        gc.collect()  # accelerate's wrapper makes a model refer to itself, so an earlier run's may still be in memory
+    if train.precision == "bf16" or torch.cuda.is_available():
+        # An earlier run's model or images may still be in memory: in bf16, accelerate's wrapper makes a model refer to
+        # itself, as tasks do.
+        gc.collect()
     torch._dynamo.reset()  # functions compiled by earlier runs count against dynamo's limits
 
 

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, default_convert
 
 from experiments.harness.config import TrainConfig
 from experiments.harness.errors import ConfigError
@@ -165,7 +165,8 @@ def without_gaps(batch: dict[str, Any]) -> dict[str, Any]:
     """The batch, with copies of tensors that are parts of larger ones: PyTorch moves a tensor with gaps to a GPU by way
     of memory that is not pinned, for which the host may wait.
     """
-    return {name: value.clone() if _is_part(value) else value for name, value in batch.items()}
+    converted = default_convert(batch)  # as by default
+    return {name: value.clone() if _is_part(value) else value for name, value in converted.items()}
 
 
 def _is_part(value: Any) -> bool:

@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 from experiments.data.copies import warn_of_copies
 from experiments.data.images import arrays_of_size
 from experiments.data.labels import check_classes, warn_of_small_splits
-from experiments.data.on_device import ImagesOnDevice
+from experiments.data.on_device import kept_on_device
 from experiments.harness.batches import ShieldedLoader
 from experiments.harness.errors import ConfigError, refused_as
 from experiments.harness.flatness import flatness
@@ -74,14 +74,7 @@ class ImageClassification:
         self._augment = training_transform(cfg)
         plain = cfg.augmentation.crop_area is None and not cfg.augmentation.randaugment_ops
         self._arrays = arrays_of_size(splits["fit"].images, cfg.data.image_size) if plain else None
-        if cfg.run.images_on_device and not self._arrays:
-            raise ConfigError(
-                "run.images_on_device=true is for decoded images of data.image_size that are only cropped, with "
-                "padding, and flipped: set it to false."
-            )
-        self._on_device = (
-            ImagesOnDevice(self._arrays.stacked, self.num_train) if self._arrays and cfg.run.images_on_device else None
-        )
+        self._on_device = kept_on_device(cfg.run, self._arrays.stacked if self._arrays else None, self.num_train)
         self._normalize = normalization(cfg)
         self.evaluators = {
             "val": Evaluator("evaluate", partial(self._sums, "val"), _metrics),
@@ -151,7 +144,7 @@ class ImageClassification:
         return {"images": cropped_and_flipped(self._arrays.stacked(indices), padding, drawn)}
 
     def _images_of(self, batch: dict[str, Tensor]) -> Tensor:
-        if not self._on_device:
+        if self._on_device is None:
             return batch["images"]
         return cropped_and_flipped(self._on_device[batch["indices"]], self._cfg.data.crop_padding, batch)
 

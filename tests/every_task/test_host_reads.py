@@ -70,6 +70,8 @@ def second_step_on_a_gpu(cfg: DictConfig) -> Census:
             patch.setattr(sys.modules[module], "_foreach_supported_types", [FakeTensor])
         patch.setattr(nn.Module, "to", moved)
         move_shapes(model, gpu.type)
+        if kept := getattr(made, "_on_device", None):
+            kept._channels_last = torch.empty_like(kept._channels_last, device=gpu)
         optimizer = build_optimizer(model, cfg.optimizer)
         watch = FiniteWatch(SimpleNamespace(device=gpu))
         for step, batch in enumerate(batches, 1):
@@ -93,13 +95,20 @@ def forget_fake_tensors() -> None:
     assert [each for each in gc.get_objects() if type(each) is FakeTensor] == []
 
 
-@pytest.mark.parametrize("optimizer", ["lion", "adamw"])
-@pytest.mark.parametrize("case", CASES)
-def test_a_step_on_a_gpu_does_not_wait_for_it(make: MakeConfig, optimizer: str) -> None:
-    census = second_step_on_a_gpu(make(f"optimizer={optimizer}"))
+ON_DEVICE = ["run.images_on_device=true", "data.flip=true"]
+STEPS: list[tuple[str, str, list[str]]] = [
+    (case, f"optimizer={optimizer}", []) for case in CASES for optimizer in ("lion", "adamw")
+]
+STEPS += [("image_classification", "optimizer=lion", [*ON_DEVICE, "data.crop_padding=2"])]
+STEPS += [("diffusion", "optimizer=lion", ON_DEVICE)]
+
+
+@pytest.mark.parametrize(("case", "optimizer", "more"), STEPS)
+def test_a_step_on_a_gpu_does_not_wait_for_it(make: MakeConfig, optimizer: str, more: list[str]) -> None:
+    census = second_step_on_a_gpu(make(optimizer, *more))
     forget_fake_tensors()
     assert census.called["aten._foreach_norm"] > 0
-    assert census.called[{"lion": "aten._foreach_sign_", "adamw": "aten._fused_adamw_"}[optimizer]] > 0
+    assert census.called["aten._foreach_sign_" if optimizer == "optimizer=lion" else "aten._fused_adamw_"] > 0
     assert census.reads == {}
     assert census.copies == {}
 

@@ -1,13 +1,15 @@
 """Training images that stay on the run's device: the batches, and so the rows, are those of images read on the host."""
 
+import gc
+import weakref
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from experiments.harness.errors import ConfigError
 from tests.conftest import MakeConfig, built, finished
 
 ON_DEVICE = "run.images_on_device=true"
@@ -17,7 +19,6 @@ CASES = {
     "mixed up": ("make_config", ["data.flip=true", "augmentation.mixup_alpha=0.3"]),
     "halved": ("make_diffusion", []),
     "unchanged": ("make_diffusion", ["data.image_size=32", "model.sample_size=32"]),
-    "resized": ("make_diffusion", ["data.image_size=24", "model.sample_size=24"]),
     "with captions": ("make_text_to_image", []),
     "not flipped": ("make_diffusion", ["data.flip=false"]),
 }
@@ -67,12 +68,27 @@ def test_a_run_has_the_same_id_and_the_same_rows(
     assert on_device[1] == on_host[1]
 
 
-def test_images_that_have_to_be_decoded_or_resized_at_every_step_are_refused(
-    make_config: MakeConfig, compose_small: MakeConfig
+def test_images_in_files_resized_or_augmented_otherwise_are_read_by_batch(
+    make_config: MakeConfig, compose_small: MakeConfig, make_diffusion: MakeConfig, caplog: pytest.LogCaptureFixture
 ) -> None:
-    for cfg in (make_config(ON_DEVICE, "augmentation.randaugment_ops=2"), compose_small("vit_b16", ON_DEVICE)):
-        with pytest.raises(ConfigError, match=r"run\.images_on_device=true is for decoded images"):
-            built(cfg)
+    for cfg in (
+        make_config(ON_DEVICE, "augmentation.randaugment_ops=2"),
+        make_config(ON_DEVICE, "data.image_size=20"),
+        compose_small("vit_b16", ON_DEVICE),
+        make_diffusion(ON_DEVICE, "data.image_size=24", "model.sample_size=24"),
+    ):
+        caplog.clear()
+        batch = built(cfg).batch(np.arange(4), [0, 1, 2, 3])
+        assert batch["images"].shape[0] == 4
+        assert "run.images_on_device: these images are in files, resized or augmented" in caplog.text
+
+
+def test_the_images_of_an_earlier_run_are_not_kept(make_diffusion: MakeConfig) -> None:
+    task = built(make_diffusion(ON_DEVICE))
+    images = weakref.ref(task._on_device)
+    del task
+    gc.collect()  # as before every run in a process with a GPU
+    assert images() is None
 
 
 @pytest.mark.parametrize("maker", ["make_lit", "make_lm", "make_classification"])

@@ -137,7 +137,9 @@ def test_batches_for_a_gpu_have_no_gaps_and_keep_their_memory_layout(workers: in
         "images": whole.movedim(-1, 1),
         "damaged": 0,
     }
+    batch["numpy"] = np.arange(3)
     found = next(iter(ShieldedLoader(OneBatch(batch), range(4), workers, pin=True)))
+    assert isinstance(found["numpy"], torch.Tensor)
     assert all(torch.equal(torch.as_tensor(value), torch.as_tensor(batch[name])) for name, value in found.items())
     assert found["gaps"].is_contiguous()
     assert found["images"].stride() == whole.movedim(-1, 1).stride()
