@@ -147,6 +147,10 @@ def take_lock(directory: Path) -> TextIO:
         lock.close()  # the folder was set aside after it was opened: the lock is no longer on the run
 
 
+SUPERSEDED = ".superseded"
+"""Beside the runs of a task, the folder of those that were set aside, each under its name, its digest and a number."""
+
+
 def set_aside(directory: Path) -> None:
     """Move an existing run out of the way without deleting it; RunError while a process works on it."""
     if not directory.exists():
@@ -155,7 +159,7 @@ def set_aside(directory: Path) -> None:
         status = read_status(directory)
         if status is None:
             return
-        superseded = directory.parent / ".superseded"
+        superseded = directory.parent / SUPERSEDED
         superseded.mkdir(exist_ok=True)
         names = (f"{directory.name}-{status.get('sources_digest')}-{number}" for number in itertools.count())
         directory.rename(next(superseded / name for name in names if not (superseded / name).exists()))

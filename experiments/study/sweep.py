@@ -20,7 +20,7 @@ from rich.console import Console
 
 from experiments.harness.config import runs_a_replicate
 from experiments.harness.errors import ConfigError, SuiteError
-from experiments.harness.record import read_status
+from experiments.harness.record import SUPERSEDED, read_status
 from experiments.harness.source_code import ROOT
 from experiments.study.course import Course, PlannedRun
 from experiments.study.directions import with_directions
@@ -101,7 +101,8 @@ class Study:
 
     def _following(self, published: Sequence[int]) -> int:
         """The first replicate after the declared ones, a reproduction, that nobody else has published; with nothing to
-        reproduce, from 0. One made here counts, so that a command repeated after its end has nothing to do.
+        reproduce, from 0. One made here counts, so that a command repeated after its end has nothing to do, and so does
+        one whose runs were since set aside by ``run.fresh``.
         """
         first = self.settings["replicates"] if len(published) > 1 else 0
         runs = ROOT / self.config["run"]["runs_dir"] / self.config["task"]
@@ -110,7 +111,8 @@ class Study:
             if not path.exists():
                 return False
             run = read_replicate(path).runs[0]
-            return read_status(runs / run.run_id) != json.loads(run.status)  # which contains times
+            here = [runs / run.run_id, *(runs / SUPERSEDED).glob(f"{run.run_id}-*")]
+            return json.loads(run.status) not in map(read_status, here)  # a status contains times
 
         return next(n for n in itertools.count(first) if not is_made_elsewhere(replicate_path(self.results, n)))
 

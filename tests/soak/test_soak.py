@@ -49,7 +49,8 @@ def end_of(folder: Path) -> End:
     """The rows and weights of all runs under a folder, and the comparisons of its studies."""
     ends: End = {}
     for run in sorted(path.parent for path in folder.glob("runs/*/*/status.json")):
-        state = last_checkpoint(run)
+        has_checkpoint = any(run.glob("step-*.pt"))  # a run that is still unfinished may have none
+        state = last_checkpoint(run) if has_checkpoint else {"model": {}, "optimizer": None}
         tensors = {name: value.numpy().tobytes() for name, value in state["model"].items()}
         status = json.loads((run / "status.json").read_text())["status"]
         ends[run.name] = (status, rows(run), tensors, repr(state["optimizer"]))

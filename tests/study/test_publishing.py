@@ -11,6 +11,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from experiments.harness.errors import ConfigError
+from experiments.harness.record import set_aside
 from experiments.study import publish
 from experiments.study.publish import published_summary, publishing
 from experiments.study.replicates import read_replicates
@@ -159,6 +160,11 @@ def test_a_reproduction_follows_those_that_others_have_published(
         pass
     assert numbers(runs_dir) == [], "the same command again has nothing to do"
     assert numbers(f"run.runs_dir={tmp_path}/elsewhere") == [4]
+    # A command with run.fresh was killed.
+    anew = shutil.copytree(runs_dir.partition("=")[2], tmp_path / "anew")
+    for run in read_replicates(study.results)[-1].runs:
+        set_aside(anew / "image_classification" / run.run_id)
+    assert numbers(f"run.runs_dir={anew}", "run.fresh=true") == [3]
     # Runs with the same names may have been made again, for another results folder.
     again = shutil.copytree(runs_dir.partition("=")[2], tmp_path / "again")
     for path in again.rglob("status.json"):
