@@ -83,7 +83,7 @@ def test_a_cpu_plan_states_minutes_only_for_measured_settings() -> None:
 
 
 def test_a_plan_states_the_memory_of_a_sharded_model_per_gpu() -> None:
-    asked = ["scale=gpu", "run.gpus=4", "run.nodes=2", "run.shards=2"]
+    asked = ["scale=gpu", "run.gpus=4", "run.nodes=2", "run.shards=2", "train.micro_batch_size=4"]
     planned = plan("language_modeling", asked)
     page = shown(show(planned, memory("language_modeling", asked, planned)))
     parameters = planned.parameters / 2**20  # 8 bytes of weights and gradients, 4 of Lion's state, halved
@@ -272,7 +272,9 @@ def test_the_measured_utilisation_follows_from_docs_gpu_md(task: str, cell: str,
 
 
 def test_a_sharded_model_is_whole_on_each_gpu_in_an_evaluation() -> None:
-    alone, sharded = (["scale=gpu", f"run.gpus={shards}", f"run.shards={shards}"] for shards in (1, 2))
+    alone, sharded = (
+        ["scale=gpu", f"run.gpus={shards}", f"run.shards={shards}", "train.micro_batch_size=4"] for shards in (1, 2)
+    )
     planned = plan("language_modeling", sharded)
     theirs, ours = (memory("language_modeling", each, planned).evaluation["lion"] for each in (alone, sharded))
     weights, rest = 4 * planned.parameters, 4 * planned.parameters + planned.state_bytes["lion"]
