@@ -54,4 +54,7 @@ Another session is added by `make soak SECONDS=3600 PAGE=docs/reliability.md`.
 
 Only faults that struck before their command had ended are counted. Runs have zero or two data workers, so a signal
 meets either. The last checkpoint of a run that has ended may be among the deleted files; nothing needs it any more.
+
+Not counted: a session that its own error cut short (SEED=1129, commit 46e549e2, trial 84). A study's command with
+FRESH=1, killed and given again, went on to its next replicate instead of starting over; mended in commit e0471516.
 """
