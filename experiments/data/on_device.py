@@ -9,6 +9,7 @@ from experiments.harness.config import RunConfig
 
 if TYPE_CHECKING:  # the CPU's instruction set is pinned after a config is read, and before these are imported
     import numpy as np
+    import torch
     from torch import Tensor
 
 log = logging.getLogger(__name__)
@@ -27,7 +28,7 @@ class ImageRunConfig(RunConfig):
 class ImagesOnDevice:
     """Images uint8 ``[images, C, H, W]`` on a device."""
 
-    def __init__(self, images: "Tensor", device: str) -> None:
+    def __init__(self, images: "Tensor", device: "torch.device") -> None:
         self._channels_last = images.movedim(1, 3).contiguous().to(device)
 
     def __getitem__(self, indices: "Tensor") -> "Tensor":
@@ -42,19 +43,12 @@ def kept_on_device(
     uint8 ``[N, C, H, W]``; it is None for images that have to be read by batch.
     """
     import numpy as np
-    import torch
+
+    from experiments.harness.accelerator import device_of
 
     if not run.images_on_device:
         return None
     if pixels is None:
         log.warning("run.images_on_device: these images are in files, resized or augmented, so they are read by batch.")
         return None
-    on_gpu = run.device != "cpu" and torch.cuda.is_available()
-    return ImagesOnDevice(pixels(np.arange(count)), "cuda" if on_gpu else "cpu")
-
-
-def flipped(images: "Tensor", where: "Tensor") -> "Tensor":
-    """Images ``[N, C, H, W]``, mirrored ``where`` (bool ``[N]``) says so."""
-    import torch
-
-    return torch.where(where[:, None, None, None], images.flip(3), images)
+    return ImagesOnDevice(pixels(np.arange(count)), device_of(run))

@@ -8,7 +8,7 @@ test
 All are in an order unrelated to their content, so the first n are a random sample.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -60,18 +60,20 @@ class ConditionedImages:
     def __len__(self) -> int:
         return len(self.conditions)
 
-    def are_arrays(self, size: int) -> bool:
-        """Whether the central squares of many images at this size can be taken at once."""
-        return any(arrays_of_size(self.images, each) for each in (size, 2 * size))
+    def stacked(self, size: int) -> "Callable[[np.ndarray], Tensor] | None":
+        """What makes ``pixels`` of decoded images, many at once; None for images that are made one by one."""
+        if own := arrays_of_size(self.images, size):
+            return own.stacked
+        if twice := arrays_of_size(self.images, 2 * size):
+            return lambda numbers: halved(twice.stacked(numbers))
+        return None
 
     def pixels(self, numbers: np.ndarray, size: int) -> "Tensor":
         """The central squares of the images, uint8 ``[N, 3, size, size]``."""
         import torch  # here, because a study opens data without it
 
-        if own := arrays_of_size(self.images, size):
-            return own.stacked(numbers)
-        if twice := arrays_of_size(self.images, 2 * size):
-            return halved(twice.stacked(numbers))
+        if stacked := self.stacked(size):
+            return stacked(numbers)
         return torch.from_numpy(np.stack([centre(self._image(number), size) for number in numbers])).movedim(3, 1)
 
     def _image(self, number: int) -> Image.Image:
@@ -87,6 +89,13 @@ def halved(images: "Tensor") -> "Tensor":
     wide = images.short()
     rows = (wide[..., ::2] + wide[..., 1::2] + 1) // 2
     return ((rows[..., ::2, :] + rows[..., 1::2, :] + 1) // 2).byte()
+
+
+def flipped(images: "Tensor", where: "Tensor") -> "Tensor":
+    """Images ``[N, C, H, W]``, mirrored ``where`` (bool ``[N]``) says so."""
+    import torch
+
+    return torch.where(where[:, None, None, None], images.flip(3), images)
 
 
 def centre(image: Image.Image, size: int) -> np.ndarray:

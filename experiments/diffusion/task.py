@@ -17,10 +17,10 @@ from torch import Tensor, nn
 
 from experiments.data.copies import warn_of_copies
 from experiments.data.labels import check_classes
-from experiments.data.on_device import flipped, kept_on_device
+from experiments.data.on_device import kept_on_device
 from experiments.diffusion.conditions import ClassConditions, Conditions, TextConditions
 from experiments.diffusion.config import DiffusionConfig
-from experiments.diffusion.data import DiffusionSets, captioned_splits, class_splits
+from experiments.diffusion.data import DiffusionSets, captioned_splits, class_splits, flipped
 from experiments.diffusion.feature_nets import INCEPTION_FILE, feature_nets, found_inception
 from experiments.diffusion.forward_process import ForwardProcess, augmented, clean
 from experiments.diffusion.models import evaluation_batch, meta_model, meta_output, predict
@@ -77,8 +77,7 @@ class Diffusion:
         self._numbers["samples"] = self._conditions.of_samples(splits["test"], cfg.sampling.num_samples)
         self._sizes = {"train": cfg.flatness.samples, "val": cfg.data.num_val, "test": cfg.data.num_test}
         self.num_train = len(splits["fit"])
-        at_once = partial(self._pixels, "fit") if splits["fit"].are_arrays(cfg.data.image_size) else None
-        self._on_device = kept_on_device(cfg.run, at_once, self.num_train)
+        self._on_device = kept_on_device(cfg.run, splits["fit"].stacked(cfg.data.image_size), self.num_train)
         self._samples: GeneratedImages | None = None
         self._at_once = evaluation_batch(cfg.data.image_size)
         self._check()

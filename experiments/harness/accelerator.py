@@ -18,7 +18,7 @@ from torch import nn
 
 from experiments.harness.arithmetic import check_instruction_set
 from experiments.harness.batches import to_device
-from experiments.harness.config import Config, TrainConfig, processes_on_node
+from experiments.harness.config import Config, RunConfig, TrainConfig, processes_on_node
 from experiments.harness.errors import ConfigError
 from experiments.harness.task import Task
 
@@ -31,6 +31,11 @@ RECOMPILE_LIMIT = 2**16
 """Shapes for which a function is compiled; after dynamo's default of 8 it would run eagerly, and round differently."""
 MOST_THREADS = 64
 """Threads that any machine can run: a run that a larger one has recorded can be repeated, if slowly, on a smaller."""
+
+
+def device_of(run: RunConfig) -> torch.device:
+    """What a run computes on in this process, for a task that needs it before it is given a model there."""
+    return torch.device("cuda" if run.device != "cpu" and torch.cuda.is_available() else "cpu")
 
 
 def make_accelerator(cfg: Config) -> Accelerator:

@@ -108,6 +108,15 @@ def _at(plain: Mapping[str, Any], key: str) -> Any:
     return value
 
 
+def check_shared_evenly(micro_batches: int, processes: int, words: str) -> None:
+    """Raise ConfigError if a step's micro-batches cannot be shared evenly by these processes, which ``words`` names."""
+    if micro_batches % processes:
+        raise ConfigError(
+            f"{micro_batches} micro-batches a step (train.batch_size / train.micro_batch_size) cannot be shared evenly "
+            f"by {words}: choose a smaller train.micro_batch_size, or fewer processes."
+        )
+
+
 def check_conflicts(plain: Mapping[str, Any]) -> None:
     """Raise ConfigError, naming the key, for values that conflict."""
     train, flatness = plain["train"], plain["flatness"]
@@ -137,13 +146,8 @@ def check_conflicts(plain: Mapping[str, Any]) -> None:
             f"run.shards={run['shards']} does not divide the {processes} processes of run.gpus={run['gpus']} and "
             f"run.nodes={run['nodes']}: change one of them."
         )
-    micro_batches = train["batch_size"] // train["micro_batch_size"]
-    if processes > 1 and micro_batches % processes:
-        raise ConfigError(
-            f"{micro_batches} micro-batches a step (train.batch_size / train.micro_batch_size) cannot be shared evenly "
-            f"by the {processes} processes of run.gpus={run['gpus']} and run.nodes={run['nodes']}: choose a smaller "
-            "train.micro_batch_size, or fewer processes."
-        )
+    words = f"the {processes} processes of run.gpus={run['gpus']} and run.nodes={run['nodes']}"
+    check_shared_evenly(train["batch_size"] // train["micro_batch_size"], processes, words)
     needs_all_weights = {
         "train.ema_decay": train["ema_decay"],
         "train.compile": train["compile"],

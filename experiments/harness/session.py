@@ -20,6 +20,7 @@ from experiments.harness.batches import MicroBatches
 from experiments.harness.checkpoint import TrainingState, drop_checkpoints_after
 from experiments.harness.config import Config
 from experiments.harness.errors import ConfigError
+from experiments.harness.limits import check_shared_evenly
 from experiments.harness.optimizer import build_optimizer, decay_groups, scale_initial_weights
 from experiments.harness.record import RunRecord
 from experiments.harness.run import Run
@@ -79,11 +80,7 @@ def set_up(run: Run, record: RunRecord | None, tracker: Tracker) -> Session:
     accelerator = make_accelerator(cfg)
     device, processes = accelerator.device, accelerator.num_processes
     micro_batches = cfg.train.batch_size // cfg.train.micro_batch_size
-    if micro_batches % processes:
-        raise ConfigError(
-            f"{micro_batches} micro-batches a step (train.batch_size / train.micro_batch_size) cannot be shared evenly "
-            f"by {processes} processes: choose a smaller train.micro_batch_size."
-        )
+    check_shared_evenly(micro_batches, processes, f"{processes} processes")  # which a launcher may have started
     mine = range(accelerator.process_index, micro_batches, processes)
 
     task: Task = importlib.import_module(f"{task_package(cfg.task)}.task").build(cfg, run.data)

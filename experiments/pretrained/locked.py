@@ -12,6 +12,7 @@ from hydra.utils import instantiate
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from experiments.harness.accelerator import device_of
 from experiments.harness.arithmetic import describe_arithmetic
 from experiments.harness.batches import ShieldedLoader, one_thread
 from experiments.harness.config import Config
@@ -138,7 +139,5 @@ def locked_part(
     cfg: Config, identity: str, build: Callable[[], nn.Module], cache_dir: Path, fingerprints: dict[str, str]
 ) -> LockedPart:
     """A frozen part of a run's network, on the run's device and in its precision."""
-    on_gpu = torch.cuda.is_available() and cfg.run.device != "cpu"
-    device = torch.device("cuda" if on_gpu else "cpu")
     bf16 = cfg.train.precision == "bf16"
-    return LockedPart(identity, build, device, cache_dir, fingerprints, bf16, cfg.run.num_workers)
+    return LockedPart(identity, build, device_of(cfg.run), cache_dir, fingerprints, bf16, cfg.run.num_workers)
